@@ -1,0 +1,53 @@
+"""Runs the migrations: on the connection that `relay.migrations` hands over, or on the configured database.
+
+Two branches live here, `outbox` and `content`. They keep a version table of their own, so that a host application's
+Alembic history in the same database is never touched.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context
+
+from listeners.tables import ContentBase
+from outbox.tables import VERSION_TABLE, tables
+
+config = context.config
+schema: str | None = config.attributes.get("schema")
+TARGET = [tables().metadata, ContentBase.metadata]
+
+
+def configure(**options: object) -> None:
+    context.configure(target_metadata=TARGET, version_table=VERSION_TABLE, **options)  # type: ignore[arg-type]
+
+
+def run_offline() -> None:
+    """Print the SQL instead of running it."""
+    # "named": with the driver's own style Alembic would print every % twice
+    dialect = config.attributes.get("dialect", "postgresql")
+    configure(dialect_name=dialect, literal_binds=True, dialect_opts={"paramstyle": "named"})
+    with context.begin_transaction():
+        if schema:
+            context.execute(f'SET search_path TO "{schema}", pg_temp')
+        context.run_migrations()
+
+
+def run_online(connection: sa.Connection) -> None:
+    configure(connection=connection, transaction_per_migration=False)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def own_connection() -> sa.Connection:
+    from relay.settings import database_url
+
+    return sa.create_engine(database_url(), poolclass=sa.NullPool).connect()
+
+
+if context.is_offline_mode():
+    run_offline()
+elif connection := config.attributes.get("connection"):
+    run_online(connection)
+else:
+    with own_connection() as connection:
+        run_online(connection)

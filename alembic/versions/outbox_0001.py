@@ -1,0 +1,411 @@
+"""The outbox: messages, deliveries, history, registry, relays, inbox, and what wakes the relays up.
+
+Plain SQL per database, so that what runs is what you read. Everything is created unqualified in the first schema of the
+`search_path`, which the caller sets; functions pin that path (`SET search_path FROM CURRENT`).
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "outbox_0001"
+down_revision = None
+branch_labels = ("outbox",)
+depends_on = None
+
+STATES = "'ready', 'scheduled', 'held', 'unrouted'"
+DELIVERY_STATES = "'parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded'"
+DESTINATION_STATES = "'healthy', 'paused', 'throttled', 'off'"
+
+POSTGRES = [
+    # ---------------------------------------------------------------- messages
+    f"""
+    CREATE TABLE outbox_message (
+        id uuid PRIMARY KEY,
+        position bigint NOT NULL GENERATED ALWAYS AS IDENTITY (CACHE 1),
+        type text NOT NULL CHECK (type <> '' AND length(type) <= 255),
+        source text NOT NULL CHECK (source <> ''),
+        subject text,
+        ordering_key text CHECK (length(ordering_key) BETWEEN 1 AND 255),
+        data jsonb NOT NULL,
+        headers jsonb NOT NULL DEFAULT '{{}}' CHECK (jsonb_typeof(headers) = 'object'),
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        due_at timestamptz,
+        state text NOT NULL DEFAULT 'ready' CHECK (state IN ({STATES})),
+        generation integer NOT NULL DEFAULT 0,
+        txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        shard smallint GENERATED ALWAYS AS
+            ((hashtextextended(coalesce(ordering_key, id::text), 0) & 63)::smallint) STORED,
+        size integer GENERATED ALWAYS AS (octet_length(data::text)) STORED,
+        CONSTRAINT outbox_message_due_is_scheduled CHECK
+            ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL))
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+            autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000,
+            autovacuum_vacuum_cost_delay = 1)
+    """,
+    "CREATE INDEX outbox_message_ready ON outbox_message (shard, position) WHERE state = 'ready'",
+    "CREATE INDEX outbox_message_txid ON outbox_message (txid, shard)",
+    "CREATE INDEX outbox_message_due ON outbox_message (shard, due_at, position) WHERE state = 'scheduled'",
+    # -------------------------------------------------------------- deliveries
+    f"""
+    CREATE TABLE outbox_delivery (
+        message_id uuid NOT NULL,
+        destination text NOT NULL,
+        shard smallint NOT NULL,
+        position bigint NOT NULL,
+        ordering_key text,
+        state text NOT NULL CHECK (state IN ({DELIVERY_STATES})),
+        generation integer NOT NULL DEFAULT 0,
+        attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+        due_at timestamptz,
+        first_failed_at timestamptz,
+        reason text,
+        fingerprint text,
+        log jsonb NOT NULL DEFAULT '[]',
+        changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        PRIMARY KEY (message_id, destination),
+        CONSTRAINT outbox_delivery_retry_has_due_at CHECK ((state = 'retry') = (due_at IS NOT NULL)),
+        CONSTRAINT outbox_delivery_dead_has_reason CHECK ((state = 'dead') <= (reason IS NOT NULL)),
+        CONSTRAINT outbox_delivery_blocked_has_key CHECK ((state = 'blocked') <= (ordering_key IS NOT NULL))
+    ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+            autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000,
+            autovacuum_vacuum_cost_delay = 1)
+    """,
+    "CREATE INDEX outbox_delivery_parked ON outbox_delivery (destination, shard, position) WHERE state = 'parked'",
+    """CREATE INDEX outbox_delivery_key ON outbox_delivery (ordering_key, destination, position)
+       WHERE ordering_key IS NOT NULL AND state <> 'delivered'""",
+    "CREATE INDEX outbox_delivery_blocked ON outbox_delivery (shard) WHERE state = 'blocked'",
+    "CREATE INDEX outbox_delivery_retry ON outbox_delivery (shard, due_at, position) WHERE state = 'retry'",
+    "CREATE INDEX outbox_delivery_dead ON outbox_delivery (destination, changed_at) WHERE state = 'dead'",
+    "CREATE INDEX outbox_delivery_discarded ON outbox_delivery (shard) WHERE state = 'discarded'",
+    "CREATE INDEX outbox_delivery_txid ON outbox_delivery (txid, shard)",
+    # ----------------------------------------------------------------- history
+    """
+    CREATE TABLE outbox_history (
+        id uuid NOT NULL,
+        delivered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        position bigint NOT NULL,
+        type text NOT NULL,
+        source text NOT NULL,
+        subject text,
+        ordering_key text,
+        data jsonb NOT NULL,
+        headers jsonb NOT NULL,
+        created_at timestamptz NOT NULL,
+        attempts integer NOT NULL,
+        deliveries jsonb
+    ) PARTITION BY RANGE (delivered_at)
+    """,
+    # Not unique: a row gets here only in the statement that takes it out of outbox_message, and uniqueness would cost
+    # a quarter of that statement's time.
+    "CREATE INDEX outbox_history_id ON outbox_history (id)",
+    # Created apart, then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent where PARTITION OF would stop
+    # every reader. The CHECK spares it the scan.
+    """
+    CREATE FUNCTION outbox_add_partition(day date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s' AS $$
+    DECLARE
+        name text := 'outbox_history_' || to_char(day, 'YYYYMMDD');
+        lower_bound timestamptz := day::timestamp AT TIME ZONE 'UTC';
+        upper_bound timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('outbox_history'), hashtext(current_schema()));
+        IF to_regclass(quote_ident(name)) IS NOT NULL THEN RETURN; END IF;
+        EXECUTE format('CREATE TABLE %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+                        CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
+                       name, name || '_day', lower_bound, upper_bound);
+        EXECUTE format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                       name, lower_bound, upper_bound);
+        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', name, name || '_day');
+    END $$
+    """,
+    # For a relay whose role does not own the table and so may not DETACH CONCURRENTLY.
+    """
+    CREATE FUNCTION outbox_drop_partition(day date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
+    DECLARE
+        name text := 'outbox_history_' || to_char(day, 'YYYYMMDD');
+    BEGIN
+        IF day >= (clock_timestamp() AT TIME ZONE 'UTC')::date THEN
+            RAISE EXCEPTION 'the partition of % is still in use', day;
+        END IF;
+        EXECUTE format('DROP TABLE IF EXISTS %I', name);
+    END $$
+    """,
+    # ------------------------------------------- registry, relays, audit, inbox
+    f"""
+    CREATE TABLE outbox_destination (
+        name text PRIMARY KEY,
+        kind text NOT NULL,
+        events jsonb NOT NULL,
+        on_dead text NOT NULL DEFAULT 'block' CHECK (on_dead IN ('block', 'skip')),
+        generation integer NOT NULL,
+        state text NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),
+        reason text,
+        paused_by text CHECK (paused_by IN ('failure', 'operator')),
+        until timestamptz,
+        resumed_at timestamptz,
+        removed_at timestamptz,
+        changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        CONSTRAINT outbox_destination_paused_has_reason CHECK
+            ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
+    )
+    """,
+    """
+    CREATE TABLE outbox_relay (
+        number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id text NOT NULL,
+        backend_pid integer,
+        release text NOT NULL,
+        shards jsonb NOT NULL DEFAULT '[]',
+        wants integer NOT NULL DEFAULT 0,
+        started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        last_seen_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    ) WITH (fillfactor = 50)
+    """,
+    """
+    CREATE TABLE outbox_shard (
+        shard smallint PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+        dirty boolean NOT NULL DEFAULT false,
+        owner text,
+        started jsonb
+    ) WITH (fillfactor = 50)
+    """,
+    "INSERT INTO outbox_shard (shard) SELECT generate_series(0, 63)",
+    """
+    CREATE TABLE outbox_audit (
+        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        actor text NOT NULL,
+        action text NOT NULL,
+        target jsonb NOT NULL,
+        count bigint NOT NULL,
+        reason text
+    )
+    """,
+    """
+    CREATE TABLE inbox_message (
+        listener text NOT NULL,
+        message_id text NOT NULL,
+        done_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (listener, message_id)
+    )
+    """,
+    "CREATE INDEX inbox_message_done ON inbox_message (done_at)",
+    "CREATE TABLE outbox_meta (schema_version integer PRIMARY KEY, oldest_release text NOT NULL)",
+    "INSERT INTO outbox_meta VALUES (1, '0.1.0')",
+    # ----------------------------------------------------------------- wake-up
+    # 0: never notify. 1: every relay is awake. 2: some relay sleeps. A sequence, because its value is current in every
+    # snapshot and leaves no dead rows behind.
+    "CREATE SEQUENCE outbox_wake MINVALUE 0 START 1",
+    # synchronous_commit: a relay must never send what a crash of the server could still take back.
+    """
+    CREATE FUNCTION outbox_message_inserted() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    BEGIN
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
+        IF (SELECT last_value FROM outbox_wake) = 2 THEN
+            PERFORM pg_notify('outbox_wake', TG_TABLE_SCHEMA);
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    """CREATE TRIGGER outbox_message_inserted AFTER INSERT ON outbox_message
+       FOR EACH STATEMENT EXECUTE FUNCTION outbox_message_inserted()""",
+    # ------------------------------------------------------- for other languages
+    """
+    CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+        SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
+            PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
+            FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
+    $$
+    """,
+    """
+    CREATE FUNCTION outbox_emit(
+        type text, data jsonb, ordering_key text DEFAULT NULL, subject text DEFAULT NULL,
+        headers jsonb DEFAULT '{}', due_at timestamptz DEFAULT NULL, id uuid DEFAULT NULL
+    ) RETURNS uuid LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+    DECLARE
+        new_id uuid := coalesce(id, outbox_uuid7());
+    BEGIN
+        INSERT INTO outbox_message (id, type, source, subject, ordering_key, data, headers, due_at, state)
+        VALUES (new_id, type, 'outbox', subject, ordering_key, data, coalesce(headers, '{}'), due_at,
+                CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END);
+        RETURN new_id;
+    END $$
+    """,
+    """SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date + offset_days)
+       FROM generate_series(0, 3) AS offset_days""",
+]
+
+SQLITE_NOW = "(strftime('%Y-%m-%d %H:%M:%f', 'now'))"
+
+SQLITE = [
+    # A column declared JSON turns the text 1 into a number, so that a body would be no text: refused by its typeof.
+    # One relay reads the whole file, so a shard here is a name and no more: any spread will do.
+    f"""
+    CREATE TABLE outbox_message (
+        id VARCHAR(36) NOT NULL UNIQUE,
+        position INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        type TEXT NOT NULL CHECK (type <> '' AND length(type) <= 255),
+        source TEXT NOT NULL CHECK (source <> ''),
+        subject TEXT,
+        ordering_key TEXT CHECK (length(ordering_key) BETWEEN 1 AND 255),
+        data JSON NOT NULL CHECK (json_valid(data) AND typeof(data) = 'text'),
+        headers JSON NOT NULL DEFAULT '{{}}' CHECK (json_type(headers) = 'object'),
+        created_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        due_at DATETIME,
+        state TEXT NOT NULL DEFAULT 'ready' CHECK (state IN ({STATES})),
+        generation INTEGER NOT NULL DEFAULT 0,
+        txid INTEGER NOT NULL DEFAULT 0,
+        shard SMALLINT GENERATED ALWAYS AS
+            ((length(coalesce(ordering_key, id)) * 31 + unicode(substr(coalesce(ordering_key, id), -1)) * 7
+              + unicode(substr(coalesce(ordering_key, id), 1)) * 13) & 63) VIRTUAL,
+        size INTEGER GENERATED ALWAYS AS (length(CAST(data AS BLOB))) VIRTUAL,
+        CONSTRAINT outbox_message_due_is_scheduled CHECK
+            ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL))
+    )
+    """,
+    "CREATE INDEX outbox_message_ready ON outbox_message (position) WHERE state = 'ready'",
+    "CREATE INDEX outbox_message_txid ON outbox_message (txid) WHERE txid > 0",
+    "CREATE INDEX outbox_message_due ON outbox_message (due_at, position) WHERE state = 'scheduled'",
+    f"""
+    CREATE TABLE outbox_delivery (
+        message_id VARCHAR(36) NOT NULL,
+        destination TEXT NOT NULL,
+        shard SMALLINT NOT NULL,
+        position INTEGER NOT NULL,
+        ordering_key TEXT,
+        state TEXT NOT NULL CHECK (state IN ({DELIVERY_STATES})),
+        generation INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+        due_at DATETIME,
+        first_failed_at DATETIME,
+        reason TEXT,
+        fingerprint TEXT,
+        log JSON NOT NULL DEFAULT '[]',
+        changed_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        txid INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (message_id, destination),
+        CONSTRAINT outbox_delivery_retry_has_due_at CHECK ((state = 'retry') = (due_at IS NOT NULL)),
+        CONSTRAINT outbox_delivery_dead_has_reason CHECK ((state = 'dead') <= (reason IS NOT NULL)),
+        CONSTRAINT outbox_delivery_blocked_has_key CHECK ((state = 'blocked') <= (ordering_key IS NOT NULL))
+    )
+    """,
+    "CREATE INDEX outbox_delivery_parked ON outbox_delivery (destination, position) WHERE state = 'parked'",
+    """CREATE INDEX outbox_delivery_key ON outbox_delivery (ordering_key, destination, position)
+       WHERE ordering_key IS NOT NULL AND state <> 'delivered'""",
+    "CREATE INDEX outbox_delivery_blocked ON outbox_delivery (shard) WHERE state = 'blocked'",
+    "CREATE INDEX outbox_delivery_retry ON outbox_delivery (due_at, position) WHERE state = 'retry'",
+    "CREATE INDEX outbox_delivery_dead ON outbox_delivery (destination, changed_at) WHERE state = 'dead'",
+    "CREATE INDEX outbox_delivery_discarded ON outbox_delivery (shard) WHERE state = 'discarded'",
+    "CREATE INDEX outbox_delivery_txid ON outbox_delivery (txid) WHERE txid > 0",
+    f"""
+    CREATE TABLE outbox_history (
+        id VARCHAR(36) NOT NULL,
+        delivered_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        position INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        source TEXT NOT NULL,
+        subject TEXT,
+        ordering_key TEXT,
+        data JSON NOT NULL,
+        headers JSON NOT NULL,
+        created_at DATETIME NOT NULL,
+        attempts INTEGER NOT NULL,
+        deliveries JSON
+    )
+    """,
+    "CREATE INDEX outbox_history_id ON outbox_history (id)",
+    "CREATE INDEX outbox_history_delivered ON outbox_history (delivered_at)",
+    f"""
+    CREATE TABLE outbox_destination (
+        name TEXT NOT NULL PRIMARY KEY,
+        kind TEXT NOT NULL,
+        events JSON NOT NULL,
+        on_dead TEXT NOT NULL DEFAULT 'block' CHECK (on_dead IN ('block', 'skip')),
+        generation INTEGER NOT NULL,
+        state TEXT NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),
+        reason TEXT,
+        paused_by TEXT CHECK (paused_by IN ('failure', 'operator')),
+        until DATETIME,
+        resumed_at DATETIME,
+        removed_at DATETIME,
+        changed_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        CONSTRAINT outbox_destination_paused_has_reason CHECK
+            ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
+    )
+    """,
+    f"""
+    CREATE TABLE outbox_relay (
+        number INTEGER NOT NULL PRIMARY KEY,
+        id TEXT NOT NULL,
+        backend_pid INTEGER,
+        release TEXT NOT NULL,
+        shards JSON NOT NULL DEFAULT '[]',
+        wants INTEGER NOT NULL DEFAULT 0,
+        started_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        last_seen_at DATETIME NOT NULL DEFAULT {SQLITE_NOW}
+    )
+    """,
+    """
+    CREATE TABLE outbox_shard (
+        shard SMALLINT NOT NULL PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
+        dirty BOOLEAN NOT NULL DEFAULT 0,
+        owner TEXT,
+        started JSON
+    )
+    """,
+    """INSERT INTO outbox_shard (shard)
+       WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n < 63) SELECT n FROM s""",
+    f"""
+    CREATE TABLE outbox_audit (
+        id INTEGER NOT NULL PRIMARY KEY,
+        at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        target JSON NOT NULL,
+        count INTEGER NOT NULL,
+        reason TEXT
+    )
+    """,
+    f"""
+    CREATE TABLE inbox_message (
+        listener TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        done_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        PRIMARY KEY (listener, message_id)
+    )
+    """,
+    "CREATE INDEX inbox_message_done ON inbox_message (done_at)",
+    "CREATE TABLE outbox_meta (schema_version INTEGER NOT NULL PRIMARY KEY, oldest_release TEXT NOT NULL)",
+    "INSERT INTO outbox_meta VALUES (1, '0.1.0')",
+]
+
+TABLES = [
+    "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
+    "outbox_shard", "outbox_audit", "inbox_message", "outbox_meta",
+]  # fmt: skip
+
+FUNCTIONS = ["outbox_emit", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition", "outbox_message_inserted"]
+
+
+def upgrade() -> None:
+    for statement in POSTGRES if _on_postgres() else SQLITE:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        op.execute(f"DROP TABLE {table}")
+    if _on_postgres():
+        for function in FUNCTIONS:
+            op.execute(f"DROP FUNCTION {function}")
+        op.execute("DROP SEQUENCE outbox_wake")
+
+
+def _on_postgres() -> bool:
+    return op.get_context().dialect.name == "postgresql"

@@ -1,0 +1,232 @@
+"""Deliveries per second over HTTP, to a trivial endpoint on this machine (a process of its own).
+
+    python -m benchmarks.http
+
+All contestants in one run, in turn, with the same body and the same headers:
+
+    relay      our relay: reads, signs, sends, settles; everything switched on
+    batches    the same with batches of 100
+    (a)        the same loop on a plain httpx.AsyncClient, without any database
+    (b)        httpx requests handed straight to the httpx-aiohttp transport, without any database
+    own        our own send path alone (headers, signature, deadline), without any database
+
+Wanted: relay at least 8 x (a) and 0.75 x (b), batches at least 3 x relay. Exit code 1 below that.
+
+The database is ``--database-url``, by default a PostgreSQL of this run's own, with fsync (from the ``test`` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import sqlalchemy as sa
+from httpx_aiohttp import AiohttpTransport
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.postgres import database
+from outbox import Message, emit_many
+from outbox.ids import new_id
+from relay.decide.outcome import TAKEN
+from relay.destinations.http import HttpDestination
+from relay.migrations import upgrade
+from relay.observe.logging import configure
+from relay.relay import Relay
+from relay.settings import HttpSettings, Settings
+
+TYPE = "extraction.completed"
+DATA = {"contentId": "c-0197c2f0", "note": "x" * 150}
+SECRET = "0123456789abcdef" * 4
+Rounds = dict[str, list[float]]
+
+
+def main() -> int:
+    options = _options()
+    configure(level="error")
+    with _endpoint() as port, database(options.database_url) as database_url:
+        upgrade(database_url)
+        _collect_seldom()
+        url = f"http://127.0.0.1:{port}/extraction/internal/completed"
+        rounds = asyncio.run(_compare(options, url, database_url))
+    return _report({name: statistics.median(found) for name, found in rounds.items()}, rounds)
+
+
+def _collect_seldom() -> None:
+    """What `outbox relay` tells the garbage collector; here it spares all contestants alike."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database-url")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=10_000, help="per round; of (a) a tenth")
+    parser.add_argument("--concurrency", type=int, default=32)
+    return parser.parse_args()
+
+
+@contextmanager
+def _endpoint() -> Iterator[int]:
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.endpoint"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _compare(options: argparse.Namespace, url: str, database_url: str) -> Rounds:
+    count, concurrency = options.messages, options.concurrency
+    single = HttpSettings.model_validate({"url": url, "secret": SECRET, "concurrency": concurrency})
+    batches = single.model_copy(update={"batch": 100, "concurrency": 4})
+    contestants: dict[str, Callable[[], Awaitable[float]]] = {
+        "(a)": lambda: _plain(url, count // 10, concurrency),
+        "(b)": lambda: _bare(url, count, concurrency),
+        "own": lambda: _own(single, count),
+        "relay": lambda: _relay(single, database_url, count),
+        "batches": lambda: _relay(batches, database_url, 2 * count),
+    }
+    rounds: Rounds = {name: [] for name in contestants}
+    for _ in range(options.rounds):
+        for name, run in contestants.items():
+            rounds[name].append(await run())
+    return rounds
+
+
+# ------------------------------------------------------------------ the contestants
+
+
+async def _timed(count: int, concurrency: int, send: Callable[[Message], Awaitable[None]]) -> float:
+    """Calls a second of as many workers, each taking the next message when it is done with one."""
+    messages = iter([_message() for _ in range(count)])
+
+    async def work() -> None:
+        for message in messages:
+            await send(message)
+
+    began_at = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(concurrency)))
+    return count / (time.perf_counter() - began_at)
+
+
+async def _plain(url: str, count: int, concurrency: int) -> float:
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with httpx.AsyncClient(limits=limits, trust_env=False) as client:
+
+        async def send(message: Message) -> None:
+            response = await client.post(url, content=message.body, headers=_headers(message))
+            assert response.status_code == 200
+
+        return await _timed(count, concurrency, send)
+
+
+async def _bare(url: str, count: int, concurrency: int) -> float:
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with AiohttpTransport(limits=limits) as transport:
+
+        async def send(message: Message) -> None:
+            request = httpx.Request("POST", url, content=message.body, headers=_headers(message))
+            response = await transport.handle_async_request(request)
+            await response.aread()
+            await response.aclose()
+            assert response.status_code == 200
+
+        return await _timed(count, concurrency, send)
+
+
+async def _own(settings: HttpSettings, count: int) -> float:
+    destination = HttpDestination("api", settings)
+    await destination.start()
+
+    async def send(message: Message) -> None:
+        assert await destination.send(message) is TAKEN
+
+    try:
+        return await _timed(count, settings.concurrency, send)
+    finally:
+        await destination.close()
+
+
+async def _relay(api: HttpSettings, database_url: str, count: int) -> float:
+    """Messages a second of a running relay, from the commit of so many until the last one is settled."""
+    settings = Settings(database_url=database_url, destinations={"api": api}, health_port=0)
+    async with Relay(settings, apply=True) as relay:
+        await relay.drain()
+        began_at = await asyncio.to_thread(_fill, database_url, count)
+        delivered = 0
+        while delivered < count:
+            delivered += (await relay.drain()).delivered
+            await asyncio.sleep(0)
+        return count / (time.perf_counter() - began_at)
+
+
+def _fill(database_url: str, count: int) -> float:
+    """Commit so many messages; the time just before the commit."""
+    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        for _ in range(0, count, 1000):
+            emit_many(connection, [(TYPE, DATA)] * 1000)
+        began_at = time.perf_counter()
+    engine.dispose()
+    return began_at
+
+
+def _message() -> Message:
+    body = '{"contentId": "c-0197c2f0", "note": "' + "x" * 150 + '"}'
+    return Message(new_id(), TYPE, "outbox", None, None, body, "{}", datetime.now(UTC))
+
+
+def _headers(message: Message) -> dict[str, str]:
+    """As many and as long as ours; made without work, for neither httpx nor its transport is to be charged for it."""
+    return {
+        "content-type": "application/json",
+        "user-agent": "neverlost",
+        "x-internal-secret": SECRET,
+        "idempotency-key": f'"{message.id}"',
+        "ce-specversion": "1.0",
+        "ce-id": message.id,
+        "ce-type": TYPE,
+        "ce-source": "outbox",
+        "ce-time": "2026-01-01T10:00:00.123456+00:00",
+        "webhook-id": message.id,
+        "webhook-timestamp": "1767261600",
+        "webhook-signature": "v1,qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqo=",
+    }
+
+
+# -------------------------------------------------------------------------- report
+
+
+def _report(medians: dict[str, float], rounds: Rounds) -> int:
+    table = Table("", "median", "lowest", "highest", title="Deliveries per second over HTTP")
+    for name, found in rounds.items():
+        table.add_row(name, *(f"{number:,.0f}" for number in (medians[name], min(found), max(found))))
+    ratios = {
+        "relay : (a)": (medians["relay"] / medians["(a)"], 8.0),
+        "relay : (b)": (medians["relay"] / medians["(b)"], 0.75),
+        "relay : own": (medians["relay"] / medians["own"], None),
+        "batches : relay": (medians["batches"] / medians["relay"], 3.0),
+    }
+    second = Table("", "ratio", "wanted")
+    for name, (ratio, wanted) in ratios.items():
+        second.add_row(name, f"{ratio:.2f}", "" if wanted is None else f"{wanted:g}")
+    console = Console()
+    console.print(table, second)
+    return 0 if all(wanted is None or ratio >= wanted for ratio, wanted in ratios.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

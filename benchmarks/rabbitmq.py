@@ -1,0 +1,170 @@
+"""Relay to RabbitMQ, every message confirmed, against a loop that awaits each confirm before it publishes the next.
+
+    python -m benchmarks.rabbitmq
+
+Both in one run, in turn, on one broker, with the same messages. The relay does all its work: it reads from the
+database, publishes, and settles; the loop has its messages in memory and nothing else to do. What counts is the median
+of the rounds' ratios; exit code 1 below 5.
+
+The broker is that of ``--amqp-url``; exchange and queue are this run's own, and deleted at its end. The database is
+``--database-url``, by default a PostgreSQL of this run's own (from the ``test`` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import secrets
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aio_pika
+import sqlalchemy as sa
+from aio_pika.abc import AbstractConnection
+from rich.console import Console
+from rich.table import Table
+
+from outbox import Message, emit_many
+from outbox.ids import new_id
+from relay.destinations.rabbitmq.wire import headers
+from relay.migrations import upgrade
+from relay.relay import Relay
+from relay.settings import RabbitSettings, Settings
+
+WANTED = 5.0
+PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
+
+
+def main() -> int:
+    options = _options()
+    logging.disable(logging.WARNING)
+    with _database(options.database_url) as database_url:
+        upgrade(database_url)
+        rounds = asyncio.run(_compare(options, database_url))
+    ratio = statistics.median(relay / loop for loop, relay in rounds)
+    _print(rounds, ratio)
+    return 0 if ratio >= WANTED else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--amqp-url", default="amqp://guest:guest@127.0.0.1:5672/")
+    parser.add_argument("--database-url")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=10_000, help="per round, for the relay")
+    parser.add_argument("--one-by-one", type=int, default=1_000, help="per round, for the loop")
+    parser.add_argument("--concurrency", type=int, default=RabbitSettings.model_fields["concurrency"].default)
+    return parser.parse_args()
+
+
+@contextmanager
+def _database(url: str | None) -> Iterator[str]:
+    if url is not None:
+        yield url
+        return
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from support.guardian import dismiss_guardian
+    from support.postgres import PostgresServer
+
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server.url()
+    finally:
+        server.remove()
+        dismiss_guardian()
+
+
+async def _compare(options: argparse.Namespace, database_url: str) -> list[tuple[float, float]]:
+    name = f"bench.{secrets.token_hex(4)}"
+    broker = RabbitSettings.model_validate(
+        {"url": options.amqp_url, "exchange": name, "events": [name], "concurrency": options.concurrency}
+    )
+    settings = Settings(database_url=database_url, destinations={"rabbitmq": broker}, health_port=0)
+    connection = await aio_pika.connect(options.amqp_url)
+    try:
+        async with Relay(settings, apply=True) as relay:
+            await _through_relay(relay, database_url, name, 100)
+            rounds = []
+            for _ in range(options.rounds):
+                one_by_one = await _one_by_one(connection, name, options.one_by_one)
+                await _purge(connection, name)
+                rounds.append((one_by_one, await _through_relay(relay, database_url, name, options.messages)))
+                await _purge(connection, name)
+            return rounds
+    finally:
+        async with connection.channel() as channel:
+            await channel.queue_delete(name)
+            await channel.exchange_delete(name)
+        await connection.close()
+
+
+async def _one_by_one(connection: AbstractConnection, name: str, count: int) -> float:
+    """Messages per second of a loop that awaits each confirm."""
+    body = Message(new_id(), name, "outbox", None, None, "", {}, datetime.now(UTC))
+    async with connection.channel(publisher_confirms=True, on_return_raises=True) as channel:
+        exchange = await channel.get_exchange(name)
+        messages = [_message(body, name) for _ in range(count)]
+        began_at = time.perf_counter()
+        for message in messages:
+            await exchange.publish(message, name, mandatory=True)
+        return count / (time.perf_counter() - began_at)
+
+
+def _message(like: Message, name: str) -> aio_pika.Message:
+    like.id = new_id()
+    return aio_pika.Message(
+        json.dumps(PAYLOAD).encode(),
+        content_type="application/json",
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        message_id=like.id,
+        type=name,
+        headers=headers(like),
+        timestamp=like.created_at,
+    )
+
+
+async def _through_relay(relay: Relay, database_url: str, name: str, count: int) -> float:
+    """Messages per second of a relay that has just found so many committed, until the last one is settled."""
+    await asyncio.to_thread(_fill, database_url, name, count)
+    began_at = time.perf_counter()
+    delivered = 0
+    while delivered < count:
+        drained = await relay.drain()
+        delivered += drained.delivered
+        await asyncio.sleep(0)
+    return count / (time.perf_counter() - began_at)
+
+
+def _fill(database_url: str, name: str, count: int) -> None:
+    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
+    with engine.begin() as connection:
+        emit_many(connection, [(name, PAYLOAD)] * count)
+    engine.dispose()
+
+
+async def _purge(connection: AbstractConnection, name: str) -> None:
+    async with connection.channel() as channel:
+        queue = await channel.get_queue(name)
+        await queue.purge()
+
+
+def _print(rounds: list[tuple[float, float]], ratio: float) -> None:
+    table = Table("Round", "One confirm at a time", "Relay", "Ratio", title="Messages per second, each confirmed")
+    for number, (loop, relay) in enumerate(rounds, 1):
+        table.add_row(str(number), f"{loop:,.0f}", f"{relay:,.0f}", f"{relay / loop:.1f} x")
+    loops, relays = ([pair[side] for pair in rounds] for side in (0, 1))
+    medians = statistics.median(loops), statistics.median(relays)
+    table.add_row("median", f"{medians[0]:,.0f}", f"{medians[1]:,.0f}", f"{ratio:.1f} x", end_section=True)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The baseline listener: when an extraction is completed, build the content's baseline graph, once.
+
+Everything happens in the session it is given, whose transaction also carries the inbox mark: the caller
+commits. However often and however concurrently it runs, the partial unique index `topic_graphs_one_baseline`
+lets one baseline in.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from listeners.content import latest_extraction
+from listeners.graph import BaselineGraph, build_baseline, parse_topics
+from listeners.tables import BASELINE, Content, Extraction, TopicGraph
+from outbox import Message, Reject
+
+logger = logging.getLogger("ContentBaselineListener")
+
+
+class UnknownContent(Reject):
+    """There is no content of this id."""
+
+    code = "unknown_content"
+
+
+class NotExtracted(Reject):
+    """There is nothing to build a baseline from."""
+
+    code = "no_extraction"
+
+
+def on_extraction_completed(message: Message, session: Session) -> None:
+    """Build the baseline graph of the content that `message` names, unless it has one.
+
+    Raises `Reject` when no attempt could ever succeed: no usable `contentId`, an unknown content, a content
+    without an extraction, an extraction whose topics cannot be read.
+    """
+    content_id = _content_id(message)
+    shown = one_line(content_id)
+    logger.info("Extraction completed for content: %s", shown)
+    if _has_baseline(session, content_id):
+        logger.info("Baseline already there for %s", shown)
+        return
+    extraction = _extraction(session, content_id)
+    logger.info("Auto-building baseline for content: %s", shown)
+    graph = _build(extraction)
+    if _insert_unless_present(session, extraction, graph):
+        logger.info("Baseline auto-build complete for %s", shown)
+    else:
+        logger.info("Baseline already there for %s", shown)
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters escaped, so that no content id can forge a log line."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _content_id(message: Message) -> str:
+    content_id = message.data.get("contentId") if isinstance(message.data, dict) else None
+    if content_id is None:
+        raise Reject("the event has no contentId")
+    if not isinstance(content_id, str):
+        raise Reject(f"contentId must be a string, not {type(content_id).__name__}")
+    if not _storable(content_id):
+        raise Reject(f"contentId {content_id!r} cannot be the id of a content")
+    return content_id
+
+
+def _storable(text: str) -> bool:
+    """Whether a text column could hold it: PostgreSQL takes neither NUL nor a lone surrogate."""
+    return bool(text.strip()) and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _has_baseline(session: Session, content_id: str) -> bool:
+    query = sa.exists().where(TopicGraph.content_id == content_id, TopicGraph.type == BASELINE)
+    return bool(session.scalar(sa.select(query)))
+
+
+def _extraction(session: Session, content_id: str) -> Extraction:
+    extraction = latest_extraction(session, content_id)
+    if extraction is not None:
+        return extraction
+    if session.get(Content, content_id) is None:
+        raise UnknownContent(f"unknown content: {content_id!r} is not in contents")
+    raise NotExtracted(f"content {content_id!r} has no extraction")
+
+
+def _build(extraction: Extraction) -> BaselineGraph:
+    try:
+        return build_baseline(parse_topics(extraction.topics))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Reject(f"the topics of extraction {extraction.id} cannot be read: {where}: {first['msg']}") from error
+
+
+def _insert(session: Session) -> postgresql.Insert | sqlite.Insert:
+    on_postgres = session.get_bind(TopicGraph).dialect.name == "postgresql"
+    return postgresql.insert(TopicGraph) if on_postgres else sqlite.insert(TopicGraph)
+
+
+def _insert_unless_present(session: Session, extraction: Extraction, graph: BaselineGraph) -> bool:
+    insert = _insert(session).values(
+        content_id=extraction.content_id,
+        extraction_id=extraction.id,
+        type=BASELINE,
+        graph=graph.as_json(),
+        node_count=len(graph.nodes),
+        edge_count=len(graph.edges),
+    )
+    statement = insert.on_conflict_do_nothing(
+        index_elements=["content_id"], index_where=sa.text("type = 'BASELINE'")
+    ).returning(TopicGraph.id)
+    return session.scalar(statement) is not None

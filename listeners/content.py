@@ -1,0 +1,41 @@
+"""What the content tables can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from listeners.tables import BASELINE, Content, Extraction, TopicGraph
+
+PAGE_SIZE = 500
+
+
+def latest_extraction(session: Session, content_id: str) -> Extraction | None:
+    """The extraction that counts; rides on `extractions_latest`."""
+    return session.scalars(
+        sa.select(Extraction)
+        .where(Extraction.content_id == content_id)
+        .order_by(Extraction.created_at.desc(), Extraction.id.desc())
+        .limit(1)
+    ).first()
+
+
+def missing_baselines(session: Session) -> Iterator[str]:
+    """The ids of all contents that have an extraction but no baseline, in the order of their ids.
+
+    Reads a page of 500 at a time, each with a query of its own: memory stays small whatever the count, and
+    the caller may commit between two ids (to emit a message for each, say).
+    """
+    after = ""
+    while page := session.scalars(_missing_page(after)).all():
+        yield from page
+        after = page[-1]
+
+
+def _missing_page(after: str) -> sa.Select[Any]:
+    extracted = sa.exists().where(Extraction.content_id == Content.id)
+    baseline = sa.exists().where(TopicGraph.content_id == Content.id, TopicGraph.type == BASELINE)
+    return sa.select(Content.id).where(Content.id > after, extracted, ~baseline).order_by(Content.id).limit(PAGE_SIZE)

@@ -1,0 +1,92 @@
+"""The application that `outbox serve` runs: the receiver, and whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+import sqlalchemy as sa
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from listeners.http.receiver import Receiver
+from outbox import OutboxError, __version__
+from relay.database import Database
+from relay.migrations import check_schema
+from relay.observe.logging import one_line, redacted
+
+REMEMBERED_S = 1.0  # anybody may ask whether we are ready; the database is not asked more often than this
+TIMEOUT_S = 5.0
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Ready(BaseModel):
+    """Whether calls can be taken, and what is missing if not."""
+
+    ready: bool
+    detail: str = ""
+
+
+def create_app(receiver: Receiver, database: Database) -> FastAPI:
+    """An application with the receiver's endpoint, ``/healthz`` and ``/readyz``, and its OpenAPI document.
+
+    Args:
+        receiver: Takes the calls.
+        database: Whose schema has to be there for the receiver to be ready.
+    """
+    app = FastAPI(title="neverlost receiver", version=__version__, redoc_url=None)
+    app.include_router(receiver.router)
+    readiness = _Readiness(database)
+
+    @app.get("/healthz", summary="Is the process alive?")
+    async def healthz() -> Alive:
+        return Alive()
+
+    @app.get("/readyz", summary="Can calls be taken?", response_model=Ready, responses={503: {"model": Ready}})
+    async def readyz() -> JSONResponse:
+        found = await readiness.look()
+        return JSONResponse(found.model_dump(), 200 if found.ready else 503, {"Cache-Control": "no-store"})
+
+    return app
+
+
+class _Readiness:
+    """What the database said last, asked again when that is a second old."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = asyncio.Lock()
+        self._known = Ready(ready=False)
+        self._until = 0.0
+
+    async def look(self) -> Ready:
+        async with self._lock:
+            if monotonic() >= self._until:
+                self._known = await self._ask()
+                self._until = monotonic() + REMEMBERED_S
+            return self._known
+
+    async def _ask(self) -> Ready:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await asyncio.to_thread(self._check)
+        except TimeoutError:
+            return Ready(ready=False, detail=f"the database does not answer within {TIMEOUT_S:g} s")
+        except (OutboxError, sa.exc.SQLAlchemyError) as error:
+            reason = str(getattr(error, "orig", None) or error)
+            return Ready(ready=False, detail=one_line(redacted(reason))[:200])
+        return Ready(ready=True)
+
+    def _check(self) -> None:
+        engine = self._database.engine(poolclass=sa.NullPool)
+        try:
+            with engine.connect() as connection:
+                check_schema(connection)
+        finally:
+            engine.dispose()

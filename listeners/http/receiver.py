@@ -1,0 +1,228 @@
+"""The endpoint of the integration guide, as a router: mount it in an application of your own, or run `outbox serve`.
+
+Every call goes through the same checks in the same order, and the first that fails is the answer: size (413), rate
+(429), secret and signature (401), content type (415), JSON (400), schema (422), and what the handler rejects (422).
+The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 nothing was done.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response, Security
+from fastapi.responses import JSONResponse
+from fastapi.security import APIKeyHeader
+
+from listeners.http import events
+from listeners.http.body import read_body
+from listeners.http.documentation import RESPONSES, Success, operation
+from listeners.http.guard import Guard, Rate
+from listeners.http.refusal import Refusal, unauthorized
+from listeners.http.signature import Verifier
+from outbox import Message, Reject
+from outbox.errors import SettingsError
+from relay.database import Database
+from relay.destinations.listener import ListenerDestination, load, session_kind
+from relay.settings.signing import signing_key
+
+PATH = "/extraction/internal/completed"
+BASELINE = "listeners.baseline:on_extraction_completed"
+NAME = "http"
+
+audit = structlog.get_logger("audit")
+log = structlog.get_logger("receiver")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a caller may ask of a receiver.
+
+    Args:
+        body_bytes: The size of a request.
+        body_timeout_s: The time that its body may take.
+        rate_per_s: Calls a second of one client that knows the secret, in the long run; twice as many at once.
+        stranger_rate_per_s: Those of one that does not. They are counted apart, so that whoever guesses secrets from
+            the real sender's address locks nobody out.
+        stranger_burst: How many of those at once.
+        content_id: The pattern that a content's id matches as a whole.
+        content_id_length: How long it may be.
+        concurrency: Calls of the handler under way at once.
+    """
+
+    body_bytes: int = 1024 * 1024
+    body_timeout_s: float = 10.0
+    rate_per_s: float = 500.0
+    stranger_rate_per_s: float = 1.0
+    stranger_burst: int = 20
+    content_id: str = events.CONTENT_ID
+    content_id_length: int = events.CONTENT_ID_LENGTH
+    concurrency: int = 16
+
+
+class Receiver:
+    """Receives ``extraction.completed`` and calls a handler, once for each event.
+
+    Args:
+        secrets: What ``X-Internal-Secret`` may be: the current secret, and the previous one while rotating.
+        handler: A listener, as a relay's destination takes one, or where it is: ``"module:callable"``. With a second
+            parameter annotated ``Session`` or ``AsyncSession`` it gets one that is committed with the inbox mark;
+            without, it is called every time and has to know by itself what it has done.
+        database: Where that session connects to.
+        signing_secrets: What signatures may be made with, as ``whsec_…``; default: the bytes of the secrets.
+        require_signature: Refuse calls without a signature. One that is there must be right in any case.
+        allow_weak_secret: Take secrets of less than 32 characters.
+        limits: How much a caller may ask.
+        name: What the inbox knows this receiver by.
+
+    Attributes:
+        router: To mount.
+
+    Raises:
+        SettingsError: A secret is missing or weak, or the handler is none.
+
+    Example:
+        >>> receiver = Receiver(["0123456789abcdef" * 4], database="sqlite:///outbox.db")
+        >>> app = FastAPI()
+        >>> app.include_router(receiver.router)
+    """
+
+    def __init__(
+        self,
+        secrets: Iterable[str],
+        *,
+        handler: str | Callable[..., Any] = BASELINE,
+        database: str | Database | None = None,
+        signing_secrets: Iterable[str] = (),
+        require_signature: bool = False,
+        allow_weak_secret: bool = False,
+        limits: Limits | None = None,
+        name: str = NAME,
+    ) -> None:
+        known = list(secrets)
+        self._limits = limits = limits or Limits()
+        self._guard = Guard(known, allow_weak=allow_weak_secret)
+        self._verifier = Verifier(_keys(signing_secrets) or [s.encode() for s in known], required=require_signature)
+        self._known_rate = Rate(limits.rate_per_s, max(int(2 * limits.rate_per_s), 1))
+        self._stranger_rate = Rate(limits.stranger_rate_per_s, limits.stranger_burst)
+        self._schema = events.Schema(_pattern(limits.content_id), limits.content_id_length)
+        self._work = _work(name, handler, database, limits.concurrency)
+        self.router = self._router()
+
+    async def close(self) -> None:
+        """Let go of database connections; the application that the router is mounted in does it when it ends."""
+        await self._work.close()
+
+    def _router(self) -> APIRouter:
+        @asynccontextmanager
+        async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+            yield
+            await self.close()
+
+        router = APIRouter(lifespan=lifespan)
+        scheme = APIKeyHeader(name="X-Internal-Secret", scheme_name="InternalSecret", auto_error=False)
+        router.add_api_route(
+            PATH,
+            self._receive,
+            methods=["POST"],
+            summary="Take extraction.completed",
+            response_model=Success,
+            responses=RESPONSES,
+            openapi_extra=operation(self._schema),
+            dependencies=[Security(scheme)],
+        )
+        return router
+
+    async def _receive(self, request: Request) -> Response:
+        started = monotonic()
+        refusal: Refusal | None = None
+        count = 0
+        try:
+            count = await self._take(request)
+        except Refusal as caught:
+            refusal = caught
+        except Exception:
+            log.exception("receiver_broke")
+            refusal = Refusal(500, "internal", "something went wrong here: send it again")
+        audit.info(
+            "call",
+            client=_client(request),
+            event_id=events.event_id(request.headers),
+            events=count,
+            outcome="refused" if refusal else "taken",
+            status=refusal.status if refusal else 200,
+            reason=refusal.reason if refusal else None,
+            took_ms=round((monotonic() - started) * 1000, 1),
+        )
+        return refusal.response() if refusal else JSONResponse({"success": True})
+
+    async def _take(self, request: Request) -> int:
+        """All the checks in their order, then the handler; how many events it was."""
+        admitted = self._guard.admits(_raw(request, b"x-internal-secret"))
+        limits = self._limits
+        body = await read_body(request, limit=limits.body_bytes, timeout_s=limits.body_timeout_s, keep=admitted)
+        self._check_rate(_client(request), admitted=admitted)
+        if not admitted:
+            raise unauthorized()
+        if problem := self._verifier.problem(request.headers, body, time()):
+            raise Refusal(401, problem, "Invalid signature", unauthorized().headers)
+        kind = events.check_content_type(request.headers)
+        messages = events.parse(kind, request.headers, body, self._schema)
+        for message in messages:
+            await self._handle(message)
+        return len(messages)
+
+    def _check_rate(self, client: str, *, admitted: bool) -> None:
+        rate = self._known_rate if admitted else self._stranger_rate
+        if wait_s := rate.wait_s(client, monotonic()):
+            raise Refusal(429, "rate", f"too many calls: come again in {wait_s} s", {"Retry-After": str(wait_s)})
+
+    async def _handle(self, message: Message) -> None:
+        try:
+            await self._work.call(message)
+        except Reject as rejection:
+            reason = str(getattr(rejection, "code", "rejected"))
+            raise Refusal(422, reason, "the event was rejected, and will be when it comes again") from None
+        except Exception:
+            log.exception("handler_failed", event_id=message.id)
+            raise Refusal(500, "handler_failed", "the event could not be handled: send it again") from None
+
+
+def _work(
+    name: str, handler: str | Callable[..., Any], database: str | Database | None, concurrency: int
+) -> ListenerDestination:
+    if isinstance(database, str):
+        database = Database.parse(database)
+    handler = load(name, handler)
+    if database is None:
+        if session_kind(name, handler) is not None:
+            raise SettingsError(f"the handler of {name} asks for a session: say which database it is to connect to")
+        database = Database.parse("sqlite:///never-opened.db")
+    return ListenerDestination(name, handler, database=database, concurrency=concurrency)
+
+
+def _keys(signing_secrets: Iterable[str]) -> list[bytes]:
+    try:
+        return [signing_key(text) for text in signing_secrets]
+    except ValueError as error:
+        raise SettingsError(f"a signing secret cannot be used: {error}") from None
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise SettingsError(f"the pattern for contentId is no regular expression: {error}") from None
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+def _raw(request: Request, name: bytes) -> list[bytes]:
+    return [value for known, value in request.headers.raw if known == name]

@@ -1,0 +1,154 @@
+"""Consumes for as long as it is not told to stop: session after session, with backoff between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from listeners.rabbitmq.session import Session, Source
+from listeners.rabbitmq.work import Work
+from relay.amqp import TROUBLE, Broker, explained
+from relay.database import Database
+from relay.decide.backoff import Policy, jittered
+from relay.destinations.listener import ListenerDestination
+
+BASELINE = "listeners.baseline:on_extraction_completed"
+RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
+SOUND_S = 5.0
+OPEN_TIMEOUT_S = 20.0
+
+log = structlog.get_logger("consumer")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much at once, and how long it tries.
+
+    Args:
+        prefetch: Messages held unacknowledged at most, those that wait for another attempt included.
+        concurrency: Of these, how many are worked on at once.
+        timeout_s: The deadline of one call of the listener, in seconds.
+        retry: After so many failures a message is a dead letter; the waits between them.
+        grace_s: How long an orderly stop waits for what is being worked on, in seconds.
+    """
+
+    prefetch: int = 64
+    concurrency: int = 8
+    timeout_s: float = 60.0
+    retry: Policy = field(default=Policy(max_attempts=5, backoff_s=1.0, backoff_max_s=60.0))
+    grace_s: float = 20.0
+
+
+class Consumer:
+    """Runs a listener for what comes out of a queue.
+
+    Args:
+        broker: Where the queue is.
+        database: Where the listener's session connects to.
+        listener: As a relay's destination takes one: a callable, or ``"module:callable"``.
+        source: What is consumed.
+        limits: How much at once, and how long it tries.
+
+    Raises:
+        SettingsError: The listener is none, or the broker's certificates cannot be read.
+
+    Example:
+        >>> consumer = Consumer(Broker("amqp://localhost/"), Database.parse("postgresql://localhost/app"))
+        >>> await consumer.run()
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        database: Database,
+        *,
+        listener: str | Callable[..., Any] = BASELINE,
+        source: Source | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        broker.check()
+        self._broker = broker
+        self._source = source or Source()
+        self._limits = limits = limits or Limits()
+        runner = ListenerDestination(_name(listener), listener, database=database, concurrency=limits.concurrency)
+        self._work = Work(runner, concurrency=limits.concurrency, timeout_s=limits.timeout_s)
+        self._stopping = asyncio.Event()
+        self._reason = ""
+
+    def stop(self) -> None:
+        """Begin the orderly end; `run` returns when it is reached."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until told to stop."""
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                began_at = monotonic()
+                await self._consume(failures)
+                failures = 0 if monotonic() - began_at > SOUND_S else failures + 1
+                if failures:
+                    await self._pause(failures)
+        finally:
+            await self._work.close()
+        log.info("consumer_stopped", queue=self._source.queue)
+
+    async def _consume(self, failures: int) -> None:
+        """One session; returns when it has ended, or could not begin."""
+        try:
+            session = await self._open()
+        except TROUBLE as error:
+            reason = explained(error)
+            if not failures or reason != self._reason:
+                log.warning("broker_unreachable", broker=str(self._broker), reason=reason)
+            self._reason = reason
+            return
+        log.info("consuming", broker=str(self._broker), queue=self._source.queue, prefetch=self._limits.prefetch)
+        stopping = asyncio.create_task(self._stopping.wait())
+        either: list[asyncio.Future[Any]] = [stopping, session.ended]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await self._end(session)
+
+    async def _open(self) -> Session:
+        connection = await self._broker.connect()
+        limits = self._limits
+        session = Session(connection, self._source, self._work, retry=limits.retry, prefetch=limits.prefetch)
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await session.start()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _end(self, session: Session) -> None:
+        if self._stopping.is_set():
+            await session.stop(self._limits.grace_s)
+            return
+        if session.ended.done():
+            event, reason = session.ended.result()
+            log.warning(event, queue=self._source.queue, reason=reason)
+        await session.close()
+
+    async def _pause(self, failures: int) -> None:
+        ceiling_s = RECONNECT.ceiling_s(failures)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(jittered(ceiling_s, 0.5 + random.random() / 2)):  # noqa: S311
+                await self._stopping.wait()
+
+
+def _name(listener: str | Callable[..., Any]) -> str:
+    """What the inbox knows a listener by: each does a message once, and the baseline once for all ways it may come."""
+    if listener == BASELINE:
+        return "baseline"
+    return listener if isinstance(listener, str) else f"{listener.__module__}:{listener.__qualname__}"

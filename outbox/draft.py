@@ -1,0 +1,130 @@
+"""A message before it is written: as the caller means it, then checked and ready to store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pydantic_core import to_json
+
+from outbox.attributes import checked_delay, checked_headers, checked_key, checked_subject
+from outbox.errors import InvalidEvent, UntypedEvent
+from outbox.event import Event, checked_type
+from outbox.ids import new_id, normal_id
+from outbox.payload import to_payload
+from outbox.trace import trace_headers
+
+
+class Draft:
+    """A message that ``emit_many`` is to write, with options of its own.
+
+    Takes what ``emit`` takes after its target.
+
+    Example:
+        >>> drafts = [Draft("extraction.completed", {"contentId": each}, ordering_key=each) for each in ("c-1", "c-2")]
+    """
+
+    __slots__ = ("data", "delay", "due_at", "event", "headers", "id", "ordering_key", "strict_order", "subject")
+
+    def __init__(
+        self,
+        event: Event | str,
+        data: Any = None,
+        *,
+        ordering_key: str | None = None,
+        delay: timedelta | float | None = None,
+        due_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+        subject: str | None = None,
+        id: UUID | str | None = None,
+        strict_order: bool = False,
+    ) -> None:
+        self.event = event
+        self.data = data
+        self.ordering_key = ordering_key
+        self.delay = delay
+        self.due_at = due_at
+        self.headers = headers
+        self.subject = subject
+        self.id = id
+        self.strict_order = strict_order
+
+
+class Prepared(NamedTuple):
+    """A message that every database and wire can hold: what is refused is refused before there is one of these."""
+
+    id: str
+    type: str
+    source: str
+    subject: str | None
+    ordering_key: str | None
+    data: str
+    headers: str
+    due_at: datetime | None
+    delay_s: float | None
+    strict_order: bool
+
+    @property
+    def is_scheduled(self) -> bool:
+        return self.due_at is not None or self.delay_s is not None
+
+
+def prepare(source: str, draft: Draft, trace: Mapping[str, str] | None = None) -> Prepared:
+    """Check a draft, and give it an id and its final form.
+
+    Args:
+        source: Who writes it.
+        draft: What the caller wants written.
+        trace: The trace context, if it was already looked up.
+
+    Raises:
+        EmitError: One of its subclasses says what is wrong and what to do.
+    """
+    type_, data = _type_and_data(draft.event, draft.data)
+    delay_s, due_at = checked_delay(draft.delay, draft.due_at)
+    return Prepared(
+        id=new_id() if draft.id is None else normal_id(draft.id),
+        type=type_,
+        source=source,
+        subject=checked_subject(draft.subject),
+        ordering_key=_checked_order(draft),
+        data=to_payload(data),
+        headers=_headers(draft.headers, trace_headers() if trace is None else trace),
+        due_at=due_at,
+        delay_s=delay_s,
+        strict_order=draft.strict_order,
+    )
+
+
+def _type_and_data(event: Event | str, data: Any) -> tuple[str, Any]:
+    if isinstance(event, Event):
+        return _type_and_data_of(event, data)
+    if not isinstance(event, str):
+        raise InvalidEvent(f"{ascii(event)[:60]} is no event: pass an instance of your Event class, or a type and data")
+    if data is None:
+        raise InvalidEvent(f"the event {ascii(event)[:60]} has no data: pass it after the type, {{}} if there is none")
+    return checked_type(event), data
+
+
+def _type_and_data_of(event: Event, data: Any) -> tuple[str, Any]:
+    type_ = type(event).__event_type__
+    if type_ is None:
+        name = type(event).__name__
+        raise UntypedEvent(f'{name} has no type: define it as class {name}(Event, type="some.thing")')
+    if data is not None:
+        raise InvalidEvent(f"{type(event).__name__} carries its own data: leave the second argument out")
+    return type_, event.to_data()
+
+
+def _checked_order(draft: Draft) -> str | None:
+    if draft.strict_order and draft.ordering_key is None:
+        raise InvalidEvent("strict_order needs an ordering_key: it is the messages of one key that have an order")
+    return checked_key(draft.ordering_key)
+
+
+def _headers(own: Mapping[str, str] | None, trace: Mapping[str, str]) -> str:
+    if not own and not trace:
+        return "{}"
+    return to_json({**checked_headers(own), **trace}).decode()

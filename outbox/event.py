@@ -1,0 +1,90 @@
+"""Events: what happened, as a pydantic model with a type."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from outbox.errors import InvalidType, UnknownEvent
+
+MAX_TYPE_LENGTH = 255
+_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+
+
+class Event(BaseModel):
+    """What happened: subclass it with a type, and give it the fields that go out on the wire.
+
+    Field names become camelCase on the wire; both spellings are taken in Python. To change that, give a field an
+    ``alias`` or the class a ``model_config`` of its own. A model nested in an event keeps its own names, unless it
+    subclasses ``Event`` too. A class without a type may serve as a base; emitting it is refused.
+
+    Args:
+        type: The event type, as a class keyword: words of letters, digits, ``_`` and ``-``, separated by dots, at
+            most 255 characters.
+
+    Raises:
+        InvalidType: The type is malformed; raised where the class is defined.
+
+    Example:
+        >>> class ExtractionCompleted(Event, type="extraction.completed"):
+        ...     content_id: str
+        >>> ExtractionCompleted(content_id="c-1").to_data()
+        {'contentId': 'c-1'}
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+    __event_type__: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, *, type: str | None = None, **config: Any) -> None:
+        super().__init_subclass__(**config)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, type: str | None = None, **config: Any) -> None:
+        super().__pydantic_init_subclass__(**config)
+        if type is not None:
+            cls.__event_type__ = checked_type(type)
+            _classes.setdefault(type, {})[cls.__module__, cls.__qualname__] = cls
+
+    def to_data(self) -> Any:
+        """The event as JSON's own types, named as on the wire."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+# By type, then by module and qualified name, so that reloading a module replaces its classes.
+_classes: dict[str, dict[tuple[str, str], type[Event]]] = {}
+
+
+def checked_type(given: str) -> str:
+    """An event type that every wire can carry.
+
+    Raises:
+        InvalidType: It is none.
+    """
+    if not isinstance(given, str) or len(given) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(given):
+        raise InvalidType(
+            f"the event type {ascii(given)[:80]} is malformed: write words of letters, digits, _ and -, separated "
+            f"by dots, at most {MAX_TYPE_LENGTH} characters, as in extraction.completed"
+        )
+    return given
+
+
+def event_class(type_: str) -> type[Event]:
+    """The Event class that was defined for a type.
+
+    Raises:
+        UnknownEvent: There is none, or more than one.
+    """
+    found = list(_classes.get(type_, {}).values())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UnknownEvent(
+            f"no Event class has the type {type_!r}: import the module that defines it, "
+            "or name the class with message.event(YourEvent)"
+        )
+    names = ", ".join(f"{each.__module__}.{each.__qualname__}" for each in found)
+    raise UnknownEvent(f"the type {type_!r} has several Event classes ({names}): name one with message.event(…)")

@@ -1,0 +1,39 @@
+"""The inbox: what a listener has done already, so that doing it again can be left out."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from outbox.errors import InvalidTarget
+from outbox.payload import is_storable
+from outbox.tables import tables
+from outbox.transaction import join_transaction
+
+
+def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:
+    """Write down that a listener has done a message; ``False`` if that was written down before."""
+    values = {"listener": _checked("listener", listener), "message_id": _checked("message id", str(message_id))}
+    join_transaction(connection)
+    inbox = tables(schema).inbox
+    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    # No conflict target: naming one takes the right to SELECT, which a worker's role lacks.
+    statement = insert(inbox).values(values).on_conflict_do_nothing()
+    # An INSERT's cursor is closed before its count can be asked for, and psycopg's then says -1.
+    result = connection.execute(statement, execution_options={"preserve_rowcount": True})
+    return result.rowcount == 1
+
+
+def connection_of(session: Session, schema: str | None) -> sa.Connection:
+    """The session's connection to the database that holds the inbox."""
+    return session.connection(bind_arguments={"clause": sa.insert(tables(schema).inbox)})
+
+
+def _checked(what: str, text: str) -> str:
+    if isinstance(text, str) and text and is_storable(text):
+        return text
+    raise InvalidTarget(f"the {what} {ascii(text)[:60]} cannot be stored: pass text without NUL or lone surrogates")

@@ -1,0 +1,23 @@
+"""A window for tests: who looks is told what is emitted and when it is written. Nobody looks in production."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from outbox.draft import Prepared
+
+
+class Observer(Protocol):
+    """Is told about every message of this process, whichever session or connection it goes through."""
+
+    def emitted(self, messages: Sequence[Prepared], row: object) -> None:
+        """A session accepted messages; ``row`` waits in it for the flush that writes them."""
+
+    def written(self, messages: Sequence[Prepared], connection: sa.Connection) -> None:
+        """Messages are part of the connection's transaction, accepted by a session before or straight away."""
+
+
+observers: list[Observer] = []

@@ -1,0 +1,264 @@
+"""Writing messages into the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from outbox import inbox
+from outbox.attributes import checked_source
+from outbox.draft import Draft, Prepared, prepare
+from outbox.errors import EmitError, InvalidEvent
+from outbox.event import Event
+from outbox.rows import add_to_session, write
+from outbox.targets import run_sync, sync_target, unit_of_work
+from outbox.trace import trace_headers
+
+if TYPE_CHECKING:
+    from outbox.targets import AsyncTarget, SyncTarget, Target
+
+    Item: TypeAlias = Event | tuple[str, Any] | Draft
+
+
+class Outbox:
+    """One outbox of a database; a database may hold several, in schemas of their own.
+
+    The functions of the same names in ``outbox`` are those of ``Outbox()``.
+
+    Args:
+        schema: The PostgreSQL schema it lives in; ``None`` follows the connection's ``search_path``.
+        source: Who writes, as every message's CloudEvents ``source``: a URI reference of 1 to 255 characters.
+
+    Raises:
+        InvalidSource: The source is not a URI reference.
+
+    Example:
+        >>> billing = Outbox(schema="billing", source="/billing/worker")
+        >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
+        ...     billing.emit(session, "invoice.paid", {"invoiceId": "i-1"})
+    """
+
+    def __init__(self, *, schema: str | None = None, source: str = "outbox") -> None:
+        self.schema = schema
+        self.source = checked_source(source)
+
+    def emit(
+        self,
+        target: Target,
+        event: Event | str,
+        data: Any = None,
+        *,
+        ordering_key: str | None = None,
+        delay: timedelta | float | None = None,
+        due_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+        subject: str | None = None,
+        id: UUID | str | None = None,
+        strict_order: bool = False,
+    ) -> str:
+        """Write a message into the target's transaction: it is delivered if and only if that commits.
+
+        On a session the message joins the unit of work and is written by the next flush, in the order of the
+        calls; on an ``AsyncSession`` just so, without ``await``. On a ``Connection`` it is written at once. What is
+        refused leaves nothing behind, and the transaction as usable as before.
+
+        Args:
+            target: A ``Session``, ``scoped_session``, ``AsyncSession``, ``async_scoped_session`` or ``Connection``.
+            event: An instance of an ``Event`` class with a type; or an event type, followed by the data.
+            data: A JSON object or array, where ``event`` is a type: at most 256 KiB, 64 levels deep.
+            ordering_key: Messages of one key are delivered one after the other; 1 to 255 characters.
+            delay: Deliver no earlier than this long after now, by the database's clock: a ``timedelta`` or seconds,
+                at most ten years.
+            due_at: Deliver no earlier than at this instant, which has a time zone. Not together with ``delay``.
+            headers: Text to text, sent along with every delivery; at most 8 KiB of ASCII.
+            subject: What the event is about, as the CloudEvents ``subject``; 1 to 1,024 characters.
+            id: The message id, if it has to be a certain one; a new UUIDv7 by default.
+            strict_order: Make other transactions that emit with this key and ``strict_order`` wait until this one
+                has ended, so that the messages of the key go out in the order of the commits. Two transactions
+                that take several keys in opposite order deadlock, and PostgreSQL then ends one of them.
+
+        Returns:
+            The message id: 36 characters, lower case.
+
+        Raises:
+            EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``UntypedEvent``,
+                ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``, ``InvalidSubject``,
+                ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``.
+            NoTransaction: The connection is in autocommit mode. A session finds that out when it flushes.
+
+        Example:
+            >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
+            ...     session.add(Extraction(content_id="c-1"))
+            ...     emit(session, ExtractionCompleted(content_id="c-1"), ordering_key="c-1")
+        """
+        draft = Draft(
+            event,
+            data,
+            ordering_key=ordering_key,
+            delay=delay,
+            due_at=due_at,
+            headers=headers,
+            subject=subject,
+            id=id,
+            strict_order=strict_order,
+        )
+        return self._emit(target, [draft])[0]
+
+    async def emit_async(self, target: AsyncTarget, event: Event | str, data: Any = None, **options: Any) -> str:
+        """``emit`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit``.
+
+        Args:
+            target: An ``AsyncConnection``, ``AsyncSession`` or ``async_scoped_session``.
+            event: As in ``emit``.
+            data: As in ``emit``.
+            options: As in ``emit``.
+
+        Returns:
+            The message id.
+
+        Raises:
+            EmitError: As in ``emit``.
+
+        Example:
+            >>> async with engine.begin() as connection:  # doctest: +SKIP
+            ...     await emit_async(connection, ExtractionCompleted(content_id="c-1"))
+        """
+        return (await self._emit_async(target, [Draft(event, data, **options)]))[0]
+
+    def emit_many(self, target: Target, items: Iterable[Item], **common: Any) -> list[str]:
+        """Write many messages in one round trip, in their order.
+
+        Args:
+            target: As in ``emit``; on a session they too wait for the flush.
+            items: Events, pairs of an event type and data, or ``Draft``s, which have options of their own.
+            common: The options of ``emit`` (except ``id``) for all items that are not ``Draft``s.
+
+        Returns:
+            The message ids, in the order of the items.
+
+        Raises:
+            EmitError: As in ``emit``, with the index of the item; none of them is then written.
+
+        Example:
+            >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
+            ...     emit_many(session, [ExtractionCompleted(content_id=each) for each in ("c-1", "c-2")])
+            ...     emit_many(session, [Draft("content.seen", {"id": each}, ordering_key=each) for each in ids])
+        """
+        return self._emit(target, [_draft(item, common) for item in items])
+
+    async def emit_many_async(self, target: AsyncTarget, items: Iterable[Item], **common: Any) -> list[str]:
+        """``emit_many`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit_many``.
+
+        Args:
+            target: An ``AsyncConnection``, ``AsyncSession`` or ``async_scoped_session``.
+            items: As in ``emit_many``.
+            common: As in ``emit_many``.
+
+        Returns:
+            The message ids, in the order of the items.
+
+        Raises:
+            EmitError: As in ``emit_many``.
+
+        Example:
+            >>> async with engine.begin() as connection:  # doctest: +SKIP
+            ...     await emit_many_async(connection, [("content.seen", {"id": each}) for each in ids])
+        """
+        return await self._emit_async(target, [_draft(item, common) for item in items])
+
+    def once(self, target: SyncTarget, listener: str, message_id: UUID | str) -> bool:
+        """Mark a message as done by a listener, in the target's transaction: do the work only if this is ``True``.
+
+        Mark and work commit together, so that the effect happens once, however often the message is delivered. If
+        another transaction is just then marking the same, this waits for its end: ``False`` if that committed, ``True``
+        if it rolled back.
+
+        Args:
+            target: A ``Session``, ``scoped_session`` or ``Connection``.
+            listener: The name of whoever does the work: each listener does a message once.
+            message_id: The message's id, as ``Message.id`` or the ``ce-id`` or ``webhook-id`` header has it.
+
+        Returns:
+            ``True`` the first time, ``False`` when the message was done before.
+
+        Raises:
+            NoTransaction: The connection is in autocommit mode, so that mark and work would not commit together.
+
+        Example:
+            >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
+            ...     if once(session, "reports", message_id):
+            ...         session.add(Report(...))
+        """
+        sync = sync_target(target, "once_async")
+        connection = inbox.connection_of(sync, self.schema) if isinstance(sync, Session) else sync
+        return inbox.mark(connection, self.schema, listener, message_id)
+
+    async def once_async(self, target: AsyncTarget, listener: str, message_id: UUID | str) -> bool:
+        """``once`` for an ``AsyncSession`` or ``AsyncConnection``.
+
+        Args:
+            target: An ``AsyncSession``, ``async_scoped_session`` or ``AsyncConnection``.
+            listener: As in ``once``.
+            message_id: As in ``once``.
+
+        Returns:
+            ``True`` the first time, ``False`` when the message was done before.
+
+        Raises:
+            NoTransaction: As in ``once``.
+
+        Example:
+            >>> async with AsyncSession(engine) as session, session.begin():  # doctest: +SKIP
+            ...     if await once_async(session, "reports", message_id):
+            ...         session.add(Report(...))
+        """
+        return await run_sync(target, lambda sync: self.once(sync, listener, message_id))
+
+    def _emit(self, target: Target, drafts: list[Draft]) -> list[str]:
+        sync = unit_of_work(target)
+        messages = self._prepared(drafts)
+        if not messages:
+            return []
+        if isinstance(sync, Session):
+            add_to_session(sync, self.schema, messages)
+        else:
+            write(sync, self.schema, messages)
+        return [message.id for message in messages]
+
+    async def _emit_async(self, target: AsyncTarget, drafts: list[Draft]) -> list[str]:
+        return await run_sync(target, lambda sync: self._emit(sync, drafts))
+
+    def _prepared(self, drafts: list[Draft]) -> list[Prepared]:
+        trace = trace_headers()
+        if len(drafts) == 1:
+            return [prepare(self.source, drafts[0], trace)]
+        return [self._prepared_item(index, draft, trace) for index, draft in enumerate(drafts)]
+
+    def _prepared_item(self, index: int, draft: Draft, trace: Mapping[str, str]) -> Prepared:
+        try:
+            return prepare(self.source, draft, trace)
+        except EmitError as error:
+            raise type(error)(f"items[{index}]: {error}") from error
+
+
+def _draft(item: Item, common: dict[str, Any]) -> Draft:
+    if isinstance(item, Draft):
+        return item
+    if isinstance(item, Event):
+        return Draft(item, **common)
+    if isinstance(item, tuple) and len(item) == 2:
+        return Draft(*item, **common)
+    raise InvalidEvent(f"{ascii(item)[:60]} is no event: pass an Event, a pair of type and data, or a Draft")
+
+
+_default = Outbox()
+emit = _default.emit
+emit_async = _default.emit_async
+emit_many = _default.emit_many
+emit_many_async = _default.emit_many_async
+once = _default.once
+once_async = _default.once_async

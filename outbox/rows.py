@@ -1,0 +1,252 @@
+"""Writing messages: the columns that a producer fills, and the two ways to fill them.
+
+Whatever the database gives a message (position, shard, transaction id, size, instant of creation) is left to the
+database, and nothing is read back, so that a worker needs no right but INSERT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from json.encoder import encode_basestring as quoted
+from typing import Any, ClassVar
+from weakref import ref
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapper, Session, registry
+from sqlalchemy.sql.functions import FunctionElement
+
+from outbox.draft import Prepared
+from outbox.observing import observers
+from outbox.tables import Id, Instant
+from outbox.transaction import join_transaction, wait_for_turn
+
+SCHEDULED = "scheduled"
+
+# The text of one statement; far below what any driver or server takes, far above what a thousand messages need.
+MAX_BATCH_CHARACTERS = 8 * 1024 * 1024
+
+
+class JsonText(sa.TypeDecorator[str]):
+    """JSON that is text already: it reaches the database as it was checked, whatever serialiser the engine has."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else sa.JSON())
+
+    def bind_processor(self, dialect: sa.Dialect) -> None:
+        return None
+
+
+class DueIn(FunctionElement[Any]):
+    """The instant so many seconds from now, by the database's clock."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(DueIn, "postgresql")
+def _due_in_postgresql(element: DueIn, compiler: Any, **options: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+
+
+@compiles(DueIn, "sqlite")
+def _due_in_sqlite(element: DueIn, compiler: Any, **options: Any) -> str:
+    seconds = f"printf('%+.3f seconds', {compiler.process(element.clauses, **options)})"
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds})"
+
+
+@cache
+def message_table(schema: str | None) -> sa.Table:
+    """The columns of ``outbox_message`` that a producer fills."""
+    return sa.Table(
+        "outbox_message",
+        sa.MetaData(schema=schema),
+        sa.Column("id", Id, primary_key=True),
+        sa.Column("type", sa.Text),
+        sa.Column("source", sa.Text),
+        sa.Column("subject", sa.Text),
+        sa.Column("ordering_key", sa.Text),
+        sa.Column("data", JsonText),
+        sa.Column("headers", JsonText),
+        sa.Column("due_at", Instant),
+        sa.Column("state", sa.Text, server_default=sa.FetchedValue()),
+    )
+
+
+def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prepared]) -> None:
+    """Write messages at once, in their order, as part of the connection's transaction."""
+    _prepare_transaction(connection, messages)
+    _insert(connection, message_table(schema), messages)
+    for observer in observers:
+        observer.written(messages, connection)
+
+
+def _prepare_transaction(connection: sa.Connection, messages: Sequence[Prepared]) -> None:
+    join_transaction(connection)
+    for key in dict.fromkeys(each.ordering_key for each in messages if each.strict_order):
+        assert key is not None
+        wait_for_turn(connection, key)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    if len(messages) > 1 and connection.dialect.name == "postgresql":
+        _insert_in_batches(connection, table, messages)
+    else:
+        _insert_alike(connection, table, messages)
+
+
+# ------------------------------------------------------------------------------------------------ one by one
+
+
+def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    """One statement per run of messages that fill the same columns."""
+    for delayed, alike in groupby(messages, key=lambda each: (each.delay_s is not None, each.is_scheduled)):
+        statement = table.insert()
+        if delayed[0]:
+            statement = statement.values(due_at=DueIn(sa.bindparam("delay_s", type_=sa.Float)))
+        connection.execute(statement, [_columns(each) for each in alike])
+
+
+def _columns(message: Prepared) -> dict[str, Any]:
+    columns: dict[str, Any] = message._asdict()
+    del columns["strict_order"]
+    if message.delay_s is None:
+        del columns["delay_s"]
+    else:
+        del columns["due_at"]
+    if message.is_scheduled:
+        columns["state"] = SCHEDULED
+    return columns
+
+
+# ---------------------------------------------------------------------------------- many at once (PostgreSQL)
+
+
+def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    # An executemany costs the server five times as much: a plan, a trigger and a reply for every row.
+    statement = _batch_statement(table)
+    for batch in _batches(messages):
+        connection.execute(statement, {"batch": batch})
+
+
+@cache
+def _batch_statement(table: sa.Table) -> sa.Insert:
+    """INSERT … SELECT … FROM json_to_recordset(:batch), whose rows come out in the order of the array."""
+    columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
+    record = (
+        sa.func.json_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSON))
+        .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION))
+        .render_derived(name="record", with_types=True)
+    )
+    due_at = sa.func.coalesce(record.c.due_at, DueIn(record.c.delay_s))
+    values = [due_at if each.name == "due_at" else record.c[each.name] for each in columns]
+    state = sa.case((due_at.is_(None), sa.literal_column("'ready'")), else_=sa.literal_column(f"'{SCHEDULED}'"))
+    names = [each.name for each in columns]
+    return table.insert().from_select([*names, "state"], sa.select(*values, state), include_defaults=False)
+
+
+def _batches(messages: Sequence[Prepared]) -> Iterator[str]:
+    records: list[str] = []
+    room = MAX_BATCH_CHARACTERS
+    for message in messages:
+        record = _record(message)
+        if room < len(record) and records:
+            yield f"[{','.join(records)}]"
+            records, room = [], MAX_BATCH_CHARACTERS
+        records.append(record)
+        room -= len(record)
+    yield f"[{','.join(records)}]"
+
+
+def _record(message: Prepared) -> str:
+    """The message as an object; id, type, data and headers are known to need no quoting."""
+    optional = ""
+    if message.subject is not None:
+        optional += f',"subject":{quoted(message.subject)}'
+    if message.ordering_key is not None:
+        optional += f',"ordering_key":{quoted(message.ordering_key)}'
+    if message.due_at is not None:
+        optional += f',"due_at":"{message.due_at.isoformat()}"'
+    if message.delay_s is not None:
+        optional += f',"delay_s":{message.delay_s!r}'
+    return (
+        f'{{"id":"{message.id}","type":"{message.type}","source":{quoted(message.source)},"data":{message.data},'
+        f'"headers":{message.headers}{optional}}}'
+    )
+
+
+# ------------------------------------------------------------------------------------ with a session's flush
+
+
+class WaitingMessages:
+    """What a session's unit of work holds: the messages that its next flush writes, as one mapped row.
+
+    The flush inserts the row, which becomes the last of the messages; the others are inserted just before it, on
+    the same connection. So an emit costs the session one object per flush, and many cost few statements.
+    """
+
+    schema: ClassVar[str | None]
+
+    def __init__(self) -> None:
+        self.messages: list[Prepared] = []
+        self.is_open = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether the session will still write it."""
+        return bool(sa.inspect(self).pending)
+
+
+@cache
+def waiting_messages(schema: str | None) -> type[WaitingMessages]:
+    """The mapped class for one outbox."""
+    mapped = type("OutboxMessage", (WaitingMessages,), {"schema": schema})
+    # Defaults are never fetched: that would take RETURNING, and with it the right to SELECT.
+    registry().map_imperatively(mapped, message_table(schema), eager_defaults=False)
+    sa.event.listen(mapped, "before_insert", _write_waiting)
+    return mapped
+
+
+def add_to_session(session: Session, schema: str | None, messages: Sequence[Prepared]) -> None:
+    """Have the session's next flush write the messages, after those that already wait for it."""
+    row = _open_row(session, waiting_messages(schema))
+    row.messages.extend(messages)
+    for observer in observers:
+        observer.emitted(messages, row)
+
+
+def _open_row(session: Session, mapped: type[WaitingMessages]) -> WaitingMessages:
+    # Begun by a savepoint, ended by a rollback, flushed: in each case the row no longer waits, and a new one does.
+    row: WaitingMessages | None = session.info.get(mapped, _nothing)()
+    if row is None or not row.is_open or not row.waits:
+        row = mapped()
+        session.add(row)
+        session.info[mapped] = ref(row)
+    return row
+
+
+def _nothing() -> None:
+    return None
+
+
+def _write_waiting(mapper: Mapper[Any], connection: sa.Connection, row: WaitingMessages) -> None:
+    # Closed first: what a mapper event of the host emits from here on needs a row of its own.
+    row.is_open = False
+    _prepare_transaction(connection, row.messages)
+    *others, last = row.messages
+    if others:
+        _insert(connection, message_table(row.schema), others)
+    columns = _columns(last)
+    if (delay_s := columns.pop("delay_s", None)) is not None:
+        columns["due_at"] = DueIn(sa.literal(delay_s, sa.Float))
+    for name, value in columns.items():
+        setattr(row, name, value)
+    for observer in observers:
+        observer.written(row.messages, connection)
+    row.messages = []

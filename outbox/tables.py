@@ -1,0 +1,274 @@
+"""The outbox's tables, as SQLAlchemy sees them.
+
+The migrations in ``alembic/versions`` create these tables and a test holds the two together. What only a database can
+say (partitions, triggers, the wake-up sequence, functions) stands in the migration alone.
+
+| table                | holds                                                                            |
+|----------------------|----------------------------------------------------------------------------------|
+| outbox_message       | what is not settled everywhere yet: small, whatever the history                  |
+| outbox_delivery      | the exceptions: deliveries that are parked, blocked, waiting, dead, or done early |
+| outbox_history       | what was delivered, when, after how many attempts; one partition a day           |
+| outbox_destination   | the registered destinations, their subscriptions and health                      |
+| outbox_relay         | the relays that are alive, and their beat                                        |
+| outbox_shard         | per shard: was it handed back in order?                                          |
+| outbox_audit         | what operators did                                                               |
+| inbox_message        | what listeners have done                                                         |
+| outbox_meta          | the schema's version, and the oldest release that may use it                     |
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+SHARD_COUNT = 64
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+Id = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
+BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class Xid8(sa.types.UserDefinedType[int]):
+    """PostgreSQL's ``xid8``: a transaction id that never wraps around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+
+class Instant(sa.TypeDecorator[datetime]):
+    """A point in time: ``timestamptz`` on PostgreSQL, UTC text on SQLite, an aware ``datetime`` in Python."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+# PostgreSQL's transaction id; SQLite, where commits come one after another, counts changes instead.
+TxId = Xid8().with_variant(sa.Integer(), "sqlite")
+
+
+class Tables:
+    """All tables of one outbox.
+
+    Args:
+        schema: The PostgreSQL schema the outbox lives in; ``None`` follows the connection's ``search_path``.
+    """
+
+    def __init__(self, schema: str | None = None) -> None:
+        self.metadata = sa.MetaData(schema=schema)
+        self.message = _message(self.metadata)
+        self.delivery = _delivery(self.metadata)
+        self.history = _history(self.metadata)
+        self.destination = _destination(self.metadata)
+        self.relay = _relay(self.metadata)
+        self.shard = _shard(self.metadata)
+        self.audit = _audit(self.metadata)
+        self.inbox = _inbox(self.metadata)
+        self.meta = _meta(self.metadata)
+
+
+@cache
+def tables(schema: str | None = None) -> Tables:
+    """The tables of the outbox in ``schema``: the same objects each time."""
+    return Tables(schema)
+
+
+def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
+    """Hide the outbox's tables from a host's autogenerate: pass it to ``context.configure(include_name=…)``.
+
+    Args:
+        name: The name Alembic is looking at.
+        type_: What it names: ``"table"``, ``"index"``, ``"column"`` …
+        parent_names: The names above it (unused).
+
+    Returns:
+        ``False`` for our tables, the history's partitions and our version table, ``True`` for everything else.
+
+    Source: https://alembic.sqlalchemy.org/en/latest/autogenerate.html#omitting-table-names-from-the-autogenerate-process
+    """
+    return not (type_ == "table" and name is not None and is_outbox_table(name))
+
+
+def is_outbox_table(name: str) -> bool:
+    """Whether ``name`` is one of the outbox's tables or partitions."""
+    return name in _OURS or name.startswith("outbox_history_")
+
+
+def _message(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_message",
+        metadata,
+        sa.Column("id", Id, primary_key=True),
+        sa.Column("position", BigInt, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text),
+        sa.Column("ordering_key", sa.Text),
+        sa.Column("data", JSON, nullable=False),
+        sa.Column("headers", JSON, nullable=False, server_default="{}"),
+        sa.Column("created_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("due_at", Instant),
+        sa.Column("state", sa.Text, nullable=False, server_default="ready"),
+        sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("txid", TxId, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("shard", sa.SmallInteger, nullable=True, server_default=sa.FetchedValue()),
+        sa.Column("size", sa.Integer, nullable=True, server_default=sa.FetchedValue()),
+        sa.Index("outbox_message_ready", "shard", "position", postgresql_where=sa.text("state = 'ready'")),
+        sa.Index("outbox_message_txid", "txid", "shard"),
+        sa.Index("outbox_message_due", "shard", "due_at", "position", postgresql_where=sa.text("state = 'scheduled'")),
+    )
+
+
+def _delivery(metadata: sa.MetaData) -> sa.Table:
+    def where(condition: str) -> dict[str, Any]:
+        return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
+
+    return sa.Table(
+        "outbox_delivery",
+        metadata,
+        sa.Column("message_id", Id, primary_key=True),
+        sa.Column("destination", sa.Text, primary_key=True),
+        sa.Column("shard", sa.SmallInteger, nullable=False),
+        sa.Column("position", BigInt, nullable=False),
+        sa.Column("ordering_key", sa.Text),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("due_at", Instant),
+        sa.Column("first_failed_at", Instant),
+        sa.Column("reason", sa.Text),
+        sa.Column("fingerprint", sa.Text),
+        sa.Column("log", JSON, nullable=False, server_default="[]"),
+        sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("txid", TxId, nullable=False, server_default=sa.FetchedValue()),
+        sa.Index("outbox_delivery_parked", "destination", "shard", "position", **where("state = 'parked'")),
+        sa.Index(
+            "outbox_delivery_key",
+            "ordering_key",
+            "destination",
+            "position",
+            **where("ordering_key IS NOT NULL AND state <> 'delivered'"),
+        ),
+        sa.Index("outbox_delivery_blocked", "shard", **where("state = 'blocked'")),
+        sa.Index("outbox_delivery_retry", "shard", "due_at", "position", **where("state = 'retry'")),
+        sa.Index("outbox_delivery_dead", "destination", "changed_at", **where("state = 'dead'")),
+        sa.Index("outbox_delivery_discarded", "shard", **where("state = 'discarded'")),
+        sa.Index("outbox_delivery_txid", "txid", "shard"),
+    )
+
+
+def _history(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_history",
+        metadata,
+        sa.Column("id", Id, nullable=False),
+        sa.Column("delivered_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("position", BigInt, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("source", sa.Text, nullable=False),
+        sa.Column("subject", sa.Text),
+        sa.Column("ordering_key", sa.Text),
+        sa.Column("data", JSON, nullable=False),
+        sa.Column("headers", JSON, nullable=False),
+        sa.Column("created_at", Instant, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        # {destination: {"state": …, "attempts": …}}; null when every destination took it at the first try
+        sa.Column("deliveries", JSON),
+        sa.Index("outbox_history_id", "id"),
+    )
+
+
+def _destination(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_destination",
+        metadata,
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("events", JSON, nullable=False),
+        sa.Column("on_dead", sa.Text, nullable=False, server_default="block"),
+        sa.Column("generation", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text, nullable=False, server_default="healthy"),
+        sa.Column("reason", sa.Text),
+        sa.Column("paused_by", sa.Text),
+        sa.Column("until", Instant),
+        sa.Column("resumed_at", Instant),  # by an operator, the last time
+        sa.Column("removed_at", Instant),
+        sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+    )
+
+
+def _relay(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_relay",
+        metadata,
+        sa.Column("number", BigInt, primary_key=True, server_default=sa.FetchedValue()),
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("backend_pid", sa.Integer),
+        sa.Column("release", sa.Text, nullable=False),
+        sa.Column("shards", JSON, nullable=False, server_default="[]"),
+        sa.Column("wants", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("started_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("last_seen_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+    )
+
+
+def _shard(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_shard",
+        metadata,
+        sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
+        sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("owner", sa.Text),
+        sa.Column("started", JSON),
+    )
+
+
+def _audit(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_audit",
+        metadata,
+        sa.Column("id", BigInt, primary_key=True, server_default=sa.FetchedValue()),
+        sa.Column("at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("target", JSON, nullable=False),
+        sa.Column("count", BigInt, nullable=False),
+        sa.Column("reason", sa.Text),
+    )
+
+
+def _inbox(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "inbox_message",
+        metadata,
+        sa.Column("listener", sa.Text, primary_key=True),
+        sa.Column("message_id", sa.Text, primary_key=True),
+        sa.Column("done_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Index("inbox_message_done", "done_at"),
+    )
+
+
+def _meta(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_meta",
+        metadata,
+        sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("oldest_release", sa.Text, nullable=False),
+    )
+
+
+VERSION_TABLE = "outbox_alembic_version"
+_OURS = {*Tables().metadata.tables, VERSION_TABLE}

@@ -1,0 +1,77 @@
+"""What a message can be written through, and how to reach the synchronous heart of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+from sqlalchemy.util import ScopedRegistry
+
+from outbox.errors import InvalidTarget
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
+
+    SyncTarget: TypeAlias = Session | scoped_session[Any] | Connection
+    AsyncTarget: TypeAlias = AsyncConnection | AsyncSession | async_scoped_session[Any]
+    Target: TypeAlias = SyncTarget | AsyncSession | async_scoped_session[Any]
+
+T = TypeVar("T")
+
+
+def unit_of_work(target: Target) -> Session | Connection:
+    """The session that a message can join without waiting for anything, or the connection to write it to.
+
+    Raises:
+        InvalidTarget: It is neither, or a connection that has to be awaited.
+    """
+    # Asked for by attribute, because importing sqlalchemy.ext.asyncio is for those who use it.
+    inner = _unwrapped(target)
+    return sync_target(getattr(inner, "sync_session", inner), "emit_async")
+
+
+def sync_target(target: object, instead: str) -> Session | Connection:
+    """The session or connection, if it is one that works without ``await``.
+
+    Args:
+        target: What the caller gave.
+        instead: The function to await for an asynchronous one.
+
+    Raises:
+        InvalidTarget: It is not.
+    """
+    inner = _unwrapped(target)
+    if isinstance(inner, Session | Connection):
+        return inner
+    if hasattr(inner, "run_sync"):
+        raise InvalidTarget(f"{type(inner).__name__} is asynchronous: write await {instead}(…)")
+    raise InvalidTarget(
+        f"{_described(inner)} has no transaction to join: pass a Session or Connection (or their async kind), not an "
+        "engine, a session factory or a URL"
+    )
+
+
+async def run_sync(target: AsyncTarget, work: Callable[[Any], T]) -> T:
+    """Run synchronous work on an asynchronous session or connection.
+
+    Raises:
+        InvalidTarget: It is not asynchronous.
+    """
+    inner = _unwrapped(target)
+    if not hasattr(inner, "run_sync"):
+        raise InvalidTarget(f"{_described(inner)} is not asynchronous: call the function without _async")
+    result: T = await inner.run_sync(work)
+    return result
+
+
+def _unwrapped(target: Any) -> Any:
+    """The session of this thread or task, where the target is a registry of them."""
+    registry = getattr(target, "registry", None)
+    return registry() if isinstance(registry, ScopedRegistry) else target
+
+
+def _described(target: object) -> str:
+    return f"{type(target).__module__}.{type(target).__qualname__}"

@@ -1,0 +1,76 @@
+"""The caller's transaction: that there is one, that it means what it says, and who waits for whom in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.errors import NoTransaction
+
+# Any number that is ours: it keeps our hashed keys apart from those of other users of advisory locks.
+_STRICT_ORDER_SEED = 0x6F75_7462_6F78
+
+_STRICT_ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, :seed))")
+
+
+def join_transaction(connection: sa.Connection) -> None:
+    """Make sure that what is written on the connection is undone when its transaction is.
+
+    Raises:
+        NoTransaction: The connection commits every statement by itself.
+    """
+    if _commits_by_itself(connection):
+        raise NoTransaction(
+            "the connection is in autocommit mode, so the result and the message about it could not be committed "
+            'together: use an engine or connection without isolation_level="AUTOCOMMIT"'
+        )
+    if connection.dialect.name == "sqlite" and connection.in_nested_transaction():
+        _keep_savepoints(connection)
+
+
+def wait_for_turn(connection: sa.Connection, ordering_key: str) -> None:
+    """Wait until no other transaction holds the key, and hold it until this one ends.
+
+    SQLite's writers take turns anyway.
+
+    Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_STRICT_ORDER_LOCK, {"key": ordering_key, "seed": _STRICT_ORDER_SEED})
+
+
+def _commits_by_itself(connection: sa.Connection) -> bool:
+    if connection.dialect.name == "sqlite":
+        return _sqlite_commits_by_itself(connection.connection.driver_connection)
+    # Asked of the driver, wherever it was set: on it, the connection, the session or the engine. No round trip.
+    return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
+
+
+def _sqlite_commits_by_itself(driver: Any) -> bool:
+    # Without an isolation level the driver never begins a transaction. A host may do that itself, as SQLAlchemy's
+    # manual advises, so the question is whether there is one.
+    never_begins = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
+    return never_begins and not driver.in_transaction
+
+
+def _keep_savepoints(connection: sa.Connection) -> None:
+    """Keep the release of an outermost savepoint from committing.
+
+    Python's sqlite3 begins a transaction before an INSERT and not before a SAVEPOINT. A savepoint that comes first
+    *is* then the transaction, its RELEASE commits, and a later rollback undoes nothing: the message would be sent
+    although its transaction was rolled back. Leaving savepoints to the COMMIT or ROLLBACK means the same otherwise.
+
+    Source: https://www.sqlite.org/lang_savepoint.html,
+        https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
+    """
+    if not sa.event.contains(connection, "before_cursor_execute", _leave_release_to_the_end):
+        sa.event.listen(connection, "before_cursor_execute", _leave_release_to_the_end, retval=True)
+
+
+def _leave_release_to_the_end(
+    connection: sa.Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+) -> tuple[str, Any]:
+    if statement.startswith("RELEASE SAVEPOINT"):
+        return "SELECT 1", parameters
+    return statement, parameters

@@ -1,0 +1,243 @@
+"""The whole way in one process: a worker that commits results and messages, and a relay that delivers them meanwhile.
+
+The worker runs in a thread of its own, as it would in a process of its own: all that the two share is the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from listeners.content import latest_extraction
+from listeners.tables import BASELINE, TopicGraph
+from outbox.tables import tables
+from outbox_demo.documents import Document, Skipped, find_documents, read_documents
+from outbox_demo.packages import installed_descriptions
+from outbox_demo.worker import extract
+from relay import migrations
+from relay.database import Database
+from relay.operations import snapshot, status
+from relay.relay import Relay
+from relay.settings import ListenerSettings, Settings
+
+LISTENER = "listeners.baseline:on_extraction_completed"
+LOOK_EVERY_S = 0.1
+PATIENCE_S = 20.0  # without a delivery for so long, the demo stops waiting
+PAGE_SIZE = 500
+LINES_SHOWN = 60  # documents that the table has room for
+STRONGEST = 4
+
+
+@dataclass
+class Line:
+    """What became of one document."""
+
+    document: Document
+    topics: int
+    strongest: list[str] = field(default_factory=list)
+    message_id: str | None = None
+    nodes: int | None = None
+    edges: int | None = None
+    delivered_after_s: float | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.message_id is not None
+
+
+@dataclass
+class Report:
+    """What the demo did; its numbers add up."""
+
+    lines: list[Line] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    delivered: int = 0
+    dead: int = 0
+    earlier: int = 0  # messages of earlier runs that were delivered in this one
+
+    @property
+    def committed(self) -> int:
+        return sum(line.is_new for line in self.lines)
+
+    @property
+    def known(self) -> int:
+        return len(self.lines) - self.committed
+
+    @property
+    def waiting(self) -> int:
+        return self.committed - self.delivered - self.dead
+
+
+class Watcher(Protocol):
+    """Who is told while it goes on; called from several threads."""
+
+    def database(self, where: str, applied: Sequence[str]) -> None:
+        """The database is ready; these migrations were applied."""
+
+    def documents(self, count: int) -> None:
+        """There are so many to read."""
+
+    def extracted(self, line: Line) -> None:
+        """One was read, and committed if it was new."""
+
+    def skipped(self, skipped: Skipped) -> None:
+        """One was passed over."""
+
+    def delivered(self, count: int) -> None:
+        """So many messages of this run have been delivered by now."""
+
+
+def where(database: Database) -> str:
+    """Where a database is, for people."""
+    return str(database) if database.is_postgres else str(database.path.absolute())
+
+
+def sources(paths: Sequence[Path]) -> tuple[int, Iterator[Document | Skipped]]:
+    """How many documents there are, and these, each read when it is asked for."""
+    if not paths:
+        descriptions = installed_descriptions()
+        return len(descriptions), iter(descriptions)
+    files = find_documents(paths)
+    return len(files), iter(read_documents(files))
+
+
+def work(
+    engine: sa.Engine,
+    documents: Iterable[Document | Skipped],
+    report: Report,
+    watcher: Watcher,
+) -> Iterator[Line]:
+    """Extract one document after the other, each with its message in one transaction."""
+    for document in documents:
+        if isinstance(document, Skipped):
+            report.skipped.append(document)
+            watcher.skipped(document)
+        else:
+            found = extract(engine, document)
+            line = Line(document, found.topics, message_id=found.message_id)
+            report.lines.append(line)
+            watcher.extracted(line)
+            yield line
+
+
+async def run(settings: Settings, paths: Sequence[Path], watcher: Watcher) -> Report:
+    """Create what is missing, work, deliver, and say what happened.
+
+    Args:
+        settings: Which database; the destination is the baseline listener, whatever is configured.
+        paths: Files and folders; none means the descriptions of the installed packages.
+        watcher: Told while it goes on.
+    """
+    database = settings.database
+    applied = await asyncio.to_thread(migrations.upgrade, settings.database_url, schema=settings.schema_name)
+    watcher.database(where(database), applied)
+    engine = database.engine()
+    try:
+        return await _run(engine, _with_baseline(settings), paths, watcher)
+    finally:
+        engine.dispose()
+
+
+async def _run(engine: sa.Engine, settings: Settings, paths: Sequence[Path], watcher: Watcher) -> Report:
+    count, documents = await asyncio.to_thread(sources, paths)
+    watcher.documents(count)
+    report, stopping = Report(), threading.Event()
+    before = await asyncio.to_thread(_delivered_in_total, engine)
+    async with Relay(settings):
+        lines = work(engine, documents, report, watcher)
+        working = asyncio.create_task(asyncio.to_thread(_work_until, stopping, lines))
+        try:
+            await _watch(engine, working, report, watcher)
+        finally:
+            stopping.set()
+            await working
+    await asyncio.to_thread(_complete, engine, report, before)
+    return report
+
+
+def _work_until(stopping: threading.Event, lines: Iterator[Line]) -> None:
+    for _ in lines:
+        if stopping.is_set():
+            return
+
+
+async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report, watcher: Watcher) -> None:
+    """Look at what was delivered until everything is, or nothing has been for a while."""
+    last_change_at = time.monotonic()
+    while not working.done() or report.waiting or await asyncio.to_thread(_anything_waits, engine):
+        await asyncio.wait([working], timeout=LOOK_EVERY_S) if not working.done() else await asyncio.sleep(LOOK_EVERY_S)
+        settled = report.delivered + report.dead
+        await asyncio.to_thread(look, engine, report)
+        watcher.delivered(report.delivered)
+        if not working.done() or report.delivered + report.dead > settled:
+            last_change_at = time.monotonic()
+        if time.monotonic() - last_change_at > PATIENCE_S:
+            return
+
+
+def look(engine: sa.Engine, report: Report) -> None:
+    """See which of the messages of this run have been delivered by now."""
+    lines = {line.message_id: line for line in list(report.lines) if line.is_new}
+    unseen = [line.message_id for line in lines.values() if line.delivered_after_s is None]
+    history, delivery = tables().history, tables().delivery
+    with engine.connect() as connection:
+        for page in _pages(unseen):
+            query = sa.select(history.c.id, history.c.created_at, history.c.delivered_at).where(history.c.id.in_(page))
+            for row in connection.execute(query):
+                lines[row.id].delivered_after_s = max(0.0, (row.delivered_at - row.created_at).total_seconds())
+        dead = sa.select(delivery.c.message_id).where(delivery.c.state == "dead")
+        report.dead = sum(row.message_id in lines for row in connection.execute(dead))
+    report.delivered = sum(line.delivered_after_s is not None for line in lines.values())
+
+
+def _complete(engine: sa.Engine, report: Report, delivered_before: int) -> None:
+    """Look up topics and graphs, and what was left over from earlier runs."""
+    look(engine, report)
+    report.earlier = max(0, _delivered_in_total(engine) - delivered_before - report.delivered)
+    lines = {line.document.id: line for line in report.lines}
+    graph: Any = TopicGraph.__table__
+    with engine.connect() as connection:
+        for page in _pages(list(lines)):
+            query = sa.select(graph.c.content_id, graph.c.node_count, graph.c.edge_count).where(
+                graph.c.content_id.in_(page), graph.c.type == BASELINE
+            )
+            for row in connection.execute(query):
+                lines[row.content_id].nodes, lines[row.content_id].edges = row.node_count, row.edge_count
+    with Session(engine) as session:
+        for line in report.lines[:LINES_SHOWN]:
+            extraction = latest_extraction(session, line.document.id)
+            line.strongest = [topic["topic"] for topic in extraction.topics[:STRONGEST]] if extraction else []
+
+
+def _anything_waits(engine: sa.Engine) -> bool:
+    with snapshot(engine) as connection:
+        found = status(connection)
+    return found.waiting > found.scheduled + found.retrying
+
+
+def _delivered_in_total(engine: sa.Engine) -> int:
+    with snapshot(engine) as connection:
+        return status(connection).delivered
+
+
+def _with_baseline(settings: Settings) -> Settings:
+    """The same database, delivering to the baseline listener, with a history to look things up in."""
+    baseline = ListenerSettings(listener=LISTENER, events=["extraction.completed"])
+    changes = {
+        "destinations": {"baseline": baseline},
+        "health_port": 0,
+        "retention_days": max(1, settings.retention_days),
+    }
+    return settings.model_copy(update=changes)
+
+
+def _pages(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (ids[i : i + PAGE_SIZE] for i in range(0, len(ids), PAGE_SIZE))

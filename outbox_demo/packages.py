@@ -1,0 +1,60 @@
+"""Text that is on every machine that runs this: the long descriptions of the installed Python packages."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution, distributions
+
+from outbox_demo.documents import Document
+from outbox_demo.markup import from_markdown, from_plain, from_rst
+
+READERS = {"text/markdown": from_markdown, "text/plain": from_plain, "text/x-rst": from_rst}
+LIMIT = 30
+MAX_CHARACTERS = 200_000
+ENOUGH = 600
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+CHANGELOG = re.compile(
+    r"^(?:change ?log|changes|release (?:notes|history)|history)\b.{0,40}$", re.IGNORECASE | re.MULTILINE
+)
+
+
+def installed_descriptions(limit: int = LIMIT) -> list[Document]:
+    """Documents made of the descriptions of installed packages, at most `limit`, the same ones each time.
+
+    The packages with most to say are taken, a pasted changelog not counted; they come in the order of their
+    names.
+    """
+    longest = sorted(_descriptions().items(), key=lambda item: (-len(item[1][1]), item[0]))[: limit * 2]
+    documents = [_document(name, distribution, text) for name, (distribution, text) in longest]
+    telling = sorted((d for d in documents if len(d.text) >= ENOUGH), key=lambda d: (-len(d.text), d.id))
+    return sorted(telling[:limit], key=lambda document: document.id)
+
+
+def _descriptions() -> dict[str, tuple[Distribution, str]]:
+    """Per normalised name (PEP 503); a name that is installed twice counts once, as it does for an import."""
+    found: dict[str, tuple[Distribution, str]] = {}
+    for distribution in distributions():
+        name, description = _metadata(distribution)
+        if NAME.fullmatch(name):
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), (distribution, description))
+    return found
+
+
+def _metadata(distribution: Distribution) -> tuple[str, str]:
+    """Name and description, which is the body of the metadata, or in old packages a field of it."""
+    try:
+        metadata = distribution.metadata
+    except (OSError, UnicodeDecodeError, LookupError):  # half removed, or not UTF-8
+        return "", ""
+    if metadata is None:
+        return "", ""
+    body = metadata.get_payload()  # type: ignore[attr-defined]
+    return metadata["Name"] or "", str(body or metadata["Description"] or "")[:MAX_CHARACTERS]
+
+
+def _document(name: str, distribution: Distribution, description: str) -> Document:
+    media_type = (distribution.metadata["Description-Content-Type"] or "text/x-rst").split(";")[0].strip()
+    prose = READERS.get(media_type, from_plain)(description)
+    text = CHANGELOG.split(prose.text, maxsplit=1)[0].strip()
+    title = f"{distribution.metadata['Name']} {distribution.version}"
+    return Document(f"pypi:{name}", title, f"pkg:pypi/{name}", media_type, text)

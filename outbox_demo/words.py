@@ -1,0 +1,150 @@
+"""From text to the phrases that may be topics: sentences, runs of words between stop words, and their stems.
+
+Works without a model for any language that separates words, best where a stop word list and a Snowball
+stemmer exist. Chinese and Japanese do not separate words: there each Han character is a word of its own, and
+a run of katakana is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import snowballstemmer
+from stop_words import AVAILABLE_LANGUAGES, get_stop_words
+
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+KATAKANA = "\u30a0-\u30ff"
+# what \w leaves out, though it belongs to words: accents, vowel signs, the Persian non-joiner
+MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u200c"
+
+HAN_CHARACTER = re.compile(f"[{HAN}]")
+HIRAGANA = re.compile("[\u3040-\u309f]")
+SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？।])|\n+")
+TOKEN = re.compile(
+    rf"[{HAN}]|[{KATAKANA}]+"
+    rf"|[^\W_{HAN}{KATAKANA}\u3040-\u309f](?:[\w+#{MARKS}]|[.'’&-](?=[^\W_]))*"
+    rf"|[^\s]"
+)
+
+# Words that say little by themselves in the texts that come with software, whatever those are about.
+WEAK = """
+    accept access acknowledgement add advanced allow alt alternative api application apply author badge
+    base basic behavior behaviour bool bug build bundle call change changelog check choose class close
+    code command common comparison compatible complete conduct configuration contact contribute
+    contributor copyright correct create current custom decision def default define dependency describe
+    description design detail develop developer development directory disable discuss discussion display
+    distribute docs documentation download easy enable ensure equivalent error exist existing expectation
+    explicit express extra fail false fast faster feature feedback file fine fix folder format full
+    function generate github guide handle help high hosted human identical implement import improve
+    include independent information install installation instance int interactive introduction invalid
+    issue item job judge key kind latest learn level library license lightweight link list load local love
+    main maintain major manage manual material maximum method minimal minor module motivation multiple
+    need none note number object occur offer official option optional original output overview package
+    parameter pass perform pip please possible post powerful practice prefer process produce project
+    provide public pull pypi python question quick quickstart raise read readme reason regular release
+    report repository request require requirement result return rule run running self send set setting
+    setup shared similar simple simplest single slower source specific sponsor standard start started
+    status step store str structure style support table take target thing time tool topic track treat true
+    tutorial type understand update usage user valid value values variable version wait warning welcome
+    work write written
+"""
+
+# Listed as English stop words, and yet what a technical text may be about.
+MEANINGFUL = """
+    auth bill computer fire group html http index interest member net order ordering research ring room shell
+    state states sub system test text thread web website world
+"""
+ADVERB_OR_PARTICIPLE = re.compile(r"[a-z]{3,}(?:ly|ed)")
+POSSESSIVE = re.compile(r"['’]s?$")
+ABBREVIATION = re.compile(r"\w(?:\.\w)+")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as it stands in the text, and the stem under which its inflected forms meet.
+
+    A weak word needs company to mean something.
+    """
+
+    form: str
+    stem: str
+    is_weak: bool
+
+    @property
+    def is_han(self) -> bool:
+        return is_han(self.form)
+
+
+def is_han(text: str) -> bool:
+    """Whether a text begins with a Chinese character, of which each is a word of its own here."""
+    return HAN_CHARACTER.match(text) is not None
+
+
+def split_sentences(text: str) -> list[str]:
+    """Sentences and headings, in order."""
+    return [sentence for part in SENTENCE_END.split(text) if (sentence := part.strip())]
+
+
+def detect_language(sentences: Iterable[str]) -> str:
+    """The language, by its English name, in which most of the words are stop words; English when in doubt."""
+    words = Counter(token.lower() for sentence in sentences for token in TOKEN.findall(sentence))
+    languages: list[str] = AVAILABLE_LANGUAGES
+    return max(languages, key=lambda name: (sum(words[w] for w in stop_words(name)), name == "english"))
+
+
+def phrases(sentence: str, language: str) -> Iterator[list[Word]]:
+    """The runs of words that nothing interrupts: no stop word, punctuation, number or change of script."""
+    stops = stop_words(language)
+    run: list[Word] = []
+    end = 0
+    for match in TOKEN.finditer(sentence):
+        token = POSSESSIVE.sub("", match[0])
+        word = _word(token, language) if _can_be_topic(token, stops) else None
+        if run and (word is None or word.is_han != run[-1].is_han or sentence[end : match.start()].strip()):
+            yield run
+            run = []
+        if word is not None:
+            run.append(word)
+        end = match.end()
+    if run:
+        yield run
+
+
+@cache
+def stop_words(language: str) -> frozenset[str]:
+    words = {word.lower() for word in get_stop_words(language) if word[:1].isalpha()}
+    return frozenset(words - set(MEANINGFUL.split()) if language == "english" else words)
+
+
+@cache
+def stemmer(language: str) -> Callable[[str], str]:
+    """The language's Snowball stemmer, or none where there is none."""
+    if language not in snowballstemmer.algorithms():
+        return str
+    stem: Callable[[str], str] = cache(snowballstemmer.stemmer(language).stemWord)
+    return stem
+
+
+def _word(token: str, language: str) -> Word:
+    lowered = token.lower()
+    stem = stemmer(language)(lowered)
+    is_weak = stem in _weak_stems() or ADVERB_OR_PARTICIPLE.fullmatch(lowered) is not None
+    return Word(token, stem, is_weak and language == "english")
+
+
+def _can_be_topic(token: str, stops: frozenset[str]) -> bool:
+    lowered = token.lower().replace("’", "'")
+    if not token[:1].isalpha() or lowered in stops or lowered.split("'")[0] in stops or ABBREVIATION.fullmatch(token):
+        return False
+    if is_han(token):
+        return token not in stop_words("chinese")
+    return len(token) > 1 and not HIRAGANA.match(token)
+
+
+@cache
+def _weak_stems() -> frozenset[str]:
+    return frozenset(stemmer("english")(word) for word in WEAK.split())

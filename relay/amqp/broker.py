@@ -1,0 +1,106 @@
+"""How to reach a broker: one connection, with a heartbeat and a deadline, never reconnected behind our back.
+
+aio-pika's own robust connection restores itself out of sight, with what was under way in an unknown state. Ours ends
+when it ends: whoever uses it learns why, and opens another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aio_pika
+from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
+from yarl import URL
+
+from outbox.errors import SettingsError
+from relay.observe.logging import one_line, redacted
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractConnection
+
+    from relay.settings import RabbitSettings
+
+HEARTBEAT_S = 10  # a silent broker is given up after three of these: aiormq's rule
+CONNECT_TIMEOUT_S = 10.0
+LONGEST_REASON = 500
+
+# What talking to a broker raises when something is wrong with the broker or the way there.
+TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker, and how to trust it.
+
+    Args:
+        url: ``amqp://user:password@host/vhost`` or ``amqps://…``; never logged. Its query may hold aiormq's options
+            (``heartbeat``, ``certfile``, ``keyfile``).
+        ca_file: The certificates to trust for ``amqps://``, instead of the system's.
+        name: What the broker's list of connections shows.
+    """
+
+    url: str = field(repr=False)
+    ca_file: Path | None = None
+    name: str = "outbox"
+
+    @classmethod
+    def of(cls, settings: RabbitSettings, name: str) -> Broker:
+        return cls(settings.broker, settings.ca_file, name)
+
+    def check(self) -> None:
+        """Find out now what could never work.
+
+        Raises:
+            SettingsError: The certificates cannot be read, or would not be used.
+        """
+        if self.ca_file is not None and not self.url.startswith("amqps:"):
+            raise SettingsError(f"ca_file is given, but {self} is not encrypted: write amqps:// in the broker's URL")
+        try:
+            self._tls()
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"ca_file names {self.ca_file}, which cannot be used: {error}") from None
+
+    async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> AbstractConnection:
+        """Open a connection.
+
+        Raises:
+            AMQPError: The broker does not let us in, or is not one.
+            OSError: It cannot be reached.
+            TimeoutError: It does not answer within ``timeout_s`` seconds.
+        """
+        given = URL(self.url)
+        defaults = {"heartbeat": str(HEARTBEAT_S), "name": self.name}
+        url = given.update_query({key: value for key, value in defaults.items() if key not in given.query})
+        async with asyncio.timeout(timeout_s):
+            return await aio_pika.connect(url, ssl_context=self._tls())
+
+    def __str__(self) -> str:
+        return str(URL(self.url).with_user(None).with_query(None))
+
+    def _tls(self) -> ssl.SSLContext | None:
+        return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
+
+
+def explained(error: BaseException | None) -> str:
+    """What went wrong, in one line for people."""
+    match error:
+        case None:
+            text = "closed"
+        case asyncio.CancelledError():
+            text = "the broker has gone silent: no heartbeat"
+        case ProbableAuthenticationError():
+            text = f"the broker refuses the login: {_words(error)}"
+        case TimeoutError() if not error.args:
+            text = "no answer in time"
+        case _:
+            text = _words(error)
+    return one_line(redacted(text))[:LONGEST_REASON]
+
+
+def _words(error: BaseException) -> str:
+    said = " ".join(str(part) for part in error.args if part is not None)
+    return said or type(error).__name__

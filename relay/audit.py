@@ -1,0 +1,55 @@
+"""What was done by hand, on record: one row per action, with who, when, what, how many and why."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+
+
+class Action:
+    """One action of an operator.
+
+    It may take many transactions. Each of them writes how far the action has come, so that one that was interrupted is
+    on record with what it did. An action that changed nothing leaves no row.
+
+    Args:
+        name: What was done, as the command line calls it: ``"dead retry"``.
+        target: To what: a destination, a filter.
+        reason: Why, in the operator's words.
+        actor: Who; by default the user of this process and its host.
+    """
+
+    def __init__(
+        self, name: str, target: Mapping[str, Any], *, reason: str | None = None, actor: str | None = None
+    ) -> None:
+        self.name, self.target, self.reason, self.actor = name, dict(target), reason, actor or this_user()
+        self.count = 0
+        self.number: int | None = None
+
+    def add(self, connection: sa.Connection, count: int) -> int:
+        """So many more, in this transaction; returns the action's number, which no other action has."""
+        audit = tables().audit
+        self.count += count
+        if self.number is None:
+            values = {"actor": self.actor, "action": self.name, "target": self.target, "reason": self.reason}
+            inserted = connection.scalar(sa.insert(audit).values(count=self.count, **values).returning(audit.c.id))
+            assert inserted is not None
+            self.number = inserted
+        else:
+            connection.execute(sa.update(audit).where(audit.c.id == self.number).values(count=self.count))
+        return self.number
+
+
+def this_user() -> str:
+    """Who runs this process, and where: ``ada@host``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

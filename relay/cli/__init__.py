@@ -1,0 +1,5 @@
+"""The command line ``outbox``."""
+
+from relay.cli.app import main
+
+__all__ = ["main"]

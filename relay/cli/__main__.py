@@ -1,0 +1,5 @@
+"""``python -P -m relay.cli``: how a supervisor starts its relays."""
+
+from relay.cli.app import main
+
+main()

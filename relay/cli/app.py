@@ -1,0 +1,109 @@
+"""The commands, and what happens when one of them fails.
+
+Nothing heavy is imported here: a command imports what it needs when it runs, so that ``outbox --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from relay.cli import (
+    audit,
+    config,
+    consume,
+    content,
+    database,
+    dead,
+    demo,
+    destinations,
+    doctor,
+    emit,
+    exits,
+    messages,
+    relay,
+    replay,
+    serve,
+    status,
+)
+from relay.cli.output import say
+
+app = typer.Typer(
+    name="outbox",
+    help="A transactional outbox: commit a result and its message together; relays deliver it until it has been taken.",
+    epilog=(
+        "Start with [bold]outbox demo[/], which needs nothing. Settings come from flags, then the environment, "
+        "then ./outbox.toml: see [bold]outbox config show[/].\n\n" + exits.HELP
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TRY, RUN, LOOK, ACT = "Try it", "Run it", "Look at it", "Act on it"
+
+demo.register(app, TRY)
+database.register(app, RUN)
+relay.register(app, RUN)
+serve.register(app, RUN)
+emit.register(app, RUN)
+consume.register(app, RUN)
+config.register(app, RUN)
+status.register(app, LOOK)
+messages.register(app, LOOK)
+content.register(app, LOOK)
+destinations.register(app, LOOK, ACT)
+audit.register(app, LOOK)
+doctor.register(app, LOOK)
+dead.register(app, ACT)
+replay.register(app, ACT)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from outbox import __version__
+
+        typer.echo(f"neverlost {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def outbox(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that the arguments name; the console script ``outbox``."""
+    code = _run()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.exit(code)
+    # Whoever read our output has gone: let the interpreter's own flush at exit go nowhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(exits.FAILED)
+
+
+def _run() -> int:
+    try:
+        app()
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else exits.OK
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except Exception as error:
+        from outbox.errors import OutboxError, Unusable
+
+        if not isinstance(error, OutboxError):
+            raise
+        say(f"outbox: {error}")
+        return exits.UNUSABLE if isinstance(error, Unusable) else exits.FAILED
+    return exits.OK

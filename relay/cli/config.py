@@ -1,0 +1,92 @@
+"""``outbox config``: which settings apply here, where they come from, and whether they will do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relay.cli.examples import examples
+from relay.cli.output import print_json, say, stdout, table
+
+if TYPE_CHECKING:
+    from relay.settings import DestinationSettings, Settings
+
+config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(config, name="config", rich_help_panel=panel)
+
+
+@config.command(epilog=examples("outbox config show", "OUTBOX_LEASE_S=30s outbox config show --json"))
+def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False) -> None:
+    """Show every setting, its value and where that comes from. Secrets are masked."""
+    from relay.settings import load
+
+    settings = load()
+    values = _values(settings)
+    serve = settings.serve.model_dump(mode="json", exclude_none=True)
+    destinations = {name: _destination(found) for name, found in settings.destinations.items()}
+    if as_json:
+        print_json({**values, "serve": serve, "destinations": destinations})
+        return
+    console = stdout()
+    rows = ((name, _shown(value), settings.origin(name)) for name, value in values.items())
+    console.print(table("Setting", "Value", "From", rows=rows))
+    for name, found in {"serve": serve, **{f"destinations.{name}": d for name, d in destinations.items()}}.items():
+        console.print()
+        console.print(table(f"[{name}]", "", rows=((key, _shown(value)) for key, value in found.items())))
+
+
+@config.command(epilog=examples("outbox config check && outbox relay"))
+def check() -> None:
+    """Check the settings as a relay would: names, values, secrets, listeners. Exit code 3 if one will not do."""
+    from relay.cli.opening import put_current_directory_on_path
+    from relay.settings import load
+
+    settings = load()
+    put_current_directory_on_path()
+    for name, destination in settings.destinations.items():
+        _check(name, destination)
+        say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}")
+    for name in settings.destinations:
+        for warning in _warnings(name, settings.destinations[name]):
+            say(f"warning: {warning}")
+    say(f"the settings are in order; the database is {settings.database}")
+
+
+def _check(name: str, destination: DestinationSettings) -> None:
+    from relay.destinations.listener import load, session_kind
+    from relay.settings import ListenerSettings
+
+    if isinstance(destination, ListenerSettings):
+        session_kind(name, load(name, destination.listener))
+
+
+def _warnings(name: str, destination: DestinationSettings) -> list[str]:
+    from relay.settings import HttpSettings
+
+    if isinstance(destination, HttpSettings) and destination.secret is None:
+        return [
+            f"destination {name} sends no secret: set INTERNAL_API_SECRET (or secret_env) if the receiver wants one"
+        ]
+    return []
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    values = settings.model_dump(mode="json", exclude={"destinations", "serve", "database_url"})
+    return {"database_url": str(settings.database), **values}
+
+
+def _destination(settings: DestinationSettings) -> dict[str, Any]:
+    from relay.observe.logging import redacted
+
+    dumped = settings.model_dump(mode="json", exclude_none=True)
+    return {key: redacted(value) if isinstance(value, str) else value for key, value in dumped.items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int) else value

@@ -1,0 +1,109 @@
+"""``outbox consume``: run the baseline listener for what comes out of a RabbitMQ queue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli import exits
+from relay.cli.examples import examples
+
+if TYPE_CHECKING:
+    from listeners.rabbitmq import Consumer
+    from relay.settings import RabbitSettings, Settings
+
+QUEUE = "extraction.completed"
+BASELINE = "listeners.baseline:on_extraction_completed"
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "AMQP_URL=amqp://guest:guest@localhost/ outbox consume",
+            "outbox consume --queue report.wanted --listener my_app.reports:on_wanted",
+        )
+        + "\n\nWhat cannot be read, is rejected, or fails too often ends in QUEUE.dead, the reason in its headers. "
+        "SIGTERM and Ctrl-C stop it in order, a second one at once: nothing is lost.\n\n" + exits.HELP,
+    )(consume)
+
+
+def consume(
+    queue: Annotated[str, typer.Option(help="The queue, and the routing key it is bound with.")] = QUEUE,
+    destination: Annotated[
+        str | None, typer.Option(help="Which configured destination of kind rabbitmq names the broker.")
+    ] = None,
+    listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What to run.")] = BASELINE,
+    prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Messages held unacknowledged at most.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many of them are worked on at once.")] = 8,
+    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures before it is a dead letter.")] = 5,
+) -> None:
+    """Receive events from RabbitMQ and run a listener once for each. AMQP_URL says where; run one, or many."""
+    from listeners.rabbitmq import Consumer, Limits, Source
+    from relay.amqp import Broker
+    from relay.cli.opening import opened, put_current_directory_on_path
+    from relay.decide.backoff import Policy
+    from relay.observe.logging import configure
+    from relay.settings import load
+
+    settings = load()
+    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    put_current_directory_on_path()
+    rabbit = _broker(settings, destination)
+    limits = Limits(
+        prefetch=prefetch,
+        concurrency=min(concurrency, prefetch),
+        retry=Policy(max_attempts=max_attempts, backoff_s=1.0, backoff_max_s=60.0),
+        grace_s=settings.grace_s,
+    )
+    consumer = Consumer(
+        Broker.of(rabbit, f"outbox consume: {queue}"),
+        settings.database,
+        listener=listener,
+        source=Source(queue, rabbit.exchange, rabbit.queue_type),
+        limits=limits,
+    )
+    with opened(settings):  # exists, answers, has our schema
+        asyncio.run(_run(consumer))
+
+
+def _broker(settings: Settings, name: str | None) -> RabbitSettings:
+    from outbox.errors import SettingsError
+    from relay.settings import RabbitSettings
+
+    found = {key: each for key, each in settings.destinations.items() if isinstance(each, RabbitSettings)}
+    if name is not None and name not in found:
+        raise SettingsError(f"--destination {name}: there is no destination of kind rabbitmq with this name")
+    if name is None and len(found) != 1:
+        raise SettingsError(
+            f"several destinations are of kind rabbitmq: choose with --destination {'|'.join(found)}"
+            if found
+            else "no RabbitMQ broker is configured: set AMQP_URL to amqp://user:password@host/vhost"
+        )
+    return found[name] if name is not None else next(iter(found.values()))
+
+
+async def _run(consumer: Consumer) -> None:
+    _stop_on_signals(consumer)
+    await consumer.run()
+
+
+def _stop_on_signals(consumer: Consumer) -> None:
+    """The first signal stops in order, the second at once."""
+    asked: list[int] = []
+
+    def stop(number: signal.Signals) -> None:
+        if asked:
+            sys.stderr.flush()
+            os._exit(128 + number)
+        asked.append(number)
+        consumer.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)

@@ -1,0 +1,59 @@
+"""``outbox content``: what the baseline listener has not done yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli.examples import examples
+from relay.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+BATCH_SIZE = 500
+
+content = typer.Typer(help="Look at the content that the baseline listener serves.", no_args_is_help=True)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(content, name="content", rich_help_panel=panel)
+
+
+@content.command(
+    epilog=examples(
+        "outbox content missing",
+        "outbox content missing --emit  # tell the listener again; it builds each baseline once",
+    )
+)
+def missing(
+    emit_again: Annotated[bool, typer.Option("--emit", help="Emit extraction.completed for each of them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """List contents that have an extraction and no baseline graph."""
+    from sqlalchemy.orm import Session
+
+    from listeners.content import missing_baselines
+    from relay.cli.opening import opened, operator_settings
+
+    found = []
+    with opened(operator_settings()) as engine, Session(engine) as session:
+        for content_id in missing_baselines(session):
+            found.append(content_id)
+            if not as_json:
+                typer.echo(content_id)
+            if emit_again:
+                _emit(session, content_id)
+                if len(found) % BATCH_SIZE == 0:
+                    session.commit()
+        session.commit()
+    if as_json:
+        print_json(found)
+    say(f"{len(found):,} without a baseline" + (f"; emitted {len(found):,} messages" if emit_again else ""))
+
+
+def _emit(session: Session, content_id: str) -> None:
+    from outbox import emit
+
+    emit(session, "extraction.completed", {"contentId": content_id}, ordering_key=content_id)

@@ -1,0 +1,70 @@
+"""``outbox doctor``: what will bite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from relay.cli import exits
+from relay.cli.examples import examples
+from relay.cli.output import print_json, say, stdout
+
+if TYPE_CHECKING:
+    from relay.operations.doctor import Finding
+
+MARK = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples("outbox doctor", "outbox doctor --json | jq '.[] | select(.severity == \"bad\")'")
+        + "\n\nExits with 0 when nothing is bad (notes are not), with 4 when something will bite or bites already, "
+        "and with 3 when the database cannot be used at all.",
+    )(doctor)
+
+
+def doctor(
+    older_than: Annotated[str, typer.Option(metavar="DURATION", help="A message that waits longer is late.")] = "5m",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """Look for what will bite: database, pooler, settings, long transactions, relays, and what waits for whom."""
+    import sqlalchemy as sa
+
+    from relay.cli.opening import operator_settings, reaching
+    from relay.operations.doctor import examine
+    from relay.settings.durations import seconds
+
+    try:
+        older_than_s = seconds(older_than)
+    except ValueError as error:
+        raise typer.BadParameter(f"--older-than {older_than}: {error}") from None
+    settings = operator_settings()
+    settings.require_database_file()
+    engine = settings.database.engine(poolclass=sa.NullPool)
+    try:
+        with reaching(settings.database):
+            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s)
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if any(each.severity == "bad" for each in found):
+        is_unusable = found[0].check == "schema" and found[0].severity == "bad"
+        raise typer.Exit(exits.UNUSABLE if is_unusable else exits.UNHEALTHY)
+
+
+def _print(found: list[Finding]) -> None:
+    console = stdout()
+    for each in found:
+        word, style = MARK[each.severity]
+        console.print(Text.assemble((f"{word:>4}", style), "  ", (each.check, "bold"), f": {each.what}"))
+        if each.severity != "ok":
+            console.print(f"        why: {each.why}")
+            console.print(f"        do:  {each.do}")
+    count = sum(each.severity == "bad" for each in found)
+    say(f"{count} of {len(found)} checks found something bad" if count else "nothing bad was found")

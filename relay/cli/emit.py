@@ -1,0 +1,93 @@
+"""``outbox emit``: write one message, from a shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+import typer
+
+from relay.cli import exits
+from relay.cli.examples import examples
+from relay.cli.output import say
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            """outbox emit extraction.completed '{"contentId": "c-1"}'""",
+            """outbox emit extraction.completed '{"contentId": "c-1"}' --ordering-key c-1 --delay 10m""",
+            "outbox emit report.wanted - < report.json  # data from stdin",
+        ),
+    )(emit)
+
+
+def emit(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, such as extraction.completed.")],
+    data: Annotated[str, typer.Argument(metavar="JSON", help="The event's data; - reads it from stdin.")],
+    ordering_key: Annotated[str | None, typer.Option(help="Messages of one key are delivered in order.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What the event is about.")] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
+    delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before: 30s, 10m, 2h.")] = None,
+    due_at: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Not before this time; local unless it has an offset.",
+            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"],
+        ),
+    ] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
+) -> None:
+    """Commit one message, and print its id."""
+    from outbox import EmitError
+    from outbox import emit as write
+    from relay.cli.opening import opened, operator_settings
+
+    if delay is not None and due_at is not None:
+        raise typer.BadParameter("give --delay or --due-at, not both")
+    options: dict[str, Any] = {
+        "ordering_key": ordering_key,
+        "subject": subject,
+        "headers": _headers(header or []),
+        "delay": None if delay is None else _delay(delay),
+        "due_at": None if due_at is None else due_at.astimezone(),
+        "id": id_,
+    }
+    given = {name: value for name, value in options.items() if value}
+    try:
+        with opened(operator_settings()) as engine, engine.begin() as connection:
+            message_id = write(connection, type_, _parsed(data), **given)
+    except EmitError as error:
+        raise typer.BadParameter(str(error)) from None
+    except sa.exc.IntegrityError:
+        say(f"nothing was committed: there is a message with the id {id_} already")
+        raise typer.Exit(exits.FAILED) from None
+    typer.echo(message_id)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(sys.stdin.read() if text == "-" else text)
+    except ValueError as error:
+        raise typer.BadParameter(f"the data is not JSON: {error}") from None
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in given]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise typer.BadParameter("write --header NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def _delay(text: str) -> timedelta:
+    from relay.settings.durations import seconds
+
+    try:
+        return timedelta(seconds=seconds(text))
+    except ValueError as error:
+        raise typer.BadParameter(f"--delay {text}: {error}") from None

@@ -1,0 +1,107 @@
+"""Getting at the settings and the database, with a sentence instead of a traceback when that fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from outbox.errors import SchemaError, Unusable
+from relay.database import Database
+from relay.migrations import check_schema
+from relay.observe.logging import redacted
+from relay.operations import snapshot
+from relay.settings import Settings, load
+
+
+def operator_settings(**overrides: object) -> Settings:
+    """The settings of a command that delivers nothing: it runs where the destinations' secrets are not set."""
+    return load(overrides, destinations=False)
+
+
+def put_current_directory_on_path() -> None:
+    """Make listeners in the current directory importable.
+
+    At the end of the path: a file there called like a module of ours, or of the standard library, must not replace it.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[sa.Engine]:
+    """An engine for a database that exists and has a schema we can use.
+
+    Raises:
+        Unusable: It has not; says what to run.
+    """
+    settings.require_database_file()
+    engine = settings.database.engine(poolclass=sa.NullPool)
+    try:
+        with reaching(settings.database):
+            with engine.connect() as connection:
+                check_schema(connection)
+            yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
+    """A connection to read from, in which nothing changes meanwhile."""
+    with opened(settings) as engine, snapshot(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def reaching(database: Database) -> Iterator[None]:
+    """Turn what a driver raises into a sentence.
+
+    Raises:
+        Unusable: The database cannot be reached, or does not let us.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        explained = _explained(error, database)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _explained(error: sa.exc.DBAPIError, database: Database) -> Unusable | None:
+    said = redacted(_first_sentence(str(error.orig)))
+    state = getattr(error.orig, "sqlstate", None)
+    if not database.is_postgres:
+        return (
+            Unusable(f"the database {database.path.absolute()} cannot be used: {said}")
+            if _is_sqlite_trouble(error)
+            else None
+        )
+    if state == "42501":
+        return Unusable(f"{said} in {database}: `outbox db grants` prints the rights that each role needs")
+    if state == "42P01":
+        return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
+    if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
+        return Unusable(
+            f"cannot reach the database {database}: {said}; check that the server runs and accepts connections, "
+            "and what OUTBOX_DATABASE_URL or DATABASE_URL says"
+        )
+    return None
+
+
+def _is_sqlite_trouble(error: sa.exc.DBAPIError) -> bool:
+    """Locked, unreadable, full, or no database at all: nothing that a program did wrong."""
+    return isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and not isinstance(
+        error, sa.exc.ProgrammingError | sa.exc.IntegrityError | sa.exc.DataError
+    )
+
+
+def _first_sentence(text: str) -> str:
+    """libpq repeats itself for every address it tried, each over several lines."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    return line.removeprefix("connection failed: ").removesuffix(".")

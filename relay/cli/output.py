@@ -1,0 +1,98 @@
+"""Data goes to stdout, messages to stderr; tables for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
+
+
+def stdout() -> Console:
+    """The console for data; as wide as need be when it is not a terminal."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """The console for messages and progress."""
+    return _console(stderr=True)
+
+
+def say(message: str) -> None:
+    """A message to whoever watches."""
+    stderr().print(message, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout; dataclasses become objects, times ISO 8601."""
+    sys.stdout.write(json.dumps(value, default=_plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = (), title: str = "") -> Table:
+    """A table without a frame; the named columns are aligned to the right."""
+    made = Table(box=None, pad_edge=False, title=title or None, title_justify="left", padding=(0, 3, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in set(right) else "left", header_style="bold")
+    for row in rows:
+        made.add_row(*(cell(value) for value in row))
+    return made
+
+
+def cell(value: object) -> str:
+    """A value as a table shows it: nothing is a dash, and no control character reaches the terminal."""
+    from relay.observe.logging import one_line
+
+    match value:
+        case None | "":
+            return "–"
+        case datetime():
+            return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+    return one_line(str(value))
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time for people: ``0.4 s``, ``12 s``, ``3 m 20 s``, ``2 d 4 h``."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, size, next_unit, next_size in (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= size:
+            rest = int(seconds % size // next_size)
+            return f"{int(seconds // size)} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    return f"{seconds:.0f} s"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Sorted numbers, written short: ``0-31, 40``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=UNLIMITED)
+    return console
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)

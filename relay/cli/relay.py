@@ -1,0 +1,143 @@
+"""``outbox relay``: deliver, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli import exits
+from relay.cli.examples import examples
+from relay.cli.output import say
+
+if TYPE_CHECKING:
+    from relay.relay import Relay
+    from relay.settings import Settings
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox relay",
+            "outbox relay --drain  # deliver what can be delivered now, then exit",
+            "outbox relay --processes 4",
+            "outbox relay --apply  # after a change of destinations",
+        )
+        + "\n\nSIGTERM and Ctrl-C stop it in order: what is under way may finish within grace_s, then it exits with 0. "
+        "A second one stops it at once, with 143 or 130: nothing is lost, but something may be delivered twice. "
+        "Without --drain it is never done by itself.\n\n" + exits.HELP,
+    )(relay)
+
+
+def relay(
+    drain: Annotated[bool, typer.Option("--drain", help="Deliver what can be delivered now, then exit.")] = False,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many relays to run.")] = 1,
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply",
+            help="Register the destinations that are configured here, for all relays, in place of those that were.",
+        ),
+    ] = False,
+    health_port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Serve /healthz, /readyz, /metrics here; 0: nowhere.")
+    ] = None,
+    parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Deliver messages to their destinations. Run one, or many, here or on other machines."""
+    from relay.cli.opening import put_current_directory_on_path
+    from relay.observe.logging import configure
+    from relay.settings import load
+
+    settings = load({"health_port": health_port})
+    settings.require_database_file()
+    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    put_current_directory_on_path()
+    if processes > 1:
+        from relay.cli.supervisor import supervise
+
+        code = asyncio.run(supervise(processes, drain=drain, apply=apply, health_port=settings.health_port))
+    else:
+        code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
+    raise typer.Exit(code)
+
+
+def _tune_interpreter() -> None:
+    """For a process that does nothing else: two busy threads, and many objects that die young and never in cycles.
+
+    A thread that comes back from the database waits for the interpreter for one switch interval at most; at the default
+    of 5 ms that would be longer than the database took.
+    """
+    sys.setswitchinterval(0.0005)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int | None) -> int:
+    from relay.observe.health import HealthServer
+    from relay.relay import Relay
+
+    _tune_interpreter()
+    relay = Relay(settings, apply=apply, wait_for_database=not drain)
+    signals = _Signals(relay)
+    port = 0 if drain else settings.health_port
+    health = HealthServer(relay, port, stale_after_s=settings.lease_s, metrics=relay.metrics.text)
+    try:
+        async with health, relay:  # in this order: it is alive while it waits for its database
+            signals.started = True
+            if parent_fd is not None:
+                _stop_when_orphaned(relay, parent_fd)
+            return await _drain(relay) if drain else await _wait(relay)
+    except asyncio.CancelledError:  # told to stop before it could start: there is nothing to put in order
+        return exits.OK
+
+
+async def _wait(relay: Relay) -> int:
+    await relay.wait()
+    return exits.OK
+
+
+async def _drain(relay: Relay) -> int:
+    drained = await relay.drain()
+    say(f"delivered {drained.delivered:,} messages" + (f"; then: {drained.reason}" if drained.reason else ""))
+    return exits.FAILED if drained.reason and not drained.standing_by else exits.OK
+
+
+class _Signals:
+    """The first signal stops in order, the second at once."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.started = False
+        self._relay = relay
+        self._task = asyncio.current_task()
+        self._asked = False
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._asked:
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self._asked = True
+        if self.started:
+            self._relay.stop()
+        elif self._task is not None:
+            self._task.cancel()
+
+
+def _stop_when_orphaned(relay: Relay, parent_fd: int) -> None:
+    """The supervisor holds the other end of this pipe: when it is gone, however it went, the pipe says so."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent_fd)
+        relay.stop()
+
+    loop.add_reader(parent_fd, stop)

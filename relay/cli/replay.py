@@ -1,0 +1,109 @@
+"""``outbox replay``: send again what was delivered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relay.cli import exits
+from relay.cli.asking import confirmed, counting
+from relay.cli.examples import examples
+from relay.cli.output import print_json, say, stdout, table
+
+if TYPE_CHECKING:
+    from relay.operations.replay import Found
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox replay --to reports --since 7d --dry-run",
+            "outbox replay --to reports --type 'extraction.*' --since 2026-03-01 --until 2026-03-02T12:00",
+            "outbox replay --to api --since 2h --as-new --rate 50  # for a receiver that would ignore known ids",
+        ),
+    )(replay)
+
+
+def replay(
+    to: Annotated[str, typer.Option(metavar="DESTINATION", help="Where to: a registered destination.")],
+    type_: Annotated[str, typer.Option("--type", help="Which event type; * stands for anything.")] = "*",
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Delivered before then; default: now.")] = None,
+    as_new: Annotated[
+        bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of, for the receiver to take.")
+    ] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, at most.")] = 200,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with --dry-run.")] = False,
+) -> None:
+    """Send delivered messages again, to one destination: to one that is new, or that has lost them."""
+    from relay.cli.opening import opened, operator_settings
+    from relay.operations.replay import Replay, look, replay
+
+    what = Replay(to, type_, instant("--since", since), instant("--until", until), as_new)
+    with opened(operator_settings()) as engine:
+        with engine.connect() as connection:
+            found = look(connection, what)
+        count = sum(each.count for each in found)
+        if as_json and dry_run:
+            print_json(found)
+        elif count:
+            stdout().print(_table(found))
+        if count:
+            _explain(found, what.to, as_new=as_new)
+        if dry_run or not count:
+            say(f"would replay {count:,} messages; nothing was done" if count else "there is no such message")
+            return
+        if not confirmed(f"Replay {count:,} messages to {to}?", yes=yes):
+            say("nothing was done")
+            raise typer.Exit(exits.FAILED)
+        with counting("replay", count) as tell:
+            done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
+    say(f"put {done:,} messages on their way to {to}" + (f"; {count - done:,} were already" if done < count else ""))
+
+
+def instant(option: str, text: str | None) -> datetime | None:
+    """A point in time as people write it: how long ago, or a date, with or without a time, UTC unless it says.
+
+    Raises:
+        BadParameter: It is neither.
+    """
+    from relay.settings.durations import seconds
+
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"{option} {text}: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+
+
+def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
+    marked = sum(each.marked for each in found)
+    if as_new:
+        say("each becomes a message of its own, with a new id: a receiver that had it before takes it once more")
+    elif marked:
+        say(
+            f"{marked:,} of them are marked as done in the inbox of {to}: it will not run for those again, unless they "
+            "come --as-new"
+        )
+    else:
+        say("the ids stay: a receiver that deduplicates ignores what it has had before, unless it comes --as-new")
+
+
+def _table(found: list[Found]) -> object:
+    rows = ((each.type, each.count, each.first_at, each.last_at, each.marked) for each in found)
+    columns = ("Type", "Messages", "First delivered", "Last delivered", "In the inbox")
+    return table(*columns, rows=rows, right=["Messages", "In the inbox"])

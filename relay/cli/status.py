@@ -1,0 +1,171 @@
+"""``outbox status`` and ``outbox relays``: how things stand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from relay.cli import exits
+from relay.cli.examples import examples
+from relay.cli.output import duration, print_json, ranges, say, stdout, table
+
+if TYPE_CHECKING:
+    from relay.operations import RelayStatus, Status
+    from relay.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox status",
+            "outbox status --watch",
+            "outbox status --json | jq .waiting",
+            "outbox status --fail-if-older 5m  # a health check: exit code 4 when a message waits longer",
+        ),
+    )(status)
+    app.command(rich_help_panel=panel, epilog=examples("outbox relays", "outbox relays --json"))(relays)
+
+
+def status(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --watch.")] = 2.0,
+    fail_if_older: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
+    ] = None,
+) -> None:
+    """Show what waits, what was delivered, how the destinations are, and who owns which shards."""
+    from relay.cli.opening import operator_settings
+
+    limit_s = _seconds(fail_if_older)
+    if watch and limit_s is not None:
+        raise typer.BadParameter("--watch never ends, so it cannot fail: leave out --fail-if-older")
+    settings = operator_settings()
+    if watch:
+        _watch(settings, interval, as_json=as_json)
+        return
+    found = _look(settings)
+    if as_json:
+        print_json(found)
+    else:
+        stdout().print(render(found, str(settings.database)))
+    if limit_s is not None and (found.oldest_waiting_s or 0) > limit_s:
+        say(f"the oldest message has been waiting for {duration(found.oldest_waiting_s)}, longer than {fail_if_older}")
+        raise typer.Exit(exits.UNHEALTHY)
+
+
+def relays(as_json: Json = False) -> None:
+    """Show the relays that are alive and the shards they own."""
+    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.operations import live_relays
+
+    settings = operator_settings()
+    with opened_snapshot(settings) as connection:
+        found = live_relays(connection, alive_within_s=2 * settings.lease_s)
+    if as_json:
+        print_json(found)
+    elif found:
+        stdout().print(_relay_table(found))
+    else:
+        say("no relay is alive: start one with `outbox relay`")
+
+
+def render(found: Status, database: str) -> RenderableType:
+    """The whole picture, for people."""
+    parts: list[RenderableType] = [Text(database, style="bold"), "", _message_table(found), ""]
+    if found.destinations:
+        parts += [_destination_table(found), ""]
+    parts.append(
+        _relay_table(found.relays) if found.relays else Text("No relay is alive: start one with `outbox relay`.")
+    )
+    return Group(*parts)
+
+
+def _look(settings: Settings) -> Status:
+    from relay.cli.opening import opened_snapshot
+    from relay.operations import status
+
+    with opened_snapshot(settings) as connection:
+        return status(connection, alive_within_s=2 * settings.lease_s)
+
+
+def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
+    console = stdout()
+    if as_json:
+        _repeat(interval_s, lambda: typer.echo(json.dumps(asdict(_look(settings)), default=str)))
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            _repeat(interval_s, lambda: live.update(render(_look(settings), str(settings.database)), refresh=True))
+    else:
+        _repeat(interval_s, lambda: console.print(render(_look(settings), str(settings.database)), "", sep="\n"))
+
+
+def _repeat(interval_s: float, show: Callable[[], None]) -> NoReturn:
+    """Again and again; a database that is away for a while is reported and waited for."""
+    from outbox.errors import Unusable
+
+    while True:
+        try:
+            show()
+        except Unusable as error:
+            say(str(error))
+        time.sleep(interval_s)
+
+
+def _message_table(found: Status) -> RenderableType:
+    about = "~" if found.delivered_is_estimate else ""
+    rows = [
+        ("waiting", f"{found.waiting:,}", _waiting_note(found)),
+        ("unrouted", f"{found.unrouted:,}", "no subscription wants them" if found.unrouted else ""),
+        ("dead", f"{found.dead:,}", "given up; somebody has to look" if found.dead else ""),
+        ("delivered", f"{about}{found.delivered:,}", "in the history"),
+    ]
+    made = table("Messages", "Count", "", right=["Count"])
+    for name, count, note in rows:
+        made.add_row(name, count, Text(note, style="dim"))
+    return made
+
+
+def _waiting_note(found: Status) -> str:
+    notes = []
+    if found.oldest_waiting_s is not None:
+        notes.append(f"the oldest for {duration(found.oldest_waiting_s)}")
+    for count, what in (
+        (found.scheduled, "not due yet"),
+        (found.parked, "parked"),
+        (found.retrying, "waiting for a retry"),
+    ):
+        if count:
+            notes.append(f"{count:,} {what}")
+    return "; ".join(notes)
+
+
+def _destination_table(found: Status) -> RenderableType:
+    rows = ((name, d.state, d.waiting, d.dead, d.reason) for name, d in found.destinations.items())
+    return table("Destination", "State", "Waiting", "Dead", "Reason", rows=rows, right=["Waiting", "Dead"])
+
+
+def _relay_table(found: list[RelayStatus]) -> RenderableType:
+    rows = ((r.id, len(r.shards), ranges(r.shards), f"{duration(r.last_seen_s)} ago", r.release) for r in found)
+    return table("Relay", "Shards", "Which", "Last seen", "Release", rows=rows, right=["Shards"])
+
+
+def _seconds(text: str | None) -> float | None:
+    from relay.settings.durations import seconds
+
+    try:
+        return None if text is None else seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--fail-if-older {text}: {error}") from None

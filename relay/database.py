@@ -1,0 +1,112 @@
+"""Which database, and how to reach it: one URL, understood once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from outbox.errors import SettingsError
+
+BUSY_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of ours: PostgreSQL through psycopg, or an SQLite file.
+
+    Args:
+        url: The URL with its driver replaced by ours.
+        schema: The PostgreSQL schema the outbox lives in; ``None`` follows the ``search_path``.
+    """
+
+    url: URL
+    schema: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, schema: str | None = None) -> Database:
+        """Understand a database URL, whatever driver it names.
+
+        Args:
+            text: ``postgres://…``, ``postgresql[+driver]://…`` or ``sqlite[+driver]:///path``.
+            schema: The PostgreSQL schema, if not the first of the ``search_path``.
+
+        Raises:
+            SettingsError: The URL is malformed, or names another kind of database. The URL itself is not repeated: it
+                may hold a password.
+        """
+        try:
+            url = make_url(text)
+        except sa.exc.ArgumentError:
+            raise SettingsError(
+                "the database URL is malformed: write postgresql://user:password@host/database or "
+                "sqlite:///path/to/outbox.db in OUTBOX_DATABASE_URL or DATABASE_URL"
+            ) from None
+        match url.drivername.partition("+")[0]:
+            case "postgres" | "postgresql":
+                return cls(url.set(drivername="postgresql+psycopg"), schema)
+            case "sqlite":
+                return cls(url.set(drivername="sqlite"), None)._with_file()
+            case other:
+                raise SettingsError(
+                    f"the database URL begins with {other}:, but only postgresql: and sqlite: are known"
+                )
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.get_backend_name() == "postgresql"
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        assert self.url.database is not None
+        return Path(self.url.database)
+
+    @property
+    def conninfo(self) -> str:
+        """The libpq connection string, password included: never log it."""
+        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def __str__(self) -> str:
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+
+    def engine(self, **options: Any) -> sa.Engine:
+        """A synchronous engine; dispose of it when done."""
+        engine = sa.create_engine(self.url, **self._options(options))
+        if not self.is_postgres:
+            sa.event.listen(engine, "connect", _set_pragmas)
+        return engine
+
+    def async_engine(self, **options: Any) -> AsyncEngine:
+        """An asynchronous engine; dispose of it when done."""
+        url = self.url if self.is_postgres else self.url.set(drivername="sqlite+aiosqlite")
+        engine = create_async_engine(url, **self._options(options))
+        if not self.is_postgres:
+            sa.event.listen(engine.sync_engine, "connect", _set_pragmas)
+        return engine
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        if not self.is_postgres:
+            return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
+        if self.schema is None:
+            return options
+        return {"connect_args": {"options": f'-c search_path="{self.schema}"'}} | options
+
+    def _with_file(self) -> Database:
+        if self.url.database in (None, "", ":memory:"):
+            raise SettingsError(
+                "the database URL names no file: an outbox in memory would lose its messages; "
+                "write sqlite:///path/to/outbox.db"
+            )
+        return self
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

@@ -1,0 +1,42 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient a destination's deliveries are.
+
+    Args:
+        max_attempts: Charged attempts before a message is dead.
+        give_up_after_s: Seconds from the first charged failure before a message is dead.
+        backoff_s: The ceiling of the first wait, in seconds; it doubles.
+        backoff_max_s: The ceiling of the longest wait, in seconds.
+    """
+
+    max_attempts: int = 20
+    give_up_after_s: float = 3 * 86_400
+    backoff_s: float = 1.0
+    backoff_max_s: float = 3_600.0
+
+    def ceiling_s(self, failures: int) -> float:
+        """The longest wait after so many failures in a row: doubling, capped, monotone."""
+        doublings = min(max(failures - 1, 0), 60)
+        return min(self.backoff_s * 2.0**doublings, self.backoff_max_s)
+
+
+def jittered(ceiling_s: float, chance: float) -> float:
+    """Full jitter: anywhere between nothing and the ceiling, for a ``chance`` in [0, 1).
+
+    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    return ceiling_s * chance
+
+
+def clamped(retry_after_s: float | None, *, least_s: float = 1.0, most_s: float = 3_600.0) -> float:
+    """What a destination asked for, within reason: neither at once nor for ever."""
+    if retry_after_s is None or retry_after_s != retry_after_s:
+        return least_s
+    return min(max(retry_after_s, least_s), most_s)

@@ -1,0 +1,63 @@
+"""What the world did with one attempt: a value, never an exception.
+
+| outcome     | means                                                     | for example                              |
+|-------------|-----------------------------------------------------------|------------------------------------------|
+| taken       | the destination has it                                    | 2xx, a confirm, a committed listener     |
+| refused     | it will never take *this* message                         | 400, 413, 415, 422, `Reject`             |
+| busy        | it is still working on this very message                  | 409, 425                                 |
+| failed      | it did not take it, for whatever reason                   | 500, a timeout, a listener that raises   |
+| unreachable | no message could have got through                         | connection refused, DNS, TLS, 401        |
+| throttled   | it asks everybody to wait                                 | 429, 503 with Retry-After                |
+| gone        | it does not want anything any more                        | 410                                      |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["taken", "refused", "busy", "failed", "unreachable", "throttled", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome of one attempt.
+
+    Args:
+        kind: One of the table above.
+        reason: A sentence for people, without secrets; empty when taken.
+        detail: What the other side said, truncated.
+        retry_after_s: How long it asked to be left alone, in seconds.
+    """
+
+    kind: Kind
+    reason: str = ""
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+TAKEN = Outcome("taken")
+
+
+def refused(reason: str, detail: str = "") -> Outcome:
+    return Outcome("refused", reason, detail)
+
+
+def busy(reason: str, detail: str = "", retry_after_s: float | None = None) -> Outcome:
+    return Outcome("busy", reason, detail, retry_after_s)
+
+
+def failed(reason: str, detail: str = "") -> Outcome:
+    return Outcome("failed", reason, detail)
+
+
+def unreachable(reason: str, detail: str = "") -> Outcome:
+    return Outcome("unreachable", reason, detail)
+
+
+def throttled(reason: str, retry_after_s: float, detail: str = "") -> Outcome:
+    return Outcome("throttled", reason, detail, retry_after_s)
+
+
+def gone(reason: str, detail: str = "") -> Outcome:
+    return Outcome("gone", reason, detail)

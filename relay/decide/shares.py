@@ -1,0 +1,74 @@
+"""Who should own which shards: fair shares, computed by every relay alone from what all of them can see.
+
+Every relay sees the same two things in the server's lock table: who is alive (holds a presence lock) and who holds
+which shard. The relays sort the living, and each takes its rank's share: 64 // alive, and one more for the first 64 %
+alive. A shard that stays free for two beats belongs to a relay that is alive but cannot own; it may be taken beyond
+one's share, and goes back only to a peer that asks (that lacks shards and finds none free).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from outbox.tables import SHARD_COUNT
+
+FREE_BEATS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do at this beat.
+
+    Args:
+        take: Shards to try to lock, in order, at most as many as are wanted.
+        give: Shards to hand back.
+        wants: How many shards are lacking that nobody has free: peers with too many see it and hand back.
+    """
+
+    take: Sequence[int]
+    give: Sequence[int]
+    wants: int
+
+
+def fair_share(rank: int, alive: int, total: int = SHARD_COUNT) -> int:
+    """The share of the relay with this rank among the living."""
+    return total // alive + (1 if rank < total % alive else 0)
+
+
+def plan_shares(
+    me: int,
+    wants_of: Mapping[int, int],
+    held: Collection[int],
+    mine: Collection[int],
+    free_beats: Mapping[int, int],
+) -> Plan:
+    """Decide what to take and what to hand back.
+
+    Args:
+        me: My number.
+        wants_of: For each living relay, me included: how many shards it asks for.
+        held: The shards that somebody holds, me included.
+        mine: The shards that I hold.
+        free_beats: For each shard that nobody holds: for how many beats in a row.
+    """
+    alive = sorted({me, *wants_of})
+    rank = alive.index(me)
+    share = fair_share(rank, len(alive))
+    start = sum(fair_share(r, len(alive)) for r in range(rank))
+    free = [s for s in _from(start) if s not in held and s not in mine]
+    lacking = max(share - len(mine), 0)
+    take = free[:lacking]
+    left_over = [s for s in free[lacking:] if free_beats.get(s, 0) >= FREE_BEATS]
+    excess = len(mine) - share
+    asked = sum(wants for number, wants in wants_of.items() if number != me)
+    give = _last(mine, min(excess, asked)) if excess > 0 and asked > 0 else []
+    return Plan([*take, *([] if asked else left_over)], give, max(lacking - len(take), 0))
+
+
+def _from(start: int) -> list[int]:
+    return [(start + i) % SHARD_COUNT for i in range(SHARD_COUNT)]
+
+
+def _last(shards: Collection[int], count: int) -> list[int]:
+    return sorted(shards)[len(shards) - count :]

@@ -1,0 +1,53 @@
+"""What we do about it: the verdict on one delivery, with a constructor for each that makes sense.
+
+| verdict   | the delivery …                                              | row in outbox_delivery  |
+|-----------|-------------------------------------------------------------|-------------------------|
+| delivered | is done                                                     | only while a sibling is not |
+| retry     | waits for its backoff; the attempt was charged              | `retry`, with `due_at`  |
+| dead      | waits for an operator                                       | `dead`, with `reason`   |
+| parked    | can run as soon as its destination has room                 | `parked`                |
+| blocked   | waits behind an earlier message of its ordering key         | `blocked`               |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["delivered", "retry", "dead", "parked", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict on one delivery.
+
+    Args:
+        state: One of the table above.
+        charged: Whether the attempt counts against the message.
+        delay_ceiling_s: For a retry: the longest it may wait, in seconds, before jitter.
+        reason: Why, for people.
+        detail: What the other side said, truncated.
+        behind_memory: For a blocked delivery: its predecessor is in the relay's memory, not in the table.
+    """
+
+    state: State
+    charged: bool = False
+    delay_ceiling_s: float = 0.0
+    reason: str | None = None
+    detail: str = ""
+    behind_memory: bool = False
+
+
+DELIVERED = Verdict("delivered")
+PARKED = Verdict("parked")
+BLOCKED = Verdict("blocked")
+# Blocked, too, but behind a message that this relay has in memory and the table does not know of.
+BEHIND = Verdict("blocked", behind_memory=True)
+
+
+def retry(delay_ceiling_s: float, reason: str, detail: str = "") -> Verdict:
+    return Verdict("retry", True, delay_ceiling_s, reason, detail)
+
+
+def dead(reason: str, detail: str = "", *, charged: bool = True) -> Verdict:
+    return Verdict("dead", charged, 0.0, reason, detail)

@@ -1,0 +1,122 @@
+"""What an HTTP answer means: a pure function from status and headers to an outcome.
+
+| status                        | outcome                                                            |
+|-------------------------------|--------------------------------------------------------------------|
+| 2xx                           | taken                                                              |
+| 400, 413, 415, 422            | refused: it will never take *this* message                         |
+| 409, 425                      | busy with this very message; or 409 taken (`on_409 = "delivered"`) |
+| 401, 407                      | unreachable: no message gets past a wrong secret                   |
+| 410                           | gone                                                               |
+| 429; 503 with a Retry-After   | throttled                                                          |
+| anything else, redirects too  | failed                                                             |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from relay.decide.outcome import TAKEN, Outcome, busy, failed, gone, refused, throttled, unreachable
+
+REFUSED = (400, 413, 415, 422)
+UNAUTHORIZED = 401
+LONGEST_DELAY_DIGITS = 10
+
+HINTS = {
+    UNAUTHORIZED: "the receiver does not accept our secret",
+    404: "is the url right?",
+    405: "the url takes no POST",
+    407: "the proxy does not accept our credentials",
+}
+REDIRECTED = "redirects are not followed: set the url to where it leads"
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, or as much of it as we wanted.
+
+    Args:
+        status: The status code.
+        headers: Case-insensitive.
+        body: Its beginning.
+        broke_off: Why the rest of the body never came, if so.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    broke_off: str | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a complete 2xx."""
+        return 200 <= self.status < 300 and self.broke_off is None
+
+
+def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Outcome:
+    """The outcome of an attempt that was answered.
+
+    Args:
+        answer: What came back.
+        on_409: ``"delivered"`` where a conflict means that the receiver has it already; else ``"retry"``.
+        now: The time, to understand a Retry-After that names an instant.
+        detail: What to keep of the body, safe to show.
+    """
+    if answer.is_success:
+        return TAKEN
+    status = answer.status
+    reason = f"answered {status}{_phrase(status)}"
+    if 200 <= status < 300:
+        return failed(f"{reason}, but {answer.broke_off}", detail)
+    wait_s = retry_after_s(answer.headers, now)
+    match status:
+        case 409 if on_409 == "delivered":
+            return TAKEN
+        case 409 | 425:
+            return busy(reason, detail, wait_s)
+        case 401 | 407:
+            return unreachable(reason, detail)
+        case 410:
+            return gone(reason, detail)
+        case 429:
+            return throttled(reason, wait_s or 0.0, detail)
+        case 503 if wait_s is not None:
+            return throttled(reason, wait_s, detail)
+    return refused(reason, detail) if status in REFUSED else failed(reason, detail)
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long the receiver wants to be left alone, in seconds; ``None`` if it does not say, or makes no sense.
+
+    An instant is measured against the answer's own Date, where there is one: the two clocks need not agree.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:LONGEST_DELAY_DIGITS])
+    at = _instant(text)
+    if at is None:
+        return None
+    sent_at = _instant(headers.get("Date", "")) or now
+    return max((at - sent_at).total_seconds(), 0.0)
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _phrase(status: int) -> str:
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    hint = REDIRECTED if 300 <= status < 400 else HINTS.get(status)
+    return f"{phrase} ({hint})" if hint else phrase

@@ -1,0 +1,105 @@
+"""CloudEvents 1.0 over HTTP: binary mode for one message, the JSON batch format for many.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from urllib.parse import quote
+
+from multidict import istr
+
+from outbox import Message
+from outbox.attributes import RESERVED_NAMES, RESERVED_PREFIXES
+
+JSON_TYPE = "application/json"
+BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
+TRACE = ("traceparent", "tracestate")
+
+# Names whose case was folded once and for all: they are looked up several times in every exchange.
+SPECVERSION, ID, TYPE, SOURCE, TIME, SUBJECT = map(
+    istr, ("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-subject")
+)
+
+# Section 3.1.3.2 of the binding: all but printable ASCII is percent-encoded, and of that the space, " and %.
+_AS_IT_IS = re.compile(r"[!#$&-~]*")
+_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t -~]*")
+
+
+def binary_headers(message: Message) -> list[tuple[str, str]]:
+    """The attributes of a message as headers; its data, untouched, is the body."""
+    headers: list[tuple[str, str]] = [
+        (SPECVERSION, "1.0"),
+        (ID, encoded(message.id)),
+        (TYPE, _known(message.type)),
+        (SOURCE, _known(message.source)),
+        (TIME, message.created_at.isoformat()),
+    ]
+    if message.subject is not None:
+        headers.append((SUBJECT, encoded(message.subject)))
+    return headers
+
+
+def producer_headers(message: Message) -> Iterator[tuple[str, str]]:
+    """The producer's own headers and its trace.
+
+    Whoever wrote the message by SQL was not told what a header may be called or hold: a name that is ours or no name is
+    left out, and what would break out of a header is percent-encoded.
+    """
+    for name, value in message.headers.items():
+        if _is_free(name):
+            value = str(value)
+            yield name, value if _VALUE.fullmatch(value) else quote(value, safe=_SAFE, errors="replace")
+
+
+def batch(messages: Iterable[Message]) -> bytes:
+    """The messages in the JSON batch format; the data of each stands in it byte for byte.
+
+    Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
+    """
+    return b"[" + b",".join(map(_event, messages)) + b"]"
+
+
+def fits_a_batch(message: Message) -> bool:
+    """Whether the batch format can carry all of it: it has no place for headers but those of the trace."""
+    return not message.headers or all(name in TRACE for name in message.headers)
+
+
+def _event(message: Message) -> bytes:
+    attributes = (
+        f'{{"specversion":"1.0","id":{json.dumps(message.id)},{_type_and_source(message.type, message.source)},'
+        f'"time":"{message.created_at.isoformat()}"'
+    )
+    if message.subject is not None:
+        attributes += f',"subject":{json.dumps(message.subject)}'
+    for name, value in message.headers.items():
+        attributes += f',"{name}":{json.dumps(str(value))}'
+    return attributes.encode() + b',"datacontenttype":"application/json","data":' + message.body + b"}"
+
+
+def encoded(text: str) -> str:
+    """Text as it may stand in a header."""
+    return text if _AS_IT_IS.fullmatch(text) else quote(text, safe=_SAFE, errors="replace")
+
+
+# Types, sources and header names are few, unless somebody makes them up as they go: then the oldest are forgotten.
+_known = lru_cache(maxsize=1024)(encoded)
+
+
+@lru_cache(maxsize=1024)
+def _type_and_source(type_: str, source: str) -> str:
+    return f'"type":{json.dumps(type_)},"source":{json.dumps(source)}'
+
+
+@lru_cache(maxsize=1024)
+def _is_free(name: str) -> bool:
+    known = name.lower()
+    if known in TRACE:
+        return True
+    return bool(_TOKEN.fullmatch(name)) and known not in RESERVED_NAMES and not known.startswith(RESERVED_PREFIXES)

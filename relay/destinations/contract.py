@@ -1,0 +1,47 @@
+"""What a destination is: something that takes one message and says, as a value, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from outbox import Message
+from relay.decide.outcome import Outcome
+
+BATCH_BYTES = 512 * 1024  # of bodies in one batch; a message that is larger by itself goes alone
+
+
+class Destination(Protocol):
+    """Where messages go. The plural folder around this file holds the kinds."""
+
+    name: str
+    concurrency: int  # attempts under way at once
+
+    async def start(self) -> None:
+        """Make ready; whatever is wrong with the settings is found here at the latest."""
+
+    async def send(self, message: Message) -> Outcome:
+        """One attempt. What the outside world does wrong is an outcome, not an exception."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+@runtime_checkable
+class BatchDestination(Destination, Protocol):
+    """One that can also take several messages at once.
+
+    Only a destination in good health gets batches: whoever doubts or probes it sends one message at a time.
+    """
+
+    batch_size: int  # messages in one attempt at most; 1 for none
+
+    def may_share(self, message: Message) -> bool:
+        """Whether this message may go in a batch at all."""
+
+    async def send_many(self, messages: Sequence[Message]) -> Outcome:
+        """One attempt for all of them, all or nothing.
+
+        Taken means that every one was. What no message is to blame for (unreachable, throttled, gone) holds for all of
+        them. After anything else they are sent one by one, so that one bad message never condemns its neighbours.
+        """

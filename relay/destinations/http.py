@@ -1,0 +1,134 @@
+"""A destination over HTTP: the event's data is the body, and everything else stands in headers.
+
+Each attempt is signed anew, under the same id. While a secret is being rotated there are two of them: whichever the
+receiver took last is tried first, and a 401 has the other one tried before it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import time
+from urllib.parse import quote
+
+from multidict import CIMultiDict, istr
+
+from outbox import Message, __version__
+from relay.decide.outcome import TAKEN, Outcome, failed
+from relay.destinations.answer import UNAUTHORIZED, Answer, judge
+from relay.destinations.cloudevents import (
+    BATCH_TYPE,
+    JSON_TYPE,
+    batch,
+    binary_headers,
+    encoded,
+    fits_a_batch,
+    producer_headers,
+)
+from relay.destinations.pool import Pool
+from relay.destinations.signing import signature
+from relay.observe.logging import Masking, one_line
+from relay.settings.http import HttpSettings
+
+DETAIL_LENGTH = 500
+
+Header = tuple[str, str]
+X_INTERNAL_SECRET, IDEMPOTENCY_KEY = istr("X-Internal-Secret"), istr("Idempotency-Key")
+WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE = map(istr, ("webhook-id", "webhook-timestamp", "webhook-signature"))
+JSON: Header = (istr("Content-Type"), JSON_TYPE)
+BATCH: Header = (istr("Content-Type"), BATCH_TYPE)
+AGENT: Header = (istr("User-Agent"), f"neverlost/{__version__}")
+
+
+class HttpDestination:
+    """POSTs messages to a URL.
+
+    Args:
+        name: The destination's name.
+        settings: Where to, how, and with which secrets.
+    """
+
+    def __init__(self, name: str, settings: HttpSettings) -> None:
+        self.name = name
+        self.concurrency = settings.concurrency
+        self.batch_size = settings.batch
+        self._settings = settings
+        self._secrets: list[str | None] = [*settings.shared_secrets()] or [None]
+        self._keys = settings.signing_keys()
+        self._deadline_s = settings.timeout_s
+        self._masking = Masking(_spellings(settings.secrets()))
+        self._pool: Pool | None = None
+
+    async def start(self) -> None:
+        settings = self._settings
+        self._pool = Pool(
+            settings.url,
+            size=self.concurrency,
+            tls=settings.tls_context(),
+            proxy=settings.proxy,
+            private_only=settings.must_stay_private,
+        )
+
+    async def send(self, message: Message) -> Outcome:
+        headers = [JSON, *binary_headers(message)]
+        if message.headers:
+            headers += producer_headers(message)
+        return await self._attempt(message.id, message.body, headers)
+
+    async def send_many(self, messages: Sequence[Message]) -> Outcome:
+        digest = hashlib.sha256(" ".join(message.id for message in messages).encode()).hexdigest()
+        return await self._attempt(f"batch-{digest[:32]}", batch(messages), [BATCH])
+
+    def may_share(self, message: Message) -> bool:
+        return fits_a_batch(message)
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+
+    async def _attempt(self, id_: str, body: bytes, headers: list[Header]) -> Outcome:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._authenticated(encoded(id_), body, headers)
+        except TimeoutError:
+            return failed(f"no complete answer within {self._deadline_s:g} s")
+        if isinstance(answer, Outcome):
+            return Outcome(answer.kind, one_line(self._masking.masked(answer.reason)))
+        if answer.is_success:
+            return TAKEN
+        return judge(answer, on_409=self._settings.on_409, now=datetime.now(UTC), detail=self._detail(answer))
+
+    async def _authenticated(self, id_: str, body: bytes, headers: list[Header]) -> Answer | Outcome:
+        """The answer to the secret that was taken last; after a 401, that to the other one."""
+        assert self._pool is not None
+        answer: Answer | Outcome
+        for secret in tuple(self._secrets):
+            answer = await self._pool.post(body, self._signed(id_, body, headers, secret))
+            if not isinstance(answer, Answer) or answer.status != UNAUTHORIZED:
+                if secret != self._secrets[0]:
+                    self._secrets.sort(key=lambda known: known != secret)
+                break
+        return answer
+
+    def _signed(self, id_: str, body: bytes, headers: list[Header], secret: str | None) -> CIMultiDict[str]:
+        signed = [*headers, AGENT, (IDEMPOTENCY_KEY, f'"{id_}"')]
+        if secret is not None:
+            signed.append((X_INTERNAL_SECRET, secret))
+        if self._keys:
+            timestamp = str(int(time()))
+            made = signature(self._keys, id_, timestamp, body)
+            signed += (WEBHOOK_ID, id_), (WEBHOOK_TIMESTAMP, timestamp), (WEBHOOK_SIGNATURE, made)
+        return CIMultiDict(signed)
+
+    def _detail(self, answer: Answer) -> str:
+        """The beginning of the body, on one line and without a secret that the receiver may have repeated."""
+        text = answer.body[: 8 * DETAIL_LENGTH].decode("utf-8", "replace")
+        return one_line(self._masking.masked(text))[:DETAIL_LENGTH]
+
+
+def _spellings(secrets: set[str]) -> set[str]:
+    """Secrets as they are, in JSON and in a URL: whoever repeats one may have encoded it."""
+    return {spelled for s in secrets for spelled in (s, json.dumps(s)[1:-1], quote(s, safe=""))}

@@ -1,0 +1,212 @@
+"""A listener in this process: a plain or an async callable, with or without a database session of its own.
+
+A plain callable runs in a thread; an async one on the relay's event loop. A listener whose second parameter is
+annotated `Session` or `AsyncSession` gets one: its inbox mark and whatever it writes are committed together, and only
+then is the message taken. That makes the effect happen once, however often the message comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import traceback
+import typing
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from types import CodeType
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox import Message, Reject, once, once_async
+from outbox.errors import SettingsError
+from relay.database import Database
+from relay.decide.outcome import TAKEN, Outcome, failed, refused
+
+log = structlog.get_logger("relay")
+
+SHOW_AGAIN_S = 60.0
+
+Call = Callable[[Message], Awaitable[Any]]
+
+
+class ListenerDestination:
+    """Delivers to a callable.
+
+    Args:
+        name: The destination's name.
+        listener: The callable, or where it is: ``"module:callable"``.
+        database: Where a listener's session connects to.
+        concurrency: Calls under way at once.
+        timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: a plain callable
+            that overruns goes on, and its session must not be relied on.
+
+    Attributes:
+        call: Runs the listener once, without a deadline; whatever it raises is raised, and then nothing was committed.
+
+    Raises:
+        SettingsError: It cannot be imported, is not callable, or takes other parameters than a listener's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        listener: str | Callable[..., Any],
+        *,
+        database: Database,
+        concurrency: int = 16,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.name = name
+        self.concurrency = concurrency
+        self.listener = load(name, listener)
+        self.label = _label(self.listener)
+        self._timeout_s = timeout_s
+        self._shown: dict[tuple[CodeType, int], float] = {}
+        self._database = database
+        self._threads: ThreadPoolExecutor | None = None
+        self._engine: Engine | None = None
+        self._async_engine: AsyncEngine | None = None
+        self.call: Call = self._choose(session_kind(name, self.listener))
+
+    async def start(self) -> None:
+        """Nothing to connect to: engines connect when they are first used."""
+
+    async def send(self, message: Message) -> Outcome:
+        deadline = asyncio.timeout(self._timeout_s)
+        try:
+            async with deadline:
+                await self.call(message)
+        except Reject as rejection:
+            return refused(f"rejected by {self.label}: {rejection}")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return failed(f"{self.label} let a cancellation of its own escape")
+        except Exception as error:
+            if deadline.expired():
+                return failed(f"{self.label} took longer than {self._timeout_s:g} s")
+            self._show(error, message)
+            return failed(f"{self.label} raised {type(error).__name__}: {error}")
+        return TAKEN
+
+    def _show(self, error: Exception, message: Message) -> None:
+        """The traceback, for whoever has to mend it: once a minute for each place that raises."""
+        *_, last = traceback.walk_tb(error.__traceback__)
+        place = last[0].f_code, last[1]
+        now = monotonic()
+        if now - self._shown.get(place, -SHOW_AGAIN_S) >= SHOW_AGAIN_S:
+            self._shown[place] = now
+            log.warning("listener_raised", destination=self.name, message_id=message.id, exc_info=error)
+
+    async def close(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._engine is not None:
+            self._engine.dispose()
+        if self._async_engine is not None:
+            await self._async_engine.dispose()
+
+    def _choose(self, session: type[Session] | type[AsyncSession] | None) -> Call:
+        is_async = _is_async(self.listener)
+        if session is AsyncSession:
+            self._async_engine = self._database.async_engine(**self._pool())
+            return self._call_with_async_session
+        if not is_async:
+            self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix=f"outbox-{self.name}")
+        if session is Session:
+            self._engine = self._database.engine(**self._pool())
+            return self._in_thread(self._call_with_session)
+        return self.listener if is_async else self._in_thread(self.listener)
+
+    def _pool(self) -> dict[str, Any]:
+        return {"pool_size": self.concurrency, "max_overflow": 0, "pool_pre_ping": True}
+
+    def _in_thread(self, function: Callable[[Message], Any]) -> Call:
+        async def call(message: Message) -> None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, function, message)
+
+        return call
+
+    def _call_with_session(self, message: Message) -> None:
+        with Session(self._engine) as session, session.begin():
+            if once(session, self.name, message.id):
+                self.listener(message, session)
+
+    async def _call_with_async_session(self, message: Message) -> None:
+        async with AsyncSession(self._async_engine) as session, session.begin():
+            if await once_async(session, self.name, message.id):
+                await self.listener(message, session)
+
+
+def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The callable that ``module:callable`` names.
+
+    Raises:
+        SettingsError: It is not there.
+    """
+    if not isinstance(listener, str):
+        return listener
+    module, _, attribute = listener.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"destination {name}: the listener {listener!r} cannot be loaded ({error}); it is looked for in the "
+            "installed packages and in the current directory"
+        ) from error
+    if not callable(found):
+        raise SettingsError(f"destination {name}: {listener!r} is not callable")
+    return typing.cast("Callable[..., Any]", found)
+
+
+def session_kind(name: str, listener: Callable[..., Any]) -> type[Session] | type[AsyncSession] | None:
+    """Which session the listener asks for with its second parameter.
+
+    Raises:
+        SettingsError: Its parameters are not a listener's, or their annotations do not resolve.
+    """
+    label = _label(listener)
+    try:
+        function = listener if inspect.isroutine(listener) else type(listener).__call__
+        parameters = list(inspect.signature(listener).parameters.values())
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, ValueError) as error:
+        raise SettingsError(f"destination {name}: the annotations of {label} do not resolve: {error}") from error
+    required = [
+        p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if not parameters or len(required) > 2:
+        raise SettingsError(f"destination {name}: {label} must take a message, and may take a session")
+    wanted = hints.get(parameters[1].name) if len(parameters) > 1 else None
+    if isinstance(wanted, type) and issubclass(wanted, AsyncSession):
+        if not _is_async(listener):
+            raise SettingsError(f"destination {name}: {label} asks for an AsyncSession and is not async")
+        return AsyncSession
+    if isinstance(wanted, type) and issubclass(wanted, Session):
+        if _is_async(listener):
+            raise SettingsError(f"destination {name}: {label} is async and asks for a Session; ask for AsyncSession")
+        return Session
+    if len(required) == 2:
+        raise SettingsError(
+            f"destination {name}: the second parameter of {label} must be annotated Session or AsyncSession"
+        )
+    return None
+
+
+def _is_async(listener: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(listener) or inspect.iscoroutinefunction(
+        getattr(type(listener), "__call__", None)  # noqa: B004
+    )
+
+
+def _label(listener: Callable[..., Any]) -> str:
+    return f"{getattr(listener, '__module__', '?')}:{getattr(listener, '__qualname__', type(listener).__name__)}"

@@ -1,0 +1,144 @@
+"""The connections to one receiver, and one exchange over them.
+
+httpx's types on the aiohttp transport, over a session of our own making: see docs/decisions/0008-http-client.md.
+Nothing here is remembered from one exchange to the next but the connections themselves: no cookies, no credentials; no
+redirect is followed and no environment is asked for a proxy, so a secret goes to the configured origin only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import socket
+import ssl
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
+
+from relay.decide.outcome import Outcome, failed, unreachable
+from relay.destinations.answer import Answer
+
+BODY_LIMIT = 64 * 1024
+DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status has said everything
+AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+# Where the connections that are opened for the current exchange are noted: none means that a kept one was used.
+_opened: ContextVar[list[Any]] = ContextVar("opened")
+
+
+class Pool:
+    """Connections to one URL's origin, at most `size`, kept alive between exchanges.
+
+    Args:
+        url: Where to POST.
+        size: Connections at most.
+        tls: What to trust, and which certificate to show.
+        proxy: The URL of a proxy to go through.
+        private_only: Refuse to connect to a public address: what goes there goes in the clear.
+    """
+
+    def __init__(
+        self, url: str, *, size: int, tls: ssl.SSLContext | None, proxy: str | None, private_only: bool
+    ) -> None:
+        self._url = httpx.URL(url)
+        self._private_only = private_only
+        connector = aiohttp.TCPConnector(limit=size, ssl=tls or True, socket_factory=self._open)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(),
+            auto_decompress=False,
+            skip_auto_headers=AUTOMATIC,
+            proxy=proxy,
+        )
+        self._transport = AiohttpTransport(verify=tls if tls is not None else True, client=self._session)
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+    async def post(self, body: bytes, headers: CIMultiDict[str]) -> Answer | Outcome:
+        """One exchange: the answer, or what became of the attempt without one. Deadlines are the caller's.
+
+        A connection that was kept alive may turn out to have been closed by the other side in the meantime. That is
+        nobody's fault, so the exchange is repeated until it fails on a connection that was opened for it.
+        """
+        while True:
+            opened: list[Any] = []
+            _opened.set(opened)
+            try:
+                return await self._exchange(body, headers)
+            except (httpx.HTTPError, aiohttp.ClientError, ValueError) as error:
+                # The transport calls a server that hangs up a connection that timed out; what happened is its cause.
+                cause = error.__cause__ or error
+                is_stale = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not opened
+                if not is_stale or isinstance(cause, aiohttp.ClientConnectorError):
+                    return _without_answer(cause)
+
+    async def _exchange(self, body: bytes, headers: CIMultiDict[str]) -> Answer:
+        request = httpx.Request("POST", self._url, headers=headers, content=body)
+        response = await self._transport.handle_async_request(request)
+        try:
+            read = _read if response.is_success else _read_a_while
+            start, broke_off = await read(response)
+        finally:
+            await response.aclose()  # closes the connection where the body was not read to its end
+        return Answer(response.status_code, response.headers, start[:BODY_LIMIT], broke_off)
+
+    def _open(self, address: Any) -> socket.socket:
+        family, type_, protocol, _, peer = address
+        if self._private_only and ipaddress.ip_address(peer[0].partition("%")[0]).is_global:
+            raise OSError(
+                errno.EACCES,
+                f"{peer[0]} is a public address: use https://, or set allow_plain to send there in the clear",
+            )
+        made = socket.socket(family, type_, protocol)
+        _opened.get([]).append(made)
+        return made
+
+
+async def _read(response: httpx.Response) -> tuple[bytes, str | None]:
+    """The body's first 64 KiB, and what cut it short, if anything did."""
+    start = b""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    try:
+        async for chunk in response.stream:
+            start += chunk
+            if len(start) >= BODY_LIMIT:
+                break
+    except (httpx.HTTPError, aiohttp.ClientError):
+        return start, "the connection was closed in the middle of its body"
+    return start, None
+
+
+async def _read_a_while(response: httpx.Response) -> tuple[bytes, str | None]:
+    try:
+        async with asyncio.timeout(DETAIL_TIMEOUT_S):
+            return await _read(response)
+    except TimeoutError:
+        return b"", "its body did not come"
+
+
+def _without_answer(error: BaseException) -> Outcome:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return unreachable(f"TLS: {error.certificate_error}")
+        case aiohttp.ClientConnectorSSLError():
+            return unreachable(f"TLS: {error.os_error}")
+        case aiohttp.ClientConnectorDNSError():
+            return unreachable(f"{error.host} cannot be resolved: {error.os_error.strerror or error.os_error}")
+        case aiohttp.ClientConnectorError():
+            return unreachable(f"no connection to {error.host}:{error.port}: {error.os_error.strerror or error}")
+        case aiohttp.InvalidURL():
+            return unreachable(f"the url cannot be used: {error.description or error}")
+        case aiohttp.ClientHttpProxyError():
+            return unreachable(f"the proxy answered {error.status}")
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return failed("the connection was closed before an answer came")
+        case aiohttp.ClientResponseError():
+            return failed(f"the answer is not HTTP: {error.message}")
+    return failed(f"no answer: {type(error).__name__}: {error}")

@@ -1,0 +1,146 @@
+"""Publishes to a topic exchange, and calls a message delivered when the broker has confirmed it and not returned it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import DeliveryError, PublishError
+
+from outbox import Message
+from relay.amqp import TROUBLE, Broker, explained
+from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
+from relay.destinations.rabbitmq.keeper import Keeper, NoLine
+from relay.destinations.rabbitmq.line import Line, LineLost
+from relay.destinations.rabbitmq.topology import Topology
+from relay.destinations.rabbitmq.wire import TooLong
+from relay.settings import RabbitSettings
+
+BLOCKED = "the broker takes nothing from publishers: it is short of memory or disk (an alarm)"
+
+
+class RabbitDestination:
+    """Delivers to RabbitMQ.
+
+    | the broker …                                  | outcome                                              |
+    |-----------------------------------------------|------------------------------------------------------|
+    | confirms, and has not returned it             | taken                                                |
+    | returns it: no queue is bound for its type    | failed, once the queue could not be made either      |
+    | says no (nack), or does not answer in time    | failed                                               |
+    | closes the channel over it                    | refused (406), failed (403 and others)               |
+    | has no such exchange, is away, blocks, is lost| unreachable                                          |
+
+    A channel that the broker closes takes down every publish under way on it, and does not say which one it was
+    closed for. Each of them is then published again alone, on a line aside, where a channel that is closed has one
+    message to blame.
+
+    Args:
+        name: The destination's name.
+        settings: Where to, and how.
+    """
+
+    def __init__(self, name: str, settings: RabbitSettings) -> None:
+        self.name = name
+        self.concurrency = settings.concurrency
+        self._timeout_s = settings.timeout_s
+        self._exchange = settings.exchange
+        self._broker = Broker.of(settings, f"outbox relay: {name}")
+        self._topology: Topology | None = None
+        if settings.declare:
+            self._topology = Topology(name, settings.exchange, settings.events, settings.queue_type)
+        self._keeper = Keeper(name, self._open_line)
+        self._aside: Line | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._broker.check()
+
+    async def start(self) -> None:
+        """Begin to connect. A broker that is away is no reason not to start."""
+        self._keeper.start()
+
+    async def send(self, message: Message) -> Outcome:
+        line: Line | None = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                line = await self._keeper.line()
+                if line.is_blocked and message.id not in line.pending:
+                    return unreachable(BLOCKED)
+                return await self._publish(line, message)
+        except NoLine as reason:
+            return unreachable(f"no connection to {self._broker}: {reason}")
+        except TimeoutError:
+            return self._late(line, message)
+
+    async def close(self) -> None:
+        await self._keeper.close()
+        if self._aside is not None:
+            await self._aside.close()
+
+    def _late(self, line: Line | None, message: Message) -> Outcome:
+        if line is None:
+            return unreachable(f"no connection to {self._broker} within {self._timeout_s} s")
+        line.abandon(message.id)
+        return unreachable(BLOCKED) if line.is_blocked else failed(f"no confirm within {self._timeout_s} s")
+
+    async def _publish(self, line: Line, message: Message) -> Outcome:
+        try:
+            await asyncio.shield(line.publish(message))
+            return TAKEN
+        except PublishError as returned:
+            return await self._publish_mended(line, message, returned)
+        except DeliveryError:
+            return failed("the broker refused to take charge of it (nack)")
+        except TooLong as error:
+            return refused(str(error))
+        except LineLost as loss:
+            if loss.is_channels and not loss.is_missing:
+                return await self._publish_alone(message)
+            return _outcome(loss)
+
+    async def _publish_mended(self, line: Line, message: Message, returned: PublishError) -> Outcome:
+        """Returned: make the queue that is missing, if that is ours to do, and publish once more."""
+        reason = f"no queue takes it: exchange {self._exchange}, routing key {message.type} ({explained(returned)})"
+        try:
+            if self._topology is None or not await self._topology.mend(line.connection, message.type):
+                return failed(reason)
+            await asyncio.shield(line.publish(message))
+        except (DeliveryError, *TROUBLE):
+            return failed(reason)
+        except LineLost as loss:
+            return _outcome(loss)
+        return TAKEN
+
+    async def _publish_alone(self, message: Message) -> Outcome:
+        async with self._one_at_a_time:
+            try:
+                line = await self._line_aside()
+                await asyncio.shield(line.publish(message))
+            except LineLost as loss:
+                return _outcome(loss)
+            except DeliveryError as error:
+                return failed(explained(error))
+            except TROUBLE as error:
+                return unreachable(f"no connection to {self._broker}: {explained(error)}")
+        return TAKEN
+
+    async def _line_aside(self) -> Line:
+        if self._aside is not None:
+            if self._aside.is_open:
+                return self._aside
+            await self._aside.close()
+        self._aside = await self._open_line()
+        return self._aside
+
+    async def _open_line(self) -> Line:
+        return await Line.open(self._broker, self._exchange, self._prepare)
+
+    async def _prepare(self, connection: AbstractConnection) -> None:
+        if self._topology is not None:
+            await self._topology.prepare(connection)
+
+
+def _outcome(loss: LineLost) -> Outcome:
+    if loss.is_refusal:
+        return refused(f"the broker closed the channel over it: {loss}")
+    if loss.is_channels and not loss.is_missing:
+        return failed(f"the broker closed the channel over it: {loss}")
+    return unreachable(f"the broker closed the channel: {loss}" if loss.is_missing else f"connection lost: {loss}")

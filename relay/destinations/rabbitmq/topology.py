@@ -1,0 +1,80 @@
+"""What this destination needs on the broker: its exchange, and a queue for each event type, bound to it.
+
+The types that the subscription names have their queues before anything is published. A type that only a pattern
+covers gets one when the broker returns its first message, because no queue takes it: who has bound a queue of their
+own never sees ours. That also heals what somebody took away while we run: a queue deleted, a binding removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import AMQPChannelError
+
+from relay.amqp import bind, ensure_exchange, ensure_queue, explained
+from relay.amqp.topology import QueueType
+
+MOST_QUEUES = 1000  # unless somebody makes event types up as they go
+
+log = structlog.get_logger("relay")
+
+
+class Topology:
+    """Makes what is missing.
+
+    Args:
+        destination: The destination's name, for the log.
+        exchange: The exchange's.
+        events: The subscription: event types, and globs.
+        queue_type: Of the queues that are created.
+    """
+
+    def __init__(self, destination: str, exchange: str, events: Iterable[str], queue_type: QueueType) -> None:
+        self._destination = destination
+        self._exchange = exchange
+        self._queue_type: QueueType = queue_type
+        self._types = {event for event in events if not re.search(r"[*?\[]", event)}
+        self._mending: dict[str, asyncio.Task[bool]] = {}
+
+    async def prepare(self, connection: AbstractConnection) -> None:
+        """Before anything is published on a new connection. What is not permitted is left to the broker's operator."""
+        try:
+            if await ensure_exchange(connection, self._exchange):
+                log.info("exchange_created", destination=self._destination, exchange=self._exchange)
+            for event_type in sorted(self._types):
+                await self._ensure_queue(connection, event_type)
+        except AMQPChannelError as error:
+            log.warning("topology_not_permitted", destination=self._destination, reason=explained(error))
+
+    async def mend(self, connection: AbstractConnection, event_type: str) -> bool:
+        """After a message of this type came back. However many did at once, this is done once.
+
+        Returns:
+            Whether it is worth publishing them again.
+        """
+        task = self._mending.get(event_type)
+        if task is None:
+            if event_type not in self._types and len(self._types) >= MOST_QUEUES:
+                return False
+            task = asyncio.create_task(self._mend(connection, event_type))
+            self._mending[event_type] = task
+            task.add_done_callback(lambda _: self._mending.pop(event_type))
+        return await asyncio.shield(task)
+
+    async def _mend(self, connection: AbstractConnection, event_type: str) -> bool:
+        try:
+            await self._ensure_queue(connection, event_type)
+        except AMQPChannelError as error:
+            log.warning("topology_not_permitted", destination=self._destination, reason=explained(error))
+            return False
+        self._types.add(event_type)
+        return True
+
+    async def _ensure_queue(self, connection: AbstractConnection, event_type: str) -> None:
+        if await ensure_queue(connection, event_type, self._queue_type):
+            log.info("queue_created", destination=self._destination, queue=event_type)
+        await bind(connection, event_type, self._exchange, event_type)

@@ -1,0 +1,262 @@
+"""From pages to lanes: which destinations want a message, and what is still open. Runs on the event loop."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+from outbox.tables import SHARD_COUNT
+from relay.decide.verdict import BLOCKED, PARKED
+from relay.entry import Entry, Row
+from relay.lane import Lane
+from relay.observe.metrics import SAMPLES_PER_BATCH, Metrics
+from relay.store.contract import Page, Pair
+
+Health = tuple[str, str, str | None, float | None]  # (destination, state, reason, seconds until the next probe)
+
+
+SETTLE_AT = 250  # verdicts that are worth a round trip of their own
+
+
+class Dispatcher:
+    """Everything this relay has read and not settled.
+
+    Args:
+        lanes: The destinations.
+        subscriptions: Destination → the event types it wants, globs allowed.
+        window: Entries held unsettled at most.
+        metrics: Where verdicts are counted, by the batch.
+        on_work: Called when there is something to settle; may be called often.
+
+    Attributes:
+        done: Plain entries, taken by every destination; the owning thread takes them from the left.
+        ruled: Entries with another verdict, in the order of their completion; likewise.
+        unrouted: Entries that no subscription wants; likewise.
+        health: What became of destinations, for people to see; likewise.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        subscriptions: Mapping[str, Sequence[str]],
+        *,
+        window: int,
+        metrics: Metrics,
+        on_work: Callable[[], None],
+    ) -> None:
+        self.lanes = {lane.name: lane for lane in lanes}
+        self.done: deque[Entry] = deque()
+        self.ruled: deque[Entry] = deque()
+        self.unrouted: deque[Entry] = deque()
+        self.health: deque[Health] = deque()
+        self._subscriptions = subscriptions
+        self._window = window
+        self._metrics = metrics
+        self._on_work = on_work
+        self._held: dict[tuple[str, str | None], Entry] = {}
+        self._routes: dict[str, tuple[Lane, ...]] = {}
+        self._count = [0] * SHARD_COUNT
+        self._epoch = 0
+        self._settling_count = 0
+        self._is_ending = False
+        self.pages_accepted = 0
+        self.delivered_count = 0
+        for lane in lanes:
+            lane.has_siblings = len(lanes) > 1
+
+    # ------------------------------------------------------------- coming in
+
+    def room(self, page_size: int) -> int:
+        """How many messages to read next: none while every lane that takes anything is full."""
+        free = self._window - len(self._held)
+        wants = max((lane.wants for lane in self.lanes.values()), default=self._window)
+        return max(min(free, wants, page_size), 0)
+
+    @property
+    def has_verdicts(self) -> bool:
+        return bool(self.done or self.ruled or self.unrouted)
+
+    @property
+    def wants_settling(self) -> bool:
+        """Whether to settle now: something waits for it, there is enough for a round trip, or nothing else to come."""
+        if self.ruled or self.unrouted:
+            return True
+        count = len(self.done)
+        return count >= SETTLE_AT or (count > 0 and len(self._held) <= self._settling_count)
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether anything is decided and not yet known to be settled."""
+        return self._settling_count > 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._held
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no destination takes anything now."""
+        return not any(lane.is_open for lane in self.lanes.values())
+
+    def accept(self, page: Page, epoch: int) -> None:
+        """Hand a page to the lanes."""
+        self.pages_accepted += 1
+        if epoch != self._epoch or self._is_ending:
+            return
+        for row in page.deliveries:
+            self._accept_delivery(row, page.blocked)
+        for row in page.messages:
+            self._accept_message(row, page.held)
+        for lane in self.lanes.values():
+            lane.wake()
+        if self.ruled or self.unrouted:
+            self._on_work()
+
+    def _accept_message(self, row: Row, held: Mapping[tuple[str, str], int]) -> None:
+        handle = (row[0], None)
+        if handle in self._held:
+            return
+        lanes = self._lanes_for(row[4])
+        entry = self._hold(Entry(row, lanes, self._epoch))
+        if not lanes:
+            self._settling_count += 1
+            self.unrouted.append(entry)
+            return
+        for lane in lanes:
+            before = held.get((lane.name, row[7])) if held else None
+            lane.take_in_or_turn_away(entry, held=before is not None and before < entry.position)
+
+    def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
+        lane = self.lanes.get(row[11])
+        handle = (row[0], row[11])
+        if lane is None or handle in self._held or (row[0], None) in self._held:
+            return
+        entry = self._hold(Entry.of_delivery(row, lane, self._epoch))
+        before = blocked.get((lane.name, row[7]))
+        if (before is not None and before < entry.position) or entry.key in lane.held_keys:
+            lane.turn_away(entry, BLOCKED)
+        elif lane.wants:
+            lane.offer(entry)
+        else:
+            lane.turn_away(entry, PARKED)
+
+    def _hold(self, entry: Entry) -> Entry:
+        self._held[entry.handle] = entry
+        self._count[entry.shard] += 1
+        return entry
+
+    def _drop(self, entry: Entry) -> None:
+        if self._held.pop(entry.handle, None) is not None:
+            self._count[entry.shard] -= 1
+
+    def _lanes_for(self, event_type: str) -> tuple[Lane, ...]:
+        lanes = self._routes.get(event_type)
+        if lanes is None:
+            lanes = tuple(
+                lane
+                for name, lane in self.lanes.items()
+                if any(fnmatchcase(event_type, glob) for glob in self._subscriptions[name])
+            )
+            if len(self._routes) > 10_000:  # event types are few, unless somebody makes them up as they go
+                self._routes.clear()
+            self._routes[event_type] = lanes
+        return lanes
+
+    # -------------------------------------------------------------- going out
+
+    def complete(self, entry: Entry) -> None:
+        """All verdicts of an entry are in: the owning thread settles it."""
+        self._settling_count += 1
+        if entry.is_plain:
+            self.done.append(entry)
+        else:
+            self.ruled.append(entry)
+        self._on_work()
+
+    def forget(self, entries: Collection[Entry]) -> None:
+        """They are settled: the database knows, so memory need not."""
+        self._settling_count -= len(entries)
+        for entry in entries:
+            self._drop(entry)
+            if entry.verdicts is None and entry.lanes:
+                self.delivered_count += 1
+            if not entry.is_plain:
+                for lane in entry.lanes:
+                    lane.forget(entry)
+        self._count_verdicts(entries)
+        for lane in self.lanes.values():
+            lane.wake()
+
+    def _count_verdicts(self, entries: Collection[Entry]) -> None:
+        counts = Counter(entry.lanes for entry in entries if entry.verdicts is None)
+        for lanes, count in counts.items():
+            for lane in lanes:
+                self._metrics.destination(lane.name).delivered(count)
+        for entry in entries:
+            for name, verdict in (entry.verdicts or {}).items():
+                self._metrics.count(name, verdict.state)
+        sample = list(entries)[:: max(len(entries) // SAMPLES_PER_BATCH, 1)]
+        now = datetime.now(UTC)
+        self._metrics.latencies([(now - e.message.created_at).total_seconds() for e in sample if e.verdicts is None])
+
+    @property
+    def held_count(self) -> int:
+        """Messages and deliveries held unsettled."""
+        return len(self._held)
+
+    # ------------------------------------------------------------- letting go
+
+    @property
+    def epoch(self) -> int:
+        """The number of the session whose entries may be sent."""
+        return self._epoch
+
+    def begin(self, epoch: int) -> None:
+        """A new session owns what it will take; nothing of the last one is under its control."""
+        self._epoch = epoch
+        for lane in self.lanes.values():
+            lane.epoch = epoch
+
+    def end(self) -> None:
+        """Take nothing more in: what was read and has not arrived yet would be let go of by nobody."""
+        self._is_ending = True
+
+    def let_go(self, shards: Collection[int]) -> None:
+        """Let go of everything of these shards that is not under way.
+
+        What a sibling destination took, or is taking, goes on to be settled; its other deliveries are parked.
+        """
+        wanted = set(shards)
+        evicted: dict[tuple[str, str | None], list[Lane]] = {}
+        for lane in self.lanes.values():
+            for entry in lane.evict(lambda e: e.shard in wanted):
+                evicted.setdefault(entry.handle, []).append(lane)
+        for handle, lanes in evicted.items():
+            entry = self._held[handle]
+            if len(lanes) == len(entry.lanes):
+                self._drop(entry)
+                continue
+            for lane in lanes:
+                lane.turn_away(entry, PARKED)
+
+    def split(self) -> None:
+        """Settle what one destination has set aside and another has not come to for a beat.
+
+        Both of them get it back from the table, each in its own time: neither waits for the other's verdict.
+        """
+        for lane in self.lanes.values():
+            lane.park(lambda entry: entry.lingers)
+        for entry in self._held.values():
+            entry.lingers = entry.verdicts is not None
+
+    def count_in(self, shards: Collection[int]) -> int:
+        """How many entries of these shards are unsettled."""
+        return sum(self._count[shard] for shard in shards)
+
+    def pause_lanes(self, paused: Mapping[str, str], resumed: Mapping[str, str]) -> None:
+        """Pause what operators paused, and nothing else; try again what they resumed."""
+        for lane in self.lanes.values():
+            lane.pause(paused.get(lane.name))
+            lane.note_resumed(resumed.get(lane.name))

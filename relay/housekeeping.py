@@ -1,0 +1,164 @@
+"""The periodic work: partitions ahead of time, retention behind, and the traces of relays that are gone.
+
+None of it is needed for delivery, none of it runs on the owning connection, and when one run fails the next one does
+its work. Of several relays, one at a time does it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from outbox.tables import tables
+from relay.settings import Settings
+
+log = structlog.get_logger("relay")
+
+HOUSEKEEPING_LOCK = 0x6F7574686F7573
+DAYS_AHEAD = 3
+BATCH = 5_000
+PARTITION = "outbox_history_%Y%m%d"
+
+
+class Housekeeping:
+    """Runs the periodic work beside a relay."""
+
+    def __init__(self, settings: Settings) -> None:
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._settings = settings
+        self._engine = settings.database.engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._t = tables(settings.database.schema)
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+
+    def start(self) -> None:
+        """Begin; the first round runs at once."""
+        jobs: list[tuple[Callable[[sa.Connection], object], timedelta]] = [
+            (self.remove_traces, timedelta(minutes=1)),
+            (self.forget_inbox_marks, timedelta(minutes=10)),
+        ]
+        if self._settings.database.is_postgres:
+            jobs.append((self.add_partitions, timedelta(hours=1)))
+        else:
+            jobs.append((self.delete_history, timedelta(minutes=10)))
+        for job, every in jobs:
+            self._add(job.__name__, partial(self._run, job), every)
+        if self._settings.database.is_postgres:
+            self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._scheduler.shutdown(wait=True)
+        self._engine.dispose()
+
+    def _add(self, name: str, function: Callable[[], object], every: timedelta) -> None:
+        self._scheduler.add_job(
+            function,
+            "interval",
+            seconds=every.total_seconds(),
+            jitter=every.total_seconds() / 10,
+            next_run_time=datetime.now(UTC),
+            name=name,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+
+    def _run(self, job: Callable[[sa.Connection], object]) -> None:
+        """One round, if no other relay is at it."""
+        try:
+            with self._engine.begin() as connection:
+                if self._is_mine(connection):
+                    job(connection)
+        except sa.exc.DBAPIError as error:
+            log.warning("housekeeping_failed", job=job.__name__, reason=" ".join(str(error.orig).split()))
+
+    def _is_mine(self, connection: sa.Connection) -> bool:
+        if connection.dialect.name != "postgresql":
+            return True
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK))))
+
+    # ------------------------------------------------------------------- jobs
+
+    def add_partitions(self, connection: sa.Connection) -> None:
+        """Today's partition of the history and those of the next days."""
+        for offset in range(DAYS_AHEAD + 1):
+            connection.execute(sa.select(sa.func.outbox_add_partition(_today() + timedelta(days=offset))))
+
+    def drop_partitions(self) -> None:
+        """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
+        oldest = _today() - timedelta(days=max(self._settings.retention_days, 0) + 1)
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                for day, state in self._partitions(connection):
+                    if day < oldest:
+                        self._drop(connection, day, state)
+        except sa.exc.DBAPIError as error:
+            log.warning("housekeeping_failed", job="drop_partitions", reason=" ".join(str(error.orig).split()))
+
+    def _partitions(self, connection: sa.Connection) -> list[tuple[date, str]]:
+        """Days and states: attached, pending (somebody held up the detaching), detached (and never dropped)."""
+        rows = connection.execute(
+            sa.text(
+                "SELECT c.relname, CASE i.inhdetachpending WHEN false THEN 'attached' WHEN true THEN 'pending' "
+                "ELSE 'detached' END FROM pg_class AS h JOIN pg_class AS c ON c.relnamespace = h.relnamespace "
+                "AND c.relkind = 'r' AND c.relname ~ '^outbox_history_[0-9]{8}$' "
+                "LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = h.oid "
+                "WHERE h.oid = to_regclass('outbox_history') ORDER BY 1"
+            )
+        )
+        return [(datetime.strptime(name, PARTITION).replace(tzinfo=UTC).date(), state) for name, state in rows]
+
+    def _drop(self, connection: sa.Connection, day: date, state: str) -> None:
+        name = day.strftime(PARTITION)
+        connection.exec_driver_sql("SET lock_timeout = '2s'")
+        owns = connection.scalar(
+            sa.text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('outbox_history')")
+        )
+        if owns and state != "detached":
+            how = "FINALIZE" if state == "pending" else "CONCURRENTLY"
+            connection.exec_driver_sql(f"ALTER TABLE outbox_history DETACH PARTITION {name} {how}")
+        connection.execute(sa.select(sa.func.outbox_drop_partition(day)))
+        log.info("history_dropped", day=day.isoformat())
+
+    def delete_history(self, connection: sa.Connection) -> None:
+        """SQLite has no partitions: a batch of what is too old."""
+        h = self._t.history.c
+        before = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
+        old: sa.Select[Any] = (
+            sa.select(sa.literal_column("rowid")).select_from(self._t.history).where(h.delivered_at < before)
+        )
+        connection.execute(
+            sa.delete(self._t.history).where(sa.literal_column("rowid").in_(old.limit(BATCH).scalar_subquery()))
+        )
+
+    def forget_inbox_marks(self, connection: sa.Connection) -> None:
+        """A mark outlives its message wherever that still is; after that, and its retention, it can go."""
+        i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
+        before = datetime.now(UTC) - timedelta(days=self._settings.inbox_retention_days)
+        as_text = sa.Text()
+        old: sa.Select[Any] = (
+            sa.select(i.listener, i.message_id)
+            .where(
+                i.done_at < before,
+                ~sa.exists().where(sa.cast(m.id, as_text) == i.message_id),
+                ~sa.exists().where(sa.cast(h.id, as_text) == i.message_id),
+            )
+            .limit(BATCH)
+        )
+        connection.execute(sa.delete(self._t.inbox).where(sa.tuple_(i.listener, i.message_id).in_(old)))
+
+    def remove_traces(self, connection: sa.Connection) -> None:
+        """Relays that have not beaten for long, and so are not."""
+        r = self._t.relay.c
+        before = datetime.now(UTC) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
+        connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before))
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()

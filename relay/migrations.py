@@ -1,0 +1,220 @@
+"""Running the Alembic migrations: from a checkout, or from the copy that the wheel carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import outbox
+from outbox.errors import SchemaError
+from outbox.tables import VERSION_TABLE
+from relay.database import BUSY_TIMEOUT_S, Database
+
+BRANCHES = ("outbox", "content")
+SCHEMA_VERSION = 1
+LOCK_TIMEOUT_S = 5
+LOCK_TRIES = 12
+MIGRATION_LOCK = 0x6F7574626F78  # "outbox": twenty at a time, one works, the others wait
+
+
+def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
+    """Bring a database to the newest schema; safe to run from many processes at once.
+
+    Args:
+        url: The database. An SQLite file is created when it does not exist.
+        schema: The PostgreSQL schema to live in, created when it does not exist.
+        only: ``"outbox"`` or ``"content"``: leave the other branch alone.
+
+    Returns:
+        The revisions that were applied, in order; empty when there was nothing to do.
+
+    Raises:
+        SchemaError: A lock could not be had, or a table of that name exists and is not ours.
+    """
+    database = Database.parse(url, schema=schema)
+    target = f"{only}@head" if only else "heads"
+    return _retrying_locks(lambda: _run(database, lambda config: command.upgrade(config, target)))
+
+
+def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
+    """Remove what the migrations created, with everything in it."""
+    database = Database.parse(url, schema=schema)
+
+    def down(config: Config) -> None:
+        for branch in [only] if only else BRANCHES:
+            command.downgrade(config, f"{branch}@base")
+
+    return _run(database, down)
+
+
+def pending(database: Database, *, only: str | None = None) -> list[str]:
+    """The revisions that ``upgrade`` would apply, in order."""
+    with _connect(database) as connection:
+        current = set(_current(connection))
+    wanted = [only] if only else BRANCHES
+    script = ScriptDirectory.from_config(_config())
+    revisions = [r for branch in wanted for r in reversed([*script.iterate_revisions(f"{branch}@head", "base")])]
+    return [r.revision for r in revisions if r.revision not in _with_ancestors(script, current)]
+
+
+def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | None = None) -> str:
+    """The migrations as SQL, to read, to hand to somebody, or to paste into a revision of one's own.
+
+    Args:
+        dialect: ``"postgresql"`` or ``"sqlite"``.
+        schema: The PostgreSQL schema to live in.
+        only: ``"outbox"`` or ``"content"``.
+    """
+    output = io.StringIO()
+    config = _config(output_buffer=output)
+    config.attributes.update(dialect=dialect, schema=schema)
+    command.upgrade(config, f"{only}@head" if only else "heads", sql=True)
+    return output.getvalue()
+
+
+def check_schema(connection: sa.Connection) -> None:
+    """Refuse a schema that this release cannot use.
+
+    Raises:
+        SchemaError: Says what was found and which command to run.
+    """
+    if not sa.inspect(connection).has_table("outbox_meta"):
+        raise SchemaError("this database has no outbox: run `outbox db upgrade`")
+    version, oldest = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").one()
+    verify_version(version, oldest)
+
+
+def verify_version(version: int, oldest_release: str) -> None:
+    """Compare what a database says of itself with what this release needs."""
+    if version < SCHEMA_VERSION:
+        raise SchemaError(
+            f"the schema is at version {version} and this release needs {SCHEMA_VERSION}: run `outbox db upgrade`"
+        )
+    if _numbers(oldest_release) > _numbers(outbox.__version__):
+        raise SchemaError(
+            f"the schema (version {version}) may be used from release {oldest_release} on and this is "
+            f"{outbox.__version__}: upgrade neverlost (`pip install -U neverlost`)"
+        )
+
+
+def scripts() -> Path:
+    """Where the migrations are: inside the installed package, or beside it in a checkout."""
+    found = importlib.util.find_spec("outbox")
+    assert found is not None
+    assert found.origin is not None
+    package = Path(found.origin).parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "alembic"
+
+
+def _config(**options: Any) -> Config:
+    config = Config(**options)
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
+    with _connect(database, write=True) as connection:
+        before = _current(connection)
+        config = _config()
+        config.attributes.update(connection=connection, schema=database.schema)
+        work(config)
+        script = ScriptDirectory.from_config(config)
+        done = _with_ancestors(script, set(_current(connection))) - _with_ancestors(script, set(before))
+        return sorted(done)
+
+
+@contextmanager
+def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connection]:
+    engine = database.engine(poolclass=sa.NullPool)
+    if not database.is_postgres:
+        _serialise_sqlite(engine, write=write)
+    try:
+        with engine.begin() as connection:
+            if database.is_postgres and write:
+                _prepare_postgres(connection, database.schema)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
+    """One migration at a time, never waiting long for a lock that workers need, into one schema."""
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
+    if schema is not None:
+        quoted = connection.dialect.identifier_preparer.quote(schema)
+        if schema not in sa.inspect(connection).get_schema_names():
+            connection.exec_driver_sql(f"CREATE SCHEMA {quoted}")
+    else:
+        quoted = connection.scalar(sa.text("SELECT quote_ident(current_schema())"))
+        if quoted is None:
+            raise SchemaError("the search_path names no existing schema: set OUTBOX_SCHEMA, or create the schema first")
+    connection.exec_driver_sql(f"SET LOCAL search_path TO {quoted}, pg_temp")
+
+
+def _serialise_sqlite(engine: sa.Engine, *, write: bool) -> None:
+    """DDL in one transaction, which the driver would otherwise leave out of it; writers wait for each other."""
+
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        if write:
+            _switch_to_wal(connection)
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN"))
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """SQLite does not wait for a lock to change this one thing, which is why we do."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _retrying_locks(work: Callable[[], list[str]]) -> list[str]:
+    for attempt in range(1, LOCK_TRIES + 1):
+        try:
+            return work()
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != "55P03":
+                raise
+            if attempt == LOCK_TRIES:
+                raise SchemaError(
+                    f"another session held a lock on our tables through {LOCK_TRIES} tries of {LOCK_TIMEOUT_S} s; "
+                    "see pg_stat_activity for a long transaction, end it, and run `outbox db upgrade` again"
+                ) from error
+            time.sleep(0.5)
+    raise AssertionError("unreachable")
+
+
+def _current(connection: sa.Connection) -> tuple[str, ...]:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+
+
+def _with_ancestors(script: ScriptDirectory, revisions: set[str]) -> set[str]:
+    return {r.revision for head in revisions for r in script.iterate_revisions(head, "base")}
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".")[:3] if part.isdigit())

@@ -1,0 +1,1 @@
+"""What a relay shows of itself: logs, health, metrics."""

@@ -1,0 +1,180 @@
+"""Is this relay well? ``/healthz``, ``/readyz`` and ``/metrics`` on the loopback address.
+
+Served by the relay's own event loop: where the loop is stuck, nobody answers, which is the right answer. Readiness is
+about this process and its database, never about a destination: a restart cures no outage of somebody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relay.observe.logging import one_line, redacted
+
+TRY_AGAIN_S = 5.0
+LOOPBACK = "127.0.0.1"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+log = structlog.get_logger("relay")
+
+
+class Health(Protocol):
+    """What a relay says of itself; `relay.relay.Health` is one."""
+
+    @property
+    def database(self) -> bool: ...
+    @property
+    def schema(self) -> bool: ...
+    @property
+    def loop_age_s(self) -> float: ...
+    @property
+    def owns(self) -> int: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Observed(Protocol):
+    """What is asked of a relay here."""
+
+    def health(self) -> Health: ...
+
+
+class HealthServer:
+    """Serves a relay's health while it is entered.
+
+    Args:
+        relay: Whose health.
+        port: On the loopback address; 0 serves nothing.
+        stale_after_s: An event loop that has not turned for so long is not ready.
+        metrics: Makes the text of ``/metrics``.
+    """
+
+    def __init__(
+        self, relay: Observed, port: int, *, stale_after_s: float = 15.0, metrics: Callable[[], bytes] | None = None
+    ) -> None:
+        self.port = port
+        self._relay = relay
+        self._stale_after_s = stale_after_s
+        self._metrics = metrics
+        self._server: _Server | None = None
+        self._listening: socket.socket | None = None
+        self._is_over = False
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> HealthServer:
+        if self.port:
+            self._listening = _bound(self.port)
+            if self._listening is None:
+                _warn(self.port)
+            self._serving = asyncio.create_task(self._serve(_Server(_config(self._app()))), name="health")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._serving is None:
+            return
+        self._is_over = True
+        if self._server is not None:
+            self._server.should_exit = True
+        elif self._listening is None:
+            self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _serve(self, server: _Server) -> None:
+        """Serve; where the port is taken, as soon as it is free: a relay that is being replaced lets go of it."""
+        while self._listening is None:
+            await asyncio.sleep(TRY_AGAIN_S)
+            self._listening = _bound(self.port)
+        with contextlib.closing(self._listening):
+            self._server = server
+            server.should_exit = self._is_over
+            await server.serve([self._listening])
+
+    def _app(self) -> Starlette:
+        routes = [("/healthz", self._healthz), ("/readyz", self._readyz), ("/metrics", self._metrics_text)]
+        return Starlette(routes=[Route(path, _uncached(answer)) for path, answer in routes])
+
+    async def _healthz(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "loop_age_s": round(self._relay.health().loop_age_s, 3)})
+
+    async def _readyz(self, _: Request) -> Response:
+        health = self._relay.health()
+        ready = health.database and health.schema and health.loop_age_s < self._stale_after_s
+        body = {
+            "ready": ready,
+            "database": health.database,
+            "schema": health.schema,
+            "loop_age_s": round(health.loop_age_s, 3),
+            "owns": health.owns,
+            "detail": one_line(redacted(health.detail)),
+        }
+        return JSONResponse(body, status_code=200 if ready else 503)
+
+    async def _metrics_text(self, _: Request) -> Response:
+        if self._metrics is None:
+            return Response("this relay counts nothing\n", status_code=404)
+        return Response(self._metrics(), headers={"content-type": PROMETHEUS})
+
+
+class _Server(uvicorn.Server):
+    """Signals are the relay's: uvicorn would take them away."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=16,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _bound(port: int) -> socket.socket | None:
+    """A listening socket; ``None`` where the port is taken."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((LOOPBACK, port))
+        listening.listen(16)
+    except OSError:
+        listening.close()
+        return None
+    return listening
+
+
+def _warn(port: int) -> None:
+    """Delivering matters more."""
+    log.warning(
+        "health_port_unavailable",
+        port=port,
+        reason="the port is taken; it is tried again",
+        hint="set OUTBOX_HEALTH_PORT to another port, or to 0 for no health page",
+    )
+
+
+def _uncached(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(request: Request) -> Response:
+        response = await answer(request)
+        response.headers["cache-control"] = "no-store"
+        return response
+
+    return respond

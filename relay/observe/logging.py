@@ -1,0 +1,161 @@
+"""One line per event on stderr: JSON for machines, text for people.
+
+`structlog` and the standard library's loggers take the same path. Before anything is written, secrets and
+the passwords in URLs are masked, and control characters are escaped: no value can forge a line.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+MASK = "***"
+SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
+QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
+SILENT = ("aio_pika", "aiormq")  # they log each failed attempt to connect; our own log says it once, with the reason
+
+_URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
+
+
+def configure(
+    *,
+    log_format: str = "auto",
+    level: str = "info",
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log line of this process to ``stream``.
+
+    Args:
+        log_format: ``"json"``, ``"text"``, or ``"auto"``: text when the stream is a terminal.
+        level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
+        secrets: Values that must not appear.
+        stream: Default: stderr.
+    """
+    stream = stream or sys.stderr
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(_is_text(log_format, stream), stream, Masking(secrets)))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(threshold)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(threshold if threshold == logging.DEBUG else max(threshold, logging.WARNING))
+    for name in SILENT:
+        logging.getLogger(name).setLevel(threshold if threshold == logging.DEBUG else logging.CRITICAL)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Masking:
+    """A processor that masks secrets and escapes control characters in all that is about to be written."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        found = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(re.escape, found))) if found else None
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        trace = event.pop("exception", None)
+        clean: EventDict = {one_line(key): self._clean(value) for key, value in event.items()}
+        if trace is not None:
+            clean["exception"] = "\n".join(map(one_line, self.masked(str(trace)).splitlines()))
+        return clean
+
+    def masked(self, text: str) -> str:
+        """``text`` without secrets."""
+        if self._secrets is not None:
+            text = self._secrets.sub(MASK, text)
+        return redacted(text)
+
+    def _clean(self, value: object) -> object:
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case dict():
+                return {one_line(self.masked(str(key))): self._clean(item) for key, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self._clean(item) for item in value]
+        return one_line(self.masked(str(value)))
+
+
+def redacted(text: str) -> str:
+    """``text`` with the passwords of all URLs in it masked.
+
+    Example:
+        >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
+        'cannot reach postgresql://app:***@db/outbox'
+    """
+    return _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text)
+
+
+def one_line(text: str) -> str:
+    r"""``text`` with control characters escaped.
+
+    Example:
+        >>> one_line("taken\nERROR forged")
+        'taken\\nERROR forged'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _shared() -> list[Processor]:
+    """What every event goes through, from `structlog` or from the standard library."""
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+
+
+def _formatter(text: bool, stream: TextIO, masking: Masking) -> logging.Formatter:
+    remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    render = _text_renderer(stream) if text else _json_renderer()
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(),
+        processors=[remove_meta, structlog.processors.format_exc_info, masking, *render],
+    )
+
+
+def _json_renderer() -> list[Processor]:
+    return [_most_telling_first, structlog.processors.JSONRenderer()]
+
+
+def _text_renderer(stream: TextIO) -> list[Processor]:
+    colours = stream.isatty() and not os.environ.get("NO_COLOR")
+    plain: Callable[..., None] = structlog.dev.plain_traceback
+    return [
+        _for_people,
+        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=0),
+    ]
+
+
+def _most_telling_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    first = ("timestamp", "level", "logger", "event")
+    return {key: event[key] for key in (*first, *sorted(event.keys() - first)) if key in event}
+
+
+def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Times to the second; a traceback indented, so that no line of it can pass for an event of its own."""
+    event["timestamp"] = event["timestamp"][:19] + "Z"
+    if trace := event.pop("exception", None):
+        event["exception"] = "\n".join(f"    {line}" for line in trace.splitlines())
+    return event
+
+
+def _is_text(log_format: str, stream: TextIO) -> bool:
+    return log_format == "text" or (log_format == "auto" and stream.isatty())

@@ -1,0 +1,186 @@
+"""The numbers of one relay, for Prometheus.
+
+Everything is counted by the batch: methods take counts, and a label is looked up once per destination.
+Each relay has a registry of its own, so that two in one process do not clash.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
+
+LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15)
+SAMPLES_PER_BATCH = 16
+
+WakeUp = Literal["notify", "poll"]
+
+
+class SampledHistogram:
+    """A histogram that takes whole batches: of many values it counts an even sample, weighted."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, values: Sequence[float]) -> None:
+        """Count a batch of values."""
+        remaining = len(values)
+        step = max(1, remaining // SAMPLES_PER_BATCH)
+        for value in values[::step]:
+            weight = min(step, remaining)
+            remaining -= weight
+            self._counts[bisect_left(self._bounds, value)] += weight
+            self._sum += value * weight
+
+    def describe(self) -> Iterable[Metric]:
+        return [HistogramMetricFamily(self._name, self._documentation)]
+
+    def collect(self) -> Iterator[Metric]:
+        total, buckets = 0, []
+        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+
+
+class DestinationMetrics:
+    """The numbers of one destination; `Metrics.destination` hands it out, once."""
+
+    def __init__(self, deliveries: Counter, in_flight: Gauge, healthy: Gauge, name: str) -> None:
+        self._delivered = deliveries.labels(name, "delivered")
+        self._in_flight = in_flight.labels(name)
+        self._healthy = healthy.labels(name)
+
+    def delivered(self, count: int) -> None:
+        """So many were taken."""
+        self._delivered.inc(count)
+
+    def watch(self, *, in_flight: Callable[[], float], healthy: Callable[[], float]) -> None:
+        """Ask these when somebody looks: attempts under way now; 1 while it is delivered to, 0 while it is down."""
+        self._in_flight.set_function(in_flight)
+        self._healthy.set_function(healthy)
+
+
+class Metrics:
+    """All numbers of one relay.
+
+    Example:
+        >>> metrics = Metrics()
+        >>> metrics.destination("api").delivered(500)
+        >>> metrics.latencies([0.004, 0.006])
+        >>> b'outbox_deliveries_total{destination="api",verdict="delivered"} 500.0' in metrics.text()
+        True
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._beat_at: float | None = None
+        self._destinations: dict[str, DestinationMetrics] = {}
+        self._make_destination_metrics()
+        self._make_relay_metrics()
+        self._make_session_metrics()
+
+    def destination(self, name: str) -> DestinationMetrics:
+        """The numbers of one destination: the same object each time."""
+        if name not in self._destinations:
+            self._destinations[name] = DestinationMetrics(self._deliveries, self._in_flight, self._healthy, name)
+        return self._destinations[name]
+
+    def count(self, destination: str, state: str) -> None:
+        """One verdict that is not the common one: ``retry``, ``dead``, ``parked``, ``blocked`` or ``delivered``."""
+        if state in ("parked", "blocked"):
+            self._parked.inc()
+        else:
+            self._deliveries.labels(destination, state).inc()
+
+    def latencies(self, values_s: Sequence[float]) -> None:
+        """For a batch of delivered messages, how long after their commit each was taken."""
+        self._latency.observe(values_s)
+
+    def read(self, count: int, duration_s: float) -> None:
+        """One read brought so many messages."""
+        self._read_messages.inc(count)
+        self._read.observe(duration_s)
+
+    def settled(self, count: int, duration_s: float) -> None:
+        """One statement settled so many deliveries."""
+        self._settled.inc(count)
+        self._settle.observe(duration_s)
+
+    def watch(self, *, window: Callable[[], float], owns: Callable[[], float]) -> None:
+        """Ask these when somebody looks: messages held unsettled, and shards owned."""
+        self._window.set_function(window)
+        self._shards.set_function(owns)
+
+    def woken(self, by: WakeUp) -> None:
+        """A sleeping relay found something to do, told by a notification or by its own slow poll."""
+        self._woken[by].inc()
+
+    def beat(self) -> None:
+        """The relay has just shown that it is alive."""
+        self._beat_at = time.monotonic()
+
+    def session_lost(self) -> None:
+        """The owning session was lost, and every shard with it."""
+        self._lost_sessions.inc()
+
+    def peer_ended(self) -> None:
+        """The session of a relay that had stopped beating was ended."""
+        self._ended_peers.inc()
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _make_destination_metrics(self) -> None:
+        self._deliveries = Counter(
+            "outbox_deliveries",
+            "Verdicts on deliveries: delivered, retry (charged) or dead",
+            ["destination", "verdict"],
+            registry=self.registry,
+        )
+        self._in_flight = Gauge("outbox_in_flight", "Attempts under way", ["destination"], registry=self.registry)
+        self._healthy = Gauge(
+            "outbox_destination_healthy",
+            "1: delivered to; 0: paused, throttled or off",
+            ["destination"],
+            registry=self.registry,
+        )
+        self._latency = SampledHistogram(
+            "outbox_latency_seconds", "From commit to delivery (sampled)", LATENCY_BUCKETS_S
+        )
+        self.registry.register(self._latency)
+
+    def _make_relay_metrics(self) -> None:
+        self._read_messages = self._counter("outbox_read_messages", "Messages read")
+        self._settled = self._counter("outbox_settled_deliveries", "Deliveries settled")
+        self._parked = self._counter("outbox_parked_deliveries", "Deliveries parked because they could not start")
+        self._read = self._statement("outbox_read_seconds", "Duration of reads")
+        self._settle = self._statement("outbox_settle_seconds", "Duration of settling statements")
+        self._window = Gauge("outbox_window_messages", "Messages held unsettled", registry=self.registry)
+        wake_ups = Counter("outbox_wake_ups", "Wake-ups from sleep, by cause", ["by"], registry=self.registry)
+        self._woken = {"notify": wake_ups.labels("notify"), "poll": wake_ups.labels("poll")}
+
+    def _make_session_metrics(self) -> None:
+        self._shards = Gauge("outbox_owned_shards", "Shards owned by this relay", registry=self.registry)
+        self._lost_sessions = self._counter("outbox_lost_sessions", "Owning sessions lost")
+        self._ended_peers = self._counter("outbox_ended_peers", "Sessions of silent peers ended by this relay")
+        beat_age = Gauge("outbox_beat_age_seconds", "Time since this relay's last beat", registry=self.registry)
+        beat_age.set_function(self._beat_age_s)
+
+    def _counter(self, name: str, documentation: str) -> Counter:
+        return Counter(name, documentation, registry=self.registry)
+
+    def _statement(self, name: str, documentation: str) -> Histogram:
+        return Histogram(name, documentation, buckets=STATEMENT_BUCKETS_S, registry=self.registry)
+
+    def _beat_age_s(self) -> float:
+        return float("nan") if self._beat_at is None else time.monotonic() - self._beat_at

@@ -1,0 +1,97 @@
+"""Checks of what is in the outbox, the same on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from outbox.tables import SHARD_COUNT
+from relay.operations.doctor.finding import Finding, bad, note, ok
+from relay.operations.status import Status, status
+from relay.operations.unrouted import unrouted_types
+
+
+def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) -> Iterator[Finding]:
+    """What waits, for whom, and who is there to deliver it."""
+    found = status(connection, alive_within_s=2 * lease_s)
+    yield _relays(found)
+    yield _oldest(found, older_than_s)
+    yield from _destinations(found)
+    yield _dead(found)
+    yield _unrouted(connection)
+
+
+def _relays(found: Status) -> Finding:
+    if not found.relays:
+        return bad("relays", "no relay is alive", "nothing is delivered", "start one: outbox relay")
+    owned = {shard for relay in found.relays for shard in relay.shards}
+    missing = SHARD_COUNT - len(owned)
+    if missing:
+        return bad(
+            "relays",
+            f"{missing} of {SHARD_COUNT} shards belong to no relay that is alive",
+            "their messages wait; for some seconds after a start or a hand-over that is as it should be",
+            "look again in a minute; if it stays, look into the relays' logs for what keeps them from taking shards",
+        )
+    return ok("relays", f"{len(found.relays)} alive, and every shard has an owner")
+
+
+def _oldest(found: Status, older_than_s: float) -> Finding:
+    oldest_s = found.oldest_waiting_s
+    if oldest_s is None or oldest_s <= older_than_s:
+        return ok("oldest message", "nothing has been waiting for long" if oldest_s is not None else "nothing waits")
+    return bad(
+        "oldest message",
+        f"{found.waiting:,} messages wait, the oldest for {oldest_s:,.0f} s",
+        "somebody has been waiting for it",
+        "see what it waits for: outbox status, outbox destinations list, outbox messages list",
+    )
+
+
+def _destinations(found: Status) -> Iterator[Finding]:
+    for name, each in found.destinations.items():
+        what = f"{name} is {each.state} ({each.reason}); {each.waiting:,} deliveries wait"
+        if each.state == "removed":
+            yield bad(
+                "destinations",
+                what,
+                "they wait for ever",
+                f"configure {name} again and run outbox relay --apply, or discard what is dead",
+            )
+        elif each.state == "off":
+            yield bad("destinations", what, "it said that it is gone for good", f"outbox resume {name}, when it is not")
+        elif each.state != "healthy":
+            yield note(
+                "destinations",
+                what,
+                "it is tried again by itself, unless an operator paused it",
+                f"look at the reason; outbox resume {name} tries at once",
+            )
+    if all(each.state == "healthy" for each in found.destinations.values()):
+        yield ok("destinations", f"{len(found.destinations)} registered, and all of them healthy")
+
+
+def _dead(found: Status) -> Finding:
+    if not found.dead:
+        return ok("dead letters", "there are none")
+    return bad(
+        "dead letters",
+        f"{found.dead:,} messages have been given up at a destination",
+        "nobody tries them again, and with on_dead = block their keys' successors wait",
+        "outbox dead list; then outbox dead retry or outbox dead discard",
+    )
+
+
+def _unrouted(connection: sa.Connection) -> Finding:
+    found = unrouted_types(connection)
+    if not found:
+        return ok("unrouted", "every message is wanted by a subscription")
+    types = ", ".join(f"{type_} ({count:,})" for type_, count in list(found.items())[:5])
+    more = f" and {len(found) - 5} other types" if len(found) > 5 else ""
+    return bad(
+        "unrouted",
+        f"no subscription wants {types}{more}",
+        "they are kept and wait for one, however long that takes",
+        "subscribe a destination to them and run outbox relay --apply, or outbox messages discard-unrouted",
+    )

@@ -1,0 +1,140 @@
+"""Ownership: taking shards, keeping them by beating, and handing them back.
+
+Shards change hands in two ways. A session that ends lets go of everything at once, by the server's doing; peers see
+free shards at their next beat. A relay that has more than its share, while a peer lacks some, hands back in order: it
+stops reading them, lets go of what has not started, waits until what has is settled, and only then unlocks.
+
+When the server itself was restarted, every relay lost its session at once, and each knows best what it had delivered.
+So for `AFTER_RESTART_S` a relay takes only what it held before, and settles that first: a restart costs no duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from threading import Event as Signal
+from time import monotonic
+
+import structlog
+
+from outbox.errors import ConfigurationDiffers
+from outbox.tables import SHARD_COUNT
+from relay.decide.shares import plan_shares
+from relay.dispatch import Dispatcher
+from relay.reading import Reader
+from relay.store.contract import Cursors, Peers, Session
+
+log = structlog.get_logger("relay")
+
+OnLoop = Callable[..., None]
+
+AFTER_RESTART_S = 2.0
+SHARDS = range(SHARD_COUNT)
+
+
+class Ownership:
+    """The shards of one session.
+
+    Args:
+        session: Who holds them.
+        reader: What reads them.
+        cursors: The shards that are read, and how far.
+        dispatcher: What has entries of them.
+        generation: The generation of the registered destinations this relay was started with.
+        skipping: The destinations whose dead letters do not hold their successors up.
+        held_before: The shards that this relay held in its last session.
+        on_loop: Runs a function on the dispatcher's event loop, later and in order.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        reader: Reader,
+        cursors: Cursors,
+        dispatcher: Dispatcher,
+        *,
+        generation: int,
+        skipping: Sequence[str],
+        held_before: Collection[int],
+        on_loop: OnLoop,
+    ) -> None:
+        self._session, self._reader, self._cursors, self._dispatcher = session, reader, cursors, dispatcher
+        self._generation, self._skipping, self._on_loop = generation, skipping, on_loop
+        self._held_before = held_before
+        self._anything_from = monotonic() + AFTER_RESTART_S - session.server_age_s()
+        self._giving: list[int] = []
+        self._let_go = Signal()
+        self._free_beats: dict[int, int] = {}
+        self._lacking = 0
+
+    @property
+    def shards(self) -> list[int]:
+        return sorted([*self._cursors.ready, *self._giving])
+
+    def beat(self) -> Peers:
+        """Say that I am alive, see who else is.
+
+        Raises:
+            ConfigurationDiffers: Other destinations have been registered since this relay was started.
+        """
+        peers = self._session.beat(self.shards, self._lacking)
+        for relay in peers.ended:
+            log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
+        if peers.generation != self._generation:
+            raise ConfigurationDiffers(
+                f"the registered destinations are at generation {peers.generation} now, and this relay was started at "
+                f"{self._generation}: restart it with the configuration that was applied"
+            )
+        self._on_loop(self._dispatcher.pause_lanes, peers.paused, peers.resumed)
+        self._on_loop(self._dispatcher.split)
+        return peers
+
+    def balance(self, peers: Peers) -> None:
+        """Take what is mine, hand back what is not."""
+        for shard in SHARDS:
+            self._free_beats[shard] = 0 if shard in peers.held else self._free_beats.get(shard, 0) + 1
+        plan = plan_shares(peers.me, peers.wants_of, peers.held, self.shards, self._free_beats)
+        self._lacking = plan.wants
+        self._take(self._allowed(plan.take))
+        if self._giving:
+            # What was under way, and failed since, waits to be tried again: that is for the next owner.
+            self._on_loop(self._dispatcher.let_go, self._giving)
+        elif plan.give:
+            self._start_giving([s for s in plan.give if s in self._cursors.ready])
+
+    @property
+    def may_take_anything(self) -> bool:
+        return monotonic() >= self._anything_from
+
+    def _allowed(self, shards: Sequence[int]) -> Sequence[int]:
+        if self.may_take_anything:
+            return shards
+        return [shard for shard in SHARDS if shard in self._held_before]
+
+    def _take(self, shards: Sequence[int]) -> None:
+        taken = self._session.take(shards, self._skipping) if shards else []
+        if taken:
+            self._reader.start_over(taken)
+            log.info("shards_taken", taken=len(taken), owns=len(self.shards))
+
+    def _start_giving(self, shards: list[int]) -> None:
+        self._reader.leave(shards)
+        self._giving = shards
+        self._let_go.clear()
+        # In order after every page that was posted, so that none of them can bring these shards back.
+        self._on_loop(self._dispatcher.let_go, shards)
+        self._on_loop(self._let_go.set)
+
+    def finish_giving(self) -> None:
+        """Unlock what is being handed back, once nothing of it is under way or unsettled."""
+        if not self._giving or not self._let_go.is_set() or self._dispatcher.count_in(self._giving):
+            return
+        self._session.give(self._giving)
+        log.info("shards_handed_back", given=len(self._giving), owns=len(self._cursors.ready))
+        self._giving = []
+
+    def give_everything(self) -> None:
+        """The orderly end: everything is settled, or was never started."""
+        if self.shards:
+            self._session.give(self.shards)
+            self._cursors.ready.clear()
+            self._giving = []

@@ -1,0 +1,153 @@
+"""Reading: what to look for next, and where the cursors stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import monotonic
+
+from relay.dispatch import Dispatcher
+from relay.entry import Entry, Row
+from relay.store.contract import Cursors, Page, Pair, Parked, Session
+
+DUE_EVERY_S = 0.1
+PAGES_AHEAD = 2
+
+
+class Reader:
+    """Reads the shards of one session into the dispatcher.
+
+    Args:
+        session: Where from.
+        dispatcher: What has room, and who gets it.
+        cursors: How far it has come; shards are added and removed by `relay.ownership`.
+        skipping: The destinations whose dead letters do not hold their successors up.
+        page_size: Messages read at once.
+        post: Hands a page over to the event loop.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        dispatcher: Dispatcher,
+        cursors: Cursors,
+        *,
+        skipping: Sequence[str],
+        page_size: int,
+        post: Callable[[Page], None],
+    ) -> None:
+        self._session, self._dispatcher, self._cursors = session, dispatcher, cursors
+        self._skipping, self._page_size, self._post = skipping, page_size, post
+        self._posted = dispatcher.pages_accepted
+        self._parked: set[str] = set()
+        self._exceptions = False
+        self._due_at = 0.0
+        self._found_nothing = False
+
+    def start_over(self, shards: Sequence[int]) -> None:
+        """These shards are new: read them from the beginning."""
+        for shard in shards:
+            self._cursors.ready[shard] = 0
+        self._cursors.exhausted.difference_update(shards)
+        if self._session.has_deliveries(shards):
+            self._parked = set(self._dispatcher.lanes)
+            self._exceptions = True
+        self._found_nothing = False
+        self._session.reread_due()
+        self._due_at = 0.0
+
+    def leave(self, shards: Collection[int]) -> None:
+        """These shards are being handed back: read them no more."""
+        for shard in shards:
+            del self._cursors.ready[shard]
+        self._cursors.exhausted.difference_update(shards)
+        self._cursors.parked = {pair: at for pair, at in self._cursors.parked.items() if pair[1] not in shards}
+
+    def reread(self, entry: Entry) -> None:
+        """Nobody took it and its session is gone: look at it again, if it is still ours."""
+        if entry.shard not in self._cursors.ready:
+            return
+        self._found_nothing = False
+        if entry.destination is None:
+            self._cursors.go_back(entry.shard, entry.position)
+        else:
+            self.note_exceptions([(entry.destination, entry.shard, entry.position)])
+        self._session.reread_due()
+        self._due_at = 0.0
+
+    def note_exceptions(self, parked: Sequence[Parked]) -> None:
+        """Something was set aside: newcomers must ask for their key from now on, and what is parked is read back."""
+        self._exceptions = True
+        self._found_nothing = False
+        for destination, shard, position in parked:
+            self._cursors.lower(destination, shard, position)
+            self._parked.add(destination)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the last look found nothing, and everything found before has arrived."""
+        return self._found_nothing and self._posted == self._dispatcher.pages_accepted
+
+    def read(self) -> int:
+        """Take up what there is room for; how much it was."""
+        room = self._room()
+        page = Page()
+        saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
+        hungry = self._hungry()  # once: a lane that becomes hungry while we read was not read for
+        if room:
+            page.deliveries = self._read_parked(hungry, room)
+            self._read_due(page)
+        found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0))
+        if room and saw_all and not page.deliveries and not found.messages:
+            self._parked -= hungry  # every ready message is behind us, and none of theirs was parked
+        if found.discarded:
+            self.note_exceptions(self._session.discard(found.discarded, self._skipping))
+        self._parked |= found.unparked
+        self._exceptions |= bool(found.unparked)
+        page.messages += found.messages
+        can_look = room > 0 or not self._cursors.ready or self._dispatcher.is_closed
+        is_unread = room > 0 and bool(self._parked & self._hungry())
+        self._found_nothing = can_look and not page and not found and not is_unread
+        if page:
+            page.held = self._held_keys(page.messages)
+            page.blocked = self._blocked_keys(page.deliveries)
+            self._posted += 1
+            self._post(page)
+        return len(page.messages) + len(page.deliveries) + len(found.discarded) + len(found.unparked) + is_unread
+
+    def _room(self) -> int:
+        ahead = self._posted - self._dispatcher.pages_accepted
+        if not self._cursors.ready or ahead >= PAGES_AHEAD:
+            return 0
+        return max(self._dispatcher.room(self._page_size) - ahead * self._page_size, 0)
+
+    def _read_parked(self, hungry: set[str], room: int) -> list[Row]:
+        names = self._parked & hungry
+        return self._session.read_parked(self._cursors, sorted(names), room) if names else []
+
+    def _hungry(self) -> set[str]:
+        return {name for name, lane in self._dispatcher.lanes.items() if lane.wants}
+
+    def _read_due(self, page: Page) -> None:
+        now = monotonic()
+        if now < self._due_at:
+            return
+        due = self._session.read_due(list(self._cursors.ready), self._page_size)
+        page.messages += due.messages
+        page.deliveries += due.deliveries
+        if not due.full:
+            self._due_at = now + DUE_EVERY_S
+
+    def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
+        """Behind which deliveries those that are read back must wait."""
+        pairs = {(row[11], row[7]) for row in rows if row[7] is not None}
+        return self._session.blocked_keys(pairs, self._skipping) if pairs else {}
+
+    def _held_keys(self, rows: Sequence[Row]) -> Mapping[tuple[str, str], int]:
+        """Which keys must wait behind a message in the table; asked only while anything at all is set aside."""
+        keys = {row[7] for row in rows if row[7] is not None} if self._exceptions else set()
+        if not keys:
+            return {}
+        held = self._session.held_keys(list(keys), self._skipping)
+        if not held:
+            self._exceptions = self._session.has_deliveries(list(self._cursors.ready))
+        return held

@@ -1,0 +1,293 @@
+"""The relay: what ties destinations, dispatcher and owning thread together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+import structlog
+
+from outbox.errors import Unusable
+from outbox.tables import SHARD_COUNT
+from relay.decide.backoff import Policy, jittered
+from relay.destinations import build
+from relay.destinations.contract import Destination
+from relay.dispatch import Dispatcher
+from relay.housekeeping import Housekeeping
+from relay.lane import Lane
+from relay.observe.metrics import Metrics
+from relay.owner import RECONNECT, OwningThread
+from relay.registry import Registration, register
+from relay.settings import DestinationSettings, Settings, load
+from relay.store import open_store
+
+log = structlog.get_logger("relay")
+
+TICK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain came to.
+
+    Args:
+        delivered: Messages that every destination took.
+        reason: Why it ended before everything was looked at, if so.
+        standing_by: Whether that is because another relay owns the database's messages now.
+    """
+
+    delivered: int
+    reason: str | None = None
+    standing_by: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the relay is.
+
+    Args:
+        database: Whether it has a session.
+        schema: Whether that session's schema fits.
+        loop_age_s: Seconds since the event loop last turned.
+        owns: How many shards it owns.
+        detail: What is wrong, if anything is.
+    """
+
+    database: bool
+    schema: bool
+    loop_age_s: float
+    owns: int
+    detail: str
+
+
+class Relay:
+    """Delivers what the outbox holds.
+
+    Args:
+        settings: Everything; by default what the environment and ``outbox.toml`` say.
+        apply: Register the configured destinations when others are registered.
+        wait_for_database: Whether to wait, for as long as it takes, for a database that cannot be reached at the start.
+
+    Raises:
+        Unusable: When it starts: the settings, the schema or the registered destinations do not allow it to work.
+
+    Example:
+        >>> async with Relay(Settings(database_url="postgresql://localhost/app", destinations={...})) as relay:
+        ...     await relay.wait()
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, apply: bool = False, wait_for_database: bool = True
+    ) -> None:
+        self.settings = settings if settings is not None else load()
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**4):04x}"  # noqa: S311
+        self.metrics = Metrics()
+        self._apply = apply
+        self._wait_for_database = wait_for_database
+        self._ended = asyncio.Event()
+        self._error: BaseException | None = None
+        self._owner: OwningThread | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._lanes: list[Lane] = []
+        self._winding_down: asyncio.Task[None] | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._housekeeping: Housekeeping | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if self._winding_down is not None:
+            await self._winding_down
+        if error is None:
+            self._raise_error()
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Check everything that can be checked, register, and begin."""
+        settings = self.settings
+        settings.require_database_file()
+        destinations = {name: build(name, s, settings) for name, s in settings.destinations.items()}
+        generation = await self._register()
+        loop = asyncio.get_running_loop()
+        self._lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]
+        self._dispatcher = Dispatcher(
+            self._lanes,
+            {name: s.events for name, s in settings.destinations.items()},
+            window=settings.window,
+            metrics=self.metrics,
+            on_work=self._on_work,
+        )
+        self._owner = OwningThread(
+            open_store(settings),
+            self._dispatcher,
+            loop,
+            settings,
+            relay_id=self.id,
+            generation=generation,
+            metrics=self.metrics,
+            skipping=[name for name, s in settings.destinations.items() if s.on_dead == "skip"],
+            on_end=self._on_end,
+        )
+        self._let_metrics_watch(self._dispatcher, self._owner)
+        for lane in self._lanes:
+            await lane.start()
+        self._ticker = asyncio.create_task(self._tick(), name="outbox-ticker")
+        self._housekeeping = Housekeeping(settings)
+        self._housekeeping.start()
+        self._owner.start()
+        log.info("relay_started", relay=self.id, destinations=sorted(settings.destinations))
+
+    def stop(self) -> None:
+        """Begin the orderly end: start nothing more, settle what is under way within ``grace_s``, hand back."""
+        if self._owner is None:
+            self._ended.set()
+        elif self._winding_down is None:
+            log.info("relay_stopping", relay=self.id, grace_s=self.settings.grace_s)
+            self._owner.stop(monotonic() + self.settings.grace_s)
+            self._winding_down = asyncio.create_task(self._wind_down(), name="outbox-winding-down")
+
+    async def wait(self) -> None:
+        """Until the relay has ended, by `stop` or by itself.
+
+        Raises:
+            Unusable: It ended by itself, because it can do no work here any more.
+        """
+        await self._ended.wait()
+        if self._winding_down is not None:
+            await self._winding_down
+        self._raise_error()
+
+    async def drain(self) -> Drained:
+        """Deliver everything that can be delivered now.
+
+        What waits for a backoff, a due date, a paused destination or another relay's shards is left to wait.
+        """
+        assert self._dispatcher is not None
+        assert self._owner is not None
+        before = self._dispatcher.delivered_count
+        deadline = monotonic() + 2 * self.settings.beat_s + 1
+        reason = None
+        while not self._is_drained():
+            if self._ended.is_set():
+                self._raise_error()
+                break
+            if self._owner.trouble and monotonic() > deadline:
+                reason = self._owner.trouble
+                break
+            await asyncio.sleep(0.002)
+        return Drained(self._dispatcher.delivered_count - before, reason, self._owner.is_standing_by)
+
+    def health(self) -> Health:
+        owner = self._owner
+        if owner is None:
+            return Health(False, False, 0.0, 0, "starting")
+        well = owner.trouble is None
+        return Health(well, well, owner.loop_age_s, len(owner.shards), owner.trouble or "")
+
+    # -------------------------------------------------------------- beginning
+
+    async def _register(self) -> int:
+        registrations = [
+            Registration(name, s.kind, tuple(s.events), s.on_dead) for name, s in self.settings.destinations.items()
+        ]
+        failures = 0
+        while True:
+            try:
+                return await asyncio.to_thread(register, self.settings.database, registrations, apply=self._apply)
+            except sa.exc.OperationalError as error:
+                reason = " ".join(str(error.orig).split())
+                if not self._wait_for_database:
+                    raise Unusable(
+                        f"the database {self.settings.database} cannot be reached: {reason}. Check that it runs and "
+                        "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
+                    ) from error
+                failures += 1
+                if failures == 1:
+                    log.warning("database_unreachable", database=str(self.settings.database), reason=reason)
+                await asyncio.sleep(jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2))  # noqa: S311
+
+    def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
+        return Lane(
+            destination,
+            policy=Policy(s.max_attempts, s.give_up_after_s, s.backoff_s, s.backoff_max_s),
+            limit=max(self.settings.window // len(self.settings.destinations), 1),
+            on_dead=s.on_dead,
+            on_complete=self._complete,
+            on_health=self._show_health,
+            may_send=self._may_send,
+        )
+
+    # Lanes, dispatcher and owner know each other only through these.
+
+    def _complete(self, entry: Any) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.complete(entry)
+
+    def _show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.health.append((name, state, reason, wait_s))
+        self._on_work()
+
+    def _may_send(self, now: float) -> bool:
+        return self._owner is not None and self._owner.may_send(now)
+
+    def _on_work(self) -> None:
+        if self._owner is not None:
+            self._owner.wake()
+
+    def _let_metrics_watch(self, dispatcher: Dispatcher, owner: OwningThread) -> None:
+        self.metrics.watch(window=lambda: dispatcher.held_count, owns=lambda: len(owner.shards))
+        for lane in self._lanes:
+            self.metrics.destination(lane.name).watch(in_flight=lane.count_under_way, healthy=lane.is_healthy)
+
+    def _on_end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._ended.set()
+
+    # ----------------------------------------------------------------- ending
+
+    async def _tick(self) -> None:
+        while True:
+            if self._owner is not None:
+                self._owner.loop_turned()
+            await asyncio.sleep(TICK_S)
+
+    async def _wind_down(self) -> None:
+        """Lanes first, so that nothing new starts; then the owner, which settles what they finish."""
+        assert self._owner is not None
+        assert self._dispatcher is not None
+        self._dispatcher.end()
+        await asyncio.gather(*(lane.finish(self.settings.grace_s) for lane in self._lanes))
+        self._dispatcher.let_go(range(SHARD_COUNT))
+        await self._ended.wait()
+        await asyncio.to_thread(self._owner.close)
+        await asyncio.gather(*(lane.destination.close() for lane in self._lanes))
+        if self._housekeeping is not None:
+            await asyncio.to_thread(self._housekeeping.stop)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        log.info("relay_stopped", relay=self.id)
+
+    def _is_drained(self) -> bool:
+        owner, dispatcher = self._owner, self._dispatcher
+        assert owner is not None
+        assert dispatcher is not None
+        return owner.caught_up and not dispatcher.is_settling and all(lane.is_at_rest for lane in self._lanes)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error

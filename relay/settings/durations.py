@@ -1,0 +1,65 @@
+"""Lengths of time as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+DAY_S = UNITS_S["d"]
+
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
+
+
+def seconds(value: object) -> float:
+    """Understand a duration.
+
+    Args:
+        value: A number of seconds, a ``timedelta``, or text such as ``"15s"``, ``"500ms"``, ``"1h30m"``.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Example:
+        >>> seconds("1h30m")
+        5400.0
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, str):
+        return _parse(value.strip().lower())
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError('write a number of seconds, or "15s", "5m", "3d"')
+    return float(value)
+
+
+def _parse(text: str) -> float:
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not _WHOLE.fullmatch(text):
+        raise ValueError('write a number of seconds, or "15s", "5m", "3d"')
+    return sum(float(number) * UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
+def _days(value: object) -> object:
+    """A number counts days here; text with a unit is converted and must come out whole."""
+    if not isinstance(value, str) or value.strip().isdigit():
+        return value
+    days = seconds(value) / DAY_S
+    if days != int(days):
+        raise ValueError('write a whole number of days, or "7d"')
+    return int(days)
+
+
+def _none_or_seconds(value: Any) -> float | None:
+    return None if value is None or (isinstance(value, str) and value.strip().lower() == "none") else seconds(value)
+
+
+Seconds = Annotated[float, BeforeValidator(seconds)]
+SecondsOrNone = Annotated[float | None, BeforeValidator(_none_or_seconds)]
+Days = Annotated[int, BeforeValidator(_days)]

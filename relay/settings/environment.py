@@ -1,0 +1,108 @@
+"""Environment variables: which are ours, which are secrets, and what is only a misspelling."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from outbox.errors import SettingsError
+from relay.settings.model import Settings
+
+PREFIX = "OUTBOX_"
+CONFIG = "OUTBOX_CONFIG"
+DATABASE_URLS = ("OUTBOX_DATABASE_URL", "DATABASE_URL")
+API_URL = "API_URL"
+API_SECRET = "INTERNAL_API_SECRET"  # noqa: S105 (the name of a variable)
+AMQP_URL = "AMQP_URL"
+
+FIELDS = {
+    PREFIX + ("SCHEMA" if field == "schema_name" else field.upper()): field
+    for field in Settings.model_fields
+    if field not in ("destinations", "serve", "database_url")
+}
+KNOWN = {*FIELDS, CONFIG, DATABASE_URLS[0], f"{DATABASE_URLS[0]}_FILE"}
+
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_KUBERNETES = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_\w+)")
+_KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+_TEST_SUITE = "OUTBOX_TEST_"
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+
+
+def fields(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The settings that the environment holds: field → (variable, value). Empty counts as not set.
+
+    Raises:
+        SettingsError: A variable begins with ``OUTBOX_`` and is none of ours, or a secret is given twice.
+    """
+    check_names(environ)
+    found = {
+        field: (name, environ[name])
+        for name, field in FIELDS.items()
+        if environ.get(name) and not _KUBERNETES_PORT.match(environ[name])
+    }
+    for name in DATABASE_URLS:
+        if url := look_up(name, environ):
+            return found | {"database_url": (name, url)}
+    return found
+
+
+def check_names(environ: Mapping[str, str]) -> None:
+    """Refuse a variable that looks like one of ours and is not.
+
+    Raises:
+        SettingsError: Names it, and the nearest that exists.
+    """
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and not _is_known(name):
+            raise SettingsError(f"{name} is not a setting: did you mean {nearest(name, KNOWN)}?")
+
+
+def look_up(name: str, environ: Mapping[str, str]) -> str | None:
+    """The value of a secret: that of ``NAME``, or the content of the file that ``NAME_FILE`` names.
+
+    Raises:
+        SettingsError: Both are set, or the file cannot be read.
+    """
+    value, path = environ.get(name), environ.get(f"{name}_FILE")
+    if value and path:
+        raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
+    return _read(f"{name}_FILE", path) if path else value or None
+
+
+def expand(text: str, environ: Mapping[str, str]) -> str:
+    """``text`` with each ``${VAR}`` replaced by its value.
+
+    Raises:
+        SettingsError: A variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = look_up(match[1], environ)
+        if found is None:
+            raise SettingsError(f"${{{match[1]}}} is used, but {match[1]} is not set")
+        return found
+
+    return _REFERENCE.sub(value, text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is spelled most alike."""
+    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+
+
+def _is_known(name: str) -> bool:
+    return name in KNOWN or name.startswith(_TEST_SUITE) or _KUBERNETES.fullmatch(name) is not None
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(f"{name} names {path}, which cannot be read: {reason}") from None
+    if not text:
+        raise SettingsError(f"{name} names {path}, which is empty")
+    return text

@@ -1,0 +1,192 @@
+"""A destination over HTTP: a POST for each message, with a secret of its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from relay.settings.destination import DestinationPolicy, LookUp, url_secrets
+from relay.settings.signing import signing_key
+
+# Names that no public server can have; where they lead is checked once more when a connection is opened.
+# https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
+# (29 July 2024, for .internal); the last two are what Kubernetes calls its services.
+PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa", ".test", ".svc", ".cluster.local")
+SECRET = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError("this is not a URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("write http://host[:port]/path or https://…")
+    if parts.username or parts.password:
+        raise ValueError("a URL must not carry a user or a password: use secret_env")
+    if parts.fragment:
+        raise ValueError("a URL to POST to has no #fragment")
+    return text
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class HttpSettings(DestinationPolicy):
+    """POST each message to a URL.
+
+    Args:
+        url: Where to, in full.
+        secret_env: The variable that holds ``X-Internal-Secret``; ``NAME_PREVIOUS`` serves while rotating.
+        signing_secret_env: The variable that holds the ``whsec_…`` signing key, with ``NAME_PREVIOUS`` likewise;
+            default: the bytes of the secret.
+        batch: More than 1: send up to so many in one request, as a CloudEvents JSON batch.
+        timeout_s: The deadline of one attempt, from the first byte out to the last one in.
+        allow_plain: Permit ``http://`` to a public address.
+        ca_file: The certificates to trust, instead of the system's.
+        client_cert_file: A certificate of our own to show, …
+        client_key_file: … and its key, when that is in another file.
+        proxy: The URL of a proxy to go through; the environment's are ignored.
+    """
+
+    kind: Literal["http"] = "http"
+    allow_plain: bool = False  # stands before the url, whose check asks for it
+    url: HttpUrl
+    secret_env: str | None = Field(default=None, min_length=1)
+    signing_secret_env: str | None = Field(default=None, min_length=1)
+    batch: int = Field(default=1, ge=1, le=1000)
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    proxy: str | None = Field(default=None, repr=False)
+
+    secret: SecretStr | None = None
+    secret_previous: SecretStr | None = None
+    signing_secret: SecretStr | None = None
+    signing_secret_previous: SecretStr | None = None
+
+    @field_validator("timeout_s")
+    @classmethod
+    def _has_a_deadline(cls, value: float | None) -> float:
+        if value is None:
+            raise ValueError("an HTTP destination needs a deadline: an answer may never come")
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://none")
+        if parts.scheme != "http" or not parts.hostname:
+            raise ValueError("write http://[user:password@]host:port")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _keeps_secrets_private(cls, value: str, info: ValidationInfo) -> str:
+        host = urlsplit(value).hostname or ""
+        if not info.data.get("allow_plain") and value.lower().startswith("http:") and not _is_private(host):
+            raise ValueError(
+                f"http://{host} is not private, and whoever is on the way would read secret and data: use https://, or "
+                "set allow_plain = true"
+            )
+        return value
+
+    @property
+    def must_stay_private(self) -> bool:
+        """Whether a connection to a public address must be refused, whatever its name."""
+        return self.url.lower().startswith("http:") and not self.allow_plain and self.proxy is None
+
+    def resolved(self, look_up: LookUp) -> HttpSettings:
+        secret_env, signing_env = self.secret_env, self.signing_secret_env
+        found = {
+            "secret": _required(secret_env, look_up, "secret_env") or self.secret,
+            "secret_previous": _previous(secret_env, look_up) or self.secret_previous,
+            "signing_secret": _required(signing_env, look_up, "signing_secret_env") or self.signing_secret,
+            "signing_secret_previous": _previous(signing_env, look_up) or self.signing_secret_previous,
+        }
+        settings = self.model_copy(update=found)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Look at everything that can be looked at before the first message.
+
+        Raises:
+            ValueError: A secret cannot be a header, a signing key is none, a certificate cannot be used.
+        """
+        for secret in self.shared_secrets():
+            if not SECRET.fullmatch(secret):
+                raise ValueError("the secret cannot be sent in a header: use printable ASCII characters")
+        self.signing_keys()
+        self.tls_context()
+
+    def secrets(self) -> set[str]:
+        held = (self.secret, self.secret_previous, self.signing_secret, self.signing_secret_previous)
+        return {secret.get_secret_value() for secret in held if secret} | url_secrets(self.proxy or "")
+
+    def shared_secrets(self) -> list[str]:
+        """What ``X-Internal-Secret`` may be, the current one first."""
+        return _values(self.secret, self.secret_previous)
+
+    def signing_keys(self) -> list[bytes]:
+        """What to sign with, the current key first; empty: not at all.
+
+        Raises:
+            ValueError: A signing key is none.
+        """
+        if explicit := _values(self.signing_secret, self.signing_secret_previous):
+            return [signing_key(text) for text in explicit]
+        return [secret.encode() for secret in self.shared_secrets()]
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What to trust and what to show; ``None`` where there is no TLS.
+
+        Raises:
+            ValueError: A file cannot be read, or is not what it should be.
+        """
+        if not self.url.lower().startswith("https:"):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise ValueError(f"ca_file {self.ca_file} cannot be used: {error.strerror or error}") from None
+        if self.client_cert_file is not None:
+            try:
+                context.load_cert_chain(self.client_cert_file, self.client_key_file)
+            except OSError as error:
+                raise ValueError(
+                    f"client_cert_file {self.client_cert_file} cannot be used: {error.strerror or error}"
+                ) from None
+        return context
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(PRIVATE_SUFFIXES)
+
+
+def _required(name: str | None, look_up: LookUp, key: str) -> SecretStr | None:
+    if name is None:
+        return None
+    value = look_up(name)
+    if value is None:
+        raise ValueError(f"{key} names {name}, but neither {name} nor {name}_FILE is set")
+    return SecretStr(value)
+
+
+def _previous(name: str | None, look_up: LookUp) -> SecretStr | None:
+    value = look_up(f"{name}_PREVIOUS") if name else None
+    return None if value is None else SecretStr(value)
+
+
+def _values(*secrets: SecretStr | None) -> list[str]:
+    return list(dict.fromkeys(secret.get_secret_value() for secret in secrets if secret is not None))

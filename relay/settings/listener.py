@@ -1,0 +1,34 @@
+"""A destination in this process: a Python callable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from relay.settings.destination import DestinationPolicy
+from relay.settings.durations import SecondsOrNone
+
+_MODULE_AND_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class ListenerSettings(DestinationPolicy):
+    """Deliver to a plain or async callable.
+
+    Args:
+        listener: The callable, or where it is: ``"my_app.reports:on_completed"``.
+        timeout_s: The deadline of one call; ``None`` (in a file ``"none"``) lets it take as long as it takes.
+    """
+
+    kind: Literal["listener"] = "listener"
+    listener: str | Callable[..., Any]
+    timeout_s: SecondsOrNone = Field(default=60.0, gt=0, le=86_400)
+
+    @field_validator("listener")
+    @classmethod
+    def _names_a_callable(cls, value: str | Callable[..., Any]) -> str | Callable[..., Any]:
+        if isinstance(value, str) and not _MODULE_AND_CALLABLE.fullmatch(value):
+            raise ValueError('write module:callable, such as "my_app.reports:on_completed"')
+        return value

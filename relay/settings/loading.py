@@ -1,0 +1,115 @@
+"""Flags over environment over file over defaults; and the destinations that the guide's variables imply."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from outbox.errors import SettingsError
+from relay.database import Database
+from relay.settings import environment, file
+from relay.settings.http import HttpSettings
+from relay.settings.listener import ListenerSettings
+from relay.settings.model import DEFAULT_DATABASE_URL, DestinationSettings, Settings
+from relay.settings.problems import settings_error
+from relay.settings.rabbitmq import RabbitSettings
+
+COMPLETED = "extraction.completed"
+GUIDE_PATH = "/extraction/internal/completed"
+Made = TypeVar("Made")
+NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
+
+
+def load(
+    overrides: Mapping[str, object] = NO_OVERRIDES,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    cwd: Path | None = None,
+    destinations: bool = True,
+) -> Settings:
+    """The settings that apply here.
+
+    Args:
+        overrides: What the command line says, by field; ``None`` counts as not said.
+        environ: The environment.
+        cwd: Where ``outbox.toml`` is looked for; default: the current directory.
+        destinations: ``False`` leaves them out, for commands that need none and run where no secret is set.
+
+    Raises:
+        SettingsError: Says which setting is wrong, where it stands, and what would be right.
+    """
+    skip = () if destinations else ("destinations",)
+    values, origins = _layers(overrides, environ, cwd or Path.cwd(), skip)
+    if destinations and "destinations" not in values:
+        values["destinations"] = _guarded(lambda: implicit_destinations(environ), {"url": environment.API_URL})
+    settings = _guarded(lambda: Settings.model_validate(values), origins)
+    settings = settings.model_copy(update={"destinations": _resolved(settings, environ)})
+    settings._origins.update(origins)
+    return settings
+
+
+def database_url(environ: Mapping[str, str] = os.environ, *, cwd: Path | None = None) -> str:
+    """The database that is configured here, as SQLAlchemy takes it; everything else is left unread."""
+    values, _ = _layers({}, environ, cwd or Path.cwd(), skip=("destinations",))
+    database = Database.parse(str(values.get("database_url", DEFAULT_DATABASE_URL)))
+    return database.url.render_as_string(hide_password=False)
+
+
+def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSettings]:
+    """What the guide's variables mean: ``API_URL``, ``AMQP_URL``, both, or neither."""
+    found: dict[str, DestinationSettings] = {}
+    if base := environ.get(environment.API_URL):
+        found["api"] = _api(base, environ)
+    if environment.look_up(environment.AMQP_URL, environ):
+        found["rabbitmq"] = RabbitSettings(url_env=environment.AMQP_URL, events=[COMPLETED])
+    if not found:
+        found["baseline"] = ListenerSettings(listener="listeners.baseline:on_extraction_completed", events=[COMPLETED])
+    return found
+
+
+def _api(base: str, environ: Mapping[str, str]) -> HttpSettings:
+    secret_env = environment.API_SECRET if environment.look_up(environment.API_SECRET, environ) else None
+    return HttpSettings(url=base.rstrip("/") + GUIDE_PATH, events=[COMPLETED], secret_env=secret_env)
+
+
+def _layers(
+    overrides: Mapping[str, object], environ: Mapping[str, str], cwd: Path, skip: Container[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values by field, and where each was taken from."""
+    from_environment = environment.fields(environ)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if path := file.find(environ, cwd):
+        values = file.read(path, environ, skip=skip)
+        if "schema" in values:
+            values["schema_name"] = values.pop("schema")
+        origins = dict.fromkeys(values, str(path))
+    for field, (name, value) in from_environment.items():
+        values[field], origins[field] = value, name
+    for field, given in overrides.items():
+        if given is not None:
+            values[field], origins[field] = given, f"--{field.removesuffix('_s').replace('_', '-')}"
+    return values, origins
+
+
+def _resolved(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The destinations with the values of the variables that they name."""
+    found = {}
+    for name, destination in settings.destinations.items():
+        try:
+            found[name] = destination.resolved(lambda variable: environment.look_up(variable, environ))
+        except ValueError as error:
+            raise SettingsError(f"destination {name}: {error}") from None
+    return found
+
+
+def _guarded(make: Callable[[], Made], origins: Mapping[str, str]) -> Made:
+    try:
+        return make()
+    except ValidationError as error:
+        raise settings_error(error, lambda field: origins.get(field, field)) from None

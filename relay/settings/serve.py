@@ -1,0 +1,75 @@
+"""What the receiving API is told: the table ``[serve]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from relay.settings.destination import LookUp
+from relay.settings.durations import Seconds
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"this is no regular expression: {error}") from None
+    return text
+
+
+class ServeSettings(BaseModel):
+    """How `outbox serve` receives.
+
+    Args:
+        host: The address to listen on; the loopback address unless told otherwise.
+        port: The port; the guide's.
+        handler: What is called for each event: a listener, as ``module:callable``.
+        secret_env: The variable that holds what ``X-Internal-Secret`` has to be; ``NAME_PREVIOUS`` counts too.
+        signing_secret_env: The variable that holds the ``whsec_…`` that signatures are made with, with
+            ``NAME_PREVIOUS`` likewise; default: the bytes of the secrets.
+        require_signature: Refuse calls without a signature; one that is there must be right in any case.
+        allow_weak_secret: Take a secret of less than 32 characters.
+        max_body_bytes: The size of a request.
+        receive_timeout_s: The time in which the body of a request has to arrive; its headers have as long again.
+        rate_per_s: Calls a second of one client in the long run; twice as many at once.
+        content_id_pattern: The regular expression that a ``contentId`` matches as a whole.
+        concurrency: Handlers under way at once.
+        proxies: Addresses whose ``X-Forwarded-For`` is believed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=3000, ge=0, le=65_535)
+    handler: str = Field(default="listeners.baseline:on_extraction_completed", pattern=r"^[\w.]+:[\w.]+$")
+    secret_env: str = Field(default="INTERNAL_API_SECRET", min_length=1)
+    signing_secret_env: str | None = Field(default=None, min_length=1)
+    require_signature: bool = False
+    allow_weak_secret: bool = False
+    max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    receive_timeout_s: Seconds = Field(default=10.0, gt=0, le=600)
+    rate_per_s: float = Field(default=500.0, gt=0, le=1_000_000)
+    content_id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        default=r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*", min_length=1
+    )
+    concurrency: int = Field(default=16, ge=1, le=1000)
+    proxies: tuple[str, ...] = ()
+
+    def changed(self, values: Mapping[str, object]) -> ServeSettings:
+        """The same with other values, checked."""
+        return ServeSettings.model_validate({**self.model_dump(), **values})
+
+    def secrets(self, look_up: LookUp) -> list[str]:
+        """What ``X-Internal-Secret`` may be, the current one first."""
+        return _both(self.secret_env, look_up)
+
+    def signing_secrets(self, look_up: LookUp) -> list[str]:
+        """What signatures may be made with, as ``whsec_…``; empty: with the secrets."""
+        return _both(self.signing_secret_env, look_up) if self.signing_secret_env else []
+
+
+def _both(name: str, look_up: LookUp) -> list[str]:
+    return [value for known in (name, f"{name}_PREVIOUS") if (value := look_up(known))]

@@ -1,0 +1,30 @@
+"""The keys of Standard Webhooks signatures, as people write them: ``whsec_…``.
+
+Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+PREFIX = "whsec_"
+SHORTEST_KEY = 24  # bytes, as the specification has it
+
+
+def signing_key(text: str) -> bytes:
+    """The key that a ``whsec_…`` stands for.
+
+    Raises:
+        ValueError: It is none; the text is not repeated, for it is a secret.
+    """
+    if not text.startswith(PREFIX):
+        raise ValueError(f"a signing key begins with {PREFIX}, followed by base64")
+    encoded = text.removeprefix(PREFIX).rstrip("=")
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"what follows {PREFIX} is not base64") from None
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(f"a signing key has at least {SHORTEST_KEY} bytes, and this one {len(key)}")
+    return key

@@ -1,0 +1,192 @@
+"""Settling: from verdicts in memory to rows, in batches.
+
+The plain case (every destination took it at the first try, and this session read it) is one statement a batch.
+Everything else is decided row by row in a transaction of its own: exceptions, and what was taken while the session
+was lost. Of the latter only `delivered` is written, for that is true whoever owns the shard now; the rest is read
+again.
+
+Waiting for the disk at every batch would make its latency ours. So only one batch in `DURABLE_EVERY_S` waits; what
+was settled before it, and after the last such one, is remembered (`Unconfirmed`), and settled once more if the
+session is lost: a server that crashed may have forgotten it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from time import monotonic
+from typing import Any
+
+import structlog
+
+from relay.decide.backoff import jittered
+from relay.decide.verdict import Verdict
+from relay.entry import Entry
+from relay.lane import Lane
+from relay.store.contract import Batch, Parked, Ruled, Session
+from relay.store.ruling import fingerprint
+
+log = structlog.get_logger("relay")
+
+BATCH = 2000
+DETAIL_LENGTH = 500
+DURABLE_EVERY_S = 0.1
+UNCONFIRMED_LIMIT = 20_000
+
+Unconfirmed = list[Entry]
+
+
+class Settler:
+    """Writes verdicts through one session.
+
+    Args:
+        session: Where they go.
+        epoch: The session's number: entries of an earlier one are stale.
+        skipping: The destinations whose dead letters do not hold their successors up.
+        unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
+        note: Called with what is parked now, before the entries are forgotten.
+        forget: Called with entries that are settled.
+        reread: Called with stale entries that nobody took: they have to be read again.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        epoch: int,
+        *,
+        skipping: Sequence[str],
+        unconfirmed: Unconfirmed,
+        note: Callable[[Sequence[Parked]], None],
+        forget: Callable[[Collection[Entry]], None],
+        reread: Callable[[Entry], None],
+    ) -> None:
+        self._session, self._epoch, self._skipping = session, epoch, skipping
+        self._note, self._forget, self._reread = note, forget, reread
+        self._unconfirmed = unconfirmed
+        self._durable_at = 0.0
+        self.settled_count = 0
+
+    def settle(self, done: deque[Entry], ruled: deque[Entry]) -> None:
+        """Settle what is in.
+
+        Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
+        done. Entries leave their queue when they are settled, so that a lost session loses none of them.
+        """
+        ruled_count = len(ruled)
+        while done:
+            batch = list(islice(done, BATCH))
+            self._settle_plain(batch)
+            self._leave(done, batch)
+        while ruled_count > 0:
+            batch = list(islice(ruled, min(BATCH, ruled_count)))
+            self._settle_ruled(batch)
+            ruled_count -= len(batch)
+            self._leave(ruled, batch)
+
+    def set_aside(self, unrouted: deque[Entry]) -> None:
+        """Set messages aside that no subscription wants."""
+        while unrouted:
+            batch = list(islice(unrouted, BATCH))
+            fresh = [(e.id, e.generation) for e in batch if e.epoch == self._epoch]
+            if fresh:
+                self._session.mark_unrouted(fresh)
+            self._leave(unrouted, batch)
+
+    def _leave(self, queue: deque[Entry], batch: Sequence[Entry]) -> None:
+        """They are settled, and only now leave their queue."""
+        for _ in batch:
+            queue.popleft()
+        self.settled_count += len(batch)
+        self._forget(batch)
+
+    def _settle_plain(self, entries: Sequence[Entry]) -> None:
+        epoch, count = self._epoch, 0
+        fresh = [(e.id, e.generation) for e in entries if e.epoch == epoch]
+        if fresh:
+            durable = self._is_time_to_wait()
+            count = self._session.settle_plain(fresh, durable=durable)
+            self._remember(entries, durable=durable)
+        # The others were read by an earlier session, or a former owner has set something of them aside in the meantime.
+        # Those that are settled by now are not found again.
+        if count < len(entries):
+            self._settle_ruled(entries)
+
+    def settle_again(self) -> None:
+        """What the last session settled may have been lost with the server that crashed."""
+        while self._unconfirmed:
+            self._settle_ruled(self._unconfirmed[:BATCH])
+            del self._unconfirmed[:BATCH]
+
+    def _is_time_to_wait(self) -> bool:
+        return monotonic() - self._durable_at > DURABLE_EVERY_S or len(self._unconfirmed) > UNCONFIRMED_LIMIT
+
+    def _remember(self, entries: Sequence[Entry], *, durable: bool) -> None:
+        if durable:
+            self._unconfirmed.clear()
+            self._durable_at = monotonic()
+        else:
+            self._unconfirmed.extend(entries)
+
+    def _settle_ruled(self, entries: Sequence[Entry]) -> None:
+        messages, ruled = [], []
+        for entry in entries:
+            verdicts = self._verdicts(entry)
+            if not verdicts:
+                self._reread(entry)
+                continue
+            if entry.destination is None:
+                messages.append((entry.id, entry.generation))
+            ruled += [_ruled(entry, lane, verdict) for lane, verdict in verdicts]
+        if ruled:
+            self._note(self._session.settle(Batch(messages, ruled, self._skipping)))
+            _report_dead(ruled)
+
+    def _verdicts(self, entry: Entry) -> list[tuple[Lane, Verdict]]:
+        """What may be written of an entry: everything, or what is true whoever owns its shard now."""
+        verdicts = [(lane, entry.verdict_of(lane)) for lane in entry.lanes]
+        if entry.epoch == self._epoch:
+            return verdicts
+        if not any(verdict.state == "delivered" for _, verdict in verdicts):
+            return []
+        return [(lane, verdict if verdict.state == "delivered" else _UNKNOWN) for lane, verdict in verdicts]
+
+
+_UNKNOWN = Verdict("parked")
+
+
+def _ruled(entry: Entry, lane: Lane, verdict: Verdict) -> Ruled:
+    attempts = entry.attempts + (1 if verdict.charged else 0)
+    return Ruled(
+        message_id=entry.id,
+        destination=lane.name,
+        state=verdict.state,
+        generation=entry.generation if entry.destination is not None else 0,
+        attempts=attempts,
+        delay_s=jittered(verdict.delay_ceiling_s, random.random()),  # noqa: S311
+        reason=verdict.reason,
+        log=_log(attempts, verdict) if verdict.reason is not None else None,
+        behind_memory=verdict.behind_memory,
+        is_unknown=verdict is _UNKNOWN,
+    )
+
+
+def _report_dead(ruled: Sequence[Ruled]) -> None:
+    """One line per destination and cause, however many there are."""
+    causes: dict[tuple[str, str | None], list[Ruled]] = {}
+    for r in ruled:
+        if r.state == "dead":
+            causes.setdefault((r.destination, fingerprint(r.reason)), []).append(r)
+    for (destination, _), dead in causes.items():
+        first = dead[0]
+        log.warning(
+            "dead_letters", destination=destination, count=len(dead), message_id=first.message_id, reason=first.reason
+        )
+
+
+def _log(attempt: int, verdict: Verdict) -> dict[str, Any]:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entry = {"at": at, "attempt": attempt, "verdict": verdict.state, "reason": verdict.reason}
+    return entry | ({"detail": verdict.detail[:DETAIL_LENGTH]} if verdict.detail else {})

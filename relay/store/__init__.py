@@ -1,0 +1,18 @@
+"""All SQL of the relay's hot path: one contract, and one implementation per database beside it."""
+
+from __future__ import annotations
+
+from relay.settings import Settings
+from relay.store.contract import Store
+
+
+def open_store(settings: Settings) -> Store:
+    """The store for the configured database."""
+    database, keep_history = settings.database, settings.retention_days > 0
+    if database.is_postgres:
+        from relay.store.postgres import PostgresStore
+
+        return PostgresStore(database, lease_s=settings.lease_s, keep_history=keep_history, notify=settings.notify)
+    from relay.store.sqlite import SqliteStore
+
+    return SqliteStore(database, keep_history=keep_history)

@@ -1,0 +1,242 @@
+"""What the relay asks of a database.
+
+A `Store` opens a `Session`; the session is the lease. It owns shards, reads what is ready in them and settles it, all
+from one thread. Whenever the session turns out to be gone, every method raises `Lost`, and whatever it owned it owns
+no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from relay.entry import Row
+
+# The columns of a row that was read, in this order.
+MESSAGE_COLUMNS = (
+    "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
+    "created_at",
+)  # fmt: skip
+# … and after them, those of a row that was read back from outbox_delivery.
+DELIVERY_COLUMNS = ("destination", "generation", "attempts", "failing_for_s", "state")
+
+PAGE_BYTES = 1024 * 1024
+RELEASE_COUNT = 500  # blocked deliveries of one key that are let go at once
+DISCARD_COUNT = 500  # discarded deliveries that are finished at once
+LOG_LENGTH = 20  # attempts that a delivery remembers
+UNBOUNDED = 2**63 - 1
+
+
+Pair = tuple[str, str]  # (destination, ordering key)
+Parked = tuple[str, int, int]  # (destination, shard, position) of a delivery that is parked now
+
+
+class Lost(Exception):
+    """The session is gone, and with it everything it owned. Expected: the world is like that."""
+
+
+class Standby(Lost):
+    """This database, or somebody else's lock on it, allows no owner here now: wait and look again."""
+
+
+@dataclass(slots=True)
+class Cursors:
+    """How far the reading has come.
+
+    Args:
+        ready: Per owned shard, the position up to which ready messages were read.
+        parked: Per (destination, shard) with parked deliveries, the position up to which they were read.
+        exhausted: Owned shards in which a look has found nothing more that was ready.
+    """
+
+    ready: dict[int, int] = field(default_factory=dict)
+    parked: dict[tuple[str, int], int] = field(default_factory=dict)
+    exhausted: set[int] = field(default_factory=set)
+
+    def go_back(self, shard: int, position: int) -> None:
+        """Read the ready messages of this shard from this position on."""
+        self.ready[shard] = min(self.ready[shard], position - 1)
+        self.exhausted.discard(shard)
+
+    def parked_until(self, shard: int) -> int:
+        """How far parked deliveries may be read: as far as ready messages were, and that may be all of them."""
+        return UNBOUNDED if shard in self.exhausted else self.ready[shard]
+
+    def lower(self, destination: str, shard: int, position: int) -> None:
+        """This delivery is parked now: read on from it, if it had been passed."""
+        pair = destination, shard
+        self.parked[pair] = min(self.parked.get(pair, 0), position - 1)
+
+
+@dataclass(slots=True)
+class Page:
+    """What one look found.
+
+    Args:
+        messages: Messages to take up.
+        deliveries: Deliveries to take up again.
+        discarded: (message, destination) pairs that an operator discarded.
+        unparked: Destinations for which something was parked by somebody else.
+        held: (destination, ordering key) → the lowest position of a message in the table that is not done.
+        blocked: (destination, ordering key) → the lowest position of a delivery in the table that may not start now.
+        full: Whether there may be more where this came from.
+    """
+
+    messages: list[Row] = field(default_factory=list)
+    deliveries: list[Row] = field(default_factory=list)
+    discarded: list[tuple[str, str]] = field(default_factory=list)
+    unparked: set[str] = field(default_factory=set)
+    held: Mapping[Pair, int] = field(default_factory=dict)
+    blocked: Mapping[Pair, int] = field(default_factory=dict)
+    full: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.deliveries or self.discarded or self.unparked)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """One delivery's verdict, on its way into the database."""
+
+    message_id: str
+    destination: str
+    state: str
+    generation: int
+    attempts: int
+    delay_s: float
+    reason: str | None
+    log: dict[str, Any] | None
+    behind_memory: bool = False
+    is_unknown: bool = False  # a former owner cannot say: written only where nobody has ruled since
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Verdicts that are settled together, in one transaction.
+
+    Args:
+        messages: (id, generation) of messages read from ``outbox_message``, all of whose destinations are ruled on.
+        ruled: The verdicts, on those and on deliveries that were read back from ``outbox_delivery``.
+        skipping: The destinations whose dead letters do not hold their successors up.
+    """
+
+    messages: Sequence[tuple[str, int]]
+    ruled: Sequence[Ruled]
+    skipping: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """What a beat shows of the others, by the database's own lock table and clock.
+
+    Args:
+        me: My number among the relays.
+        wants_of: Living relay → how many shards it asks for.
+        held: The shards that somebody holds, me included.
+        generation: The generation of the registered destinations.
+        paused: Destination → reason, for those that an operator paused.
+        resumed: Destination → when an operator resumed it the last time.
+        ended: Relays (by id) whose sessions were ended because they had stopped beating.
+    """
+
+    me: int
+    wants_of: Mapping[int, int]
+    held: frozenset[int]
+    generation: int
+    paused: Mapping[str, str]
+    resumed: Mapping[str, str] = field(default_factory=dict)
+    ended: Sequence[str] = ()
+
+
+class Session(Protocol):
+    """One owning session. Not thread-safe: it belongs to the thread that opened it."""
+
+    def server_age_s(self) -> float:
+        """Seconds since the server was started."""
+
+    def beat(self, shards: Sequence[int], wants: int) -> Peers:
+        """Say that I am alive, and see who else is."""
+
+    def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
+        """Lock those of the shards that are free, mark them dirty, and let go of what waits there for nobody.
+
+        A delivery waits for nobody when it was blocked behind a message that only a former owner had in memory.
+        What operators discarded while nobody owned these shards is finished.
+        """
+
+    def give(self, shards: Sequence[int]) -> None:
+        """Hand shards back in order: marked clean, then unlocked."""
+
+    def read_ready(self, cursors: Cursors, limit: int) -> Page:
+        """The next ready messages; always also those that became visible late."""
+
+    def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
+        """The next parked deliveries of these destinations, none before the ready messages that it follows.
+
+        What was read as ready is in memory, or in the table with its verdict; so a parked delivery below that cursor,
+        or in a shard that has nothing ready any more, finds every predecessor of its key before it.
+        """
+
+    def read_due(self, shards: Sequence[int], limit: int) -> Page:
+        """Scheduled messages and retries whose time has come since the last call."""
+
+    def reread_due(self) -> None:
+        """Start the reading of what is due from the beginning again."""
+
+    def held_keys(self, keys: Sequence[str], skipping: Sequence[str]) -> dict[tuple[str, str], int]:
+        """Which (destination, key) have a message in the table that is not done, and the lowest position of those."""
+
+    def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
+        """Which of these (destination, key) have a delivery in the table that waits for more than room, and the lowest.
+
+        A delivery may be parked although an earlier one of its key waits for a retry: the earlier one was in the memory
+        of a relay that died, and was set aside by its successor.
+        """
+
+    def has_deliveries(self, shards: Sequence[int]) -> bool:
+        """Whether any delivery of these shards is set aside."""
+
+    def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
+        """Move (id, generation) that every destination took to history; how many it were.
+
+        One that a former owner has set something of aside is left to ``settle``.
+        What is settled with ``durable=False`` is on disk when anything durable that comes after it is.
+        """
+
+    def settle(self, batch: Batch) -> list[Parked]:
+        """Settle anything else; returns what is parked now."""
+
+    def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
+        """Finish what an operator discarded; returns what that released."""
+
+    def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
+        """Set messages aside that no subscription wants."""
+
+    def show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+        """Write a destination's state where people look for it."""
+
+    def wait(self, timeout_s: float, wake_fd: int) -> bool:
+        """Sleep until notified, woken through ``wake_fd`` or timed out; true when notified."""
+
+    def sleep_s(self, wanted_s: float, short_s: float) -> float:
+        """How long to sleep when there is nothing to do: as wanted if somebody will wake us, else shorter."""
+
+    def awake(self) -> None:
+        """Spare the workers the notification."""
+
+    def close(self) -> None:
+        """End the session; never raises."""
+
+
+class Store(Protocol):
+    """Where the outbox lives."""
+
+    def open(self, relay_id: str) -> Session:
+        """Connect, check the schema, and register as a living relay.
+
+        Raises:
+            Lost: It cannot be reached now.
+            Standby: It can be reached, but nothing can be owned here now.
+            Unusable: It can be reached and never will do.
+        """

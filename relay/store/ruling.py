@@ -1,0 +1,63 @@
+"""Verdicts as the settling statements take them, the same for both databases."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from hashlib import blake2s
+
+from relay.store.contract import Ruled
+
+TEXT_LENGTH = 2000
+
+
+def as_json(ruled: Sequence[Ruled]) -> str:
+    """One JSON array, one object a verdict."""
+    return json.dumps(
+        [
+            {
+                "message_id": r.message_id,
+                "destination": r.destination,
+                "state": r.state,
+                "generation": r.generation,
+                "attempts": r.attempts,
+                "delay_s": r.delay_s,
+                "is_unknown": r.is_unknown,
+                "reason": storable(r.reason),
+                "fingerprint": fingerprint(storable(r.reason)),
+                "log": [{k: storable(v) if isinstance(v, str) else v for k, v in r.log.items()}] if r.log else [],
+            }
+            for r in ruled
+        ]
+    )
+
+
+def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple[str, str]]:
+    """The (message, destination) pairs after which something blocked may have become free.
+
+    A delivery that was blocked counts too: what it waited for may have been settled since it was decided. Not so when
+    its predecessor is in memory, for that one lets go of it when its turn comes.
+    """
+    return [
+        (r.message_id, r.destination)
+        for r in ruled
+        if r.state == "delivered"
+        or (r.state == "blocked" and not r.behind_memory)
+        or (r.state == "dead" and r.destination in skipping)
+    ]
+
+
+def storable(text: str | None) -> str | None:
+    """What the world said, as both databases can hold it: no NUL, no half of a surrogate pair, and not a book."""
+    if text is None:
+        return None
+    return text[:TEXT_LENGTH].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def fingerprint(reason: str | None) -> str | None:
+    """Equal for failures of one cause: the reason without what varies (numbers, ids, quoted values)."""
+    if reason is None:
+        return None
+    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
+    return blake2s(plain.encode(), digest_size=6).hexdigest()

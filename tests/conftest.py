@@ -1,0 +1,183 @@
+"""The fixtures that every test may use, and the rules of the whole run; tests/support/ is the machinery."""
+
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import hypothesis
+import pytest
+from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
+from support.guardian import dismiss_guardian
+from support.postgres import PostgresServer
+from support.processes import Spawner
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# Any of these makes Typer colour its help, whatever is asked for below.
+_COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
+_OURS = ("OUTBOX_", "DATABASE_URL", "API_URL", "API_SIGNING_SECRET", "AMQP_URL", "INTERNAL_API_SECRET")
+_LIBPQ = (
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGUSER",
+    "PGDATABASE",
+    "PGPASS",
+    "PGSERVICE",
+    "PGOPTIONS",
+    "PGSSL",
+)
+
+# Read here, because pytest_configure then removes it like every other variable of ours.
+EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
+
+
+def pytest_configure() -> None:
+    """Forget the developer's settings before anything, session fixtures included, can read them; set ours."""
+    for name in [name for name in os.environ if name.startswith((*_OURS, *_LIBPQ, *_COLOURS))]:
+        del os.environ[name]
+    # How long an example takes says more about the neighbours on this machine than about the code.
+    # In CI the same examples each time: what was found by chance is for whoever can look at it.
+    hypothesis.settings.register_profile(
+        "suite", hypothesis.settings(), deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+    )
+    hypothesis.settings.load_profile("suite")
+
+
+def pytest_unconfigure() -> None:
+    dismiss_guardian()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _no_skip_in_ci((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _no_skip_in_ci((yield))
+
+
+def _no_skip_in_ci(report: Report) -> Report:
+    """In CI a skipped test is a failed one: whatever it needs is for .ci/run to install."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The one PostgreSQL that most tests share. Who wants to stop or freeze one takes `private_postgres`."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """`private_postgres({"fsync": "on"})`: a started server that the test may stop, kill and freeze."""
+    servers: list[PostgresServer] = []
+
+    def start(settings: Mapping[str, object] | None = None) -> PostgresServer:
+        server = PostgresServer(settings)
+        servers.append(server)
+        server.start()
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
+    """Creates databases on the session's server, or on that of OUTBOX_TEST_DATABASE_URL."""
+    databases = PostgresDatabases(EXTERNAL_SERVER_URL or request.getfixturevalue("postgres_server").url())
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+    """Creates SQLite files that are migrated already."""
+    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture
+def postgres_database(postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """A fresh PostgreSQL database with both branches at their heads."""
+    yield from _postgres(postgres_databases, template=postgres_databases.migrated_template)
+
+
+@pytest.fixture
+def empty_postgres(postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """A fresh PostgreSQL database with nothing in it."""
+    yield from _postgres(postgres_databases, template=None)
+
+
+@pytest.fixture
+def sqlite_database(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Database]:
+    """A fresh SQLite database with both branches at their heads."""
+    yield from _disposed(Database("sqlite", sqlite_databases.copy_to(tmp_path / "test.db")))
+
+
+@pytest.fixture
+def empty_sqlite(tmp_path: Path) -> Iterator[Database]:
+    """The URL of an SQLite file that nobody has created yet."""
+    yield from _disposed(Database("sqlite", sqlite_url(tmp_path / "test.db")))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """A fresh, migrated database: the test runs once on SQLite and once on PostgreSQL."""
+    return request.getfixturevalue(f"{request.param}_database")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_database(request: pytest.FixtureRequest) -> Database:
+    """A database that was never migrated: the test runs once on SQLite and once on PostgreSQL."""
+    return request.getfixturevalue(f"empty_{request.param}")
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Spawner]:
+    """`spawn("outbox", "relay", env={…})` starts real processes; see `support.processes`.
+
+    pytest shows what they said when the test fails.
+    """
+    spawner = Spawner(tmp_path)
+    try:
+        yield spawner
+    finally:
+        try:
+            print(spawner.report())
+        finally:
+            spawner.end_all()
+
+
+def _postgres(databases: PostgresDatabases, template: str | None) -> Iterator[Database]:
+    name = databases.create(template)
+    try:
+        yield from _disposed(Database("postgres", databases.url(name)))
+    finally:
+        databases.retire(name)
+
+
+def _disposed(database: Database) -> Iterator[Database]:
+    try:
+        yield database
+    finally:
+        database.dispose()

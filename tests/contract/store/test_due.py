@@ -1,0 +1,114 @@
+"""What is scheduled or retried is read when it is due: all of it, once, in order."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from support.desk import ALL, Desk, everything, ids, ruling, settle
+from support.waiting import eventually
+
+from relay.store.contract import Cursors
+
+
+def test_a_scheduled_message_is_read_when_it_is_due_and_not_before(desk: Desk) -> None:
+    due, later = desk.emit(2, delay=3600)
+    session, cursors = desk.owner(), everything()
+    assert not session.read_ready(cursors, 10)
+    assert not session.read_due(list(ALL), 10)
+    desk.make_due(due, "outbox_message")
+    session.reread_due()
+    assert ids(session.read_due(list(ALL), 10).messages) == [due]
+    assert not session.read_due(list(ALL), 10)
+    assert session.settle_plain([(due, 0)]) == 1
+    assert desk.states() == {later: "scheduled"}
+
+
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_many_messages_due_at_one_instant_are_all_read_page_by_page(desk: Desk, limit: int) -> None:
+    sent = desk.emit(10, due_at=datetime.now(UTC) - timedelta(seconds=5))
+    session = desk.owner()
+    found: list[str] = []
+    while page := session.read_due(list(ALL), limit):
+        assert len(page.messages) <= limit
+        found += ids(page.messages)
+    assert found == sent
+
+
+def test_messages_are_read_in_the_order_of_their_due_dates(desk: Desk) -> None:
+    now = datetime.now(UTC)
+    sent = [desk.emit_one(due_at=now - timedelta(seconds=n)) for n in (1, 3, 2)]
+    assert ids(desk.owner().read_due(list(ALL), 10).messages) == [sent[1], sent[2], sent[0]]
+
+
+def test_a_message_that_was_due_before_the_last_one_read_is_read_all_the_same(desk: Desk) -> None:
+    """It was committed after the look: a due date in the past, or a transaction that took longer than the delay."""
+    now = datetime.now(UTC)
+    session, cursors = desk.owner(), everything()
+    first = desk.emit_one(due_at=now - timedelta(seconds=1))
+    assert _look(session, cursors) == [first]
+    assert _look(session, cursors) == []
+    second = desk.emit_one(due_at=now - timedelta(hours=1))
+    assert _look(session, cursors) == [second]
+    assert _look(session, cursors) == []
+
+
+def _look(session: Any, cursors: Cursors) -> list[str]:
+    """One look in the order in which the relay looks."""
+    due = session.read_due(list(cursors.ready), 10)
+    ready = session.read_ready(cursors, 10)
+    return [*ids(due.messages), *ids(ready.messages)]
+
+
+def test_a_retry_is_read_when_it_is_due_with_its_record(desk: Desk) -> None:
+    sent, other = desk.emit(2)
+    session = desk.owner()
+    settle(session, ruling(sent, "a", "retry", delay_s=3600), ruling(other, "b", "retry", delay_s=3600))
+    assert not session.read_due(list(ALL), 10)
+    desk.make_due(sent)
+    session.reread_due()
+    (row,) = session.read_due(list(ALL), 10).deliveries
+    assert (row[0], row[11], row[12], row[13]) == (sent, "a", 0, 1)
+    assert not session.read_due(list(ALL), 10)
+
+
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_retries_due_at_one_instant_are_all_read_page_by_page(desk: Desk, limit: int) -> None:
+    sent = desk.emit(10)
+    session = desk.owner()
+    settle(session, *(ruling(i, "a", "retry", delay_s=3600) for i in sent))
+    desk.make_all_due()
+    session.reread_due()
+    found: list[str] = []
+    while page := session.read_due(list(ALL), limit):
+        found += ids(page.deliveries)
+    assert found == sent
+
+
+def test_a_retry_written_after_the_last_look_is_found_however_short_its_wait(desk: Desk) -> None:
+    sent = desk.emit(30)
+    session = desk.owner()
+    found: list[str] = []
+    for message_id in reversed(sent):
+        settle(session, ruling(message_id, "a", "retry", delay_s=0.0))
+        found += ids(session.read_due(list(ALL), 100).deliveries)
+    eventually(lambda: found.extend(ids(session.read_due(list(ALL), 100).deliveries)) or len(found) >= 30)
+    assert sorted(set(found)) == sorted(sent)
+
+
+def test_two_destinations_of_one_message_are_both_read_when_they_are_due_together(desk: Desk) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    settle(session, *(ruling(sent, d, "retry", delay_s=3600) for d in "abc"))
+    desk.make_all_due()
+    session.reread_due()
+    found: list[str] = []
+    while page := session.read_due(list(ALL), 1):
+        found += [row[11] for row in page.deliveries]
+    assert sorted(found) == ["a", "b", "c"]
+
+
+def test_only_due_messages_of_the_shards_that_are_asked_for_are_read(pg: Desk) -> None:
+    pg.emit(100, due_at=datetime.now(UTC) - timedelta(seconds=5))
+    found = ids(pg.owner().read_due([3, 9], 100).messages)
+    expected = pg.database.rows("SELECT id FROM outbox_message WHERE shard IN (3, 9)")
+    assert sorted(found) == sorted(str(r.id) for r in expected)

@@ -1,0 +1,242 @@
+"""A session owns what it takes, is woken, and finds out when it is not itself any more."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from support.desk import ALL, Desk, everything, ruling, seconds_until, settle
+from support.waiting import eventually
+
+from outbox import emit
+from relay.store.contract import Batch, Lost, Page, Standby
+
+
+def test_a_session_takes_what_is_free_and_never_the_same_twice(desk: Desk) -> None:
+    session = desk.open()
+    assert sorted(session.take([1, 2, 3], [])) == [1, 2, 3]
+    assert sorted(session.take([2, 3, 4], [])) == [4]
+
+
+def test_what_was_taken_twice_is_free_after_it_was_given_once(pg: Desk) -> None:
+    first, second = pg.open("one"), pg.open("two")
+    first.take([5], [])
+    first.take([5], [])
+    assert second.take([5], []) == []
+    first.give([5])
+    assert second.take([5], []) == [5]
+
+
+def test_a_session_that_ends_lets_go_of_everything(pg: Desk) -> None:
+    first, second = pg.owner("one"), pg.open("two")
+    assert second.take(list(ALL), []) == []
+    first.close()
+    assert sorted(eventually(lambda: second.take(list(ALL), []))) == list(ALL)
+
+
+def test_one_relay_a_file_and_the_next_takes_over_when_it_ends(lite: Desk) -> None:
+    first = lite.owner("one")
+    with pytest.raises(Standby, match="stands by"):
+        lite.open("two")
+    first.close()
+    lite.owner("two")
+
+
+def test_a_taken_shard_is_dirty_until_it_is_handed_back(desk: Desk) -> None:
+    session = desk.open("relay-1")
+    session.take([7, 8], [])
+    session.give([8])
+    rows = desk.database.rows("SELECT shard, dirty, owner FROM outbox_shard WHERE shard IN (7, 8) ORDER BY shard")
+    assert [(r.shard, bool(r.dirty), r.owner) for r in rows] == [(7, True, "relay-1"), (8, False, None)]
+
+
+def test_a_beat_shows_who_is_alive_what_is_held_and_what_is_registered(desk: Desk) -> None:
+    desk.register("a", "b", generation=4)
+    desk.database.execute(
+        "UPDATE outbox_destination SET state = 'paused', reason = 'lunch', paused_by = 'operator' WHERE name = 'b'"
+    )
+    session = desk.open()
+    session.take([1, 2], [])
+    peers = session.beat([1, 2], 3)
+    assert peers.held == {1, 2}
+    assert (peers.wants_of, peers.generation, peers.paused) == ({peers.me: 3}, 4, {"b": "lunch"})
+    assert desk.database.scalar("SELECT count(*) FROM outbox_relay WHERE id = 'relay-1'") == 1
+
+
+def test_a_beat_shows_the_others(pg: Desk) -> None:
+    first, second = pg.open("one"), pg.open("two")
+    first.take([1], [])
+    second.take([2], [])
+    mine, theirs = first.beat([1], 5), second.beat([2], 6)
+    assert mine.me != theirs.me
+    assert theirs.wants_of == {mine.me: 5, theirs.me: 6}
+    assert theirs.held == {1, 2}
+
+
+def test_a_closed_session_leaves_no_trace(desk: Desk) -> None:
+    desk.open().close()
+    assert desk.database.scalar("SELECT count(*) FROM outbox_relay") == 0
+
+
+# ---------------------------------------------------------------------------------------------- waking
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_a_commit_wakes_a_relay_that_sleeps(desk: Desk, pipe: tuple[int, int]) -> None:
+    session = desk.owner()
+    session.sleep_s(1.0, 0.01)
+    session.wait(0, pipe[0])
+    desk.emit(1)
+    assert session.wait(10, pipe[0])
+
+
+def test_a_worker_pays_nothing_while_every_relay_is_awake(pg: Desk, pipe: tuple[int, int]) -> None:
+    session = pg.owner()
+    session.sleep_s(1.0, 0.01)
+    session.awake()
+    with psycopg.connect(pg.database.url, autocommit=True) as listening:
+        listening.execute("LISTEN outbox_wake")
+        pg.emit(1)
+        listening.execute("NOTIFY outbox_wake, 'the end'")
+        assert [n.payload for n in listening.notifies(timeout=10, stop_after=1)] == ["the end"]
+
+
+def test_a_relay_sleeps_long_only_when_no_transaction_can_have_missed_that_it_sleeps(pg: Desk) -> None:
+    session = pg.owner()
+    with pg.database.engine.connect() as slow:
+        emit(slow, "page.read", {})
+        assert session.sleep_s(1.0, 0.01) == 0.01
+        assert session.sleep_s(1.0, 0.01) < 0.1
+        slow.commit()
+    assert session.sleep_s(1.0, 0.01) == 1.0
+
+
+def test_a_relay_is_woken_through_its_own_pipe_too(desk: Desk, pipe: tuple[int, int]) -> None:
+    session = desk.owner()
+    session.wait(0, pipe[0])
+    os.write(pipe[1], b"x")
+    assert not session.wait(10, pipe[0])
+
+
+def test_a_page_is_true_when_it_holds_anything() -> None:
+    assert not Page()
+    assert all([Page(messages=[()]), Page(deliveries=[()]), Page(discarded=[("a", "b")]), Page(unparked={"a"})])
+
+
+# ---------------------------------------------------------------------------------------------- health
+
+
+def test_a_destinations_health_is_shown_and_its_recovery_too(desk: Desk) -> None:
+    desk.register("a", "b")
+    session = desk.owner()
+    session.show_health("a", "paused", "connection refused", 30.0)
+    rows = {r.name: r for r in desk.database.rows("SELECT * FROM outbox_destination")}
+    assert (rows["a"].state, rows["a"].reason, rows["a"].paused_by) == ("paused", "connection refused", "failure")
+    assert seconds_until(rows["a"].until) == pytest.approx(30, abs=20)
+    assert rows["b"].state == "healthy"
+    session.show_health("a", "healthy", None, None)
+    (row,) = desk.database.rows("SELECT * FROM outbox_destination WHERE name = 'a'")
+    assert (row.state, row.reason, row.paused_by, row.until) == ("healthy", None, None, None)
+
+
+def test_what_an_operator_paused_stays_as_the_operator_left_it(desk: Desk) -> None:
+    desk.register("a")
+    desk.database.execute("UPDATE outbox_destination SET state = 'paused', reason = 'lunch', paused_by = 'operator'")
+    session = desk.owner()
+    session.show_health("a", "healthy", None, None)
+    session.show_health("a", "throttled", "429", 5.0)
+    assert session.beat([], 0).paused == {"a": "lunch"}
+
+
+# ------------------------------------------------------------------------------------- a stale session
+
+
+OWNER_ONLY: list[tuple[str, Callable[[Any, str], object]]] = [
+    ("beat", lambda session, _: session.beat([], 0)),
+    ("take", lambda session, _: session.take([1], [])),
+    ("settle", lambda session, sent: settle(session, ruling(sent, "a", "dead"))),
+    ("discard", lambda session, sent: session.discard([(sent, "a")], [])),
+    ("mark_unrouted", lambda session, sent: session.mark_unrouted([(sent, 0)])),
+    ("show_health", lambda session, _: session.show_health("a", "paused", "boom", 1.0)),
+]
+
+
+@pytest.mark.parametrize(("name", "act"), OWNER_ONLY, ids=[name for name, _ in OWNER_ONLY])
+def test_another_session_that_answers_for_ours_changes_nothing(
+    pg: Desk, name: str, act: Callable[[Any, str], object]
+) -> None:
+    """As behind a pooler, or after a reconnect that nobody noticed: the token is not there."""
+    pg.register("a")
+    sent = pg.emit_one()
+    session = pg.open()
+    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    if name in ("beat", "settle", "discard"):
+        with pytest.raises(Lost):
+            act(session, sent)
+    else:
+        act(session, sent)
+    assert (pg.states(), pg.deliveries()) == ({sent: "ready"}, {})
+    assert pg.database.scalar("SELECT state FROM outbox_destination") == "healthy"
+    assert pg.database.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid < 64") == 0
+
+
+def test_what_was_taken_may_be_settled_whoever_answers(pg: Desk) -> None:
+    sent = pg.emit_one()
+    session = pg.open()
+    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    assert session.settle_plain([(sent, 0)]) == 1
+
+
+METHODS: list[tuple[str, Callable[[Any], object]]] = [
+    ("beat", lambda s: s.beat([], 0)),
+    ("take", lambda s: s.take([1], [])),
+    ("give", lambda s: s.give([1])),
+    ("read_ready", lambda s: s.read_ready(everything(), 10)),
+    ("read_parked", lambda s: s.read_parked(everything(), ["a"], 10)),
+    ("read_due", lambda s: s.read_due([1], 10)),
+    ("held_keys", lambda s: s.held_keys(["k"], [])),
+    ("has_deliveries", lambda s: s.has_deliveries([1])),
+    ("settle_plain", lambda s: s.settle_plain([("0197c0de-0000-7000-8000-000000000000", 0)])),
+    ("settle", lambda s: s.settle(Batch([], []))),
+    ("discard", lambda s: s.discard([], [])),
+    ("mark_unrouted", lambda s: s.mark_unrouted([])),
+    ("show_health", lambda s: s.show_health("a", "healthy", None, None)),
+    ("sleep_s", lambda s: s.sleep_s(1.0, 0.1)),
+]
+
+
+@pytest.mark.parametrize(("name", "act"), METHODS, ids=[name for name, _ in METHODS])
+def test_a_session_whose_backend_is_gone_says_so_whatever_it_is_asked(
+    pg: Desk, name: str, act: Callable[[Any], object]
+) -> None:
+    session = pg.open()
+    _end(pg, session)
+    with pytest.raises(Lost):
+        act(session)
+    session.close()
+
+
+def test_a_session_that_waits_learns_at_once_that_its_backend_is_gone(pg: Desk, pipe: tuple[int, int]) -> None:
+    session = pg.open()
+    _end(pg, session)
+    with pytest.raises(Lost):
+        _wait_on_and_on(session, pipe[0])
+
+
+def _wait_on_and_on(session: Any, wake_fd: int) -> None:
+    for _ in range(10):
+        session.wait(10, wake_fd)
+
+
+def _end(desk: Desk, session: Any) -> None:
+    pid = session._connection.info.backend_pid
+    desk.database.scalar("SELECT pg_terminate_backend(:pid)", pid=pid)
+    eventually(lambda: not desk.database.scalar("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid", pid=pid))

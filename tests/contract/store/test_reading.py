@@ -1,0 +1,159 @@
+"""What is ready is read once: page by page, in order, and however late it was committed."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from support.desk import Desk, everything, ids, read_all, ruling, settle
+
+from outbox import emit
+from relay.store.contract import PAGE_BYTES, Cursors
+
+
+def test_what_is_ready_is_read_once_in_the_order_of_positions(desk: Desk) -> None:
+    sent = desk.emit(5, ordering_key="k")
+    session, cursors = desk.owner(), everything()
+    assert ids(session.read_ready(cursors, 10).messages) == sent
+    assert not session.read_ready(cursors, 10)
+    later = desk.emit(2, ordering_key="k")
+    assert ids(session.read_ready(cursors, 10).messages) == later
+
+
+def test_a_row_holds_what_a_message_is_made_of(desk: Desk) -> None:
+    with desk.database.engine.begin() as connection:
+        sent = emit(connection, "page.read", {"ü": [1, None]}, ordering_key="k", subject="s", headers={"tenant": "t"})
+    session = desk.owner()
+    (row,) = session.read_ready(everything(), 10).messages
+    assert row[0] == sent
+    assert row[1:4] == (desk.position(sent), row[2], 0)
+    assert row[4:8] == ("page.read", "outbox", "s", "k")
+    assert (json.loads(row[8]), json.loads(row[9])["tenant"]) == ({"ü": [1, None]}, "t")
+    age = datetime.now(UTC) - datetime.fromisoformat(row[10] + ("" if desk.kind == "postgres" else "+00"))
+    assert abs(age) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 40])
+def test_page_after_page_reads_everything_once_and_no_page_is_larger_than_asked_for(desk: Desk, limit: int) -> None:
+    sent = [*desk.emit(25), *desk.emit(15, ordering_key="hot")]
+    pages = read_all(desk.owner(), everything(), limit)
+    assert sorted(ids([row for page in pages for row in page])) == sorted(sent)
+    assert max(len(page) for page in pages) <= limit
+    hot = [row[0] for page in pages for row in page if row[7] == "hot"]
+    assert hot == sent[25:]
+
+
+def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(desk: Desk) -> None:
+    body = {"text": "x" * 200_000}
+    with desk.database.engine.begin() as connection:
+        sent = [emit(connection, "page.read", body) for _ in range(14)]
+    pages = read_all(desk.owner(), everything(), 100)
+    assert sorted(ids([row for page in pages for row in page])) == sorted(sent)
+    assert all(sum(len(row[8]) for row in page[:-1]) < PAGE_BYTES for page in pages)
+    assert len(pages) >= 3
+
+
+def test_a_message_larger_than_a_page_is_read_all_the_same(desk: Desk) -> None:
+    """No worker of ours writes one, but SQL may."""
+    for n in range(3):
+        desk.database.execute(
+            "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'page.read', 'sql', :data)",
+            id=f"0197c0de-0000-7000-8000-00000000000{n}",
+            data=json.dumps({"text": "x" * 2_500_000}),
+        )
+    pages = read_all(desk.owner(), everything(), 100)
+    assert [len(page) for page in pages] == [1, 1, 1]
+
+
+def test_only_the_shards_that_are_asked_for_are_read(pg: Desk) -> None:
+    pg.emit(200)
+    session, cursors = pg.owner(), Cursors({3: 0, 9: 0})
+    found = [row for page in read_all(session, cursors, 10) for row in page]
+    expected = pg.database.rows("SELECT id FROM outbox_message WHERE shard IN (3, 9)")
+    assert sorted(ids(found)) == sorted(str(r.id) for r in expected)
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_what_commits_late_below_the_cursor_is_read_at_the_next_look(pg: Desk, limit: int) -> None:
+    session, cursors = pg.owner(), everything()
+    with pg.database.engine.connect() as slow:
+        late = emit(slow, "page.read", {}, ordering_key="k")
+        (early,) = pg.emit(1, ordering_key="k")
+        assert ids(session.read_ready(cursors, 5).messages) == [early]
+        assert not session.read_ready(cursors, 5)
+        slow.commit()
+    assert ids(session.read_ready(cursors, limit).messages) == [late]
+    assert not session.read_ready(cursors, 5)
+
+
+def test_what_began_after_the_last_look_and_commits_below_the_cursor_is_read(pg: Desk) -> None:
+    """Its position was drawn before, its transaction id after the snapshot that the cursor goes with."""
+    session, cursors = pg.owner(), everything()
+    with pg.database.engine.connect() as slow, pg.database.engine.connect() as slower:
+        emit(slow, "page.read", {}, ordering_key="k")
+        session.read_ready(cursors, 5)
+        second = emit(slower, "page.read", {}, ordering_key="k")
+        (last,) = pg.emit(1, ordering_key="k")
+        assert ids(session.read_ready(cursors, 5).messages) == [last]
+        slower.commit()
+        assert ids(session.read_ready(cursors, 5).messages) == [second]
+        slow.rollback()
+    assert not session.read_ready(cursors, 5)
+
+
+def test_what_is_rolled_back_is_never_read(desk: Desk) -> None:
+    session, cursors = desk.owner(), everything()
+    with desk.database.engine.connect() as connection:
+        emit(connection, "page.read", {})
+        connection.rollback()
+    assert not session.read_ready(cursors, 5)
+    assert not session.read_ready(cursors, 5)
+
+
+def test_more_late_commits_than_a_page_holds_are_all_read(pg: Desk) -> None:
+    session, cursors = pg.owner(), everything()
+    with pg.database.engine.connect() as slow:
+        slow.execute(
+            text(
+                "INSERT INTO outbox_message (id, type, source, data) "
+                "SELECT gen_random_uuid(), 'page.read', 'sql', '{}' FROM generate_series(1, 2500)"
+            )
+        )
+        pg.emit(200)
+        read_all(session, cursors)
+        slow.commit()
+    found = {row[0] for page in read_all(session, cursors, 400) for row in page}
+    assert len(found) >= 2500
+    rows = pg.database.rows("SELECT id FROM outbox_message WHERE source = 'sql'")
+    assert {str(row.id) for row in rows} <= found
+
+
+def test_a_session_that_has_not_looked_yet_misses_nothing_that_is_open(pg: Desk) -> None:
+    with pg.database.engine.connect() as slow:
+        late = emit(slow, "page.read", {}, ordering_key="k")
+        early = pg.emit_one(ordering_key="k")
+        session, cursors = pg.owner(), everything()
+        assert ids(session.read_ready(cursors, 5).messages) == [early]
+        slow.commit()
+    assert ids(session.read_ready(cursors, 5).messages) == [late]
+
+
+def test_what_becomes_ready_again_below_the_cursor_is_read(desk: Desk) -> None:
+    sent = desk.emit(3, ordering_key="k")
+    session, cursors = desk.owner(), everything()
+    read_all(session, cursors)
+    session.mark_unrouted([(sent[0], 0)])
+    assert not session.read_ready(cursors, 5)
+    desk.put_back(sent[0])
+    assert ids(session.read_ready(cursors, 5).messages) == [sent[0]]
+    assert not session.read_ready(cursors, 5)
+
+
+def test_settled_and_set_aside_messages_are_not_read_by_the_next_session(desk: Desk) -> None:
+    done, held, unrouted, ready = desk.emit(4, ordering_key="k")
+    session = desk.owner()
+    session.settle_plain([(done, 0)])
+    settle(session, ruling(held, "a", "dead"))
+    session.mark_unrouted([(unrouted, 0)])
+    session.close()
+    assert ids(desk.owner("relay-2").read_ready(everything(), 10).messages) == [ready]

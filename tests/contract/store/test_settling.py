@@ -1,0 +1,248 @@
+"""Verdicts become rows: history, retries, dead letters, and nothing where an operator was first."""
+
+import json
+
+import pytest
+from support.desk import Desk, everything, ruling, seconds_until, settle
+
+from outbox import emit
+
+
+def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None:
+    with desk.database.engine.begin() as connection:
+        sent = emit(connection, "page.read", {"n": 1}, ordering_key="k", subject="s", headers={"tenant": "t"})
+    before = desk.database.rows("SELECT * FROM outbox_message")[0]
+    assert desk.owner().settle_plain([(sent, 0)]) == 1
+    assert desk.states() == {}
+    row = desk.history()[sent]
+    for column in ("position", "type", "source", "subject", "ordering_key", "data", "headers", "created_at"):
+        assert getattr(row, column) == getattr(before, column), column
+    assert (row.attempts, row.deliveries) == (1, None)
+    assert row.delivered_at is not None
+
+
+def test_a_batch_is_settled_and_counted_and_its_neighbours_stay(desk: Desk) -> None:
+    sent = desk.emit(10)
+    assert desk.owner().settle_plain([(i, 0) for i in sent[:7]]) == 7
+    assert desk.states() == dict.fromkeys(sent[7:], "ready")
+    assert sorted(desk.history()) == sorted(sent[:7])
+
+
+def test_a_message_that_an_operator_has_touched_since_is_not_settled(desk: Desk) -> None:
+    touched, untouched = desk.emit(2)
+    session = desk.owner()
+    desk.put_back(touched)
+    assert session.settle_plain([(touched, 0), (untouched, 0)]) == 1
+    assert desk.states() == {touched: "ready"}
+    assert list(desk.history()) == [untouched]
+    assert session.settle_plain([(touched, 1)]) == 1
+
+
+def test_settling_twice_changes_nothing(desk: Desk) -> None:
+    (sent,) = desk.emit(1)
+    session = desk.owner()
+    assert (session.settle_plain([(sent, 0)]), session.settle_plain([(sent, 0)])) == (1, 0)
+    assert len(desk.history()) == 1
+
+
+def test_with_no_retention_nothing_is_kept(desk: Desk) -> None:
+    plain, ruled = desk.emit(2)
+    session = desk.owner(keep_history=False)
+    assert session.settle_plain([(plain, 0)]) == 1
+    settle(session, ruling(ruled, "a", "delivered"))
+    assert (desk.states(), desk.deliveries(), desk.history()) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("way", ["plain", "ruled", "discarded"])
+def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, way: str) -> None:
+    (sent,) = pg.emit(1)
+    session = pg.owner()
+    if way == "discarded":
+        settle(session, ruling(sent, "a", "dead"))
+        pg.put_back_delivery(sent, "discarded")
+    for row in pg.database.rows("SELECT inhrelid::regclass::text AS name FROM pg_inherits"):
+        if row.name.startswith("outbox_history_") and not row.name.endswith(("pkey", "idx")):
+            pg.database.execute(f"DROP TABLE {row.name}")
+    if way == "plain":
+        session.settle_plain([(sent, 0)])
+    elif way == "ruled":
+        settle(session, ruling(sent, "a", "delivered"))
+    else:
+        session.discard([(sent, "a")], [])
+    assert list(pg.history()) == [sent]
+
+
+# -------------------------------------------------------------------------------------------- verdicts
+
+
+def test_a_retry_is_held_until_its_time_and_remembers_why(desk: Desk) -> None:
+    sent = desk.emit_one(ordering_key="k")
+    log = {"at": "2026-01-01T10:00:00.000+00:00", "attempt": 1, "verdict": "retry", "reason": "500"}
+    settle(desk.owner(), ruling(sent, "a", "retry", delay_s=3600, reason="500", log=log))
+    row = desk.delivery(sent)
+    assert desk.states() == {sent: "held"}
+    assert (row.state, row.attempts, row.reason, row.ordering_key) == ("retry", 1, "500", "k")
+    assert row.position == desk.position(sent)
+    assert row.first_failed_at is not None
+    assert (json.loads(row.log) if isinstance(row.log, str) else row.log) == [log]
+    assert seconds_until(row.due_at) == pytest.approx(3600, abs=60)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 5e-324, 1e-9, 1.5e-5, 0.0004, 1 / 3, 86_400.0, 1e6 / 3])
+def test_any_delay_that_jitter_yields_can_be_written(desk: Desk, delay_s: float) -> None:
+    sent = desk.emit_one()
+    settle(desk.owner(), ruling(sent, "a", "retry", delay_s=delay_s))
+    assert seconds_until(desk.delivery(sent).due_at) == pytest.approx(delay_s, abs=60)
+
+
+@pytest.mark.parametrize("state", ["parked", "blocked"])
+def test_what_cannot_start_now_is_held_and_costs_nothing(desk: Desk, state: str) -> None:
+    head, sent = desk.emit(2, ordering_key="k")
+    session = desk.owner()
+    settle(session, ruling(head, "a", "retry", delay_s=3600))
+    settle(session, ruling(sent, "a", state))
+    row = desk.delivery(sent)
+    assert desk.states()[sent] == "held"
+    assert (row.state, row.attempts, row.reason, row.first_failed_at) == (state, 0, None, None)
+
+
+def test_a_dead_letter_is_held_with_its_reason(desk: Desk) -> None:
+    sent = desk.emit_one()
+    settle(desk.owner(), ruling(sent, "a", "dead", reason="refused: 422 for 'c-17' after 3 s"))
+    row = desk.delivery(sent)
+    assert desk.states() == {sent: "held"}
+    assert (row.state, row.attempts, row.due_at) == ("dead", 1, None)
+    assert row.reason == "refused: 422 for 'c-17' after 3 s"
+
+
+def test_failures_of_one_cause_have_one_fingerprint(desk: Desk) -> None:
+    one, two, other = desk.emit(3)
+    session = desk.owner()
+    settle(
+        session,
+        ruling(one, "a", "dead", reason="no content 'c-17' (attempt 3)"),
+        ruling(two, "a", "dead", reason="no content 'c-42' (attempt 9)"),
+        ruling(other, "a", "dead", reason="no extraction 'c-42' (attempt 9)"),
+    )
+    prints = [desk.delivery(i).fingerprint for i in (one, two, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("reason", ["nul \x00 inside", "half a pair \ud83d", "😀 é \\u0000 \" '", "x" * 1_000_000])
+def test_no_reason_that_the_world_can_give_breaks_the_session(desk: Desk, reason: str) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    log = {"attempt": 1, "verdict": "dead", "reason": reason, "detail": reason[:500]}
+    settle(session, ruling(sent, "a", "dead", reason=reason, log=log))
+    assert desk.delivery(sent).state == "dead"
+    desk.register("a")
+    session.show_health("a", "paused", reason, 1.0)
+    assert desk.database.scalar("SELECT state FROM outbox_destination") == "paused"
+
+
+def test_the_whole_story_of_a_retried_message_ends_in_history(desk: Desk) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    settle(session, ruling(sent, "a", "retry"))
+    first_failed_at = desk.delivery(sent).first_failed_at
+    settle(session, ruling(sent, "a", "retry", attempts=2, reason="again"), fresh=False)
+    assert (desk.delivery(sent).attempts, desk.delivery(sent).first_failed_at) == (2, first_failed_at)
+    settle(session, ruling(sent, "a", "delivered", attempts=2), fresh=False)
+    assert (desk.states(), desk.deliveries()) == ({}, {})
+    row = desk.history()[sent]
+    deliveries = json.loads(row.deliveries) if isinstance(row.deliveries, str) else row.deliveries
+    assert (row.attempts, deliveries) == (3, {"a": {"state": "delivered", "attempts": 2}})
+
+
+def test_a_delivery_remembers_its_last_twenty_attempts(desk: Desk) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    for n in range(1, 26):
+        log = {"attempt": n}
+        settle(session, ruling(sent, "a", "retry", attempts=n, log=log), fresh=n == 1)
+    log = desk.delivery(sent).log
+    log = json.loads(log) if isinstance(log, str) else log
+    assert [each["attempt"] for each in log] == list(range(6, 26))
+
+
+def test_two_destinations_have_each_their_own_fate(desk: Desk) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "retry"))
+    assert desk.deliveries() == {(sent, "a"): "delivered", (sent, "b"): "retry"}
+    assert desk.states() == {sent: "held"}
+    settle(session, ruling(sent, "b", "delivered", attempts=1), fresh=False)
+    assert (desk.states(), desk.deliveries()) == ({}, {})
+    row = desk.history()[sent]
+    deliveries = json.loads(row.deliveries) if isinstance(row.deliveries, str) else row.deliveries
+    assert deliveries == {
+        "a": {"state": "delivered", "attempts": 0},
+        "b": {"state": "delivered", "attempts": 1},
+    }
+
+
+@pytest.mark.parametrize("first", ["retry", "dead", "parked"])
+@pytest.mark.parametrize("second", ["retry", "dead", "parked", "delivered"])
+def test_a_message_stays_until_every_destination_has_it(desk: Desk, first: str, second: str) -> None:
+    sent = desk.emit_one()
+    settle(desk.owner(), ruling(sent, "a", first), ruling(sent, "b", second))
+    assert desk.deliveries() == {(sent, "a"): first, (sent, "b"): second}
+    assert desk.states() == {sent: "held"}
+    assert desk.history() == {}
+
+
+def test_many_messages_and_verdicts_are_settled_together(desk: Desk) -> None:
+    sent = desk.emit(30)
+    ruled = [ruling(i, d, "delivered" if n % 3 or d == "a" else "dead") for n, i in enumerate(sent) for d in "ab"]
+    settle(desk.owner(), *ruled)
+    assert sorted(desk.history()) == sorted(i for n, i in enumerate(sent) if n % 3)
+    assert sorted(desk.states()) == sorted(sent[::3])
+
+
+def test_what_is_parked_is_reported_so_that_it_is_read_back(desk: Desk) -> None:
+    sent = desk.emit(2)
+    session, cursors = desk.owner(), everything()
+    rows = {row[0]: row for row in session.read_ready(cursors, 10).messages}
+    parked = settle(session, ruling(sent[0], "a", "parked"), ruling(sent[1], "a", "retry"))
+    assert list(parked) == [("a", rows[sent[0]][2], rows[sent[0]][1])]
+
+
+@pytest.mark.parametrize("verdict", ["delivered", "retry", "dead", "parked"])
+def test_a_verdict_on_a_message_that_an_operator_has_touched_changes_nothing(desk: Desk, verdict: str) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    desk.put_back(sent)
+    settle(session, ruling(sent, "a", verdict))
+    assert (desk.states(), desk.deliveries()) == ({sent: "ready"}, {})
+
+
+@pytest.mark.parametrize("verdict", ["delivered", "retry", "dead"])
+def test_a_verdict_on_a_delivery_that_an_operator_has_touched_changes_nothing(desk: Desk, verdict: str) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    settle(session, ruling(sent, "a", "retry"))
+    desk.put_back_delivery(sent, "parked")
+    settle(session, ruling(sent, "a", verdict, attempts=2), fresh=False)
+    row = desk.delivery(sent)
+    assert (row.state, row.attempts) == ("parked", 1)
+    settle(session, ruling(sent, "a", "delivered", attempts=1, generation=1), fresh=False)
+    assert list(desk.history()) == [sent]
+
+
+def test_a_verdict_on_a_message_that_is_gone_changes_nothing(desk: Desk) -> None:
+    sent = desk.emit_one()
+    session = desk.owner()
+    session.settle_plain([(sent, 0)])
+    for verdict in ("retry", "dead", "parked"):
+        settle(session, ruling(sent, "a", verdict))
+    assert (desk.states(), desk.deliveries()) == ({}, {})
+
+
+def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: Desk) -> None:
+    """A former owner wrote down what one destination took; the present one knows that all of them did."""
+    sent = desk.emit_one(ordering_key="k")
+    session = desk.owner()
+    settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "parked"))
+    assert session.settle_plain([(sent, 0)]) == 0
+    settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "delivered"))
+    assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])

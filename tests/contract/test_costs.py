@@ -1,0 +1,271 @@
+"""What the owning session reads and settles costs the same whatever lies there, has lain there, or is believed to."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.databases import Database
+from support.plans import Plan, watched
+from support.scene import Scene, Taker
+
+from outbox.tables import SHARD_COUNT
+from relay.database import Database as Address
+from relay.store.contract import Batch, Cursors, Ruled
+from relay.store.postgres import PostgresSession, PostgresStore
+
+ALL = list(range(SHARD_COUNT))
+MESSAGE = {"outbox_message_pkey"}
+DELIVERY = {"outbox_delivery_pkey"}
+KEY = {"outbox_delivery_key"}
+
+# What each statement may scan, and nothing else of ours.
+RIDES_ON: dict[str, set[str]] = {
+    "READ_READY": {"outbox_message_ready"},
+    "LOOK": {"outbox_message_txid", "outbox_delivery_txid"},
+    "READ_LATE": {"outbox_message_txid"},
+    "LATE_FLOOR": {"outbox_message_txid"},
+    "LATE_DELIVERIES": {"outbox_delivery_txid"},
+    "READ_PARKED": {"outbox_delivery_parked"} | MESSAGE,
+    "READ_SCHEDULED": {"outbox_message_due"},
+    "READ_RETRIES": {"outbox_delivery_retry"} | MESSAGE,
+    "HELD_KEYS": KEY,
+    "BLOCKED_KEYS": KEY,
+    "SETTLE_PLAIN": MESSAGE,
+    "SETTLE_PLAIN_KEEPING_NONE": MESSAGE,
+    "LOCK_MESSAGES": MESSAGE,
+    "WRITE_RULED": MESSAGE | DELIVERY,
+    "HOLD_MESSAGES": MESSAGE,
+    "FINISH": MESSAGE | DELIVERY,
+    "KEYS_OF": DELIVERY,
+    "PARKED_OF": DELIVERY,
+    "RELEASE_KEYS": KEY | DELIVERY,
+    "RELEASE_ORPHANS": {"outbox_delivery_blocked"} | KEY | DELIVERY,
+    "DISCARDED": {"outbox_delivery_discarded"} | MESSAGE | DELIVERY,
+    "MARK_UNROUTED": MESSAGE,
+}
+HOT_PATH = ("LOOK", "READ_READY", "SETTLE_PLAIN")
+
+
+@pytest.fixture
+def session(postgres_database: Database) -> Iterator[PostgresSession]:
+    session = open_session(postgres_database)
+    yield session
+    session.close()
+
+
+def open_session(database: Database, *, keep_history: bool = True) -> PostgresSession:
+    return PostgresStore(Address.parse(database.url), lease_s=60, keep_history=keep_history, notify=True).open(
+        "relay-1"
+    )
+
+
+def fill(database: Database, count: int, *, key: str = "NULL") -> None:
+    """So many ready messages, by SQL."""
+    database.execute(
+        "INSERT INTO outbox_message (id, type, source, data, ordering_key) "
+        f"SELECT gen_random_uuid(), 'page.read', 'sql', '{{}}', {key} FROM generate_series(1, {count}) AS n"
+    )
+
+
+def set_aside(database: Database, count: int) -> None:
+    """So many messages of many keys and one hot one, each with a delivery in some state, and as many scheduled ones."""
+    fill(database, count, key="CASE WHEN n % 2 = 0 THEN 'k' || n % 997 END")
+    database.execute(
+        "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, due_at, reason) "
+        "SELECT id, 'a', shard, position, ordering_key, fate, CASE fate WHEN 'retry' THEN now() END, 'why' FROM ("
+        "SELECT *, (ARRAY['parked', CASE WHEN ordering_key IS NULL THEN 'dead' ELSE 'blocked' END, 'retry', 'dead', "
+        "'delivered'])[1 + position % 5] AS fate FROM outbox_message) AS m"
+    )
+    database.execute("UPDATE outbox_message SET state = 'held'")
+    database.execute(
+        "INSERT INTO outbox_message (id, type, source, data, state, due_at) "
+        "SELECT gen_random_uuid(), 'page.read', 'sql', '{}', 'scheduled', now() - n * interval '1 second' "
+        f"FROM generate_series(1, {count}) AS n"
+    )
+
+
+def verdict(row: Any, state: str) -> Ruled:
+    return Ruled(row[0], "a", state, 0, 1, 0.0, "why" if state in ("retry", "dead") else None, None)
+
+
+def a_working_life(session: PostgresSession, database: Database) -> None:
+    """Everything that a relay asks for, more often than it takes for its statements to be prepared."""
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    session.take(ALL, [])
+    for _ in range(3):
+        fill(database, 300, key="'k' || n % 7")
+        messages = session.read_ready(cursors, 200).messages
+        database.execute("UPDATE outbox_message SET txid = pg_current_xact_id() WHERE position % 7 = 0")
+        database.execute(
+            "UPDATE outbox_delivery SET txid = pg_current_xact_id() "
+            "WHERE position % 7 = 0 AND state IN ('parked', 'discarded')"
+        )
+        session.read_ready(cursors, 100)
+        session.read_parked(cursors, ["a", "b"], 200)
+        session.read_due(ALL, 200)
+        session.reread_due()
+        session.held_keys([f"k{n}" for n in range(50)], [])
+        session.blocked_keys([("a", f"k{n}") for n in range(50)], [])
+        plain, unrouted, *others = messages[:50], messages[50:60], messages[60:80], messages[80:100], messages[100:120]
+        session.settle_plain([(row[0], 0) for row in plain])
+        session.mark_unrouted([(row[0], 0) for row in unrouted])
+        for rows, state in zip(others, ("retry", "parked", "blocked"), strict=True):
+            session.settle(Batch([(row[0], 0) for row in rows], [verdict(row, state) for row in rows]))
+        session.settle(Batch([], [verdict(row, "delivered") for row in others[0]]))
+        session.discard([(row[0], "a") for row in others[1]], [])
+
+
+def by_name(plans: list[Plan]) -> dict[str, list[Plan]]:
+    found: defaultdict[str, list[Plan]] = defaultdict(list)
+    for plan in plans:
+        found[plan.name].append(plan)
+    return found
+
+
+def assert_rides_on_its_indexes(plans: list[Plan]) -> None:
+    for plan in plans:
+        if plan.name in RIDES_ON:
+            assert plan.indexes <= RIDES_ON[plan.name], str(plan)
+            assert not {table for table in plan.scanned_tables if table.startswith("outbox_")}, str(plan)
+
+
+@pytest.mark.parametrize("count", [0, 1_000, 30_000])
+@pytest.mark.parametrize("analysed", ["never", "empty", "full"])
+def test_every_statement_rides_on_its_index_whatever_is_there_and_whatever_the_planner_believes(
+    postgres_database: Database, session: PostgresSession, count: int, analysed: str
+) -> None:
+    if analysed == "empty":
+        postgres_database.execute("ANALYZE outbox_message, outbox_delivery")
+    set_aside(postgres_database, count)
+    if analysed == "full":
+        postgres_database.execute("ANALYZE outbox_message, outbox_delivery")
+    with watched(session) as plans:
+        a_working_life(session, postgres_database)
+    assert_rides_on_its_indexes(plans)
+    rare = {"LATE_FLOOR", "SETTLE_PLAIN_KEEPING_NONE"}
+    assert set(RIDES_ON) - rare <= set(by_name(plans)), "the life above asks for everything"
+
+
+def test_more_late_commits_than_a_page_ride_on_the_index_too(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    fill(postgres_database, 3_000)
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    session.take(ALL, [])
+    while session.read_ready(cursors, 1000):
+        pass
+    with watched(session) as plans:
+        postgres_database.execute("UPDATE outbox_message SET txid = pg_current_xact_id()")
+        session.read_ready(cursors, 10)
+    assert "LATE_FLOOR" in by_name(plans)
+    assert_rides_on_its_indexes(plans)
+
+
+def test_settling_without_a_history_rides_on_the_index_too(postgres_database: Database) -> None:
+    session = open_session(postgres_database, keep_history=False)
+    fill(postgres_database, 1_000)
+    with watched(session) as plans:
+        cursors = Cursors(dict.fromkeys(ALL, 0))
+        session.take(ALL, [])
+        for _ in range(4):
+            session.settle_plain([(row[0], 0) for row in session.read_ready(cursors, 100).messages])
+    session.close()
+    assert "SETTLE_PLAIN_KEEPING_NONE" in by_name(plans)
+    assert_rides_on_its_indexes(plans)
+
+
+def settle_all(session: PostgresSession, cursors: Cursors) -> None:
+    while messages := session.read_ready(cursors, 500).messages:
+        session.settle_plain([(row[0], row[3]) for row in messages])
+
+
+def a_poll(session: PostgresSession, cursors: Cursors) -> Counter[str]:
+    """The pages that one look takes which finds nothing, by statement."""
+    with watched(session) as plans:
+        assert not session.read_ready(cursors, 500)
+        assert not session.read_due(ALL, 500)
+        session.read_parked(cursors, ["a"], 500)
+    return Counter({plan.name: plan.pages for plan in plans})
+
+
+def test_a_look_costs_the_same_however_much_was_settled_that_no_vacuum_may_take_away(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    session.take(ALL, [])
+    with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
+        slow.exec_driver_sql("SELECT count(*) FROM outbox_message")
+        fill(postgres_database, 2_000)
+        settle_all(session, cursors)
+        before = a_poll(session, cursors)
+        for _ in range(6):
+            fill(postgres_database, 5_000)
+            settle_all(session, cursors)
+        postgres_database.execute("ANALYZE outbox_message")
+        after = a_poll(session, cursors)
+        dead = postgres_database.scalar("SELECT pg_relation_size('outbox_message') / 8192")
+    assert dead > 300
+    for name in before:
+        # a descent may be a level deeper, and the cursor's own leaf page may hold more: never in proportion
+        assert after[name] <= before[name] + 4 * SHARD_COUNT, name
+    assert after["LOOK"] <= before["LOOK"] + 16
+
+
+def test_reading_a_page_costs_the_same_however_much_was_settled_before_it(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    session.take(ALL, [])
+    looked_at = []
+    with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
+        slow.exec_driver_sql("SELECT count(*) FROM outbox_message")
+        for _ in range(5):
+            fill(postgres_database, 4_000)
+            with watched(session) as plans:
+                settle_all(session, cursors)
+            looked_at.append(sum(plan.rows_looked_at for plan in plans if plan.name == "READ_READY"))
+    assert all(4_000 <= rows <= 4_100 for rows in looked_at), looked_at
+
+
+def test_a_million_ready_messages_are_read_a_page_at_a_time(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    """Without the indexes that are not read here: making them takes longer than everything else."""
+    for index in ("outbox_message_txid", "outbox_message_due"):
+        postgres_database.execute(f"DROP INDEX {index}")
+    fill(postgres_database, 1_000_000)
+    postgres_database.execute("CREATE INDEX outbox_message_txid ON outbox_message (txid, shard)")
+    session.take(ALL, [])
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    with watched(session) as plans:
+        for _ in range(5):
+            messages = session.read_ready(cursors, 500).messages
+            assert len(messages) > 300
+            session.settle_plain([(row[0], 0) for row in messages])
+    assert_rides_on_its_indexes(plans)
+    reads = by_name(plans)["READ_READY"]
+    assert all(plan.rows_looked_at <= 500 + 8 * SHARD_COUNT for plan in reads)
+    assert all(plan.pages < 4_000 for plan in reads)
+
+
+async def test_a_drain_takes_a_few_statements_a_batch_and_none_a_message(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    run = PostgresSession._run
+
+    def counted(self: PostgresSession, statement: str, **parameters: Any) -> Any:
+        statements.append(statement)
+        return run(self, statement, **parameters)
+
+    monkeypatch.setattr(PostgresSession, "_run", counted)
+    scene = Scene(postgres_database)
+    counts = []
+    for size in (1_000, 5_000):
+        statements.clear()
+        scene.emit(size)
+        await scene.drain({"a": Taker(), "b": Taker()}, page_size=500, beat_s=5)
+        counts.append(len(statements))
+    # 8 batches more; a look and a settling each, and a few looks that find nothing while listeners are at work
+    assert counts[1] - counts[0] < 400

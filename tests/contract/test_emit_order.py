@@ -1,0 +1,98 @@
+"""`strict_order`: messages of one key get their positions in the order of the commits."""
+
+import threading
+
+import pytest
+from sqlalchemy.orm import Session
+from support.waiting import eventually
+
+from outbox import Draft, emit, emit_many
+
+
+@pytest.fixture
+def second_thread():
+    """Runs work beside the test, and fails the test if that failed."""
+    threads, failures = [], []
+
+    def start(work):
+        def run():
+            try:
+                work()
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert failures == []
+
+
+def waiting_for_a_lock(database):
+    return database.scalar(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND "
+        "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+
+def stored(database):
+    return [row.n for row in database.rows("SELECT data->>'n' AS n FROM outbox_message ORDER BY position")]
+
+
+@pytest.mark.parametrize("way", ["session", "session many", "connection"])
+def test_who_emits_second_waits_for_the_first_to_commit(postgres_database, second_thread, way):
+    def emit_second():
+        if way == "connection":
+            with postgres_database.engine.begin() as connection:
+                emit(connection, "page.n", {"n": "second"}, ordering_key="k", strict_order=True)
+            return
+        with Session(postgres_database.engine) as session, session.begin():
+            draft = Draft("page.n", {"n": "second"}, ordering_key="k", strict_order=True)
+            emit_many(session, [draft, draft] if way == "session many" else [draft])
+
+    with Session(postgres_database.engine) as session, session.begin():
+        emit(session, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
+        session.flush()
+        thread = second_thread(emit_second)
+        eventually(lambda: waiting_for_a_lock(postgres_database))
+        emit(session, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
+    thread.join(10)
+    assert stored(postgres_database)[:3] == ["first", "first", "second"]
+
+
+def test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_thread):
+    def emit_second():
+        with Session(postgres_database.engine) as session, session.begin():
+            emit(session, "page.n", {"n": "second"}, ordering_key="k", strict_order=True)
+
+    with Session(postgres_database.engine) as session:
+        emit(session, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
+        session.flush()
+        thread = second_thread(emit_second)
+        eventually(lambda: waiting_for_a_lock(postgres_database))
+        session.rollback()
+    thread.join(10)
+    assert stored(postgres_database) == ["second"]
+
+
+def test_other_keys_and_unordered_messages_wait_for_nobody(postgres_database):
+    with Session(postgres_database.engine) as holder, holder.begin():
+        emit(holder, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
+        holder.flush()
+        with Session(postgres_database.engine) as session, session.begin():
+            emit(session, "page.n", {"n": "other"}, ordering_key="other", strict_order=True)
+            emit(session, "page.n", {"n": "unordered"})
+            emit(session, "page.n", {"n": "not strict"}, ordering_key="k")
+    assert len(stored(postgres_database)) == 4
+
+
+def test_on_sqlite_writers_take_turns_anyway(sqlite_database):
+    with Session(sqlite_database.engine) as session, session.begin():
+        emit(session, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
+        emit(session, "page.n", {"n": "second"}, ordering_key="k", strict_order=True)
+    assert sqlite_database.scalar("SELECT count(*) FROM outbox_message") == 2

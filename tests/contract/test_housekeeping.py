@@ -1,0 +1,152 @@
+"""The periodic work: partitions before they are needed, retention that never touches what is not delivered."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from support.databases import Database
+from support.scene import Scene, Taker, rejecting, to
+from support.waiting import eventually
+
+from relay.housekeeping import Housekeeping
+from relay.settings import Settings
+
+
+class House:
+    """A database and its periodic work, each job run when a test says so."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.scene = Scene(database)
+
+    def age(self, table: str, column: str, days: int) -> None:
+        """Everything in this table is so much older now."""
+        older = f"strftime('%Y-%m-%d %H:%M:%f', {column}, '-{days} days')"
+        if self.database.kind == "postgres":
+            older = f"{column} - interval '{days} days'"
+            self.database.execute(f"SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - {days})")
+        self.database.execute(f"UPDATE {table} SET {column} = {older}")
+
+    def count(self, table: str) -> int:
+        return self.database.scalar(f"SELECT count(*) FROM {table}")
+
+
+@pytest.fixture
+def house(database: Database) -> House:
+    return House(database)
+
+
+def run_once(house: House, **options: Any) -> None:
+    """Every job has its first round at the start, and `stop` waits for what runs."""
+    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, **options))
+    started = datetime.now(UTC)
+    housekeeping.start()
+    eventually(
+        lambda: all(job.next_run_time > started + timedelta(seconds=1) for job in housekeeping._scheduler.get_jobs())
+    )
+    housekeeping.stop()
+
+
+async def test_what_was_delivered_is_kept_as_long_as_was_asked_for(house: House) -> None:
+    house.scene.emit(5)
+    await house.scene.drain({"a": Taker()})
+    house.age("outbox_history", "delivered_at", 5)
+    house.scene.emit(3)
+    await house.scene.drain({"a": Taker()})
+    run_once(house, retention_days=7)
+    assert house.count("outbox_history") == 8
+    run_once(house, retention_days=3)
+    assert house.count("outbox_history") == 3
+
+
+async def test_retention_never_touches_what_is_not_delivered(house: House) -> None:
+    taker = Taker(rejecting(0))
+    house.scene.emit(2, ordering_key="k")
+    async with house.scene.relay({"a": to(taker, events=["page.read"])}):
+        await house.scene.becomes(0, 1, 1, 0)
+        house.scene.emit(1, type="book.read")
+        house.scene.emit(1, delay=3600)
+        await house.scene.becomes(0, 2, 1, 1)
+    house.age("outbox_message", "created_at", 400)
+    house.age("outbox_delivery", "changed_at", 400)
+    run_once(house, retention_days=1, inbox_retention_days=1)
+    assert house.scene.account == (0, 2, 1, 1)
+
+
+async def test_an_inbox_mark_outlives_its_message_wherever_that_is(house: House) -> None:
+    house.scene.emit(3)
+    await house.scene.drain({"a": Taker()})
+    house.scene.emit(2)
+    ids = [
+        str(r.id) for r in house.database.rows("SELECT id FROM outbox_history UNION ALL SELECT id FROM outbox_message")
+    ]
+    for message_id in [*ids, "0197c0de-0000-7000-8000-000000000000", "from somebody else's broker"]:
+        house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=message_id)
+    run_once(house, inbox_retention_days=5, retention_days=30)
+    assert house.count("inbox_message") == 7
+    house.age("inbox_message", "done_at", 6)
+    run_once(house, inbox_retention_days=5, retention_days=30)
+    kept = [r.message_id for r in house.database.rows("SELECT message_id FROM inbox_message")]
+    assert sorted(kept) == sorted(ids)
+
+
+def test_traces_of_relays_that_are_gone_are_removed_and_living_ones_stay(house: House) -> None:
+    for name in ("gone", "alive"):
+        house.database.execute("INSERT INTO outbox_relay (id, release) VALUES (:name, '0.1.0')", name=name)
+    house.database.execute("UPDATE outbox_relay SET last_seen_at = '2020-01-01' WHERE id = 'gone'")
+    run_once(house)
+    assert [r.id for r in house.database.rows("SELECT id FROM outbox_relay")] == ["alive"]
+
+
+def partitions(database: Database) -> list[str]:
+    rows = database.rows(
+        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = 'outbox_history'::regclass ORDER BY 1"
+    )
+    return [r.relname for r in rows]
+
+
+def days(*offsets: int) -> list[str]:
+    today = datetime.now(UTC).date()
+    return [f"outbox_history_{today + timedelta(days=offset):%Y%m%d}" for offset in offsets]
+
+
+def test_partitions_are_made_three_days_ahead(postgres_database: Database) -> None:
+    house = House(postgres_database)
+    for name in partitions(postgres_database):
+        postgres_database.execute(f"DROP TABLE {name}")
+    run_once(house)
+    assert partitions(postgres_database) == days(0, 1, 2, 3)
+    run_once(house)
+    assert partitions(postgres_database) == days(0, 1, 2, 3)
+
+
+def test_partitions_beyond_the_retention_are_removed_and_no_other(postgres_database: Database) -> None:
+    house = House(postgres_database)
+    for offset in range(-12, 0):
+        postgres_database.execute(f"SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date + {offset})")
+    run_once(house, retention_days=7)
+    assert partitions(postgres_database) == days(*range(-8, 4))
+
+
+def test_a_reader_of_the_history_delays_its_retention_and_does_not_end_it(postgres_database: Database) -> None:
+    """Detaching waits for readers, but not for long, and may be left half done; the next round goes on from there."""
+    house = House(postgres_database)
+    for offset in (-31, -30):
+        postgres_database.execute(f"SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date + {offset})")
+    with postgres_database.engine.connect() as reader:
+        reader.exec_driver_sql("SELECT count(*) FROM outbox_history")
+        run_once(house, retention_days=7)
+        assert days(-30)[0] in partitions(postgres_database)
+        reader.rollback()
+    run_once(house, retention_days=7)
+    assert partitions(postgres_database) == days(0, 1, 2, 3)
+
+
+def test_a_partition_that_was_detached_and_not_dropped_is_dropped(postgres_database: Database) -> None:
+    """As after a crash between the two."""
+    (name,) = days(-30)
+    postgres_database.execute("SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - 30)")
+    postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {name}")
+    run_once(House(postgres_database), retention_days=7)
+    assert postgres_database.scalar("SELECT to_regclass(:name)", name=name) is None

@@ -1,0 +1,110 @@
+"""Other languages and least privilege: `outbox_emit`, and a role that may INSERT and nothing else."""
+
+import json
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from contract.writers import WAYS, Writer
+from sqlalchemy.exc import DBAPIError
+
+COLUMNS = "type, source, subject, ordering_key, data, headers, due_at, state"
+
+
+@pytest.fixture
+def worker_role(postgres_database):
+    """A role that may INSERT into two tables; yields the database as that role sees it."""
+    name = f"worker_{postgres_database.url.rpartition('/')[2]}"
+    url = sa.make_url(postgres_database.url).set(username=name, password="w").render_as_string(hide_password=False)
+    postgres_database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'w'")
+    postgres_database.execute(f"GRANT INSERT ON outbox_message, inbox_message TO {name}")
+    yield type(postgres_database)("postgres", url)
+    postgres_database.execute(f"DROP OWNED BY {name}")
+    postgres_database.execute(f"DROP ROLE {name}")
+
+
+def test_the_statement_of_the_manual_works_as_printed(postgres_database):
+    id = postgres_database.scalar("""SELECT outbox_emit('extraction.completed', '{"contentId": "c-1"}')""")
+    assert UUID(str(id)).version == 7
+    (row,) = postgres_database.rows(f"SELECT {COLUMNS} FROM outbox_message")
+    assert row == ("extraction.completed", "outbox", None, None, {"contentId": "c-1"}, {}, None, "ready")
+
+
+def test_every_option_can_be_given_by_position_or_by_name(postgres_database):
+    id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
+    postgres_database.execute(
+        f"""SELECT outbox_emit('page.read', '[1]', 'k', 's', '{{"x-a": "b"}}', '2099-01-01 12:00:00Z', '{id}')"""
+    )
+    postgres_database.execute("""SELECT outbox_emit('page.read', data => '[1]', headers => '{"x-a": "b"}')""")
+    first, second = postgres_database.rows(f"SELECT id, {COLUMNS} FROM outbox_message ORDER BY position")
+    assert str(first.id) == id
+    assert first[1:7] == ("page.read", "outbox", "s", "k", [1], {"x-a": "b"})
+    assert (first.due_at.year, first.state) == (2099, "scheduled")
+    assert (second.headers, second.due_at, second.state) == ({"x-a": "b"}, None, "ready")
+
+
+def test_a_rolled_back_call_leaves_nothing(postgres_database):
+    with postgres_database.engine.connect() as connection:
+        connection.execute(sa.text("SELECT outbox_emit('page.read', '{}')"))
+        connection.rollback()
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+def test_ids_made_by_the_database_are_distinct_and_carry_its_clock(postgres_database):
+    rows = postgres_database.rows(
+        "SELECT outbox_uuid7() AS id, extract(epoch FROM clock_timestamp()) * 1000 AS ms FROM generate_series(1, 1000)"
+    )
+    assert len({row.id for row in rows}) == 1000
+    for row in rows:
+        made_ms = UUID(str(row.id)).int >> 80
+        assert UUID(str(row.id)).version == 7
+        assert abs(made_ms - float(row.ms)) < 50
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.kind == "postgres"], ids=str)
+async def test_a_role_that_may_only_insert_can_do_all_that_a_worker_does(worker_role, postgres_database, way):
+    writer = Writer(worker_role, way)
+    async with writer.transaction() as transaction:
+        await transaction.emit("page.read", {}, ordering_key="k", strict_order=True)
+        await transaction.emit("page.read", {}, delay=5)
+        await transaction.emit_many([("page.read", {"n": n}) for n in range(10)])
+        assert await transaction.once("listener", "m-1")
+        assert not await transaction.once("listener", "m-1")
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 12
+    worker_role.dispose()
+
+
+def test_a_role_that_may_only_insert_can_call_the_function_and_read_nothing(worker_role, postgres_database):
+    worker_role.execute("SELECT outbox_emit('page.read', '{}')")
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 1
+    with pytest.raises(DBAPIError, match="permission denied"):
+        worker_role.rows("SELECT * FROM outbox_message")
+    worker_role.dispose()
+
+
+@pytest.mark.parametrize("sleeping", [False, True])
+def test_an_insert_only_role_wakes_a_sleeping_relay(worker_role, postgres_database, sleeping):
+    """Whatever the flag says, its insert must not fail for want of a right."""
+    postgres_database.execute(f"SELECT setval('outbox_wake', {2 if sleeping else 1})")
+    worker_role.execute("SELECT outbox_emit('page.read', '{}')")
+    worker_role.dispose()
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 1
+
+
+def test_what_python_wrote_and_what_sql_wrote_differ_in_nothing_but_their_ids(postgres_database):
+    from outbox import emit
+
+    with postgres_database.engine.begin() as connection:
+        emit(connection, "page.read", {"a": [1, "é"]}, ordering_key="k", subject="s", headers={"x-a": "b"})
+    body = json.dumps({"a": [1, "é"]})
+    postgres_database.execute(f"""SELECT outbox_emit('page.read', '{body}'::jsonb, 'k', 's', '{{"x-a": "b"}}')""")
+    python, sql = postgres_database.rows(f"SELECT {COLUMNS}, shard, size, generation FROM outbox_message")
+    assert python == sql
+
+
+def test_a_bare_number_is_refused_by_sqlite_which_would_not_keep_it_as_text(sqlite_database):
+    insert = "INSERT INTO outbox_message (id, type, source, data) VALUES ('0197c2f0', 'page.read', 'sql', '{}')"
+    sqlite_database.execute(insert)
+    for number in ("7", "1.10", "12345678901234567890"):
+        with pytest.raises(DBAPIError, match="CHECK constraint failed"):
+            sqlite_database.execute(insert.replace("'{}'", f"'{number}'").replace("0197c2f0", number))

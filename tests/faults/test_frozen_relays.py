@@ -1,0 +1,163 @@
+"""Relays that stand still for longer than their lease: a peer goes on, and the sleeper, woken, does no harm."""
+
+import time
+
+import psycopg
+from support.databases import Database
+from support.fleet import Fleet, Relay, backend_of, shard_counts
+from support.waiting import eventually
+from support.wire import url_through
+
+from outbox import emit_many
+
+LEASE_S = 3.0
+SLACK_S = 10.0  # for a machine with better things to do
+FAIR = 32
+READ_READY = "bytes_before"  # in the last statement of a turn, and in no other
+
+
+def start_pair(fleet: Fleet, database: Database, *, sleeper_url: str | None = None, **settings) -> tuple[Relay, Relay]:
+    """Two relays, each with its half of the shards; the second one sends without delay."""
+    fleet.configure(database.url, lease_s=LEASE_S, beat_s=0.2, quiet_s=60, **settings)
+    sleeper = fleet.start(env={"DATABASE_URL": sleeper_url or database.url})
+    eventually(lambda: shard_counts(database.url)[sleeper.pid] == 2 * FAIR)
+    peer = fleet.start(env={"RECORD_WORK_S": "0", "RECORD_HOLD_PATH": ""})
+    await_halves(database, sleeper, peer)
+    return sleeper, peer
+
+
+def await_halves(database: Database, *relays: Relay) -> None:
+    halves = {relay.pid: FAIR for relay in relays}
+    eventually(lambda: shard_counts(database.url) == halves, deadline_s=20, what="each owns its half")
+
+
+def await_takeover(database: Database, peer: Relay, frozen_at: float) -> float:
+    """Wait until the peer owns everything; how long after the freeze that was."""
+    eventually(
+        lambda: shard_counts(database.url) == {peer.pid: 2 * FAIR},
+        deadline_s=2 * LEASE_S + 1 + SLACK_S,
+        what="the peer owns all shards",
+    )
+    return time.monotonic() - frozen_at
+
+
+def commit(database: Database, count: int, *, first: int = 0, key: str | None = None) -> set[str]:
+    with database.engine.begin() as connection:
+        return set(
+            emit_many(connection, [("extraction.completed", {"n": first + n}) for n in range(count)], ordering_key=key)
+        )
+
+
+def settled(database: Database) -> set[str]:
+    return {str(row.id) for row in database.rows("SELECT id FROM outbox_history")}
+
+
+def await_settled(database: Database, ids: set[str]) -> None:
+    eventually(lambda: settled(database) == ids, deadline_s=30, what=f"{len(ids)} messages are settled")
+
+
+def backend_state(database: Database, backend: int) -> tuple[str | None, str | None]:
+    row = database.rows("SELECT state, wait_event_type FROM pg_stat_activity WHERE pid = :pid", pid=backend)
+    return (row[0].state, row[0].wait_event_type) if row else (None, None)
+
+
+def assert_woken_without_harm(fleet: Fleet, database: Database, sleeper: Relay, peer: Relay, ids: set[str]) -> None:
+    """The sleeper wakes to find everything done: it sends nothing, changes nothing, and has its half again."""
+    history = database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id")
+    woken_at = time.monotonic()
+    sleeper.thaw()
+    await_halves(database, sleeper, peer)
+    assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
+    assert database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id") == history
+    more = commit(database, 64, first=10_000)
+    await_settled(database, ids | more)
+    assert {send.pid for send in fleet.sends() if send.id in more} == {sleeper.pid, peer.pid}
+
+
+def test_the_shards_of_a_relay_frozen_while_idle_go_to_a_peer(postgres_database, fleet):
+    sleeper, peer = start_pair(fleet, postgres_database)
+    sleeper.freeze()
+    frozen_at = time.monotonic()
+    ids = commit(postgres_database, 200)
+    taken_after_s = await_takeover(postgres_database, peer, frozen_at)
+    assert taken_after_s < LEASE_S + 1 + SLACK_S
+    assert "peer_ended" not in peer.output, "the server itself ends a session that is idle for a lease"
+    print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
+    await_settled(postgres_database, ids)
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_a_relay_frozen_with_a_full_queue_sends_none_of_it_when_it_wakes(postgres_database, fleet):
+    slowly = {"log": {"listener": "support.recording:record", "concurrency": 1}}
+    sleeper, peer = start_pair(fleet, postgres_database, destinations=slowly, work_s=0.05)
+    ids = commit(postgres_database, 400)
+    eventually(lambda: sum(send.pid == sleeper.pid for send in fleet.sends()) >= 3)
+    sleeper.freeze()
+    await_takeover(postgres_database, peer, time.monotonic())
+    await_settled(postgres_database, ids)
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_an_answer_that_waited_out_the_freeze_gives_no_right_to_send(postgres_database, fleet, wire):
+    """The server answered before the session ended, the network lost its good-bye, and the sleeper reads the answer."""
+    slowly = {"log": {"listener": "support.recording:record", "concurrency": 1}}
+    through = url_through(wire, postgres_database)
+    sleeper, peer = start_pair(fleet, postgres_database, sleeper_url=through, destinations=slowly, work_s=0.05)
+    ids = commit(postgres_database, 400)
+    eventually(lambda: sum(send.pid == sleeper.pid for send in fleet.sends()) >= 3)
+    wire.hold_the_answer_to(READ_READY)
+    assert wire.is_holding.wait(10)
+    sleeper.freeze()
+    await_takeover(postgres_database, peer, time.monotonic())
+    await_settled(postgres_database, ids)
+    wire.pass_on_the_answer()
+    woken_at = time.monotonic()
+    sleeper.thaw()
+    assert wire.is_holding.wait(10)
+    eventually(lambda: time.monotonic() > woken_at + LEASE_S / 3, what="whoever was in doubt has had time to send")
+    assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
+    wire.release()
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_a_relay_frozen_inside_a_transaction_is_ended_by_the_server(postgres_database, fleet):
+    """With a window of eight, a key's fourth message is set aside: that is written in a transaction."""
+    sleeper, peer = start_pair(fleet, postgres_database, page_size=8, window=8)
+    backend = backend_of(postgres_database.url, sleeper)
+    key = next(key for key in map(str, range(1000)) if owner_of_key(postgres_database, key) == sleeper.pid)
+    fleet.hold_path.touch()
+    with psycopg.connect(postgres_database.url) as blocker:
+        blocker.execute("LOCK TABLE outbox_delivery IN EXCLUSIVE MODE")
+        ids = commit(postgres_database, 8, key=key)
+        eventually(lambda: backend_state(postgres_database, backend) == ("active", "Lock"))
+        sleeper.freeze()
+    eventually(lambda: backend_state(postgres_database, backend)[0] in ("idle in transaction", None))
+    await_takeover(postgres_database, peer, time.monotonic())
+    assert "peer_ended" not in peer.output, "the server itself ends a transaction that is idle for a lease"
+    await_settled(postgres_database, ids)
+    fleet.hold_path.unlink()
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_a_relay_frozen_in_the_middle_of_a_message_is_ended_by_a_peer(postgres_database, fleet, wire):
+    """No timeout of the server reaches a session that waits for the rest of a message."""
+    sleeper, peer = start_pair(fleet, postgres_database, sleeper_url=url_through(wire, postgres_database))
+    wire.hold_in_the_middle()
+    assert wire.is_holding.wait(10)
+    sleeper.freeze()
+    frozen_at = time.monotonic()
+    ids = commit(postgres_database, 200)
+    taken_after_s = await_takeover(postgres_database, peer, frozen_at)
+    assert 2 * LEASE_S - 1 < taken_after_s < 2 * LEASE_S + 1 + SLACK_S
+    print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
+    assert "peer_ended" in peer.output
+    await_settled(postgres_database, ids)
+    wire.release()
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def owner_of_key(database: Database, key: str) -> int:
+    from support.fleet import owners
+
+    shard = database.scalar("SELECT hashtextextended(:key, 0) & 63", key=key)
+    return owners(database.url)[shard]

@@ -1,0 +1,76 @@
+"""PostgreSQL restarted under load: nothing is lost, nothing is sent again, and nobody has to help."""
+
+import threading
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from support.databases import Database
+from support.fleet import shard_counts
+from support.reckoning import unsettled
+from support.recording import firsts_by_key
+from support.waiting import eventually
+from support.workload import Workload
+
+from relay.migrations import upgrade
+
+SEED = 97
+
+
+@pytest.fixture
+def server(private_postgres):
+    server = private_postgres()
+    upgrade(server.url())
+    return server
+
+
+@pytest.fixture
+def database(server):
+    database = Database("postgres", server.url())
+    yield database
+    database.dispose()
+
+
+@contextmanager
+def load(workload: Workload):
+    """Somebody who commits all the time, and tries again when the server is away."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            workload.try_to_commit()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+@pytest.mark.parametrize("relay_count", [1, 2])
+def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database, fleet, mode, relay_count):
+    workload = Workload(database.engine, SEED)
+    fleet.configure(database.url, work_s=0.005, beat_s=0.2, page_size=100)
+    for _ in range(relay_count):
+        fleet.start()
+    share = 64 // relay_count
+    eventually(lambda: list(shard_counts(database.url).values()) == [share] * relay_count, deadline_s=20)
+    with load(workload):
+        for _ in range(3):
+            before = len(fleet.sends())
+            eventually(lambda before=before: len(fleet.sends()) > before + 200, deadline_s=30)
+            server.restart(mode)
+        before = len(fleet.sends())
+        eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
+    committed = workload.committed()
+    eventually(lambda: unsettled(database) == 0, deadline_s=30, what="everything is settled")
+    sends = fleet.sends()
+    assert {send.id for send in sends} == set(committed)
+    assert [key for key, numbers in firsts_by_key(sends).items() if numbers != sorted(numbers)] == []
+    repeated = {message_id: times for message_id, times in Counter(send.id for send in sends).items() if times > 1}
+    print(f"{len(committed)} messages, {len(repeated)} sent more than once")
+    assert not repeated
+    assert all(relay.is_running for relay in fleet.relays)

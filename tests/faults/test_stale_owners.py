@@ -1,0 +1,157 @@
+"""What a relay still holds of shards that are not its own any more: it may say what was delivered, and nothing else."""
+
+import pytest
+from sqlalchemy import text
+from support.fleet import backend_of, shard_counts
+from support.recording import of
+from support.waiting import eventually
+from support.wire import url_through
+
+from outbox import Draft, emit, emit_many
+from relay.settings import Settings
+from relay.store import open_store
+from relay.store.contract import Batch, Ruled
+
+TWO = {"log": {"listener": "support.recording:record"}, "log-too": {"listener": "support.recording:record_too"}}
+
+
+def test_shards_change_hands_although_a_destination_is_down(postgres_database, fleet):
+    """What is under way when its shard is to be handed back, and fails, waits for the destination at the next owner."""
+    fleet.configure(postgres_database.url, destinations=TWO, beat_s=0.2)
+    first = fleet.start()
+    eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
+    fleet.hold_path.touch()
+    fleet.fail_path.touch()
+    ids = commit_in_upper_half(postgres_database, 16)
+    eventually(lambda: len(of("log", fleet.sends())) == 16, deadline_s=30, what="all are under way")
+    second = fleet.start()
+    await_handing_over(postgres_database, first)
+    fleet.hold_path.unlink()
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    ids |= commit(postgres_database, 200)
+    eventually(lambda: {send.id for send in of("log-too", fleet.sends())} == ids, what="the other destination has all")
+    fleet.fail_path.unlink()
+    eventually(lambda: settled(postgres_database) == ids, deadline_s=60, what="everything is settled")
+
+
+def commit_in_upper_half(database, count: int) -> set[str]:
+    """Messages in shards that a relay hands back when a second one comes."""
+    keys = "SELECT k FROM generate_series(1, 1000) AS k WHERE hashtextextended(k::text, 0) & 63 >= 32 LIMIT :count"
+    with database.engine.begin() as connection:
+        drafts = [
+            Draft("extraction.completed", {"n": row.k}, ordering_key=str(row.k))
+            for row in connection.execute(text(keys), {"count": count})
+        ]
+        return set(emit_many(connection, drafts))
+
+
+def await_handing_over(database, relay) -> None:
+    """Wait until a peer lacks shards, and the relay has had time to see it: two beats later it has let go."""
+    eventually(lambda: database.scalar("SELECT max(wants) FROM outbox_relay") > 0)
+    beats = set()
+
+    def has_beaten_twice() -> bool:
+        beats.add(database.scalar("SELECT last_seen_at FROM outbox_relay WHERE id LIKE :id", id=f"%-{relay.pid}-%"))
+        return len(beats) > 2
+
+    eventually(has_beaten_twice)
+
+
+def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(postgres_database, fleet, wire):
+    wide = {"log": {"listener": "support.recording:record", "concurrency": 32}}
+    fleet.configure(postgres_database.url, destinations=wide, beat_s=0.2)
+    first = fleet.start(env={"DATABASE_URL": url_through(wire, postgres_database)})
+    eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
+    second = fleet.start(env={"RECORD_HOLD_PATH": ""})
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    fleet.hold_path.touch()
+    ids = commit(postgres_database, 32)
+    under_way = eventually(lambda: settled_but(postgres_database, ids, fleet, first.pid), what="the first one's hang")
+    assert len(under_way) > 5, "so many failures, one after the other, are the destination's"
+    wire.hold_questions()
+    backend = backend_of(postgres_database.url, first)
+    postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend)
+    eventually(lambda: settled(postgres_database) == ids, deadline_s=20, what="the second one has delivered them")
+    fleet.fail_path.touch()
+    fleet.hold_path.unlink()
+    eventually(lambda: "destination_paused" in first.output)
+    fleet.fail_path.unlink()
+    wire.release()
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    ids |= commit(postgres_database, 64)
+    eventually(lambda: settled(postgres_database) == ids, deadline_s=20, what="both go on")
+    sends = fleet.sends()
+    assert [send.n for send in sends if send.pid == first.pid and send.id in under_way][len(under_way) :] == []
+    assert {send.pid for send in sends[-64:]} == {first.pid, second.pid}
+
+
+def settled_but(database, ids: set[str], fleet, pid: int) -> set[str]:
+    """What is under way at a relay, once that is all there is left."""
+    under_way = {send.id for send in fleet.sends() if send.pid == pid}
+    return under_way if settled(database) | under_way == ids else set()
+
+
+def test_a_former_owner_revives_no_dead_letter(postgres_database, fleet, wire, tmp_path):
+    """One destination took its message, the other had not answered; its successor was refused there."""
+    fleet.configure(postgres_database.url, destinations=TWO, beat_s=0.2)
+    first = fleet.start(env={"DATABASE_URL": url_through(wire, postgres_database)})
+    eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
+    fleet.hold_path.touch()
+    commit(postgres_database, 1)
+    eventually(lambda: len(fleet.sends()) == 2, what="one is taken, the other hangs")
+    wire.hold_questions()
+    refusal = tmp_path / "reject"
+    refusal.touch()
+    second = fleet.start(env={"RECORD_HOLD_PATH": "", "RECORD_REJECT_PATH": str(refusal)})
+    postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend_of(postgres_database.url, first))
+    dead = "SELECT count(*) FROM outbox_delivery WHERE destination = 'log' AND state = 'dead'"
+    eventually(lambda: postgres_database.scalar(dead) == 1, deadline_s=20, what="the second one was refused")
+    written = "SELECT changed_at FROM outbox_delivery WHERE destination = 'log-too'"
+    before = postgres_database.scalar(written)
+    fleet.fail_path.touch()
+    fleet.hold_path.unlink()
+    wire.release()
+    eventually(
+        lambda: postgres_database.scalar(written) != before, deadline_s=20, what="the first one says what it knows"
+    )
+    assert postgres_database.scalar(dead) == 1
+    assert second.is_running
+
+
+@pytest.mark.parametrize("state", ["dead", "retry", "delivered"])
+def test_a_former_owner_overwrites_no_verdict_on_a_delivery_that_it_knows_nothing_about(postgres_database, state):
+    """It knows that one destination took the message; of the other it knows nothing, and its successor does."""
+    settings = Settings(database_url=postgres_database.url)
+    with postgres_database.engine.begin() as connection:
+        message_id = emit(connection, "extraction.completed", {"n": 1}, ordering_key="k")
+    successor = open_store(settings).open("successor")
+    try:
+        successor.take(range(64), [])
+        successor.settle(Batch([(message_id, 0)], [ruled(message_id, "log", "retry"), ruled(message_id, "api", state)]))
+        former = open_store(settings).open("former")
+        try:
+            former.settle(Batch([(message_id, 0)], [ruled(message_id, "log", "delivered"), unknown(message_id, "api")]))
+        finally:
+            former.close()
+    finally:
+        successor.close()
+    found = {row.destination: row.state for row in postgres_database.rows("SELECT * FROM outbox_delivery")}
+    assert found == ({} if state == "delivered" else {"log": "delivered", "api": state})
+
+
+def ruled(message_id: str, destination: str, state: str) -> Ruled:
+    charged = state in ("dead", "retry")
+    return Ruled(message_id, destination, state, 0, int(charged), 60.0, "it failed" if charged else None, None)
+
+
+def unknown(message_id: str, destination: str) -> Ruled:
+    return Ruled(message_id, destination, "parked", 0, 0, 0.0, None, None, is_unknown=True)
+
+
+def commit(database, count: int) -> set[str]:
+    with database.engine.begin() as connection:
+        return set(emit_many(connection, [("extraction.completed", {"n": n}) for n in range(count)]))
+
+
+def settled(database) -> set[str]:
+    return {str(row.id) for row in database.rows("SELECT id FROM outbox_history")}

@@ -1,0 +1,165 @@
+"""/healthz, /readyz and /metrics of a real relay."""
+
+import asyncio
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.databases import Database
+from support.ports import free_port
+from support.postgres import PostgresServer
+from support.processes import Process, Spawner
+from support.waiting import eventually
+
+from outbox import emit
+from relay.observe.health import Health, HealthServer
+from relay.observe.metrics import Metrics
+
+FAILING = """
+[destinations.{name}]
+kind = "listener"
+listener = "health_listener:on_anything"
+"""
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def readiness(port: int) -> tuple[int, dict[str, object]]:
+    status, body = get(port, "/readyz")
+    return status, json.loads(body)
+
+
+@pytest.fixture
+def start(spawn: Spawner, tmp_path: Path) -> Callable[..., tuple[Process, int]]:
+    """`start(url)`: a relay with one listener, and the port of its health pages."""
+    (tmp_path / "health_listener.py").write_text("def on_anything(message):\n    1 / message.data['divisor']\n")
+    (tmp_path / "outbox.toml").write_text(FAILING.format(name="divider"))
+
+    def start(url: str, port: int | None = None) -> tuple[Process, int]:
+        port = free_port() if port is None else port
+        return spawn("outbox", "relay", env={"DATABASE_URL": url, "OUTBOX_HEALTH_PORT": str(port)}), port
+
+    return start
+
+
+def is_ready(port: int) -> bool:
+    return readiness(port)[0] == 200
+
+
+def test_a_relay_is_alive_and_ready_and_has_metrics(
+    start: Callable[..., tuple[Process, int]], database: Database
+) -> None:
+    _, port = start(database.url)
+    eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
+    assert get(port, "/healthz")[0] == 200
+    eventually(lambda: readiness(port)[1]["owns"] == 64, deadline_s=30)
+    assert "# TYPE outbox_owned_shards gauge" in get(port, "/metrics")[1]
+    assert get(port, "/nothing")[0] == 404
+
+
+def test_a_failing_destination_makes_nobody_unready(
+    start: Callable[..., tuple[Process, int]], sqlite_database: Database
+) -> None:
+    relay, port = start(sqlite_database.url)
+    eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
+    with sqlite_database.engine.begin() as connection:
+        emit(connection, "a.b", {"divisor": 0})
+    relay.wait_for_output("destination_paused")
+    assert is_ready(port)
+
+
+def test_without_its_database_it_is_alive_and_not_ready(
+    start: Callable[..., tuple[Process, int]], private_postgres: Callable[..., PostgresServer]
+) -> None:
+    from relay.migrations import upgrade
+
+    server = private_postgres()
+    upgrade(server.url())
+    relay, port = start(server.url())
+    eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
+    server.stop()
+    eventually(lambda: not is_ready(port), deadline_s=30)
+    assert get(port, "/healthz")[0] == 200
+    assert readiness(port)[1]["database"] is False
+    server.start()
+    eventually(lambda: is_ready(port), deadline_s=60)
+    assert relay.is_running
+
+
+def test_it_is_alive_while_it_waits_for_a_database_at_its_start(start: Callable[..., tuple[Process, int]]) -> None:
+    _, port = start(f"postgresql://app@127.0.0.1:{free_port()}/app")
+    eventually(lambda: get(port, "/healthz")[0] == 200, ignoring=(OSError,), deadline_s=30)
+    assert readiness(port)[0] == 503
+
+
+def test_a_port_in_use_is_one_warning_and_the_relay_works_on(
+    start: Callable[..., tuple[Process, int]], sqlite_database: Database
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        relay, _ = start(sqlite_database.url, taken.getsockname()[1])
+        relay.wait_for_output("relay_started", deadline_s=30)
+        with sqlite_database.engine.begin() as connection:
+            emit(connection, "a.b", {"divisor": 1})
+        eventually(lambda: sqlite_database.scalar("SELECT count(*) FROM outbox_history") == 1)
+        assert relay.stderr.count("OUTBOX_HEALTH_PORT") == 1
+
+
+class Well:
+    def __init__(self, **state: object) -> None:
+        self.database, self.schema, self.loop_age_s, self.owns, self.detail = True, True, 0.1, 64, ""
+        self.__dict__.update(state)
+
+    def health(self) -> Health:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [({}, 200), ({"owns": 0}, 200), ({"database": False}, 503), ({"schema": False}, 503), ({"loop_age_s": 16.0}, 503)],
+)
+async def test_ready_is_database_schema_and_a_loop_that_turns(state: dict[str, object], status: int) -> None:
+    port = free_port()
+    async with HealthServer(Well(**state), port, stale_after_s=15):
+        found = await asyncio.to_thread(readiness, port)
+    assert found[0] == status
+    assert found[1]["ready"] is (status == 200)
+
+
+async def test_no_password_and_no_control_character_is_on_the_page() -> None:
+    port = free_port()
+    detail = "cannot reach postgresql://app:hunter2@db/app\n\x1b[31m"
+    async with HealthServer(Well(database=False, detail=detail), port):
+        _, body = await asyncio.to_thread(get, port, "/readyz")
+    assert "hunter2" not in body
+    assert "\\u001b" not in body
+
+
+async def test_port_0_serves_nothing_and_only_loopback_is_served() -> None:
+    async with HealthServer(Well(), 0):
+        pass
+    port = free_port()
+    async with HealthServer(Well(), port):
+        own = socket.gethostbyname(socket.gethostname())
+        if not own.startswith("127."):
+            with pytest.raises(OSError, match="refused"):
+                await asyncio.to_thread(get, port, "/healthz", own)
+
+
+async def test_two_relays_in_one_process_count_apart() -> None:
+    first, second = Metrics(), Metrics()
+    first.destination("api").delivered(2)
+    first.latencies([0.004] * 1000)
+    assert b'destination="api"' not in second.text()
+    assert b"outbox_latency_seconds_count 1000.0" in first.text()
+    assert b'outbox_latency_seconds_bucket{le="0.005"} 1000.0' in first.text()

@@ -1,0 +1,245 @@
+"""An operator's commands as an operator and a script meet them, on both databases."""
+
+import json
+import os
+import pty
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.databases import Database
+from support.ports import free_port
+from support.scene import Scene, Taker, rejecting, to
+
+from relay.cli import main
+
+CONFIG = """
+[destinations.printer]
+kind = "listener"
+listener = "printing_listener:on_completed"
+
+[destinations.api]
+kind = "http"
+url = "http://127.0.0.1:{port}/hook"
+"""
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], database: Database) -> Run:
+    """`run("dead", "list", "--json")`: one command, in this process, on the test's database."""
+
+    def run(*arguments: str) -> Ended:
+        capfd.readouterr()
+        with monkeypatch.context() as patched:
+            patched.setenv("DATABASE_URL", database.url)
+            patched.setattr(sys, "argv", ["outbox", *arguments])
+            with pytest.raises(SystemExit) as exit_:
+                main()
+        out, err = capfd.readouterr()
+        return Ended(exit_.value.code or 0, out, err)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    return Scene(database)
+
+
+async def with_dead_letters(scene: Scene) -> None:
+    """Three delivered, one dead and one blocked behind it."""
+    scene.emit(2, ordering_key="k")
+    scene.emit(3)
+    await scene.drain({"a": Taker(rejecting(0))})
+    assert scene.account == (3, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "retry"], ["dead", "discard"], ["replay"], ["pause"],
+        ["resume"], ["destinations"], ["destinations", "list"], ["destinations", "test"], ["audit"], ["doctor"],
+        ["messages", "discard-unrouted"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_explains_itself_and_gives_examples(run: Run, command: list[str]) -> None:
+    ended = run(*command, "--help")
+    assert ended.code == 0
+    assert f"outbox {' '.join(command)}" in ended.out
+    assert "$ outbox" in ended.out or command in (["dead"], ["destinations"])
+
+
+# ------------------------------------------------------------------------------------------------------ dead letters
+
+
+async def test_dead_letters_are_listed_by_cause_and_one_by_one(run: Run, scene: Scene) -> None:
+    await with_dead_letters(scene)
+    (cause,) = run("dead", "list", "--json").json
+    assert (cause["destination"], cause["count"]) == ("a", 1)
+    assert "not 0" in cause["reason"]
+    (letter,) = run("dead", "list", "--each", "--json", "--cause", cause["fingerprint"][:4]).json
+    assert (letter["type"], letter["ordering_key"], letter["attempts"]) == ("page.read", "k", 1)
+    assert "not 0" in run("dead", "list").out
+    assert run("dead", "list", "--destination", "b", "--json").json == []
+    shown = run("dead", "show", letter["id"])
+    assert "Attempts at a:" in shown.out
+    assert f"outbox dead retry {letter['id']}" in shown.out
+
+
+async def test_a_dry_run_does_nothing_and_a_retry_does_what_it_said(run: Run, scene: Scene) -> None:
+    await with_dead_letters(scene)
+    assert "would retry 1 dead letters" in run("dead", "retry", "--all", "--dry-run").err
+    assert scene.account == (3, 1, 1, 0)
+    ended = run("dead", "retry", "--destination", "a", "--reason", "fixed")
+    assert (ended.code, "retried 1 dead letters" in ended.err) == (0, True)
+    await scene.drain({"a": Taker()})
+    assert scene.account == (5, 0, 0, 0)
+    (entry, *_) = run("audit", "--json").json
+    assert (entry["action"], entry["count"], entry["reason"]) == ("dead retry", 1, "fixed")
+    assert entry["target"] == {"destination": "a"}
+
+
+async def test_discarding_asks_unless_told_otherwise(run: Run, scene: Scene) -> None:
+    await with_dead_letters(scene)
+    refused = run("dead", "discard", "--all")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert scene.account == (3, 1, 1, 0)
+    assert "discarded 1 dead letters" in run("dead", "discard", "--all", "--yes").err
+    await scene.drain({"a": Taker()})
+    assert scene.account == (5, 0, 0, 0)
+
+
+async def test_on_a_terminal_the_answer_decides(run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    await with_dead_letters(scene)
+    for answer, code, dead in ((b"n\n", 1, 1), (b"y\n", 0, 0)):
+        keyboard, terminal = pty.openpty()
+        with os.fdopen(terminal) as stdin, monkeypatch.context() as patched:
+            patched.setattr(sys, "stdin", stdin)
+            os.write(keyboard, answer)
+            assert run("dead", "discard", "--all").code == code
+        assert scene.account[2] == dead
+        os.close(keyboard)
+
+
+async def test_nothing_is_retried_or_discarded_by_accident(run: Run, scene: Scene) -> None:
+    await with_dead_letters(scene)
+    for command in ("retry", "discard"):
+        assert run("dead", command).code == 2
+        assert run("dead", command, "not-an-id").code == 2
+        unknown = run("dead", command, "0197c0de-0000-7000-8000-000000000000", "--reason", "x")
+        assert (unknown.code, "nothing to do" in unknown.err) == (1, True)
+        assert run("dead", command, "--older-than", "1d", "--dry-run").code == 0
+    assert scene.account == (3, 1, 1, 0)
+
+
+def test_without_dead_letters_it_says_so(run: Run) -> None:
+    assert run("dead", "list").err.strip() == "there are no dead letters"
+    assert run("dead", "list", "--json").json == []
+    assert run("dead", "show", "0197c0de-0000-7000-8000-000000000000").code == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ replay
+
+
+async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene: Scene) -> None:
+    scene.emit(4)
+    new = Taker()
+    destinations = {"old": Taker(), "new": to(new, events=["nothing.like.it"])}
+    await scene.drain(destinations)
+    dry = run("replay", "--to", "new", "--since", "1h", "--dry-run")
+    assert "the ids stay" in dry.err
+    assert "would replay 4 messages" in dry.err
+    (found,) = run("replay", "--to", "new", "--dry-run", "--json").json
+    assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
+    assert run("replay", "--to", "new").code == 2
+    ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
+    assert "put 4 messages on their way to new" in ended.err
+    await scene.drain(destinations)
+    assert sorted(new.taken) == [0, 1, 2, 3]
+    assert run("replay", "--to", "new", "--type", "other", "--yes").code == 0
+    assert run("replay", "--to", "nowhere", "--yes").code == 1
+    assert run("replay", "--to", "new", "--since", "yesterday", "--yes").code == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- hands
+
+
+async def test_destinations_are_listed_paused_and_resumed(run: Run, scene: Scene) -> None:
+    await scene.drain({"a": Taker(), "b": to(Taker(), events=["other.*"])})
+    assert "a is paused" in run("pause", "a", "--reason", "a release").err
+    first, second = run("destinations", "list", "--json").json
+    assert (first["name"], first["state"], first["paused_by"]) == ("a", "paused", "operator")
+    assert (second["events"], second["state"]) == (["other.*"], "healthy")
+    assert "a release" in run("destinations", "list").out
+    assert run("resume", "a").code == 0
+    assert run("destinations", "list", "--json").json[0]["state"] == "healthy"
+    unknown = run("pause", "nowhere")
+    assert (unknown.code, "registered are a, b" in unknown.err) == (1, True)
+    assert [entry["action"] for entry in run("audit", "--json").json[:2]] == ["resume", "pause"]
+
+
+def test_a_destination_is_tested_without_a_message(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "printing_listener.py").write_text("def on_completed(message):\n    pass\n")
+    (tmp_path / "outbox.toml").write_text(CONFIG.format(port=free_port()))
+    assert run("destinations", "test", "printer").code == 0
+    unreachable = run("destinations", "test", "api")
+    assert unreachable.code == 4
+    assert "127.0.0.1" in unreachable.err
+    assert run("destinations", "test", "other").code == 2
+
+
+async def test_unrouted_messages_are_given_up_on_request(run: Run, scene: Scene) -> None:
+    scene.emit(3, type="debug.noise")
+    await scene.drain({"a": to(Taker(), events=["page.*"])})
+    assert "would discard 3 messages" in run("messages", "discard-unrouted", "--dry-run").err
+    assert run("messages", "discard-unrouted").code == 2
+    assert "discarded 3 messages" in run("messages", "discard-unrouted", "--type", "debug.*", "--yes").err
+    assert run("messages", "discard-unrouted", "--yes").code == 0
+    await scene.drain({"a": to(Taker(), events=["page.*"])})
+    assert scene.account == (3, 0, 0, 0)
+
+
+async def test_a_message_shows_what_happens_next(run: Run, scene: Scene) -> None:
+    await with_dead_letters(scene)
+    ids = {row["deliveries"]["a"]: row["id"] for row in run("messages", "list", "--json").json}
+    blocked, dead = ids["blocked"], ids["dead"]
+    assert dead in run("messages", "show", blocked).out
+    found = run("messages", "show", dead, "--json").json
+    assert found["deliveries"][0]["state"] == "dead"
+    assert "outbox dead retry" in found["deliveries"][0]["next"]
+
+
+# ------------------------------------------------------------------------------------------------------------ doctor
+
+
+async def test_the_doctors_exit_code_says_how_bad_it_is(run: Run, scene: Scene) -> None:
+    sick = run("doctor", "--json")
+    assert sick.code == 4
+    assert any(each["check"] == "relays" and each["severity"] == "bad" for each in sick.json)
+    said = run("doctor").out
+    assert "no relay is alive" in said
+    assert "do:  start one: outbox relay" in said
+    assert run("doctor", "--older-than", "soon").code == 2
+
+
+def test_the_doctor_says_3_of_a_database_that_cannot_be_used(run: Run, database: Database) -> None:
+    database.execute("DROP TABLE outbox_meta")
+    assert run("doctor").code == 3

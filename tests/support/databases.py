@@ -1,0 +1,158 @@
+"""Fresh databases for tests: PostgreSQL's from a migrated template, SQLite's from a migrated file."""
+
+import secrets
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, Engine, Row, create_engine, make_url, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+Kind = Literal["sqlite", "postgres"]
+
+_DIALECT = {"sqlite": "sqlite", "postgres": "postgresql"}
+_DRIVER = {"sqlite": "pysqlite", "postgres": "psycopg"}
+_ASYNC_DRIVER = {"sqlite": "aiosqlite", "postgres": "psycopg"}
+
+
+class Database:
+    """One test's database; `url` is what a user would put into DATABASE_URL."""
+
+    def __init__(self, kind: Kind, url: str) -> None:
+        self.kind: Kind = kind
+        self.url = url
+        self._engines: list[Engine] = []
+
+    def __repr__(self) -> str:
+        return f"<Database {self.url}>"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """A plain engine (psycopg or sqlite3), disposed of when the test is over."""
+        return self.sync_engine()
+
+    def sync_engine(self, driver: str | None = None, **options: Any) -> Engine:
+        """A further engine, on another driver ("psycopg2") or with other options; disposed of likewise."""
+        engine = create_engine(self.sqlalchemy_url(driver or _DRIVER[self.kind]), **options)
+        self._engines.append(engine)
+        return engine
+
+    def async_engine(self, driver: str | None = None, **options: Any) -> AsyncEngine:
+        """An async engine on psycopg, "asyncpg" or aiosqlite.
+
+        It pools nothing, so there is nothing to dispose of. Whoever passes a `poolclass` disposes of it in
+        the test's own event loop.
+        """
+        options.setdefault("poolclass", NullPool)
+        return create_async_engine(self.sqlalchemy_url(driver or _ASYNC_DRIVER[self.kind]), **options)
+
+    def sqlalchemy_url(self, driver: str) -> URL:
+        return make_url(self.url).set(drivername=f"{_DIALECT[self.kind]}+{driver}")
+
+    def execute(self, statement: str, **parameters: Any) -> int:
+        """Run and commit one statement given as text; how many rows it touched."""
+        with self.engine.begin() as connection:
+            return connection.execute(text(statement), parameters).rowcount
+
+    def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
+        """What one statement given as text returns."""
+        with self.engine.begin() as connection:
+            return list(connection.execute(text(statement), parameters))
+
+    def scalar(self, statement: str, **parameters: Any) -> Any:
+        """The first column of the first row."""
+        with self.engine.begin() as connection:
+            return connection.scalar(text(statement), parameters)
+
+    def dispose(self) -> None:
+        for engine in self._engines:
+            engine.dispose()
+
+
+class PostgresDatabases:
+    """Creates and drops the databases of a test run on one server."""
+
+    def __init__(self, admin_url: str) -> None:
+        self._admin = make_url(admin_url).set(drivername="postgresql")
+        self._prefix = f"outbox_test_{secrets.token_hex(4)}"
+        self._count = 0
+        self._retired: list[str] = []
+
+    @cached_property
+    def migrated_template(self) -> str:
+        """A database with both branches at their heads, migrated on first use."""
+        name = self.create()
+        _upgrade(self.url(name))
+        return name
+
+    def url(self, name: str) -> str:
+        return self._admin.set(database=name).render_as_string(hide_password=False)
+
+    def create(self, template: str | None = None) -> str:
+        """Create a database and return its name."""
+        self._drop_retired()
+        self._count += 1
+        name = f"{self._prefix}_{self._count}"
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if template is not None:
+            statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        self._execute(statement)
+        return name
+
+    def retire(self, name: str) -> None:
+        """Have a database dropped before the next one is created.
+
+        Not now: the server goes by steps of 100 ms when a connection was closed a moment ago.
+        """
+        self._retired.append(name)
+
+    def close(self) -> None:
+        """Drop what is left, the template included."""
+        if template := self.__dict__.pop("migrated_template", None):
+            self.retire(template)
+        self._drop_retired()
+
+    def _drop_retired(self) -> None:
+        while self._retired:
+            name = sql.Identifier(self._retired.pop())
+            self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        url = self._admin.render_as_string(hide_password=False)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+class SqliteDatabases:
+    """Creates the SQLite files of a test run, as copies of one that was migrated on first use."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    @cached_property
+    def migrated_file(self) -> Path:
+        path = self._directory / "migrated.db"
+        _upgrade(sqlite_url(path))
+        if path.with_name("migrated.db-wal").exists():
+            raise RuntimeError(f"{path} has a write-ahead log: a migration left a connection open")
+        return path
+
+    def copy_to(self, path: Path) -> str:
+        """Put a migrated database at `path` and return its URL."""
+        shutil.copyfile(self.migrated_file, path)
+        return sqlite_url(path)
+
+
+def sqlite_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _upgrade(url: str) -> None:
+    # Imported here so that what needs no database can be tested while migrations are broken.
+    from relay.migrations import upgrade
+
+    upgrade(url)

@@ -1,0 +1,156 @@
+"""A database with an outbox, and owning sessions on it that a test uses directly."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from outbox import emit
+from outbox.tables import SHARD_COUNT
+from relay.database import Database as Address
+from relay.store.contract import Batch, Cursors, Ruled, Session
+from relay.store.postgres import PostgresStore
+from relay.store.sqlite import SqliteStore
+from support.databases import Database
+
+ALL = range(SHARD_COUNT)
+
+
+class Desk:
+    """A database, the sessions opened on it, and the few things that all of these tests do."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.kind = database.kind
+        self.sessions: list[Session] = []
+
+    def store(self, *, keep_history: bool = True, lease_s: float = 15.0) -> PostgresStore | SqliteStore:
+        address = Address.parse(self.database.url)
+        if self.kind == "postgres":
+            return PostgresStore(address, lease_s=lease_s, keep_history=keep_history, notify=True)
+        return SqliteStore(address, keep_history=keep_history)
+
+    def open(self, name: str = "relay-1", **options: Any) -> Any:
+        session: Any = self.store(**options).open(name)
+        self.sessions.append(session)
+        return session
+
+    def owner(self, name: str = "relay-1", *, skipping: Sequence[str] = (), **options: Any) -> Any:
+        """A session that owns every shard."""
+        session = self.open(name, **options)
+        assert sorted(session.take(list(ALL), skipping)) == list(ALL)
+        return session
+
+    def emit(self, count: int = 1, **options: Any) -> list[str]:
+        """Emit so many messages, numbered, in one transaction."""
+        with self.database.engine.begin() as connection:
+            return [emit(connection, "page.read", {"n": n}, **options) for n in range(count)]
+
+    def emit_one(self, **options: Any) -> str:
+        (message_id,) = self.emit(**options)
+        return message_id
+
+    def register(self, *names: str, generation: int = 1, **values: str) -> None:
+        for name in names:
+            self.database.execute(
+                "INSERT INTO outbox_destination (name, kind, events, generation) "
+                "VALUES (:name, 'listener', :events, :generation)",
+                name=name,
+                events='["*"]',
+                generation=generation,
+            )
+
+    def position(self, message_id: str) -> int:
+        return self.database.scalar("SELECT position FROM outbox_message WHERE id = :id", id=message_id)
+
+    def states(self) -> dict[str, str]:
+        """Message → state, of those that are not in history."""
+        return {str(r.id): r.state for r in self.database.rows("SELECT id, state FROM outbox_message")}
+
+    def deliveries(self, message_id: str | None = None) -> dict[tuple[str, str], str]:
+        """(message, destination) → state."""
+        rows = self.database.rows("SELECT message_id, destination, state FROM outbox_delivery")
+        return {(str(r.message_id), r.destination): r.state for r in rows if message_id in (None, str(r.message_id))}
+
+    def delivery(self, message_id: str, destination: str = "a") -> Any:
+        (row,) = self.database.rows(
+            "SELECT * FROM outbox_delivery WHERE message_id = :id AND destination = :destination",
+            id=message_id,
+            destination=destination,
+        )
+        return row
+
+    def history(self) -> dict[str, Any]:
+        return {str(row.id): row for row in self.database.rows("SELECT * FROM outbox_history")}
+
+    def put_back(self, message_id: str) -> None:
+        """As an operator does: ready again, and stamped, so that a relay that has passed it finds it."""
+        stamp = "pg_current_xact_id()" if self.kind == "postgres" else "(SELECT max(txid) + 1 FROM outbox_message)"
+        self.database.execute(
+            f"UPDATE outbox_message SET state = 'ready', generation = generation + 1, txid = {stamp} WHERE id = :id",
+            id=message_id,
+        )
+
+    def put_back_delivery(self, message_id: str, state: str, destination: str = "a") -> None:
+        stamp = "pg_current_xact_id()" if self.kind == "postgres" else "(SELECT max(txid) + 1 FROM outbox_delivery)"
+        self.database.execute(
+            f"UPDATE outbox_delivery SET state = :state, due_at = NULL, generation = generation + 1, txid = {stamp} "
+            "WHERE message_id = :id AND destination = :destination",
+            state=state,
+            id=message_id,
+            destination=destination,
+        )
+
+    def make_due(self, message_id: str, table: str = "outbox_delivery", ago_s: float = 1) -> None:
+        past = "clock_timestamp() - :ago * interval '1 second'"
+        if self.kind == "sqlite":
+            past = "strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || :ago || ' seconds')"
+        column = "message_id" if table == "outbox_delivery" else "id"
+        self.database.execute(f"UPDATE {table} SET due_at = {past} WHERE {column} = :id", ago=ago_s, id=message_id)
+
+    def make_all_due(self) -> None:
+        """All retries, at one and the same instant."""
+        at: Any = datetime.now(UTC) - timedelta(seconds=5)
+        if self.kind == "sqlite":
+            at = at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        self.database.execute("UPDATE outbox_delivery SET due_at = :at", at=at)
+
+
+def everything() -> Cursors:
+    return Cursors(dict.fromkeys(ALL, 0))
+
+
+def ids(rows: Sequence[Sequence[Any]]) -> list[str]:
+    return [row[0] for row in rows]
+
+
+def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[Any]]:
+    """Page by page until there is nothing left."""
+    pages = []
+    while page := session.read_ready(cursors, limit).messages:
+        pages.append(list(page))
+    return pages
+
+
+def ruling(message_id: str, destination: str, state: str, **values: Any) -> Ruled:
+    """One verdict, as plain as it gets; retries and dead letters were charged."""
+    charged = state in ("retry", "dead")
+    defaults: dict[str, Any] = {
+        "generation": 0,
+        "attempts": 1 if charged else 0,
+        "delay_s": 0.0,
+        "reason": "it failed" if charged else None,
+        "log": {"attempt": 1, "verdict": state} if charged else None,
+    }
+    return Ruled(message_id, destination, state, **(defaults | values))
+
+
+def settle(session: Session, *ruled: Ruled, fresh: bool = True, skipping: Sequence[str] = ()) -> list[Any]:
+    """Settle; `fresh`: the messages were read from the queue, not their deliveries from among the exceptions."""
+    messages = list({r.message_id: 0 for r in ruled}.items()) if fresh else []
+    return session.settle(Batch(messages, ruled, skipping))
+
+
+def seconds_until(instant: Any) -> float:
+    if isinstance(instant, str):
+        instant = datetime.fromisoformat(instant + "+00:00")
+    return (instant - datetime.now(UTC)).total_seconds()

@@ -1,0 +1,191 @@
+"""A fleet of relays that share a database and record what they send."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from support import nursery, recording
+from support.guardian import guardian
+from support.recording import Send
+from support.waiting import eventually
+
+_TESTS = Path(__file__).parent.parent
+
+# Who holds which shard, by the server's lock table. A relay's id is host-pid-chance.
+_OWNERS = """
+SELECT l.objid::int, r.id, l.pid FROM pg_locks AS l JOIN outbox_relay AS r ON r.backend_pid = l.pid
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid < 64
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND r.number = (SELECT max(number) FROM outbox_relay WHERE backend_pid = l.pid)
+"""
+
+
+class Relay:
+    """One relay's process."""
+
+    def __init__(self, pid: int, output: Path) -> None:
+        self.pid = pid
+        self._output = output
+        self._process = psutil.Process(pid)
+        guardian().watch(pid)
+
+    @property
+    def is_running(self) -> bool:
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+    @property
+    def rss_bytes(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self._signal(signal.SIGKILL)
+        self.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM: an orderly end, to be waited for."""
+        self._signal(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until it stands still."""
+        self._signal(signal.SIGSTOP)
+        eventually(lambda: self._process.status() == psutil.STATUS_STOPPED, what=f"relay {self.pid} stands still")
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def wait(self, *, deadline_s: float = 40) -> None:
+        """Wait for its end."""
+        __tracebackhide__ = True
+        eventually(lambda: not self.is_running, deadline_s=deadline_s, what=f"relay {self.pid} ends")
+        guardian().forget(self.pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+class Fleet:
+    """Starts relays on one database.
+
+    They have a destination `log` (an async listener) unless told otherwise; `hold_path` and `fail_path` are files that,
+    while they exist, keep its attempts from ending and make them fail.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.record_path = directory / "sends"
+        self.hold_path = directory / "hold"
+        self.fail_path = directory / "fail"
+        self.relays: list[Relay] = []
+        self.env: dict[str, str] = {}
+        self._nursery: subprocess.Popen[str] | None = None
+
+    def configure(
+        self,
+        database_url: str,
+        *,
+        destinations: Mapping[str, Mapping[str, object]] | None = None,
+        work_s: float = 0.0,
+        **settings: object,
+    ) -> None:
+        """Write the settings that relays started from now on have."""
+        wanted = destinations or {"log": {"listener": "support.recording:record"}}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in {"health_port": 0, **settings}.items()]
+        for name, options in wanted.items():
+            lines.append(f"[destinations.{name}]")
+            lines += [f"{option} = {json.dumps(value)}" for option, value in {"kind": "listener", **options}.items()]
+        (self.directory / "outbox.toml").write_text("\n".join(lines) + "\n")
+        self.env = {
+            "DATABASE_URL": database_url,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")])),
+            "RECORD_PATH": str(self.record_path),
+            "RECORD_HOLD_PATH": str(self.hold_path),
+            "RECORD_FAIL_PATH": str(self.fail_path),
+            "RECORD_WORK_S": str(work_s),
+        }
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Relay:
+        """Fork an `outbox relay`."""
+        parent = self._nursery or self._open_nursery()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        output = self.directory / f"relay-{len(self.relays)}.output"
+        order = [["relay", *arguments], {**self.env, **(env or {})}, str(output)]
+        print(json.dumps(order), file=parent.stdin, flush=True)
+        relay = Relay(int(parent.stdout.readline()), output)
+        self.relays.append(relay)
+        return relay
+
+    def sends(self) -> list[Send]:
+        """Every attempt so far."""
+        return recording.sends(self.record_path)
+
+    def end_all(self) -> None:
+        for relay in self.relays:
+            if relay.is_running:
+                relay.kill()
+        if self._nursery is not None:
+            self._nursery.kill()
+            self._nursery.communicate()
+            guardian().forget(self._nursery.pid)
+
+    def report(self) -> str:
+        return "\n\n".join(f"relay {relay.pid}:\n{relay.output[-6000:]}" for relay in self.relays if relay.output)
+
+    def _open_nursery(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, nursery.__file__],
+            cwd=self.directory,
+            env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        guardian().watch(process.pid)
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise AssertionError(f"the nursery of relays ended with {process.wait()}")
+        self._nursery = process
+        return process
+
+
+def owners(url: str) -> dict[int, int]:
+    """Shard → process id of the relay that holds it, by PostgreSQL's lock table."""
+    return {shard: int(relay_id.rsplit("-", 2)[1]) for shard, relay_id, _ in _lock_rows(url)}
+
+
+def shard_counts(url: str) -> Counter[int]:
+    """Process id → how many shards it holds."""
+    return Counter(owners(url).values())
+
+
+def backend_of(url: str, relay: Relay) -> int:
+    """The server process at the other end of a relay's owning connection."""
+    return next(backend for _, relay_id, backend in _lock_rows(url) if int(relay_id.rsplit("-", 2)[1]) == relay.pid)
+
+
+def _lock_rows(url: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        rows = connection.execute(_OWNERS).fetchall()
+    shards = [row[0] for row in rows]
+    assert len(shards) == len(set(shards)), f"a shard is held twice: {sorted(rows)}"
+    return rows

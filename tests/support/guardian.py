@@ -1,0 +1,102 @@
+"""Ends what a test run that died leaves behind.
+
+Fixtures stop what they started. They do not get to run when pytest itself is killed (a second Ctrl-C,
+`timeout`, the machine's out-of-memory killer), and a forgotten PostgreSQL or relay would then compete with
+the next run. So a small process of its own reads, from a pipe, who is to be watched; when the pipe closes,
+its parent is gone and it ends whoever is still on the list.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+
+class Guardian:
+    """The test run's end of the pipe."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd="/",
+        )
+
+    def watch(self, pid: int, ending: signal.Signals = signal.SIGKILL) -> None:
+        """Have the process group of `pid` ended with the signal `ending` should this run die."""
+        self._say(f"watch {pid} {int(ending)}")
+
+    def forget(self, pid: int) -> None:
+        """`pid` has ended in good order."""
+        self._say(f"forget {pid} 0")
+
+    def remove(self, directory: Path) -> None:
+        """Have `directory` removed when this run is over, however it ends."""
+        self._say(f"remove {directory}")
+
+    def dismiss(self) -> None:
+        """This run is over: whatever is still on the list goes now."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _say(self, line: str) -> None:
+        if self._process.stdin is not None:
+            print(line, file=self._process.stdin, flush=True)
+
+
+@cache
+def guardian() -> Guardian:
+    """The one guardian of this test run."""
+    return Guardian()
+
+
+def dismiss_guardian() -> None:
+    """Dismiss the guardian if this run ever had one."""
+    if guardian.cache_info().currsize:
+        guardian().dismiss()
+        guardian.cache_clear()
+
+
+def _keep_watch() -> None:
+    watched: dict[int, int] = {}
+    directories: list[str] = []
+    for line in sys.stdin:
+        word, rest = line.rstrip("\n").split(" ", 1)
+        if word == "remove":
+            directories.append(rest)
+            continue
+        pid, ending = map(int, rest.split())
+        if word == "watch":
+            watched[pid] = ending
+        else:
+            watched.pop(pid, None)
+    for pid, ending in watched.items():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, ending)
+            os.killpg(pid, signal.SIGCONT)
+    _wait_until_gone(watched)
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _wait_until_gone(pids: Iterable[int]) -> None:
+    """A server that is still ending would write into its directory while that is being removed."""
+    ends_at = time.monotonic() + 10
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < ends_at:
+                os.kill(pid, 0)
+                time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    _keep_watch()

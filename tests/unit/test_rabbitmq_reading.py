@@ -1,0 +1,75 @@
+"""From what came out of a queue to a message: whose it is, and what it is known by."""
+
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aio_pika.message import IncomingMessage
+from aiormq.abc import DeliveredMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import commands, frame
+from pamqp.header import ContentHeader
+
+from listeners.rabbitmq.reading import Unreadable, read
+from outbox import Message
+from relay.destinations.rabbitmq.wire import Wire
+
+
+def incoming(body: bytes = b"{}", **properties: Any) -> IncomingMessage:
+    delivery = commands.Basic.Deliver("tag", 1, False, "extraction.events", "extraction.completed")
+    header = ContentHeader(0, len(body), commands.Basic.Properties(**properties))
+    return IncomingMessage(DeliveredMessage(delivery=delivery, header=header, body=body, channel=None))  # type: ignore[arg-type]
+
+
+def as_it_arrives(message: Message) -> IncomingMessage:
+    octets = Wire("extraction.events", 1, 0).encode(message)
+    octets = octets[frame.unmarshal(octets)[0] :]
+    _, _, header = frame.unmarshal(octets)
+    delivery = commands.Basic.Deliver("tag", 1, False, "extraction.events", message.type)
+    return IncomingMessage(DeliveredMessage(delivery=delivery, header=header, body=message.body, channel=None))  # type: ignore[arg-type]
+
+
+def test_what_our_relay_sends_is_read_as_the_message_it_was() -> None:
+    created_at = datetime(2026, 1, 1, 10, 0, 0, 123456, tzinfo=UTC)
+    sent = Message("e-1", "extraction.completed", "/w", "c/1", "k", '{"contentId": "ü"}', {"x-tenant": "7"}, created_at)
+    got = read(as_it_arrives(sent))
+    assert (got.id, got.type, got.source, got.subject, got.ordering_key) == ("e-1", sent.type, "/w", "c/1", "k")
+    assert (got.body, got.headers, got.created_at) == (sent.body, sent.headers, created_at)
+
+
+@pytest.mark.parametrize("prefix", ["cloudEvents_", "cloudEvents:"])
+def test_cloud_events_of_either_prefix_are_understood(prefix: str) -> None:
+    attributes = {"id": "e-1", "type": "t.u", "source": "/s", "time": datetime(2026, 1, 1)}
+    got = read(incoming(headers={prefix + name: value for name, value in attributes.items()}))
+    assert (got.id, got.type, got.source, got.created_at) == ("e-1", "t.u", "/s", datetime(2026, 1, 1, tzinfo=UTC))
+    assert got.headers == {}
+
+
+def test_a_structured_cloud_event_is_unpacked() -> None:
+    event = {"specversion": "1.0", "id": "e-1", "type": "t.u", "source": "/s", "data": {"contentId": "c-1"}}
+    got = read(incoming(json.dumps(event).encode(), content_type="application/cloudevents+json; charset=utf-8"))
+    assert (got.id, got.type, got.data) == ("e-1", "t.u", {"contentId": "c-1"})
+    with pytest.raises(Unreadable, match="data"):
+        read(incoming(b"[]", content_type="application/cloudevents+json"))
+
+
+def test_the_guides_bare_message_is_known_by_its_content_as_over_http() -> None:
+    got = read(incoming(b'{"contentId": "c-1"}'))
+    assert (got.id, got.type) == ("content:c-1", "extraction.completed")
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers() | st.text() | st.none(), min_size=1))
+def test_without_an_id_the_same_content_is_the_same_message_however_it_is_spelled(data: dict[str, Any]) -> None:
+    one = json.dumps(data).encode()
+    other = json.dumps(dict(reversed(data.items())), indent=2).encode()
+    assert read(incoming(one)).id == read(incoming(other)).id
+    assert read(incoming(one)).id != read(incoming(json.dumps({**data, "more": 1.5}).encode())).id
+
+
+@given(st.binary(max_size=200))
+def test_whatever_comes_is_read_or_unreadable_and_nothing_else(body: bytes) -> None:
+    with suppress(Unreadable):
+        read(incoming(body))

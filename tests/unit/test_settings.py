@@ -1,0 +1,326 @@
+"""Flags over environment over file over defaults, and what is wrong with each is said in a sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from outbox.errors import SettingsError
+from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, database_url, load
+from relay.settings.durations import seconds
+
+PASSWORD = "correct-horse"
+
+
+def loaded(cwd: Path, /, overrides: dict[str, object] | None = None, **environ: str) -> Settings:
+    return load(overrides or {}, environ=environ, cwd=cwd)
+
+
+def refused(cwd: Path, /, overrides: dict[str, object] | None = None, **environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(overrides or {}, environ=environ, cwd=cwd)
+    return str(caught.value)
+
+
+def write(cwd: Path, text: str) -> None:
+    (cwd / "outbox.toml").write_text(text)
+
+
+# ------------------------------------------------------------------------------------------------- precedence
+
+
+def test_without_anything_there_is_an_sqlite_file_and_the_baseline_listener(tmp_path: Path) -> None:
+    settings = loaded(tmp_path)
+    assert settings.database_url == "sqlite:///outbox.db"
+    baseline = settings.destinations["baseline"]
+    assert isinstance(baseline, ListenerSettings)
+    assert baseline.listener == "listeners.baseline:on_extraction_completed"
+    assert baseline.events == ["extraction.completed"]
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    write(tmp_path, "lease_s = 40\nbeat_s = 4\ngrace_s = 400\n")
+    settings = loaded(tmp_path, {"lease_s": 60, "grace_s": None}, OUTBOX_LEASE_S="50", OUTBOX_BEAT_S="5")
+    assert (settings.lease_s, settings.beat_s, settings.grace_s) == (60, 5, 400)
+    assert settings.slow_poll_s == 1.0
+    assert settings.origin("lease_s") == "--lease"
+    assert settings.origin("beat_s") == "OUTBOX_BEAT_S"
+    assert settings.origin("grace_s") == str(tmp_path / "outbox.toml")
+    assert settings.origin("slow_poll_s") == "the default"
+
+
+def test_outbox_config_names_another_file(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('lease_s = "1m"\n')
+    assert loaded(tmp_path, OUTBOX_CONFIG="other.toml").lease_s == 60
+    assert "OUTBOX_CONFIG" in refused(tmp_path, OUTBOX_CONFIG="missing.toml")
+
+
+def test_the_outbox_may_have_a_database_of_its_own(tmp_path: Path) -> None:
+    ours, theirs = "postgresql://app@direct/app", "postgresql://app@pooler/app"
+    assert loaded(tmp_path, DATABASE_URL=theirs).database_url == theirs
+    settings = loaded(tmp_path, DATABASE_URL=theirs, OUTBOX_DATABASE_URL=ours, OUTBOX_SCHEMA="messaging")
+    assert settings.database_url == ours
+    assert settings.origin("database_url") == "OUTBOX_DATABASE_URL"
+    assert settings.database.schema == "messaging"
+
+
+def test_a_variable_that_is_set_but_empty_counts_as_not_set(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, DATABASE_URL="", API_URL="", OUTBOX_LEASE_S="")
+    assert settings == loaded(tmp_path)
+
+
+def test_settings_made_directly_read_nothing_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTBOX_LEASE_S", "99")
+    monkeypatch.setenv("API_URL", "http://localhost:3000")
+    write(Path.cwd(), "lease_s = 77\n")
+
+    def listener(message: object) -> None: ...
+
+    settings = Settings(
+        database_url="sqlite:///x.db", destinations={"mine": ListenerSettings(listener=listener, events=["*"])}
+    )
+    assert settings.lease_s == 15.0
+    assert list(settings.destinations) == ["mine"]
+
+
+def test_database_url_is_what_sqlalchemy_takes(tmp_path: Path) -> None:
+    url = database_url({"DATABASE_URL": "postgres://app:pw@db/app", "OUTBOX_LEASE_S": "nonsense"}, cwd=tmp_path)
+    assert url == "postgresql+psycopg://app:pw@db/app"
+
+
+# ------------------------------------------------------------------------------------------------- destinations
+
+
+def test_api_url_is_the_base_of_the_guides_endpoint(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, API_URL="http://localhost:3000/", INTERNAL_API_SECRET="s" * 40)
+    assert list(settings.destinations) == ["api"]
+    api = settings.destinations["api"]
+    assert isinstance(api, HttpSettings)
+    assert api.url == "http://localhost:3000/extraction/internal/completed"
+    assert api.secret is not None
+    assert api.secret.get_secret_value() == "s" * 40
+
+
+def test_amqp_url_and_api_url_both_apply(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, API_URL="http://localhost:3000", AMQP_URL="amqp://app:pw@rabbit/")
+    assert sorted(settings.destinations) == ["api", "rabbitmq"]
+    rabbit = settings.destinations["rabbitmq"]
+    assert isinstance(rabbit, RabbitSettings)
+    assert rabbit.broker == "amqp://app:pw@rabbit/"
+
+
+def test_destinations_in_a_file_switch_the_implicit_ones_off(tmp_path: Path) -> None:
+    write(tmp_path, '[destinations.reports]\nkind = "listener"\nlistener = "my_app.reports:on_completed"\n')
+    assert list(loaded(tmp_path, API_URL="http://localhost:3000").destinations) == ["reports"]
+    write(tmp_path, "[destinations]\n")
+    assert loaded(tmp_path, API_URL="http://localhost:3000").destinations == {}
+
+
+def test_every_kind_of_destination_can_be_written_in_a_file(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        [destinations.api]
+        kind = "http"
+        url = "https://${API_HOST}/completed"
+        secret_env = "API_SECRET"
+        concurrency = 32
+        give_up_after_s = "3d"
+        [destinations.queue]
+        kind = "rabbitmq"
+        url_env = "BROKER"
+        [destinations.reports]
+        kind = "listener"
+        listener = "my_app.reports:on_completed"
+        events = ["extraction.*"]
+        timeout_s = "none"
+        on_dead = "skip"
+        """,
+    )
+    settings = loaded(
+        tmp_path, API_HOST="api.internal", API_SECRET="new", API_SECRET_PREVIOUS="old", BROKER="amqps://b/v"
+    )
+    api, queue, reports = (settings.destinations[name] for name in ("api", "queue", "reports"))
+    assert isinstance(api, HttpSettings)
+    assert (api.url, api.concurrency, api.give_up_after_s) == ("https://api.internal/completed", 32, 259_200)
+    assert api.secret_previous is not None
+    assert api.secret_previous.get_secret_value() == "old"
+    assert isinstance(queue, RabbitSettings)
+    assert queue.broker == "amqps://b/v"
+    assert (reports.timeout_s, reports.on_dead) == (None, "skip")
+
+
+def test_commands_that_deliver_nothing_need_no_destinations_secrets(tmp_path: Path) -> None:
+    write(tmp_path, '[destinations.api]\nkind = "http"\nurl = "${BASE}/x"\nsecret_env = "API_SECRET"\n')
+    assert load({}, environ={}, cwd=tmp_path, destinations=False).destinations == {}
+
+
+# ------------------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OUTBOX_LEASE", "OUTBOX_LEASE_S"),
+        ("OUTBOX_DATABSE_URL", "OUTBOX_DATABASE_URL"),
+        ("OUTBOX_SCHEME", "OUTBOX_SCHEMA"),
+    ],
+)
+def test_a_misspelled_variable_is_refused_and_the_nearest_named(tmp_path: Path, name: str, meant: str) -> None:
+    said = refused(tmp_path, **{name: "1"})
+    assert name in said
+    assert f"{meant}?" in said
+
+
+def test_what_kubernetes_injects_is_let_through(tmp_path: Path) -> None:
+    loaded(
+        tmp_path,
+        OUTBOX_SERVICE_HOST="10.0.0.7",
+        OUTBOX_SERVICE_PORT="9810",
+        OUTBOX_SERVICE_PORT_HTTP="9810",
+        OUTBOX_PORT="tcp://10.0.0.7:9810",
+        OUTBOX_PORT_9810_TCP="tcp://10.0.0.7:9810",
+        OUTBOX_PORT_9810_TCP_ADDR="10.0.0.7",
+        OUTBOX_RELAY_SERVICE_HOST="10.0.0.8",
+    )
+
+
+def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: Path) -> None:
+    assert loaded(tmp_path, OUTBOX_HEALTH_PORT="tcp://10.0.0.7:80").health_port == 9810
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lease = 15", "lease is not a setting: did you mean lease_s?"),
+        ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevnets=['*']", "destinations.a.evnets is not a setting"),
+        ("[destinations.a]\nkind='htpp'", 'a: there is no such kind: use "listener", "http" or "rabbitmq"'),
+        ("[destinations.a]\nurl='http://x/'", "destinations.a: kind is needed"),
+        ("[destinations.a]\nkind='http'", "destinations.a.url: this is needed"),
+        ("[destinations.a]\nkind='listener'\nlistener='nonsense'", "write module:callable"),
+        ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevents=[]", "destinations.a.events"),
+        ("[destinations.a]\nkind='http'\nurl='http://u:p@host/'", "must not carry a user or a password"),
+        ("[destinations.a]\nkind='http'\nurl='http://${NOWHERE}/'", "NOWHERE is not set"),
+        ("[destinations.a]\nkind='http'\nurl='http://h/'\nsecret_env='NOWHERE'", "nor NOWHERE_FILE is set"),
+        ("[destinations.a]\nkind='rabbitmq'", "url or as url_env"),
+        ("[destinations.'a b']\nkind='listener'\nlistener='m:f'", "cannot name a destination"),
+        ("lease_s = ", "is not TOML"),
+        ("lease_s = 'soon'", 'lease_s: write a number of seconds, or "15s"'),
+        ("retention_days = '36h'", "retention_days: write a whole number of days"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    write(tmp_path, text)
+    said = refused(tmp_path)
+    assert expected in said
+    assert "outbox.toml" in said or "destination a" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OUTBOX_LEASE_S", "0.5", "OUTBOX_LEASE_S: must be greater than or equal to 1"),
+        ("OUTBOX_BEAT_S", "6", "beat_s (6) must be at most a third of lease_s (15)"),
+        ("OUTBOX_PAGE_SIZE", "5000", "page_size (5000) must not be more than window (4000)"),
+        ("OUTBOX_HEALTH_PORT", "70000", "OUTBOX_HEALTH_PORT"),
+        ("OUTBOX_NOTIFY", "perhaps", "OUTBOX_NOTIFY"),
+        ("OUTBOX_LOG_LEVEL", "loud", "OUTBOX_LOG_LEVEL"),
+        ("DATABASE_URL", "mysql://localhost/x", "only postgresql: and sqlite: are known"),
+        ("DATABASE_URL", "sqlite://", "names no file"),
+        ("API_URL", "localhost:3000", "API_URL: write http://"),
+    ],
+)
+def test_a_value_that_will_not_do_is_named_with_its_variable(
+    tmp_path: Path, name: str, value: str, expected: str
+) -> None:
+    assert expected in refused(tmp_path, **{name: value})
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    said = refused(tmp_path, OUTBOX_LEASE_S="0", OUTBOX_WINDOW="many")
+    assert "OUTBOX_LEASE_S" in said
+    assert "OUTBOX_WINDOW" in said
+
+
+# ------------------------------------------------------------------------------------------------- secrets
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"postgresql://app:{PASSWORD}@db/app\n")
+    settings = loaded(tmp_path, DATABASE_URL_FILE=str(tmp_path / "url"))
+    assert settings.database.url.password == PASSWORD
+
+
+def test_a_secret_given_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://db/app")
+    said = refused(tmp_path, DATABASE_URL="postgresql://db/app", DATABASE_URL_FILE=str(tmp_path / "url"))
+    assert said == "DATABASE_URL and DATABASE_URL_FILE are both set: unset one of them"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xff"])
+def test_a_secrets_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "url").write_bytes(content)
+    said = refused(tmp_path, DATABASE_URL_FILE=str(tmp_path / "url"))
+    assert "DATABASE_URL_FILE" in said
+    assert str(tmp_path / "url") in said
+
+
+def test_no_secret_shows_in_settings_or_in_what_is_wrong_with_them(tmp_path: Path) -> None:
+    environ = {
+        "DATABASE_URL": f"postgresql://app:{PASSWORD}@db/app",
+        "API_URL": "http://localhost:3000",
+        "INTERNAL_API_SECRET": f"{PASSWORD}-api",
+        "AMQP_URL": f"amqp://app:{PASSWORD}-amqp@rabbit/",
+    }
+    settings = loaded(tmp_path, **environ)
+    assert PASSWORD not in repr(settings)
+    assert PASSWORD not in str(settings)
+    assert PASSWORD not in str(settings.database)
+    assert {PASSWORD, f"{PASSWORD}-api", f"{PASSWORD}-amqp"} <= settings.secrets()
+    wrong: list[dict[str, Any]] = [
+        {"DATABASE_URL": f"mysql://app:{PASSWORD}@db/app"},
+        {"DATABASE_URL": f"{PASSWORD}"},
+        {"AMQP_URL": f"https://app:{PASSWORD}@rabbit/"},
+        {"API_URL": f"http://app:{PASSWORD}@localhost/"},
+    ]
+    for broken in wrong:
+        assert PASSWORD not in refused(tmp_path, **environ | broken)
+
+
+def test_an_encoded_password_is_secret_in_both_spellings(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, DATABASE_URL="postgresql://app:p%40ss%2Fword@db/app")
+    assert {"p%40ss%2Fword", "p@ss/word"} <= settings.secrets()
+
+
+# ------------------------------------------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("15", 15), ("15s", 15), ("500ms", 0.5), ("5m", 300), ("1h30m", 5400), ("3d", 259_200)],
+)
+def test_a_duration_is_a_number_of_seconds_or_has_units(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1s", "nan", "2 h", "h", "1s2", True, float("inf")])
+def test_anything_else_is_no_duration(text: object) -> None:
+    with pytest.raises(ValueError, match="write a number of seconds"):
+        seconds(text)
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().lease_s = 3  # type: ignore[misc]
+
+
+def test_an_sqlite_file_that_is_missing_is_named_with_its_variable(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(SettingsError) as caught:
+        settings.require_database_file()
+    assert f"{tmp_path}/none.db" in str(caught.value)
+    assert "DATABASE_URL" in str(caught.value)
+    assert "outbox db upgrade" in str(caught.value)
+    assert not (tmp_path / "none.db").exists()
