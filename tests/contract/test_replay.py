@@ -179,7 +179,7 @@ async def test_a_replayed_message_that_fails_is_a_dead_letter_like_any_other(sce
     assert discard(scene.database.engine, DeadFilter()) == 1
     await scene.drain(destinations)
     assert scene.deliveries() == {}
-    assert scene.account == (4, 0, 0, 0)
+    assert scene.account == (3, 0, 0, 0)
 
 
 async def test_a_verdict_on_an_earlier_life_does_not_match_a_later_one(scene: Scene) -> None:
