@@ -12,9 +12,9 @@ from contextlib import closing
 
 import pytest
 from support.databases import Database
+from support.plans import STATEMENTS
 
 from relay.database import Database as Target
-from relay.store import postgres_sql as sql
 from relay.store.contract import Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
 
@@ -78,7 +78,7 @@ def _plan(session: PostgresSession, statement: str) -> list[str]:
 def test_a_statement_rides_on_its_index_even_when_the_table_is_believed_to_be_empty(
     session: PostgresSession, name: str
 ) -> None:
-    plan = _plan(session, getattr(sql, name))
+    plan = _plan(session, STATEMENTS[name])
     scans = [index for index, line in enumerate(plan) if re.search(r"Index (Only )?Scan|Seq Scan", line)]
     used = {match[1] for line in plan if (match := re.search(r"Scan using (\w+) on", line))}
     assert used == set(INDEXES[name]), plan

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from relay.store import postgres_sql
+from relay.store.postgres import connection_sql, ownership_sql, reading_sql, settling_sql
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,10 @@ def _flat(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _flat(child)
 
 
-_NAMES = {
-    text: name
-    for name, text in vars(postgres_sql).items()
+STATEMENTS = {
+    name: text
+    for module in (connection_sql, ownership_sql, reading_sql, settling_sql)
+    for name, text in vars(module).items()
     if isinstance(text, str) and re.match(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b", text)
 }
+_NAMES = {text: name for name, text in STATEMENTS.items()}

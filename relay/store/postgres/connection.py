@@ -1,0 +1,86 @@
+"""The owning connection: bare, its timeouts the lease, its token the proof that it is still the same session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql as pgsql
+from psycopg.types.string import TextLoader
+
+from outbox.errors import Unusable
+from relay.database import Database
+from relay.store.contract import Lost
+from relay.store.postgres import connection_sql as sql
+
+
+class OwningConnection:
+    """One session, and how to ask it things.
+
+    Args:
+        connection: Fresh from the server.
+        database: Where that is.
+        lease_s: Seconds after which the server ends a session that says nothing.
+        token: Says which session this is.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], database: Database, *, lease_s: float, token: str) -> None:
+        self._connection, self._database, self._lease_s, self._token = connection, database, lease_s, token
+        self._own_transactions: list[str] = []  # since the last look
+        self._prepare()
+        self._cursor = connection.cursor()  # takes over the loaders that were registered until now
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        for name in ("uuid", "jsonb", "timestamptz", "xid8"):
+            connection.adapters.register_loader(name, TextLoader)
+        if self._database.schema is not None:
+            self._set("search_path", pgsql.Identifier(self._database.schema).as_string(connection))
+        lease_ms = int(self._lease_s * 1000)
+        values = {"lease_ms": lease_ms, "lock_ms": lease_ms // 3, "check_ms": max(lease_ms // 5, 100)}
+        for name, value in sql.SESSION_SETTINGS.items():
+            self._set(name, value.format(**values))
+        for name, value in sql.OPTIONAL_SETTINGS.items():
+            try:
+                self._set(name, value.format(**values))
+            except psycopg.Error:
+                continue  # not on every platform: see the manual on client_connection_check_interval
+        self._set("outbox.owner", self._token)
+
+    def _set(self, name: str, value: str) -> None:
+        self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+    def _run(self, statement: str, **parameters: Any) -> psycopg.Cursor[Any]:
+        return self._cursor.execute(statement, {"token": self._token, **parameters})
+
+    def _one(self, statement: str, **parameters: Any) -> Any:
+        row = self._run(statement, **parameters).fetchone()
+        assert row is not None
+        return row[0]
+
+    @contextmanager
+    def _owner_transaction(self) -> Iterator[None]:
+        with self._connection.transaction():
+            if not self._is_owner():
+                raise Lost("another session answered: this relay owns nothing any more")
+            self._own_transactions.append(str(self._one(sql.TRANSACTION_ID)))
+            yield
+
+    def _is_owner(self) -> bool:
+        return bool(self._one(sql.ASSERT_OWNER))
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Whatever ends a session, or leaves it in doubt, ends ours."""
+        try:
+            yield
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Unusable(f"{sentence(error)}: run what `outbox db grants` prints") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
+            raise Lost(sentence(error)) from error
+
+
+def sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,32 @@
+"""What every session says first, and what it asks again and again.
+
+The owning session plans its statements with sequential scans, hash and merge joins switched off: an ANALYZE that sees
+an empty queue must not be able to talk the planner out of the one index each of them needs. For the same reason a row
+is looked up by its id behind a fence (`LATERAL (… OFFSET 0)`): else a table believed to be empty is read from one end
+of its primary key to the other, and matched with the ids afterwards (measured: 2 to 5 s for a batch).
+"""
+
+from __future__ import annotations
+
+IS_OWNER = "current_setting('outbox.owner', true) = %(token)s"
+
+SESSION_SETTINGS = {
+    "idle_session_timeout": "{lease_ms}",
+    "idle_in_transaction_session_timeout": "{lease_ms}",
+    "statement_timeout": "{lease_ms}",
+    "lock_timeout": "{lock_ms}",
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}"}
+
+ASSERT_OWNER = f"SELECT {IS_OWNER}"
+TRANSACTION_ID = "SELECT pg_current_xact_id()::text"
+
+SNAPSHOT = "SELECT pg_current_snapshot()::text"

@@ -1,0 +1,115 @@
+"""Owning shards: presence, locks, beats, and the peers that are seen by them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import outbox
+from outbox.errors import SchemaError, Unusable
+from relay.decide.visibility import Horizon
+from relay.entry import Row
+from relay.migrations import verify_version
+from relay.store.contract import Lost, Peers, Standby
+from relay.store.postgres import connection_sql
+from relay.store.postgres import ownership_sql as sql
+from relay.store.postgres.reading import Reading
+from relay.store.postgres.settling import Settling
+from relay.store.ruling import storable
+
+
+class Owning(Reading, Settling):
+    """What a session holds.
+
+    Args:
+        relay_id: Who I am, for people.
+    """
+
+    def __init__(self, *arguments: Any, relay_id: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._relay_id = relay_id
+        self._owned: set[int] = set()
+        self._key = self._check_database()
+        self._number = self._register()
+
+    def _check_database(self) -> int:
+        """The class of our advisory locks, once it is clear that this database can be worked on."""
+        if self._one("SELECT pg_is_in_recovery()"):
+            raise Standby("this database is a standby: it grants locks that mean nothing, so nothing is owned here")
+        found = self._cursor.execute(sql.LOCK_CLASS).fetchone()
+        if found is None:
+            raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
+        version = self._cursor.execute("SELECT schema_version, oldest_release FROM outbox_meta").fetchone()
+        verify_version(*version or (0, "0"))
+        return int(found[0])
+
+    def _register(self) -> int:
+        number = int(self._one(sql.REGISTER, id=self._relay_id, release=outbox.__version__))
+        if not self._one(sql.LOCK_PRESENCE, key=self._key, number=number):
+            raise Lost(f"presence lock {number} is taken")
+        if self._one("SELECT pg_backend_pid()") != self._connection.info.backend_pid or not self._is_owner():
+            raise Unusable(
+                "the relay's connection goes through a pooler in transaction mode, which cannot hold its locks: point "
+                "OUTBOX_DATABASE_URL at the database itself, or at a pooler in session mode; workers may stay behind it"
+            )
+        return number
+
+    def server_age_s(self) -> float:
+        with self._guard():
+            return float(self._one(sql.SERVER_AGE))
+
+    def beat(self, shards: Sequence[int], wants: int) -> Peers:
+        with self._guard():
+            self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number)
+            if self._cursor.rowcount != 1:
+                raise Lost("this relay is no longer registered as the owner of its session")
+            locks = self._run(sql.PEERS, key=self._key).fetchall()
+            registry = self._run(sql.REGISTRY).fetchall()
+            ended = [self._end(row) for row in locks if self._is_stuck(row)]
+        return Peers(
+            me=self._number,
+            wants_of={row[2]: row[4] for row in locks if row[2] is not None},
+            held=frozenset(row[0] for row in locks if row[0] < sql.PRESENCE_BASE),
+            generation=max((row[1] for row in registry), default=0),
+            paused={row[0]: row[3] for row in registry if row[2] == "operator"},
+            resumed={row[0]: row[4] for row in registry if row[4] is not None},
+            ended=ended,
+        )
+
+    def _is_stuck(self, row: Row) -> bool:
+        number, silent_for_s = row[2], row[5]
+        return number is not None and number != self._number and silent_for_s > 2 * self._lease_s
+
+    def _end(self, row: Row) -> str:
+        self._run(sql.END_SESSION, pid=row[1])
+        return str(row[3])
+
+    def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
+        wanted = [s for s in shards if s not in self._owned]
+        if not wanted:
+            return []
+        with self._guard():
+            taken = [row[0] for row in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)]
+            if taken:
+                self._owned.update(taken)
+                self._run(sql.MARK_SHARDS, shards=taken, dirty=True, owner=self._relay_id)
+                # Before it sees what operators have done here: what they do from now on is found by the first look.
+                self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
+                self._run(sql.RELEASE_ORPHANS, shards=taken, skipping=list(skipping))
+                self._finish_discarded(taken, skipping)
+        return taken
+
+    def _finish_discarded(self, shards: Sequence[int], skipping: Sequence[str]) -> None:
+        while found := self._run(sql.DISCARDED, shards=list(shards)).fetchall():
+            self.discard(found, skipping)
+
+    def give(self, shards: Sequence[int]) -> None:
+        with self._guard():
+            self._run(sql.MARK_SHARDS, shards=list(shards), dirty=False, owner=None)
+            self._run(sql.UNLOCK_SHARDS, shards=list(shards), key=self._key)
+            self._owned.difference_update(shards)
+
+    def show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+        with self._guard():
+            self._run(sql.SHOW_HEALTH, name=name, state=state, reason=storable(reason), wait_s=wait_s)

@@ -1,0 +1,89 @@
+"""Locks, beats and peers, and what is done on taking a shard: each with its index (see connection_sql)."""
+
+from __future__ import annotations
+
+from relay.store.contract import DISCARD_COUNT
+from relay.store.postgres.connection_sql import IS_OWNER
+
+SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
+
+LOCK_CLASS = """
+SELECT hashtext(n.nspname || '.outbox_message') FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
+WHERE t.oid = to_regclass('outbox_message')
+"""
+
+REGISTER = """
+INSERT INTO outbox_relay (id, backend_pid, release) VALUES (%(id)s, pg_backend_pid(), %(release)s) RETURNING number
+"""
+UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
+
+# Presence locks stand above the shards; a number is reused after a billion relays.
+PRESENCE_BASE = 64
+PRESENCE_MODULUS = 2**30
+LOCK_PRESENCE = f"SELECT pg_try_advisory_lock(%(key)s, {PRESENCE_BASE} + (%(number)s %% {PRESENCE_MODULUS})::int)"
+
+LOCK_SHARDS = f"""
+SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
+"""
+UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
+MARK_SHARDS = f"""
+UPDATE outbox_shard AS o SET dirty = %(dirty)s, owner = %(owner)s, started = NULL
+FROM unnest(%(shards)s::smallint[]) AS s (shard) WHERE o.shard = s.shard AND {IS_OWNER}
+"""
+
+BEAT = f"""
+UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::jsonb, wants = %(wants)s
+WHERE number = %(number)s AND {IS_OWNER}
+"""
+
+# The server's own lock table says who is alive and who holds what; the row says when it last beat.
+PEERS = f"""
+SELECT l.objid::int, l.pid, r.number, r.id, r.wants,
+       extract(epoch FROM clock_timestamp() - r.last_seen_at)::float8
+FROM pg_locks AS l
+LEFT JOIN outbox_relay AS r
+    ON l.objid >= {PRESENCE_BASE} AND r.backend_pid = l.pid
+   AND l.objid = {PRESENCE_BASE} + r.number %% {PRESENCE_MODULUS}
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid = (%(key)s::bigint & 4294967295)::oid
+"""
+
+END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
+
+REGISTRY = "SELECT name, generation, paused_by, reason, resumed_at FROM outbox_destination WHERE removed_at IS NULL"
+
+
+# Index: outbox_delivery_blocked, then outbox_delivery_key.
+RELEASE_ORPHANS = """
+UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
+FROM unnest(%(shards)s::smallint[]) AS c (shard)
+CROSS JOIN LATERAL (
+    SELECT b.message_id, b.destination FROM outbox_delivery AS b
+    WHERE b.shard = c.shard AND b.state = 'blocked' AND NOT EXISTS (
+        SELECT FROM outbox_delivery AS h
+        WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
+          AND h.state NOT IN ('delivered', 'discarded')
+          AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
+    OFFSET 0
+) AS b
+WHERE d.message_id = b.message_id AND d.destination = b.destination
+"""
+
+# Index: outbox_delivery_discarded, then both primary keys. What nothing but its discarding holds up any more.
+DISCARDED = f"""
+SELECT d.message_id, d.destination FROM unnest(%(shards)s::smallint[]) AS c (shard)
+JOIN outbox_delivery AS d ON d.shard = c.shard AND d.state = 'discarded'
+WHERE EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id)
+  AND NOT EXISTS (SELECT FROM outbox_delivery AS s
+                  WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded'))
+LIMIT {DISCARD_COUNT}
+"""
+
+
+SHOW_HEALTH = f"""
+UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, changed_at = clock_timestamp(),
+    paused_by = CASE WHEN %(state)s <> 'healthy' THEN 'failure' END,
+    until = clock_timestamp() + %(wait_s)s::float8 * interval '1 second'
+WHERE name = %(name)s AND paused_by IS DISTINCT FROM 'operator' AND {IS_OWNER}
+"""

@@ -1,0 +1,181 @@
+"""Finding what is ready, late, due or parked, each row once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from outbox.tables import SHARD_COUNT
+from relay.decide.visibility import Horizon
+from relay.entry import Row
+from relay.store.contract import MESSAGE_COLUMNS, Cursors, Page, Pair
+from relay.store.postgres import connection_sql
+from relay.store.postgres import reading_sql as sql
+from relay.store.postgres.connection import OwningConnection
+
+LATE_LIMIT = 1000
+
+Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
+FIRST: Due = ("-infinity", 0, "")
+LAST_POSITION = 2**63 - 1
+
+
+class Reading(OwningConnection):
+    """What a session reads."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._horizon: Horizon | None = None
+        self._scheduled: Due = FIRST
+        self._retries: Due = FIRST
+        self._took_at: Horizon | None = None  # shards for the first time
+        self._per_shard = 8
+        self._turn = 0
+
+    def read_ready(self, cursors: Cursors, limit: int) -> Page:
+        page = Page()
+        with self._guard():
+            self._look(page, cursors)
+            if limit > 0 and cursors.ready:
+                self._read_on(page, cursors, limit)
+        return page
+
+    def _look(self, page: Page, cursors: Cursors) -> None:
+        """What has come late since the last look.
+
+        The snapshot that the next look starts from is taken before anything is read: what commits in between is seen
+        twice, and never missed.
+        """
+        if self._horizon is None or not cursors.ready:
+            self._horizon = Horizon.parse(self._one(connection_sql.SNAPSHOT))
+            if self._took_at is not None and cursors.ready:
+                self._read_foreign(page, cursors, self._since(self._took_at, cursors))
+            return
+        since = self._since(self._horizon, cursors)
+        snapshot, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
+        if late:
+            self._read_late(page, cursors, since)
+        if foreign:
+            self._read_foreign(page, cursors, since)
+        self._horizon = Horizon.parse(snapshot)
+        self._own_transactions = []
+
+    def _since(self, horizon: Horizon, cursors: Cursors) -> dict[str, Any]:
+        return {
+            "xmax": str(horizon.xmax),
+            "running": [str(x) for x in horizon.running],
+            "floor": [cursors.ready.get(shard, -1) for shard in range(SHARD_COUNT)],
+            "due": self._scheduled[0],
+            "own": self._own_transactions,
+        }
+
+    def _read_on(self, page: Page, cursors: Cursors, limit: int) -> None:
+        shards = list(cursors.ready)
+        self._turn = (self._turn + 1) % len(shards)
+        shards = shards[self._turn :] + shards[: self._turn]
+        rows = self._run(
+            sql.READ_READY,
+            shards=shards,
+            cursors=[cursors.ready[s] for s in shards],
+            per_shard=min(self._per_shard, limit),
+            limit=limit,
+        ).fetchall()
+        for row in rows:
+            cursors.ready[row[2]] = row[1]
+        if len(rows) < limit:
+            cursors.exhausted |= self._exhausted(shards, rows)
+        page.messages += rows
+        page.full = bool(rows)
+        self._adapt(rows, limit)
+
+    def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
+        """The shards that have nothing more. The last one on a page tells nothing: it may be full of bytes."""
+        counts = Counter(row[2] for row in rows)
+        complete = shards[: shards.index(rows[-1][2])] if rows else shards
+        return {shard for shard in complete if counts[shard] < self._per_shard}
+
+    def _adapt(self, rows: list[Row], limit: int) -> None:
+        """Read deep where few shards have anything, and evenly where all have."""
+        if len(rows) >= limit:
+            self._per_shard = max(limit // len({row[2] for row in rows}), 1)
+        elif rows:
+            self._per_shard = min(self._per_shard * 2, limit)
+
+    def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
+        page.messages = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
+        if len(page.messages) == LATE_LIMIT:
+            for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
+                cursors.go_back(shard, position)
+            self._scheduled = FIRST
+
+    def _read_foreign(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
+        """What operators did to deliveries: put back, or discarded."""
+        for destination, shard, position, discarded in self._run(sql.LATE_DELIVERIES, **since).fetchall():
+            page.discarded += [(message_id, destination) for message_id in discarded or ()]
+            if position is not None:
+                page.unparked.add(destination)
+                cursors.lower(destination, shard, position)
+
+    def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
+        pairs = [(d, s) for d in destinations for s in cursors.ready]
+        with self._guard():
+            rows = self._run(
+                sql.READ_PARKED,
+                destinations=[d for d, _ in pairs],
+                shards=[s for _, s in pairs],
+                cursors=[cursors.parked.get(pair, 0) for pair in pairs],
+                until=[cursors.parked_until(s) for _, s in pairs],
+                limit=limit,
+            ).fetchall()
+        for row in rows:
+            cursors.parked[row[11], row[2]] = row[1]
+        return rows
+
+    def read_due(self, shards: Sequence[int], limit: int) -> Page:
+        with self._guard():
+            now = str(self._one("SELECT clock_timestamp()"))
+            span = {"shards": list(shards), "now": now, "limit": limit}
+            scheduled = self._run(sql.READ_SCHEDULED, **span, **_after(self._scheduled)).fetchall()
+            retries = self._run(sql.READ_RETRIES, **span, **_after(self._retries)).fetchall()
+        self._scheduled = _reached(scheduled, limit, now)
+        self._retries = _reached(retries, limit, now)
+        return Page(
+            messages=[row[:-1] for row in scheduled],
+            deliveries=[row[:-1] for row in retries],
+            full=max(len(scheduled), len(retries)) == limit,
+        )
+
+    def reread_due(self) -> None:
+        self._scheduled = self._retries = FIRST
+
+    def held_keys(self, keys: Sequence[str], skipping: Sequence[str]) -> dict[tuple[str, str], int]:
+        with self._guard():
+            rows = self._run(sql.HELD_KEYS, keys=list(keys), skipping=list(skipping)).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
+        with self._guard():
+            rows = self._run(
+                sql.BLOCKED_KEYS,
+                destinations=[destination for destination, _ in pairs],
+                keys=[key for _, key in pairs],
+                skipping=list(skipping),
+            ).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def has_deliveries(self, shards: Sequence[int]) -> bool:
+        with self._guard():
+            return bool(self._one(sql.HAS_DELIVERIES, shards=list(shards)))
+
+
+def _after(due: Due) -> dict[str, Any]:
+    return {"due": due[0], "position": due[1], "destination": due[2]}
+
+
+def _reached(rows: list[Row], limit: int, now: str) -> Due:
+    """How far a reading came: to its last row when there may be more, to now when there is none."""
+    if len(rows) < limit:
+        return now, LAST_POSITION, ""
+    last = rows[-1]
+    return last[-1], last[1], last[11] if len(last) > len(MESSAGE_COLUMNS) + 1 else ""

@@ -1,0 +1,133 @@
+"""Finding what is ready, late, due or parked: each statement with its index (see connection_sql)."""
+
+from __future__ import annotations
+
+from relay.store.contract import PAGE_BYTES
+
+MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
+    m.data, m.headers, m.created_at"""
+DELIVERY = """d.destination, d.generation, d.attempts,
+    coalesce(extract(epoch FROM clock_timestamp() - d.first_failed_at), 0)::float8"""
+
+# Index: outbox_message_ready, one descent per shard. The running sum bounds the page in bytes; it runs over the rows
+# in the order in which the descents bring them, which spares it a sort.
+READ_READY = f"""
+SELECT {MESSAGE} FROM (
+    SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
+    FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
+    CROSS JOIN LATERAL (
+        SELECT * FROM outbox_message AS m
+        WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
+        ORDER BY m.position LIMIT %(per_shard)s
+    ) AS m
+) AS m
+WHERE bytes_before < {PAGE_BYTES} LIMIT %(limit)s
+"""
+
+# What has become visible since the last look. OFFSET 0 is a fence: without it the planner may turn the conditions on
+# shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
+_MESSAGES_SINCE = """(
+    SELECT * FROM outbox_message AS m WHERE m.txid >= %(xmax)s::xid8
+    UNION ALL
+    SELECT * FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
+    OFFSET 0
+)"""
+_DELIVERIES_SINCE = _MESSAGES_SINCE.replace("outbox_message", "outbox_delivery")
+
+# `floor` is an array over all shards: the cursor, or -1 for a shard of somebody else's.
+_IS_LATE = """
+    ((m.state = 'ready' AND m.position <= (%(floor)s::bigint[])[m.shard + 1])
+     OR (m.state = 'scheduled' AND m.due_at <= %(due)s::timestamptz AND (%(floor)s::bigint[])[m.shard + 1] >= 0))
+"""
+# Retries are written by their owner alone, which knows them, as it knows what it parked itself.
+_IS_FOREIGN = """
+    m.state IN ('parked', 'discarded') AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
+"""
+
+# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot first, and whether anything came late.
+LOOK = f"""
+SELECT pg_current_snapshot()::text,
+       EXISTS (SELECT FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE}),
+       EXISTS (SELECT FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN})
+"""
+
+# Index: outbox_message_txid.
+READ_LATE = f"SELECT {MESSAGE} FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} LIMIT %(limit)s"
+
+# Index: outbox_message_txid. For when there are more of them than a page holds.
+LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} GROUP BY 1"
+
+# Index: outbox_delivery_txid.
+LATE_DELIVERIES = f"""
+SELECT m.destination, m.shard, min(m.position) FILTER (WHERE m.state = 'parked'),
+       array_agg(m.message_id::text) FILTER (WHERE m.state = 'discarded')
+FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN} GROUP BY 1, 2
+"""
+
+# Index: outbox_delivery_parked, one descent per destination and shard; then outbox_message_pkey.
+READ_PARKED = f"""
+SELECT {MESSAGE}, {DELIVERY} FROM
+    unnest(%(destinations)s::text[], %(shards)s::smallint[], %(cursors)s::bigint[], %(until)s::bigint[])
+        AS c (destination, shard, cursor, until)
+    CROSS JOIN LATERAL (
+        SELECT * FROM outbox_delivery AS d
+        WHERE d.destination = c.destination AND d.shard = c.shard AND d.state = 'parked'
+          AND d.position > c.cursor AND d.position <= c.until
+        ORDER BY d.position LIMIT %(limit)s
+    ) AS d
+    CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m
+ORDER BY d.position LIMIT %(limit)s
+"""
+
+# Index: outbox_message_due, one descent per shard.
+READ_SCHEDULED = f"""
+SELECT {MESSAGE}, m.due_at FROM unnest(%(shards)s::smallint[]) AS c (shard)
+CROSS JOIN LATERAL (
+    SELECT * FROM outbox_message AS m
+    WHERE m.shard = c.shard AND m.state = 'scheduled' AND m.due_at <= %(now)s::timestamptz
+      AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
+    ORDER BY m.due_at, m.position LIMIT %(limit)s
+) AS m
+ORDER BY m.due_at, m.position LIMIT %(limit)s
+"""
+
+# Index: outbox_delivery_retry, one descent per shard; then outbox_message_pkey.
+READ_RETRIES = f"""
+SELECT {MESSAGE}, {DELIVERY}, d.due_at FROM unnest(%(shards)s::smallint[]) AS c (shard)
+CROSS JOIN LATERAL (
+    SELECT * FROM outbox_delivery AS d
+    WHERE d.shard = c.shard AND d.state = 'retry' AND d.due_at <= %(now)s::timestamptz
+      AND (d.due_at, d.position, d.destination) > (%(due)s::timestamptz, %(position)s, %(destination)s)
+    ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+) AS d
+CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m
+ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+"""
+
+# Index: outbox_delivery_key.
+HELD_KEYS = """
+SELECT d.destination, d.ordering_key, min(d.position) FROM unnest(%(keys)s::text[]) AS k (ordering_key)
+CROSS JOIN LATERAL (
+    SELECT * FROM outbox_delivery AS d
+    WHERE d.ordering_key = k.ordering_key AND d.state <> 'delivered' AND d.state <> 'discarded'
+      AND NOT (d.state = 'dead' AND d.destination = ANY (%(skipping)s::text[])) OFFSET 0
+) AS d
+GROUP BY 1, 2
+"""
+
+# Index: outbox_delivery_key, one descent per destination and key.
+BLOCKED_KEYS = """
+SELECT k.destination, k.ordering_key, d.position
+FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
+CROSS JOIN LATERAL (
+    SELECT d.position FROM outbox_delivery AS d
+    WHERE d.ordering_key = k.ordering_key AND d.destination = k.destination AND d.state <> 'delivered'
+      AND (d.state IN ('blocked', 'retry') OR (d.state = 'dead' AND k.destination <> ALL (%(skipping)s::text[])))
+    ORDER BY d.position LIMIT 1
+) AS d
+"""
+
+HAS_DELIVERIES = """
+SELECT EXISTS (SELECT FROM unnest(%(shards)s::smallint[]) AS c (shard)
+               JOIN outbox_delivery AS d ON d.shard = c.shard WHERE d.state <> 'delivered')
+"""

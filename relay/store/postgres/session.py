@@ -1,0 +1,80 @@
+"""Opening owning sessions."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import psycopg
+
+from relay.database import Database
+from relay.store.contract import Lost
+from relay.store.postgres.connection import sentence
+from relay.store.postgres.ownership import Owning
+from relay.store.postgres.ownership_sql import UNREGISTER
+from relay.store.postgres.waking import Waking
+
+
+class PostgresStore:
+    """Opens owning sessions on a PostgreSQL database.
+
+    Args:
+        database: Where.
+        lease_s: Seconds after which the server ends a session that says nothing.
+        keep_history: Whether what was delivered moves to history or is deleted.
+        notify: Whether to listen for workers' notifications.
+    """
+
+    def __init__(self, database: Database, *, lease_s: float, keep_history: bool, notify: bool) -> None:
+        self.database = database
+        self.lease_s = lease_s
+        self.keep_history = keep_history
+        self.notify = notify
+
+    def open(self, relay_id: str) -> PostgresSession:
+        try:
+            connection = psycopg.connect(
+                self.database.conninfo,
+                autocommit=True,
+                prepare_threshold=1,
+                application_name=f"outbox relay {relay_id}",
+                connect_timeout=max(int(self.lease_s / 3), 2),
+                tcp_user_timeout=int(self.lease_s * 1000),
+                keepalives_idle=max(int(self.lease_s / 3), 1),
+                keepalives_interval=max(int(self.lease_s / 6), 1),
+                keepalives_count=3,
+            )
+        except psycopg.OperationalError as error:
+            raise Lost(sentence(error)) from error
+        try:
+            return PostgresSession(self, connection, relay_id)
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise Lost(sentence(error)) from error
+        except BaseException:
+            connection.close()
+            raise
+
+
+class PostgresSession(Owning, Waking):
+    """One owning session."""
+
+    def __init__(self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str) -> None:
+        super().__init__(
+            connection,
+            store.database,
+            lease_s=store.lease_s,
+            token=str(uuid.uuid4()),
+            notify=store.notify,
+            keep_history=store.keep_history,
+            relay_id=relay_id,
+        )
+
+    def close(self) -> None:
+        try:
+            if not self._connection.broken:
+                self._run(UNREGISTER, number=self._number)
+        except psycopg.Error:
+            pass  # the session is over either way
+        finally:
+            self._connection.close()

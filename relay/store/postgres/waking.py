@@ -1,0 +1,75 @@
+"""Sleeping without missing anything, and without making workers pay for it."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import Any
+
+from relay.decide.visibility import Horizon
+from relay.store.postgres import connection_sql
+from relay.store.postgres.connection import OwningConnection
+
+NEVER, AWAKE, ASLEEP = 0, 1, 2  # what the sequence outbox_wake says
+UNNOTIFIED_S = 0.1  # between polls when nobody notifies
+
+WAKE_STATE = "SELECT last_value FROM outbox_wake"
+SET_WAKE = "SELECT setval('outbox_wake', %(value)s)"
+
+
+class Waking(OwningConnection):
+    """How a session waits.
+
+    Args:
+        notify: Whether to listen for workers' notifications.
+    """
+
+    def __init__(self, *arguments: Any, notify: bool, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._notify = notify
+        self._asleep_since: Horizon | None = None
+        if notify:
+            self._run("LISTEN outbox_wake")
+
+    def wait(self, timeout_s: float, wake_fd: int) -> bool:
+        with self._guard():
+            server = self._connection.fileno()
+            poll = select.poll()
+            poll.register(server, select.POLLIN)
+            poll.register(wake_fd, select.POLLIN)
+            ready = {fd for fd, _ in poll.poll(max(timeout_s, 0) * 1000)}
+            if wake_fd in ready:
+                os.read(wake_fd, 4096)
+            return server in ready and self._hear()
+
+    def _hear(self) -> bool:
+        """Read what the server says unasked: a notification, or good-bye."""
+        pgconn = self._connection.pgconn
+        pgconn.consume_input()
+        notified = False
+        while pgconn.notifies() is not None:
+            notified = True
+        return notified
+
+    def sleep_s(self, wanted_s: float, short_s: float) -> float:
+        """Long only once no running transaction can have decided not to notify before the flag was set."""
+        if not self._notify:
+            return min(wanted_s, UNNOTIFIED_S)
+        with self._guard():
+            state = self._one(WAKE_STATE)
+            if state == NEVER:
+                return min(wanted_s, UNNOTIFIED_S)
+            if state != ASLEEP or self._asleep_since is None:
+                self._one(SET_WAKE, value=ASLEEP)
+                self._asleep_since = Horizon.parse(self._one(connection_sql.SNAPSHOT))
+                return short_s
+            slept_in_peace = Horizon.parse(self._one(connection_sql.SNAPSHOT)).is_past(self._asleep_since)
+        return wanted_s if slept_in_peace else 2 * short_s
+
+    def awake(self) -> None:
+        if self._asleep_since is None:
+            return
+        self._asleep_since = None
+        with self._guard():
+            if self._one(WAKE_STATE) == ASLEEP:
+                self._one(SET_WAKE, value=AWAKE)
