@@ -47,6 +47,7 @@ class Receiver:
 
     def __init__(self, behave: Behaviour | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave or answering()
+        self._port = 0
         self.requests: list[Request] = []
         self.connections = 0
         self._tls = tls
@@ -55,12 +56,21 @@ class Receiver:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        await self.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Begin to listen; after a `close`, where it listened before."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """As a server that crashes: nobody listens any more, and whoever was connected is cut off."""
         assert self._server is not None
         self._server.close()
         for writer in list(self._open):
@@ -70,8 +80,8 @@ class Receiver:
 
     @property
     def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        assert self._port
+        return self._port
 
     @property
     def url(self) -> str:

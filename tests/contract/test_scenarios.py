@@ -1,0 +1,265 @@
+"""What happens when … a destination is down, one message is poison, or every message is refused: 20,000 at a time.
+
+Each scenario runs against a listener and against a real HTTP server on the loopback address. docs/scenarios.md shows
+the same to operators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from support.databases import Database
+from support.receivers import Receiver, Request, answering
+from support.scene import Scene, to
+from support.waiting import eventually_async
+
+from outbox import Message, Reject
+from relay import Relay
+from relay.operations.destinations import resume
+from relay.settings import HttpSettings
+
+KEYS = 500
+CONCURRENCY = 16
+PROBE_S = 0.5  # at the most between two probes, here; 30 s unless told otherwise
+POISON = 1_777
+
+
+def key_of(n: int) -> str | None:
+    """Every second message has one of many keys; the poison has none."""
+    return f"k{n % KEYS}" if n % 2 == 0 else None
+
+
+class Receiving:
+    """A destination's end of the line: it notes what it is sent, and is down, or refuses, when it is told to.
+
+    Attributes:
+        tried: Number of a message → how often it came.
+        taken: Ordering key → the numbers that were taken, in the order in which each was for the first time.
+        doomed: The numbers that fail whenever they come.
+        refusing: Whether every message is refused.
+    """
+
+    count_otherwise = 20_000  # messages, where a scenario is not about the number
+
+    def __init__(self) -> None:
+        self.tried: Counter[int] = Counter()
+        self.taken: defaultdict[str | None, list[int]] = defaultdict(list)
+        self.taken_numbers: set[int] = set()
+        self.doomed: set[int] = set()
+        self.refusing = False
+        self.first_taken_at: float | None = None
+        self.under_way = self.most_under_way = 0
+
+    def settings(self, **options: Any) -> Any:
+        raise NotImplementedError
+
+    async def go_down(self) -> None:
+        raise NotImplementedError
+
+    async def come_back(self) -> None:
+        self.first_taken_at = None
+        self.most_under_way = 0
+
+    async def close(self) -> None:
+        """Nothing is left behind."""
+
+    @property
+    def taken_count(self) -> int:
+        return len(self.taken_numbers)
+
+    def take(self, n: int) -> None:
+        if n not in self.taken_numbers:
+            self.taken[key_of(n)].append(n)
+            self.taken_numbers.add(n)
+        if self.first_taken_at is None:
+            self.first_taken_at = monotonic()
+
+
+class Listening(Receiving):
+    """A listener in the relay's own process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_down = False
+
+    def settings(self, **options: Any) -> Any:
+        return to(self._listen, concurrency=CONCURRENCY, **options)
+
+    async def _listen(self, message: Message) -> None:
+        n = message.data["n"]
+        self.tried[n] += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        if self.is_down:
+            raise ConnectionError("nobody answers")
+        if self.refusing:
+            raise Reject("it does not understand any more")
+        if n in self.doomed:
+            raise ValueError(f"cannot read {n}")
+        self.take(n)
+
+    async def go_down(self) -> None:
+        self.is_down = True
+
+    async def come_back(self) -> None:
+        await super().come_back()
+        self.is_down = False
+
+
+class Serving(Receiving):
+    """An HTTP server: down means that nobody listens on its port, and that what was under way is cut off."""
+
+    count_otherwise = 5_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = Receiver(self._behave)
+
+    def settings(self, **options: Any) -> Any:
+        return HttpSettings(url=self.server.url, concurrency=CONCURRENCY, secret="s" * 32, **options)
+
+    async def _behave(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        n = json.loads(request.body)["n"]
+        self.tried[n] += 1
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        if self.refusing:
+            await answering(422, b'{"error":"unknown field"}')(request, writer)
+        elif n in self.doomed:
+            await answering(500, b'{"error":"cannot read it"}')(request, writer)
+        else:
+            self.take(n)
+            await answering()(request, writer)
+
+    async def go_down(self) -> None:
+        await self.server.close()
+
+    async def come_back(self) -> None:
+        await super().come_back()
+        await self.server.open()
+
+    async def close(self) -> None:
+        await self.server.close()
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    return Scene(database)
+
+
+@pytest.fixture(params=["listener", "http"])
+async def receiving(request: pytest.FixtureRequest) -> AsyncIterator[Receiving]:
+    if request.param == "listener":
+        yield Listening()
+        return
+    serving = Serving()
+    await serving.server.open()
+    yield serving
+    await serving.close()
+
+
+def relay_of(scene: Scene, receiving: Receiving, **options: Any) -> Relay:
+    patience = {"backoff_s": 0.05, "backoff_max_s": PROBE_S, **options}
+    return Relay(scene.settings({"a": receiving.settings(**patience)}))
+
+
+def emit(scene: Scene, count: int = 20_000) -> int:
+    scene.emit_keys([key_of(n) for n in range(count)])
+    return count
+
+
+def assert_in_order(receiving: Receiving) -> None:
+    for key, numbers in receiving.taken.items():
+        assert key is None or numbers == sorted(numbers), key
+
+
+def assert_nobody_was_charged(scene: Scene) -> None:
+    assert scene.database.scalar("SELECT count(*) FROM outbox_history WHERE attempts > 1") == 0
+    assert scene.database.scalar("SELECT count(*) FROM outbox_delivery WHERE state <> 'dead' AND attempts > 0") == 0
+
+
+async def is_paused(scene: Scene) -> str:
+    """Wait until it is on show that the destination is paused; why."""
+    await eventually_async(lambda: scene.status.destinations["a"].state == "paused")
+    return scene.status.destinations["a"].reason or ""
+
+
+async def all_taken(receiving: Receiving, count: int) -> None:
+    await eventually_async(lambda: receiving.taken_count >= count, deadline_s=60, what=f"{count} are taken")
+
+
+async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
+    """Down in the middle of the work, for several probes; when it came back."""
+    await all_taken(receiving, 1_000)
+    await receiving.go_down()
+    reason = await is_paused(scene)
+    assert "nobody answers" in reason or "connect" in reason.lower(), reason
+    before = sum(receiving.tried.values())
+    until = {scene.database.scalar("SELECT until FROM outbox_destination")}
+    await eventually_async(
+        lambda: len(until) > 3 or until.add(scene.database.scalar("SELECT until FROM outbox_destination")),
+        what="three probes have failed",
+    )
+    assert sum(receiving.tried.values()) - before <= len(until) + 4, "one message at a time, and few of them"
+    assert scene.status.dead == 0
+    await receiving.come_back()
+    return monotonic()
+
+
+async def test_an_outage_costs_no_message_anything_and_ends_by_itself(scene: Scene, receiving: Receiving) -> None:
+    count = emit(scene)
+    async with relay_of(scene, receiving, max_attempts=1):
+        back_at = await down_for_a_while(scene, receiving)
+        await all_taken(receiving, count)
+        await scene.becomes(count, 0, 0, 0)
+    assert receiving.first_taken_at is not None
+    assert receiving.first_taken_at - back_at < PROBE_S + 1, "within one probe of its return (and a slow machine)"
+    assert receiving.most_under_way == CONCURRENCY, "and then at its full rate"
+    assert_nobody_was_charged(scene)
+    assert_in_order(receiving)
+
+
+async def test_one_poison_message_is_the_only_dead_letter_of_an_outage(scene: Scene, receiving: Receiving) -> None:
+    receiving.doomed = {POISON}
+    count = emit(scene, receiving.count_otherwise)
+    async with relay_of(scene, receiving, max_attempts=3):
+        await down_for_a_while(scene, receiving)
+        await all_taken(receiving, count - 1)
+        while scene.status.dead < 1:  # whether it is to blame shows when another message is taken
+            scene.emit(1)
+            await all_taken(receiving, scene.count - 1)
+        await scene.becomes(scene.count - 1, 0, 1, 0)
+    (letter,) = scene.database.rows("SELECT attempts, reason FROM outbox_delivery")
+    assert letter.attempts == 3
+    assert "attempt 3 of 3" in letter.reason
+    assert set(range(scene.count)) - receiving.taken_numbers == {POISON}
+    assert_nobody_was_charged(scene)
+    assert_in_order(receiving)
+
+
+async def test_when_everything_is_refused_nothing_dies_and_a_resume_delivers_it_all(
+    scene: Scene, receiving: Receiving
+) -> None:
+    receiving.refusing = True
+    count = emit(scene, receiving.count_otherwise)
+    async with relay_of(scene, receiving, backoff_s=3600, backoff_max_s=3600) as relay:
+        reason = await is_paused(scene)
+        assert "422" in reason or "does not understand" in reason
+        await relay.drain()
+        assert scene.account == (0, count, 0, 0)
+        receiving.refusing = False
+        resume(scene.database.engine, "a", reason="the schema is deployed")
+        await all_taken(receiving, count)
+        await scene.becomes(count, 0, 0, 0)
+    assert_nobody_was_charged(scene)
+    assert_in_order(receiving)
