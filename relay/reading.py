@@ -147,7 +147,7 @@ class Reader:
         keys = {row[7] for row in rows if row[7] is not None} if self._exceptions else set()
         if not keys:
             return {}
-        held = self._session.held_keys(list(keys), self._skipping)
+        held = self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._skipping)
         if not held:
             self._exceptions = self._session.has_deliveries(list(self._cursors.ready))
         return held

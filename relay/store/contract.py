@@ -184,8 +184,8 @@ class Session(Protocol):
     def reread_due(self) -> None:
         """Start the reading of what is due from the beginning again."""
 
-    def held_keys(self, keys: Sequence[str], skipping: Sequence[str]) -> dict[tuple[str, str], int]:
-        """Which (destination, key) have a message in the table that is not done, and the lowest position of those."""
+    def held_keys(self, keys: Sequence[str], destinations: Sequence[str], skipping: Sequence[str]) -> dict[Pair, int]:
+        """Which (destination, key) of these have a message in the table that is not done, and the lowest position."""
 
     def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
         """Which of these (destination, key) have a delivery in the table that waits for more than room, and the lowest.

@@ -223,9 +223,14 @@ class SqliteSession:
     def reread_due(self) -> None:
         self._scheduled = self._retries = FIRST
 
-    def held_keys(self, keys: Sequence[str], skipping: Sequence[str]) -> dict[tuple[str, str], int]:
+    def held_keys(self, keys: Sequence[str], destinations: Sequence[str], skipping: Sequence[str]) -> dict[Pair, int]:
         with self._guard():
-            rows = self._run(sql.HELD_KEYS, keys=json.dumps(keys), skipping=json.dumps(list(skipping))).fetchall()
+            rows = self._run(
+                sql.HELD_KEYS,
+                keys=json.dumps(list(keys)),
+                destinations=json.dumps(list(destinations)),
+                skipping=json.dumps(list(skipping)),
+            ).fetchall()
         return {(row[0], row[1]): row[2] for row in rows}
 
     def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:

@@ -73,22 +73,29 @@ WHERE d.state = 'retry' AND d.due_at < {NOW} AND (d.due_at, d.position, d.destin
 ORDER BY d.due_at, d.position, d.destination LIMIT :limit
 """
 
-# Index: outbox_delivery_key.
+# Index: outbox_delivery_key, one descent per destination and key.
 HELD_KEYS = """
-SELECT d.destination, d.ordering_key, min(d.position) FROM json_each(:keys) AS k
-JOIN outbox_delivery AS d ON d.ordering_key = k.value
-WHERE d.ordering_key IS NOT NULL AND d.state <> 'delivered' AND d.state <> 'discarded'
-  AND NOT (d.state = 'dead' AND d.destination IN (SELECT value FROM json_each(:skipping)))
-GROUP BY 1, 2
+SELECT destination, ordering_key, position FROM (
+    SELECT n.value AS destination, k.value AS ordering_key, (
+        SELECT d.position FROM outbox_delivery AS d
+        WHERE d.ordering_key = k.value AND d.ordering_key IS NOT NULL AND d.destination = n.value
+          AND d.state <> 'delivered' AND d.state <> 'discarded'
+          AND NOT (d.state = 'dead' AND n.value IN (SELECT value FROM json_each(:skipping)))
+        ORDER BY d.position LIMIT 1) AS position
+    FROM json_each(:keys) AS k CROSS JOIN json_each(:destinations) AS n
+) WHERE position IS NOT NULL
 """
-# Index: outbox_delivery_key.
+# Index: outbox_delivery_key, one descent per destination and key.
 BLOCKED_KEYS = """
-SELECT d.destination, d.ordering_key, min(d.position) FROM json_each(:pairs) AS k
-JOIN outbox_delivery AS d ON d.destination = k.value ->> 0 AND d.ordering_key = k.value ->> 1
-WHERE d.ordering_key IS NOT NULL AND d.state <> 'delivered'
-  AND (d.state IN ('blocked', 'retry')
-       OR (d.state = 'dead' AND d.destination NOT IN (SELECT value FROM json_each(:skipping))))
-GROUP BY 1, 2
+SELECT destination, ordering_key, position FROM (
+    SELECT k.value ->> 0 AS destination, k.value ->> 1 AS ordering_key, (
+        SELECT d.position FROM outbox_delivery AS d
+        WHERE d.ordering_key = k.value ->> 1 AND d.ordering_key IS NOT NULL AND d.destination = k.value ->> 0
+          AND d.state <> 'delivered' AND (d.state IN ('blocked', 'retry')
+               OR (d.state = 'dead' AND d.destination NOT IN (SELECT value FROM json_each(:skipping))))
+        ORDER BY d.position LIMIT 1) AS position
+    FROM json_each(:pairs) AS k
+) WHERE position IS NOT NULL
 """
 HAS_DELIVERIES = "SELECT EXISTS (SELECT 1 FROM outbox_delivery WHERE state <> 'delivered')"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.databases import Database
+from support.desk import Desk
 from support.plans import Plan, watched
 from support.scene import Scene, Taker
 
@@ -52,6 +53,14 @@ def session(postgres_database: Database) -> Iterator[PostgresSession]:
     session = open_session(postgres_database)
     yield session
     session.close()
+
+
+@pytest.fixture
+def lite(sqlite_database: Database) -> Iterator[Desk]:
+    desk = Desk(sqlite_database)
+    yield desk
+    for session in desk.sessions:
+        session.close()
 
 
 def open_session(database: Database, *, keep_history: bool = True) -> PostgresSession:
@@ -105,7 +114,7 @@ def a_working_life(session: PostgresSession, database: Database) -> None:
         session.read_parked(cursors, ["a", "b"], 200)
         session.read_due(ALL, 200)
         session.reread_due()
-        session.held_keys([f"k{n}" for n in range(50)], [])
+        session.held_keys([f"k{n}" for n in range(50)], ["a", "b"], [])
         session.blocked_keys([("a", f"k{n}") for n in range(50)], [])
         plain, unrouted, *others = messages[:50], messages[50:60], messages[60:80], messages[80:100], messages[100:120]
         session.settle_plain([(row[0], 0) for row in plain])
@@ -145,6 +154,42 @@ def test_every_statement_rides_on_its_index_whatever_is_there_and_whatever_the_p
     assert_rides_on_its_indexes(plans)
     rare = {"LATE_FLOOR", "SETTLE_PLAIN_KEEPING_NONE"}
     assert set(RIDES_ON) - rare <= set(by_name(plans)), "the life above asks for everything"
+
+
+def test_a_key_that_is_blocked_costs_the_same_however_many_wait_for_it(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    for count in (10, 20_000):
+        fill(postgres_database, count, key="'hot'")
+        postgres_database.execute(
+            "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
+            "SELECT id, 'a', shard, position, ordering_key, 'blocked' FROM outbox_message ON CONFLICT DO NOTHING"
+        )
+        with watched(session) as plans:
+            held = session.held_keys(["hot", "cold"], ["a", "b"], [])
+            blocked = session.blocked_keys([("a", "hot"), ("b", "hot")], [])
+        assert held.keys() == blocked.keys() == {("a", "hot")}
+        assert [plan.rows_looked_at for plan in plans] == [1, 1]
+
+
+def test_a_key_that_is_blocked_costs_the_same_on_sqlite_too(lite: Desk) -> None:
+    session, work = lite.owner(), []
+    for count in (10, 10_000):
+        first = lite.database.scalar("SELECT count(*) FROM outbox_delivery")
+        lite.database.execute(
+            "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
+            "WITH RECURSIVE n (i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i < :last) "
+            "SELECT 'm' || i, 'a', 1, i, 'hot', 'blocked' FROM n",
+            first=first,
+            last=first + count,
+        )
+        steps = Counter[int]()
+        session._db.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
+        assert session.held_keys(["hot", "cold"], ["a", "b"], []) == {("a", "hot"): 0}
+        assert session.blocked_keys([("a", "hot"), ("b", "hot")], []) == {("a", "hot"): 0}
+        session._db.set_progress_handler(None, 1)
+        work.append(steps[count])
+    assert work[1] == work[0]
 
 
 def test_more_late_commits_than_a_page_ride_on_the_index_too(

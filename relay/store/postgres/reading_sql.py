@@ -104,15 +104,16 @@ CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id 
 ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
 """
 
-# Index: outbox_delivery_key.
+# Index: outbox_delivery_key, one descent per destination and key: of a key that is blocked, however many wait for it.
 HELD_KEYS = """
-SELECT d.destination, d.ordering_key, min(d.position) FROM unnest(%(keys)s::text[]) AS k (ordering_key)
+SELECT n.destination, k.ordering_key, d.position
+FROM unnest(%(keys)s::text[]) AS k (ordering_key) CROSS JOIN unnest(%(destinations)s::text[]) AS n (destination)
 CROSS JOIN LATERAL (
-    SELECT * FROM outbox_delivery AS d
-    WHERE d.ordering_key = k.ordering_key AND d.state <> 'delivered' AND d.state <> 'discarded'
-      AND NOT (d.state = 'dead' AND d.destination = ANY (%(skipping)s::text[])) OFFSET 0
+    SELECT d.position FROM outbox_delivery AS d
+    WHERE d.ordering_key = k.ordering_key AND d.destination = n.destination AND d.state <> 'delivered'
+      AND d.state <> 'discarded' AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
+    ORDER BY d.position LIMIT 1
 ) AS d
-GROUP BY 1, 2
 """
 
 # Index: outbox_delivery_key, one descent per destination and key.
