@@ -204,6 +204,8 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("reason", sa.Text),
         sa.Column("paused_by", sa.Text),
         sa.Column("until", Instant),
+        sa.Column("pauses", sa.Integer, nullable=False, server_default="0"),  # in a row: the waits have grown so far
+        sa.Column("disputed_at", Instant),  # when a relay that it works for contradicted another, the last time
         sa.Column("resumed_at", Instant),  # by an operator, the last time
         sa.Column("removed_at", Instant),
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),

@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from outbox.tables import SHARD_COUNT
+from relay.decide.standing import Finding, Standing
 from relay.decide.verdict import BLOCKED, PARKED
 from relay.entry import Entry, Row
 from relay.lane import Lane
 from relay.observe.metrics import SAMPLES_PER_BATCH, Metrics
 from relay.store.contract import Page, Pair
-
-Health = tuple[str, str, str | None, float | None]  # (destination, state, reason, seconds until the next probe)
-
 
 SETTLE_AT = 250  # verdicts that are worth a round trip of their own
 
@@ -34,7 +32,8 @@ class Dispatcher:
         done: Plain entries, taken by every destination; the owning thread takes them from the left.
         ruled: Entries with another verdict, in the order of their completion; likewise.
         unrouted: Entries that no subscription wants; likewise.
-        health: What became of destinations, for people to see; likewise.
+        findings: What became of destinations, for people and the other relays to see; likewise.
+        probes: Destinations that a lane would like to probe, for all relays; likewise.
     """
 
     def __init__(
@@ -50,7 +49,8 @@ class Dispatcher:
         self.done: deque[Entry] = deque()
         self.ruled: deque[Entry] = deque()
         self.unrouted: deque[Entry] = deque()
-        self.health: deque[Health] = deque()
+        self.findings: deque[Finding] = deque()
+        self.probes: deque[str] = deque()
         self._subscriptions = subscriptions
         self._window = window
         self._metrics = metrics
@@ -255,8 +255,8 @@ class Dispatcher:
         """How many entries of these shards are unsettled."""
         return sum(self._count[shard] for shard in shards)
 
-    def pause_lanes(self, paused: Mapping[str, str], resumed: Mapping[str, str]) -> None:
-        """Pause what operators paused, and nothing else; try again what they resumed."""
-        for lane in self.lanes.values():
-            lane.pause(paused.get(lane.name))
-            lane.note_resumed(resumed.get(lane.name))
+    def heed(self, standings: Mapping[str, Standing], asked_at: float, *, alone: bool) -> None:
+        """What all relays, and operators, say of the destinations, as of `asked_at`."""
+        for name, standing in standings.items():
+            if name in self.lanes:
+                self.lanes[name].heed(standing, asked_at, alone=alone)

@@ -23,14 +23,14 @@ from outbox import Message
 from relay.decide.backoff import Policy
 from relay.decide.blame import Blame
 from relay.decide.outcome import TAKEN, Outcome, failed
+from relay.decide.standing import Finding, Standing
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, PARKED, Verdict
 from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
 from relay.entry import Entry
 
-OnHealth = Callable[[str, str, str | None, float | None], None]
-
 log = structlog.get_logger("relay")
 
+LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns what it holds
 TURN_S = 0.005  # a worker that never has to wait lets the others run this often
 DOWN = ("paused", "throttled", "off")
 NOBODYS_FAULT = ("unreachable", "throttled", "gone")
@@ -46,7 +46,8 @@ class Lane:
         limit: Entries held in memory at most.
         on_dead: ``"block"`` or ``"skip"``: whether a dead letter holds its key's successors up.
         on_complete: Called with an entry when the last of its verdicts is in.
-        on_health: Called with (name, state, reason, seconds until the next probe) when that changes.
+        on_finding: Called when it turns out that the destination is down, or is not.
+        on_probe: Called with the name when it is time to probe it; `answer` says whether this relay may.
         may_send: Whether this relay knows that it owns what it holds.
     """
 
@@ -58,7 +59,8 @@ class Lane:
         limit: int,
         on_dead: str,
         on_complete: Callable[[Entry], None],
-        on_health: OnHealth,
+        on_finding: Callable[[Finding], None],
+        on_probe: Callable[[str], None],
         may_send: Callable[[float], bool],
     ) -> None:
         self.name = destination.name
@@ -73,13 +75,18 @@ class Lane:
         self.has_siblings = False
         self.operator_pause: str | None = None
         self._resumed_at: str | None = None
+        self._is_alone = True  # no other relay has a say
+        self._joined = False  # the pause that holds here is one that all relays know of
+        self._may_probe = self._claimed = self._asked = False  # a probe, and for all relays
+        self._taken_at = -1e9  # when the latest attempt that was taken began
         self.held_keys: Counter[str] = Counter()  # key → entries of it that were set aside and are not settled yet
         self.epoch: int | None = None  # of the session that owns now: what another one read is not sent any more
         self._queue: deque[Entry] = deque()
         self._chains: dict[str, deque[Entry]] = {}
         self._under_way: dict[tuple[str, str | None], Entry] = {}
         self._on_complete = on_complete
-        self._on_health = on_health
+        self._on_finding = on_finding
+        self._on_probe = on_probe
         self._may_send = may_send
         self._idle: list[asyncio.Future[None]] = []
         self._workers: list[asyncio.Task[None]] = []
@@ -104,7 +111,49 @@ class Lane:
                 task.cancel()
             await asyncio.gather(*self._workers, return_exceptions=True)
 
-    def pause(self, reason: str | None) -> None:
+    def heed(self, standing: Standing, asked_at: float, *, alone: bool) -> None:
+        """What all relays, and operators, say of this destination, as of `asked_at`."""
+        self._is_alone = alone
+        self._pause(standing.reason if standing.paused_by == "operator" else None)
+        self._note_resumed(standing.resumed_at)
+        if asked_at < self.blame.since:
+            return  # what has happened here since is newer
+        if not standing.is_down:
+            if self._joined:
+                self._resume(tell=False)
+        elif standing.state != "paused":
+            self._join(standing, asked_at)
+        elif standing.is_disputed_by(asked_at - self._taken_at):
+            self._on_finding(Finding(self.name, "healthy", disputes=True))
+        elif not alone and not (self.blame.condition == "healthy" and standing.is_fresh):
+            self._join(standing, asked_at)
+
+    def _join(self, standing: Standing, asked_at: float) -> None:
+        """It is down, as all relays know; where this one knew already, only the waits are theirs."""
+        self._joined = True
+        blame = self.blame
+        if blame.condition == standing.state and not blame.is_open:
+            if not blame.probing and not self._may_probe and standing.wait_s is not None:
+                blame.pauses, blame.until = max(blame.pauses, standing.pauses), asked_at + standing.wait_s
+            return
+        before = blame.condition
+        self._carry_out(blame.adopt(standing, asked_at))
+        if before not in DOWN or blame.condition != before:
+            log.warning(f"destination_{blame.condition}", destination=self.name, reason=blame.reason)
+            if self.has_siblings:
+                self.park_waiting()
+
+    def answer(self, claimed: bool, standing: Standing, asked_at: float) -> None:
+        """Whether this relay probes for all of them, or how long to wait for the one that does."""
+        self._asked = False
+        if self.blame.condition == "paused":
+            self._claimed = claimed
+            self._may_probe = claimed or not standing.is_down
+            if not self._may_probe:
+                self._join(standing, asked_at)
+        self.wake()
+
+    def _pause(self, reason: str | None) -> None:
         """By an operator; ``None`` resumes."""
         if reason != self.operator_pause:
             self.operator_pause = reason
@@ -113,14 +162,16 @@ class Lane:
             )
             self.wake()
 
-    def note_resumed(self, at: str | None) -> None:
+    def _note_resumed(self, at: str | None) -> None:
         """When an operator resumed it the last time; if that is news, forget what it was down for."""
         known, self._resumed_at = self._resumed_at, at
-        if known == at or self.blame.condition == "healthy":
-            return
+        if known != at and self.blame.condition != "healthy":
+            self._resume()
+
+    def _resume(self, *, tell: bool = True) -> None:
         now, before = monotonic(), self.blame.condition
         self._carry_out(self.blame.resume(now))
-        self._turned(before, now)
+        self._turned(before, now, tell=tell)
         self.wake()
 
     # ------------------------------------------------------------- coming in
@@ -234,9 +285,11 @@ class Lane:
             self._queue.extend(blame.take_back(now))
         if not self._queue or self.operator_pause or not self._may_send(now):
             return None
+        if blame.condition == "throttled" and blame.may_start(now):
+            self._turned("throttled", now)
         if blame.condition == "healthy":
             entry = self._pick(newest=False)
-        elif blame.may_start(now):
+        elif blame.may_start(now) and self._is_mine_to_probe():
             self._probe_newest = not self._probe_newest
             entry = self._pick(newest=self._probe_newest)
             if entry is not None:
@@ -246,6 +299,15 @@ class Lane:
         if entry is not None:
             self._under_way[entry.handle] = entry
         return entry
+
+    def _is_mine_to_probe(self) -> bool:
+        """A destination that is down is probed by one relay for all of them."""
+        if self.blame.condition != "paused" or self.blame.is_open or self._is_alone or self._may_probe:
+            return True
+        if not self._asked:
+            self._asked = True
+            self._on_probe(self.name)
+        return False
 
     def _pick(self, *, newest: bool) -> Entry | None:
         """The next that may be sent: what was under way when its session ended, and failed since, is read again."""
@@ -309,9 +371,8 @@ class Lane:
         waiter = loop.create_future()
         self._idle.append(waiter)
         alarm = None
-        if self._queue or self.blame.suspects:
-            until = self.blame.until - now if self.blame.condition in ("paused", "throttled") else 0.0
-            alarm = loop.call_later(max(until, 0.02), _ring, waiter)
+        if (seconds := self._alarm_s(now)) is not None:
+            alarm = loop.call_later(seconds, _ring, waiter)
         try:
             await waiter
         finally:
@@ -320,12 +381,22 @@ class Lane:
             if waiter in self._idle:
                 self._idle.remove(waiter)
 
+    def _alarm_s(self, now: float) -> float | None:
+        """How long to sleep at most while something waits here; ``None`` if whatever ends the wait rings by itself."""
+        if not (self._queue or self.blame.suspects) or self.operator_pause is not None:
+            return None
+        if self.blame.condition in ("paused", "throttled") and self.blame.until > now:
+            return self.blame.until - now
+        return None if self._under_way or self._asked or self.blame.condition == "off" else LOOK_AGAIN_S
+
     # ---------------------------------------------------------------- verdicts
 
     def _rule(self, entry: Entry, outcome: Outcome, started_at: float) -> None:
-        if outcome is TAKEN and self.blame.condition == "healthy":
-            self._decide(entry, DELIVERED)
-            return
+        if outcome is TAKEN:
+            self._taken_at = started_at
+            if self.blame.condition == "healthy":
+                self._decide(entry, DELIVERED)
+                return
         now = monotonic()
         before = self.blame.condition, self.blame.until
         self._carry_out(self.blame.judge(entry, outcome, started_at, now))
@@ -368,18 +439,28 @@ class Lane:
             if successor.decide(self, BLOCKED):
                 self._on_complete(successor)
 
-    def _turned(self, before: str, now: float) -> None:
+    def _turned(self, before: str, now: float, *, tell: bool = True) -> None:
         """Say what became of the destination; when it is down, keep only what it takes to probe it."""
         blame = self.blame
+        is_probe = self._claimed or self._is_alone
+        self._claimed = self._may_probe = self._joined = False
         if blame.condition in DOWN:
             if before not in DOWN:
                 log.warning(f"destination_{blame.condition}", destination=self.name, reason=blame.reason)
-            self._on_health(self.name, blame.condition, blame.reason, max(blame.until - now, 0.0))
+            self._on_finding(self._finding(now, is_probe=is_probe))
             if self.has_siblings:
                 self.park_waiting()
         elif before in DOWN:
             log.info("destination_resumed", destination=self.name)
-            self._on_health(self.name, "healthy", None, None)
+            if tell:
+                self._on_finding(Finding(self.name, "healthy", is_probe=is_probe))
+
+    def _finding(self, now: float, *, is_probe: bool) -> Finding:
+        blame = self.blame
+        if blame.is_open:
+            return Finding(self.name, "paused", f"{blame.reason} (new messages are tried at once)")
+        wait_s = None if blame.condition == "off" else max(blame.until - now, 0.0)
+        return Finding(self.name, blame.condition, blame.reason, wait_s, blame.pauses, is_probe=is_probe)
 
     # ------------------------------------------------------------- letting go
 

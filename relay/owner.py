@@ -258,6 +258,7 @@ class Tenure:
     def __init__(self, thread: OwningThread, session: Session, epoch: int) -> None:
         settings, dispatcher = thread._settings, thread._dispatcher
         self.session = session
+        self._thread = thread
         self._settings, self._dispatcher, self._metrics = settings, dispatcher, thread.metrics
         cursors = Cursors()
         self.reader = Reader(
@@ -359,6 +360,12 @@ class Tenure:
             self._settler.settle(dispatcher.done, dispatcher.ruled)
             self._settler.set_aside(dispatcher.unrouted)
             self._metrics.settled(self._settler.settled_count - before, monotonic() - started)
-        while dispatcher.health:
-            self.session.show_health(*dispatcher.health.popleft())
+        while dispatcher.findings:
+            self.session.report(dispatcher.findings[0])
+            dispatcher.findings.popleft()
+        while dispatcher.probes:
+            name, asked_at = dispatcher.probes[0], monotonic()
+            claimed, standing = self.session.claim_probe(name)
+            dispatcher.probes.popleft()
+            self._thread._on_loop(dispatcher.lanes[name].answer, claimed, standing, asked_at)
         return count

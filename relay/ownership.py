@@ -11,6 +11,7 @@ So for `AFTER_RESTART_S` a relay takes only what it held before, and settles tha
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from threading import Event as Signal
 from time import monotonic
 
@@ -76,6 +77,7 @@ class Ownership:
         Raises:
             ConfigurationDiffers: Other destinations have been registered since this relay was started.
         """
+        asked_at = monotonic()
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
@@ -84,7 +86,7 @@ class Ownership:
                 f"the registered destinations are at generation {peers.generation} now, and this relay was started at "
                 f"{self._generation}: restart it with the configuration that was applied"
             )
-        self._on_loop(self._dispatcher.pause_lanes, peers.paused, peers.resumed)
+        self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
         self._on_loop(self._dispatcher.split)
         return peers
 

@@ -17,6 +17,7 @@ import structlog
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy, jittered
+from relay.decide.standing import Finding
 from relay.destinations import build
 from relay.destinations.contract import Destination
 from relay.dispatch import Dispatcher
@@ -226,7 +227,8 @@ class Relay:
             limit=max(self.settings.window // len(self.settings.destinations), 1),
             on_dead=s.on_dead,
             on_complete=self._complete,
-            on_health=self._show_health,
+            on_finding=self._report,
+            on_probe=self._ask_to_probe,
             may_send=self._may_send,
         )
 
@@ -236,9 +238,14 @@ class Relay:
         assert self._dispatcher is not None
         self._dispatcher.complete(entry)
 
-    def _show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+    def _report(self, finding: Finding) -> None:
         assert self._dispatcher is not None
-        self._dispatcher.health.append((name, state, reason, wait_s))
+        self._dispatcher.findings.append(finding)
+        self._on_work()
+
+    def _ask_to_probe(self, name: str) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.probes.append(name)
         self._on_work()
 
     def _may_send(self, now: float) -> bool:

@@ -16,6 +16,8 @@ becomes a **suspect**, and the destination is **doubted**: one attempt at a time
 A connection that cannot be made is no message's fault: paused at once. 429 and Retry-After make everybody wait
 (**throttled**); 410 switches the destination **off** until an operator resumes it.
 
+What the relays know together goes through `adopt` and `resume`: see `relay.decide.standing`.
+
 Evidence counts only if the attempt that was taken *started after* the suspect failed: what was already under way when a
 destination went down says nothing about its health.
 """
@@ -23,10 +25,11 @@ destination went down says nothing about its health.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from relay.decide.backoff import Policy, clamped
 from relay.decide.outcome import Outcome
+from relay.decide.standing import Standing
 from relay.decide.verdict import DELIVERED, Verdict, dead, retry
 
 Condition = Literal["healthy", "doubted", "paused", "throttled", "off"]
@@ -124,6 +127,14 @@ class Blame(Generic[D]):
         """An operator, or whoever knows better, says that it works again: nobody is under suspicion any more."""
         self.pauses = 0
         return self._absolve_and_turn("healthy", now, "")
+
+    def adopt(self, standing: Standing, now: float) -> Ruling[D]:
+        """Other relays found out that the destination takes nothing now: so it is, and nobody here is to blame."""
+        if self.condition == "off":
+            return []
+        absolved = self._absolve_and_turn(cast(Condition, standing.state), now, standing.reason or "")
+        self.pauses, self.until = standing.pauses, now + (standing.wait_s or 0.0)
+        return absolved
 
     # ------------------------------------------------------------------ rules
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
+from relay.decide.blame import PROBE_EVERY_S
 from relay.operations.relays import live_relays
 
 NOBODY = "nobody"  # the destination of messages that no subscription wanted, once an operator has discarded them
@@ -72,6 +73,8 @@ class Prospects:
         match row.state:
             case "off":
                 return f"{name} is switched off ({row.reason}): `outbox resume {name}`"
+            case "paused" if row.until is None:
+                return f"the last attempt at {name} failed ({row.reason}); it is tried again within {PROBE_EVERY_S:g} s"
             case "paused":
                 return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent when a probe is taken"
             case "throttled":

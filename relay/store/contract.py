@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 
 # The columns of a row that was read, in this order.
@@ -135,8 +136,7 @@ class Peers:
         wants_of: Living relay → how many shards it asks for.
         held: The shards that somebody holds, me included.
         generation: The generation of the registered destinations.
-        paused: Destination → reason, for those that an operator paused.
-        resumed: Destination → when an operator resumed it the last time.
+        standings: Destination → what all relays know of it.
         ended: Relays (by id) whose sessions were ended because they had stopped beating.
     """
 
@@ -144,8 +144,7 @@ class Peers:
     wants_of: Mapping[int, int]
     held: frozenset[int]
     generation: int
-    paused: Mapping[str, str]
-    resumed: Mapping[str, str] = field(default_factory=dict)
+    standings: Mapping[str, Standing] = field(default_factory=dict)
     ended: Sequence[str] = ()
 
 
@@ -213,8 +212,14 @@ class Session(Protocol):
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         """Set messages aside that no subscription wants."""
 
-    def show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
-        """Write a destination's state where people look for it."""
+    def report(self, finding: Finding) -> None:
+        """Write what was found out about a destination where people, and the other relays, look for it.
+
+        Never over what an operator paused; a pause is not declared twice, nor while peers dispute it.
+        """
+
+    def claim_probe(self, name: str) -> tuple[bool, Standing]:
+        """Ask to be the one relay that probes a paused destination now; whether it is, and how things stand."""
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         """Sleep until notified, woken through ``wake_fd`` or timed out; true when notified."""

@@ -13,6 +13,7 @@ import select
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 import outbox
 from outbox.errors import SchemaError
 from relay.database import BUSY_TIMEOUT_S, Database
+from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 from relay.migrations import verify_version
 from relay.store import sqlite_sql as sql
@@ -111,8 +113,7 @@ class SqliteSession:
             wants_of={self._number: wants},
             held=frozenset(self._owned),
             generation=max((row[1] for row in registry), default=0),
-            paused={row[0]: row[3] for row in registry if row[2] == "operator"},
-            resumed={row[0]: row[4] for row in registry if row[4] is not None},
+            standings={row[0]: Standing(*row[2:]) for row in registry},
         )
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
@@ -293,9 +294,12 @@ class SqliteSession:
         with self._guard(), self._transaction():
             self._db.executemany(sql.MARK_UNROUTED, messages).close()
 
-    def show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+    def report(self, finding: Finding) -> None:
         with self._guard(), self._transaction():
-            self._run(sql.SHOW_HEALTH, name=name, state=state, reason=storable(reason), wait_s=wait_s)
+            self._run(sql.REPORT, **asdict(replace(finding, reason=storable(finding.reason))))
+
+    def claim_probe(self, name: str) -> tuple[bool, Standing]:
+        return True, Standing("healthy")  # there is nobody to share it with
 
     # --------------------------------------------------------------- waiting
 

@@ -210,11 +210,12 @@ LIMIT {DISCARD_COUNT}
 
 MARK_UNROUTED = "UPDATE outbox_message SET state = 'unrouted', due_at = NULL WHERE id = ? AND generation = ?"
 
-SHOW_HEALTH = f"""
-UPDATE outbox_destination SET state = :state, reason = :reason, changed_at = {NOW},
+# There is one relay, so whatever it found out is so.
+REPORT = f"""
+UPDATE outbox_destination SET state = :state, reason = :reason, pauses = :pauses, changed_at = {NOW},
     paused_by = CASE WHEN :state <> 'healthy' THEN 'failure' END,
     until = CASE WHEN :wait_s IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', 'now', :wait_s || ' seconds') END
-WHERE name = :name AND paused_by IS NOT 'operator'
+WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state <> 'off')
 """
 
 # ----------------------------------------------------------------- ownership
@@ -226,4 +227,8 @@ MARK_SHARDS = """
 UPDATE outbox_shard SET dirty = :dirty, owner = :owner, started = NULL
 WHERE shard IN (SELECT value FROM json_each(:shards))
 """
-REGISTRY = "SELECT name, generation, paused_by, reason, resumed_at FROM outbox_destination WHERE removed_at IS NULL"
+REGISTRY = """
+SELECT name, generation, state, paused_by, reason, (julianday(until) - julianday('now')) * 86400.0, pauses,
+       (julianday('now') - julianday(changed_at)) * 86400.0, resumed_at
+FROM outbox_destination WHERE removed_at IS NULL
+"""

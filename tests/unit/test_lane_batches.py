@@ -54,7 +54,8 @@ class Harness:
             limit=1000,
             on_dead="block",
             on_complete=self.finished.append,
-            on_health=lambda *_: None,
+            on_finding=lambda _: None,
+            on_probe=lambda _: None,
             may_send=lambda _now: True,
         )
 

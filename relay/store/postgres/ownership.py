@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import outbox
 from outbox.errors import SchemaError, Unusable
+from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
 from relay.migrations import verify_version
@@ -72,8 +74,7 @@ class Owning(Reading, Settling):
             wants_of={row[2]: row[4] for row in locks if row[2] is not None},
             held=frozenset(row[0] for row in locks if row[0] < sql.PRESENCE_BASE),
             generation=max((row[1] for row in registry), default=0),
-            paused={row[0]: row[3] for row in registry if row[2] == "operator"},
-            resumed={row[0]: row[4] for row in registry if row[4] is not None},
+            standings={row[0]: Standing(*row[2:]) for row in registry},
             ended=ended,
         )
 
@@ -110,6 +111,12 @@ class Owning(Reading, Settling):
             self._run(sql.UNLOCK_SHARDS, shards=list(shards), key=self._key)
             self._owned.difference_update(shards)
 
-    def show_health(self, name: str, state: str, reason: str | None, wait_s: float | None) -> None:
+    def report(self, finding: Finding) -> None:
         with self._guard():
-            self._run(sql.SHOW_HEALTH, name=name, state=state, reason=storable(reason), wait_s=wait_s)
+            self._run(sql.REPORT, **asdict(replace(finding, reason=storable(finding.reason))))
+
+    def claim_probe(self, name: str) -> tuple[bool, Standing]:
+        with self._guard():
+            claimed = self._run(sql.CLAIM_PROBE, name=name).rowcount == 1
+            row = self._run(sql.STANDING_OF, name=name).fetchone()
+        return claimed, Standing(*row) if row else Standing("healthy")

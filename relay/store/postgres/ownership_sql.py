@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
 from relay.store.contract import DISCARD_COUNT
 from relay.store.postgres.connection_sql import IS_OWNER
 
@@ -51,7 +52,31 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
 
 END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
 
-REGISTRY = "SELECT name, generation, paused_by, reason, resumed_at FROM outbox_destination WHERE removed_at IS NULL"
+STANDING = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
+    extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""
+REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination WHERE removed_at IS NULL"
+
+# A row that stops all relays is changed by the one that probed for them, by one that disputes it, and by a worse state.
+REPORT = f"""
+UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, pauses = %(pauses)s,
+    changed_at = clock_timestamp(), paused_by = CASE WHEN %(state)s <> 'healthy' THEN 'failure' END,
+    until = clock_timestamp() + %(wait_s)s::float8 * interval '1 second',
+    disputed_at = CASE WHEN %(disputes)s THEN clock_timestamp() WHEN NOT %(is_probe)s THEN disputed_at END
+WHERE name = %(name)s AND paused_by IS DISTINCT FROM 'operator' AND {IS_OWNER} AND CASE %(state)s
+    WHEN 'off' THEN true
+    WHEN 'throttled' THEN state <> 'off'
+    WHEN 'paused' THEN %(is_probe)s OR (
+        (state = 'healthy' OR (state <> 'off' AND until IS NULL) OR (state = 'throttled' AND until < clock_timestamp()))
+        AND (%(wait_s)s::float8 IS NULL OR disputed_at IS NULL
+             OR disputed_at < clock_timestamp() - {DISPUTED_S} * interval '1 second'))
+    ELSE state <> 'off' AND (%(is_probe)s OR %(disputes)s OR until IS NULL OR (
+        state <> 'paused' AND until < clock_timestamp() + interval '1 second')) END
+"""
+CLAIM_PROBE = f"""
+UPDATE outbox_destination SET until = clock_timestamp() + {PROBE_LEASE_S} * interval '1 second'
+WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <= clock_timestamp() AND {IS_OWNER}
+"""
+STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
 
 
 # Index: outbox_delivery_blocked, then outbox_delivery_key.
@@ -78,12 +103,4 @@ WHERE EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id)
   AND NOT EXISTS (SELECT FROM outbox_delivery AS s
                   WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded'))
 LIMIT {DISCARD_COUNT}
-"""
-
-
-SHOW_HEALTH = f"""
-UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, changed_at = clock_timestamp(),
-    paused_by = CASE WHEN %(state)s <> 'healthy' THEN 'failure' END,
-    until = clock_timestamp() + %(wait_s)s::float8 * interval '1 second'
-WHERE name = %(name)s AND paused_by IS DISTINCT FROM 'operator' AND {IS_OWNER}
 """

@@ -10,6 +10,7 @@ from support.desk import ALL, Desk, everything, ruling, seconds_until, settle
 from support.waiting import eventually
 
 from outbox import emit
+from relay.decide.standing import Finding
 from relay.store.contract import Batch, Lost, Page, Standby
 
 
@@ -60,7 +61,8 @@ def test_a_beat_shows_who_is_alive_what_is_held_and_what_is_registered(desk: Des
     session.take([1, 2], [])
     peers = session.beat([1, 2], 3)
     assert peers.held == {1, 2}
-    assert (peers.wants_of, peers.generation, peers.paused) == ({peers.me: 3}, 4, {"b": "lunch"})
+    assert (peers.wants_of, peers.generation) == ({peers.me: 3}, 4)
+    assert {name: standing.reason for name, standing in peers.standings.items()} == {"a": None, "b": "lunch"}
     assert desk.database.scalar("SELECT count(*) FROM outbox_relay WHERE id = 'relay-1'") == 1
 
 
@@ -137,12 +139,12 @@ def test_a_page_is_true_when_it_holds_anything() -> None:
 def test_a_destinations_health_is_shown_and_its_recovery_too(desk: Desk) -> None:
     desk.register("a", "b")
     session = desk.owner()
-    session.show_health("a", "paused", "connection refused", 30.0)
+    session.report(Finding("a", "paused", "connection refused", 30.0))
     rows = {r.name: r for r in desk.database.rows("SELECT * FROM outbox_destination")}
     assert (rows["a"].state, rows["a"].reason, rows["a"].paused_by) == ("paused", "connection refused", "failure")
     assert seconds_until(rows["a"].until) == pytest.approx(30, abs=20)
     assert rows["b"].state == "healthy"
-    session.show_health("a", "healthy", None, None)
+    session.report(Finding("a", "healthy", is_probe=True))
     (row,) = desk.database.rows("SELECT * FROM outbox_destination WHERE name = 'a'")
     assert (row.state, row.reason, row.paused_by, row.until) == ("healthy", None, None, None)
 
@@ -151,9 +153,10 @@ def test_what_an_operator_paused_stays_as_the_operator_left_it(desk: Desk) -> No
     desk.register("a")
     desk.database.execute("UPDATE outbox_destination SET state = 'paused', reason = 'lunch', paused_by = 'operator'")
     session = desk.owner()
-    session.show_health("a", "healthy", None, None)
-    session.show_health("a", "throttled", "429", 5.0)
-    assert session.beat([], 0).paused == {"a": "lunch"}
+    session.report(Finding("a", "healthy", is_probe=True))
+    session.report(Finding("a", "throttled", "429", 5.0))
+    standing = session.beat([], 0).standings["a"]
+    assert (standing.state, standing.paused_by, standing.reason) == ("paused", "operator", "lunch")
 
 
 # ------------------------------------------------------------------------------------- a stale session
@@ -165,7 +168,7 @@ OWNER_ONLY: list[tuple[str, Callable[[Any, str], object]]] = [
     ("settle", lambda session, sent: settle(session, ruling(sent, "a", "dead"))),
     ("discard", lambda session, sent: session.discard([(sent, "a")], [])),
     ("mark_unrouted", lambda session, sent: session.mark_unrouted([(sent, 0)])),
-    ("show_health", lambda session, _: session.show_health("a", "paused", "boom", 1.0)),
+    ("report", lambda session, _: session.report(Finding("a", "paused", "boom", 1.0))),
 ]
 
 
@@ -208,7 +211,8 @@ METHODS: list[tuple[str, Callable[[Any], object]]] = [
     ("settle", lambda s: s.settle(Batch([], []))),
     ("discard", lambda s: s.discard([], [])),
     ("mark_unrouted", lambda s: s.mark_unrouted([])),
-    ("show_health", lambda s: s.show_health("a", "healthy", None, None)),
+    ("report", lambda s: s.report(Finding("a", "healthy"))),
+    ("claim_probe", lambda s: s.claim_probe("a")),
     ("sleep_s", lambda s: s.sleep_s(1.0, 0.1)),
 ]
 

@@ -6,6 +6,7 @@ import pytest
 from support.desk import Desk, everything, ruling, seconds_until, settle
 
 from outbox import emit
+from relay.decide.standing import Finding
 
 
 def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None:
@@ -136,7 +137,7 @@ def test_no_reason_that_the_world_can_give_breaks_the_session(desk: Desk, reason
     settle(session, ruling(sent, "a", "dead", reason=reason, log=log))
     assert desk.delivery(sent).state == "dead"
     desk.register("a")
-    session.show_health("a", "paused", reason, 1.0)
+    session.report(Finding("a", "paused", reason, 1.0))
     assert desk.database.scalar("SELECT state FROM outbox_destination") == "paused"
 
 

@@ -1,0 +1,132 @@
+"""A destination's row: what one relay writes there stops the others, and is not written over by those who know less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.desk import Desk
+
+from relay.decide.standing import Finding, Standing
+
+PAUSED = Finding("a", "paused", "connection refused", 30.0, pauses=3)
+
+
+def standing(session: Any) -> Standing:
+    found: Standing = session.beat([], 0).standings["a"]
+    return found
+
+
+def test_what_one_session_reports_the_next_one_finds(desk: Desk) -> None:
+    desk.register("a")
+    session = desk.owner()
+    session.report(PAUSED)
+    found = standing(session)
+    assert (found.state, found.paused_by, found.reason, found.pauses) == ("paused", "failure", "connection refused", 3)
+    assert found.wait_s == pytest.approx(30, abs=10)
+    assert 0 <= found.age_s < 10
+    assert found.is_down
+
+
+def test_what_is_off_stays_off_until_an_operator_resumes_it(desk: Desk) -> None:
+    desk.register("a")
+    session = desk.owner()
+    session.report(Finding("a", "off", "410"))
+    session.report(Finding("a", "healthy"))
+    session.report(Finding("a", "throttled", "429", 5.0))
+    assert standing(session).state == "off"
+
+
+def test_a_lone_failure_shows_and_stops_nobody(desk: Desk) -> None:
+    desk.register("a")
+    session = desk.owner()
+    session.report(Finding("a", "paused", "500"))
+    assert not standing(session).is_down
+    session.report(Finding("a", "healthy"))
+    assert standing(session).state == "healthy"
+
+
+# ------------------------------------------------------------------------------- several relays: PostgreSQL
+
+
+@pytest.fixture
+def two(pg: Desk) -> tuple[Any, Any]:
+    pg.register("a")
+    return pg.open("one"), pg.open("two")
+
+
+def due(pg: Desk) -> None:
+    """Time goes by, until a probe is due."""
+    pg.database.execute("UPDATE outbox_destination SET until = clock_timestamp() - interval '1 second'")
+
+
+def test_ten_that_find_the_same_outage_declare_one(two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    other.report(Finding("a", "paused", "something else", 1.0, pauses=1))
+    assert standing(one).reason == "connection refused"
+
+
+def test_a_probe_is_claimed_by_one_and_only_when_it_is_due(pg: Desk, two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    assert one.claim_probe("a")[0] is False
+    due(pg)
+    claims = [session.claim_probe("a") for session in (other, one)]
+    assert [claimed for claimed, _ in claims] == [True, False]
+    assert 0 < (claims[1][1].wait_s or 0) <= 15
+
+
+def test_nobody_claims_what_is_healthy_or_paused_by_an_operator(pg: Desk, two: tuple[Any, Any]) -> None:
+    one, _ = two
+    assert one.claim_probe("a")[0] is False
+    pg.database.execute("UPDATE outbox_destination SET state = 'paused', paused_by = 'operator', reason = 'lunch'")
+    assert one.claim_probe("a")[0] is False
+
+
+def test_a_probe_that_failed_makes_the_wait_longer_for_all(pg: Desk, two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    due(pg)
+    other.claim_probe("a")
+    other.report(Finding("a", "paused", "still refused", 60.0, pauses=4, is_probe=True))
+    found = standing(one)
+    assert (found.reason, found.pauses) == ("still refused", 4)
+    assert found.wait_s == pytest.approx(60, abs=10)
+
+
+def test_whoever_did_not_probe_cannot_end_the_pause_of_all(pg: Desk, two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    other.report(Finding("a", "healthy"))
+    assert standing(one).is_down
+    other.report(Finding("a", "healthy", is_probe=True))
+    assert standing(one).state == "healthy"
+
+
+def test_a_pause_that_was_disputed_is_not_declared_again_for_a_while(pg: Desk, two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    other.report(Finding("a", "healthy", disputes=True))
+    one.report(PAUSED)
+    assert standing(other).state == "healthy"
+    pg.database.execute("UPDATE outbox_destination SET disputed_at = disputed_at - interval '2 minutes'")
+    one.report(PAUSED)
+    assert standing(other).state == "paused"
+
+
+def test_a_disputed_pause_is_shown_when_it_is_one_messages(two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(PAUSED)
+    other.report(Finding("a", "healthy", disputes=True))
+    one.report(Finding("a", "paused", "500"))
+    assert standing(other).state == "paused"
+    assert not standing(other).is_down
+
+
+def test_a_wait_that_the_destination_asked_for_is_everybodys(two: tuple[Any, Any]) -> None:
+    one, other = two
+    one.report(Finding("a", "throttled", "429", 20.0))
+    found = standing(other)
+    assert found.is_down
+    assert found.wait_s == pytest.approx(20, abs=10)
