@@ -43,7 +43,7 @@ def to_payload(data: Any) -> str:
     serialised = to_json(data)
     if serialised[:1] not in b"{[":
         # A number by itself would change on SQLite, whose JSON columns hold text that looks like a number as one.
-        raise InvalidData(f'data is {serialised[:20]!r}, not an object or array: wrap it, as in {{"value": …}}')
+        raise InvalidData(f'data is {ascii(data)[:20]}, not an object or array: wrap it, as in {{"value": …}}')
     if len(serialised) > MAX_BYTES:
         raise TooLarge(
             f"the data is {len(serialised):,} bytes as JSON and the limit is {MAX_BYTES:,}: "

@@ -72,6 +72,11 @@ class Report:
         return len(self.lines) - self.committed
 
     @property
+    def fell_short(self) -> bool:
+        """Whether nothing could be read, or not all that the user named; a picture in a folder is no failure."""
+        return any(skipped.named for skipped in self.skipped) or bool(self.skipped and not self.lines)
+
+    @property
     def waiting(self) -> int:
         return self.committed - self.delivered - self.dead
 
@@ -106,7 +111,7 @@ def sources(paths: Sequence[Path]) -> tuple[int, Iterator[Document | Skipped]]:
         descriptions = installed_descriptions()
         return len(descriptions), iter(descriptions)
     files = find_documents(paths)
-    return len(files), iter(read_documents(files))
+    return len(files), iter(read_documents(files, named=paths))
 
 
 def work(

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
@@ -47,6 +47,7 @@ class Skipped:
     source: str
     reason: SkipReason
     detail: str = ""
+    named: bool = False  # by the user, who wanted this very file; not just found in a folder
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
@@ -77,13 +78,18 @@ def find_documents(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         for file in _files_below(path) if path.is_dir() else [path]:
-            found[Path(os.path.abspath(file))] = None  # without `..`, but through links
+            found[_absolute(file)] = None
     return list(found)
 
 
-def read_documents(paths: Iterable[Path]) -> Iterator[Document | Skipped]:
-    """Read one file after the other, each when it is asked for."""
-    return map(read_document, paths)
+def read_documents(
+    paths: Iterable[Path], *, named: Iterable[str | os.PathLike[str]] = ()
+) -> Iterator[Document | Skipped]:
+    """Read one file after the other, each when it is asked for; of those in ``named``, a `Skipped` says so."""
+    wanted = {_absolute(path) for path in named}
+    for path in paths:
+        found = read_document(path)
+        yield replace(found, named=path in wanted) if isinstance(found, Skipped) else found
 
 
 def read_document(path: Path) -> Document | Skipped:
@@ -107,6 +113,11 @@ def read_document(path: Path) -> Document | Skipped:
     if not prose.text:
         return Skipped(source, SkipReason.EMPTY)
     return Document(_file_id(path), _title(prose, path.stem), source, reader.media_type, prose.text)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Without ``..``, but through links."""
+    return Path(os.path.abspath(path))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from outbox_demo.demo import LINES_SHOWN, Line, Report
 from outbox_demo.documents import Skipped
+from relay.wording import counted
 
 SKIPPED_SHOWN = 20
 TITLE_WIDTH = 28
@@ -65,7 +66,7 @@ class Screen(AbstractContextManager["Screen"]):
             if self._deliveries:
                 self._delivering = self._progress.add_task("delivering", total=0)
         else:
-            self._say(f"Reading {_things(count, 'document')}.")
+            self._say(f"Reading {counted(count, 'document')}.")
 
     def extracted(self, line: Line) -> None:
         with self._lock:
@@ -113,27 +114,27 @@ def summary(found: Report) -> list[str]:
     """What happened, in numbers that add up."""
     total = len(found.lines) + len(found.skipped)
     lines = [
-        f"{_things(total, 'document')}: {found.committed:,} extracted, {found.known:,} already known, "
+        f"{counted(total, 'document')}: {found.committed:,} extracted, {found.known:,} already known, "
         f"{len(found.skipped):,} skipped."
     ]
     if found.lines and not found.committed:
         lines.append("Everything is already known and unchanged, so there was nothing to extract and nothing to send.")
     lines.append(
-        f"{_things(found.committed, 'message')} committed = {found.delivered:,} delivered, "
+        f"{counted(found.committed, 'message')} committed = {found.delivered:,} delivered, "
         f"{found.waiting:,} waiting, {found.dead:,} dead."
     )
     took = sorted(line.delivered_after_s for line in found.lines if line.delivered_after_s is not None)
     if took:
         lines.append(f"From commit to delivery: {_time(median(took))} in the median, {_time(took[-1])} at most.")
     if found.earlier:
-        lines.append(f"{_things(found.earlier, 'message')} of earlier runs delivered as well.")
+        lines.append(f"{counted(found.earlier, 'message')} of earlier runs delivered as well.")
     return lines
 
 
 def extraction_summary(found: Report) -> list[str]:
     """The same where no relay is at work."""
     beyond = skipped_beyond(found)
-    waits = f"{_things(found.committed, 'message')} committed" + (
+    waits = f"{counted(found.committed, 'message')} committed" + (
         "; a relay delivers them." if found.committed else "."
     )
     return [*([beyond] if beyond else []), summary(found)[0], waits]
@@ -142,7 +143,7 @@ def extraction_summary(found: Report) -> list[str]:
 def as_text(line: Line) -> str:
     """One extracted document, on a line."""
     news = line.message_id or "known already"
-    return f"{line.document.id}  {_things(line.topics, 'topic')}  {news}  {line.document.title}"
+    return f"{line.document.id}  {counted(line.topics, 'topic')}  {news}  {line.document.title}"
 
 
 def as_json(line: Line) -> str:
@@ -190,7 +191,3 @@ def _time(duration_s: float) -> str:
 
 def _number(value: int | None) -> str:
     return "–" if value is None else str(value)
-
-
-def _things(count: int, thing: str) -> str:
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")

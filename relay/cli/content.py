@@ -8,6 +8,7 @@ import typer
 
 from relay.cli.examples import examples
 from relay.cli.output import print_json, say
+from relay.wording import counted
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -50,7 +51,10 @@ def missing(
         session.commit()
     if as_json:
         print_json(found)
-    say(f"{len(found):,} without a baseline" + (f"; emitted {len(found):,} messages" if emit_again else ""))
+    say(
+        f"{counted(len(found), 'content')} without a baseline"
+        + (f"; emitted {counted(len(found), 'message')}" if emit_again else "")
+    )
 
 
 def _emit(session: Session, content_id: str) -> None:

@@ -56,6 +56,7 @@ def upgrade(
     from relay.cli.opening import operator_settings, reaching
 
     settings = operator_settings()
+    settings.require_database_folder()
     with reaching(settings.database):
         if plan:
             _plan(settings, only)

@@ -12,6 +12,7 @@ from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
 from relay.cli.messages import print_message, uuid_of
 from relay.cli.output import print_json, say, stdout, table
+from relay.wording import counted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -142,7 +143,7 @@ def discard(
         which,
         lambda engine, tell: discard(engine, which, reason=reason, on_progress=tell),
         dry_run=dry_run,
-        ask=lambda count: confirmed(f"Discard {count:,} dead letters? They will not be delivered.", yes=yes),
+        ask=lambda count: confirmed(f"Discard {counted(count, 'dead letter')}, never to be delivered?", yes=yes),
     )
 
 
@@ -166,14 +167,14 @@ def _change(
             raise typer.Exit(exits.FAILED if which.ids else exits.OK)
         if dry_run:
             stdout().print(_causes(found))
-            say(f"would {doing} {count:,} dead letters; nothing was done")
+            say(f"would {doing} {counted(count, 'dead letter')}; nothing was done")
             return
         if not ask(count):
             say("nothing was done")
             raise typer.Exit(exits.FAILED)
         with counting(doing, count) as tell:
             done = change(engine, tell)
-    say(f"{doing.rstrip('y')}{'ied' if doing.endswith('y') else 'ed'} {done:,} dead letters")
+    say(f"{doing.rstrip('y')}{'ied' if doing.endswith('y') else 'ed'} {counted(done, 'dead letter')}")
 
 
 def _require_choice(which: DeadFilter, *, all_: bool) -> None:

@@ -10,13 +10,15 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import say, stderr, stdout
+from relay.cli.output import program, say, stderr, stdout
 
 if TYPE_CHECKING:
     from outbox_demo.demo import Report
     from relay.settings import Settings
 
-READS = "Reads .txt, .md, .html and .pdf files, and folders of them."
+READS = (
+    "Reads .txt, .md, .html and .pdf files, and folders of them. A file named here that cannot be read is exit code 1."
+)
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -50,6 +52,7 @@ def demo(
     from relay.cli.opening import operator_settings, reaching
 
     settings = operator_settings()
+    settings.require_database_folder()
     _quiet_logging(settings)
     try:
         with reaching(settings.database), screen.Screen(stderr()) as watcher:
@@ -78,7 +81,7 @@ def extract(
             typer.echo(screen.as_json(line) if as_json else screen.as_text(line))
     for sentence in screen.extraction_summary(report):
         say(sentence)
-    raise typer.Exit(exits.FAILED if report.skipped and not report.lines else exits.OK)
+    raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)
 
 
 def _print(report: Report, settings: Settings) -> None:
@@ -92,12 +95,14 @@ def _print(report: Report, settings: Settings) -> None:
     console.print(screen.report(report, expand=console.is_terminal))
     console.print()
     console.print(f"The database is {where(settings.database)}. Try next:", soft_wrap=True)
-    for command, what in (
-        ("outbox status", "what waits, what was delivered"),
-        ("outbox messages list --state delivered", "each message, and when"),
-        ("outbox demo PATH...", "your own .txt, .md, .html and .pdf"),
-    ):
-        console.print(f"  {command:<41}{what}", soft_wrap=True)
+    again = (
+        (f"{program()} status", "what waits, what was delivered"),
+        (f"{program()} messages list --state delivered", "each message, and when"),
+        (f"{program()} demo PATH...", "your own .txt, .md, .html and .pdf"),
+    )
+    width = max(len(command) for command, _ in again)
+    for command, what in again:
+        console.print(f"  {command:<{width}}   {what}", soft_wrap=True)
 
 
 def _quiet_logging(settings: Settings) -> None:
@@ -113,5 +118,4 @@ def _quiet_logging(settings: Settings) -> None:
 
 
 def _code(report: Report) -> int:
-    """Skipped files are no failure, unless nothing else was there."""
-    return exits.FAILED if report.waiting or report.dead or (report.skipped and not report.lines) else exits.OK
+    return exits.FAILED if report.waiting or report.dead or report.fell_short else exits.OK

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import print_json, say, stdout
+from relay.cli.output import pasteable, print_json, say, stdout
+from relay.wording import counted
 
 if TYPE_CHECKING:
     from relay.operations.doctor import Finding
@@ -65,6 +66,10 @@ def _print(found: list[Finding]) -> None:
         console.print(Text.assemble((f"{word:>4}", style), "  ", (each.check, "bold"), f": {each.what}"))
         if each.severity != "ok":
             console.print(f"        why: {each.why}")
-            console.print(f"        do:  {each.do}")
+            console.print(pasteable(f"        do:  {each.do}"))
     count = sum(each.severity == "bad" for each in found)
-    say(f"{count} of {len(found)} checks found something bad" if count else "nothing bad was found")
+    say(
+        f"{count} of {counted(len(found), 'finding')} {'is' if count == 1 else 'are'} bad"
+        if count
+        else "nothing bad was found"
+    )

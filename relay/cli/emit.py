@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.instants import instant
 from relay.cli.output import say
 
 
@@ -34,11 +35,7 @@ def emit(
     header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
     delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before: 30s, 10m, 2h.")] = None,
     due_at: Annotated[
-        datetime | None,
-        typer.Option(
-            help="Not before this time; local unless it has an offset.",
-            formats=["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"],
-        ),
+        str | None, typer.Option(metavar="WHEN", help="Not before: 2026-03-01, 2026-03-01T12:30Z. UTC unless it says.")
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
@@ -54,7 +51,7 @@ def emit(
         "subject": subject,
         "headers": _headers(header or []),
         "delay": None if delay is None else _delay(delay),
-        "due_at": None if due_at is None else due_at.astimezone(),
+        "due_at": None if due_at is None else instant("--due-at", due_at),
         "id": id_,
     }
     given = {name: value for name, value in options.items() if value}
@@ -71,9 +68,19 @@ def emit(
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(sys.stdin.read() if text == "-" else text)
-    except ValueError as error:
-        raise typer.BadParameter(f"the data is not JSON: {error}") from None
+        return json.loads(sys.stdin.read() if text == "-" else text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"the data is not JSON that can be sent: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two members with one name a database keeps the last, and the sender meant both."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {json.dumps(name)} stands twice in one object")
+        found[name] = value
+    return found
 
 
 def _headers(given: list[str]) -> dict[str, str]:
@@ -81,7 +88,10 @@ def _headers(given: list[str]) -> dict[str, str]:
     for name, equals, _ in pairs:
         if not name or not equals:
             raise typer.BadParameter("write --header NAME=VALUE")
-    return {name: value for name, _, value in pairs}
+    found = {name: value for name, _, value in pairs}
+    if len(found) < len(pairs):
+        raise typer.BadParameter("two headers have one name: give each once")
+    return found
 
 
 def _delay(text: str) -> timedelta:

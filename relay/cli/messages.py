@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ import typer
 from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
-from relay.cli.output import cell, print_json, say, stdout, table
+from relay.cli.output import cell, pasteable, print_json, say, stdout, table
+from relay.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,14 +112,14 @@ def discard_unrouted(
             return
         if dry_run:
             stdout().print(table("Type", "Messages", rows=found.items(), right=["Messages"]))
-            say(f"would discard {count:,} messages; nothing was done")
+            say(f"would discard {counted(count, 'message')}; nothing was done")
             return
-        if not confirmed(f"Discard {count:,} messages that no subscription wants?", yes=yes):
+        if not confirmed(f"Discard {counted(count, 'message')} that no subscription wants?", yes=yes):
             say("nothing was done")
             raise typer.Exit(exits.FAILED)
         with counting("discard", count) as tell:
             done = discard_unrouted(engine, type_, reason=reason, on_progress=tell)
-    say(f"discarded {done:,} messages")
+    say(f"discarded {counted(done, 'message')}")
 
 
 def print_message(message_id: str, *, as_json: bool) -> None:
@@ -147,7 +149,9 @@ def _print(found: MessageDetail) -> None:
     shown.show_header = False
     console.print(shown)
     if found.deliveries:
-        rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, d.next) for d in found.deliveries)
+        rows = (
+            (d.destination, d.state, d.attempts, d.due_at, d.reason, pasteable(d.next or "")) for d in found.deliveries
+        )
         columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
         console.print()
         console.print(table(*columns, rows=rows, right=["Attempts"]))
@@ -183,10 +187,20 @@ def _facts(found: MessageDetail) -> dict[str, object]:
 
 def _log(delivery: DeliveryRow) -> Table:
     rows = (
-        (entry.get("at"), entry.get("attempt"), entry.get("verdict"), entry.get("reason"), entry.get("detail"))
+        (
+            _instant(entry.get("at")),
+            entry.get("attempt"),
+            entry.get("verdict"),
+            entry.get("reason"),
+            entry.get("detail"),
+        )
         for entry in delivery.log
     )
     return table("At", "Attempt", "Verdict", "Reason", "Answer", rows=rows, right=["Attempt"])
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def uuid_of(text: str) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from relay.wording import utc
 
 UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
 
@@ -27,12 +32,27 @@ def stderr() -> Console:
 
 def say(message: str) -> None:
     """A message to whoever watches."""
-    stderr().print(message, soft_wrap=True)
+    stderr().print(pasteable(message), soft_wrap=True)
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout; dataclasses become objects, times ISO 8601."""
-    sys.stdout.write(json.dumps(value, default=_plain, indent=2, ensure_ascii=False) + "\n")
+def program() -> str:
+    """What to type to run this program again: ``outbox`` where that is found, else the path it was called by."""
+    called = Path(sys.argv[0])
+    found = shutil.which("outbox")
+    if called.name != "outbox" or (found and Path(found).resolve() == called.resolve()):
+        return "outbox"
+    return shlex.quote(sys.argv[0])
+
+
+def pasteable(text: str) -> str:
+    """The same, with the commands that are quoted in it as they can be typed here."""
+    return text.replace("`outbox ", f"`{program()} ")
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document on stdout; dataclasses become objects, times ISO 8601 in UTC."""
+    sys.stdout.write(json.dumps(value, default=_plain, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = (), title: str = "") -> Table:
@@ -53,7 +73,7 @@ def cell(value: object) -> str:
         case None | "":
             return "–"
         case datetime():
-            return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            return utc(value)
         case int() if not isinstance(value, bool):
             return f"{value:,}"
     return one_line(str(value))
@@ -94,5 +114,5 @@ def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(UTC).isoformat()
     return str(value)

@@ -14,6 +14,7 @@ import typer
 from relay.cli import exits
 from relay.cli.examples import examples
 from relay.cli.output import say
+from relay.wording import counted
 
 if TYPE_CHECKING:
     from relay.relay import Relay
@@ -105,7 +106,7 @@ async def _wait(relay: Relay) -> int:
 
 async def _drain(relay: Relay) -> int:
     drained = await relay.drain()
-    say(f"delivered {drained.delivered:,} messages" + (f"; then: {drained.reason}" if drained.reason else ""))
+    say(f"delivered {counted(drained.delivered, 'message')}" + (f"; then: {drained.reason}" if drained.reason else ""))
     return exits.FAILED if drained.reason and not drained.standing_by else exits.OK
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +10,9 @@ import typer
 from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
+from relay.cli.instants import past_instant
 from relay.cli.output import print_json, say, stdout, table
+from relay.wording import counted
 
 if TYPE_CHECKING:
     from relay.operations.replay import Found
@@ -47,7 +49,7 @@ def replay(
     from relay.cli.opening import opened, operator_settings
     from relay.operations.replay import Replay, look, replay
 
-    what = Replay(to, type_, instant("--since", since), instant("--until", until), as_new)
+    what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new)
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
             found = look(connection, what)
@@ -59,35 +61,21 @@ def replay(
         if count:
             _explain(found, what.to, as_new=as_new)
         if dry_run or not count:
-            say(f"would replay {count:,} messages; nothing was done" if count else "there is no such message")
+            say(f"would replay {counted(count, 'message')}; nothing was done" if count else "there is no such message")
             return
-        if not confirmed(f"Replay {count:,} messages to {to}?", yes=yes):
+        if not confirmed(f"Replay {counted(count, 'message')} to {to}?", yes=yes):
             say("nothing was done")
             raise typer.Exit(exits.FAILED)
         with counting("replay", count) as tell:
             done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
-    say(f"put {done:,} messages on their way to {to}" + (f"; {count - done:,} were already" if done < count else ""))
+    say(
+        f"put {counted(done, 'message')} on the way to {to}"
+        + (f"; {count - done:,} were already" if done < count else "")
+    )
 
 
-def instant(option: str, text: str | None) -> datetime | None:
-    """A point in time as people write it: how long ago, or a date, with or without a time, UTC unless it says.
-
-    Raises:
-        BadParameter: It is neither.
-    """
-    from relay.settings.durations import seconds
-
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    except ValueError:
-        pass
-    try:
-        return datetime.now(UTC) - timedelta(seconds=seconds(text))
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{option} {text}: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+def _past(option: str, text: str | None) -> datetime | None:
+    return None if text is None else past_instant(option, text)
 
 
 def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
@@ -96,11 +84,11 @@ def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
         say("each becomes a message of its own, with a new id: a receiver that had it before takes it once more")
     elif marked:
         say(
-            f"{marked:,} of them are marked as done in the inbox of {to}: it will not run for those again, unless they "
-            "come --as-new"
+            f"{marked:,} of them are marked as done in the inbox of {to}: it will not run for those again, unless "
+            "--as-new"
         )
     else:
-        say("the ids stay: a receiver that deduplicates ignores what it has had before, unless it comes --as-new")
+        say("the ids stay: a receiver that deduplicates ignores what it has had before, unless --as-new")
 
 
 def _table(found: list[Found]) -> object:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,7 +13,7 @@ from rich.text import Text
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import duration, print_json, ranges, say, stdout, table
+from relay.cli.output import duration, pasteable, print_json, ranges, say, stdout, table
 
 if TYPE_CHECKING:
     from relay.operations import RelayStatus, Status
@@ -88,7 +86,9 @@ def render(found: Status, database: str) -> RenderableType:
     if found.destinations:
         parts += [_destination_table(found), ""]
     parts.append(
-        _relay_table(found.relays) if found.relays else Text("No relay is alive: start one with `outbox relay`.")
+        _relay_table(found.relays)
+        if found.relays
+        else Text(pasteable("No relay is alive: start one with `outbox relay`."))
     )
     return Group(*parts)
 
@@ -104,7 +104,7 @@ def _look(settings: Settings) -> Status:
 def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
     console = stdout()
     if as_json:
-        _repeat(interval_s, lambda: typer.echo(json.dumps(asdict(_look(settings)), default=str)))
+        _repeat(interval_s, lambda: print_json(_look(settings), indent=None))
     elif console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             _repeat(interval_s, lambda: live.update(render(_look(settings), str(settings.database)), refresh=True))

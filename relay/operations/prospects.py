@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from outbox.tables import tables
 from relay.decide.blame import PROBE_EVERY_S
 from relay.operations.relays import live_relays
+from relay.wording import utc
 
 NOBODY = "nobody"  # the destination of messages that no subscription wanted, once an operator has discarded them
 
@@ -45,7 +46,7 @@ class Prospects:
                     "`outbox messages discard-unrouted` gives it up"
                 )
             case "scheduled":
-                return f"it falls due at {self._message.due_at:%Y-%m-%d %H:%M:%S} UTC; then {self._reader()}"
+                return f"it falls due at {utc(self._message.due_at)}; then {self._reader()}"
             case "ready":
                 return self._reader()
         return "what its deliveries wait for, below; it is history when all of them are done"
@@ -106,4 +107,4 @@ class Prospects:
 
 
 def _at(until: Any) -> str:
-    return f" at {until:%Y-%m-%d %H:%M:%S} UTC" if until is not None else ""
+    return f" at {utc(until)}" if until is not None else ""

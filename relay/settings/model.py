@@ -141,9 +141,25 @@ class Settings(BaseModel):
         database = self.database
         if database.is_postgres or database.path.is_file():
             return
+        self.require_database_folder()
         raise SettingsError(
             f"there is no database at {database.path.absolute()} (from {self._database_origin()}): "
             "run `outbox db upgrade` to create it, or point OUTBOX_DATABASE_URL at another"
+        )
+
+    def require_database_folder(self) -> None:
+        """Refuse an SQLite file in a folder that does not exist: nobody can create it there.
+
+        Raises:
+            SettingsError: Names the folder and what it was taken from.
+        """
+        database = self.database
+        if database.is_postgres or database.path.absolute().parent.is_dir():
+            return
+        raise SettingsError(
+            f"there is no folder {database.path.absolute().parent} for the database {database.path.name} (from "
+            f"{self._database_origin()}): create the folder, or mend the path. sqlite:///a/b.db is in a folder here, "
+            "sqlite:////a/b.db begins at the root"
         )
 
     def secrets(self) -> set[str]:

@@ -1,9 +1,16 @@
-"""The brokers of the integration tests; `support.rabbitmq` is the machinery."""
+"""What integration tests share: commands (`support.commands`) and the brokers (`support.rabbitmq`)."""
 
 from collections.abc import Iterator
 
 import pytest
+from support.commands import Run, runner
 from support.rabbitmq import RabbitServer
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """`run("status", "--json", url=database.url)`: one command."""
+    return runner(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

@@ -7,18 +7,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import typer
+from support.commands import Ended, Run
 from support.databases import Database
 from support.ports import free_port
 from support.processes import Spawner
 from support.waiting import eventually
 
-from relay.cli import main
+from relay.cli.app import app
 
 OUTBOX = Path(sys.executable).with_name("outbox")
 LISTENER = """
@@ -34,43 +36,6 @@ grace_s = 10
 kind = "listener"
 listener = "printing_listener:on_completed"
 """
-ALL_COMMANDS = [
-    [], ["db"], ["db", "upgrade"], ["db", "check"], ["db", "sql"], ["db", "grants"], ["relay"], ["demo"], ["extract"],
-    ["status"], ["relays"], ["messages"], ["messages", "list"], ["messages", "show"], ["emit"], ["content"],
-    ["content", "missing"], ["config"], ["config", "show"], ["config", "check"],
-]  # fmt: skip
-
-
-@dataclass
-class Ended:
-    """A command that has come to its end."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    def report(self) -> str:
-        return f"exit code {self.returncode}\n{self.stdout}\n{self.stderr}"
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("status", "--json", url=database.url)`: one command, in this process, which saves a second."""
-
-    def run(*arguments: str, url: str | None = None, **environ: str) -> Ended:
-        with monkeypatch.context() as patched:
-            for name, value in (({"DATABASE_URL": url} if url else {}) | environ).items():
-                patched.setenv(name, value)
-            patched.setattr(sys, "argv", ["outbox", *arguments])
-            with pytest.raises(SystemExit) as exit_:
-                main()
-        out, err = capfd.readouterr()
-        return Ended(exit_.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return run
 
 
 @pytest.fixture
@@ -101,13 +66,23 @@ def status(run: Run, url: str) -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------ help and errors
 
 
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Each command and group of commands there is, by its words."""
+    yield path
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, (*path, name))
+
+
+ALL_COMMANDS = [*commands(typer.main.get_command(app))]
+GROUPS = {path[:-1] for path in ALL_COMMANDS if path}
+
+
 @pytest.mark.parametrize("command", ALL_COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(run: Run, command: list[str]) -> None:
+def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> None:
     process = run(*command, "--help")
     assert process.returncode == 0
     assert f"outbox {' '.join(command)}".strip() in process.stdout
-    is_group = command in ([], ["db"], ["messages"], ["content"], ["config"])
-    assert "$ outbox" in process.stdout or is_group
+    assert "$ outbox" in process.stdout or command in GROUPS
     assert "\x1b" not in process.stdout
 
 

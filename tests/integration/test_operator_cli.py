@@ -106,10 +106,10 @@ async def test_dead_letters_are_listed_by_cause_and_one_by_one(run: Run, scene: 
 
 async def test_a_dry_run_does_nothing_and_a_retry_does_what_it_said(run: Run, scene: Scene) -> None:
     await with_dead_letters(scene)
-    assert "would retry 1 dead letters" in run("dead", "retry", "--all", "--dry-run").err
+    assert "would retry 1 dead letter" in run("dead", "retry", "--all", "--dry-run").err
     assert scene.account == (3, 1, 1, 0)
     ended = run("dead", "retry", "--destination", "a", "--reason", "fixed")
-    assert (ended.code, "retried 1 dead letters" in ended.err) == (0, True)
+    assert (ended.code, "retried 1 dead letter" in ended.err) == (0, True)
     await scene.drain({"a": Taker()})
     assert scene.account == (5, 0, 0, 0)
     (entry, *_) = run("audit", "--json").json
@@ -122,7 +122,7 @@ async def test_discarding_asks_unless_told_otherwise(run: Run, scene: Scene) -> 
     refused = run("dead", "discard", "--all")
     assert (refused.code, "--yes" in refused.err) == (2, True)
     assert scene.account == (3, 1, 1, 0)
-    assert "discarded 1 dead letters" in run("dead", "discard", "--all", "--yes").err
+    assert "discarded 1 dead letter" in run("dead", "discard", "--all", "--yes").err
     await scene.drain({"a": Taker()})
     assert scene.account == (4, 0, 0, 0)
 
@@ -171,7 +171,7 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
     assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
     assert run("replay", "--to", "new").code == 2
     ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
-    assert "put 4 messages on their way to new" in ended.err
+    assert "put 4 messages on the way to new" in ended.err
     await scene.drain(destinations)
     assert sorted(new.taken) == [0, 1, 2, 3]
     assert run("replay", "--to", "new", "--type", "other", "--yes").code == 0
@@ -236,7 +236,7 @@ async def test_the_doctors_exit_code_says_how_bad_it_is(run: Run, scene: Scene) 
     assert any(each["check"] == "relays" and each["severity"] == "bad" for each in sick.json)
     said = run("doctor").out
     assert "no relay is alive" in said
-    assert "do:  start one: outbox relay" in said
+    assert "do:  start one: `" in said
     assert run("doctor", "--older-than", "soon").code == 2
 
 

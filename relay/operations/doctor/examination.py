@@ -45,5 +45,7 @@ def _schema(engine: sa.Engine) -> Finding:
         with engine.connect() as connection:
             check_schema(connection)
     except SchemaError as error:
-        return bad("schema", str(error), "without its tables, nothing can be emitted or delivered", "outbox db upgrade")
+        return bad(
+            "schema", str(error), "without its tables, nothing can be emitted or delivered", "`outbox db upgrade`"
+        )
     return ok("schema", "it is the one that this release needs")

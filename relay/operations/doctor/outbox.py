@@ -10,6 +10,7 @@ from outbox.tables import SHARD_COUNT
 from relay.operations.doctor.finding import Finding, bad, note, ok
 from relay.operations.status import Status, status
 from relay.operations.unrouted import unrouted_types
+from relay.wording import counted
 
 
 def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) -> Iterator[Finding]:
@@ -24,7 +25,7 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
 
 def _relays(found: Status) -> Finding:
     if not found.relays:
-        return bad("relays", "no relay is alive", "nothing is delivered", "start one: outbox relay")
+        return bad("relays", "no relay is alive", "nothing is delivered", "start one: `outbox relay`")
     owned = {shard for relay in found.relays for shard in relay.shards}
     missing = SHARD_COUNT - len(owned)
     if missing:
@@ -43,30 +44,32 @@ def _oldest(found: Status, older_than_s: float) -> Finding:
         return ok("oldest message", "nothing has been waiting for long" if oldest_s is not None else "nothing waits")
     return bad(
         "oldest message",
-        f"{found.waiting:,} messages wait, the oldest for {oldest_s:,.0f} s",
+        f"{counted(found.waiting, 'message')} waiting, the oldest for {oldest_s:,.0f} s",
         "somebody has been waiting for it",
-        "see what it waits for: outbox status, outbox destinations list, outbox messages list",
+        "see what it waits for: `outbox status`, `outbox destinations list`, `outbox messages list`",
     )
 
 
 def _destinations(found: Status) -> Iterator[Finding]:
     for name, each in found.destinations.items():
-        what = f"{name} is {each.state} ({each.reason}); {each.waiting:,} deliveries wait"
+        what = f"{name} is {each.state} ({each.reason}); waiting for it: {each.waiting:,}"
         if each.state == "removed":
             yield bad(
                 "destinations",
                 what,
                 "they wait for ever",
-                f"configure {name} again and run outbox relay --apply, or discard what is dead",
+                f"configure {name} again and run `outbox relay --apply`, or discard what is dead",
             )
         elif each.state == "off":
-            yield bad("destinations", what, "it said that it is gone for good", f"outbox resume {name}, when it is not")
+            yield bad(
+                "destinations", what, "it said that it is gone for good", f"`outbox resume {name}`, when it is not"
+            )
         elif each.state != "healthy":
             yield note(
                 "destinations",
                 what,
                 "it is tried again by itself, unless an operator paused it",
-                f"look at the reason; outbox resume {name} tries at once",
+                f"look at the reason; `outbox resume {name}` tries at once",
             )
     if all(each.state == "healthy" for each in found.destinations.values()):
         yield ok("destinations", f"{len(found.destinations)} registered, and all of them healthy")
@@ -77,9 +80,9 @@ def _dead(found: Status) -> Finding:
         return ok("dead letters", "there are none")
     return bad(
         "dead letters",
-        f"{found.dead:,} messages have been given up at a destination",
+        f"{counted(found.dead, 'message')} given up at a destination",
         "nobody tries them again, and with on_dead = block their keys' successors wait",
-        "outbox dead list; then outbox dead retry or outbox dead discard",
+        "`outbox dead list`; then `outbox dead retry` or `outbox dead discard`",
     )
 
 
@@ -93,5 +96,5 @@ def _unrouted(connection: sa.Connection) -> Finding:
         "unrouted",
         f"no subscription wants {types}{more}",
         "they are kept and wait for one, however long that takes",
-        "subscribe a destination to them and run outbox relay --apply, or outbox messages discard-unrouted",
+        "subscribe a destination to them and run `outbox relay --apply`, or `outbox messages discard-unrouted`",
     )

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.operations.doctor.finding import Finding, bad, note, ok
+from relay.wording import utc
 
 OLDEST = 140000
 LONG_S = 300.0
@@ -159,7 +160,7 @@ def _bloat(connection: sa.Connection) -> Finding:
         return ok("bloat", "few dead rows in our tables")
     shown = "; ".join(
         f"{r.relname}: {r.n_dead_tup:,} dead rows beside {r.n_live_tup:,}, {r.bytes / 2**20:,.0f} MiB, last vacuum "
-        f"{r.vacuumed_at:%Y-%m-%d %H:%M}"
+        f"{utc(r.vacuumed_at)}"
         if r.vacuumed_at
         else f"{r.relname}: {r.n_dead_tup:,} dead rows, never vacuumed"
         for r in rows

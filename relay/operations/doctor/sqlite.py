@@ -49,5 +49,5 @@ def journal(mode: str) -> Finding:
         "journal mode",
         mode,
         "without a write-ahead log, readers and the one writer wait for each other",
-        "put the file on a local disk and run outbox db upgrade, or sqlite3 outbox.db 'PRAGMA journal_mode = wal'",
+        "put the file on a local disk and run `outbox db upgrade`, or sqlite3 outbox.db 'PRAGMA journal_mode = wal'",
     )

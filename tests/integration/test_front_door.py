@@ -1,0 +1,121 @@
+"""What a stranger meets: names that lead nowhere, times, plurals, and commands that can be pasted."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.commands import Run
+from support.databases import Database
+from support.scene import Scene, Taker, rejecting, to
+
+TEXT = "A relay owns shards. The relay reads messages of its shards and delivers the messages to destinations.\n" * 3
+CALLED = str(Path(sys.executable).with_name("outbox"))
+
+
+def test_a_file_that_was_named_and_cannot_be_read_is_a_failure_after_all_the_rest_was_done(
+    run: Run, sqlite_database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "relay.txt").write_text(TEXT)
+    (tmp_path / "docs" / "picture.png").write_bytes(b"\x89PNG")
+    wanted = run("extract", "nowhere.txt", "docs", url=sqlite_database.url)
+    assert wanted.returncode == 1
+    assert "nowhere.txt: does not exist" in wanted.stderr
+    assert "1 message committed" in wanted.stderr
+    named = run("extract", "docs", "docs/picture.png", url=sqlite_database.url)
+    assert named.returncode == 1
+    found = run("extract", "docs", url=sqlite_database.url)
+    assert (found.returncode, "picture.png" in found.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["db", "upgrade"], ["demo"], ["relay"], ["doctor"]], ids=" ".join)
+def test_an_sqlite_file_in_a_folder_that_is_not_there_is_advised_about_the_folder(
+    run: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    ended = run(*arguments, url="sqlite:///nowhere/x.db")
+    assert ended.returncode == 3
+    assert f"there is no folder {tmp_path}/nowhere" in ended.stderr
+    assert "DATABASE_URL" in ended.stderr
+    assert "upgrade" not in ended.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "shown"),
+    [
+        (CALLED, True, "outbox"),
+        (CALLED, False, CALLED),
+        (".venv/bin/outbox", True, ".venv/bin/outbox"),
+        ("my tools/outbox", False, "'my tools/outbox'"),
+        ("/usr/lib/python3/relay/cli/__main__.py", False, "outbox"),
+    ],
+)
+def test_commands_that_are_advised_are_such_as_can_be_pasted(run: Run, called: str, found: bool, shown: str) -> None:
+    path = str(Path(CALLED).parent) if found else "/usr/bin"
+    ended = run("status", program=called, PATH=path)
+    assert f"run `{shown} db upgrade`" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "twice",
+    ['{"a": 1, "a": 2}', '{"b": [{"a": 1, "a": 1}]}', '{"a": {}, "\\u0061": {}}'],
+    ids=["flat", "nested", "escaped"],
+)
+def test_data_that_names_a_member_twice_is_refused(run: Run, database: Database, twice: str) -> None:
+    ended = run("emit", "a.b", twice, url=database.url)
+    assert ended.returncode == 2
+    assert '"a" stands twice' in " ".join(re.sub("[│╭╮╰╯─]", "", ended.stderr).split())
+    assert database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+def test_a_header_that_is_given_twice_is_refused(run: Run, sqlite_database: Database) -> None:
+    ended = run("emit", "a.b", "{}", "--header", "x-a=1", "--header", "x-a=2", url=sqlite_database.url)
+    assert ended.returncode == 2
+    assert sqlite_database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+def test_times_are_in_utc_and_say_so_and_can_be_given_as_they_are_shown(run: Run, database: Database) -> None:
+    """Wherever the operator is, and whatever the database thinks of time zones."""
+    if database.kind == "postgres":
+        name = database.scalar("SELECT current_database()")
+        database.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Kathmandu'")
+    due = "2099-01-01 12:30:00Z"
+    environ = {"url": database.url, "TZ": "America/New_York"}
+    id_ = run("emit", "a.b", "{}", "--due-at", due, **environ).stdout.strip()
+    naive = run("emit", "a.b", "{}", "--due-at", "2099-01-01T12:30:00", **environ).stdout.strip()
+    assert due in run("messages", "list", **environ).stdout
+    shown = run("messages", "show", id_, **environ).stdout
+    assert shown.count(due) == 2  # once as a fact, once in what happens next
+    for each in (id_, naive):
+        at = json.loads(run("messages", "show", each, "--json", **environ).stdout)["message"]["due_at"]
+        assert at == "2099-01-01T12:30:00+00:00"
+
+
+async def test_one_is_one_and_two_are_two(run: Run, database: Database) -> None:
+    scene = Scene(database)
+    scene.emit(3)
+    await scene.drain({"a": to(Taker(rejecting(0)))})
+    for arguments, said in (
+        (["dead", "retry", "--all", "--dry-run"], "would retry 1 dead letter;"),
+        (["dead", "discard", "--all", "--yes"], "discarded 1 dead letter\n"),
+        (["replay", "--to", "a", "--dry-run", "--since", "1h"], "messages; nothing was done"),
+    ):
+        assert said in run(*arguments, url=database.url).stderr
+
+
+async def test_an_attempt_is_dated_like_everything_else(run: Run, database: Database) -> None:
+    scene = Scene(database)
+    scene.emit(1)
+    await scene.drain({"a": to(Taker(rejecting(0)))})
+    message_id = database.scalar("SELECT message_id FROM outbox_delivery")
+    shown = run("dead", "show", str(message_id), url=database.url).stdout
+    dates = re.findall(r"20\d\d-\d\d-\d\d\S*[ T]\S+", shown)
+    assert len(dates) >= 2
+    for date in dates:
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", date)
+        assert abs((datetime.now(UTC) - datetime.fromisoformat(date)).total_seconds()) < 600
