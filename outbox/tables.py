@@ -209,6 +209,7 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("resumed_at", Instant),  # by an operator, the last time
         sa.Column("removed_at", Instant),
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Index("outbox_destination_generation", "generation"),
     )
 
 

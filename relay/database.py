@@ -14,6 +14,18 @@ from outbox.errors import SettingsError
 
 BUSY_TIMEOUT_S = 30.0
 
+# What a server, or a pooler before it, answers to a client that it will never let in. libpq hands on the text alone.
+REFUSALS = (
+    " does not exist",
+    "no such database",
+    "no such user",
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+    "permission denied for database",
+)
+
 
 @dataclass(frozen=True)
 class Database:
@@ -103,6 +115,12 @@ class Database:
                 "write sqlite:///path/to/outbox.db"
             )
         return self
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether waiting is of no use: the server is there, and has no such database, role or password."""
+    said = str(error)
+    return ("FATAL" in said and any(each in said for each in REFUSALS)) or "no password supplied" in said
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

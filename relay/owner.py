@@ -24,8 +24,9 @@ from typing import Any
 
 import structlog
 
-from outbox.errors import OutboxError
+from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
+from relay.database import is_refusal
 from relay.decide.backoff import Policy, jittered
 from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
@@ -33,7 +34,7 @@ from relay.ownership import Ownership
 from relay.reading import Reader
 from relay.settings import Settings
 from relay.settling import Settler, Unconfirmed
-from relay.store.contract import Cursors, Lost, Session, Standby, Store
+from relay.store.contract import Cursors, Lost, Peers, Session, Standby, Store
 
 log = structlog.get_logger("relay")
 
@@ -53,6 +54,7 @@ class OwningThread:
         generation: The generation of the registered destinations this relay was configured for.
         skipping: The destinations whose dead letters do not hold their successors up.
         metrics: What is counted here.
+        on_dismissal: Called on the loop when this relay must not go on, with the reason: whoever hears it calls `stop`.
         on_end: Called on the loop when the thread has ended, with the error that ended it, if any.
     """
 
@@ -67,16 +69,19 @@ class OwningThread:
         generation: int,
         skipping: Sequence[str],
         metrics: Metrics,
+        on_dismissal: Callable[[Unusable], None],
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         self._store, self._dispatcher, self._loop, self._settings = store, dispatcher, loop, settings
-        self._relay_id, self._generation, self._skipping, self._on_end = relay_id, generation, skipping, on_end
+        self._relay_id, self._generation, self._skipping = relay_id, generation, skipping
+        self._on_dismissal, self._on_end = on_dismissal, on_end
         self.metrics = metrics
         self._thread = threading.Thread(target=self._run, name=f"outbox-owner-{relay_id}", daemon=True)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._waiting = self._waits_long = False
         self._stop_at: float | None = None
+        self._is_dismissed = False
         self._epoch = 0
         self._round_trip_at = -1e9
         self._loop_turned_at = monotonic()
@@ -159,7 +164,7 @@ class OwningThread:
         while not self._is_over():
             session: Session | None = None
             try:
-                session = self._store.open(self._relay_id)
+                session = self._store.open(self._relay_id, self._generation)
                 self._serve(session)
             except OutboxError:
                 self._let_go()
@@ -181,7 +186,7 @@ class OwningThread:
         self.metrics.session_lost()
         self.trouble = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)
-        what = self.trouble if not isinstance(error, Lost) else type(error).__name__
+        what = self.trouble if not isinstance(error, Lost) or is_refusal(error) else type(error).__name__
         if what == self._said:
             return
         self._said = what
@@ -201,6 +206,11 @@ class OwningThread:
         while not self._is_over() and (left := deadline - monotonic()) > 0:
             self._check_stall()
             threading.Event().wait(min(left, 0.1))
+
+    def _dismiss(self, reason: Unusable) -> None:
+        """Read no more, and end in order: what is under way may finish, and is settled."""
+        self._is_dismissed = True
+        self._on_loop(self._on_dismissal, reason)
 
     def _is_over(self) -> bool:
         return self._stop_at is not None and (self._dispatcher.is_empty or monotonic() > self._stop_at)
@@ -223,7 +233,7 @@ class OwningThread:
         while not self._is_over():
             self._check_stall()
             asked_at = monotonic()
-            count = tenure.turn(reading=self._stop_at is None)
+            count = tenure.turn(reading=self._stop_at is None and not self._is_dismissed)
             self._round_trip_at = asked_at
             if count < WORTH_A_TURN:
                 self._wait(tenure)
@@ -288,6 +298,7 @@ class Tenure:
             forget=lambda entries: thread._on_loop(dispatcher.forget, entries),
             reread=self.reader.reread,
         )
+        self._dismiss = thread._dismiss
         self._next_beat = 0.0
         self._busy_until = 0.0
         self.is_settled_in = False
@@ -301,6 +312,7 @@ class Tenure:
         self._settler.settle_again()
         self._settle()
         peers = self.ownership.beat()
+        self.ownership.verify(peers)
         if len(peers.wants_of) <= 1:
             self._next_beat = monotonic()
         else:
@@ -318,7 +330,7 @@ class Tenure:
             for _ in peers.ended:
                 self._metrics.peer_ended()
             if reading:
-                self.ownership.balance(peers)
+                reading = self._go_on(peers)
             self.is_settled_in = may_take_anything
         self.ownership.finish_giving()
         if reading:
@@ -326,6 +338,16 @@ class Tenure:
         if count:
             self.stir()
         return count
+
+    def _go_on(self, peers: Peers) -> bool:
+        """Take and hand back; false when this relay has to end instead."""
+        try:
+            self.ownership.verify(peers)
+        except Unusable as reason:
+            self._dismiss(reason)
+            return False
+        self.ownership.balance(peers)
+        return True
 
     def _read(self) -> int:
         started = monotonic()

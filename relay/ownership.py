@@ -72,23 +72,26 @@ class Ownership:
         return sorted([*self._cursors.ready, *self._giving])
 
     def beat(self) -> Peers:
-        """Say that I am alive, see who else is.
-
-        Raises:
-            ConfigurationDiffers: Other destinations have been registered since this relay was started.
-        """
+        """Say that I am alive, see who else is."""
         asked_at = monotonic()
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
-        if peers.generation != self._generation:
-            raise ConfigurationDiffers(
-                f"the registered destinations are at generation {peers.generation} now, and this relay was started at "
-                f"{self._generation}: restart it with the configuration that was applied"
-            )
         self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
         self._on_loop(self._dispatcher.split)
         return peers
+
+    def verify(self, peers: Peers) -> None:
+        """Make sure that I may go on.
+
+        Raises:
+            ConfigurationDiffers: Other destinations have been registered since this relay was started.
+        """
+        if peers.generation != self._generation:
+            raise ConfigurationDiffers(
+                f"other destinations were registered (generation {peers.generation}, and this relay was started at "
+                f"{self._generation}), so it owns nothing any more: restart it with the configuration that was applied"
+            )
 
     def balance(self, peers: Peers) -> None:
         """Take what is mine, hand back what is not."""

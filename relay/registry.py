@@ -3,7 +3,10 @@
 A message is settled when every *registered* destination that wants it has it. So the registry stands in the database,
 not in each relay's configuration: a host that lacks `API_URL` must not deliver the API's messages elsewhere and
 forget them. The first relay registers what it is configured for. One configured otherwise says where it differs and
-owns nothing, or is told to `--apply`, which raises the generation; relays of an older one hand back.
+owns nothing, or is told to `--apply`, which raises the generation.
+
+Relays of an older generation read no message that was committed after that, finish what they have read before, hand
+back and end. So each message goes to the destinations of one generation, whichever relay it fell to.
 """
 
 from __future__ import annotations
@@ -21,10 +24,9 @@ from relay.audit import Action
 from relay.database import Database
 from relay.migrations import check_schema
 from relay.stamp import stamp
+from relay.store.contract import REGISTRY_LOCK
 
 log = structlog.get_logger("relay")
-
-REGISTRY_LOCK = 0x6F757472656769
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def register(database: Database, wanted: Sequence[Registration], *, apply: bool 
 
 
 def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registration], *, apply: bool) -> int:
-    rows = connection.execute(sa.select(t.destination).where(t.destination.c.removed_at.is_(None))).all()
-    known = {r.name: Registration(r.name, r.kind, tuple(r.events), r.on_dead) for r in rows}
+    rows = connection.execute(sa.select(t.destination)).all()
+    known = {r.name: Registration(r.name, r.kind, tuple(r.events), r.on_dead) for r in rows if r.removed_at is None}
     generation: int = max((r.generation for r in rows), default=0)
     differences = _differences(wanted, known)
     if not differences:
@@ -120,7 +122,7 @@ def _replace(
     connection.execute(
         sa.update(t.destination)
         .where(t.destination.c.name.in_(known.keys() - wanted.keys()))
-        .values(removed_at=now, changed_at=now)
+        .values(generation=generation, removed_at=now, changed_at=now)
     )
     ever = set(connection.scalars(sa.select(t.destination.c.name)))
     for w in wanted.values():

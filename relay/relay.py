@@ -16,6 +16,7 @@ import structlog
 
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
+from relay.database import is_refusal
 from relay.decide.backoff import Policy, jittered
 from relay.decide.standing import Finding
 from relay.destinations import build
@@ -140,6 +141,7 @@ class Relay:
             generation=generation,
             metrics=self.metrics,
             skipping=[name for name, s in settings.destinations.items() if s.on_dead == "skip"],
+            on_dismissal=self._on_dismissal,
             on_end=self._on_end,
         )
         self._let_metrics_watch(self._dispatcher, self._owner)
@@ -210,6 +212,11 @@ class Relay:
                 return await asyncio.to_thread(register, self.settings.database, registrations, apply=self._apply)
             except sa.exc.OperationalError as error:
                 reason = " ".join(str(error.orig).split())
+                if is_refusal(error.orig):
+                    raise Unusable(
+                        f"the database {self.settings.database} does not let this relay in: {reason}. Correct "
+                        f"{self.settings.origin('database_url')}, or create what it names"
+                    ) from error
                 if not self._wait_for_database:
                     raise Unusable(
                         f"the database {self.settings.database} cannot be reached: {reason}. Check that it runs and "
@@ -260,8 +267,13 @@ class Relay:
         for lane in self._lanes:
             self.metrics.destination(lane.name).watch(in_flight=lane.count_under_way, healthy=lane.is_healthy)
 
+    def _on_dismissal(self, reason: Unusable) -> None:
+        log.warning("relay_dismissed", relay=self.id, reason=str(reason))
+        self._error = reason
+        self.stop()
+
     def _on_end(self, error: BaseException | None) -> None:
-        self._error = error
+        self._error = error or self._error
         self._ended.set()
 
     # ----------------------------------------------------------------- ending

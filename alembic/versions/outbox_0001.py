@@ -154,6 +154,7 @@ POSTGRES = [
             ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
     )
     """,
+    "CREATE INDEX outbox_destination_generation ON outbox_destination (generation)",
     """
     CREATE TABLE outbox_relay (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -343,6 +344,7 @@ SQLITE = [
             ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
     )
     """,
+    "CREATE INDEX outbox_destination_generation ON outbox_destination (generation)",
     f"""
     CREATE TABLE outbox_relay (
         number INTEGER NOT NULL PRIMARY KEY,

@@ -31,7 +31,7 @@ async def supervise(count: int, *, drain: bool, apply: bool, health_port: int) -
     Args:
         count: How many.
         drain: Each delivers what can be delivered now, and exits.
-        apply: They register the configured destinations, which changes nothing the second time.
+        apply: They register the configured destinations, when they start for the first time.
         health_port: The first one's; the others have those after it. 0: none.
 
     Returns:
@@ -68,10 +68,11 @@ class Supervisor:
 
     async def _keep(self, index: int) -> int:
         """Run one relay, again and again, until it is told to stop; its last exit code."""
-        backoff_s = FIRST_BACKOFF_S
+        backoff_s, apply = FIRST_BACKOFF_S, self._apply
         while True:
             started_at = time.monotonic()
-            code = await self._run_once(index)
+            code = await self._run_once(index, apply=apply)
+            apply = False  # by now somebody else may have applied others, which are not for a restart to undo
             if self._stopping.is_set():
                 # The signal itself ends a child that has not come to handling it yet.
                 return exits.OK if code == -self._signal else _shell_code(code)
@@ -87,9 +88,9 @@ class Supervisor:
                 return exits.OK
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
-    async def _run_once(self, index: int) -> int:
+    async def _run_once(self, index: int, *, apply: bool) -> int:
         child = await asyncio.create_subprocess_exec(
-            *self._command(index), pass_fds=[self._read_end], start_new_session=True
+            *self._command(index, apply=apply), pass_fds=[self._read_end], start_new_session=True
         )
         self._children[index] = child
         if self._stopping.is_set():  # told to while it was being started
@@ -107,11 +108,11 @@ class Supervisor:
             return False
         return True
 
-    def _command(self, index: int) -> list[str]:
+    def _command(self, index: int, *, apply: bool) -> list[str]:
         port = self._health_port + index if self._health_port else 0
         command = [sys.executable, "-P", "-m", "relay.cli", "relay", "--health-port", str(port)]
         command += ["--parent-fd", str(self._read_end)]
-        command += ["--drain"] * self._drain + ["--apply"] * self._apply
+        command += ["--drain"] * self._drain + ["--apply"] * apply
         return command
 
 

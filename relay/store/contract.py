@@ -27,6 +27,8 @@ RELEASE_COUNT = 500  # blocked deliveries of one key that are let go at once
 DISCARD_COUNT = 500  # discarded deliveries that are finished at once
 LOG_LENGTH = 20  # attempts that a delivery remembers
 UNBOUNDED = 2**63 - 1
+ANY_GENERATION = 2**31 - 1
+REGISTRY_LOCK = 0x6F757472656769  # an advisory lock: whoever registers destinations holds it alone
 
 
 Pair = tuple[str, str]  # (destination, ordering key)
@@ -210,7 +212,7 @@ class Session(Protocol):
         """Finish what an operator discarded; returns what that released."""
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
-        """Set messages aside that no subscription wants."""
+        """Set messages aside that no subscription wants, unless others have been registered meanwhile."""
 
     def report(self, finding: Finding) -> None:
         """Write what was found out about a destination where people, and the other relays, look for it.
@@ -237,8 +239,11 @@ class Session(Protocol):
 class Store(Protocol):
     """Where the outbox lives."""
 
-    def open(self, relay_id: str) -> Session:
+    def open(self, relay_id: str, generation: int = ANY_GENERATION) -> Session:
         """Connect, check the schema, and register as a living relay.
+
+        Once destinations of a later generation than this are registered, the session finds no message any more, nor
+        sets one aside as unrouted: where those go is not for it to say.
 
         Raises:
             Lost: It cannot be reached now.

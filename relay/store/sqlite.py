@@ -26,7 +26,7 @@ from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 from relay.migrations import verify_version
 from relay.store import sqlite_sql as sql
-from relay.store.contract import Batch, Cursors, Lost, Page, Pair, Parked, Peers, Standby
+from relay.store.contract import ANY_GENERATION, Batch, Cursors, Lost, Page, Pair, Parked, Peers, Standby
 from relay.store.ruling import as_json, finished_keys, storable
 
 LATE_LIMIT = 1000
@@ -48,7 +48,7 @@ class SqliteStore:
         self.database = database
         self.keep_history = keep_history
 
-    def open(self, relay_id: str) -> SqliteSession:
+    def open(self, relay_id: str, generation: int = ANY_GENERATION) -> SqliteSession:
         path = self.database.path
         lock = FileLock(path.with_name(path.name + ".relay.lock"), timeout=0)
         try:
@@ -56,7 +56,7 @@ class SqliteStore:
         except Timeout:
             raise Standby(f"another relay owns {path}; this one stands by and takes over when it ends") from None
         try:
-            return SqliteSession(self, lock, relay_id)
+            return SqliteSession(self, lock, relay_id, generation)
         except BaseException:
             lock.release()
             raise
@@ -65,7 +65,8 @@ class SqliteStore:
 class SqliteSession:
     """One owning session."""
 
-    def __init__(self, store: SqliteStore, lock: FileLock, relay_id: str) -> None:
+    def __init__(self, store: SqliteStore, lock: FileLock, relay_id: str, generation: int) -> None:
+        self._constants = {"registered": generation}
         self._store, self._lock, self._relay_id = store, lock, relay_id
         self._db = self._connect()
         self._owned: set[int] = set()
@@ -292,7 +293,8 @@ class SqliteSession:
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         with self._guard(), self._transaction():
-            self._db.executemany(sql.MARK_UNROUTED, messages).close()
+            rows = [{"id": id_, "generation": generation, **self._constants} for id_, generation in messages]
+            self._db.executemany(sql.MARK_UNROUTED, rows).close()
 
     def report(self, finding: Finding) -> None:
         with self._guard(), self._transaction():
@@ -341,7 +343,7 @@ class SqliteSession:
     # --------------------------------------------------------------- plumbing
 
     def _run(self, statement: str, **parameters: Any) -> sqlite3.Cursor:
-        return self._db.execute(statement, parameters)
+        return self._db.execute(statement, {**self._constants, **parameters})
 
     def _one(self, statement: str, **parameters: Any) -> Any:
         cursor = self._run(statement, **parameters)

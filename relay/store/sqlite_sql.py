@@ -15,6 +15,10 @@ MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subjec
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""
 
+# Index: outbox_destination_generation. A relay that does not know of the destinations that are registered by now leaves
+# messages to those that do.
+IS_REGISTERED = "NOT EXISTS (SELECT 1 FROM outbox_destination WHERE generation > :registered)"
+
 # ------------------------------------------------------------------- reading
 
 # Index: outbox_message_ready.
@@ -23,13 +27,13 @@ SELECT {MESSAGE} FROM (
     SELECT m.*, sum(m.size) OVER (ORDER BY m.position ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
     FROM (SELECT * FROM outbox_message WHERE state = 'ready' AND position > :cursor ORDER BY position LIMIT :limit) AS m
 ) AS m
-WHERE bytes_before < {PAGE_BYTES} ORDER BY m.position
+WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} ORDER BY m.position
 """
 
 # Index: outbox_message_txid.
 READ_LATE = f"""
 SELECT {MESSAGE} FROM outbox_message AS m
-WHERE m.txid > :stamp AND m.txid > 0 AND m.state = 'ready' AND m.position <= :cursor
+WHERE m.txid > :stamp AND m.txid > 0 AND m.state = 'ready' AND m.position <= :cursor AND {IS_REGISTERED}
 ORDER BY m.position LIMIT :limit
 """
 
@@ -53,7 +57,7 @@ ORDER BY d.position LIMIT :limit
 # Index: outbox_message_due.
 READ_SCHEDULED = f"""
 SELECT {MESSAGE}, m.due_at FROM outbox_message AS m
-WHERE m.state = 'scheduled' AND m.due_at <= {NOW} AND (m.due_at, m.position) > (:due, :position)
+WHERE m.state = 'scheduled' AND m.due_at <= {NOW} AND (m.due_at, m.position) > (:due, :position) AND {IS_REGISTERED}
 ORDER BY m.due_at, m.position LIMIT :limit
 """
 
@@ -61,7 +65,7 @@ ORDER BY m.due_at, m.position LIMIT :limit
 # is in memory: what is settled is gone.
 READ_SCHEDULED_LATE = f"""
 SELECT {MESSAGE}, m.due_at FROM outbox_message AS m
-WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.position > :newest
+WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.position > :newest AND {IS_REGISTERED}
 ORDER BY m.position
 """
 NEWEST = "SELECT coalesce(max(position), 0) FROM outbox_message"
@@ -208,7 +212,10 @@ WHERE d.state = 'discarded' AND EXISTS (SELECT 1 FROM outbox_message AS m WHERE 
 LIMIT {DISCARD_COUNT}
 """
 
-MARK_UNROUTED = "UPDATE outbox_message SET state = 'unrouted', due_at = NULL WHERE id = ? AND generation = ?"
+MARK_UNROUTED = f"""
+UPDATE outbox_message SET state = 'unrouted', due_at = NULL
+WHERE id = :id AND generation = :generation AND {IS_REGISTERED}
+"""
 
 # There is one relay, so whatever it found out is so.
 REPORT = f"""
@@ -230,5 +237,5 @@ WHERE shard IN (SELECT value FROM json_each(:shards))
 REGISTRY = """
 SELECT name, generation, state, paused_by, reason, (julianday(until) - julianday('now')) * 86400.0, pauses,
        (julianday('now') - julianday(changed_at)) * 86400.0, resumed_at
-FROM outbox_destination WHERE removed_at IS NULL
+FROM outbox_destination
 """

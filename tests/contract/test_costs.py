@@ -17,18 +17,19 @@ from relay.store.postgres import PostgresSession, PostgresStore
 
 ALL = list(range(SHARD_COUNT))
 MESSAGE = {"outbox_message_pkey"}
+REGISTERED = "outbox_destination_generation"
 DELIVERY = {"outbox_delivery_pkey"}
 KEY = {"outbox_delivery_key"}
 
 # What each statement may scan, and nothing else of ours.
 RIDES_ON: dict[str, set[str]] = {
-    "READ_READY": {"outbox_message_ready"},
+    "READ_READY": {REGISTERED, "outbox_message_ready"},
     "LOOK": {"outbox_message_txid", "outbox_delivery_txid"},
-    "READ_LATE": {"outbox_message_txid"},
+    "READ_LATE": {REGISTERED, "outbox_message_txid"},
     "LATE_FLOOR": {"outbox_message_txid"},
     "LATE_DELIVERIES": {"outbox_delivery_txid"},
     "READ_PARKED": {"outbox_delivery_parked"} | MESSAGE,
-    "READ_SCHEDULED": {"outbox_message_due"},
+    "READ_SCHEDULED": {REGISTERED, "outbox_message_due"},
     "READ_RETRIES": {"outbox_delivery_retry"} | MESSAGE,
     "HELD_KEYS": KEY,
     "BLOCKED_KEYS": KEY,
@@ -43,7 +44,7 @@ RIDES_ON: dict[str, set[str]] = {
     "RELEASE_KEYS": KEY | DELIVERY,
     "RELEASE_ORPHANS": {"outbox_delivery_blocked"} | KEY | DELIVERY,
     "DISCARDED": {"outbox_delivery_discarded"} | MESSAGE | DELIVERY,
-    "MARK_UNROUTED": MESSAGE,
+    "MARK_UNROUTED": {REGISTERED, *MESSAGE},
 }
 HOT_PATH = ("LOOK", "READ_READY", "SETTLE_PLAIN")
 

@@ -18,14 +18,15 @@ from relay.database import Database as Target
 from relay.store.contract import Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
 
+REGISTERED = "outbox_destination_generation"
 INDEXES = {
-    "READ_READY": ["outbox_message_ready"],
-    "READ_LATE": ["outbox_message_txid"],
+    "READ_READY": [REGISTERED, "outbox_message_ready"],
+    "READ_LATE": [REGISTERED, "outbox_message_txid"],
     "LATE_FLOOR": ["outbox_message_txid"],
     "LATE_DELIVERIES": ["outbox_delivery_txid"],
     "LOOK": ["outbox_message_txid", "outbox_delivery_txid"],
     "READ_PARKED": ["outbox_delivery_parked", "outbox_message_pkey"],
-    "READ_SCHEDULED": ["outbox_message_due"],
+    "READ_SCHEDULED": [REGISTERED, "outbox_message_due"],
     "READ_RETRIES": ["outbox_delivery_retry", "outbox_message_pkey"],
     "HELD_KEYS": ["outbox_delivery_key"],
     "BLOCKED_KEYS": ["outbox_delivery_key"],
@@ -37,7 +38,7 @@ INDEXES = {
     "FINISH": ["outbox_delivery_pkey", "outbox_message_pkey"],
     "KEYS_OF": ["outbox_delivery_pkey"],
     "PARKED_OF": ["outbox_delivery_pkey"],
-    "MARK_UNROUTED": ["outbox_message_pkey"],
+    "MARK_UNROUTED": [REGISTERED, "outbox_message_pkey"],
 }
 
 

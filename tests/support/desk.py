@@ -7,7 +7,7 @@ from typing import Any
 from outbox import emit
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
-from relay.store.contract import Batch, Cursors, Ruled, Session
+from relay.store.contract import ANY_GENERATION, Batch, Cursors, Ruled, Session
 from relay.store.postgres import PostgresStore
 from relay.store.sqlite import SqliteStore
 from support.databases import Database
@@ -29,8 +29,8 @@ class Desk:
             return PostgresStore(address, lease_s=lease_s, keep_history=keep_history, notify=True)
         return SqliteStore(address, keep_history=keep_history)
 
-    def open(self, name: str = "relay-1", **options: Any) -> Any:
-        session: Any = self.store(**options).open(name)
+    def open(self, name: str = "relay-1", *, generation: int = ANY_GENERATION, **options: Any) -> Any:
+        session: Any = self.store(**options).open(name, generation)
         self.sessions.append(session)
         return session
 

@@ -61,7 +61,7 @@ def watched(session: Any) -> Iterator[list[Plan]]:
 
     def explained(statement: str, **parameters: Any) -> Any:
         if name := _NAMES.get(statement):
-            values = {"token": session._token, **parameters}
+            values = {**session._constants, **parameters}
             plans.append(_explain(session._connection, name, statement, values))
         return run(statement, **parameters)
 

@@ -24,10 +24,14 @@ class OwningConnection:
         database: Where that is.
         lease_s: Seconds after which the server ends a session that says nothing.
         token: Says which session this is.
+        generation: Of the registered destinations that this relay knows.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], database: Database, *, lease_s: float, token: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], database: Database, *, lease_s: float, token: str, generation: int
+    ) -> None:
         self._connection, self._database, self._lease_s, self._token = connection, database, lease_s, token
+        self._constants = {"token": token, "registered": generation}
         self._own_transactions: list[str] = []  # since the last look
         self._prepare()
         self._cursor = connection.cursor()  # takes over the loaders that were registered until now
@@ -53,7 +57,7 @@ class OwningConnection:
         self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
     def _run(self, statement: str, **parameters: Any) -> psycopg.Cursor[Any]:
-        return self._cursor.execute(statement, {"token": self._token, **parameters})
+        return self._cursor.execute(statement, {**self._constants, **parameters})
 
     def _one(self, statement: str, **parameters: Any) -> Any:
         row = self._run(statement, **parameters).fetchone()

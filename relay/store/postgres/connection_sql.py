@@ -10,6 +10,10 @@ from __future__ import annotations
 
 IS_OWNER = "current_setting('outbox.owner', true) = %(token)s"
 
+# Index: outbox_destination_generation. Asked for once a statement, and in its own snapshot: a message that was
+# committed after others were registered is never seen by a relay that does not know of them.
+IS_REGISTERED = "NOT EXISTS (SELECT FROM outbox_destination WHERE generation > %(registered)s)"
+
 SESSION_SETTINGS = {
     "idle_session_timeout": "{lease_ms}",
     "idle_in_transaction_session_timeout": "{lease_ms}",

@@ -54,7 +54,7 @@ END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
 
 STANDING = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
     extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""
-REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination WHERE removed_at IS NULL"
+REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination"
 
 # A row that stops all relays is changed by the one that probed for them, by one that disputes it, and by a worse state.
 REPORT = f"""

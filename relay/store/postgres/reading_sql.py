@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.store.contract import PAGE_BYTES
+from relay.store.postgres.connection_sql import IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at"""
@@ -21,7 +22,7 @@ SELECT {MESSAGE} FROM (
         ORDER BY m.position LIMIT %(per_shard)s
     ) AS m
 ) AS m
-WHERE bytes_before < {PAGE_BYTES} LIMIT %(limit)s
+WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} LIMIT %(limit)s
 """
 
 # What has become visible since the last look. OFFSET 0 is a fence: without it the planner may turn the conditions on
@@ -52,7 +53,7 @@ SELECT pg_current_snapshot()::text,
 """
 
 # Index: outbox_message_txid.
-READ_LATE = f"SELECT {MESSAGE} FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} LIMIT %(limit)s"
+READ_LATE = f"SELECT {MESSAGE} FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} AND {IS_REGISTERED} LIMIT %(limit)s"
 
 # Index: outbox_message_txid. For when there are more of them than a page holds.
 LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} GROUP BY 1"
@@ -88,7 +89,7 @@ CROSS JOIN LATERAL (
       AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
     ORDER BY m.due_at, m.position LIMIT %(limit)s
 ) AS m
-ORDER BY m.due_at, m.position LIMIT %(limit)s
+WHERE {IS_REGISTERED} ORDER BY m.due_at, m.position LIMIT %(limit)s
 """
 
 # Index: outbox_delivery_retry, one descent per shard; then outbox_message_pkey.

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from relay.database import Database
-from relay.store.contract import Lost
+from relay.store.contract import ANY_GENERATION, Lost
 from relay.store.postgres.connection import sentence
 from relay.store.postgres.ownership import Owning
 from relay.store.postgres.ownership_sql import UNREGISTER
@@ -31,7 +31,7 @@ class PostgresStore:
         self.keep_history = keep_history
         self.notify = notify
 
-    def open(self, relay_id: str) -> PostgresSession:
+    def open(self, relay_id: str, generation: int = ANY_GENERATION) -> PostgresSession:
         try:
             connection = psycopg.connect(
                 self.database.conninfo,
@@ -47,7 +47,7 @@ class PostgresStore:
         except psycopg.OperationalError as error:
             raise Lost(sentence(error)) from error
         try:
-            return PostgresSession(self, connection, relay_id)
+            return PostgresSession(self, connection, relay_id, generation)
         except psycopg.OperationalError as error:
             connection.close()
             raise Lost(sentence(error)) from error
@@ -59,12 +59,15 @@ class PostgresStore:
 class PostgresSession(Owning, Waking):
     """One owning session."""
 
-    def __init__(self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str) -> None:
+    def __init__(
+        self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str, generation: int
+    ) -> None:
         super().__init__(
             connection,
             store.database,
             lease_s=store.lease_s,
             token=str(uuid.uuid4()),
+            generation=generation,
             notify=store.notify,
             keep_history=store.keep_history,
             relay_id=relay_id,

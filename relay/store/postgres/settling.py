@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from relay.entry import Row
-from relay.store.contract import Batch, Parked
+from relay.store.contract import REGISTRY_LOCK, Batch, Parked
 from relay.store.postgres import settling_sql as sql
 from relay.store.postgres.connection import OwningConnection
 from relay.store.ruling import as_json, finished_keys
@@ -91,5 +91,6 @@ class Settling(OwningConnection):
                 return write()
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
-        with self._guard():
+        with self._guard(), self._connection.transaction():
+            self._run(sql.SHARE_REGISTRY, key=REGISTRY_LOCK)
             self._run(sql.MARK_UNROUTED, ids=[m[0] for m in messages], generations=[m[1] for m in messages])

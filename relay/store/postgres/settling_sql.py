@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
-from relay.store.postgres.connection_sql import IS_OWNER
+from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
@@ -126,7 +126,9 @@ WHERE d.message_id = b.message_id AND d.destination = b.destination
 RETURNING d.destination, d.shard, d.position
 """
 
+# Held while messages are set aside as unrouted: whoever registers others waits, and then finds them.
+SHARE_REGISTRY = "SELECT pg_advisory_xact_lock_shared(%(key)s)"
 MARK_UNROUTED = f"""
 UPDATE outbox_message AS m SET state = 'unrouted', due_at = NULL
-FROM {_READ} AS s WHERE m.ctid = s.address AND {IS_OWNER}
+FROM {_READ} AS s WHERE m.ctid = s.address AND {IS_OWNER} AND {IS_REGISTERED}
 """

@@ -1,0 +1,66 @@
+"""Where messages go is for those to say who know the registered destinations: others find and set aside none."""
+
+import pytest
+from support.desk import Desk, everything, ids
+
+
+def test_a_session_of_an_older_generation_finds_no_message_any_more(desk: Desk) -> None:
+    desk.register("a", generation=1)
+    old = desk.owner(generation=1)
+    first = desk.emit_one()
+    assert ids(old.read_ready(cursors := everything(), 10).messages) == [first]
+    desk.register("b", generation=2)
+    second, _due = desk.emit_one(), desk.emit_one(delay=0)
+    desk.put_back(first)
+    assert old.read_ready(cursors, 10).messages == []
+    assert old.read_due(list(cursors.ready), 10).messages == []
+    old.close()
+    new = desk.owner("relay-2", generation=2)
+    assert {first, second} <= set(ids(new.read_ready(everything(), 10).messages))
+
+
+def test_what_was_read_under_an_older_generation_is_still_settled_by_it(desk: Desk) -> None:
+    desk.register("a", generation=1)
+    old = desk.owner(generation=1)
+    message_id = desk.emit_one()
+    old.read_ready(everything(), 10)
+    desk.register("b", generation=2)
+    assert old.settle_plain([(message_id, 0)]) == 1
+
+
+def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: Desk) -> None:
+    """Somebody may want it by now, and nobody would look at it again."""
+    desk.register("a", generation=1)
+    old = desk.owner(generation=1)
+    unwanted, wanted_by_now = desk.emit(2)
+    old.mark_unrouted([(unwanted, 0)])
+    desk.register("b", generation=2)
+    old.mark_unrouted([(wanted_by_now, 0)])
+    assert desk.states() == {unwanted: "unrouted", wanted_by_now: "ready"}
+
+
+def test_who_registers_waits_for_those_who_set_messages_aside(pg: Desk) -> None:
+    """Else it would look for unrouted messages before they are there."""
+    from psycopg import connect
+    from psycopg.errors import LockNotAvailable
+
+    from relay.store.contract import REGISTRY_LOCK
+
+    pg.register("a", generation=1)
+    old = pg.owner(generation=1)
+    message_id = pg.emit_one()
+    locked: list[bool] = []
+    run = old._run
+
+    def watched(statement: str, **parameters: object) -> object:
+        if "SET state = 'unrouted'" in statement:
+            with connect(pg.database.url) as other:
+                other.execute("SET lock_timeout = '100ms'")
+                with pytest.raises(LockNotAvailable):
+                    other.execute("SELECT pg_advisory_xact_lock(%s)", [REGISTRY_LOCK])
+            locked.append(True)
+        return run(statement, **parameters)
+
+    old._run = watched
+    old.mark_unrouted([(message_id, 0)])
+    assert locked == [True]
