@@ -13,6 +13,8 @@ from outbox.event import Event, event_class
 
 E = TypeVar("E", bound=Event)
 
+NO_HEADERS = "{}"
+
 
 class Message:
     """One message, as a listener gets it.
@@ -95,8 +97,8 @@ class Message:
     def headers(self) -> dict[str, str]:
         """The producer's headers, trace context included."""
         if isinstance(self._headers, str):
-            self._headers = json.loads(self._headers)
-        return self._headers  # type: ignore[return-value]
+            self._headers = json.loads(self._headers) if self._headers != NO_HEADERS else {}
+        return self._headers
 
     @property
     def created_at(self) -> datetime:

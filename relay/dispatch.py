@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.standing import Finding, Standing
-from relay.decide.verdict import BLOCKED, PARKED
+from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 from relay.entry import Entry, Row
 from relay.lane import Lane
 from relay.observe.metrics import SAMPLES_PER_BATCH, Metrics
@@ -169,11 +169,22 @@ class Dispatcher:
     def complete(self, entry: Entry) -> None:
         """All verdicts of an entry are in: the owning thread settles it."""
         self._settling_count += 1
+        self._note_what_is_still_before(entry)
         if entry.is_plain:
             self.done.append(entry)
         else:
             self.ruled.append(entry)
         self._on_work()
+
+    @staticmethod
+    def _note_what_is_still_before(entry: Entry) -> None:
+        """What it waits behind at one destination may have been settled while another had it under way.
+
+        Then nobody is left to let it go, and the table has to be asked whether its turn has come.
+        """
+        for lane in entry.lanes:
+            if entry.verdicts and entry.verdict_of(lane) is BEHIND and not lane.has_in_memory(entry.key):
+                entry.verdicts[lane.name] = BLOCKED
 
     def forget(self, entries: Collection[Entry]) -> None:
         """They are settled: the database knows, so memory need not."""

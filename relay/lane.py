@@ -238,6 +238,10 @@ class Lane:
         if self.held_keys[key] <= 0:
             del self.held_keys[key]
 
+    def has_in_memory(self, key: str | None) -> bool:
+        """Whether anything of this key is here, under way or waiting."""
+        return key in self._chains
+
     def _frees(self, verdict: Verdict) -> bool:
         """Whether the next of the key may go."""
         return verdict is DELIVERED or (verdict.state == "dead" and self.on_dead == "skip")

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import quote
 
-from multidict import istr
-
 from outbox import Message
 from outbox.attributes import RESERVED_NAMES, RESERVED_PREFIXES
 
@@ -20,10 +18,8 @@ JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
 TRACE = ("traceparent", "tracestate")
 
-# Names whose case was folded once and for all: they are looked up several times in every exchange.
-SPECVERSION, ID, TYPE, SOURCE, TIME, SUBJECT = map(
-    istr, ("ce-specversion", "ce-id", "ce-type", "ce-source", "ce-time", "ce-subject")
-)
+Header = tuple[bytes, bytes]
+SPECVERSION: Header = (b"ce-specversion", b"1.0")
 
 # Section 3.1.3.2 of the binding: all but printable ASCII is percent-encoded, and of that the space, " and %.
 _AS_IT_IS = re.compile(r"[!#$&-~]*")
@@ -32,21 +28,21 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~]*")
 
 
-def binary_headers(message: Message) -> list[tuple[str, str]]:
+def binary_headers(message: Message) -> list[Header]:
     """The attributes of a message as headers; its data, untouched, is the body."""
-    headers: list[tuple[str, str]] = [
-        (SPECVERSION, "1.0"),
-        (ID, encoded(message.id)),
-        (TYPE, _known(message.type)),
-        (SOURCE, _known(message.source)),
-        (TIME, message.created_at.isoformat()),
+    headers = [
+        SPECVERSION,
+        (b"ce-id", encoded(message.id)),
+        (b"ce-type", _known(message.type)),
+        (b"ce-source", _known(message.source)),
+        (b"ce-time", message.created_at.isoformat().encode()),
     ]
     if message.subject is not None:
-        headers.append((SUBJECT, encoded(message.subject)))
+        headers.append((b"ce-subject", encoded(message.subject)))
     return headers
 
 
-def producer_headers(message: Message) -> Iterator[tuple[str, str]]:
+def producer_headers(message: Message) -> Iterator[Header]:
     """The producer's own headers and its trace.
 
     Whoever wrote the message by SQL was not told what a header may be called or hold: a name that is ours or no name is
@@ -55,7 +51,7 @@ def producer_headers(message: Message) -> Iterator[tuple[str, str]]:
     for name, value in message.headers.items():
         if _is_free(name):
             value = str(value)
-            yield name, value if _VALUE.fullmatch(value) else quote(value, safe=_SAFE, errors="replace")
+            yield name.encode(), value.encode() if _VALUE.fullmatch(value) else _quoted(value)
 
 
 def batch(messages: Iterable[Message]) -> bytes:
@@ -83,9 +79,13 @@ def _event(message: Message) -> bytes:
     return attributes.encode() + b',"datacontenttype":"application/json","data":' + message.body + b"}"
 
 
-def encoded(text: str) -> str:
+def encoded(text: str) -> bytes:
     """Text as it may stand in a header."""
-    return text if _AS_IT_IS.fullmatch(text) else quote(text, safe=_SAFE, errors="replace")
+    return text.encode() if _AS_IT_IS.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> bytes:
+    return quote(text, safe=_SAFE, errors="replace").encode()
 
 
 # Types, sources and header names are few, unless somebody makes them up as they go: then the oldest are forgotten.

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from time import time
 from urllib.parse import quote
 
-from multidict import CIMultiDict, istr
-
 from outbox import Message, __version__
 from relay.decide.outcome import TAKEN, Outcome, failed
 from relay.destinations.answer import UNAUTHORIZED, Answer, judge
 from relay.destinations.cloudevents import (
     BATCH_TYPE,
     JSON_TYPE,
+    Header,
     batch,
     binary_headers,
     encoded,
@@ -29,18 +28,15 @@ from relay.destinations.cloudevents import (
     producer_headers,
 )
 from relay.destinations.pool import Pool
-from relay.destinations.signing import signature
+from relay.destinations.signing import Key, signature
 from relay.observe.logging import Masking, one_line
 from relay.settings.http import HttpSettings
 
 DETAIL_LENGTH = 500
 
-Header = tuple[str, str]
-X_INTERNAL_SECRET, IDEMPOTENCY_KEY = istr("X-Internal-Secret"), istr("Idempotency-Key")
-WEBHOOK_ID, WEBHOOK_TIMESTAMP, WEBHOOK_SIGNATURE = map(istr, ("webhook-id", "webhook-timestamp", "webhook-signature"))
-JSON: Header = (istr("Content-Type"), JSON_TYPE)
-BATCH: Header = (istr("Content-Type"), BATCH_TYPE)
-AGENT: Header = (istr("User-Agent"), f"neverlost/{__version__}")
+JSON: Header = (b"Content-Type", JSON_TYPE.encode())
+BATCH: Header = (b"Content-Type", BATCH_TYPE.encode())
+AGENT: Header = (b"User-Agent", f"neverlost/{__version__}".encode())
 
 
 class HttpDestination:
@@ -56,8 +52,11 @@ class HttpDestination:
         self.concurrency = settings.concurrency
         self.batch_size = settings.batch
         self._settings = settings
-        self._secrets: list[str | None] = [*settings.shared_secrets()] or [None]
-        self._keys = settings.signing_keys()
+        # What proves who we are, in the order in which it is tried.
+        self._proofs: list[list[Header]] = [
+            [(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()
+        ] or [[]]
+        self._keys = [Key(key) for key in settings.signing_keys()]
         self._deadline_s = settings.timeout_s
         self._masking = Masking(_spellings(settings.secrets()))
         self._pool: Pool | None = None
@@ -101,27 +100,26 @@ class HttpDestination:
             return TAKEN
         return judge(answer, on_409=self._settings.on_409, now=datetime.now(UTC), detail=self._detail(answer))
 
-    async def _authenticated(self, id_: str, body: bytes, headers: list[Header]) -> Answer | Outcome:
+    async def _authenticated(self, id_: bytes, body: bytes, headers: list[Header]) -> Answer | Outcome:
         """The answer to the secret that was taken last; after a 401, that to the other one."""
         assert self._pool is not None
         answer: Answer | Outcome
-        for secret in tuple(self._secrets):
-            answer = await self._pool.post(body, self._signed(id_, body, headers, secret))
+        for proof in tuple(self._proofs):
+            answer = await self._pool.post(body, headers + proof + self._signed(id_, body))
             if not isinstance(answer, Answer) or answer.status != UNAUTHORIZED:
-                if secret != self._secrets[0]:
-                    self._secrets.sort(key=lambda known: known != secret)
+                if proof is not self._proofs[0]:
+                    self._proofs.sort(key=lambda known: known is not proof)
                 break
         return answer
 
-    def _signed(self, id_: str, body: bytes, headers: list[Header], secret: str | None) -> CIMultiDict[str]:
-        signed = [*headers, AGENT, (IDEMPOTENCY_KEY, f'"{id_}"')]
-        if secret is not None:
-            signed.append((X_INTERNAL_SECRET, secret))
+    def _signed(self, id_: bytes, body: bytes) -> list[Header]:
+        """Who sends which event; the signature holds for a few minutes only, so each attempt has its own."""
+        headers = [AGENT, (b"Idempotency-Key", b'"%b"' % id_)]
         if self._keys:
-            timestamp = str(int(time()))
+            timestamp = b"%d" % time()
             made = signature(self._keys, id_, timestamp, body)
-            signed += (WEBHOOK_ID, id_), (WEBHOOK_TIMESTAMP, timestamp), (WEBHOOK_SIGNATURE, made)
-        return CIMultiDict(signed)
+            headers += (b"webhook-id", id_), (b"webhook-timestamp", timestamp), (b"webhook-signature", made)
+        return headers
 
     def _detail(self, answer: Answer) -> str:
         """The beginning of the body, on one line and without a secret that the receiver may have repeated."""

@@ -17,11 +17,11 @@ from typing import Any
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
-from multidict import CIMultiDict
 
 from relay.decide.outcome import Outcome, failed, unreachable
 from relay.destinations.answer import Answer
+from relay.destinations.cloudevents import Header
+from relay.destinations.transport import Body, Transport
 
 BODY_LIMIT = 64 * 1024
 DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status has said everything
@@ -56,12 +56,12 @@ class Pool:
             skip_auto_headers=AUTOMATIC,
             proxy=proxy,
         )
-        self._transport = AiohttpTransport(verify=tls if tls is not None else True, client=self._session)
+        self._transport = Transport(str(self._url), self._session, tls=tls)
 
     async def close(self) -> None:
         await self._transport.aclose()
 
-    async def post(self, body: bytes, headers: CIMultiDict[str]) -> Answer | Outcome:
+    async def post(self, body: bytes, headers: list[Header]) -> Answer | Outcome:
         """One exchange: the answer, or what became of the attempt without one. Deadlines are the caller's.
 
         A connection that was kept alive may turn out to have been closed by the other side in the meantime. That is
@@ -72,22 +72,20 @@ class Pool:
             _opened.set(opened)
             try:
                 return await self._exchange(body, headers)
-            except (httpx.HTTPError, aiohttp.ClientError, ValueError) as error:
-                # The transport calls a server that hangs up a connection that timed out; what happened is its cause.
-                cause = error.__cause__ or error
-                is_stale = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not opened
-                if not is_stale or isinstance(cause, aiohttp.ClientConnectorError):
-                    return _without_answer(cause)
+            except (aiohttp.ClientError, ValueError) as error:
+                is_stale = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not opened
+                if not is_stale or isinstance(error, aiohttp.ClientConnectorError):
+                    return _without_answer(error)
 
-    async def _exchange(self, body: bytes, headers: CIMultiDict[str]) -> Answer:
-        request = httpx.Request("POST", self._url, headers=headers, content=body)
+    async def _exchange(self, body: bytes, headers: list[Header]) -> Answer:
+        request = httpx.Request("POST", self._url, headers=headers, stream=httpx.ByteStream(body))
         response = await self._transport.handle_async_request(request)
         try:
             read = _read if response.is_success else _read_a_while
             start, broke_off = await read(response)
         finally:
             await response.aclose()  # closes the connection where the body was not read to its end
-        return Answer(response.status_code, response.headers, start[:BODY_LIMIT], broke_off)
+        return Answer(response.status_code, response.headers, start, broke_off)
 
     def _open(self, address: Any) -> socket.socket:
         family, type_, protocol, _, peer = address
@@ -103,16 +101,9 @@ class Pool:
 
 async def _read(response: httpx.Response) -> tuple[bytes, str | None]:
     """The body's first 64 KiB, and what cut it short, if anything did."""
-    start = b""
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    try:
-        async for chunk in response.stream:
-            start += chunk
-            if len(start) >= BODY_LIMIT:
-                break
-    except (httpx.HTTPError, aiohttp.ClientError):
-        return start, "the connection was closed in the middle of its body"
-    return start, None
+    assert isinstance(response.stream, Body)
+    start, is_broken = await response.stream.start(BODY_LIMIT)
+    return start, "the connection was closed in the middle of its body" if is_broken else None
 
 
 async def _read_a_while(response: httpx.Response) -> tuple[bytes, str | None]:

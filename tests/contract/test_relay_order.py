@@ -234,3 +234,30 @@ async def _quiet(scene: Scene) -> None:
         return ready == 0 and states <= {"dead", "blocked", "delivered"}
 
     await eventually_async(only_blocked, deadline_s=30)
+
+
+async def test_what_waits_behind_memory_at_one_place_and_is_under_way_at_another_comes_to_its_turn(
+    scene: Scene,
+) -> None:
+    """Its predecessors may be settled before it is known to wait at all: then it lets go of itself."""
+    gates = {"slow": asyncio.Event(), "narrow": asyncio.Event()}
+    takers = {"slow": Taker(), "narrow": Taker()}
+
+    def behind_gate(name: str, **options: object) -> ListenerSettings:
+        async def listen(message: Message) -> None:
+            takers[name].note(message)
+            await gates[name].wait()
+            takers[name].take(message)
+
+        return to(listen, **options)
+
+    destinations = {"slow": behind_gate("slow", events=["both"]), "narrow": behind_gate("narrow")}
+    scene.emit(3, type="narrow.only", ordering_key="k")
+    scene.emit(1, type="both", ordering_key="k")
+    async with scene.relay(destinations, **SMALL):
+        await eventually_async(lambda: takers["slow"].attempts and takers["narrow"].attempts)
+        gates["narrow"].set()
+        await scene.becomes(3, 1, 0, 0)
+        gates["slow"].set()
+        await scene.becomes(4, 0, 0, 0)
+    assert takers["narrow"].taken == [0, 1, 2, 3]

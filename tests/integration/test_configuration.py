@@ -117,7 +117,7 @@ def test_a_database_that_loses_its_name_while_the_relay_runs_is_waited_for(
     with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
         assert away(admin, name)
         admin.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
-        process.wait_for_output(f"{name}\\" does not exist")
+        process.wait_for_output(f'{name}\\" does not exist')
         admin.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     process.wait_for_output("database_back", deadline_s=20)

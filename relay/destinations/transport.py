@@ -1,0 +1,85 @@
+"""httpx's requests over one aiohttp session, without what only a client for everybody's use needs.
+
+`httpx_aiohttp.AiohttpTransport` reads each request's URL, headers, timeouts and proxy anew. Ours goes to one place,
+with headers and a body that are ready, and its deadline is kept by the caller: that is a third of the time that a
+delivery took (docs/decisions/0008-http-client.md has the numbers).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+from multidict import CIMultiDict
+from yarl import URL
+
+NO_TIMEOUT = aiohttp.ClientTimeout()
+EXTENSIONS = {"http_version": b"HTTP/1.1"}
+
+
+class Body(httpx.AsyncByteStream):
+    """The body of an answer, of which no more is read than somebody wants.
+
+    Args:
+        response: Whose.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._response.content.iter_any():
+            yield chunk
+
+    async def start(self, limit: int) -> tuple[bytes, bool]:
+        """Its first bytes, at most `limit`, and whether it broke off before that."""
+        content = self._response.content
+        found = b""
+        try:
+            while len(found) < limit and not content.at_eof():
+                found += await content.read(limit - len(found))
+        except aiohttp.ClientError:
+            return found, True
+        return found, False
+
+    async def aclose(self) -> None:
+        """Keep the connection if all of it was read, else close it."""
+        self._response.release()
+
+
+class Transport(AiohttpTransport):
+    """POSTs to one URL through one session.
+
+    Args:
+        url: Where every request goes.
+        session: What it goes through.
+        tls: What the session trusts.
+    """
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, *, tls: ssl.SSLContext | None) -> None:
+        super().__init__(client=session, verify=tls if tls is not None else True)
+        self._url = URL(url)
+        self._session = session
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One exchange, up to the answer's body.
+
+        Raises:
+            aiohttp.ClientError: There was none.
+        """
+        assert isinstance(request.stream, httpx.ByteStream)
+        headers = CIMultiDict([(name.decode(), value.decode()) for name, value in request.headers.raw])
+        response = await self._session.request(
+            request.method,
+            self._url,
+            headers=headers,
+            data=request.read(),
+            allow_redirects=False,
+            timeout=NO_TIMEOUT,
+        )
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=Body(response), request=request, extensions=EXTENSIONS
+        )
