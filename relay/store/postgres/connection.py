@@ -14,6 +14,7 @@ from outbox.errors import Unusable
 from relay.database import Database
 from relay.store.contract import Lost
 from relay.store.postgres import connection_sql as sql
+from relay.store.postgres.asking import Answer, Asking
 
 
 class OwningConnection:
@@ -34,7 +35,7 @@ class OwningConnection:
         self._constants = {"token": token, "registered": generation}
         self._own_transactions: list[str] = []  # since the last look
         self._prepare()
-        self._cursor = connection.cursor()  # takes over the loaders that were registered until now
+        self._ask = Asking(connection)  # takes over the loaders that were registered until now
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -56,8 +57,8 @@ class OwningConnection:
     def _set(self, name: str, value: str) -> None:
         self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
-    def _run(self, statement: str, **parameters: Any) -> psycopg.Cursor[Any]:
-        return self._cursor.execute(statement, {**self._constants, **parameters})
+    def _run(self, statement: str, **parameters: Any) -> Answer:
+        return self._ask(statement, {**self._constants, **parameters})
 
     def _one(self, statement: str, **parameters: Any) -> Any:
         row = self._run(statement, **parameters).fetchone()

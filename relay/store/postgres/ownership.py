@@ -39,10 +39,10 @@ class Owning(Reading, Settling):
         """The class of our advisory locks, once it is clear that this database can be worked on."""
         if self._one("SELECT pg_is_in_recovery()"):
             raise Standby("this database is a standby: it grants locks that mean nothing, so nothing is owned here")
-        found = self._cursor.execute(sql.LOCK_CLASS).fetchone()
+        found = self._run(sql.LOCK_CLASS).fetchone()
         if found is None:
             raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
-        version = self._cursor.execute("SELECT schema_version, oldest_release FROM outbox_meta").fetchone()
+        version = self._run("SELECT schema_version, oldest_release FROM outbox_meta").fetchone()
         verify_version(*version or (0, "0"))
         return int(found[0])
 
@@ -63,8 +63,8 @@ class Owning(Reading, Settling):
 
     def beat(self, shards: Sequence[int], wants: int) -> Peers:
         with self._guard():
-            self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number)
-            if self._cursor.rowcount != 1:
+            beat = self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number)
+            if beat.rowcount != 1:
                 raise Lost("this relay is no longer registered as the owner of its session")
             locks = self._run(sql.PEERS, key=self._key).fetchall()
             registry = self._run(sql.REGISTRY).fetchall()

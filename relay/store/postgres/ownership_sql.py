@@ -21,7 +21,9 @@ UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
 # Presence locks stand above the shards; a number is reused after a billion relays.
 PRESENCE_BASE = 64
 PRESENCE_MODULUS = 2**30
-LOCK_PRESENCE = f"SELECT pg_try_advisory_lock(%(key)s, {PRESENCE_BASE} + (%(number)s %% {PRESENCE_MODULUS})::int)"
+LOCK_PRESENCE = (
+    f"SELECT pg_try_advisory_lock(%(key)s, {PRESENCE_BASE} + (%(number)s::bigint %% {PRESENCE_MODULUS})::int)"
+)
 
 LOCK_SHARDS = f"""
 SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)

@@ -36,7 +36,7 @@ class PostgresStore:
             connection = psycopg.connect(
                 self.database.conninfo,
                 autocommit=True,
-                prepare_threshold=1,
+                prepare_threshold=None,  # `Asking` does, and a rollback must not forget it
                 application_name=f"outbox relay {relay_id}",
                 connect_timeout=max(int(self.lease_s / 3), 2),
                 tcp_user_timeout=int(self.lease_s * 1000),

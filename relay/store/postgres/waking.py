@@ -33,6 +33,8 @@ class Waking(OwningConnection):
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         with self._guard():
+            if self._hear():  # it came along with an answer
+                return True
             server = self._connection.fileno()
             poll = select.poll()
             poll.register(server, select.POLLIN)

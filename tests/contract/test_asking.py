@@ -1,0 +1,80 @@
+"""What goes over the wire as text arrives as it was, and what the server says unasked is not lost on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from support.databases import Database
+
+from relay.database import Database as Address
+from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.postgres.asking import Asking
+
+
+@pytest.fixture
+def ask(postgres_database: Database) -> Iterator[Asking]:
+    with psycopg.connect(Address.parse(postgres_database.url).conninfo, autocommit=True) as connection:
+        yield Asking(connection)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["plain"],
+        ["", "NULL", "null", "{}", ","],
+        ['"', '"",""', "\\", '\\"', "a\\b"],
+        ["ключ", "鍵", "\U0001f511", "a\tb\nc"],
+        ["with", None, 'and "quotes"'],
+    ],
+)
+def test_texts_arrive_as_they_were(ask: Asking, texts: list[str | None]) -> None:
+    for _ in range(3):  # not prepared, prepared just then, prepared before
+        rows = ask("SELECT t FROM unnest(%(texts)s::text[]) AS s (t)", {"texts": texts}).fetchall()
+        assert [row[0] for row in rows] == texts
+
+
+def test_numbers_and_truths_arrive_as_they_were(ask: Asking) -> None:
+    statement = "SELECT %(n)s::bigint, %(f)s::float8, %(yes)s::boolean, %(none)s::text, %(ns)s::bigint[], 7 %% 4"
+    parameters = {"n": -(2**62), "f": 0.1, "yes": True, "none": None, "ns": [1, 2**40]}
+    for _ in range(3):
+        assert ask(statement, parameters).fetchone() == (-(2**62), 0.1, True, None, [1, 2**40], 3)
+
+
+def test_a_text_that_the_server_would_cut_off_is_refused(ask: Asking) -> None:
+    for value in ("a\0b", ["a\0b"]):
+        with pytest.raises(psycopg.DataError):
+            ask("SELECT %(value)s", {"value": value})
+
+
+def test_an_error_is_the_one_that_psycopg_raises_and_the_next_question_is_answered(ask: Asking) -> None:
+    for _ in range(3):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            ask("SELECT 1 / %(n)s::int", {"n": 0})
+    assert ask("SELECT 1 / %(n)s::int", {"n": 1}).fetchone() == (1,)
+
+
+def test_a_server_that_hangs_up_is_an_operational_error(ask: Asking) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        ask("SELECT pg_terminate_backend(pg_backend_pid())", {})
+    with pytest.raises(psycopg.OperationalError):
+        ask("SELECT 1", {})
+
+
+def test_a_notification_that_comes_along_with_an_answer_wakes_the_relay_all_the_same(
+    postgres_database: Database,
+) -> None:
+    store = PostgresStore(Address.parse(postgres_database.url), lease_s=60, keep_history=True, notify=True)
+    session: PostgresSession
+    with closing(store.open("relay-1")) as session:
+        wake_fd, other_end = os.pipe()
+        postgres_database.execute("NOTIFY outbox_wake")
+        session.server_age_s()  # its answer brings the notification
+        assert session.wait(0, wake_fd)
+        assert not session.wait(0, wake_fd)
+        os.close(wake_fd)
+        os.close(other_end)
