@@ -86,9 +86,17 @@ class Database:
     def __str__(self) -> str:
         return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
 
-    def engine(self, **options: Any) -> sa.Engine:
-        """A synchronous engine; dispose of it when done."""
-        engine = sa.create_engine(self.url, **self._options(options))
+    def engine(self, *, prepares: bool = True, **options: Any) -> sa.Engine:
+        """A synchronous engine; dispose of it when done.
+
+        Args:
+            prepares: Whether to prepare statements that come again; a pooler in transaction mode would lose them.
+            options: SQLAlchemy's.
+        """
+        options = self._options(options)
+        if self.is_postgres and not prepares:
+            options["connect_args"] = options.get("connect_args", {}) | {"prepare_threshold": None}
+        engine = sa.create_engine(self.url, **options)
         if not self.is_postgres:
             sa.event.listen(engine, "connect", _set_pragmas)
         return engine

@@ -40,7 +40,7 @@ def opened(settings: Settings) -> Iterator[sa.Engine]:
         Unusable: It has not; says what to run.
     """
     settings.require_database_file()
-    engine = settings.database.engine(poolclass=sa.NullPool)
+    engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
     try:
         with reaching(settings.database):
             with engine.connect() as connection:

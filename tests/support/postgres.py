@@ -66,7 +66,7 @@ class PostgresServer:
         self.log_path = self.directory / "log"
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        _give_to_account(self.directory)
+        give_to_account(self.directory)
         _run("cp", "-a", _seed(), self.data)
 
     @property
@@ -114,7 +114,7 @@ class PostgresServer:
                 stderr=log,
                 # Ctrl-C is for pytest, which then stops the server in its own order.
                 start_new_session=True,
-                **_as_account(),
+                **as_account(),
             )
         guardian().watch(self._process.pid, signal.SIGQUIT)
         self._wait_until_ready(time.monotonic() + deadline_s)
@@ -208,7 +208,7 @@ def _home(base: Path) -> Path:
     """This test run's servers' directory under `base`, in a short path: a socket's may have 107 bytes."""
     home = Path(tempfile.mkdtemp(prefix="outbox-pg-", dir=base))
     guardian().remove(home)
-    _give_to_account(home)
+    give_to_account(home)
     return home
 
 
@@ -252,7 +252,7 @@ def _copy_of(found: Path) -> Path:
     return copy / found.relative_to(package.parent)
 
 
-def _as_account() -> dict[str, Any]:
+def as_account() -> dict[str, Any]:
     """How to start a process as somebody whom PostgreSQL accepts: it refuses to run as root."""
     if os.geteuid() != 0:
         return {}
@@ -260,8 +260,8 @@ def _as_account() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def _give_to_account(path: Path) -> None:
-    if account := _as_account():
+def give_to_account(path: Path) -> None:
+    if account := as_account():
         os.chown(path, account["user"], account["group"])
 
 
@@ -273,7 +273,7 @@ def _run(*command: str | Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        **_as_account(),
+        **as_account(),
     )
     if done.returncode != 0:
         name = Path(command[0]).name

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import outbox
-from outbox.errors import SchemaError, Unusable
+from outbox.errors import SchemaError
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
@@ -50,11 +50,6 @@ class Owning(Reading, Settling):
         number = int(self._one(sql.REGISTER, id=self._relay_id, release=outbox.__version__))
         if not self._one(sql.LOCK_PRESENCE, key=self._key, number=number):
             raise Lost(f"presence lock {number} is taken")
-        if self._one("SELECT pg_backend_pid()") != self._connection.info.backend_pid or not self._is_owner():
-            raise Unusable(
-                "the relay's connection goes through a pooler in transaction mode, which cannot hold its locks: point "
-                "OUTBOX_DATABASE_URL at the database itself, or at a pooler in session mode; workers may stay behind it"
-            )
         return number
 
     def server_age_s(self) -> float:

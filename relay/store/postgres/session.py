@@ -12,6 +12,7 @@ from relay.store.contract import ANY_GENERATION, Lost
 from relay.store.postgres.connection import sentence
 from relay.store.postgres.ownership import Owning
 from relay.store.postgres.ownership_sql import UNREGISTER
+from relay.store.postgres.pooler import refuse_transaction_pooling
 from relay.store.postgres.waking import Waking
 
 
@@ -33,20 +34,11 @@ class PostgresStore:
 
     def open(self, relay_id: str, generation: int = ANY_GENERATION) -> PostgresSession:
         try:
-            connection = psycopg.connect(
-                self.database.conninfo,
-                autocommit=True,
-                prepare_threshold=None,  # `Asking` does, and a rollback must not forget it
-                application_name=f"outbox relay {relay_id}",
-                connect_timeout=max(int(self.lease_s / 3), 2),
-                tcp_user_timeout=int(self.lease_s * 1000),
-                keepalives_idle=max(int(self.lease_s / 3), 1),
-                keepalives_interval=max(int(self.lease_s / 6), 1),
-                keepalives_count=3,
-            )
+            connection = self._connect(relay_id)
         except psycopg.OperationalError as error:
             raise Lost(sentence(error)) from error
         try:
+            refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
             return PostgresSession(self, connection, relay_id, generation)
         except psycopg.OperationalError as error:
             connection.close()
@@ -54,6 +46,19 @@ class PostgresStore:
         except BaseException:
             connection.close()
             raise
+
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self.database.conninfo,
+            autocommit=True,
+            prepare_threshold=None,  # `Asking` does, and a rollback must not forget it
+            application_name=f"outbox relay {name}",
+            connect_timeout=max(int(self.lease_s / 3), 2),
+            tcp_user_timeout=int(self.lease_s * 1000),
+            keepalives_idle=max(int(self.lease_s / 3), 1),
+            keepalives_interval=max(int(self.lease_s / 6), 1),
+            keepalives_count=3,
+        )
 
 
 class PostgresSession(Owning, Waking):
