@@ -28,6 +28,7 @@ from listeners.http.signature import Verifier
 from outbox import Message, Reject
 from outbox.errors import SettingsError
 from relay.database import Database
+from relay.destinations.fence import Overran
 from relay.destinations.listener import ListenerDestination, load, session_kind
 from relay.settings.signing import signing_key
 
@@ -53,6 +54,7 @@ class Limits:
         content_id: The pattern that a content's id matches as a whole.
         content_id_length: How long it may be.
         concurrency: Calls of the handler under way at once.
+        handler_timeout_s: How long one of them may take, the wait for its turn included; ``None`` for ever.
     """
 
     body_bytes: int = 1024 * 1024
@@ -63,6 +65,7 @@ class Limits:
     content_id: str = events.CONTENT_ID
     content_id_length: int = events.CONTENT_ID_LENGTH
     concurrency: int = 16
+    handler_timeout_s: float | None = 30.0
 
 
 class Receiver:
@@ -183,11 +186,18 @@ class Receiver:
             raise Refusal(429, "rate", f"too many calls: come again in {wait_s} s", {"Retry-After": str(wait_s)})
 
     async def _handle(self, message: Message) -> None:
+        timeout_s = self._limits.handler_timeout_s
         try:
-            await self._work.call(message)
+            if timeout_s is None:
+                await self._work.call(message)
+            else:
+                await self._work.call_within(timeout_s, message)
         except Reject as rejection:
             reason = str(getattr(rejection, "code", "rejected"))
             raise Refusal(422, reason, "the event was rejected, and will be when it comes again") from None
+        except Overran:
+            log.warning("handler_overran", event_id=message.id, handler=self._work.label, timeout_s=timeout_s)
+            raise Refusal(500, "handler_timeout", "the event was not handled in time: send it again") from None
         except Exception:
             log.exception("handler_failed", event_id=message.id)
             raise Refusal(500, "handler_failed", "the event could not be handled: send it again") from None

@@ -13,6 +13,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.leaving import leave
 from relay.cli.output import say
 from relay.wording import counted
 
@@ -66,7 +67,7 @@ def relay(
         code = asyncio.run(supervise(processes, drain=drain, apply=apply, health_port=settings.health_port))
     else:
         code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
-    raise typer.Exit(code)
+    leave(code)
 
 
 def _tune_interpreter() -> None:

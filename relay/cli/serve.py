@@ -8,6 +8,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.leaving import leave
 from relay.cli.output import say
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def serve(
     handler: Annotated[
         str | None, typer.Option(metavar="MODULE:CALLABLE", help="Call this; default: the baseline listener.")
     ] = None,
+    handler_timeout: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Give up on a call of it after this; default: 30s; none: never."),
+    ] = None,
     require_signature: Annotated[
         bool, typer.Option("--require-signature", help="Refuse calls without a signature.")
     ] = False,
@@ -51,6 +56,7 @@ def serve(
         "host": host,
         "port": port,
         "handler": handler,
+        "handler_timeout_s": handler_timeout,
         "require_signature": require_signature or None,
         "allow_weak_secret": allow_weak_secret or None,
     }
@@ -58,6 +64,7 @@ def serve(
     settings.require_database_file()
     put_current_directory_on_path()
     asyncio.run(_run(settings))
+    leave(exits.OK)
 
 
 def _with(settings: Settings, given: dict[str, object]) -> Settings:
@@ -68,7 +75,7 @@ def _with(settings: Settings, given: dict[str, object]) -> Settings:
     try:
         return settings.model_copy(update={"serve": settings.serve.changed(given)})
     except ValidationError as error:
-        raise settings_error(error, lambda name: f"--{name.replace('_', '-')}") from None
+        raise settings_error(error, lambda name: f"--{name.removesuffix('_s').replace('_', '-')}") from None
 
 
 async def _run(settings: Settings) -> None:
@@ -114,6 +121,7 @@ def _receiver(settings: Settings) -> Receiver:
             rate_per_s=serving.rate_per_s,
             content_id=serving.content_id_pattern,
             concurrency=serving.concurrency,
+            handler_timeout_s=serving.handler_timeout_s,
         ),
     )
 

@@ -27,12 +27,14 @@ from outbox import Message, Reject, once, once_async
 from outbox.errors import SettingsError
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, failed, refused
+from relay.destinations.fence import Fence, Overran
 
 log = structlog.get_logger("relay")
 
 SHOW_AGAIN_S = 60.0
+LAST_WORDS_S = 1.0  # for an async listener that is cancelled to roll back
 
-Call = Callable[[Message], Awaitable[Any]]
+Run = Callable[[Message, Fence | None], Awaitable[Any]]
 
 
 class ListenerDestination:
@@ -45,9 +47,6 @@ class ListenerDestination:
         concurrency: Calls under way at once.
         timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: a plain callable
             that overruns goes on, and its session must not be relied on.
-
-    Attributes:
-        call: Runs the listener once, without a deadline; whatever it raises is raised, and then nothing was committed.
 
     Raises:
         SettingsError: It cannot be imported, is not callable, or takes other parameters than a listener's.
@@ -72,7 +71,7 @@ class ListenerDestination:
         self._threads: ThreadPoolExecutor | None = None
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
-        self.call: Call = self._choose(session_kind(name, self.listener))
+        self._run: Run = self._choose(session_kind(name, self.listener))
 
     async def start(self) -> None:
         """Nothing to connect to: engines connect when they are first used."""
@@ -96,6 +95,34 @@ class ListenerDestination:
             return failed(f"{self.label} raised {type(error).__name__}: {error}")
         return TAKEN
 
+    async def call(self, message: Message) -> None:
+        """Run the listener once, without a deadline; whatever it raises is raised, and then nothing was committed."""
+        await self._run(message, None)
+
+    async def call_within(self, timeout_s: float, message: Message) -> None:
+        """Run the listener once; what overruns is rolled back.
+
+        A plain callable that overruns keeps its thread until it ends, whenever that is.
+
+        Args:
+            timeout_s: Its deadline, in seconds.
+            message: What to call it with.
+
+        Raises:
+            Overran: Its session has committed nothing, and will not.
+        """
+        fence = Fence(timeout_s)
+        running = asyncio.ensure_future(self._run(message, fence))
+        try:
+            done, _ = await asyncio.wait([running], timeout=timeout_s)
+            if done or not fence.close():
+                await running
+                return
+        finally:
+            running.cancel()
+        await asyncio.wait([running], timeout=LAST_WORDS_S)
+        raise Overran
+
     def _show(self, error: Exception, message: Message) -> None:
         """The traceback, for whoever has to mend it: once a minute for each place that raises."""
         *_, last = traceback.walk_tb(error.__traceback__)
@@ -113,8 +140,9 @@ class ListenerDestination:
         if self._async_engine is not None:
             await self._async_engine.dispose()
 
-    def _choose(self, session: type[Session] | type[AsyncSession] | None) -> Call:
-        is_async = _is_async(self.listener)
+    def _choose(self, session: type[Session] | type[AsyncSession] | None) -> Run:
+        listener = self.listener
+        is_async = _is_async(listener)
         if session is AsyncSession:
             self._async_engine = self._database.async_engine(**self._pool())
             return self._call_with_async_session
@@ -123,26 +151,38 @@ class ListenerDestination:
         if session is Session:
             self._engine = self._database.engine(**self._pool())
             return self._in_thread(self._call_with_session)
-        return self.listener if is_async else self._in_thread(self.listener)
+        if is_async:
+            return lambda message, _: listener(message)
+        return self._in_thread(lambda message, _: listener(message))
 
     def _pool(self) -> dict[str, Any]:
         return {"pool_size": self.concurrency, "max_overflow": 0, "pool_pre_ping": True}
 
-    def _in_thread(self, function: Callable[[Message], Any]) -> Call:
-        async def call(message: Message) -> None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, function, message)
+    def _in_thread(self, function: Callable[[Message, Fence | None], Any]) -> Run:
+        async def call(message: Message, fence: Fence | None) -> None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, function, message, fence)
 
         return call
 
-    def _call_with_session(self, message: Message) -> None:
+    def _call_with_session(self, message: Message, fence: Fence | None) -> None:
         with Session(self._engine) as session, session.begin():
+            if fence is not None:
+                fence.limit(session.execute, is_postgres=self._database.is_postgres)
             if once(session, self.name, message.id):
                 self.listener(message, session)
+            if fence is not None:
+                session.flush()
+                fence.pass_through()
 
-    async def _call_with_async_session(self, message: Message) -> None:
+    async def _call_with_async_session(self, message: Message, fence: Fence | None) -> None:
         async with AsyncSession(self._async_engine) as session, session.begin():
+            if fence is not None:
+                await session.run_sync(lambda s: fence.limit(s.execute, is_postgres=self._database.is_postgres))
             if await once_async(session, self.name, message.id):
                 await self.listener(message, session)
+            if fence is not None:
+                await session.flush()
+                fence.pass_through()
 
 
 def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:

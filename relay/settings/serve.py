@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from relay.settings.destination import LookUp
-from relay.settings.durations import Seconds
+from relay.settings.durations import Seconds, SecondsOrNone
 
 
 def _pattern(text: str) -> str:
@@ -37,6 +37,9 @@ class ServeSettings(BaseModel):
         rate_per_s: Calls a second of one client in the long run; twice as many at once.
         content_id_pattern: The regular expression that a ``contentId`` matches as a whole.
         concurrency: Handlers under way at once.
+        handler_timeout_s: The deadline of one call of the handler, the wait for its turn included; ``None`` (in a file
+            ``"none"``) lets it take as long as it takes. Longer than what senders allow, so that what is slow but not
+            stuck is done when they come again.
         proxies: Addresses whose ``X-Forwarded-For`` is believed.
     """
 
@@ -56,6 +59,7 @@ class ServeSettings(BaseModel):
         default=r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*", min_length=1
     )
     concurrency: int = Field(default=16, ge=1, le=1000)
+    handler_timeout_s: SecondsOrNone = Field(default=30.0, gt=0, le=3600)
     proxies: tuple[str, ...] = ()
 
     def changed(self, values: Mapping[str, object]) -> ServeSettings:

@@ -253,6 +253,27 @@ def test_an_orderly_stop_lets_what_is_under_way_finish(
     assert served.process.wait() == 0
 
 
+HANGING_HANDLER = """
+import threading
+
+def handle(message):
+    threading.Event().wait()
+"""
+
+
+def test_a_handler_that_hangs_holds_up_neither_its_caller_nor_the_end_of_the_process(
+    sqlite_database: Database, serve: Serve, tmp_path: Path
+) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING_HANDLER)
+    served = serve(sqlite_database, "--handler", "hanging:handle", "--handler-timeout", "100ms")
+    answer = served.post()
+    assert (answer.status_code, answer.json()["reason"]) == (500, "handler_timeout")
+    logged(served, "handler_overran")
+    os.kill(served.process.pid, signal.SIGTERM)
+    assert served.process.wait() == 0
+    assert "left behind: 1 call of a listener" in served.process.stderr
+
+
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
