@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
@@ -24,3 +29,63 @@ def database(url: str | None) -> Iterator[str]:
         yield server.url()
     finally:
         server.remove()
+
+
+class Scratch:
+    """Databases that are made for a measurement and dropped when it is over.
+
+    Args:
+        url: Of any database on a server where this role may create databases.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._admin = psycopg.connect(url, autocommit=True)
+        self._server = sa.make_url(url)
+        self._prefix = f"neverlost_bench_{secrets.token_hex(3)}"
+        self._names: set[str] = set()
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._names):
+            self._drop(name)
+        self._admin.close()
+
+    @property
+    def server(self) -> str:
+        """Its version, as in ``PostgreSQL 15``."""
+        return f"PostgreSQL {self._admin.info.server_version // 10_000}"
+
+    def create(self, name: str, like: str | None = None) -> str:
+        """A new database, empty or a copy of another of these; its URL. One of the same name is dropped first."""
+        full = f"{self._prefix}_{name}"
+        self._drop(full)
+        self._names.add(full)
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(full))
+        if like is not None:
+            statement += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(f"{self._prefix}_{like}"))
+        self._admin.execute(statement)
+        return self._url(full)
+
+    def urls(self) -> list[str]:
+        """Of all that there are."""
+        return [self._url(full) for full in sorted(self._names)]
+
+    def _url(self, full: str) -> str:
+        return self._server.set(database=full).render_as_string(hide_password=False)
+
+    def drop(self, name: str) -> None:
+        """Drop one before the end."""
+        self._drop(f"{self._prefix}_{name}")
+
+    def _drop(self, full: str) -> None:
+        self._admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(full)))
+        self._names.discard(full)
+
+
+def settle_down(url: str) -> None:
+    """What autovacuum and the checkpointer would do in the middle of the measurement, done before it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")

@@ -1,0 +1,191 @@
+"""Our side of every line, in a process of its own: run by the suite.
+
+    python -m benchmarks.ours drain|floor|poll|work DATABASE_URL [--messages N] [--listener nothing|slow|record] …
+
+`work` is a relay that runs until it is told to stop; the others print one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import resource
+import signal
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from outbox import Message
+from relay.cli.relay import _tune_interpreter
+from relay.database import Database
+from relay.relay import Relay
+from relay.settings import ListenerSettings, Settings
+from relay.store.contract import Cursors, Session
+from relay.store.postgres import PostgresSession, PostgresStore
+
+SLOW_S = 0.02
+PAGE = 1000
+
+
+def main() -> None:
+    options = _options()
+    logging.disable(logging.WARNING)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    _tune_interpreter()
+    found = ACTIONS[options.action](options)
+    print(json.dumps({**found, "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=ACTIONS)
+    parser.add_argument("url")
+    parser.add_argument("--messages", type=int, default=0)
+    parser.add_argument("--listener", choices=("nothing", "slow", "record"), default="nothing")
+    parser.add_argument("--record", type=Path, help="where the recording listener writes")
+    parser.add_argument("--tell", action="store_true", help="print each second what a read took, as rivals do")
+    parser.add_argument("--concurrency", type=int)
+    parser.add_argument("--retention-days", type=int, default=7)
+    return parser.parse_args()
+
+
+# ------------------------------------------------------------------------- actions
+
+
+def _floor(options: argparse.Namespace) -> dict[str, float]:
+    """One thread that reads a page and settles it with the relay's own statements: no owner, no loop, no listener."""
+    session, cursors = _session(options.url)
+    settled = 0
+    began_at = time.perf_counter()
+    while settled < options.messages:
+        page = session.read_ready(cursors, PAGE)
+        settled += session.settle_plain([(row[0], row[3]) for row in page.messages], durable=False)
+    rate = settled / (time.perf_counter() - began_at)
+    session.close()
+    return {"rate": rate}
+
+
+def _poll(options: argparse.Namespace) -> dict[str, float]:
+    """What an idle relay's look at all of its shards takes, in the median of 300."""
+    session, cursors = _session(options.url)
+    session.read_ready(cursors, PAGE)
+    times_s = []
+    for _ in range(300):
+        began_at = time.perf_counter()
+        session.read_ready(cursors, PAGE)
+        times_s.append(time.perf_counter() - began_at)
+    session.close()
+    return {"poll_ms": statistics.median(times_s) * 1000}
+
+
+def _session(url: str) -> tuple[Session, Cursors]:
+    session = PostgresStore(Database.parse(url), lease_s=15, keep_history=True, notify=True).open("bench")
+    cursors = Cursors()
+    cursors.ready = dict.fromkeys(session.take(range(64), []), 0)
+    return session, cursors
+
+
+def _drain(options: argparse.Namespace) -> dict[str, float]:
+    """The clock starts with the relay started and stops when the last message is settled."""
+    taken = 0
+
+    async def listener(message: Message) -> None:
+        nonlocal taken
+        taken += 1
+
+    async def drain() -> float:
+        async with Relay(_settings(options, listener)) as relay:
+            began_at = time.perf_counter()
+            await relay.drain()
+            return options.messages / (time.perf_counter() - began_at)
+
+    rate = asyncio.run(drain())
+    assert taken == options.messages, f"{taken} of {options.messages} were delivered"
+    return {"rate": rate}
+
+
+def _work(options: argparse.Namespace) -> dict[str, float]:
+    async def work() -> None:
+        async with Relay(_settings(options, LISTENERS[options.listener](options))) as relay:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, relay.stop)
+            print(json.dumps({"started": relay.id}), flush=True)
+            teller = asyncio.create_task(_tell()) if options.tell else None
+            await relay.wait()
+            if teller is not None:
+                teller.cancel()
+
+    asyncio.run(work())
+    return {}
+
+
+async def _tell() -> None:
+    """Every second, for ever, what reads took meanwhile."""
+    times_s: list[float] = []
+    read_ready = PostgresSession.read_ready
+
+    def timed(*arguments: Any) -> Any:
+        began_at = time.perf_counter()
+        page = read_ready(*arguments)
+        times_s.append(time.perf_counter() - began_at)
+        return page
+
+    PostgresSession.read_ready = timed  # type: ignore[method-assign]
+    while True:
+        await asyncio.sleep(1)
+        claim_ms = statistics.median(times_s) * 1000 if times_s else None
+        times_s.clear()
+        print(json.dumps({"at": time.monotonic(), "claim_ms": claim_ms}), flush=True)
+
+
+def _settings(options: argparse.Namespace, listener: Callable[..., Awaitable[None]]) -> Settings:
+    destination: dict[str, Any] = {"listener": listener, "timeout_s": None}
+    if options.concurrency:
+        destination["concurrency"] = options.concurrency
+    return Settings(
+        database_url=options.url,
+        destinations={"listener": ListenerSettings(**destination)},
+        retention_days=options.retention_days,
+        health_port=0,
+    )
+
+
+# ----------------------------------------------------------------------- listeners
+
+
+def _nothing(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]:
+    async def nothing(message: Message) -> None:
+        pass
+
+    return nothing
+
+
+def _slow(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]:
+    async def slow(message: Message) -> None:
+        await asyncio.sleep(SLOW_S)
+
+    return slow
+
+
+def _record(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]:
+    """Writes the subject and when it was called, by the clock that all processes of a machine share."""
+    file = os.open(options.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    async def record(message: Message) -> None:
+        os.write(file, f"{message.subject} {time.monotonic()}\n".encode())
+
+    return record
+
+
+LISTENERS = {"nothing": _nothing, "slow": _slow, "record": _record}
+ACTIONS = {"drain": _drain, "floor": _floor, "poll": _poll, "work": _work}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Line 6: what `emit` costs a worker, beside the same transaction with a second INSERT written by hand.
+
+The transaction inserts a result and a message. By hand it is written with the same SQLAlchemy: once into our table,
+where the relay delivers it just the same, so that only `emit` differs; and once into the plainest outbox table there is
+(an id, a type, a payload, a time), which nobody reads, so that indexes, trigger and relay are all on our side.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import sqlalchemy as sa
+
+from benchmarks.results import Result
+from benchmarks.running import Bench, relay_at_work, say
+from outbox import emit, emit_many
+from outbox.ids import new_id
+
+DATA = {"pad": "x" * 190}
+TYPE = "bench.produced"
+TABLES = (
+    "CREATE TABLE result (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL)",
+    "CREATE TABLE plain_outbox (id uuid PRIMARY KEY, type text NOT NULL, payload jsonb NOT NULL, "
+    "created_at timestamptz NOT NULL DEFAULT now())",
+)
+RESULT = sa.text("INSERT INTO result (body) VALUES (:body)")
+SAME = sa.text("INSERT INTO outbox_message (id, type, source, data) VALUES (:id, :type, 'bench', CAST(:data AS jsonb))")
+PLAIN = sa.text("INSERT INTO plain_outbox (id, type, payload) VALUES (:id, :type, CAST(:data AS jsonb))")
+
+
+def _emit(connection: sa.Connection) -> None:
+    emit(connection, TYPE, DATA)
+
+
+def _by_hand(statement: sa.TextClause) -> Callable[[sa.Connection], None]:
+    def insert(connection: sa.Connection) -> None:
+        connection.execute(statement, {"id": new_id(), "type": TYPE, "data": json.dumps(DATA)})
+
+    return insert
+
+
+WAYS = {"emit": _emit, "by hand, same table": _by_hand(SAME), "by hand, plain table": _by_hand(PLAIN)}
+WRITERS = (1, 16)
+MANY = "emit_many of 1,000"
+
+
+def cost_of_emit(bench: Bench) -> Result:
+    seconds = bench.for_s(4)
+    result = bench.result(6, "What emit costs a worker, relay running", seconds_each=seconds, payload_bytes=200)
+    url = bench.outbox("producing")
+    engine = _engine(url)
+    with engine.begin() as connection:
+        for statement in TABLES:
+            connection.exec_driver_sql(statement)
+    with relay_at_work(url):
+        for number in range(bench.rounds):
+            for writers in WRITERS:
+                for name, way in WAYS.items():
+                    rate = _together(url, way, writers, seconds)
+                    result.add(f"{name}, {_writers(writers)}", rate, "transactions/s")
+                    say(f"  round {number + 1}, {name}, {_writers(writers)}: {rate:,.0f}/s")
+            result.add(MANY, _many(engine, seconds))
+            say(f"  round {number + 1}, {MANY}: {result.rounds[MANY][-1]:,.0f}/s")
+    engine.dispose()
+    return result
+
+
+def judge_emit(result: Result) -> None:
+    for writers in map(_writers, WRITERS):
+        for way in ("by hand, same table", "by hand, plain table"):
+            result.compare(f"emit : {way}, {writers}", f"emit, {writers}", f"{way}, {writers}", 0.9)
+    result.want(MANY, 50_000)
+
+
+def _writers(count: int) -> str:
+    return "1 writer" if count == 1 else f"{count} writers"
+
+
+def _together(url: str, way: Callable[[sa.Connection], None], writers: int, seconds: float) -> float:
+    """Transactions a second of so many processes."""
+    context = multiprocessing.get_context("fork")
+    together, counts = context.Barrier(writers), context.Queue()
+    processes = [
+        context.Process(target=_write, args=(url, way, seconds, together, counts), daemon=True) for _ in range(writers)
+    ]
+    for process in processes:
+        process.start()
+    rate = sum(counts.get(timeout=seconds + 60) for _ in processes)
+    for process in processes:
+        process.join()
+    return rate
+
+
+def _write(
+    url: str, way: Callable[[sa.Connection], None], seconds: float, together: Barrier, counts: Queue[Any]
+) -> None:
+    engine = _engine(url)
+    with engine.connect() as connection:
+        _transaction(connection, way)
+        together.wait(60)
+        began_at = time.perf_counter()
+        done = 0
+        while time.perf_counter() - began_at < seconds:
+            _transaction(connection, way)
+            done += 1
+        counts.put(done / (time.perf_counter() - began_at))
+
+
+def _transaction(connection: sa.Connection, way: Callable[[sa.Connection], None]) -> None:
+    with connection.begin():
+        connection.execute(RESULT, {"body": "b" * 100})
+        way(connection)
+
+
+def _many(engine: sa.Engine, seconds: float) -> float:
+    items = [(TYPE, DATA)] * 1000
+    began_at = time.perf_counter()
+    done = 0
+    with engine.connect() as connection:
+        while time.perf_counter() - began_at < seconds:
+            with connection.begin():
+                emit_many(connection, items)
+            done += len(items)
+    return done / (time.perf_counter() - began_at)
+
+
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))

@@ -1,0 +1,90 @@
+"""What was measured, as Markdown, as one JSON file, and as plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.plots import bars, curves
+from benchmarks.results import Ratio, Result
+
+
+def write(results: Sequence[Result], folder: Path) -> str:
+    """Write everything into the folder; the Markdown."""
+    text = "\n\n".join([_summary(results), *(_section(result) for result in results)]) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.md").write_text(text)
+    kept = [{**asdict(result), "medians": _medians(result)} for result in results]
+    (folder / "results.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    for result in results:
+        (folder / f"line-{result.line:02}.svg").write_text(_plot(result))
+    return text
+
+
+def _summary(results: Sequence[Result]) -> str:
+    rows = [
+        f"| {result.line} | {ratio.name} | {_value(ratio)} | {_target(ratio)} | {_met(ratio)} |"
+        for result in results
+        for ratio in result.ratios
+    ]
+    return "\n".join(["| line | | measured | target | |", "|---|---|---|---|---|", *rows])
+
+
+def _section(result: Result) -> str:
+    ran = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in result.ran.items())
+    rows = [
+        f"| {name} | {_number(median)} {result.units[name]} | {_number(min(values))} – {_number(max(values))} |"
+        for (name, values), median in zip(result.rounds.items(), _medians(result).values(), strict=True)
+    ]
+    table = ["| | median | range |", "|---|---|---|", *rows] if rows else []
+    notes = [f"- {note}" for note in result.notes] + [f"- **Not run:** {each}" for each in result.missing]
+    parts = [
+        f"## {result.line}. {result.title}",
+        f"Ran: {ran}.",
+        _block(result.text),
+        "\n".join(table),
+        "\n".join(notes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _block(text: str) -> str:
+    return f"```\n{text}\n```" if text else ""
+
+
+def _medians(result: Result) -> dict[str, float]:
+    return {name: result.median(name) for name in result.rounds}
+
+
+def _plot(result: Result) -> str:
+    if result.series:
+        return curves(result.title, result.series, result.axes)
+    first = next(iter(result.units.values()), "")
+    medians = {name: value for name, value in _medians(result).items() if result.units[name] == first}
+    return bars(result.title, medians, first)
+
+
+def _value(ratio: Ratio) -> str:
+    return f"{_number(ratio.value)} {ratio.unit}"
+
+
+def _target(ratio: Ratio) -> str:
+    if ratio.target is None:
+        return ""
+    return f"{'≤' if ratio.at_most else '≥'} {ratio.target:,g} {ratio.unit}"
+
+
+def _met(ratio: Ratio) -> str:
+    return {True: "met", False: "**missed**", None: ""}[ratio.is_met]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return " / ".join(map(_plain, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

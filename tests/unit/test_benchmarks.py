@@ -1,0 +1,66 @@
+"""The benchmark suite's own promises: what is missed or missing is said, and lines can be run one at a time."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import _merge
+from benchmarks.lines import LINES
+from benchmarks.report import write
+from benchmarks.results import Result, saved
+from benchmarks.rivals import RIVALS, Environment, Missing
+
+
+def _result(rate: float) -> Result:
+    result = Result(11, "SQLite", {"rounds": 1})
+    result.add("drain", rate)
+    return result
+
+
+def test_every_line_of_the_table_is_there() -> None:
+    assert list(LINES) == list(range(1, 12))
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(19_999, "**missed**"), (20_000, "met")])
+def test_a_missed_target_is_shown_as_missed(tmp_path: Path, rate: float, verdict: str) -> None:
+    result = _result(rate)
+    LINES[11].judge(result)
+    assert f"| ≥ 20,000 messages/s | {verdict} |" in write([result], tmp_path)
+
+
+def test_a_line_that_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
+    result = _result(30_000)
+    result.series, result.axes = {"RSS": [(0.0, 1.5)]}, ("s", "MiB")
+    LINES[11].judge(result)
+    result.save(tmp_path)
+    assert saved(tmp_path, 11) == result
+    assert saved(tmp_path, 1) is None
+
+
+def test_rounds_that_are_added_stand_beside_those_from_before() -> None:
+    result = _result(30_000)
+    _merge(result, _result(10_000))
+    assert result.rounds["drain"] == [10_000, 30_000]
+    assert result.ran["rounds"] == 2
+
+
+def test_a_plot_is_an_image(tmp_path: Path) -> None:
+    write([_result(30_000)], tmp_path)
+    assert ElementTree.parse(tmp_path / "line-11.svg").getroot().tag.endswith("svg")
+
+
+def test_a_rival_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    node = next(rival for rival in RIVALS if rival.runs_on_node)
+    with pytest.raises(Missing, match="node and npm"):
+        Environment(tmp_path).install(node)
+
+
+@pytest.mark.parametrize("rival", RIVALS, ids=lambda rival: rival.package)
+def test_a_rival_is_filled_by_as_many_messages_as_it_is_told(rival: object) -> None:
+    statement = rival.insert.format(count=7)  # type: ignore[attr-defined]
+    assert "generate_series(1, 7)" in statement
+    assert "{count}" not in statement
