@@ -21,6 +21,7 @@ import outbox
 from outbox.errors import SchemaError
 from outbox.tables import VERSION_TABLE
 from relay.database import BUSY_TIMEOUT_S, Database
+from relay.rights import MIGRATOR, USAGE, refuse_without
 
 BRANCHES = ("outbox", "content")
 SCHEMA_VERSION = 1
@@ -42,10 +43,16 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
 
     Raises:
         SchemaError: A lock could not be had, or a table of that name exists and is not ours.
+        Unusable: The role lacks a right.
     """
     database = Database.parse(url, schema=schema)
     target = f"{only}@head" if only else "heads"
-    return _retrying_locks(lambda: _run(database, lambda config: command.upgrade(config, target)))
+    try:
+        return _retrying_locks(lambda: _run(database, lambda config: command.upgrade(config, target)))
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in ("42501", "3F000"):
+            _refuse_without_rights(database)
+        raise
 
 
 def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
@@ -91,6 +98,7 @@ def check_schema(connection: sa.Connection) -> None:
         SchemaError: Says what was found and which command to run.
     """
     if not sa.inspect(connection).has_table("outbox_meta"):
+        refuse_without(connection, [USAGE])  # what it may not use is as if it were not there
         raise SchemaError("this database has no outbox: run `outbox db upgrade`")
     version, oldest = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").one()
     verify_version(version, oldest)
@@ -163,6 +171,8 @@ def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
         quoted = connection.scalar(sa.text("SELECT quote_ident(current_schema())"))
         if quoted is None:
             raise SchemaError("the search_path names no existing schema: set OUTBOX_SCHEMA, or create the schema first")
+    # Without USAGE everything would be made in pg_temp, and be gone with the connection.
+    refuse_without(connection, [USAGE], schema=schema or connection.scalar(sa.text("SELECT current_schema()")))
     connection.exec_driver_sql(f"SET LOCAL search_path TO {quoted}, pg_temp")
 
 
@@ -192,12 +202,22 @@ def _switch_to_wal(connection: Any) -> None:
             return
 
 
+def _refuse_without_rights(database: Database) -> None:
+    engine = database.engine(poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            schema = database.schema or connection.scalar(sa.text("SELECT coalesce(current_schema(), 'public')"))
+            refuse_without(connection, MIGRATOR, schema=schema)
+    finally:
+        engine.dispose()
+
+
 def _retrying_locks(work: Callable[[], list[str]]) -> list[str]:
     for attempt in range(1, LOCK_TRIES + 1):
         try:
             return work()
         except sa.exc.OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) != "55P03":
+            if getattr(error.orig, "sqlstate", None) not in ("55P03", "40P01"):
                 raise
             if attempt == LOCK_TRIES:
                 raise SchemaError(

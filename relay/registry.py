@@ -23,6 +23,7 @@ from outbox.tables import Tables, tables
 from relay.audit import Action
 from relay.database import Database
 from relay.migrations import check_schema
+from relay.rights import Right, refuse_without
 from relay.stamp import stamp
 from relay.store.contract import REGISTRY_LOCK
 
@@ -54,24 +55,29 @@ class Registration:
         return [f"{what} is {mine} here and {theirs} there" for what, mine, theirs in pairs if mine != theirs]
 
 
-def register(database: Database, wanted: Sequence[Registration], *, apply: bool = False) -> int:
+def register(
+    database: Database, wanted: Sequence[Registration], *, apply: bool = False, needs: Sequence[Right] = ()
+) -> int:
     """Register these destinations, or make sure that they are the registered ones.
 
     Args:
         database: Where the outbox is.
         wanted: The configured destinations.
         apply: Replace what is registered, as a new generation.
+        needs: The rights that the role must have to go on.
 
     Returns:
         The generation.
 
     Raises:
         SchemaError: The schema is not one for this release.
+        Unusable: The role lacks a right.
         ConfigurationDiffers: Others are registered, and ``apply`` was not asked for.
     """
     engine = database.engine(poolclass=sa.NullPool)
     try:
         with engine.begin() as connection:
+            refuse_without(connection, needs)
             check_schema(connection)
             _one_at_a_time(connection)
             return _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)

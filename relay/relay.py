@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -27,7 +28,9 @@ from relay.lane import Lane
 from relay.observe.metrics import Metrics
 from relay.owner import RECONNECT, OwningThread
 from relay.registry import Registration, register
-from relay.settings import DestinationSettings, Settings, load
+from relay.rights import BASELINE, RELAY, Right
+from relay.settings import DestinationSettings, ListenerSettings, Settings, load
+from relay.settings.loading import BASELINE_LISTENER
 from relay.store import open_store
 
 log = structlog.get_logger("relay")
@@ -209,7 +212,9 @@ class Relay:
         failures = 0
         while True:
             try:
-                return await asyncio.to_thread(register, self.settings.database, registrations, apply=self._apply)
+                return await asyncio.to_thread(
+                    register, self.settings.database, registrations, apply=self._apply, needs=self._needs()
+                )
             except sa.exc.OperationalError as error:
                 reason = " ".join(str(error.orig).split())
                 if is_refusal(error.orig):
@@ -226,6 +231,10 @@ class Relay:
                 if failures == 1:
                     log.warning("database_unreachable", database=str(self.settings.database), reason=reason)
                 await asyncio.sleep(jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2))  # noqa: S311
+
+    def _needs(self) -> Sequence[Right]:
+        listeners = [s.listener for s in self.settings.destinations.values() if isinstance(s, ListenerSettings)]
+        return RELAY + (BASELINE if BASELINE_LISTENER in listeners else ())
 
     def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
         return Lane(

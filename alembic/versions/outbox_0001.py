@@ -133,6 +133,8 @@ POSTGRES = [
         EXECUTE format('DROP TABLE IF EXISTS %I', name);
     END $$
     """,
+    # They run with their owner's rights: for those alone to whom `outbox db grants` gives them.
+    "REVOKE EXECUTE ON FUNCTION outbox_add_partition(date), outbox_drop_partition(date) FROM PUBLIC",
     # ------------------------------------------- registry, relays, audit, inbox
     f"""
     CREATE TABLE outbox_destination (

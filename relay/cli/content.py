@@ -37,9 +37,10 @@ def missing(
 
     from listeners.content import missing_baselines
     from relay.cli.opening import opened, operator_settings
+    from relay.rights import BASELINE, RELAY
 
     found = []
-    with opened(operator_settings()) as engine, Session(engine) as session:
+    with opened(operator_settings(), needs=RELAY + BASELINE) as engine, Session(engine) as session:
         for content_id in missing_baselines(session):
             found.append(content_id)
             if not as_json:

@@ -72,9 +72,11 @@ def extract(
     from outbox_demo import screen
     from outbox_demo.demo import Report, sources, work
     from relay.cli.opening import opened, operator_settings
+    from relay.rights import COMMANDS, EXTRACT, WORKER
 
     report = Report()
-    with opened(operator_settings()) as engine, screen.Screen(stderr(), deliveries=False) as watcher:
+    needs = WORKER + COMMANDS + EXTRACT
+    with opened(operator_settings(), needs=needs) as engine, screen.Screen(stderr(), deliveries=False) as watcher:
         count, documents = sources(paths)
         watcher.documents(count)
         for line in work(engine, documents, report, watcher):

@@ -43,6 +43,7 @@ def emit(
     from outbox import EmitError
     from outbox import emit as write
     from relay.cli.opening import opened, operator_settings
+    from relay.rights import COMMANDS, WORKER
 
     if delay is not None and due_at is not None:
         raise typer.BadParameter("give --delay or --due-at, not both")
@@ -56,7 +57,7 @@ def emit(
     }
     given = {name: value for name, value in options.items() if value}
     try:
-        with opened(operator_settings()) as engine, engine.begin() as connection:
+        with opened(operator_settings(), needs=WORKER + COMMANDS) as engine, engine.begin() as connection:
             message_id = write(connection, type_, _parsed(data), **given)
     except EmitError as error:
         raise typer.BadParameter(str(error)) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from relay.database import Database
 from relay.migrations import check_schema
 from relay.observe.logging import redacted
 from relay.operations import snapshot
+from relay.rights import RELAY, Right, refuse_without
 from relay.settings import Settings, load
 
 
@@ -33,8 +34,12 @@ def put_current_directory_on_path() -> None:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[sa.Engine]:
+def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa.Engine]:
     """An engine for a database that exists and has a schema we can use.
+
+    Args:
+        settings: Where it is.
+        needs: The rights that are looked for when one turns out to be missing.
 
     Raises:
         Unusable: It has not; says what to run.
@@ -42,7 +47,7 @@ def opened(settings: Settings) -> Iterator[sa.Engine]:
     settings.require_database_file()
     engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
     try:
-        with reaching(settings.database):
+        with reaching(settings.database, needs=needs):
             with engine.connect() as connection:
                 check_schema(connection)
             yield engine
@@ -58,7 +63,7 @@ def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def reaching(database: Database) -> Iterator[None]:
+def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[None]:
     """Turn what a driver raises into a sentence.
 
     Raises:
@@ -67,10 +72,21 @@ def reaching(database: Database) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == "42501":
+            _refuse_without(database, needs)
         explained = _explained(error, database)
         if explained is None:
             raise
         raise explained from error
+
+
+def _refuse_without(database: Database, needs: Sequence[Right]) -> None:
+    engine = database.engine(poolclass=sa.NullPool, prepares=False)
+    try:
+        with engine.connect() as connection:
+            refuse_without(connection, needs)
+    finally:
+        engine.dispose()
 
 
 def _explained(error: sa.exc.DBAPIError, database: Database) -> Unusable | None:

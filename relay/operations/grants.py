@@ -1,22 +1,9 @@
-"""The rights that each of three roles needs on PostgreSQL: who migrates, who emits, who delivers."""
+"""The GRANT statements for three roles on PostgreSQL: who migrates, who emits, who delivers."""
 
 from __future__ import annotations
 
-from sqlalchemy import Dialect
-from sqlalchemy.dialects.postgresql import psycopg
-
-_DIALECT: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]
-
-RELAY_TABLES = (
-    "outbox_message",
-    "outbox_delivery",
-    "outbox_history",
-    "outbox_destination",
-    "outbox_relay",
-    "outbox_shard",
-    "outbox_audit",
-    "inbox_message",
-)
+from relay import rights
+from relay.rights import lines
 
 
 def grants(
@@ -32,50 +19,40 @@ def grants(
     Args:
         schema: The outbox's schema; ``None`` is ``public``.
         worker: The role of processes that emit; all it may do with a message is write it.
-        relay: The role of relays.
+        relay: The role of relays, and of operators.
         migrator: The role that runs ``outbox db upgrade``, if it is not the owner of the schema.
-        content: Include what the baseline listener, which runs in the relay, needs of the content tables.
+        content: Include what the reference worker and the baseline listener need of the content tables.
     """
-    inside = _quoted(schema or "public")
-    parts = [_migrator(inside, _quoted(migrator))] if migrator else []
-    parts += [_worker(inside, _quoted(worker)), _relay(inside, _quoted(relay), content=content)]
-    return "\n\n".join(parts) + "\n"
+    schema = schema or "public"
+    parts = [_migrator(schema, migrator)] if migrator else []
+    parts += [_worker(schema, worker, content=content), _relay(schema, relay, content=content)]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def _migrator(schema: str, role: str) -> str:
-    return f"""\
--- before the first `outbox db upgrade`: whoever runs it owns what it creates
-GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"""
+def _migrator(schema: str, role: str) -> list[str]:
+    comment = "-- before the first `outbox db upgrade`: whoever runs it owns what it creates"
+    return [comment, *lines(rights.MIGRATOR, schema, role)]
 
 
-def _worker(schema: str, role: str) -> str:
-    return f"""\
--- workers: write a message, in Python or with outbox_emit(), and read nothing back
-GRANT USAGE ON SCHEMA {schema} TO {role};
-GRANT INSERT ON {schema}.outbox_message TO {role};
-GRANT EXECUTE ON FUNCTION {schema}.outbox_emit(text, jsonb, text, text, jsonb, timestamptz, uuid) TO {role};
-GRANT EXECUTE ON FUNCTION {schema}.outbox_uuid7() TO {role};"""
-
-
-def _relay(schema: str, role: str, *, content: bool) -> str:
-    tables = ", ".join(f"{schema}.{table}" for table in RELAY_TABLES)
-    lines = [
-        "-- relays: read, settle, keep the history, wake up",
-        f"GRANT USAGE ON SCHEMA {schema} TO {role};",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role};",
-        f"GRANT SELECT ON {schema}.outbox_meta TO {role};",
-        f"GRANT SELECT, UPDATE ON SEQUENCE {schema}.outbox_wake TO {role};",
-        f"GRANT EXECUTE ON FUNCTION {schema}.outbox_add_partition(date) TO {role};",
-        f"GRANT EXECUTE ON FUNCTION {schema}.outbox_drop_partition(date) TO {role};",
+def _worker(schema: str, role: str, *, content: bool) -> list[str]:
+    return [
+        "-- workers: write a message, in Python or with outbox_emit(), and read nothing back",
+        *lines(rights.WORKER, schema, role),
+        "-- only for consumers of their own that use outbox.once",
+        *lines(rights.CONSUMER, schema, role),
+        "-- only for `outbox emit` and `outbox extract`, which look at the version of the schema first",
+        *lines(rights.COMMANDS, schema, role),
+        *(
+            ["-- only for the reference worker, `outbox extract`", *lines(rights.EXTRACT, schema, role)]
+            if content
+            else []
+        ),
     ]
-    if content:
-        lines += [
-            "-- the baseline listener, which runs in the relay",
-            f"GRANT SELECT ON {schema}.contents, {schema}.extractions TO {role};",
-            f"GRANT SELECT, INSERT ON {schema}.topic_graphs TO {role};",
-        ]
-    return "\n".join(lines)
 
 
-def _quoted(name: str) -> str:
-    return str(_DIALECT.identifier_preparer.quote(name))
+def _relay(schema: str, role: str, *, content: bool) -> list[str]:
+    return [
+        "-- relays, `outbox serve`, `outbox consume` and operators: read, settle, keep the history, wake up",
+        *lines(rights.RELAY, schema, role),
+        *(["-- only for the baseline listener", *lines(rights.BASELINE, schema, role)] if content else []),
+    ]

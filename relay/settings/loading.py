@@ -20,6 +20,7 @@ from relay.settings.problems import settings_error
 from relay.settings.rabbitmq import RabbitSettings
 
 COMPLETED = "extraction.completed"
+BASELINE_LISTENER = "listeners.baseline:on_extraction_completed"
 GUIDE_PATH = "/extraction/internal/completed"
 Made = TypeVar("Made")
 NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
@@ -68,7 +69,7 @@ def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSe
     if environment.look_up(environment.AMQP_URL, environ):
         found["rabbitmq"] = RabbitSettings(url_env=environment.AMQP_URL, events=[COMPLETED])
     if not found:
-        found["baseline"] = ListenerSettings(listener="listeners.baseline:on_extraction_completed", events=[COMPLETED])
+        found["baseline"] = ListenerSettings(listener=BASELINE_LISTENER, events=[COMPLETED])
     return found
 
 

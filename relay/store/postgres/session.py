@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from outbox.errors import Unusable
 from relay.database import Database
 from relay.store.contract import ANY_GENERATION, Lost
 from relay.store.postgres.connection import sentence
@@ -43,6 +44,9 @@ class PostgresStore:
         except psycopg.OperationalError as error:
             connection.close()
             raise Lost(sentence(error)) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            connection.close()
+            raise Unusable(f"{sentence(error)}: run what `outbox db grants` prints") from error
         except BaseException:
             connection.close()
             raise

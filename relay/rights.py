@@ -1,0 +1,149 @@
+"""The rights that each of three roles needs on PostgreSQL, and which of them the role we are connected as lacks.
+
+`outbox db grants` prints them. A relay looks at its own before it does anything, so that what is missing is one
+sentence at the start, with the command that mends it, and not an error in the middle of the night.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Dialect
+from sqlalchemy.dialects.postgresql import psycopg
+
+from outbox.errors import Unusable
+
+_DIALECT: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]
+
+
+NAMED_AT_MOST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Privileges on one object of the outbox's schema.
+
+    Args:
+        privileges: As GRANT has them.
+        kind: ``"SCHEMA"``, ``"TABLE"``, ``"SEQUENCE"`` or ``"FUNCTION"``.
+        name: Of the object; of a function with its argument types; of the schema nothing.
+    """
+
+    privileges: tuple[str, ...]
+    kind: str
+    name: str = ""
+
+    def on(self, schema: str) -> str:
+        """What GRANT calls the object."""
+        if self.kind == "SCHEMA":
+            return f"SCHEMA {quoted(schema)}"
+        return ("" if self.kind == "TABLE" else f"{self.kind} ") + f"{quoted(schema)}.{self.name}"
+
+    def grant(self, schema: str, role: str) -> str:
+        return f"GRANT {', '.join(self.privileges)} ON {self.on(schema)} TO {quoted(role)}"
+
+
+def _tables(privileges: str, *names: str) -> tuple[Right, ...]:
+    return tuple(Right(tuple(privileges.split()), "TABLE", name) for name in names)
+
+
+USAGE = Right(("USAGE",), "SCHEMA")
+
+MIGRATOR = (Right(("USAGE", "CREATE"), "SCHEMA"),)
+
+WORKER = (
+    USAGE,
+    *_tables("INSERT", "outbox_message"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_emit(text, jsonb, text, text, jsonb, timestamptz, uuid)"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
+)
+CONSUMER = _tables("INSERT", "inbox_message")
+COMMANDS = _tables("SELECT", "outbox_meta")
+EXTRACT = (*_tables("SELECT INSERT UPDATE", "contents"), *_tables("SELECT INSERT", "extractions"))
+
+RELAY = (
+    USAGE,
+    *_tables("SELECT INSERT UPDATE DELETE", "outbox_message", "outbox_delivery", "outbox_relay"),
+    *_tables("SELECT INSERT UPDATE", "outbox_destination", "outbox_audit"),
+    *_tables("SELECT INSERT DELETE", "inbox_message"),
+    *_tables("SELECT INSERT", "outbox_history"),
+    *_tables("SELECT UPDATE", "outbox_shard"),
+    *_tables("SELECT", "outbox_meta", "outbox_alembic_version"),
+    Right(("SELECT", "UPDATE"), "SEQUENCE", "outbox_wake"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_add_partition(date)"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_drop_partition(date)"),
+)
+BASELINE = (*_tables("SELECT", "contents", "extractions"), *_tables("SELECT INSERT", "topic_graphs"))
+
+
+def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema: str | None = None) -> None:
+    """Make sure that the connection's role has these rights.
+
+    Raises:
+        Unusable: Names those that it lacks, and the statements that grant them.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    schema = schema or _schema(connection)
+    if schema is None:
+        return
+    lacking = _lacking(connection, schema, needs)
+    if lacking:
+        role = str(connection.scalar(sa.text("SELECT current_user")))
+        named = lacking[:NAMED_AT_MOST]
+        more = f" and {len(lacking) - len(named)} other rights" if len(lacking) > len(named) else ""
+        what = "; ".join(f"{right.privileges[0]} on {right.on(schema)}" for right in named) + more
+        grants = "; ".join(right.grant(schema, role) for right in named) if not more else "what that prints"
+        raise Unusable(
+            f"the role {role} lacks {what} (`outbox db grants` prints everything that each role needs). "
+            f"Run as the owner: {grants}"
+        )
+
+
+_LACKING = """
+SELECT r.kind, r.name, r.privilege FROM pg_namespace AS n
+CROSS JOIN jsonb_to_recordset(CAST(:wanted AS jsonb)) AS r (number int, kind text, name text, privilege text)
+LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = r.name
+LEFT JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = split_part(r.name, '(', 1)
+WHERE n.nspname = :schema AND NOT CASE r.kind
+    WHEN 'SCHEMA' THEN has_schema_privilege(n.oid, r.privilege)
+    WHEN 'TABLE' THEN c.oid IS NULL OR has_table_privilege(c.oid, r.privilege)
+    WHEN 'SEQUENCE' THEN c.oid IS NULL OR has_sequence_privilege(c.oid, r.privilege)
+    ELSE p.oid IS NULL OR has_function_privilege(p.oid, r.privilege) END
+ORDER BY r.number
+"""
+
+
+def _lacking(connection: sa.Connection, schema: str, needs: Iterable[Right]) -> list[Right]:
+    single = [(right.kind, right.name, privilege) for right in needs for privilege in right.privileges]
+    wanted = [
+        {"number": number, "kind": kind, "name": name, "privilege": privilege}
+        for number, (kind, name, privilege) in enumerate(single)
+    ]
+    rows = connection.execute(sa.text(_LACKING), {"wanted": json.dumps(wanted), "schema": schema})
+    return [Right((row.privilege,), row.kind, row.name) for row in rows]
+
+
+# As it was set, for a schema without USAGE is not among those that are searched.
+_SCHEMA = """
+SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+CROSS JOIN string_to_array(replace(replace(current_setting('search_path'), '"', ''), ' ', ''), ',') AS path
+WHERE c.relname = 'outbox_meta' AND n.nspname = ANY (path) ORDER BY array_position(path, n.nspname::text) LIMIT 1
+"""
+
+
+def _schema(connection: sa.Connection) -> str | None:
+    found: str | None = connection.scalar(sa.text(_SCHEMA))
+    return found
+
+
+def quoted(name: str) -> str:
+    return str(_DIALECT.identifier_preparer.quote(name))
+
+
+def lines(needs: Sequence[Right], schema: str, role: str) -> list[str]:
+    """The statements that grant these rights."""
+    return [right.grant(schema, role) + ";" for right in needs]

@@ -1,0 +1,278 @@
+"""Three roles with what `outbox db grants` prints and no more: the core works, and what is missing is named."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import make_url
+from support.databases import Database, PostgresDatabases
+from support.scene import Outage, Scene, Taker, failing, rejecting, to
+
+from outbox import Outbox
+from outbox.errors import Unusable
+from relay import ListenerSettings, Relay, Settings, rights
+from relay.cli import main
+from relay.housekeeping import Housekeeping
+from relay.operations import grants, snapshot, status
+from relay.operations.dead import DeadFilter, discard, retry
+from relay.operations.destinations import list_destinations, pause, resume
+from relay.operations.doctor import examine
+from relay.rights import Right
+from relay.settings.loading import BASELINE_LISTENER
+
+SCHEMA = "messaging"
+Run = Callable[..., "Ended"]
+
+
+@dataclass
+class Ended:
+    returncode: int
+    stderr: str
+
+
+@dataclass
+class Roles:
+    """One database with an outbox in a schema of its own, as its owner and each of the three roles sees it."""
+
+    owner: Database
+    migrator: Database
+    worker: Database
+    relay: Database
+
+    def role(self, database: Database) -> str:
+        return str(make_url(database.url).username)
+
+    def revoke(self, right: Right, database: Database) -> None:
+        on = right.on(SCHEMA)
+        if right.kind == "FUNCTION":  # everybody has it, unless the database's defaults say otherwise
+            self.owner.execute(f"REVOKE EXECUTE ON {on} FROM PUBLIC")
+        self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM {self.role(database)}")
+
+    def settings(self, database: Database, **options: Any) -> Settings:
+        return Scene(database).settings(options.pop("destinations", {}), schema_name=SCHEMA, **options)
+
+
+@pytest.fixture(scope="module")
+def template(postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """A database whose schema the migrator has made, with the printed rights granted. Roles are the server's."""
+    name = postgres_databases.create()
+    owner = Database("postgres", postgres_databases.url(name))
+    names = {kind: f"{name}_{kind}" for kind in ("migrator", "worker", "relay")}
+    for role in names.values():
+        owner.execute(f"CREATE ROLE {role} LOGIN")
+    owner.execute(f"CREATE SCHEMA {SCHEMA}")
+    before, after = _printed(names)
+    owner.execute(before)
+    from relay.migrations import upgrade
+
+    upgrade(_as(owner, names["migrator"]).url, schema=SCHEMA)
+    owner.execute(after)
+    owner.dispose()
+    yield name
+    admin = Database("postgres", postgres_databases.url("postgres"))
+    with admin.sync_engine(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        for role in names.values():
+            with suppress(sa.exc.DBAPIError):  # a database that is about to be dropped still names it
+                connection.exec_driver_sql(f"DROP ROLE {role}")
+    admin.dispose()
+
+
+def _printed(names: dict[str, str]) -> tuple[str, str]:
+    before, after = grants(schema=SCHEMA, **names).split("\n\n", 1)
+    return before, after
+
+
+@pytest.fixture
+def roles(postgres_databases: PostgresDatabases, template: str) -> Iterator[Roles]:
+    name = postgres_databases.create(template)
+    owner = Database("postgres", postgres_databases.url(name))
+    found = Roles(owner, *(_as(owner, f"{template}_{kind}") for kind in ("migrator", "worker", "relay")))
+    yield found
+    for database in (found.owner, found.migrator, found.worker, found.relay):
+        database.dispose()
+    postgres_databases.retire(name)
+
+
+def _as(database: Database, role: str) -> Database:
+    return Database("postgres", make_url(database.url).set(username=role).render_as_string(hide_password=False))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """One command in this process."""
+
+    def run(database: Database, *arguments: str) -> Ended:
+        with monkeypatch.context() as patched:
+            patched.setenv("DATABASE_URL", database.url)
+            patched.setenv("OUTBOX_SCHEMA", SCHEMA)
+            patched.setattr(sys, "argv", ["outbox", *arguments])
+            with pytest.raises(SystemExit) as exit_:
+                main()
+        return Ended(exit_.value.code or 0, capfd.readouterr().err)  # type: ignore[arg-type]
+
+    return run
+
+
+def singles(needs: tuple[Right, ...]) -> list[Right]:
+    """Each privilege by itself."""
+    return [Right((privilege,), right.kind, right.name) for right in needs for privilege in right.privileges]
+
+
+def name_of(right: Right) -> str:
+    return f"{right.privileges[0]} {right.name.partition('(')[0] or right.kind}"
+
+
+def assert_named(said: str, right: Right, role: str) -> None:
+    """What is missing, and what to run."""
+    assert f"the role {role} lacks {right.privileges[0]} on {right.on(SCHEMA)}" in said
+    assert right.grant(SCHEMA, role) in said
+    assert "outbox db grants" in said
+
+
+# ------------------------------------------------------------------------------------------------ the core
+
+
+async def test_the_core_works_as_three_roles_with_what_is_printed(roles: Roles) -> None:
+    worker, outbox = roles.worker.engine, Outbox(schema=SCHEMA)
+    with worker.begin() as connection:
+        for n in range(6):
+            outbox.emit(connection, "page.read", {"n": n}, ordering_key=f"k{n % 2}")
+        outbox.emit(connection, "page.unwanted", {"n": 6})
+    with worker.begin() as connection:
+        assert connection.scalar(
+            sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{\"n\": 7}}', due_at => now() - interval '1 s')")
+        )
+        assert outbox.once(connection, "reports", "m-1")
+    engine = roles.settings(roles.relay).database.engine()
+    outage = Outage()
+    takers = {
+        "refuses": Taker(rejecting(1)),
+        "fails": Taker(failing(2, times=1)),
+        "down": Taker(outage),
+    }
+    destinations = {name: to(taker, events=["page.read"], on_dead="skip") for name, taker in takers.items()}
+    async with Relay(roles.settings(roles.relay, destinations=destinations)) as relay:
+        await relay.drain()
+        outage.down = False
+        resume(engine, "down")
+        await _becomes(engine, lambda found: (found.delivered, found.dead, found.unrouted) == (6, 1, 1))
+        pause(engine, "fails", reason="a release")
+        with worker.begin() as connection:
+            outbox.emit(connection, "page.read", {"n": 8})
+        await _becomes(engine, lambda found: found.destinations["fails"].waiting == 1)
+        resume(engine, "fails")
+        takers["refuses"].fate = lambda message: None
+        assert retry(engine, DeadFilter()) == 1
+        await _becomes(engine, lambda found: (found.delivered, found.waiting, found.dead) == (8, 0, 0))
+        assert {each.severity for each in examine(engine, lease_s=15, older_than_s=300)} <= {"ok", "note", "bad"}
+        assert discard(engine, DeadFilter()) == 0
+        with engine.connect() as connection:
+            assert {each.name for each in list_destinations(connection)} == set(takers)
+    keeper = Housekeeping(roles.settings(roles.relay, retention_days=1))
+    with engine.begin() as connection:
+        for job in (keeper.add_partitions, keeper.remove_traces, keeper.forget_inbox_marks):
+            job(connection)
+    roles.owner.execute(f"SELECT {SCHEMA}.outbox_add_partition('2020-02-02')")
+    keeper.drop_partitions()
+    keeper._engine.dispose()
+    assert roles.owner.scalar(f"SELECT to_regclass('{SCHEMA}.outbox_history_20200202')") is None
+    engine.dispose()
+
+
+def test_the_commands_work_as_three_roles_with_what_is_printed(roles: Roles, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("The outbox commits results and messages. Relays deliver messages. " * 20)
+    assert run(roles.worker, "extract", str(tmp_path / "one.txt")).returncode == 0
+    assert run(roles.worker, "emit", "extraction.completed", '{"contentId": "x"}').returncode == 0
+    for command in (["relay", "--drain", "--apply"], ["status"], ["db", "check"], ["content", "missing"], ["audit"]):
+        ended = run(roles.relay, *command)
+        assert ended.returncode == 0, ended.stderr
+    assert run(roles.relay, "replay", "--to", "baseline", "--since", "1d", "--yes").returncode == 0
+    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.topic_graphs") == 1
+    assert run(roles.migrator, "db", "upgrade").returncode == 0
+
+
+async def _becomes(engine: sa.Engine, is_so: Callable[[Any], bool]) -> None:
+    from support.waiting import eventually_async
+
+    def look() -> bool:
+        with snapshot(engine) as connection:
+            found = status(connection)
+        assert is_so(found), found
+        return True
+
+    await eventually_async(look, deadline_s=20)
+
+
+def test_a_worker_may_not_remove_history(roles: Roles) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="permission denied for function outbox_drop_partition"):
+        roles.worker.execute(f"SELECT {SCHEMA}.outbox_drop_partition('2020-02-02')")
+
+
+# ------------------------------------------------------------------------------------------------ one right less
+
+
+@pytest.mark.parametrize("right", singles(rights.RELAY + rights.BASELINE), ids=name_of)
+async def test_a_relay_that_lacks_one_right_names_it_at_the_start(roles: Roles, right: Right) -> None:
+    roles.revoke(right, roles.relay)
+    baseline = {"baseline": ListenerSettings(listener=BASELINE_LISTENER, events=["extraction.completed"])}
+    with pytest.raises(Unusable) as error:
+        async with asyncio.timeout(20), Relay(roles.settings(roles.relay, destinations=baseline)):
+            pass
+    assert_named(str(error.value), right, roles.role(roles.relay))
+    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_destination") == 0, "nothing was done"
+
+
+@pytest.mark.parametrize("right", singles(rights.EXTRACT + rights.COMMANDS + rights.WORKER[:2]), ids=name_of)
+def test_a_worker_that_lacks_one_right_names_it(roles: Roles, run: Run, right: Right, tmp_path: Path) -> None:
+    roles.revoke(right, roles.worker)
+    document = tmp_path / "one.txt"
+    for text in ("Relays deliver messages. ", "Relays deliver messages. "):  # the second time, it is known
+        document.write_text(text * 20)
+        ended = run(roles.worker, "extract", str(document))
+    assert ended.returncode == 3, ended.stderr
+    assert_named(ended.stderr.replace("\n", " "), right, roles.role(roles.worker))
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("right", singles(rights.MIGRATOR), ids=name_of)
+def test_a_migrator_that_lacks_one_right_names_it(roles: Roles, run: Run, right: Right) -> None:
+    roles.owner.execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+    roles.owner.execute(f"CREATE SCHEMA {SCHEMA}")
+    for each in singles(rights.MIGRATOR):
+        if each != right:
+            roles.owner.execute(each.grant(SCHEMA, roles.role(roles.migrator)))
+    ended = run(roles.migrator, "db", "upgrade")
+    assert ended.returncode == 3, ended.stderr
+    assert_named(ended.stderr, right, roles.role(roles.migrator))
+
+
+@pytest.mark.parametrize(
+    ("right", "use"),
+    [
+        (rights.CONSUMER[0], lambda connection: Outbox(schema=SCHEMA).once(connection, "reports", "m-1")),
+        (rights.WORKER[1], lambda connection: Outbox(schema=SCHEMA).emit(connection, "page.read", {})),
+        (rights.WORKER[2], lambda c: c.execute(sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{}}')"))),
+        (rights.WORKER[3], lambda c: c.execute(sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{}}')"))),
+    ],
+    ids=["once", "emit", "outbox_emit", "outbox_uuid7"],
+)
+def test_in_a_workers_own_code_the_server_names_the_object(roles: Roles, right: Right, use: Any) -> None:
+    roles.revoke(right, roles.worker)
+    with roles.worker.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as error:
+        use(connection)
+    assert f"permission denied for {right.kind.lower()} {right.name.partition('(')[0]}" in str(error.value.orig)
+
+
+async def test_a_right_that_is_taken_away_while_a_relay_runs_ends_it_with_a_sentence(roles: Roles) -> None:
+    destinations = {"a": to(Taker())}
+    with pytest.raises(Unusable, match=r"permission denied for table outbox_relay: .*outbox db grants"):  # noqa: PT012
+        async with asyncio.timeout(20), Relay(roles.settings(roles.relay, destinations=destinations)) as relay:
+            roles.revoke(Right(("UPDATE",), "TABLE", "outbox_relay"), roles.relay)
+            await relay.wait()
