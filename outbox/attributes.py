@@ -15,6 +15,7 @@ MAX_SUBJECT_LENGTH = 1024
 MAX_SOURCE_LENGTH = 255
 MAX_HEADERS_BYTES = 8 * 1024
 MAX_DELAY = timedelta(days=3660)
+EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)  # in any time zone a date
 
 RESERVED_PREFIXES = ("ce-", "cloudevents", "webhook-")
 # fmt: off
@@ -141,6 +142,9 @@ def _checked_instant(due_at: datetime) -> datetime:
             "as in datetime.now(UTC) + timedelta(hours=1)"
         )
     try:
-        return due_at.astimezone(UTC)
+        instant = due_at.astimezone(UTC)
     except OverflowError:
-        raise InvalidDelay(f"due_at is {due_at}, which UTC cannot express: pass an earlier one") from None
+        instant = due_at.replace(tzinfo=UTC)
+    if not EARLIEST < instant < LATEST:
+        raise InvalidDelay(f"due_at is {due_at}: pass one between the years {EARLIEST.year} and {LATEST.year}")
+    return instant

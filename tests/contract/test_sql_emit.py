@@ -1,7 +1,7 @@
 """Other languages and least privilege: `outbox_emit`, and a role that may INSERT and nothing else."""
 
 import json
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -103,8 +103,8 @@ def test_what_python_wrote_and_what_sql_wrote_differ_in_nothing_but_their_ids(po
 
 
 def test_a_bare_number_is_refused_by_sqlite_which_would_not_keep_it_as_text(sqlite_database):
-    insert = "INSERT INTO outbox_message (id, type, source, data) VALUES ('0197c2f0', 'page.read', 'sql', '{}')"
-    sqlite_database.execute(insert)
+    insert = "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'page.read', 'sql', :data)"
+    sqlite_database.execute(insert, id=str(uuid4()), data="{}")
     for number in ("7", "1.10", "12345678901234567890"):
-        with pytest.raises(DBAPIError, match="CHECK constraint failed"):
-            sqlite_database.execute(insert.replace("'{}'", f"'{number}'").replace("0197c2f0", number))
+        with pytest.raises(DBAPIError, match="CHECK constraint failed: json_valid"):
+            sqlite_database.execute(insert, id=str(uuid4()), data=number)

@@ -91,3 +91,10 @@ def test_headers_that_no_frame_holds_are_said_to_be_too_long() -> None:
 def test_one_message_is_the_same_octets_on_every_attempt() -> None:
     wire = Wire("e", 7, 4096)
     assert wire.encode(a_message()) == wire.encode(a_message())
+
+
+def test_what_was_written_by_sql_and_is_no_text_goes_as_text() -> None:
+    strange: dict[str, Any] = {"x-number": 7, "x-null": None, "x-list": ["a"], "": "nameless", "x\r\ny": "a\r\nb"}
+    _, header, *_ = read_back(Wire("e", 7, 4096).encode(a_message(headers=strange)))
+    assert strange.keys() < header.properties.headers.keys()
+    assert (header.properties.headers["x-number"], header.properties.headers["x-null"]) == ("7", "None")

@@ -79,7 +79,8 @@ class Wire:
 def headers(message: Message) -> dict[str, str]:
     """The producer's own headers, and the CloudEvents attributes.
 
-    Times are text: AMQP's own timestamp counts whole seconds. The ordering key is the extension ``partitionkey``.
+    What somebody wrote by SQL that is no text is sent as the text of it. Times are text: AMQP's own timestamp counts
+    whole seconds. The ordering key is the extension ``partitionkey``.
     """
     attributes = {
         **message.headers,
@@ -97,7 +98,7 @@ def headers(message: Message) -> dict[str, str]:
 
 
 def _content_header(message: Message, body_size: int) -> bytes:
-    table = b"".join(_short(name) + b"S" + _long(value.encode()) for name, value in headers(message).items())
+    table = b"".join(_short(name) + b"S" + _long(str(value).encode()) for name, value in headers(message).items())
     return b"".join(
         (
             struct.pack(">HHQH", _CLASS_BASIC, 0, body_size, _FLAGS),

@@ -1,0 +1,132 @@
+"""Whoever writes by SQL is checked by the tables, and by what takes it to a wire; nothing of it stops a relay."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
+from support.databases import Database
+from support.receivers import Receiver
+from support.scene import Scene, Taker
+
+from outbox import emit
+from relay.relay import Relay
+from relay.settings import HttpSettings
+
+TYPE, DATE, DUE = (
+    "outbox_message_type_is_words_and_dots",
+    "outbox_message_due_is_date",
+    "outbox_message_due_is_scheduled",
+)
+LONG = "x" * 256
+STRANGE = {
+    "x-good": "yes",
+    "x-number": 7,
+    "x-null": None,
+    "x-list": ["a"],
+    "x-split": "a\r\nx-evil: 1",
+    "x-sly\r\nx-evil": "1",
+    "x evil": "1",
+    "": "nameless",
+    "x-wide": "é",
+    "content-length": "0",
+    "ce-id": "forged",
+}
+
+
+def insert(database: Database, **columns: Any) -> None:
+    """A message by SQL, as any language would write it."""
+    columns = {"id": str(uuid4()), "type": "page.read", "source": "sql", "data": '{"n": 0}', **columns}
+    names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    database.execute(f"INSERT INTO outbox_message ({names}) VALUES ({values})", **columns)
+
+
+@pytest.mark.parametrize(
+    ("refused_by", "column", "value"),
+    [
+        *(
+            (TYPE, "type", bad)
+            for bad in ("", " ", ".", "a.", ".a", "a..b", "_a", "a b", "a\nb", "a\r\nx-evil: 1", "é")
+        ),
+        *((TYPE, "type", bad) for bad in (LONG, "a.b\n", "a/b", "*")),
+        *(("headers", "headers", bad) for bad in ("[]", '["a"]', "null", "7", '"x"')),
+        ("source", "source", ""),
+        *(("ordering_key", "ordering_key", bad) for bad in ("", LONG)),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_what_is_malformed_is_refused(database: Database, refused_by: str, column: str, value: str) -> None:
+    with pytest.raises(DBAPIError, match=refused_by):
+        insert(database, **{column: value})
+    assert database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+@pytest.mark.parametrize("date", ["infinity", "-infinity", "9999-12-31 23:59:59Z", "20000-01-01 00:00:00Z"])
+def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Database, date: str) -> None:
+    """Reading one back would fail every command of an operator's."""
+    with pytest.raises(DBAPIError, match=DUE):
+        insert(postgres_database, due_at=date, state="scheduled")
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "", "soon", "now", "2026-02-30 12:00:00", "2026-01-01", "2026-01-01T12:00:00", "2026-01-01 12:00:00Z",
+        "2026-01-01 12:00:00+02:00", "2026-01-01 12:00:00-05:00", "2026-01-01 12:00:00.", "2026-01-01 25:00:00",
+        "12:00:00", "2461000.5", "99999-01-01 00:00:00",
+    ],
+)  # fmt: skip
+def test_sqlite_takes_one_way_to_write_a_date(sqlite_database: Database, date: str) -> None:
+    """They are compared as text."""
+    with pytest.raises(DBAPIError, match=f"{DATE}|non-deterministic"):
+        insert(sqlite_database, due_at=date, state="scheduled")
+    for written in ("2026-01-01 12:00:00", "2026-01-01 12:00:00.123456"):
+        insert(sqlite_database, due_at=written, state="scheduled")
+
+
+@pytest.mark.parametrize("id_", ["", "x", "0197c2f0", uuid4().hex, str(uuid4()).upper(), LONG])
+def test_sqlite_takes_no_id_that_a_command_could_not_name(sqlite_database: Database, id_: str) -> None:
+    with pytest.raises(DBAPIError, match="outbox_message_id_is_as_uuids_are_written"):
+        insert(sqlite_database, id=id_)
+    with pytest.raises(DBAPIError, match=TYPE):
+        insert(sqlite_database, type="a.b\0c")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    type_=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,5}(\.[A-Za-z0-9_-]{1,5}){0,3}\Z"),
+    due_at=st.none() | st.datetimes(timezones=st.timezones()),
+)
+def test_what_emit_takes_the_tables_take(database: Database, type_: str, due_at: Any) -> None:
+    if due_at is not None and not 2 < due_at.year < 9998:
+        return
+    with database.engine.begin() as connection:
+        id_ = emit(connection, type_, {}, due_at=due_at)
+    assert database.scalar("SELECT type FROM outbox_message WHERE id = :id", id=id_) == type_
+
+
+async def test_over_http_no_header_breaks_out_and_none_stops_a_message(database: Database) -> None:
+    insert(database, headers=json.dumps(STRANGE), subject="\x1b]0;x\x07\r\nx-evil: 1", source="ß ?\n")
+    insert(database)
+    scene = Scene(database)
+    async with Receiver() as receiver:
+        http = HttpSettings(url=receiver.url, concurrency=1)
+        async with Relay(scene.settings({"api": http})) as relay:
+            assert (await relay.drain()).delivered == 2
+    strange, plain = sorted(receiver.requests, key=lambda request: request.header("x-good") is None)
+    assert (strange.header("x-good"), strange.header("x-number")) == ("yes", "7")
+    assert strange.body == plain.body
+    assert strange.header("ce-id") != "forged"
+    assert {name.lower() for name, _ in strange.headers} - {name.lower() for name, _ in plain.headers} == {
+        "x-good", "x-number", "x-null", "x-list", "x-split", "x-wide", "ce-subject"
+    }  # fmt: skip
+
+
+async def test_a_listener_is_given_what_was_written(database: Database) -> None:
+    insert(database, headers=json.dumps(STRANGE), subject="\x1b]0;x\x07", source="ß?")
+    assert await Scene(database).drain({"a": Taker()}) == 1
