@@ -11,6 +11,7 @@ from support.databases import Database, PostgresDatabases, SqliteDatabases, sqli
 from support.guardian import dismiss_guardian
 from support.postgres import PostgresServer
 from support.processes import Spawner
+from support.secrecy import assert_hidden, everything_in, secrets_of
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -50,8 +51,16 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _no_skip_in_ci((yield))
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = _no_skip_in_ci((yield))
+    if report.passed and isinstance(item, pytest.Function):
+        try:
+            assert_hidden(
+                secrets_of(item.module), "\n".join(text for _, text in report.sections), "what it printed or logged"
+            )
+        except AssertionError as error:
+            report.outcome, report.longrepr = "failed", str(error)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,6 +80,17 @@ def _no_skip_in_ci(report: Report) -> Report:
 def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a secret in its database (`support.secrecy`)."""
+    hidden = secrets_of(request.module)
+    names = [name for name in ("database", "postgres_database", "sqlite_database") if name in request.fixturenames]
+    databases = [request.getfixturevalue(name) for name in names if hidden]
+    yield
+    for database in databases:
+        assert_hidden(hidden, everything_in(database), "its database")
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +173,7 @@ def empty_database(request: pytest.FixtureRequest) -> Database:
 
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Spawner]:
+def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawner]:
     """`spawn("outbox", "relay", env={…})` starts real processes; see `support.processes`.
 
     pytest shows what they said when the test fails.
@@ -166,6 +186,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawner]:
             print(spawner.report())
         finally:
             spawner.end_all()
+    assert_hidden(secrets_of(request.module), spawner.said, "what its processes printed")
 
 
 def _postgres(databases: PostgresDatabases, template: str | None) -> Iterator[Database]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import sqlalchemy as sa
 from support.databases import Database
 from support.ports import free_port
 from support.processes import Spawner
 from support.receivers import Receiver, Request, answering
+from support.secrecy import everything_in
 from support.waiting import eventually_async
 
 import relay.database
@@ -212,13 +212,6 @@ async def repeat_what_came(request: Request, writer: asyncio.StreamWriter) -> No
     """Answers with the secret and every header it was sent, as some frameworks do when they fail."""
     repeated = json.dumps([request.header("x-internal-secret"), request.headers]).encode()
     await answering(422 if request.target == "/refuse" else 401, repeated)(request, writer)
-
-
-def everything_in(database: Database) -> str:
-    inspector = sa.inspect(database.engine)
-    return "\n".join(
-        repr(row) for table in inspector.get_table_names() for row in database.rows(f'SELECT * FROM "{table}"')
-    )
 
 
 async def test_no_secret_appears_in_any_log_error_table_or_page(

@@ -145,6 +145,11 @@ class Spawner:
         for process in self._processes:
             process.end()
 
+    @property
+    def said(self) -> str:
+        """All that all of them wrote."""
+        return "\n".join(process.stdout + process.stderr for process in self._processes)
+
     def report(self) -> str:
         return "\n\n".join(process.report() for process in self._processes)
 

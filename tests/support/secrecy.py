@@ -1,0 +1,35 @@
+"""No secret that a test works with may show in anything that the test had written.
+
+A test module names its secrets `SECRET`, `OLD`, `NEW`, `WHSEC` or, a dict of them, `HIDDEN`. Whatever a test of that
+module logged, printed or had a process print, and every row that it left in its database, is searched for them.
+"""
+
+from types import ModuleType
+
+import sqlalchemy as sa
+
+from support.databases import Database
+
+NAMES = ("SECRET", "OLD", "NEW", "WHSEC", "HIDDEN")
+SHORTEST = 20  # what is shorter is no secret, but a word that may stand anywhere
+
+
+def secrets_of(module: ModuleType | None) -> set[str]:
+    """The secrets that the tests of a module work with."""
+    found: set[str] = set()
+    for value in (getattr(module, name, None) for name in NAMES):
+        found.update(value.values() if isinstance(value, dict) else [value])  # type: ignore[arg-type]
+    return {secret for secret in found if isinstance(secret, str) and len(secret) >= SHORTEST}
+
+
+def everything_in(database: Database) -> str:
+    """Every row of every table."""
+    tables = sa.inspect(database.engine).get_table_names()
+    return "\n".join(repr(row) for table in tables for row in database.rows(f'SELECT * FROM "{table}"'))
+
+
+def assert_hidden(secrets: set[str], text: str, where: str) -> None:
+    """Fail if one of them shows; where, and not what: this is printed too."""
+    __tracebackhide__ = True
+    if any(secret in text for secret in secrets):
+        raise AssertionError(f"a secret of this test shows in {where}")
