@@ -21,7 +21,7 @@ from relay.settings import Settings
 
 log = structlog.get_logger("relay")
 
-HOUSEKEEPING_LOCK = 0x6F7574686F7573
+HOUSEKEEPING_LOCK = 0x6F757468
 DAYS_AHEAD = 3
 BATCH = 5_000
 PARTITION = "outbox_history_%Y%m%d"
@@ -81,7 +81,8 @@ class Housekeeping:
     def _is_mine(self, connection: sa.Connection) -> bool:
         if connection.dialect.name != "postgresql":
             return True
-        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK))))
+        schema = sa.func.hashtext(sa.func.current_schema())  # of several outboxes in one database, each has its own
+        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK, schema))))
 
     # ------------------------------------------------------------------- jobs
 

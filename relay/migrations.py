@@ -25,8 +25,9 @@ from relay.rights import MIGRATOR, USAGE, refuse_without
 
 BRANCHES = ("outbox", "content")
 SCHEMA_VERSION = 1
-LOCK_TIMEOUT_S = 5
-LOCK_TRIES = 12
+LOCK_TIMEOUT_S = 2.0
+LOCK_TRIES = 20
+LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
 MIGRATION_LOCK = 0x6F7574626F78  # "outbox": twenty at a time, one works, the others wait
 
 
@@ -70,8 +71,10 @@ def pending(database: Database, *, only: str | None = None) -> list[str]:
     """The revisions that ``upgrade`` would apply, in order."""
     with _connect(database) as connection:
         current = set(_current(connection))
+        script = ScriptDirectory.from_config(_config())
+        if _is_newer(connection, script):
+            return []
     wanted = [only] if only else BRANCHES
-    script = ScriptDirectory.from_config(_config())
     revisions = [r for branch in wanted for r in reversed([*script.iterate_revisions(f"{branch}@head", "base")])]
     return [r.revision for r in revisions if r.revision not in _with_ancestors(script, current)]
 
@@ -138,6 +141,8 @@ def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
     with _connect(database, write=True) as connection:
         before = _current(connection)
         config = _config()
+        if _is_newer(connection, ScriptDirectory.from_config(config)):
+            return []
         config.attributes.update(connection=connection, schema=database.schema)
         work(config)
         script = ScriptDirectory.from_config(config)
@@ -221,15 +226,28 @@ def _retrying_locks(work: Callable[[], list[str]]) -> list[str]:
                 raise
             if attempt == LOCK_TRIES:
                 raise SchemaError(
-                    f"another session held a lock on our tables through {LOCK_TRIES} tries of {LOCK_TIMEOUT_S} s; "
+                    f"another session held a lock on our tables through {LOCK_TRIES} tries of {LOCK_TIMEOUT_S:g} s; "
                     "see pg_stat_activity for a long transaction, end it, and run `outbox db upgrade` again"
                 ) from error
-            time.sleep(0.5)
+            time.sleep(LOCK_PAUSE_S)
     raise AssertionError("unreachable")
 
 
 def _current(connection: sa.Connection) -> tuple[str, ...]:
     return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+
+
+def _is_newer(connection: sa.Connection, script: ScriptDirectory) -> bool:
+    """Whether a later release has been at work here; if so, nothing is left for this one to do.
+
+    Raises:
+        SchemaError: The schema that it left may not be used by this release.
+    """
+    ours = {r.revision for r in script.walk_revisions()}
+    if ours.issuperset(_current(connection)):
+        return False
+    check_schema(connection)
+    return True
 
 
 def _with_ancestors(script: ScriptDirectory, revisions: set[str]) -> set[str]:

@@ -21,6 +21,7 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import SHARD_COUNT
 from relay.decide.shares import plan_shares
 from relay.dispatch import Dispatcher
+from relay.migrations import verify_version
 from relay.reading import Reader
 from relay.store.contract import Cursors, Peers, Session
 
@@ -86,7 +87,9 @@ class Ownership:
 
         Raises:
             ConfigurationDiffers: Other destinations have been registered since this relay was started.
+            SchemaError: A migration has made the schema one that this release may not use.
         """
+        verify_version(*peers.schema)
         if peers.generation != self._generation:
             raise ConfigurationDiffers(
                 f"other destinations were registered (generation {peers.generation}, and this relay was started at "

@@ -140,6 +140,7 @@ class Peers:
         generation: The generation of the registered destinations.
         standings: Destination → what all relays know of it.
         ended: Relays (by id) whose sessions were ended because they had stopped beating.
+        schema: The version of the schema, and the oldest release that may use it.
     """
 
     me: int
@@ -148,6 +149,7 @@ class Peers:
     generation: int
     standings: Mapping[str, Standing] = field(default_factory=dict)
     ended: Sequence[str] = ()
+    schema: tuple[int, str] = (0, "0")
 
 
 class Session(Protocol):

@@ -91,7 +91,7 @@ class SqliteSession:
 
     def _check_schema(self) -> None:
         try:
-            version, oldest = self._run("SELECT schema_version, oldest_release FROM outbox_meta").fetchone()
+            version, oldest = self._run(sql.SCHEMA_VERSION).fetchone()
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
@@ -109,12 +109,14 @@ class SqliteSession:
         with self._guard(), self._transaction():
             self._run(sql.BEAT, shards=json.dumps(list(shards)), number=self._number)
             registry = self._run(sql.REGISTRY).fetchall()
+            schema = self._run(sql.SCHEMA_VERSION).fetchone()
         return Peers(
             me=self._number,
             wants_of={self._number: wants},
             held=frozenset(self._owned),
             generation=max((row[1] for row in registry), default=0),
             standings={row[0]: Standing(*row[2:]) for row in registry},
+            schema=schema,
         )
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:

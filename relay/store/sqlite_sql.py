@@ -234,6 +234,7 @@ MARK_SHARDS = """
 UPDATE outbox_shard SET dirty = :dirty, owner = :owner, started = NULL
 WHERE shard IN (SELECT value FROM json_each(:shards))
 """
+SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
 REGISTRY = """
 SELECT name, generation, state, paused_by, reason, (julianday(until) - julianday('now')) * 86400.0, pauses,
        (julianday('now') - julianday(changed_at)) * 86400.0, resumed_at

@@ -42,9 +42,12 @@ class Owning(Reading, Settling):
         found = self._run(sql.LOCK_CLASS).fetchone()
         if found is None:
             raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
-        version = self._run("SELECT schema_version, oldest_release FROM outbox_meta").fetchone()
-        verify_version(*version or (0, "0"))
+        verify_version(*self._schema_version())
         return int(found[0])
+
+    def _schema_version(self) -> tuple[int, str]:
+        version, oldest = self._run(sql.SCHEMA_VERSION).fetchone() or (0, "0")
+        return version, oldest
 
     def _register(self) -> int:
         number = int(self._one(sql.REGISTER, id=self._relay_id, release=outbox.__version__))
@@ -63,6 +66,7 @@ class Owning(Reading, Settling):
                 raise Lost("this relay is no longer registered as the owner of its session")
             locks = self._run(sql.PEERS, key=self._key).fetchall()
             registry = self._run(sql.REGISTRY).fetchall()
+            schema = self._schema_version()
             ended = [self._end(row) for row in locks if self._is_stuck(row)]
         return Peers(
             me=self._number,
@@ -71,6 +75,7 @@ class Owning(Reading, Settling):
             generation=max((row[1] for row in registry), default=0),
             standings={row[0]: Standing(*row[2:]) for row in registry},
             ended=ended,
+            schema=schema,
         )
 
     def _is_stuck(self, row: Row) -> bool:

@@ -8,6 +8,8 @@ from relay.store.postgres.connection_sql import IS_OWNER
 
 SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 
+SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
+
 LOCK_CLASS = """
 SELECT hashtext(n.nspname || '.outbox_message') FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
 WHERE t.oid = to_regclass('outbox_message')

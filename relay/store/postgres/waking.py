@@ -17,6 +17,15 @@ WAKE_STATE = "SELECT last_value FROM outbox_wake"
 SET_WAKE = "SELECT setval('outbox_wake', %(value)s)"
 
 
+# What a notification may name: the schema that messages are written into, or the one that an operator works in.
+# Those of other outboxes in this database come by the same channel.
+SCHEMAS = """
+SELECT current_schema()::text,
+       (SELECT n.nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = to_regclass('outbox_message'))
+"""
+
+
 class Waking(OwningConnection):
     """How a session waits.
 
@@ -28,7 +37,9 @@ class Waking(OwningConnection):
         super().__init__(*arguments, **options)
         self._notify = notify
         self._asleep_since: Horizon | None = None
+        self._schemas: set[bytes] = set()
         if notify:
+            self._schemas = {name.encode() for name in self._run(SCHEMAS).fetchone() or () if name is not None}
             self._run("LISTEN outbox_wake")
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
@@ -49,8 +60,8 @@ class Waking(OwningConnection):
         pgconn = self._connection.pgconn
         pgconn.consume_input()
         notified = False
-        while pgconn.notifies() is not None:
-            notified = True
+        while (notification := pgconn.notifies()) is not None:
+            notified = notified or notification.extra in self._schemas
         return notified
 
     def sleep_s(self, wanted_s: float, short_s: float) -> float:
