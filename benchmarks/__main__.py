@@ -4,6 +4,7 @@
     python -m benchmarks --only 1,5 --output results      some of them
     python -m benchmarks --only 1 --output results --append     more rounds of one, beside those it has
     python -m benchmarks --output results --report        only the report again, from what is there
+    python -m benchmarks --output results --report --into docs/benchmarks.md      and put it there, plots beside it
 
 Each line is kept as DIR/line-NN.json; from those in DIR come DIR/results.md, DIR/results.json and a plot a line.
 Exit code 1 when a target is missed. docs/benchmarks.md says what each line is and what came out.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.lines import LINES, Line
 from benchmarks.postgres import Scratch, database
-from benchmarks.report import write
+from benchmarks.report import put_into, write
 from benchmarks.results import Result, saved
 from benchmarks.rivals import Environment
 from benchmarks.running import Bench, say
@@ -37,11 +38,13 @@ def main() -> int:
                 options.messages,
             )
             for number in options.only:
-                _run(LINES[number], bench, options.output, append=options.append)
+                _run(LINES[number], bench, options)
     found = [result for number in LINES if (result := saved(options.output, number)) is not None]
     for result in found:
         _judge(result)
-    print(write(found, options.output))
+    print(text := write(found, options.output))
+    if options.into is not None:
+        put_into(options.into, text, options.output)
     return 1 if any(ratio.is_met is False for result in found for ratio in result.ratios) else 0
 
 
@@ -60,6 +63,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"), metavar="DIR")
     parser.add_argument("--append", action="store_true", help="add rounds to those that DIR has")
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report again")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="put the report between this Markdown file's marks")
     parser.add_argument("--rivals", type=Path, metavar="DIR", help="where rivals are installed")
     return parser.parse_args()
 
@@ -71,15 +75,22 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def _run(line: Line, bench: Bench, folder: Path, *, append: bool) -> None:
+def _run(line: Line, bench: Bench, options: argparse.Namespace) -> None:
     say(f"line {line.number}: {line.title}")
     began_at = time.perf_counter()
     result = line.run(bench)
-    before = saved(folder, line.number) if append else None
+    result.ran["again"] = _command(line, options)
+    before = saved(options.output, line.number) if options.append else None
     if before is not None:
         _merge(result, before)
-    result.save(folder)
+    result.save(options.output)
     say(f"  took {time.perf_counter() - began_at:.0f} s")
+
+
+def _command(line: Line, options: argparse.Namespace) -> str:
+    asked = {name: getattr(options, name) for name in ("rounds", "messages", "seconds")}
+    flags = "".join(f" --{name} {value:g}" for name, value in asked.items() if value)
+    return f"python -m benchmarks --only {line.number}{' --quick' if options.quick else ''}{flags}"
 
 
 def _merge(result: Result, before: Result) -> None:
@@ -88,6 +99,7 @@ def _merge(result: Result, before: Result) -> None:
         for name in dict.fromkeys([*before.rounds, *result.rounds])
     }
     result.units = before.units | result.units
+    result.ran["again"] = before.ran.get("again", result.ran.get("again"))
     result.ran["rounds"] = max(len(values) for values in result.rounds.values())
 
 

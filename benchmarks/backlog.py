@@ -42,7 +42,18 @@ def against_rivals(bench: Bench) -> Result:
             result.notes.append(f"{rival.name} had {count:,} messages.")
     _settle_templates(bench)
     _in_turn(bench, result, contestants)
+    _profile(bench, result, messages)
     return result
+
+
+def _profile(bench: Bench, result: Result, messages: int) -> None:
+    """Where the time of a message goes, in µs: what the floor waits for, and what our process computes."""
+    floor = ours("floor", bench.scratch.create("round", "ours"), "--messages", messages)
+    relay = ours("drain", bench.scratch.create("round", "ours"), "--messages", messages)
+    result.add("floor: reading a message", floor["read_us"], "µs")
+    result.add("floor: settling it", floor["settle_us"], "µs")
+    result.add("floor: processor time of the process, of both", floor["cpu_us"], "µs")
+    result.add("neverlost: processor time of the relay for a message", relay["cpu_us"], "µs")
 
 
 def judge_rivals(result: Result) -> None:
@@ -54,6 +65,7 @@ def judge_rivals(result: Result) -> None:
         best = max(python, key=result.median)
         result.compare(f"neverlost : {best} (the best Python rival)", OURS, best, 3.0)
         result.compare(f"{BARE} : {best}", BARE, best)
+        result.compare(f"the floor : {best}", FLOOR, best)
     result.compare("neverlost : the floor", OURS, FLOOR, 0.5)
 
 

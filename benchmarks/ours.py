@@ -62,14 +62,22 @@ def _options() -> argparse.Namespace:
 def _floor(options: argparse.Namespace) -> dict[str, float]:
     """One thread that reads a page and settles it with the relay's own statements: no owner, no loop, no listener."""
     session, cursors = _session(options.url)
-    settled = 0
-    began_at = time.perf_counter()
+    settled, reading_s = 0, 0.0
+    began_at, cpu_before_s = time.perf_counter(), time.process_time()
     while settled < options.messages:
+        read_at = time.perf_counter()
         page = session.read_ready(cursors, PAGE)
+        reading_s += time.perf_counter() - read_at
         settled += session.settle_plain([(row[0], row[3]) for row in page.messages], durable=False)
-    rate = settled / (time.perf_counter() - began_at)
+    took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
     session.close()
-    return {"rate": rate}
+    each_us = 1e6 / settled
+    return {
+        "rate": settled / took_s,
+        "read_us": reading_s * each_us,
+        "settle_us": (took_s - reading_s) * each_us,
+        "cpu_us": cpu_s * each_us,
+    }
 
 
 def _poll(options: argparse.Namespace) -> dict[str, float]:
@@ -100,15 +108,16 @@ def _drain(options: argparse.Namespace) -> dict[str, float]:
         nonlocal taken
         taken += 1
 
-    async def drain() -> float:
+    async def drain() -> dict[str, float]:
         async with Relay(_settings(options, listener)) as relay:
-            began_at = time.perf_counter()
+            began_at, cpu_before_s = time.perf_counter(), time.process_time()
             await relay.drain()
-            return options.messages / (time.perf_counter() - began_at)
+            took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
+            return {"rate": options.messages / took_s, "cpu_us": cpu_s / options.messages * 1e6}
 
-    rate = asyncio.run(drain())
+    found = asyncio.run(drain())
     assert taken == options.messages, f"{taken} of {options.messages} were delivered"
-    return {"rate": rate}
+    return found
 
 
 def _work(options: argparse.Namespace) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks.results import Result
-from benchmarks.running import Bench, relay_at_work, say
+from benchmarks.running import Bench, relay_at_work, say, wait_until
 from outbox import emit, emit_many
 from outbox.ids import new_id
 
@@ -33,12 +33,16 @@ RESULT = sa.text("INSERT INTO result (body) VALUES (:body)")
 SAME = sa.text("INSERT INTO outbox_message (id, type, source, data) VALUES (:id, :type, 'bench', CAST(:data AS jsonb))")
 PLAIN = sa.text("INSERT INTO plain_outbox (id, type, payload) VALUES (:id, :type, CAST(:data AS jsonb))")
 
+WAITING = sa.text("SELECT EXISTS (SELECT FROM outbox_message)")
+
+Way = Callable[[sa.Connection], None]
+
 
 def _emit(connection: sa.Connection) -> None:
     emit(connection, TYPE, DATA)
 
 
-def _by_hand(statement: sa.TextClause) -> Callable[[sa.Connection], None]:
+def _by_hand(statement: sa.TextClause) -> Way:
     def insert(connection: sa.Connection) -> None:
         connection.execute(statement, {"id": new_id(), "type": TYPE, "data": json.dumps(DATA)})
 
@@ -61,10 +65,12 @@ def cost_of_emit(bench: Bench) -> Result:
     with relay_at_work(url):
         for number in range(bench.rounds):
             for writers in WRITERS:
-                for name, way in WAYS.items():
+                for name, way in _rotated(WAYS, number):
+                    _wait_for_relay(engine)
                     rate = _together(url, way, writers, seconds)
                     result.add(f"{name}, {_writers(writers)}", rate, "transactions/s")
                     say(f"  round {number + 1}, {name}, {_writers(writers)}: {rate:,.0f}/s")
+            _wait_for_relay(engine)
             result.add(MANY, _many(engine, seconds))
             say(f"  round {number + 1}, {MANY}: {result.rounds[MANY][-1]:,.0f}/s")
     engine.dispose()
@@ -78,11 +84,23 @@ def judge_emit(result: Result) -> None:
     result.want(MANY, 50_000)
 
 
+def _rotated(ways: dict[str, Way], by: int) -> list[tuple[str, Way]]:
+    """Each round begins with another, so that nobody always comes after the same one."""
+    items = list(ways.items())
+    return items[by % len(items) :] + items[: by % len(items)]
+
+
+def _wait_for_relay(engine: sa.Engine) -> None:
+    """Until the relay has delivered what came before, so that nobody pays for somebody else's messages."""
+    with engine.connect() as connection:
+        wait_until(lambda: not connection.execute(WAITING).scalar(), every_s=0.1)
+
+
 def _writers(count: int) -> str:
     return "1 writer" if count == 1 else f"{count} writers"
 
 
-def _together(url: str, way: Callable[[sa.Connection], None], writers: int, seconds: float) -> float:
+def _together(url: str, way: Way, writers: int, seconds: float) -> float:
     """Transactions a second of so many processes."""
     context = multiprocessing.get_context("fork")
     together, counts = context.Barrier(writers), context.Queue()
@@ -97,9 +115,7 @@ def _together(url: str, way: Callable[[sa.Connection], None], writers: int, seco
     return rate
 
 
-def _write(
-    url: str, way: Callable[[sa.Connection], None], seconds: float, together: Barrier, counts: Queue[Any]
-) -> None:
+def _write(url: str, way: Way, seconds: float, together: Barrier, counts: Queue[Any]) -> None:
     engine = _engine(url)
     with engine.connect() as connection:
         _transaction(connection, way)
@@ -112,7 +128,7 @@ def _write(
         counts.put(done / (time.perf_counter() - began_at))
 
 
-def _transaction(connection: sa.Connection, way: Callable[[sa.Connection], None]) -> None:
+def _transaction(connection: sa.Connection, way: Way) -> None:
     with connection.begin():
         connection.execute(RESULT, {"body": "b" * 100})
         way(connection)

@@ -23,6 +23,24 @@ def write(results: Sequence[Result], folder: Path) -> str:
     return text
 
 
+BEGIN, END = "<!-- results: written by `python -m benchmarks --report --into` -->", "<!-- end of results -->"
+
+
+def put_into(file: Path, text: str, folder: Path) -> None:
+    """Put the report between the marks of a Markdown file, and its plots into the folder of the same name beside it."""
+    before, _, rest = file.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    plots = file.with_suffix("")
+    plots.mkdir(exist_ok=True)
+    for plot in sorted(folder.glob("line-*.svg")):
+        (plots / plot.name).write_text(plot.read_text())
+        line = int(plot.stem.removeprefix("line-"))
+        heading = next((each for each in text.splitlines() if each.startswith(f"## {line}. ")), None)
+        if heading is not None:
+            text = text.replace(heading, f"{heading}\n\n![{heading[3:]}]({plots.name}/{plot.name})")
+    file.write_text(f"{before}{BEGIN}\n\n{text.replace(chr(10) + '## ', chr(10) + '### ')}\n{END}{after}")
+
+
 def _summary(results: Sequence[Result]) -> str:
     rows = [
         f"| {result.line} | {ratio.name} | {_value(ratio)} | {_target(ratio)} | {_met(ratio)} |"
@@ -33,7 +51,9 @@ def _summary(results: Sequence[Result]) -> str:
 
 
 def _section(result: Result) -> str:
-    ran = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in result.ran.items())
+    facts = {name: value for name, value in result.ran.items() if name != "again"}
+    ran = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in facts.items())
+    again = f" Again: `{result.ran['again']}`." if "again" in result.ran else ""
     rows = [
         f"| {name} | {_number(median)} {result.units[name]} | {_number(min(values))} – {_number(max(values))} |"
         for (name, values), median in zip(result.rounds.items(), _medians(result).values(), strict=True)
@@ -42,7 +62,7 @@ def _section(result: Result) -> str:
     notes = [f"- {note}" for note in result.notes] + [f"- **Not run:** {each}" for each in result.missing]
     parts = [
         f"## {result.line}. {result.title}",
-        f"Ran: {ran}.",
+        f"Ran: {ran}.{again}",
         _block(result.text),
         "\n".join(table),
         "\n".join(notes),

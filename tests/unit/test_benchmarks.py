@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import _merge
 from benchmarks.lines import LINES
-from benchmarks.report import write
+from benchmarks.report import BEGIN, END, put_into, write
 from benchmarks.results import Result, saved
 from benchmarks.rivals import RIVALS, Environment, Missing
 
@@ -50,6 +50,18 @@ def test_rounds_that_are_added_stand_beside_those_from_before() -> None:
 def test_a_plot_is_an_image(tmp_path: Path) -> None:
     write([_result(30_000)], tmp_path)
     assert ElementTree.parse(tmp_path / "line-11.svg").getroot().tag.endswith("svg")
+
+
+def test_the_report_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    put_into(document, write([_result(30_000)], tmp_path / "results"), tmp_path / "results")
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "### 11. SQLite" in text
+    assert (tmp_path / "benchmarks" / "line-11.svg").exists()
 
 
 def test_a_rival_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
