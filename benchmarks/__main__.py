@@ -13,6 +13,7 @@ Exit code 1 when a target is missed. docs/benchmarks.md says what each line is a
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from benchmarks.running import Bench, say
 
 def main() -> int:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that databases and processes go too
     if not options.report:
         with database(options.database_url) as url, Scratch(url) as scratch:
             bench = Bench(
