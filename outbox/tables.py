@@ -10,7 +10,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 | outbox_history       | what was delivered, when, after how many attempts; one partition a day           |
 | outbox_destination   | the registered destinations, their subscriptions and health                      |
 | outbox_relay         | the relays that are alive, and their beat                                        |
-| outbox_shard         | per shard: was it handed back in order?                                          |
+| outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
 | outbox_audit         | what operators did                                                               |
 | inbox_message        | what listeners have done                                                         |
 | outbox_meta          | the schema's version, and the oldest release that may use it                     |

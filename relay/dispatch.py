@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from outbox.tables import SHARD_COUNT
+from relay.caution import Caution
 from relay.decide.standing import Finding, Standing
 from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 from relay.entry import Entry, Row
@@ -25,6 +26,7 @@ class Dispatcher:
         lanes: The destinations.
         subscriptions: Destination → the event types it wants, globs allowed.
         window: Entries held unsettled at most.
+        owns: Whether this relay knows, at this time, that it owns what it holds.
         metrics: Where verdicts are counted, by the batch.
         on_work: Called when there is something to settle; may be called often.
 
@@ -42,6 +44,7 @@ class Dispatcher:
         subscriptions: Mapping[str, Sequence[str]],
         *,
         window: int,
+        owns: Callable[[float], bool],
         metrics: Metrics,
         on_work: Callable[[], None],
     ) -> None:
@@ -51,6 +54,7 @@ class Dispatcher:
         self.unrouted: deque[Entry] = deque()
         self.findings: deque[Finding] = deque()
         self.probes: deque[str] = deque()
+        self.caution = Caution(self.lanes, window=window, owns=owns, on_work=on_work)
         self._subscriptions = subscriptions
         self._window = window
         self._metrics = metrics
@@ -81,7 +85,7 @@ class Dispatcher:
     @property
     def wants_settling(self) -> bool:
         """Whether to settle now: something waits for it, there is enough for a round trip, or nothing else to come."""
-        if self.ruled or self.unrouted:
+        if self.ruled or self.unrouted or self.caution.notes:
             return True
         count = len(self.done)
         return count >= SETTLE_AT or (count > 0 and len(self._held) <= self._settling_count)
@@ -125,6 +129,8 @@ class Dispatcher:
             self.unrouted.append(entry)
             return
         for lane in lanes:
+            if self._was_ruled_on(entry, lane):
+                continue
             before = held.get((lane.name, row[7])) if held else None
             lane.take_in_or_turn_away(entry, held=before is not None and before < entry.position)
 
@@ -137,14 +143,25 @@ class Dispatcher:
         before = blocked.get((lane.name, row[7]))
         if (before is not None and before < entry.position) or entry.key in lane.held_keys:
             lane.turn_away(entry, BLOCKED)
+        elif self._was_ruled_on(entry, lane):
+            return
         elif lane.wants:
             lane.offer(entry)
         else:
             lane.turn_away(entry, PARKED)
 
+    def _was_ruled_on(self, entry: Entry, lane: Lane) -> bool:
+        """Whether it is set aside because relays have died of it, perhaps."""
+        verdict = self.caution.verdict(entry, lane) if self.caution.is_needed else None
+        if verdict is not None:
+            lane.turn_away(entry, verdict)
+        return verdict is not None
+
     def _hold(self, entry: Entry) -> Entry:
         self._held[entry.handle] = entry
         self._count[entry.shard] += 1
+        if self.caution.is_needed:
+            self.caution.look_at(entry)
         return entry
 
     def _drop(self, entry: Entry) -> None:
@@ -196,6 +213,8 @@ class Dispatcher:
             if not entry.is_plain:
                 for lane in entry.lanes:
                     lane.forget(entry)
+            if entry.caution is not None:
+                entry.caution.forget(entry)
         self._count_verdicts(entries)
         for lane in self.lanes.values():
             lane.wake()
@@ -226,19 +245,21 @@ class Dispatcher:
 
     def begin(self, epoch: int) -> None:
         """A new session owns what it will take; nothing of the last one is under its control."""
-        self._epoch = epoch
+        self._epoch = self.caution.epoch = epoch
         for lane in self.lanes.values():
             lane.epoch = epoch
 
     def end(self) -> None:
         """Take nothing more in: what was read and has not arrived yet would be let go of by nobody."""
         self._is_ending = True
+        self.caution.refuse()
 
     def let_go(self, shards: Collection[int]) -> None:
         """Let go of everything of these shards that is not under way.
 
         What a sibling destination took, or is taking, goes on to be settled; its other deliveries are parked.
         """
+        self.caution.refuse()
         wanted = set(shards)
         evicted: dict[tuple[str, str | None], list[Lane]] = {}
         for lane in self.lanes.values():

@@ -8,6 +8,7 @@ from outbox import Message
 from relay.decide.verdict import DELIVERED, Verdict
 
 if TYPE_CHECKING:
+    from relay.caution import Caution
     from relay.lane import Lane
 
 Row = tuple[Any, ...]
@@ -22,8 +23,8 @@ class Entry:
     """
 
     __slots__ = (
-        "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "id", "key", "lanes", "lingers",
-        "message", "open", "position", "releases", "shard", "verdicts",
+        "alone", "attempts", "caution", "destination", "epoch", "failing_for_s", "generation", "id", "key", "lanes",
+        "lingers", "message", "open", "position", "releases", "shard", "verdicts",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Lane, ...], epoch: int) -> None:
@@ -40,6 +41,7 @@ class Entry:
         self.destination: str | None = None
         self.attempts = 0
         self.failing_for_s = 0.0
+        self.caution: Caution | None = None  # who is asked before it is sent: a relay may have died of it
         self.alone = False  # never again in a batch: one that it was part of was not taken
         self.lingers = False  # set aside by one destination, and waiting for another's verdict for a beat
         self.releases = False  # when settled, lets go of what waits in the table behind its key

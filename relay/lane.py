@@ -224,7 +224,7 @@ class Lane:
 
     def turn_away(self, entry: Entry, verdict: Verdict) -> None:
         """Set an entry aside that was never taken in; its key's successors must queue behind it."""
-        if entry.key is not None:
+        if entry.key is not None and not self._frees(verdict):
             self.held_keys[entry.key] += 1
         if entry.decide(self, verdict):
             self._on_complete(entry)
@@ -279,9 +279,22 @@ class Lane:
             if self._batches is not None and (others := self._companions(self._batches, entry)):
                 await self._send_together(self._batches, [entry, *others], now)
                 continue
+            if entry.caution is not None:
+                if not await entry.caution.permit(self.name, entry):
+                    self._put_back(entry)
+                    continue
+                now = monotonic()
             outcome = await self._attempt(entry.message)
             del self._under_way[entry.handle]
+            if entry.caution is not None:
+                entry.caution.survived(self.name, entry)
             self._rule(entry, outcome, now)
+
+    def _put_back(self, entry: Entry) -> None:
+        """It was to be sent, and may not be now."""
+        del self._under_way[entry.handle]
+        self._queue.appendleft(entry)
+        self.blame.withdraw()
 
     def _next(self, now: float) -> Entry | None:
         blame = self.blame
@@ -334,7 +347,7 @@ class Lane:
 
     def _companions(self, destination: BatchDestination, first: Entry) -> list[Entry]:
         """Whatever else is waiting and may go in one batch with the first; it is under way from here on."""
-        if self.blame.condition != "healthy" or first.alone or not destination.may_share(first.message):
+        if self.blame.condition != "healthy" or not _may_share(destination, first):
             return []
         room_bytes = BATCH_BYTES - len(first.message.body)
         found: list[Entry] = []
@@ -343,7 +356,7 @@ class Lane:
             if entry.epoch != first.epoch:
                 break
             room_bytes -= len(entry.message.body)
-            if room_bytes < 0 or entry.alone or not destination.may_share(entry.message):
+            if room_bytes < 0 or not _may_share(destination, entry):
                 break
             found.append(self._queue.popleft())
             self._under_way[entry.handle] = entry
@@ -523,6 +536,10 @@ class Lane:
         keys = {e.key for e in self._waiting() if e.key is not None and belongs(e)}
         for entry in sorted(self.evict(lambda e: e.key in keys or belongs(e)), key=lambda e: e.position):
             self.turn_away(entry, PARKED)
+
+
+def _may_share(destination: BatchDestination, entry: Entry) -> bool:
+    return not entry.alone and entry.caution is None and destination.may_share(entry.message)
 
 
 def _ring(waiter: asyncio.Future[None]) -> None:

@@ -270,6 +270,7 @@ class Tenure:
         self.session = session
         self._thread = thread
         self._settings, self._dispatcher, self._metrics = settings, dispatcher, thread.metrics
+        self._epoch, self._on_loop = epoch, thread._on_loop
         cursors = Cursors()
         self.reader = Reader(
             session,
@@ -320,6 +321,8 @@ class Tenure:
 
     def turn(self, *, reading: bool) -> int:
         """One turn; how much there was to do."""
+        dispatcher = self._dispatcher
+        dispatcher.caution.write(self.session, self._epoch, self._on_loop)
         count = self._settle()
         now = monotonic()
         if now >= self._next_beat:
@@ -331,6 +334,8 @@ class Tenure:
                 self._metrics.peer_ended()
             if reading:
                 reading = self._go_on(peers)
+            if dispatcher.caution.is_needed and self.reader.has_read_everything:
+                self._on_loop(dispatcher.caution.rest)
             self.is_settled_in = may_take_anything
         self.ownership.finish_giving()
         if reading:

@@ -10,7 +10,7 @@ So for `AFTER_RESTART_S` a relay takes only what it held before, and settles tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from functools import partial
 from threading import Event as Signal
 from time import monotonic
@@ -19,11 +19,12 @@ import structlog
 
 from outbox.errors import ConfigurationDiffers
 from outbox.tables import SHARD_COUNT
+from relay.decide.crashes import Record
 from relay.decide.shares import plan_shares
 from relay.dispatch import Dispatcher
 from relay.migrations import verify_version
 from relay.reading import Reader
-from relay.store.contract import Cursors, Peers, Session
+from relay.store.contract import Cursors, Inherited, Peers, Session
 
 log = structlog.get_logger("relay")
 
@@ -67,6 +68,7 @@ class Ownership:
         self._let_go = Signal()
         self._free_beats: dict[int, int] = {}
         self._lacking = 0
+        self._peers: Set[int] = frozenset()
 
     @property
     def shards(self) -> list[int]:
@@ -80,6 +82,9 @@ class Ownership:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
         self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
         self._on_loop(self._dispatcher.split)
+        if self._peers - peers.wants_of.keys():
+            self._on_loop(self._dispatcher.caution.disturb)
+        self._peers = frozenset(peers.wants_of)
         return peers
 
     def verify(self, peers: Peers) -> None:
@@ -121,8 +126,12 @@ class Ownership:
     def _take(self, shards: Sequence[int]) -> None:
         taken = self._session.take(shards, self._skipping) if shards else []
         if taken:
+            inherited = self._session.inherited()
+            # In order before every page of these shards.
+            self._on_loop(self._dispatcher.caution.take_over, inherited)
             self._reader.start_over(taken)
             log.info("shards_taken", taken=len(taken), owns=len(self.shards))
+            _report_dead_owners(inherited)
 
     def _start_giving(self, shards: list[int]) -> None:
         self._reader.leave(shards)
@@ -137,6 +146,7 @@ class Ownership:
         if not self._giving or not self._let_go.is_set() or self._dispatcher.count_in(self._giving):
             return
         self._session.give(self._giving)
+        self._on_loop(self._dispatcher.caution.leave, self._giving)
         log.info("shards_handed_back", given=len(self._giving), owns=len(self._cursors.ready))
         self._giving = []
 
@@ -146,3 +156,12 @@ class Ownership:
             self._session.give(self.shards)
             self._cursors.ready.clear()
             self._giving = []
+
+
+def _report_dead_owners(inherited: Sequence[Inherited]) -> None:
+    """One line for each owner that did not hand back: how much, and what is known to have been under way."""
+    for owner in sorted({i.owner or "" for i in inherited if i.is_dirty}):
+        shards = [i for i in inherited if i.is_dirty and (i.owner or "") == owner]
+        started = sorted(d for i in shards for d in Record.parse(i.record).started)
+        under_way = [f"{destination}: {message_id}" for message_id, destination in started]
+        log.warning("shards_inherited", owner=owner, shards=len(shards), under_way=under_way[:10])

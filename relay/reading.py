@@ -87,6 +87,11 @@ class Reader:
         """Whether the last look found nothing, and everything found before has arrived."""
         return self._found_nothing and self._posted == self._dispatcher.pages_accepted
 
+    @property
+    def has_read_everything(self) -> bool:
+        """Whether whatever could be found in every owned shard has arrived."""
+        return self.caught_up and self._cursors.exhausted.issuperset(self._cursors.ready)
+
     def read(self) -> int:
         """Take up what there is room for; how much it was."""
         room = self._room()

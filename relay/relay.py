@@ -132,6 +132,7 @@ class Relay:
             self._lanes,
             {name: s.events for name, s in settings.destinations.items()},
             window=settings.window,
+            owns=self._owns,
             metrics=self.metrics,
             on_work=self._on_work,
         )
@@ -183,6 +184,7 @@ class Relay:
         """
         assert self._dispatcher is not None
         assert self._owner is not None
+        self._dispatcher.caution.hurry()
         before = self._dispatcher.delivered_count
         deadline = monotonic() + 2 * self.settings.beat_s + 1
         reason = None
@@ -264,8 +266,11 @@ class Relay:
         self._dispatcher.probes.append(name)
         self._on_work()
 
-    def _may_send(self, now: float) -> bool:
+    def _owns(self, now: float) -> bool:
         return self._owner is not None and self._owner.may_send(now)
+
+    def _may_send(self, now: float) -> bool:
+        return self._owns(now) and self._dispatcher is not None and self._dispatcher.caution.is_open
 
     def _on_work(self) -> None:
         if self._owner is not None:

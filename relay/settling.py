@@ -158,14 +158,14 @@ _UNKNOWN = Verdict("parked")
 
 
 def _ruled(entry: Entry, lane: Lane, verdict: Verdict) -> Ruled:
-    attempts = entry.attempts + (1 if verdict.charged else 0)
+    attempts = entry.attempts + verdict.charged
     return Ruled(
         message_id=entry.id,
         destination=lane.name,
         state=verdict.state,
         generation=entry.generation if entry.destination is not None else 0,
         attempts=attempts,
-        delay_s=jittered(verdict.delay_ceiling_s, random.random()),  # noqa: S311
+        delay_s=verdict.delay_floor_s + jittered(verdict.delay_ceiling_s, random.random()),  # noqa: S311
         reason=verdict.reason,
         log=_log(attempts, verdict) if verdict.reason is not None else None,
         behind_memory=verdict.behind_memory,

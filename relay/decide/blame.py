@@ -86,6 +86,10 @@ class Blame(Generic[D]):
         if self.condition != "healthy":
             self.probing = True
 
+    def withdraw(self) -> None:
+        """Note that an attempt that was to start did not."""
+        self.probing = False
+
     def judge(self, delivery: D, outcome: Outcome, started_at: float, now: float) -> Ruling[D]:
         """Rule on a delivery whose attempt has ended, and on every suspect that this clears up."""
         is_probe = self.probing and started_at >= self.since

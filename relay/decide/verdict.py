@@ -23,19 +23,21 @@ class Verdict:
 
     Args:
         state: One of the table above.
-        charged: Whether the attempt counts against the message.
+        charged: How many attempts count against the message.
         delay_ceiling_s: For a retry: the longest it may wait, in seconds, before jitter.
         reason: Why, for people.
         detail: What the other side said, truncated.
+        delay_floor_s: For a retry: what it waits in any case, in seconds, on top of that.
         behind_memory: For a blocked delivery: its predecessor is in the relay's memory, not in the table.
     """
 
     state: State
-    charged: bool = False
+    charged: int = 0
     delay_ceiling_s: float = 0.0
     reason: str | None = None
     detail: str = ""
     behind_memory: bool = False
+    delay_floor_s: float = 0.0
 
 
 DELIVERED = Verdict("delivered")
@@ -45,9 +47,11 @@ BLOCKED = Verdict("blocked")
 BEHIND = Verdict("blocked", behind_memory=True)
 
 
-def retry(delay_ceiling_s: float, reason: str, detail: str = "") -> Verdict:
-    return Verdict("retry", True, delay_ceiling_s, reason, detail)
+def retry(
+    delay_ceiling_s: float, reason: str, detail: str = "", *, charged: int = 1, delay_floor_s: float = 0.0
+) -> Verdict:
+    return Verdict("retry", charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
 
 
-def dead(reason: str, detail: str = "", *, charged: bool = True) -> Verdict:
+def dead(reason: str, detail: str = "", *, charged: int = 1) -> Verdict:
     return Verdict("dead", charged, 0.0, reason, detail)

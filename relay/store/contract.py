@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from relay.decide.standing import Finding, Standing
@@ -152,6 +153,29 @@ class Peers:
     schema: tuple[int, str] = (0, "0")
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What the last owner of a shard left behind.
+
+    Args:
+        shard: Which.
+        owner: Who it was; ``None`` when it handed back.
+        was_mine: Whether that was this very process, in an earlier session.
+        is_dirty: Whether somebody else owned it, and did not hand it back.
+        record: What stands in ``started`` (see `relay.decide.crashes`).
+        present: The messages named there that are still to be settled.
+        at: When it was taken, by the database's clock.
+    """
+
+    shard: int
+    owner: str | None
+    was_mine: bool
+    is_dirty: bool
+    record: str | None
+    present: frozenset[str]
+    at: datetime
+
+
 class Session(Protocol):
     """One owning session. Not thread-safe: it belongs to the thread that opened it."""
 
@@ -168,8 +192,17 @@ class Session(Protocol):
         What operators discarded while nobody owned these shards is finished.
         """
 
+    def inherited(self) -> Sequence[Inherited]:
+        """What the last owners left of the shards that were taken by the last ``take``."""
+
+    def note(self, records: Mapping[int, str | None]) -> None:
+        """Write what is accused and under way in these shards, as far as they are mine; see `relay.caution`.
+
+        It outlives this process, and need not outlive the server.
+        """
+
     def give(self, shards: Sequence[int]) -> None:
-        """Hand shards back in order: marked clean, then unlocked."""
+        """Hand shards back in order: marked clean, then unlocked. What is accused there stays written."""
 
     def read_ready(self, cursors: Cursors, limit: int) -> Page:
         """The next ready messages; always also those that became visible late."""

@@ -11,7 +11,7 @@ import json
 import os
 import select
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from time import monotonic
@@ -22,11 +22,13 @@ from filelock import FileLock, Timeout
 import outbox
 from outbox.errors import SchemaError
 from relay.database import BUSY_TIMEOUT_S, Database
+from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 from relay.migrations import verify_version
 from relay.store import sqlite_sql as sql
-from relay.store.contract import ANY_GENERATION, Batch, Cursors, Lost, Page, Pair, Parked, Peers, Standby
+from relay.store.contract import ANY_GENERATION, Batch, Cursors, Inherited, Lost, Page, Pair, Parked, Peers, Standby
+from relay.store.inheriting import inherited_by
 from relay.store.ruling import as_json, finished_keys, storable
 
 LATE_LIMIT = 1000
@@ -70,6 +72,7 @@ class SqliteSession:
         self._store, self._lock, self._relay_id = store, lock, relay_id
         self._db = self._connect()
         self._owned: set[int] = set()
+        self._inherited: list[Inherited] = []
         self._cursor = 0
         self._stamp = 0
         self._scheduled: Due = FIRST
@@ -122,11 +125,26 @@ class SqliteSession:
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
         taken = [s for s in shards if s not in self._owned]
         with self._guard(), self._transaction():
-            self._run(sql.MARK_SHARDS, dirty=True, owner=self._relay_id, shards=json.dumps(taken))
+            self._inherited = self._inherit(taken)
             self._run(sql.RELEASE_ORPHANS, skipping=json.dumps(list(skipping)))
         self._finish_discarded(skipping)
         self._owned.update(taken)
         return taken
+
+    def _inherit(self, taken: Sequence[int]) -> list[Inherited]:
+        rows = self._run(sql.LEFT_BEHIND, shards=json.dumps(taken)).fetchall()
+        self._run(sql.MARK_SHARDS, dirty=True, owner=self._relay_id, shards=json.dumps(taken))
+        ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
+        present = frozenset(row[0] for row in self._run(sql.PRESENT, ids=json.dumps(list(ids))))
+        return [inherited_by(self._relay_id, row, present) for row in rows]
+
+    def inherited(self) -> Sequence[Inherited]:
+        return self._inherited
+
+    def note(self, records: Mapping[int, str | None]) -> None:
+        rows = [(record, shard, self._relay_id) for shard, record in records.items()]
+        with self._guard(), self._synchronous("NORMAL"), self._transaction():
+            self._db.executemany(sql.NOTE, rows).close()
 
     def _finish_discarded(self, skipping: Sequence[str]) -> None:
         while found := self._discarded():

@@ -230,10 +230,16 @@ WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state 
 REGISTER = "INSERT INTO outbox_relay (id, release) VALUES (:id, :release) RETURNING number"
 UNREGISTER = "DELETE FROM outbox_relay WHERE number = :number"
 BEAT = f"UPDATE outbox_relay SET last_seen_at = {NOW}, shards = :shards, wants = 0 WHERE number = :number"
-MARK_SHARDS = """
-UPDATE outbox_shard SET dirty = :dirty, owner = :owner, started = NULL
-WHERE shard IN (SELECT value FROM json_each(:shards))
+LEFT_BEHIND = f"""
+SELECT shard, dirty, owner, started, {NOW} FROM outbox_shard WHERE shard IN (SELECT value FROM json_each(:shards))
 """
+MARK_SHARDS = """
+UPDATE outbox_shard SET dirty = :dirty, owner = :owner WHERE shard IN (SELECT value FROM json_each(:shards))
+"""
+NOTE = "UPDATE outbox_shard SET started = ? WHERE shard = ? AND owner = ?"
+
+# Index: outbox_message's id.
+PRESENT = "SELECT m.id FROM json_each(:ids) AS s JOIN outbox_message AS m ON m.id = s.value"
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
 REGISTRY = """
 SELECT name, generation, state, paused_by, reason, (julianday(until) - julianday('now')) * 86400.0, pauses,

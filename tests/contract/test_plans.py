@@ -39,6 +39,7 @@ INDEXES = {
     "KEYS_OF": ["outbox_delivery_pkey"],
     "PARKED_OF": ["outbox_delivery_pkey"],
     "MARK_UNROUTED": [REGISTERED, "outbox_message_pkey"],
+    "PRESENT": ["outbox_message_pkey"],
 }
 
 

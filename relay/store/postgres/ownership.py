@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import outbox
 from outbox.errors import SchemaError
+from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
 from relay.migrations import verify_version
-from relay.store.contract import Lost, Peers, Standby
+from relay.store.contract import Inherited, Lost, Peers, Standby
+from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
 from relay.store.postgres import ownership_sql as sql
 from relay.store.postgres.reading import Reading
@@ -32,6 +34,7 @@ class Owning(Reading, Settling):
         super().__init__(*arguments, **options)
         self._relay_id = relay_id
         self._owned: set[int] = set()
+        self._inherited: list[Inherited] = []
         self._key = self._check_database()
         self._number = self._register()
 
@@ -94,12 +97,29 @@ class Owning(Reading, Settling):
             taken = [row[0] for row in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)]
             if taken:
                 self._owned.update(taken)
-                self._run(sql.MARK_SHARDS, shards=taken, dirty=True, owner=self._relay_id)
+                self._inherited = self._inherit(taken)
                 # Before it sees what operators have done here: what they do from now on is found by the first look.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
                 self._run(sql.RELEASE_ORPHANS, shards=taken, skipping=list(skipping))
                 self._finish_discarded(taken, skipping)
         return taken
+
+    def _inherit(self, taken: Sequence[int]) -> list[Inherited]:
+        rows = self._run(sql.MARK_TAKEN, shards=taken, owner=self._relay_id).fetchall()
+        ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
+        present = frozenset(row[0] for row in self._run(sql.PRESENT, ids=list(ids)).fetchall()) if ids else frozenset()
+        return [inherited_by(self._relay_id, row, present) for row in rows]
+
+    def inherited(self) -> Sequence[Inherited]:
+        return self._inherited
+
+    def note(self, records: Mapping[int, str | None]) -> None:
+        with self._guard():
+            written = self._run(
+                sql.NOTE, shards=list(records), records=list(records.values()), owner=self._relay_id
+            ).rowcount
+            if written < len(records) and not self._is_owner():
+                raise Lost("another session answered: this relay owns nothing any more")
 
     def _finish_discarded(self, shards: Sequence[int], skipping: Sequence[str]) -> None:
         while found := self._run(sql.DISCARDED, shards=list(shards)).fetchall():
@@ -107,7 +127,7 @@ class Owning(Reading, Settling):
 
     def give(self, shards: Sequence[int]) -> None:
         with self._guard():
-            self._run(sql.MARK_SHARDS, shards=list(shards), dirty=False, owner=None)
+            self._run(sql.MARK_GIVEN, shards=list(shards))
             self._run(sql.UNLOCK_SHARDS, shards=list(shards), key=self._key)
             self._owned.difference_update(shards)
 

@@ -31,9 +31,29 @@ LOCK_SHARDS = f"""
 SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
 """
 UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
-MARK_SHARDS = f"""
-UPDATE outbox_shard AS o SET dirty = %(dirty)s, owner = %(owner)s, started = NULL
+MARK_TAKEN = f"""
+UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s
+FROM unnest(%(shards)s::smallint[]) AS s (shard) JOIN outbox_shard AS was ON was.shard = s.shard
+WHERE o.shard = s.shard AND {IS_OWNER}
+RETURNING o.shard, was.dirty, was.owner, was.started, clock_timestamp()
+"""
+MARK_GIVEN = f"""
+UPDATE outbox_shard AS o SET dirty = false, owner = NULL
 FROM unnest(%(shards)s::smallint[]) AS s (shard) WHERE o.shard = s.shard AND {IS_OWNER}
+"""
+
+# It has to outlive the relay, not the server: nobody waits for the disk.
+NOTE = f"""
+UPDATE outbox_shard AS o SET started = n.record::jsonb
+FROM unnest(%(shards)s::smallint[], %(records)s::text[]) AS n (shard, record)
+CROSS JOIN set_config('synchronous_commit', 'off', true)
+WHERE o.shard = n.shard AND o.owner = %(owner)s AND {IS_OWNER}
+"""
+
+# Index: outbox_message_pkey.
+PRESENT = """
+SELECT m.id FROM unnest(%(ids)s::uuid[]) AS s (id)
+CROSS JOIN LATERAL (SELECT m.id FROM outbox_message AS m WHERE m.id = s.id OFFSET 0) AS m
 """
 
 BEAT = f"""

@@ -201,6 +201,7 @@ def test_what_was_taken_may_be_settled_whoever_answers(pg: Desk) -> None:
 METHODS: list[tuple[str, Callable[[Any], object]]] = [
     ("beat", lambda s: s.beat([], 0)),
     ("take", lambda s: s.take([1], [])),
+    ("note", lambda s: s.note({1: None})),
     ("give", lambda s: s.give([1])),
     ("read_ready", lambda s: s.read_ready(everything(), 10)),
     ("read_parked", lambda s: s.read_parked(everything(), ["a"], 10)),

@@ -1,0 +1,108 @@
+"""Which delivery killed its relay?
+
+A listener that calls `os._exit`, a segfault, a loop that never turns again: the relay is gone, and cannot say of what
+it died. All that shows is a shard that was not handed back. Nor does a death by itself prove anything: operators,
+kernels and power cuts kill relays, too, and that must cost no message an attempt. So evidence is gathered while it
+costs nothing to be wrong, and forgotten when it turns out to be:
+
+    nobody watched ──a relay dies──► watched: what could have been in its hands is noted in `outbox_shard.started`
+                                        │      before it is sent, as many at once as ever
+                                        │
+                                a relay dies again
+                                        ▼
+                                     accused: what was noted then waits for a backoff, while everything else goes
+                                        │     on, and is then tried alone: with nothing else under way
+                  it is tried ◄─────────┤
+              and the relay lives:      │ a relay dies again, with nothing but this one under way
+              free, nothing charged     ▼
+                                     convicted, once as many relays have died of it as it has attempts: a dead letter.
+                                     Until then it waits for its next, longer backoff.
+
+The first crash counts for whatever is accused after the second: it was not noted then, but was among what could have
+been. So with `max_attempts = 3` three crashes make a dead letter; never fewer, for only a trial convicts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+Delivery = tuple[str, str]  # (message, destination)
+
+UNSEEN = 1  # the crash before anything was noted
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """A delivery that was under way when a relay died.
+
+    Args:
+        crashes: How many relays in a row died while it was under way, the first unseen one included.
+        alone: Whether nothing else was under way when one of them did.
+        rested: Whether it has waited for its backoff since.
+    """
+
+    crashes: int
+    alone: bool = False
+    rested: bool = False
+
+    def is_convicted(self, attempts: int, max_attempts: int) -> bool:
+        """Whether it has used up its attempts, those (`attempts`) included that it was charged for otherwise."""
+        return self.alone and attempts + self.crashes >= max_attempts
+
+
+@dataclass(slots=True)
+class Record:
+    """What stands in ``outbox_shard.started`` of one shard.
+
+    Args:
+        until: While it is watched: when its last owner's hands were emptied. Nothing written later was in them.
+        accused: What was under way when a former owner died.
+        started: What is under way now, of what is watched or accused.
+        is_alone: Whether that is the only thing under way in the whole relay.
+    """
+
+    until: datetime | None = None
+    accused: dict[Delivery, Accused] = field(default_factory=dict)
+    started: set[Delivery] = field(default_factory=set)
+    is_alone: bool = False
+
+    @classmethod
+    def parse(cls, text: str | None) -> Record:
+        if text is None:
+            return cls()
+        stored = json.loads(text)
+        return cls(
+            datetime.fromisoformat(stored["until"]) if stored["until"] else None,
+            {(id_, destination): Accused(*rest) for id_, destination, *rest in stored["accused"]},
+            {(id_, destination) for id_, destination in stored["started"]},
+            stored["alone"],
+        )
+
+    def dump(self) -> str | None:
+        """As JSON; nothing when there is nothing to remember."""
+        if self.is_empty:
+            return None
+        until = self.until.isoformat() if self.until is not None else None
+        accused = [[*delivery, a.crashes, a.alone, a.rested] for delivery, a in sorted(self.accused.items())]
+        return json.dumps({"until": until, "accused": accused, "started": sorted(self.started), "alone": self.is_alone})
+
+    @property
+    def is_empty(self) -> bool:
+        return self.until is None and not self.accused and not self.started
+
+    @property
+    def ids(self) -> set[str]:
+        """The messages that it is about."""
+        return {id_ for id_, _ in (*self.accused, *self.started)}
+
+    def after_crash(self) -> dict[Delivery, Accused]:
+        """Who is accused now that its owner has died: those who were, and whatever was under way."""
+        accused = dict(self.accused)
+        for delivery in self.started:
+            known = accused.get(delivery, Accused(UNSEEN))
+            accused[delivery] = replace(
+                known, crashes=known.crashes + 1, alone=known.alone or self.is_alone, rested=False
+            )
+        return accused

@@ -1,0 +1,24 @@
+"""What a shard's row says of its last owner, the same for both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from relay.entry import Row
+from relay.store.contract import Inherited
+
+
+def inherited_by(relay_id: str, row: Row, present: frozenset[str]) -> Inherited:
+    """From (shard, dirty, owner, started, now), as they were before it was taken."""
+    shard, dirty, owner, record, now = row
+    at = datetime.fromisoformat(now)
+    was_mine = bool(dirty) and owner == relay_id
+    return Inherited(
+        shard=shard,
+        owner=owner,
+        was_mine=was_mine,
+        is_dirty=bool(dirty) and not was_mine,
+        record=record,
+        present=present,
+        at=at if at.tzinfo else at.replace(tzinfo=UTC),
+    )

@@ -1,0 +1,73 @@
+"""Listeners that kill or block the relay they run in, on one message, and leave behind what was under way with it.
+
+POISON is the number of that message in its data (`n`), or several with commas. A line is written when an attempt
+begins and when it ends: the process, `+` or `-`, the message's number, and how many were under way then.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from outbox import Message
+
+_under_way = 0
+
+
+async def kill(message: Message) -> None:
+    """Takes everything but the poison, of which its relay dies without another word."""
+    _begin(message)
+    await asyncio.sleep(0.005)
+    if _is_poison(message):
+        os._exit(70)
+    _end(message)
+
+
+def _begin(message: Message) -> None:
+    global _under_way
+    _under_way += 1
+    _append("+", message)
+
+
+def _end(message: Message) -> None:
+    global _under_way
+    _append("-", message)
+    _under_way -= 1
+
+
+def _is_poison(message: Message) -> bool:
+    return str(message.data["n"]) in os.environ["POISON"].split(",")
+
+
+def _append(sign: str, message: Message) -> None:
+    file = os.open(os.environ["RECORD_PATH"], os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+    os.write(file, f"{os.getpid()} {sign} {message.data['n']} {_under_way}\n".encode())
+    os.close(file)
+
+
+@dataclass
+class Life:
+    """What one relay's process did."""
+
+    begun: list[int] = field(default_factory=list)
+    ended: set[int] = field(default_factory=set)
+    most_at_once: int = 0
+
+    @property
+    def unfinished(self) -> set[int]:
+        return set(self.begun) - self.ended
+
+
+def lives(path: Path) -> dict[int, Life]:
+    """Process id → what it did, in the order of their births."""
+    found: defaultdict[int, Life] = defaultdict(Life)
+    for line in path.read_text().splitlines() if path.exists() else []:
+        pid, sign, n, at_once = line.split(" ")
+        life = found[int(pid)]
+        life.most_at_once = max(life.most_at_once, int(at_once))
+        if sign == "+":
+            life.begun.append(int(n))
+        else:
+            life.ended.add(int(n))
+    return dict(found)
