@@ -26,8 +26,10 @@ import structlog
 
 from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
+from relay import stall
 from relay.database import is_refusal
 from relay.decide.backoff import Policy, jittered
+from relay.destinations.listener import ListenerDestination
 from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.ownership import Ownership
@@ -39,7 +41,8 @@ from relay.store.contract import Cursors, Lost, Peers, Session, Standby, Store
 log = structlog.get_logger("relay")
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
-RECONNECT = Policy(backoff_s=0.2, backoff_max_s=5.0)
+# Tried again sooner than AFTER_RESTART_S (relay.ownership): whoever comes later finds its shards taken.
+RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 
 class OwningThread:
@@ -85,6 +88,7 @@ class OwningThread:
         self._epoch = 0
         self._round_trip_at = -1e9
         self._loop_turned_at = monotonic()
+        self._loop_thread: int | None = None
         self._tenure: Tenure | None = None
         self._unconfirmed: Unconfirmed = []
         self._held_before: list[int] = []
@@ -127,6 +131,7 @@ class OwningThread:
 
     def loop_turned(self) -> None:
         self._loop_turned_at = monotonic()
+        self._loop_thread = threading.get_ident()
 
     @property
     def loop_age_s(self) -> float:
@@ -255,11 +260,14 @@ class OwningThread:
         """A loop that does not turn sends nothing, and must not keep others from sending."""
         if self.loop_age_s < self._settings.stall_timeout_s:
             return
-        suspects = [
-            f"{lane.name}: {entry.message.type}" for lane in self._dispatcher.lanes.values() for entry in lane.under_way
-        ]
-        log.critical("event_loop_stalled", for_s=round(self.loop_age_s), under_way=suspects[:10])
-        os._exit(1)
+        lanes = self._dispatcher.lanes.values()
+        listeners = [lane.destination.listener for lane in lanes if isinstance(lane.destination, ListenerDestination)]
+        listener, at = stall.blocker(self._loop_thread, listeners)
+        under_way = [f"{lane.name}: {entry.id}" for lane in lanes for entry in lane.under_way]
+        log.critical(
+            "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=under_way[:10]
+        )
+        os._exit(stall.EXIT_CODE)
 
 
 class Tenure:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from relay import stall
 from relay.cli import exits
 from relay.cli.examples import examples
 from relay.cli.leaving import leave
@@ -95,7 +96,11 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
             signals.started = True
             if parent_fd is not None:
                 _stop_when_orphaned(relay, parent_fd)
-            return await _drain(relay) if drain else await _wait(relay)
+            watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
+            try:
+                return await _drain(relay) if drain else await _wait(relay)
+            finally:
+                watch.cancel()
     except asyncio.CancelledError:  # told to stop before it could start: there is nothing to put in order
         return exits.OK
 
@@ -103,6 +108,16 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
 async def _wait(relay: Relay) -> int:
     await relay.wait()
     return exits.OK
+
+
+async def _watch_for_stalls(stall_timeout_s: float) -> None:
+    """Wind up the clock that ends this process; a loop that does not turn does not come here."""
+    try:
+        while True:
+            stall.wind_up(stall_timeout_s)
+            await asyncio.sleep(stall.LOOK_AGAIN_S)
+    finally:
+        stall.stop()
 
 
 async def _drain(relay: Relay) -> int:

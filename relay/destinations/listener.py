@@ -28,6 +28,7 @@ from outbox.errors import SettingsError
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, failed, refused
 from relay.destinations.fence import Fence, Overran
+from relay.stall import name_of
 
 log = structlog.get_logger("relay")
 
@@ -64,7 +65,7 @@ class ListenerDestination:
         self.name = name
         self.concurrency = concurrency
         self.listener = load(name, listener)
-        self.label = _label(self.listener)
+        self.label = name_of(self.listener)
         self._timeout_s = timeout_s
         self._shown: dict[tuple[CodeType, int], float] = {}
         self._database = database
@@ -214,7 +215,7 @@ def session_kind(name: str, listener: Callable[..., Any]) -> type[Session] | typ
     Raises:
         SettingsError: Its parameters are not a listener's, or their annotations do not resolve.
     """
-    label = _label(listener)
+    label = name_of(listener)
     try:
         function = listener if inspect.isroutine(listener) else type(listener).__call__
         parameters = list(inspect.signature(listener).parameters.values())
@@ -246,7 +247,3 @@ def _is_async(listener: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(listener) or inspect.iscoroutinefunction(
         getattr(type(listener), "__call__", None)  # noqa: B004
     )
-
-
-def _label(listener: Callable[..., Any]) -> str:
-    return f"{getattr(listener, '__module__', '?')}:{getattr(listener, '__qualname__', type(listener).__name__)}"

@@ -5,7 +5,9 @@ begins and when it ends: the process, `+` or `-`, the message's number, and how 
 """
 
 import asyncio
+import ctypes
 import os
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,22 @@ async def kill(message: Message) -> None:
     await asyncio.sleep(0.005)
     if _is_poison(message):
         os._exit(70)
+    _end(message)
+
+
+async def sleep(message: Message) -> None:
+    """Blocks the event loop on the poison, and leaves the interpreter to others."""
+    _begin(message)
+    if _is_poison(message):
+        time.sleep(60)  # noqa: ASYNC251 (that is what it is for)
+    _end(message)
+
+
+async def hold_the_interpreter(message: Message) -> None:
+    """Blocks everything on the poison, as a C extension can that does not let go of the interpreter."""
+    _begin(message)
+    if _is_poison(message):
+        ctypes.PyDLL(None).sleep(60)
     _end(message)
 
 
