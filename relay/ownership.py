@@ -6,6 +6,8 @@ stops reading them, lets go of what has not started, waits until what has is set
 
 When the server itself was restarted, every relay lost its session at once, and each knows best what it had delivered.
 So for `AFTER_RESTART_S` a relay takes only what it held before, and settles that first: a restart costs no duplicates.
+When a single process of the server dies, PostgreSQL ends all sessions and goes on under the same postmaster, whose age
+tells nothing. But whoever has just lost a session in which it held shards may not be the only one, and does likewise.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class Ownership:
         self._session, self._reader, self._cursors, self._dispatcher = session, reader, cursors, dispatcher
         self._generation, self._skipping, self._on_loop = generation, skipping, on_loop
         self._held_before = held_before
-        self._anything_from = monotonic() + AFTER_RESTART_S - session.server_age_s()
+        since_s = 0.0 if held_before else session.server_age_s()
+        self._anything_from = monotonic() + AFTER_RESTART_S - since_s
         self._giving: list[int] = []
         self._let_go = Signal()
         self._free_beats: dict[int, int] = {}

@@ -129,7 +129,7 @@ async def test_while_every_owner_hands_back_nothing_is_noted(scene: Scene, monke
 
 
 @pytest.mark.parametrize("keys", [None, 5], ids=["without keys", "with keys"])
-async def test_what_was_under_way_when_a_relay_died_goes_last_alone_and_is_not_charged(
+async def test_what_was_under_way_when_a_relay_died_goes_later_alone_and_is_not_charged(
     scene: Scene, keys: int | None
 ) -> None:
     scene.emit_keys([f"k{n % keys}" if keys else None for n in range(100)])
@@ -142,7 +142,7 @@ async def test_what_was_under_way_when_a_relay_died_goes_last_alone_and_is_not_c
         await eventually_async(lambda: is_forgotten(scene))
     assert set(suspicious) <= crowd.alone
     if keys is None:
-        assert set(crowd.taken[-2:]) == set(suspicious)
+        assert set(suspicious).isdisjoint(crowd.taken[:20]), "others go first"
     else:
         assert all(taken == sorted(taken) for taken in crowd.taken_of_key.values())
     assert set(crowd.tries.values()) == {1}

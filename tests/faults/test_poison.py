@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from support.databases import Database
 from support.fleet import Fleet
-from support.poison import Life, lives
+from support.poison import Life, begun, lives
 from support.waiting import eventually
 
 from outbox import Draft, emit_many
@@ -90,11 +90,8 @@ def test_two_relays_that_die_in_turn_convict_the_one_too_and_keep_the_order_of_e
     dead = database.rows("SELECT message_id FROM outbox_delivery WHERE state = 'dead'")
     assert [str(row.message_id) for row in dead] == [ids[300]]
     assert {row.attempts for row in database.rows("SELECT attempts FROM outbox_history")} == {1}
-    begun: dict[int, list[int]] = {}
-    for life in lives(fleet.record_path).values():
-        for n in life.begun:
-            key = begun.setdefault(n % 60, [])
-            if n not in key:
-                key.append(n)
-    assert [key for key, numbers in begun.items() if numbers != sorted(numbers)] == []
-    assert begun[0] == [0, 60, 120, 180, 240, 300], "what comes after a dead letter waits for an operator"
+    of_key: dict[int, list[int]] = {}
+    for n in dict.fromkeys(begun(fleet.record_path)):
+        of_key.setdefault(n % 60, []).append(n)
+    assert [key for key, numbers in of_key.items() if numbers != sorted(numbers)] == []
+    assert of_key[0] == [0, 60, 120, 180, 240, 300], "what comes after a dead letter waits for an operator"

@@ -77,6 +77,12 @@ class Life:
         return set(self.begun) - self.ended
 
 
+def begun(path: Path) -> list[int]:
+    """The messages whose attempts began, in that order, whoever it was."""
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    return [int(n) for _, sign, n, _ in lines if sign == "+"]
+
+
 def lives(path: Path) -> dict[int, Life]:
     """Process id → what it did, in the order of their births."""
     found: defaultdict[int, Life] = defaultdict(Life)

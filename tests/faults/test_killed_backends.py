@@ -1,0 +1,85 @@
+"""A process of PostgreSQL killed under load: all sessions end, the postmaster lives on, and nothing is sent again."""
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.databases import Database
+from support.fleet import shard_counts
+from support.postgres import PostgresServer
+from support.reckoning import unsettled
+from support.waiting import eventually
+from support.workload import Workload
+
+from relay.migrations import upgrade
+
+SEED = 131
+KILLS = 3
+
+
+@pytest.fixture
+def server(private_postgres) -> PostgresServer:
+    server = private_postgres()
+    upgrade(server.url())
+    return server
+
+
+@pytest.fixture
+def database(server: PostgresServer) -> Iterator[Database]:
+    database = Database("postgres", server.url())
+    yield database
+    database.dispose()
+
+
+@contextmanager
+def load(workload: Workload) -> Iterator[None]:
+    """Somebody who commits all the time, and tries again when the server is away."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            workload.try_to_commit()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def kill_a_backend(server: PostgresServer) -> None:
+    """As the kernel's memory killer would: not one of a relay's own, but all of them end with it."""
+    with server.connect() as connection:
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+
+
+def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_takes_what_the_other_held(
+    server, database, fleet
+):
+    workload = Workload(database.engine, SEED)
+    fleet.configure(database.url, work_s=0.005, beat_s=0.2, page_size=100)
+    for _ in range(2):
+        fleet.start()
+    eventually(lambda: list(shard_counts(database.url).values()) == [32, 32], deadline_s=20)
+    postmaster = server.pid
+    with load(workload):
+        for _ in range(KILLS):
+            before = len(fleet.sends())
+            eventually(lambda before=before: len(fleet.sends()) > before + 200, deadline_s=30)
+            kill_a_backend(server)
+        before = len(fleet.sends())
+        eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
+    assert server.pid == postmaster, "its age tells nothing"
+    committed = workload.committed()
+    eventually(lambda: unsettled(database) == 0, deadline_s=30, what="everything is settled")
+    times = Counter(send.id for send in fleet.sends())
+    assert set(times) == set(committed)
+    assert [message_id for message_id, count in times.items() if count > 1] == []
+    assert {row.attempts for row in database.rows("SELECT attempts FROM outbox_history")} == {1}
+    assert all(relay.output.count('"database_lost"') == KILLS for relay in fleet.relays)
