@@ -17,6 +17,7 @@ from relay.cli import (
     config,
     consume,
     content,
+    dashboard,
     database,
     dead,
     demo,
@@ -55,6 +56,7 @@ emit.register(app, RUN)
 consume.register(app, RUN)
 config.register(app, RUN)
 status.register(app, LOOK)
+dashboard.register(app, LOOK)
 messages.register(app, LOOK)
 content.register(app, LOOK)
 destinations.register(app, LOOK, ACT)

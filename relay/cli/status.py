@@ -13,7 +13,8 @@ from rich.text import Text
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import duration, pasteable, print_json, ranges, say, stdout, table
+from relay.cli.output import pasteable, print_json, say, stdout, table
+from relay.wording import duration, ranges
 
 if TYPE_CHECKING:
     from relay.operations import RelayStatus, Status
