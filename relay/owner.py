@@ -41,6 +41,7 @@ from relay.store.contract import Cursors, Lost, Peers, Session, Standby, Store
 log = structlog.get_logger("relay")
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
+HASTE = 4  # so many beats in the time of one, while shards change hands
 # Tried again sooner than AFTER_RESTART_S (relay.ownership): whoever comes later finds its shards taken.
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
@@ -342,6 +343,8 @@ class Tenure:
                 self._metrics.peer_ended()
             if reading:
                 reading = self._go_on(peers)
+                if self.ownership.is_changing:
+                    self._next_beat = now + self._settings.beat_s / HASTE
             if dispatcher.caution.is_needed and self.reader.has_read_everything:
                 self._on_loop(dispatcher.caution.rest)
             self.is_settled_in = may_take_anything

@@ -118,6 +118,11 @@ class Ownership:
             self._start_giving([s for s in plan.give if s in self._cursors.ready])
 
     @property
+    def is_changing(self) -> bool:
+        """Whether shards are lacking here, or being handed back: then nobody should have to wait for a whole beat."""
+        return self._lacking > 0 or bool(self._giving)
+
+    @property
     def may_take_anything(self) -> bool:
         return monotonic() >= self._anything_from
 

@@ -10,6 +10,9 @@ from relay.cli.examples import examples
 from relay.cli.output import print_json, say, stdout, table
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
     from relay.settings import DestinationSettings, Settings
 
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
@@ -34,9 +37,18 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for s
     console = stdout()
     rows = ((name, _shown(value), settings.origin(name)) for name, value in values.items())
     console.print(table("Setting", "Value", "From", rows=rows))
-    for name, found in {"serve": serve, **{f"destinations.{name}": d for name, d in destinations.items()}}.items():
-        console.print()
-        console.print(table(f"[{name}]", "", rows=((key, _shown(value)) for key, value in found.items())))
+    _print_section(console, "serve", serve, settings.serve, settings.origin("serve"))
+    for name, found in settings.destinations.items():
+        _print_section(console, f"destinations.{name}", destinations[name], found, settings.origin_of_destination(name))
+
+
+def _print_section(console: Console, name: str, values: dict[str, Any], found: BaseModel, origin: str) -> None:
+    rows = (
+        (key, _shown(value), origin if key in found.model_fields_set else "the default")
+        for key, value in values.items()
+    )
+    console.print()
+    console.print(table(f"[{name}]", "Value", "From", rows=rows))
 
 
 @config.command(epilog=examples("outbox config check && outbox relay"))

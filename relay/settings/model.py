@@ -25,6 +25,7 @@ from relay.settings.listener import ListenerSettings
 from relay.settings.rabbitmq import RabbitSettings
 from relay.settings.serve import ServeSettings
 
+IMPLIED_BY = {"api": "API_URL", "rabbitmq": "AMQP_URL"}
 DEFAULT_DATABASE_URL = "sqlite:///outbox.db"
 
 DestinationSettings = ListenerSettings | HttpSettings | RabbitSettings
@@ -131,6 +132,10 @@ class Settings(BaseModel):
     def origin(self, field: str) -> str:
         """Where a field's value comes from: a flag, a variable, a file, or ``"the default"``."""
         return self._origins.get(field, "the default")
+
+    def origin_of_destination(self, name: str) -> str:
+        """Where a destination comes from: a file, the variable that implies it, or ``"the default"``."""
+        return self._origins.get("destinations") or IMPLIED_BY.get(name, "the default")
 
     def require_database_file(self) -> None:
         """Refuse an SQLite file that does not exist: opening it would create an empty one.

@@ -419,6 +419,8 @@ def test_config_show_masks_secrets_and_names_origins(run: Run) -> None:
     assert process.returncode == 0
     assert "hunter2" not in process.stdout
     assert "OUTBOX_LEASE_S" in process.stdout
+    (url,) = [line for line in process.stdout.splitlines() if line.startswith("url ")]
+    assert url.split()[-1] == "API_URL"
     found = json.loads(run("config", "show", "--json", url="postgresql://app:hunter2@db/app", **environ).stdout)
     assert found["lease_s"] == 30
     assert found["destinations"]["api"]["url"].endswith("/extraction/internal/completed")

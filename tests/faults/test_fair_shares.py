@@ -1,0 +1,92 @@
+"""Fair shares at the default pace: whoever comes, goes or cannot own, 64 shards are owned within five seconds."""
+
+from threading import Event, Thread
+from time import monotonic
+
+import pytest
+from support.databases import Database
+from support.fleet import Fleet, shard_counts
+from support.waiting import eventually
+
+from relay.settings import Settings
+from relay.store import open_store
+
+WITHIN_S = 5.0
+
+
+def presences(database: Database) -> int:
+    """How many relays are alive, by the server's lock table."""
+    return database.scalar(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid >= 64 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+
+def assert_soon_fair(database: Database, fleet: Fleet) -> None:
+    """From the moment in which the server knows the last of them."""
+    alive = {relay.pid for relay in fleet.relays if relay.is_running}
+    fair = 64 / len(alive)
+
+    def is_fair() -> bool:
+        counts = shard_counts(database.url)  # asserts that no shard is held twice
+        assert set(counts) == alive, counts
+        return sum(counts.values()) == 64 and all(abs(n - fair) <= 1 for n in counts.values())
+
+    eventually(lambda: presences(database) == len(alive), deadline_s=30, what="all of them are there")
+    eventually(is_fair, deadline_s=WITHIN_S, what="the shares are fair")
+
+
+@pytest.mark.timeout(120)
+def test_one_to_eight_to_three_relays_share_fairly_within_five_seconds(postgres_database, fleet):
+    fleet.configure(postgres_database.url)
+    fleet.start()
+    assert_soon_fair(postgres_database, fleet)
+    for _ in range(7):
+        fleet.start()
+    assert_soon_fair(postgres_database, fleet)
+    for relay in fleet.relays[:3]:
+        relay.kill()
+    for relay in fleet.relays[3:5]:
+        relay.terminate()
+    for relay in fleet.relays[:5]:
+        relay.wait()
+    assert_soon_fair(postgres_database, fleet)
+    # Nobody has locked a shard twice: what a living relay hands back is free at once, and theirs who ended are.
+    fleet.start()
+    assert_soon_fair(postgres_database, fleet)
+
+
+def test_eight_relays_started_in_the_same_instant_share_fairly_within_five_seconds(postgres_database, fleet):
+    fleet.configure(postgres_database.url)
+    for _ in range(8):
+        fleet.start()
+    assert_soon_fair(postgres_database, fleet)
+
+
+def test_a_relay_that_beats_but_cannot_own_leaves_no_shard_without_an_owner(postgres_database, fleet):
+    settings = Settings(database_url=postgres_database.url)
+    session = open_store(settings).open("beats-and-no-more")
+    is_over = Event()
+
+    def beat() -> None:
+        while not is_over.wait(settings.beat_s / 2):
+            session.beat([], 0)
+
+    beating = Thread(target=beat)
+    beating.start()
+    try:
+        fleet.configure(postgres_database.url)
+        two = {fleet.start().pid, fleet.start().pid}
+        eventually(lambda: presences(postgres_database) == 3, deadline_s=30)
+        began = monotonic()
+
+        def all_are_owned() -> bool:
+            counts = shard_counts(postgres_database.url)
+            return set(counts) == two and sum(counts.values()) == 64 and min(counts.values()) >= 64 // 3
+
+        eventually(all_are_owned, deadline_s=WITHIN_S + 5, what="the others take what it cannot")
+        assert monotonic() - began <= WITHIN_S
+    finally:
+        is_over.set()
+        beating.join()
+        session.close()
