@@ -11,13 +11,15 @@ from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
 from relay.cli.messages import print_message, uuid_of
-from relay.cli.output import print_json, say, stdout, table
+from relay.cli.output import print_json, print_json_array, say, stdout, table
 from relay.wording import counted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from relay.operations.dead import DeadFilter
+
+MOST_IN_A_TABLE = 1000
 
 dead = typer.Typer(help="Look at dead letters, retry and discard them.", no_args_is_help=True)
 
@@ -62,19 +64,24 @@ def list_(
     from relay.operations.dead import causes, count_dead, dead_letters
 
     which = _filter((), destination, type_, older_than, newer_than, because, cause)
+    if each and not as_json and limit > MOST_IN_A_TABLE:
+        raise typer.BadParameter(f"a table has at most {MOST_IN_A_TABLE:,} lines: use --json for more")
     with opened_snapshot(operator_settings()) as connection:
-        found: list[Any] = [*dead_letters(connection, which, limit=limit)] if each else [*causes(connection, which)]
         count = count_dead(connection, which)
+        if each and as_json:
+            shown = print_json_array(dead_letters(connection, which, limit=limit))
+        else:
+            found: list[Any] = [*(dead_letters(connection, which, limit=limit) if each else causes(connection, which))]
+            shown = len(found)
     if as_json:
-        print_json(found)
+        if not each:
+            print_json(found)
     elif not found:
         say("there are no dead letters" + (" like that" if which.as_dict() else ""))
-    elif each:
-        stdout().print(_letters(found))
     else:
-        stdout().print(_causes(found))
-    if each and count > len(found):
-        say(f"the latest {len(found):,} of {count:,}: --limit shows more")
+        stdout().print(_letters(found) if each else _causes(found))
+    if each and count > shown:
+        say(f"the latest {shown:,} of {count:,}: --limit shows more")
 
 
 @dead.command(epilog=examples("outbox dead show 0197c0de-0000-7000-8000-000000000000"))

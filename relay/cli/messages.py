@@ -33,7 +33,7 @@ class State(StrEnum):
 
 
 MEANING = {
-    "ready": "waits for a relay to read it",
+    "ready": "being delivered, or about to be",
     "scheduled": "is not due yet",
     "held": "waits for what its deliveries wait for",
     "unrouted": "is wanted by no subscription; it will flow when one appears",

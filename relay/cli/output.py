@@ -49,6 +49,18 @@ def pasteable(text: str) -> str:
     return text.replace("`outbox ", f"`{program()} ")
 
 
+def print_json_array(values: Iterable[Any]) -> int:
+    """One JSON array on stdout, written as its items come, so that they may be very many; how many it were."""
+    count = 0
+    for value in values:
+        text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+        sys.stdout.write(("[\n  " if count == 0 else ",\n  ") + text.replace("\n", "\n  "))
+        count += 1
+    sys.stdout.write("\n]\n" if count else "[]\n")
+    sys.stdout.flush()
+    return count
+
+
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """One JSON document on stdout; dataclasses become objects, times ISO 8601 in UTC."""
     sys.stdout.write(json.dumps(value, default=_plain, indent=indent, ensure_ascii=False) + "\n")

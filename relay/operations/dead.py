@@ -28,6 +28,8 @@ from relay.stamp import nudge, stamp
 
 Progress = Callable[[int], object]
 
+PAGE = 1000  # dead letters that are in memory at once while they are listed
+
 
 @dataclass(frozen=True)
 class DeadFilter:
@@ -112,8 +114,8 @@ def causes(connection: sa.Connection, which: DeadFilter) -> list[Cause]:
     return [Cause(row[0] or "", *row[1:]) for row in connection.execute(query)]
 
 
-def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> list[DeadLetter]:
-    """One by one, the latest first, and at most so many."""
+def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:
+    """One by one, the latest first, and at most so many; read by the page, so that they may be very many."""
     d, m = tables().delivery.c, tables().message.c
     query = (
         sa.select(d.message_id, m.type, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint)
@@ -123,7 +125,8 @@ def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) ->
         .order_by(d.changed_at.desc(), d.message_id, d.destination)
         .limit(limit)
     )
-    return [DeadLetter(*row) for row in connection.execute(query)]
+    for row in connection.execute(query, execution_options={"yield_per": PAGE}):
+        yield DeadLetter(*row)
 
 
 def retry(

@@ -100,7 +100,7 @@ class Prospects:
         return f"relay {self.owner} sends it" if self.owner else self._nobody()
 
     def _reader(self) -> str:
-        return f"relay {self.owner} reads it" if self.owner else self._nobody()
+        return f"relay {self.owner} has it in hand, or is about to read it" if self.owner else self._nobody()
 
     def _nobody(self) -> str:
         return f"no relay owns its shard, {self._message.shard}: start one with `outbox relay`"
