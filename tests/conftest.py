@@ -32,6 +32,7 @@ _LIBPQ = (
 
 # Read here, because pytest_configure then removes it like every other variable of ours.
 EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
+MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
 
 
 def pytest_configure() -> None:
@@ -170,6 +171,12 @@ def database(request: pytest.FixtureRequest) -> Database:
 def empty_database(request: pytest.FixtureRequest) -> Database:
     """A database that was never migrated: the test runs once on SQLite and once on PostgreSQL."""
     return request.getfixturevalue(f"empty_{request.param}")
+
+
+@pytest.fixture
+def model_examples() -> int:
+    """How many lives the model test lives, on SQLite thrice as many: OUTBOX_TEST_MODEL_EXAMPLES, given more time."""
+    return MODEL_EXAMPLES
 
 
 @pytest.fixture

@@ -1,0 +1,168 @@
+"""A destination that hangs, or has a million messages waiting for it, takes nothing from another.
+
+What is asserted here is structure: who holds which room, and what a read looks at. benchmarks/isolation.py measures
+latency and rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.databases import Database
+from support.plans import watched
+from support.scene import Scene, Taker, to
+from support.waiting import eventually_async
+
+from outbox import Message
+from outbox.tables import SHARD_COUNT
+from relay.database import Database as Address
+from relay.store.contract import Cursors
+from relay.store.postgres import PostgresStore
+from relay.store.sqlite import SqliteSession, SqliteStore
+
+ALL = list(range(SHARD_COUNT))
+MILLION = 1_000_000
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    return Scene(database)
+
+
+async def hang(message: Message) -> None:
+    await asyncio.Event().wait()
+
+
+def is_confined(scene: Scene, dispatcher: Any) -> bool:
+    """Whether all that the hung one has no room for is parked, and the next page is read for the other."""
+    lane = dispatcher.lanes["hung"]
+    assert (lane.count_under_way(), lane.size <= lane.limit) == (4, True)
+    assert scene.deliveries()["hung", "parked"] + lane.size == scene.status.destinations["hung"].waiting
+    assert dispatcher.room(16) == 16, "a whole one"
+    return True
+
+
+@pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])
+async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Scene, types: tuple[str, str]) -> None:
+    """It keeps as many attempts under way as it may, as many in memory as its lane holds; the rest is parked."""
+    fine = Taker()
+    destinations = {
+        "hung": to(hang, events=[types[0]], concurrency=4, timeout_s=3600),
+        "fine": to(fine, events=[types[1]]),
+    }
+    async with scene.relay(destinations, window=64, page_size=16, grace_s=0) as relay:
+        dispatcher: Any = relay._dispatcher
+        for count in (300, 300):
+            for type_ in dict.fromkeys(types):
+                scene.emit(count, type=type_)
+            wanted = len(fine.taken) + count
+            await eventually_async(lambda wanted=wanted: len(fine.taken) == wanted)
+            await eventually_async(lambda: is_confined(scene, dispatcher))
+    assert set(fine.tries.values()) == {1}
+
+
+# ------------------------------------------------------------------- what a read costs beside a million
+
+
+def park(database: Database, count: int) -> None:
+    """So many deliveries to `down` that are parked, by SQL; nobody here asks for their messages."""
+    if database.kind == "postgres":
+        numbers = f"generate_series(1, {count}) AS s (n)"
+        id_ = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+        with_ = ""
+    else:
+        numbers, id_ = "s", "printf('%08x-0000-7000-8000-%012x', n, n)"
+        with_ = f"WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {count}) "
+    database.execute(
+        f"{with_}INSERT INTO outbox_delivery (message_id, destination, shard, position, state) "
+        f"SELECT {id_}, 'down', n % 64, n, 'parked' FROM {numbers}"
+    )
+
+
+def fill(scene: Scene) -> None:
+    """Some messages for `fine`: half of them ready, half of them parked."""
+    scene.emit(500)
+    scene.database.execute("UPDATE outbox_message SET state = 'held' WHERE state = 'ready'")
+    scene.database.execute(
+        "INSERT INTO outbox_delivery (message_id, destination, shard, position, state) "
+        "SELECT id, 'fine', shard, position, 'parked' FROM outbox_message AS m "
+        "WHERE NOT EXISTS (SELECT 1 FROM outbox_delivery AS d WHERE d.message_id = m.id)"
+    )
+    scene.emit(500)
+
+
+def read_everything(session: Any) -> tuple[int, int]:
+    """As a relay does whose `down` is paused: how many messages and how many deliveries it found."""
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    messages = deliveries = 0
+    while rows := session.read_ready(cursors, 250).messages:
+        messages += len(rows)
+    session.read_due(ALL, 100)
+    session.has_deliveries(ALL)
+    while parked := session.read_parked(cursors, ["fine"], 250):
+        deliveries += len(parked)
+    return messages, deliveries
+
+
+def test_a_million_that_are_parked_for_one_cost_the_reads_of_another_nothing(postgres_database: Database) -> None:
+    scene = Scene(postgres_database)
+    costs: list[tuple[Counter[str], Counter[str]]] = []
+    for parked in (0, MILLION):
+        if parked:
+            postgres_database.execute("TRUNCATE outbox_message, outbox_delivery")
+            park(postgres_database, parked)
+        fill(scene)
+        store = PostgresStore(Address.parse(postgres_database.url), lease_s=60, keep_history=True, notify=True)
+        session = store.open("relay")
+        session.take(ALL, [])
+        with watched(session) as plans:
+            assert read_everything(session) == (500, 500)
+        session.close()
+        pages: Counter[str] = Counter()
+        rows: Counter[str] = Counter()
+        for plan in plans:
+            pages[plan.name] += plan.pages
+            rows[plan.name] += plan.rows_looked_at
+        costs.append((pages, rows))
+    (pages_alone, rows_alone), (pages_beside, rows_beside) = costs
+    assert all(rows_beside[name] <= rows_alone[name] + SHARD_COUNT for name in rows_beside), (rows_alone, rows_beside)
+    for name, pages_read in pages_beside.items():
+        # indexes are two levels deeper: two pages more for each descent, and nothing in proportion
+        assert pages_read <= 3 * pages_alone[name] + 64, name
+
+
+@contextmanager
+def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
+    """How many instructions of SQLite's machine it took."""
+    count = 0
+
+    def note() -> None:
+        nonlocal count
+        count += 1
+
+    session._db.set_progress_handler(note, 1)
+    yield lambda: count
+    session._db.set_progress_handler(None, 0)
+
+
+def test_on_sqlite_too(sqlite_database: Database) -> None:
+    scene = Scene(sqlite_database)
+    costs = []
+    for parked in (0, MILLION // 5):
+        if parked:
+            for table in ("outbox_delivery", "outbox_message"):
+                sqlite_database.execute(f"DELETE FROM {table}")
+            park(sqlite_database, parked)
+        fill(scene)
+        session = SqliteStore(Address.parse(sqlite_database.url), keep_history=True).open("relay")
+        session.take(ALL, [])
+        with counted(session) as instructions:
+            assert read_everything(session) == (500, 500)
+        costs.append(instructions())
+        session.close()
+    assert costs[1] <= costs[0] * 1.01

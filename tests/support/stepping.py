@@ -1,0 +1,311 @@
+"""Relays that move only when they are told to: a whole relay, its own threads and tasks, one step at a time.
+
+The owning thread is the relay's own; it stops before each call of its session, and goes on when the test says so. The
+event loop turns only in `spin`, and every clock but the database's is ours. So a test decides what happens between any
+two calls: an operator acts, a session is cut, the process dies, another relay goes ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from threading import Semaphore
+from typing import Any
+
+import relay.relay
+from outbox import Message
+from relay import Relay, Settings
+from relay.decide.outcome import Outcome
+from relay.owner import OwningThread
+from relay.store.contract import Lost
+
+STEP_DEADLINE_S = 60.0
+WATCHED = (
+    "beat", "take", "give", "read_ready", "read_parked", "read_due", "held_keys", "blocked_keys", "has_deliveries",
+    "settle_plain", "settle", "discard", "mark_unrouted", "report", "claim_probe",
+)  # fmt: skip
+
+Send = Callable[["SteppedRelay", str, Message], Any]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Clock:
+    """The time of this process: it passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """An event loop on that clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._stepped_clock = clock
+
+    def time(self) -> float:
+        return self._stepped_clock.now
+
+
+class Baton:
+    """Between a test and an owning thread: exactly one of them moves."""
+
+    def __init__(self) -> None:
+        self.at = "nothing"  # what the thread is about to do
+        self.killed = self.ended = False
+        self._go, self._parked = Semaphore(0), Semaphore(0)
+
+    def park(self, at: str) -> None:
+        """By the thread: stop here until told to go on."""
+        self.at = at
+        self._parked.release()
+        self._go.acquire()
+        if self.killed:
+            raise Killed
+
+    def end(self) -> None:
+        """By the thread: there is nothing more to come."""
+        self.ended = True
+        self._parked.release()
+
+    def go_on(self) -> None:
+        """By the test: let the thread move to its next stop."""
+        if not self.ended:
+            self._go.release()
+            self.wait()
+
+    def wait(self) -> None:
+        assert self._parked.acquire(timeout=STEP_DEADLINE_S), f"the owning thread is stuck in {self.at}"
+
+
+class SteppedOwner(OwningThread):
+    """An owning thread that stops before whatever it asks the database."""
+
+    baton: Baton
+
+    def start(self) -> None:
+        self.baton = self._store.baton  # type: ignore[attr-defined]
+        super().start()
+        self.baton.wait()
+
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            self.baton.end()
+
+    def _wait(self, tenure: Any) -> None:
+        self.baton.park("wait")
+
+    def _pause(self, seconds: float) -> None:
+        self.baton.park("pause")
+
+
+class SteppedStore:
+    """Opens sessions that stop before each call."""
+
+    def __init__(self, store: Any, clock: Clock) -> None:
+        self.store, self.clock, self.baton = store, clock, Baton()
+        self.session: SteppedSession | None = None
+        self.cut_count = 0
+        self.asked_at = -1e9  # the last question that was answered
+        self.saw_paused: set[str] = set()
+
+    def open(self, *arguments: Any) -> Any:
+        self.baton.park("open")
+        self.session = SteppedSession(self, self.store.open(*arguments))
+        return self.session
+
+
+class SteppedSession:
+    """A session that stops before each call, and can be cut before or after the next."""
+
+    def __init__(self, store: SteppedStore, session: Any) -> None:
+        self._store, self._session = store, session
+        self.cut: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._session, name)
+        if name not in WATCHED:
+            return method
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._store.baton.park(name)
+            asked_at = self._store.clock.now
+            if self.cut == "before":
+                self._lose()
+            answer = method(*arguments, **options)
+            if self.cut == "after":
+                self._lose()
+            self._store.asked_at = asked_at
+            if name == "beat":
+                self._store.saw_paused = {n for n, each in answer.standings.items() if each.paused_by == "operator"}
+            return answer
+
+        return call
+
+    def _lose(self) -> None:
+        raise Lost("the session was cut")
+
+    def close(self) -> None:
+        if self._store.baton.killed or self.cut:
+            self.hang_up()
+        else:
+            self._session.close()
+
+    def hang_up(self) -> None:
+        """End it as a death does: nothing is said, and the server finds out."""
+        if hasattr(self._session, "_connection"):
+            self._session._connection.close()
+        else:
+            self._session._db.close()
+            self._session._lock.release()
+
+
+class NoHousekeeping:
+    """What a test does by itself, when it wants to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def start(self) -> None:
+        """Never by itself."""
+
+    def stop(self) -> None:
+        """It was never started."""
+
+
+class SteppedRelay:
+    """A relay, and the handle on it."""
+
+    def __init__(self, stage: Stage, settings: Settings) -> None:
+        self.stage = stage
+        self.relay = Relay(settings)
+        stage.loop.run_until_complete(self.relay.start())
+        self.owner: Any = self.relay._owner
+        self.store: SteppedStore = self.owner._store
+        self.knows_paused: set[str] = set()
+        self.is_alive = True
+        for lane in self.relay._lanes:
+            lane.destination.send = self._sender(lane.name)  # type: ignore[method-assign]
+
+    def _sender(self, name: str) -> Callable[[Message], Any]:
+        async def send(message: Message) -> Outcome:
+            return await self.stage.send(self, name, message)  # type: ignore[no-any-return]
+
+        return send
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.relay._winding_down is not None
+
+    def step(self, count: int = 1) -> None:
+        """So many calls of the database, at most to the end of a turn."""
+        for _ in range(count):
+            self.store.baton.go_on()
+            if self.store.baton.at in ("wait", "pause"):
+                return
+
+    def cut(self, when: str) -> None:
+        """Have the session lost: before its next call does anything, or after it did, with its answer."""
+        if self.store.session is not None and self.store.session.cut is None:
+            self.store.session.cut = when
+            self.store.cut_count += 1
+
+    def kill(self) -> None:
+        """As SIGKILL does. The database finds its connection closed, and nobody has said good-bye."""
+        self.is_alive = False
+        ending = self.relay._winding_down
+        if ending is not None and self.store.baton.ended:
+            self.stage.loop.run_until_complete(ending)  # too late: it has gone in order
+            return
+        self.store.baton.killed = True
+        self.store.baton.go_on()
+        self.owner.close()
+        tasks = [task for lane in self.relay._lanes for task in lane._workers]
+        tasks += [t for t in (self.relay._ticker, ending) if t is not None]
+        for task in tasks:
+            task.cancel()
+        self.stage.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+
+    def begin_to_stop(self) -> None:
+        async def stop() -> None:
+            self.relay.stop()
+
+        self.stage.loop.run_until_complete(stop())
+
+    def has_stopped(self) -> bool:
+        ending = self.relay._winding_down
+        if ending is None or not ending.done():
+            return False
+        self.is_alive = False
+        ending.result()
+        self.relay._raise_error()
+        return True
+
+
+class Stage:
+    """Where stepped relays live; while it is set, the clock of all relays in this process is its own.
+
+    Args:
+        send: Called, on the loop, for each attempt; returns an awaitable of its outcome.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.clock = Clock()
+        self.relays: list[SteppedRelay] = []
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self.loop = SteppedLoop(self.clock)
+        self._set()
+
+    def _set(self) -> None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("relay.") and getattr(module, "monotonic", None) is time.monotonic:
+                self._put(module, "monotonic", self.clock)
+        open_store = relay.relay.open_store
+        self._put(relay.relay, "open_store", lambda settings: SteppedStore(open_store(settings), self.clock))
+        self._put(relay.relay, "OwningThread", SteppedOwner)
+        self._put(relay.relay, "Housekeeping", NoHousekeeping)
+
+    def _put(self, place: Any, name: str, value: Any) -> None:
+        self._replaced.append((place, name, getattr(place, name)))
+        setattr(place, name, value)
+
+    @property
+    def alive(self) -> list[SteppedRelay]:
+        return [each for each in self.relays if each.is_alive]
+
+    def start(self, settings: Settings) -> SteppedRelay:
+        started = SteppedRelay(self, settings)
+        self.relays.append(started)
+        return started
+
+    def spin(self, turns: int = 12) -> None:
+        """Turn the loop so often."""
+
+        async def turn() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turn())
+        for each in self.alive:
+            each.knows_paused = each.store.saw_paused
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    def close(self) -> None:
+        for each in self.alive:
+            each.kill()
+        self.loop.close()
+        while self._replaced:
+            setattr(*self._replaced.pop())
