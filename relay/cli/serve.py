@@ -38,7 +38,9 @@ def serve(
     ] = None,
     handler_timeout: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Give up on a call of it after this; default: 30s; none: never."),
+        typer.Option(
+            metavar="DURATION", help="Give up on a call of the handler after this; default: 30s; none: never."
+        ),
     ] = None,
     require_signature: Annotated[
         bool, typer.Option("--require-signature", help="Refuse calls without a signature.")

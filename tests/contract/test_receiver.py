@@ -547,6 +547,18 @@ async def test_no_event_id_forges_a_line_of_the_audit(calls: list[EventDict]) ->
     assert audited(calls)[0]["event_id"] is None
 
 
+@pytest.mark.parametrize(("proxies", "client"), [((), "127.0.0.1"), (("127.0.0.1",), "203.0.113.7")])
+async def test_only_a_proxy_we_know_says_who_the_client_is(
+    calls: list[EventDict], proxies: tuple[str, ...], client: str
+) -> None:
+    app = FastAPI()
+    app.include_router(Receiver([SECRET], handler=Counting()).router)
+    headers = GUIDES | {"X-Forwarded-For": "203.0.113.7"}
+    async with serving(app, proxies=proxies) as url, httpx.AsyncClient(trust_env=False) as caller:
+        await caller.post(url + PATH, content=BODY, headers=headers)
+    assert audited(calls)[0]["client"] == client
+
+
 # ------------------------------------------------------------------------- mounted
 
 

@@ -13,9 +13,11 @@ from relay.database import Database
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, *, receive_timeout_s: float = 20.0) -> AsyncIterator[str]:
+async def serving(
+    app: FastAPI, *, receive_timeout_s: float = 20.0, proxies: tuple[str, ...] = ()
+) -> AsyncIterator[str]:
     """Serve an application; yields its URL."""
-    server = make_server(app, receive_timeout_s=receive_timeout_s, grace_s=5)
+    server = make_server(app, receive_timeout_s=receive_timeout_s, grace_s=5, proxies=proxies)
     listening = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve([listening]))
     try:

@@ -33,6 +33,13 @@ def test_plain_http_to_a_public_address_needs_a_word_of_permission(host: str) ->
     assert not HttpSettings(url=f"https://{host}/").must_stay_private
 
 
+@pytest.mark.parametrize("url", ["https://me:password@api/", "https://me@api/", "https://:password@api/"])
+def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> None:
+    with pytest.raises(ValidationError, match="use secret_env") as refused:
+        HttpSettings(url=url)
+    assert "password@" not in str(refused.value)
+
+
 def test_an_attempt_cannot_be_without_a_deadline() -> None:
     with pytest.raises(ValidationError, match="needs a deadline"):
         HttpSettings(url="http://api/", timeout_s="none")  # type: ignore[arg-type]
