@@ -1,0 +1,64 @@
+"""`outbox destinations test` where all is well, for each kind; and what a doctor says of what is gone or damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.commands import Run
+from support.databases import Database
+from support.rabbitmq import RabbitServer
+from support.receivers import Receiver, answering
+from support.scene import Scene, Taker, rejecting, to
+
+from relay.operations.probing import probe
+from relay.settings import HttpSettings, RabbitSettings
+
+
+async def test_an_http_destination_that_answers_is_well_and_gets_no_message(sqlite_database: Database) -> None:
+    async with Receiver(answering(405, b"")) as receiver:
+        settings = Scene(sqlite_database).settings({"api": HttpSettings(url=receiver.url, secret="s" * 32)})
+        found = await probe("api", settings)
+        receiver.behave = answering(410, b"")
+        gone = await probe("api", settings)
+    assert (found.well, found.said) == (True, "it answered 405 to a HEAD")
+    assert (gone.well, gone.said) == (False, "it answered 410 to a HEAD")
+    assert [(request.method, request.body) for request in receiver.requests] == [("HEAD", b"")] * 2
+    assert receiver.requests[0].header("x-internal-secret") is None
+
+
+async def test_a_broker_that_lets_us_in_is_well(sqlite_database: Database, rabbitmq: RabbitServer) -> None:
+    settings = Scene(sqlite_database).settings({"rabbitmq": RabbitSettings(url=rabbitmq.url)})
+    found = await probe("rabbitmq", settings)
+    assert (found.well, found.said) == (True, "the broker lets us in")
+
+
+def test_a_listener_that_can_be_imported_is_well(run: Run, sqlite_database: Database, tmp_path: Path) -> None:
+    (tmp_path / "well_meant.py").write_text("def on_completed(message):\n    pass\n")
+    (tmp_path / "outbox.toml").write_text('[destinations.a]\nkind = "listener"\nlistener = "well_meant:on_completed"\n')
+    ended = run("destinations", "test", "a", url=sqlite_database.url)
+    assert (ended.returncode, "the listener is there" in ended.stderr) == (0, True)
+
+
+async def test_the_doctor_names_a_removed_destination_that_has_dead_letters(run: Run, database: Database) -> None:
+    scene = Scene(database)
+    scene.emit(1)
+    await scene.drain({"a": to(Taker(rejecting(0)))})
+    await scene.drain({"b": Taker()}, apply=True)
+    found = json.loads(run("doctor", "--json", url=database.url).stdout)
+    (removed,) = [each for each in found if each["check"] == "destinations"]
+    assert removed["severity"] == "bad"
+    assert removed["what"].startswith("a is removed")
+
+
+def test_the_doctor_names_a_damaged_file(run: Run, sqlite_database: Database) -> None:
+    path = Path(sqlite_database.url.removeprefix("sqlite:///"))
+    sqlite_database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sqlite_database.engine.dispose()
+    page = 4096
+    octets = bytearray(path.read_bytes())
+    octets[-page:] = b"\xff" * page
+    path.write_bytes(octets)
+    ended = run("doctor", "--json", url=sqlite_database.url)
+    found = {each["check"]: each["severity"] for each in json.loads(ended.stdout)}
+    assert (ended.returncode, found["file"]) == (4, "bad")
