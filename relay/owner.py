@@ -36,7 +36,7 @@ from relay.ownership import Ownership
 from relay.reading import Reader
 from relay.settings import Settings
 from relay.settling import Settler, Unconfirmed
-from relay.store.contract import Cursors, Lost, Peers, Session, Standby, Store
+from relay.store.contract import Cursors, Full, Lost, Peers, Session, Standby, Store
 
 log = structlog.get_logger("relay")
 
@@ -95,7 +95,8 @@ class OwningThread:
         self._held_before: list[int] = []
         self.trouble: str | None = "not connected yet"
         self.is_standing_by = False
-        self._said: str | None = None  # of the trouble, so that it is said once
+        self._said: set[str] = set()  # of the trouble, so that it is said once
+        self._failures = 0  # in a row, of sessions that came to nothing
 
     # ------------------------------------------- what the event loop may call
 
@@ -166,7 +167,6 @@ class OwningThread:
         self._loop.call_soon_threadsafe(self._on_end, error)
 
     def _keep_sessions(self) -> None:
-        failures = 0
         while not self._is_over():
             session: Session | None = None
             try:
@@ -176,9 +176,9 @@ class OwningThread:
                 self._let_go()
                 raise
             except Exception as error:
-                failures = 1 if session is not None else failures + 1
+                self._failures += 1
                 self._lose(error)
-                self._pause(jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2))  # noqa: S311
+                self._pause(jittered(RECONNECT.ceiling_s(self._failures), 0.5 + random.random() / 2))  # noqa: S311
             finally:
                 self._tenure = None
                 if session is not None:
@@ -189,15 +189,18 @@ class OwningThread:
         owned = len(self.shards)
         self._held_before = self.shards or self._held_before
         self._let_go()
-        self.metrics.session_lost()
+        if self._tenure is not None:
+            self.metrics.session_lost()
         self.trouble = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)
         what = self.trouble if not isinstance(error, Lost) or is_refusal(error) else type(error).__name__
-        if what == self._said:
+        if what in self._said:
             return
-        self._said = what
+        self._said.add(what)
         if self.is_standing_by:
             log.warning("waiting", reason=self.trouble)
+        elif isinstance(error, Full):
+            log.error("database_full", reason=self.trouble, owned=owned)
         elif isinstance(error, Lost):
             log.warning("database_lost", reason=self.trouble, owned=owned)
         else:
@@ -230,10 +233,6 @@ class OwningThread:
         self._epoch += 1
         self._on_loop(self._dispatcher.begin, self._epoch)
         tenure = Tenure(self, session, self._epoch)
-        if self._said is not None:
-            log.info("database_back")
-        self.trouble = self._said = None
-        self.is_standing_by = False
         self._tenure = tenure
         tenure.begin()
         while not self._is_over():
@@ -241,9 +240,19 @@ class OwningThread:
             asked_at = monotonic()
             count = tenure.turn(reading=self._stop_at is None and not self._is_dismissed)
             self._round_trip_at = asked_at
+            self._be_well()
             if count < WORTH_A_TURN:
                 self._wait(tenure)
         tenure.end()
+
+    def _be_well(self) -> None:
+        """A whole turn has worked, writing included: whatever the trouble was, it is over."""
+        if self._said:
+            log.info("database_back")
+            self._said.clear()
+        self.trouble = None
+        self.is_standing_by = False
+        self._failures = 0
 
     def _wait(self, tenure: Tenure) -> None:
         timeout_s = min(tenure.sleep_s(), self._settings.lease_s / 6)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
@@ -110,8 +110,8 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
     """`private_postgres({"fsync": "on"})`: a started server that the test may stop, kill and freeze."""
     servers: list[PostgresServer] = []
 
-    def start(settings: Mapping[str, object] | None = None) -> PostgresServer:
-        server = PostgresServer(settings)
+    def start(settings: Mapping[str, object] | None = None, **options: Any) -> PostgresServer:
+        server = PostgresServer(settings, **options)
         servers.append(server)
         server.start()
         return server

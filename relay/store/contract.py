@@ -40,6 +40,13 @@ class Lost(Exception):
     """The session is gone, and with it everything it owned. Expected: the world is like that."""
 
 
+ON_A_STANDBY = "this database is a standby: it grants locks that mean nothing, so nothing is owned here"
+
+
+class Full(Lost):
+    """The database has no room for what is to be written: wait until it has."""
+
+
 class Standby(Lost):
     """This database, or somebody else's lock on it, allows no owner here now: wait and look again."""
 

@@ -27,7 +27,19 @@ from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 from relay.migrations import verify_version
 from relay.store import sqlite_sql as sql
-from relay.store.contract import ANY_GENERATION, Batch, Cursors, Inherited, Lost, Page, Pair, Parked, Peers, Standby
+from relay.store.contract import (
+    ANY_GENERATION,
+    Batch,
+    Cursors,
+    Full,
+    Inherited,
+    Lost,
+    Page,
+    Pair,
+    Parked,
+    Peers,
+    Standby,
+)
 from relay.store.inheriting import inherited_by
 from relay.store.ruling import as_json, finished_keys, storable
 
@@ -387,7 +399,8 @@ class SqliteSession:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a file that is full has ended it already
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
@@ -397,7 +410,8 @@ class SqliteSession:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise Lost(str(error)) from error
+            kind = Full if error.sqlite_errorcode == sqlite3.SQLITE_FULL else Lost
+            raise kind(str(error)) from error
 
 
 def _after(due: Due) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def _keep_watch() -> None:
             os.killpg(pid, signal.SIGCONT)
     _wait_until_gone(watched)
     for directory in directories:
+        if os.path.ismount(directory):
+            subprocess.run(["umount", "--lazy", directory], check=False)
         shutil.rmtree(directory, ignore_errors=True)
 
 

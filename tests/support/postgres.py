@@ -55,19 +55,29 @@ class PostgresServer:
 
     It is reached over TCP on loopback (`url`) and over a Unix socket (`socket_url`), as `postgres`, without
     a password. `settings` go on top of the defaults above, and may be changed before a `start`. The data is
-    in memory unless the server is made with `{"fsync": "on"}`.
+    in memory unless the server is made with `{"fsync": "on"}` or told where to put it. It begins empty, or as a standby
+    that follows another one.
     """
 
-    def __init__(self, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, object] | None = None,
+        *,
+        home: Path | None = None,
+        standby_of: "PostgresServer | None" = None,
+    ) -> None:
         self.settings: dict[str, object] = {**_SETTINGS, **(settings or {})}
-        home = _home(_disk() if self.settings["fsync"] == "on" else _memory())
+        home = home or _home(_disk() if self.settings["fsync"] == "on" else _memory())
         self.directory = Path(tempfile.mkdtemp(prefix="server-", dir=home))
         self.data = self.directory / "data"
         self.log_path = self.directory / "log"
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         give_to_account(self.directory)
-        _run("cp", "-a", _seed(), self.data)
+        if standby_of is None:
+            run_as_account("cp", "-a", _seed(), self.data)
+        else:
+            self._follow(standby_of)
 
     @property
     def pid(self) -> int:
@@ -146,6 +156,11 @@ class PostgresServer:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The postmaster and all of its children."""
+        return self._family()
+
     def remove(self) -> None:
         """End the server however it stands, and remove its files."""
         if self.is_running:
@@ -154,6 +169,11 @@ class PostgresServer:
         elif self._process is not None:
             guardian().forget(self._process.pid)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _follow(self, primary: "PostgresServer") -> None:
+        source = ("--host", str(primary.directory), "--port", str(primary.port), "--username", "postgres")
+        how = ("--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        run_as_account(self.bin / "pg_basebackup", *source, "--pgdata", self.data, *how)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -216,7 +236,7 @@ def _home(base: Path) -> Path:
 def _seed() -> Path:
     """A data directory as `initdb` leaves it; servers start from a copy, at a fifth of the time."""
     seed = _home(_memory()) / "seed"
-    _run(
+    run_as_account(
         _installation() / "initdb",
         *("--pgdata", seed, "--username", "postgres", "--auth", "trust"),
         *("--encoding", "UTF8", "--locale", "C", "--no-sync"),
@@ -235,7 +255,7 @@ def _installation() -> Path:
     # Not imported: that alone warns about XDG_RUNTIME_DIR, and the wheel brings several major versions.
     found = max(Path(package.origin).parent.glob("pginstall*/bin"), key=lambda path: path.parent.name)
     try:
-        _run(found / "postgres", "--version")
+        run_as_account(found / "postgres", "--version")
     except PermissionError:
         return _copy_of(found)
     return found
@@ -261,11 +281,13 @@ def as_account() -> dict[str, Any]:
 
 
 def give_to_account(path: Path) -> None:
+    """Make `path` the property of whoever the servers run as."""
     if account := as_account():
         os.chown(path, account["user"], account["group"])
 
 
-def _run(*command: str | Path) -> None:
+def run_as_account(*command: str | Path) -> None:
+    """Run a command to its end as whoever the servers run as."""
     done = subprocess.run(
         command,
         cwd="/",

@@ -12,9 +12,11 @@ from psycopg.types.string import TextLoader
 
 from outbox.errors import Unusable
 from relay.database import Database
-from relay.store.contract import Lost
+from relay.store.contract import Full, Lost
 from relay.store.postgres import connection_sql as sql
 from relay.store.postgres.asking import Answer, Asking
+
+ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)  # a session, or leaves it in doubt
 
 
 class OwningConnection:
@@ -83,8 +85,13 @@ class OwningConnection:
             yield
         except psycopg.errors.InsufficientPrivilege as error:
             raise Unusable(f"{sentence(error)}: run what `outbox db grants` prints") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError) as error:
-            raise Lost(sentence(error)) from error
+        except ENDS as error:
+            raise as_lost(error) from error
+
+
+def as_lost(error: Exception) -> Lost:
+    kind = Full if isinstance(error, psycopg.errors.DiskFull) else Lost
+    return kind(sentence(error))
 
 
 def sentence(error: Exception) -> str:

@@ -9,8 +9,8 @@ import psycopg
 
 from outbox.errors import Unusable
 from relay.database import Database
-from relay.store.contract import ANY_GENERATION, Lost
-from relay.store.postgres.connection import sentence
+from relay.store.contract import ANY_GENERATION
+from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning
 from relay.store.postgres.ownership_sql import UNREGISTER
 from relay.store.postgres.pooler import refuse_transaction_pooling
@@ -24,7 +24,7 @@ class PostgresStore:
         database: Where.
         lease_s: Seconds after which the server ends a session that says nothing.
         keep_history: Whether what was delivered moves to history or is deleted.
-        notify: Whether to listen for workers' notifications.
+        notify: Whether to listen for workers' notifications, or to switch them off for all.
     """
 
     def __init__(self, database: Database, *, lease_s: float, keep_history: bool, notify: bool) -> None:
@@ -37,13 +37,13 @@ class PostgresStore:
         try:
             connection = self._connect(relay_id)
         except psycopg.OperationalError as error:
-            raise Lost(sentence(error)) from error
+            raise as_lost(error) from error
         try:
             refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
             return PostgresSession(self, connection, relay_id, generation)
-        except psycopg.OperationalError as error:
+        except ENDS as error:
             connection.close()
-            raise Lost(sentence(error)) from error
+            raise as_lost(error) from error
         except psycopg.errors.InsufficientPrivilege as error:
             connection.close()
             raise Unusable(f"{sentence(error)}: run what `outbox db grants` prints") from error
@@ -81,6 +81,7 @@ class PostgresSession(Owning, Waking):
             keep_history=store.keep_history,
             relay_id=relay_id,
         )
+        self._begin_waking()
 
     def close(self) -> None:
         try:
