@@ -64,7 +64,8 @@ class Settings(BaseModel):
         retention_days: How long delivered messages are kept; 0 keeps none.
         inbox_retention_days: How long a listener remembers what it has done.
         health_port: Where /healthz, /readyz and /metrics are, on the loopback address; 0 is off.
-        notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: polling remains.
+        notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: nobody notifies any more,
+            and polling remains.
         log_format: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal.
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 

@@ -197,14 +197,15 @@ def _notify(connection: sa.Connection) -> Finding:
             "wake-up",
             "workers never notify",
             "relays poll every 100 ms instead, which costs latency and queries",
-            "nothing, if you prepare transactions in two phases; else SELECT setval('outbox_wake', 1)",
+            "nothing, if you prepare transactions in two phases; else drop OUTBOX_NOTIFY=false and run "
+            "SELECT setval('outbox_wake', 1)",
         )
     if int(_show(connection, "max_prepared_transactions")) > 0:
         return note(
             "wake-up",
             "prepared transactions are possible here",
             "a transaction that emits cannot be prepared while a relay sleeps: NOTIFY and PREPARE exclude each other",
-            "if you use PREPARE TRANSACTION: OUTBOX_NOTIFY=false and SELECT setval('outbox_wake', 0)",
+            "if you use PREPARE TRANSACTION: OUTBOX_NOTIFY=false for all relays, and SELECT setval('outbox_wake', 0)",
         )
     return ok("wake-up", "workers notify relays that sleep")
 

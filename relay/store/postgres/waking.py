@@ -14,7 +14,7 @@ NEVER, AWAKE, ASLEEP = 0, 1, 2  # what the sequence outbox_wake says
 UNNOTIFIED_S = 0.1  # between polls when nobody notifies
 
 WAKE_STATE = "SELECT last_value FROM outbox_wake"
-SET_WAKE = "SELECT setval('outbox_wake', %(value)s)"
+SET_WAKE = "SELECT setval('outbox_wake', %(value)s) FROM outbox_wake WHERE last_value <> 0"  # as NEVER is for good
 
 
 # What a notification may name: the schema that messages are written into, or the one that an operator works in.
@@ -30,7 +30,7 @@ class Waking(OwningConnection):
     """How a session waits.
 
     Args:
-        notify: Whether to listen for workers' notifications.
+        notify: Whether to listen for workers' notifications, or to switch them off for all.
     """
 
     def __init__(self, *arguments: Any, notify: bool, **options: Any) -> None:
@@ -38,9 +38,14 @@ class Waking(OwningConnection):
         self._notify = notify
         self._asleep_since: Horizon | None = None
         self._schemas: set[bytes] = set()
-        if notify:
+
+    def _begin_waking(self) -> None:
+        """Listen, or have nobody notify: a worker that prepares transactions must never do that."""
+        if self._notify:
             self._schemas = {name.encode() for name in self._run(SCHEMAS).fetchone() or () if name is not None}
             self._run("LISTEN outbox_wake")
+        else:
+            self._run(f"SELECT setval('outbox_wake', {NEVER})")
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         with self._guard():
@@ -73,7 +78,7 @@ class Waking(OwningConnection):
             if state == NEVER:
                 return min(wanted_s, UNNOTIFIED_S)
             if state != ASLEEP or self._asleep_since is None:
-                self._one(SET_WAKE, value=ASLEEP)
+                self._run(SET_WAKE, value=ASLEEP)
                 self._asleep_since = Horizon.parse(self._one(connection_sql.SNAPSHOT))
                 return short_s
             slept_in_peace = Horizon.parse(self._one(connection_sql.SNAPSHOT)).is_past(self._asleep_since)
@@ -85,4 +90,4 @@ class Waking(OwningConnection):
         self._asleep_since = None
         with self._guard():
             if self._one(WAKE_STATE) == ASLEEP:
-                self._one(SET_WAKE, value=AWAKE)
+                self._run(SET_WAKE, value=AWAKE)
