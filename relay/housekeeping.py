@@ -70,7 +70,7 @@ class Housekeeping:
         )
 
     def _run(self, job: Callable[[sa.Connection], object]) -> None:
-        """One round, if no other relay is at it."""
+        """One round, if no other relay is at it, and the database takes writes."""
         try:
             with self._engine.begin() as connection:
                 if self._is_mine(connection):
@@ -82,7 +82,8 @@ class Housekeeping:
         if connection.dialect.name != "postgresql":
             return True
         schema = sa.func.hashtext(sa.func.current_schema())  # of several outboxes in one database, each has its own
-        return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK, schema))))
+        taken = sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK, schema)
+        return bool(connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery()) & taken)))
 
     # ------------------------------------------------------------------- jobs
 
@@ -96,8 +97,9 @@ class Housekeeping:
         oldest = _today() - timedelta(days=max(self._settings.retention_days, 0) + 1)
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
                 for day, state in self._partitions(connection):
-                    if day < oldest:
+                    if takes_writes and day < oldest:
                         self._drop(connection, day, state)
         except sa.exc.DBAPIError as error:
             log.warning("housekeeping_failed", job="drop_partitions", reason=" ".join(str(error.orig).split()))

@@ -25,7 +25,7 @@ from relay.database import Database
 from relay.migrations import check_schema
 from relay.rights import Right, refuse_without
 from relay.stamp import stamp
-from relay.store.contract import REGISTRY_LOCK
+from relay.store.contract import ON_A_STANDBY, REGISTRY_LOCK, Standby
 
 log = structlog.get_logger("relay")
 
@@ -73,6 +73,7 @@ def register(
         SchemaError: The schema is not one for this release.
         Unusable: The role lacks a right.
         ConfigurationDiffers: Others are registered, and ``apply`` was not asked for.
+        Standby: There is something to register, and this database takes no writes.
     """
     engine = database.engine(poolclass=sa.NullPool)
     try:
@@ -98,6 +99,8 @@ def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registrati
             + "; ".join(differences)
             + ". Correct the configuration, or run `outbox relay --apply` to register it"
         )
+    if connection.dialect.name == "postgresql" and connection.scalar(sa.text("SELECT pg_is_in_recovery()")):
+        raise Standby(ON_A_STANDBY)
     _replace(connection, t, wanted, known, generation + 1)
     Action("destinations apply", {"changes": differences}).add(connection, len(differences))
     if known:

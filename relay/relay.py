@@ -32,6 +32,7 @@ from relay.rights import BASELINE, RELAY, Right
 from relay.settings import DestinationSettings, ListenerSettings, Settings, load
 from relay.settings.loading import BASELINE_LISTENER
 from relay.store import open_store
+from relay.store.contract import Standby
 
 log = structlog.get_logger("relay")
 
@@ -217,26 +218,36 @@ class Relay:
                 return await asyncio.to_thread(
                     register, self.settings.database, registrations, apply=self._apply, needs=self._needs()
                 )
-            except sa.exc.OperationalError as error:
-                reason = " ".join(str(error.orig).split())
-                if is_refusal(error.orig):
-                    raise Unusable(
-                        f"the database {self.settings.database} does not let this relay in: {reason}. Correct "
-                        f"{self.settings.origin('database_url')}, or create what it names"
-                    ) from error
-                if not self._wait_for_database:
-                    raise Unusable(
-                        f"the database {self.settings.database} cannot be reached: {reason}. Check that it runs and "
-                        "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
-                    ) from error
+            except (sa.exc.OperationalError, Standby) as error:
                 failures += 1
-                if failures == 1:
-                    log.warning("database_unreachable", database=str(self.settings.database), reason=reason)
+                self._report_unreachable(error, again=failures > 1)
                 await asyncio.sleep(jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2))  # noqa: S311
 
     def _needs(self) -> Sequence[Right]:
         listeners = [s.listener for s in self.settings.destinations.values() if isinstance(s, ListenerSettings)]
         return RELAY + (BASELINE if BASELINE_LISTENER in listeners else ())
+
+    def _report_unreachable(self, error: sa.exc.OperationalError | Standby, *, again: bool) -> None:
+        database = self.settings.database
+        if isinstance(error, Standby):
+            if not self._wait_for_database:
+                raise Unusable(str(error)) from error
+            if not again:
+                log.warning("waiting", database=str(database), reason=str(error))
+            return
+        reason = " ".join(str(error.orig).split())
+        if is_refusal(error.orig):
+            raise Unusable(
+                f"the database {database} does not let this relay in: {reason}. Correct "
+                f"{self.settings.origin('database_url')}, or create what it names"
+            ) from error
+        if not self._wait_for_database:
+            raise Unusable(
+                f"the database {database} cannot be reached: {reason}. Check that it runs and "
+                "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
+            ) from error
+        if not again:
+            log.warning("database_unreachable", database=str(database), reason=reason)
 
     def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
         return Lane(

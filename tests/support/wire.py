@@ -26,7 +26,7 @@ def url_through(wire: "Wire", database: Database) -> str:
 
 
 class Wire:
-    """Forwards connections to a server on this host.
+    """Forwards connections to a server on this host, from `server_port` on to another one if that is changed.
 
     Args:
         port: The server's.
@@ -35,7 +35,7 @@ class Wire:
     """
 
     def __init__(self, port: int, before: Callable[[int, int], None] | None = None) -> None:
-        self._server_port = port
+        self.server_port = port
         self._before = before
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -88,8 +88,13 @@ class Wire:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-                self._sockets += [client, server]
+                self._sockets.append(client)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.server_port))
+                except ConnectionError:
+                    _close(client)
+                    continue
+                self._sockets.append(server)
                 for each in (client, server):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._start(self._pass_on_questions, client, server)

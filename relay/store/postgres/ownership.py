@@ -14,7 +14,7 @@ from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
 from relay.migrations import verify_version
-from relay.store.contract import Inherited, Lost, Peers, Standby
+from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
 from relay.store.postgres import ownership_sql as sql
@@ -41,7 +41,7 @@ class Owning(Reading, Settling):
     def _check_database(self) -> int:
         """The class of our advisory locks, once it is clear that this database can be worked on."""
         if self._one("SELECT pg_is_in_recovery()"):
-            raise Standby("this database is a standby: it grants locks that mean nothing, so nothing is owned here")
+            raise Standby(ON_A_STANDBY)
         found = self._run(sql.LOCK_CLASS).fetchone()
         if found is None:
             raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
