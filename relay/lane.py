@@ -404,6 +404,8 @@ class Lane:
             return None
         if self.blame.condition in ("paused", "throttled") and self.blame.until > now:
             return self.blame.until - now
+        if self.blame.condition == "healthy":
+            return LOOK_AGAIN_S  # until this relay knows again that it owns what it holds: nobody rings for that
         return None if self._under_way or self._asked or self.blame.condition == "off" else LOOK_AGAIN_S
 
     # ---------------------------------------------------------------- verdicts
