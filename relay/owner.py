@@ -234,6 +234,8 @@ class OwningThread:
         self._on_loop(self._dispatcher.begin, self._epoch)
         tenure = Tenure(self, session, self._epoch)
         self._tenure = tenure
+        if not self._said:
+            self.trouble = None
         tenure.begin()
         while not self._is_over():
             self._check_stall()
