@@ -11,8 +11,8 @@ from support.waiting import eventually
 
 from outbox import emit_many
 
-OLD = {"log": {"listener": "support.recording:record", "events": ["x.done", "y.done"]}}
-NEW = {
+BEFORE = {"log": {"listener": "support.recording:record", "events": ["x.done", "y.done"]}}
+AFTER = {
     "log": {"listener": "support.recording:record", "events": ["x.done"]},
     "log-too": {"listener": "support.recording:record_too", "events": ["x.done", "y.done", "z.done"]},
 }
@@ -63,7 +63,7 @@ def test_a_new_generation_takes_over_from_running_relays_without_losing_or_misro
     postgres_database, fleet, spawn
 ):
     generation = "SELECT max(generation) FROM outbox_destination"
-    fleet.configure(postgres_database.url, destinations=OLD, beat_s=0.2)
+    fleet.configure(postgres_database.url, destinations=BEFORE, beat_s=0.2)
     old = [spawn("outbox", "relay", env=fleet.env) for _ in range(2)]
     owning = "SELECT count(*) FROM outbox_relay WHERE jsonb_array_length(shards) > 0"
     eventually(lambda: postgres_database.scalar(owning) == 2, deadline_s=30, what="both relays have a share")
@@ -71,7 +71,7 @@ def test_a_new_generation_takes_over_from_running_relays_without_losing_or_misro
         eventually(lambda: len(fleet.sends()) > 300, deadline_s=30, what="messages flow")
         fleet.hold_path.touch()
         assert all(eventually(lambda pid=relay.pid: under_way(fleet, postgres_database, pid) >= 5) for relay in old)
-        fleet.configure(postgres_database.url, destinations=NEW, beat_s=0.2)
+        fleet.configure(postgres_database.url, destinations=AFTER, beat_s=0.2)
         new = [fleet.start("--apply"), fleet.start("--apply")]
         eventually(lambda: postgres_database.scalar(generation) == 2, deadline_s=20, what="others are registered")
         flow.is_applied.set()

@@ -16,9 +16,9 @@ SHORTEST = 20  # what is shorter is no secret, but a word that may stand anywher
 
 def secrets_of(module: ModuleType | None) -> set[str]:
     """The secrets that the tests of a module work with."""
-    found: set[str] = set()
+    found: list[object] = []
     for value in (getattr(module, name, None) for name in NAMES):
-        found.update(value.values() if isinstance(value, dict) else [value])  # type: ignore[arg-type]
+        found += value.values() if isinstance(value, dict) else [value]
     return {secret for secret in found if isinstance(secret, str) and len(secret) >= SHORTEST}
 
 
