@@ -51,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--listener", choices=("nothing", "slow", "record"), default="nothing")
     parser.add_argument("--record", type=Path, help="where the recording listener writes")
     parser.add_argument("--tell", action="store_true", help="print each second what a read took, as rivals do")
+    parser.add_argument("--poll", action="store_true", help="after the drain, time the idle polls of a second")
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--retention-days", type=int, default=7)
     return parser.parse_args()
@@ -81,7 +82,7 @@ def _floor(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _poll(options: argparse.Namespace) -> dict[str, float]:
-    """What an idle relay's look at all of its shards takes, in the median of 300."""
+    """What a look at all shards takes a session that has just begun, in the median of 300."""
     session, cursors = _session(options.url)
     session.read_ready(cursors, PAGE)
     times_s = []
@@ -113,7 +114,11 @@ def _drain(options: argparse.Namespace) -> dict[str, float]:
             began_at, cpu_before_s = time.perf_counter(), time.process_time()
             await relay.drain()
             took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
-            return {"rate": options.messages / took_s, "cpu_us": cpu_s / options.messages * 1e6}
+            return {
+                "rate": options.messages / took_s,
+                "cpu_us": cpu_s / options.messages * 1e6,
+                "poll_ms": await _idle_poll_ms() if options.poll else 0.0,
+            }
 
     found = asyncio.run(drain())
     assert taken == options.messages, f"{taken} of {options.messages} were delivered"
@@ -135,8 +140,15 @@ def _work(options: argparse.Namespace) -> dict[str, float]:
     return {}
 
 
-async def _tell() -> None:
-    """Every second, for ever, what reads took meanwhile."""
+async def _idle_poll_ms() -> float:
+    """The median of a second's polls, by the relay that has just drained."""
+    times_s = _timed_reads()
+    await asyncio.sleep(1)
+    return statistics.median(times_s) * 1000
+
+
+def _timed_reads() -> list[float]:
+    """From now on, what each read takes."""
     times_s: list[float] = []
     read_ready = PostgresSession.read_ready
 
@@ -147,6 +159,12 @@ async def _tell() -> None:
         return page
 
     PostgresSession.read_ready = timed  # type: ignore[method-assign]
+    return times_s
+
+
+async def _tell() -> None:
+    """Every second, for ever, what reads took meanwhile."""
+    times_s = _timed_reads()
     while True:
         await asyncio.sleep(1)
         claim_ms = statistics.median(times_s) * 1000 if times_s else None
