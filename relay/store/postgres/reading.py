@@ -36,30 +36,53 @@ class Reading(OwningConnection):
     def read_ready(self, cursors: Cursors, limit: int) -> Page:
         page = Page()
         with self._guard():
-            self._look(page, cursors)
+            if self._horizon is None or not cursors.ready:
+                self._look_first(page, cursors)
+            elif limit > 0:
+                limit = 0 if self._look_and_read(page, cursors, self._horizon, limit) else limit
+            else:
+                self._look(page, cursors, self._horizon)
             if limit > 0 and cursors.ready:
-                self._read_on(page, cursors, limit)
+                span = self._span(cursors, limit)
+                self._take_in(page, cursors, self._run(sql.READ_READY, **span).fetchall(), span)
         return page
 
-    def _look(self, page: Page, cursors: Cursors) -> None:
+    def _look_first(self, page: Page, cursors: Cursors) -> None:
+        """What the next look starts from: whatever is ready is read from its beginning."""
+        self._horizon = Horizon.parse(self._one(connection_sql.SNAPSHOT))
+        if self._took_at is not None and cursors.ready:
+            self._read_foreign(page, cursors, self._since(self._took_at, cursors))
+
+    def _look(self, page: Page, cursors: Cursors, horizon: Horizon) -> None:
         """What has come late since the last look.
 
         The snapshot that the next look starts from is taken before anything is read: what commits in between is seen
         twice, and never missed.
         """
-        if self._horizon is None or not cursors.ready:
-            self._horizon = Horizon.parse(self._one(connection_sql.SNAPSHOT))
-            if self._took_at is not None and cursors.ready:
-                self._read_foreign(page, cursors, self._since(self._took_at, cursors))
-            return
-        since = self._since(self._horizon, cursors)
+        since = self._since(horizon, cursors)
         snapshot, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
-        if late:
-            self._read_late(page, cursors, since)
-        if foreign:
-            self._read_foreign(page, cursors, since)
+        self._find(page, cursors, since, late=late, foreign=foreign)
         self._horizon = Horizon.parse(snapshot)
         self._own_transactions = []
+
+    def _look_and_read(self, page: Page, cursors: Cursors, horizon: Horizon, limit: int) -> bool:
+        """Look and read on; false when the reading has to be done again, from further back."""
+        since, span = self._since(horizon, cursors), self._span(cursors, limit)
+        rows = self._run(sql.LOOK_AND_READ, **since, **span).fetchall()
+        snapshot, late, foreign = rows[0][-1].split()
+        went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
+        self._horizon = Horizon.parse(snapshot)
+        self._own_transactions = []
+        if not went_back:
+            self._take_in(page, cursors, rows if rows[0][0] is not None else [], span)
+        return not went_back
+
+    def _find(self, page: Page, cursors: Cursors, since: dict[str, Any], *, late: bool, foreign: bool) -> bool:
+        """Read what the look has seen; whether a cursor had to go back for it."""
+        went_back = late and self._read_late(page, cursors, since)
+        if foreign:
+            self._read_foreign(page, cursors, since)
+        return went_back
 
     def _since(self, horizon: Horizon, cursors: Cursors) -> dict[str, Any]:
         return {
@@ -70,24 +93,26 @@ class Reading(OwningConnection):
             "own": self._own_transactions,
         }
 
-    def _read_on(self, page: Page, cursors: Cursors, limit: int) -> None:
+    def _span(self, cursors: Cursors, limit: int) -> dict[str, Any]:
+        """What to read next: of every shard a little, from its cursor on."""
         shards = list(cursors.ready)
         self._turn = (self._turn + 1) % len(shards)
         shards = shards[self._turn :] + shards[: self._turn]
-        rows = self._run(
-            sql.READ_READY,
-            shards=shards,
-            cursors=[cursors.ready[s] for s in shards],
-            per_shard=min(self._per_shard, limit),
-            limit=limit,
-        ).fetchall()
+        return {
+            "shards": shards,
+            "cursors": [cursors.ready[s] for s in shards],
+            "per_shard": min(self._per_shard, limit),
+            "limit": limit,
+        }
+
+    def _take_in(self, page: Page, cursors: Cursors, rows: list[Row], span: dict[str, Any]) -> None:
         for row in rows:
             cursors.ready[row[2]] = row[1]
-        if len(rows) < limit:
-            cursors.exhausted |= self._exhausted(shards, rows)
+        if len(rows) < span["limit"]:
+            cursors.exhausted |= self._exhausted(span["shards"], rows)
         page.messages += rows
         page.full = bool(rows)
-        self._adapt(rows, limit)
+        self._adapt(rows, span["limit"])
 
     def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
         """The shards that have nothing more. The last one on a page tells nothing: it may be full of bytes."""
@@ -102,12 +127,14 @@ class Reading(OwningConnection):
         elif rows:
             self._per_shard = min(self._per_shard * 2, limit)
 
-    def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
+    def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> bool:
         page.messages = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
-        if len(page.messages) == LATE_LIMIT:
-            for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
-                cursors.go_back(shard, position)
-            self._scheduled = FIRST
+        if len(page.messages) < LATE_LIMIT:
+            return False
+        for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
+            cursors.go_back(shard, position)
+        self._scheduled = FIRST
+        return True
 
     def _read_foreign(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
         """What operators did to deliveries: put back, or discarded."""

@@ -12,18 +12,19 @@ DELIVERY = """d.destination, d.generation, d.attempts,
 
 # Index: outbox_message_ready, one descent per shard. The running sum bounds the page in bytes; it runs over the rows
 # in the order in which the descents bring them, which spares it a sort.
-READ_READY = f"""
-SELECT {MESSAGE} FROM (
-    SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
-    FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
-    CROSS JOIN LATERAL (
-        SELECT * FROM outbox_message AS m
-        WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
-        ORDER BY m.position LIMIT %(per_shard)s
+_READY = f"""(
+    SELECT * FROM (
+        SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
+        FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
+        CROSS JOIN LATERAL (
+            SELECT * FROM outbox_message AS m
+            WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
+            ORDER BY m.position LIMIT %(per_shard)s
+        ) AS m
     ) AS m
-) AS m
-WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} LIMIT %(limit)s
-"""
+    WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} LIMIT %(limit)s
+)"""
+READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 
 # What has become visible since the last look. OFFSET 0 is a fence: without it the planner may turn the conditions on
 # shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
@@ -50,6 +51,13 @@ LOOK = f"""
 SELECT pg_current_snapshot()::text,
        EXISTS (SELECT FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE}),
        EXISTS (SELECT FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN})
+"""
+
+# Both at once, because every answer that the owning thread waits for costs it its turn on a busy processor. What the
+# look has seen comes with the first row, which is empty when there is none to read.
+LOOK_AND_READ = f"""
+SELECT {MESSAGE}, CASE WHEN m.bytes_before > 0 THEN NULL ELSE concat_ws(' ', l.snapshot, l.late, l.elsewhere) END
+FROM ({LOOK}) AS l (snapshot, late, elsewhere) LEFT JOIN LATERAL {_READY} AS m ON true
 """
 
 # Index: outbox_message_txid.
