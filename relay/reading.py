@@ -10,6 +10,7 @@ from relay.entry import Entry, Row
 from relay.store.contract import Cursors, Page, Pair, Parked, Session
 
 DUE_EVERY_S = 0.1
+LOOK_EVERY_S = 0.005  # for what comes late, while there is no room for more
 PAGES_AHEAD = 2
 
 
@@ -41,6 +42,7 @@ class Reader:
         self._parked: set[str] = set()
         self._exceptions = False
         self._due_at = 0.0
+        self._look_at = 0.0
         self._found_nothing = False
 
     def start_over(self, shards: Sequence[int]) -> None:
@@ -95,6 +97,11 @@ class Reader:
     def read(self) -> int:
         """Take up what there is room for; how much it was."""
         room = self._room()
+        now = monotonic()
+        if not room and now < self._look_at and self._cursors.ready and not self._dispatcher.is_closed:
+            self._found_nothing = False
+            return 0
+        self._look_at = now + LOOK_EVERY_S
         page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
         hungry = self._hungry()  # once: a lane that becomes hungry while we read was not read for
@@ -123,7 +130,7 @@ class Reader:
         ahead = self._posted - self._dispatcher.pages_accepted
         if not self._cursors.ready or ahead >= PAGES_AHEAD:
             return 0
-        return max(self._dispatcher.room(self._page_size) - ahead * self._page_size, 0)
+        return max(self._dispatcher.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
 
     def _read_parked(self, hungry: set[str], room: int) -> list[Row]:
         names = self._parked & hungry
