@@ -3,6 +3,7 @@
 import time
 
 import psycopg
+from sqlalchemy import make_url, text
 from support.databases import Database
 from support.fleet import Fleet, Relay, backend_of, shard_counts
 from support.waiting import eventually
@@ -14,6 +15,7 @@ LEASE_S = 3.0
 SLACK_S = 10.0  # for a machine with better things to do
 FAIR = 32
 READ_READY = "bytes_before"  # in the last statement of a turn, and in no other
+LARGE = "x" * 100_000
 
 
 def start_pair(fleet: Fleet, database: Database, *, sleeper_url: str | None = None, **settings) -> tuple[Relay, Relay]:
@@ -161,3 +163,68 @@ def owner_of_key(database: Database, key: str) -> int:
 
     shard = database.scalar("SELECT hashtextextended(:key, 0) & 63", key=key)
     return owners(database.url)[shard]
+
+
+def test_a_relay_frozen_while_it_receives_a_page_over_a_unix_socket_is_ended_by_a_peer(postgres_database, fleet):
+    """No timeout of the server reaches a session that waits for its client to read on."""
+    database = postgres_database
+    sleeper, peer = start_pair(fleet, database, sleeper_url=socket_url(database))
+    backend = backend_of(database.url, sleeper)
+    woken_by = commit(database, 64)
+    await_settled(database, woken_by)
+    ids = woken_by | eventually(lambda: freeze_asking(database, sleeper, backend), what="asks")
+    frozen_at = time.monotonic()
+    eventually(lambda: wait_event(database, backend) == "ClientWrite", what="the server waits for it to read on")
+    taken_after_s = await_takeover(database, peer, frozen_at)
+    assert 2 * LEASE_S - 1 < taken_after_s < 2 * LEASE_S + 1 + SLACK_S
+    print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
+    assert "peer_ended" in peer.output
+    await_settled(database, ids)
+    assert_woken_without_harm(fleet, database, sleeper, peer, ids)
+
+
+def freeze_asking(database: Database, sleeper: Relay, backend: int) -> set[str]:
+    """Commit more than the buffers hold when it has asked for it, and stands still; nothing if it asked for else."""
+    with database.engine.connect() as blocker:
+        ids = emit_many(blocker, [("extraction.completed", {"n": n, "text": LARGE}) for n in range(40)])
+        blocker.execute(text("LOCK TABLE outbox_message IN ACCESS EXCLUSIVE MODE"))
+        eventually(lambda: backend_state(database, backend) == ("active", "Lock"))
+        if READ_READY not in database.scalar("SELECT query FROM pg_stat_activity WHERE pid = :pid", pid=backend):
+            return set()
+        sleeper.freeze()
+        blocker.commit()
+    return set(ids)
+
+
+def wait_event(database: Database, backend: int) -> str | None:
+    return database.scalar("SELECT wait_event FROM pg_stat_activity WHERE pid = :pid", pid=backend)
+
+
+def socket_url(database: Database) -> str:
+    """The database's URL, over the server's Unix socket."""
+    url = make_url(database.url)
+    query = {"host": database.scalar("SHOW unix_socket_directories").split(",")[0], "port": str(url.port)}
+    return url._replace(host=None, port=None).set(query=query).render_as_string(hide_password=False)
+
+
+def test_a_relay_killed_while_the_server_works_for_it_leaves_nothing_behind(postgres_database, fleet):
+    """The server would work for it for an hour, and keep its locks: it looks whether anybody is still there."""
+    killed, peer = start_pair(fleet, postgres_database)
+    backend = backend_of(postgres_database.url, killed)
+    postgres_database.execute(
+        "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$"
+    )
+    postgres_database.execute(
+        "CREATE TRIGGER take_long BEFORE INSERT ON outbox_history FOR EACH ROW "
+        f"WHEN (pg_backend_pid() = {backend}) EXECUTE FUNCTION take_long()"
+    )
+    ids = commit(postgres_database, 200)
+    eventually(lambda: wait_event(postgres_database, backend) == "PgSleep", what="the server works for it")
+    killed.kill()
+    killed_at = time.monotonic()
+    taken_after_s = await_takeover(postgres_database, peer, killed_at)
+    assert taken_after_s < 2 * LEASE_S + 1
+    print(f"taken {taken_after_s:.1f} s after the kill, with a lease of {LEASE_S:g} s")
+    await_settled(postgres_database, ids)
+    assert {send.id for send in fleet.sends() if send.pid == peer.pid} == ids
