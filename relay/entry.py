@@ -10,6 +10,7 @@ from relay.decide.verdict import DELIVERED, Verdict
 if TYPE_CHECKING:
     from relay.caution import Caution
     from relay.lane import Lane
+    from relay.waiting import Waiting
 
 Row = tuple[Any, ...]
 
@@ -63,7 +64,7 @@ class Entry:
         """Whether every destination took it at the first try."""
         return self.verdicts is None and self.destination is None and not self.releases
 
-    def decide(self, lane: Lane, verdict: Verdict) -> bool:
+    def decide(self, lane: Waiting, verdict: Verdict) -> bool:
         """Note one destination's verdict; true when all of them are in."""
         if verdict is not DELIVERED:
             if self.verdicts is None:
@@ -72,5 +73,5 @@ class Entry:
         self.open -= 1
         return self.open == 0
 
-    def verdict_of(self, lane: Lane) -> Verdict:
+    def verdict_of(self, lane: Waiting) -> Verdict:
         return self.verdicts.get(lane.name, DELIVERED) if self.verdicts else DELIVERED
