@@ -77,7 +77,7 @@ class Waiting:
             held: Whether the table holds an earlier message of its key that is not done.
         """
         chain = self._chains.get(entry.key) if entry.key is not None else None
-        if held or entry.key in self.held_keys or (chain is not None and len(chain) >= self.limit // 4):
+        if held or entry.key in self.held_keys or (chain is not None and len(chain) >= self.limit * 3 // 4):
             if chain is not None:
                 self._let_tail_release(entry.key, chain)
             self.turn_away(entry, BLOCKED if chain is None else BEHIND)

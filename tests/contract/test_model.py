@@ -30,6 +30,7 @@ import hypothesis
 import pytest
 import sqlalchemy as sa
 import structlog
+from hypothesis import Phase
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -410,6 +411,7 @@ def test_any_life_keeps_the_guarantees(database: Database, model_examples: int) 
     settings = hypothesis.settings(
         max_examples=model_examples * (1 if database.kind == "postgres" else 3),
         stateful_step_count=40,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     run_state_machine_as_test(life, settings=settings)
