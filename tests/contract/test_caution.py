@@ -171,18 +171,19 @@ async def test_an_accused_message_that_fails_its_trial_is_charged_that_attempt_a
     scene.emit(20)
     accused = ids(scene)[5]
     leave_behind(scene, record_of(scene, accused, accused={accused: Accused(8, alone=True)}))
-    failures = 0
+    is_charged = False
 
     def fate(message: Message) -> None:
-        nonlocal failures
-        if message.id == accused and failures < 1:
-            failures += 1
-            raise ValueError("not yet")
+        nonlocal is_charged
+        if message.id == accused:
+            is_charged = message.attempt > 1
+            if not is_charged:
+                raise ValueError("not yet")
 
     async with scene.relay({"a": Taker(fate)}):
-        await eventually_async(lambda: failures == 1)
-        scene.emit(5)  # which are taken, and so convict the one that failed
-        await scene.becomes(25, 0, 0, 0)
+        # Newcomers are taken, and so convict the one that failed.
+        await eventually_async(lambda: scene.emit(1) and is_charged)
+        await eventually_async(lambda: scene.status.waiting == 0)
     history = scene.database.rows("SELECT id, attempts FROM outbox_history WHERE attempts > 1")
     assert [(str(row.id), row.attempts) for row in history] == [(accused, 2)]
 
