@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ from relay.cli import (
     serve,
     status,
 )
+from relay.cli.leaving import leave_behind
 from relay.cli.output import say
 
 app = typer.Typer(
@@ -85,7 +87,9 @@ def outbox(
 
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``."""
+    known = threading.enumerate()
     code = _run()
+    leave_behind(code, known)
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.exit(code)

@@ -12,7 +12,6 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.leaving import leave
 
 if TYPE_CHECKING:
     from listeners.rabbitmq import Consumer
@@ -71,7 +70,7 @@ def consume(
     )
     with opened(settings):  # exists, answers, has our schema
         asyncio.run(_run(consumer))
-    leave(exits.OK)
+    raise typer.Exit(exits.OK)
 
 
 def _broker(settings: Settings, name: str | None) -> RabbitSettings:

@@ -8,7 +8,6 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.leaving import leave
 from relay.cli.output import say
 
 EVERYBODY = "*"
@@ -64,7 +63,7 @@ def dashboard(
         await serve(make_server(app, receive_timeout_s=10, grace_s=1), listening)
 
     asyncio.run(run())
-    leave(exits.OK)
+    raise typer.Exit(exits.OK)
 
 
 def _is_loopback(host: str) -> bool:

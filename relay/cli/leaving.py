@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Collection
 from time import monotonic
-
-import typer
 
 from relay.cli.output import say
 from relay.wording import counted
@@ -16,14 +15,15 @@ PREFIX = "outbox-"  # of the names of threads that listeners run in
 PATIENCE_S = 0.5  # for threads that have nothing to do, and were told so
 
 
-def leave(code: int) -> None:
-    """End the process, when everything that can be put in order is.
+def leave_behind(code: int, known: Collection[threading.Thread]) -> None:
+    """End the process here if a listener's thread hangs: everything that can be put in order is.
 
-    Raises:
-        typer.Exit: Always, unless a thread hangs: then the process ends here.
+    Args:
+        code: The exit code.
+        known: The threads that were there before the command began, which are not its own.
     """
     deadline = monotonic() + PATIENCE_S
-    threads = [t for t in threading.enumerate() if t.name.startswith(PREFIX) and not t.daemon]
+    threads = [t for t in threading.enumerate() if t.name.startswith(PREFIX) and not t.daemon and t not in known]
     for thread in threads:
         thread.join(max(deadline - monotonic(), 0))
     if hanging := sum(thread.is_alive() for thread in threads):
@@ -31,4 +31,3 @@ def leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    raise typer.Exit(code)

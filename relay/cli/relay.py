@@ -14,7 +14,6 @@ import typer
 from relay import stall
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.leaving import leave
 from relay.cli.output import say
 from relay.wording import counted
 
@@ -68,7 +67,7 @@ def relay(
         code = asyncio.run(supervise(processes, drain=drain, apply=apply, health_port=settings.health_port))
     else:
         code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
-    leave(code)
+    raise typer.Exit(code)
 
 
 def _tune_interpreter() -> None:

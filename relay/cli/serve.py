@@ -8,7 +8,6 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.leaving import leave
 from relay.cli.output import say
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def serve(
     settings.require_database_file()
     put_current_directory_on_path()
     asyncio.run(_run(settings))
-    leave(exits.OK)
+    raise typer.Exit(exits.OK)
 
 
 def _with(settings: Settings, given: dict[str, object]) -> Settings:
