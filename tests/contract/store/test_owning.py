@@ -197,6 +197,14 @@ def test_another_session_that_answers_for_ours_changes_nothing(
     assert pg.database.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid < 64") == 0
 
 
+def test_another_session_that_answers_for_ours_hands_nothing_back(pg: Desk) -> None:
+    session = pg.open()
+    session.take([1], [])
+    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session.give([1])
+    assert pg.database.scalar("SELECT dirty FROM outbox_shard WHERE shard = 1")
+
+
 def test_what_was_taken_may_be_settled_whoever_answers(pg: Desk) -> None:
     sent = pg.emit_one()
     session = pg.open()
