@@ -14,6 +14,7 @@ from collections.abc import Callable
 from threading import Semaphore
 from typing import Any
 
+import relay.caution
 import relay.relay
 from outbox import Message
 from relay import Relay, Settings
@@ -275,6 +276,7 @@ class Stage:
         self._put(relay.relay, "open_store", lambda settings: SteppedStore(open_store(settings), self.clock))
         self._put(relay.relay, "OwningThread", SteppedOwner)
         self._put(relay.relay, "Housekeeping", NoHousekeeping)
+        self._put(relay.caution, "CALM_S", 0.01)  # by the database's clock, which is not ours
 
     def _put(self, place: Any, name: str, value: Any) -> None:
         self._replaced.append((place, name, getattr(place, name)))
