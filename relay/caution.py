@@ -223,7 +223,7 @@ class Caution:
         except asyncio.CancelledError:
             self._withdraw(request)
             raise
-        if granted and self._owns(monotonic()):
+        if granted and self._owns(monotonic()) and self._lanes[destination].operator_pause is None:
             return True
         self._withdraw(request)
         return False
