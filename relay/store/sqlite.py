@@ -136,9 +136,12 @@ class SqliteSession:
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
         taken = [s for s in shards if s not in self._owned]
+        if not taken:
+            self._inherited = []
+            return []
         with self._guard(), self._transaction():
             self._inherited = self._inherit(taken)
-            self._run(sql.RELEASE_ORPHANS, skipping=json.dumps(list(skipping)))
+            self._run(sql.RELEASE_ORPHANS, shards=json.dumps(taken), skipping=json.dumps(list(skipping)))
         self._finish_discarded(skipping)
         self._owned.update(taken)
         return taken

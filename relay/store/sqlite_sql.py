@@ -195,7 +195,7 @@ RETURNING destination, shard, position
 # Index: outbox_delivery_blocked, then outbox_delivery_key.
 RELEASE_ORPHANS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = {NOW}
-WHERE d.state = 'blocked' AND NOT EXISTS (
+WHERE d.state = 'blocked' AND d.shard IN (SELECT value FROM json_each(:shards)) AND NOT EXISTS (
     SELECT 1 FROM outbox_delivery AS h
     WHERE h.ordering_key = d.ordering_key AND h.destination = d.destination AND h.position < d.position
       AND h.state NOT IN ('delivered', 'discarded') AND h.state <> 'delivered'

@@ -1,7 +1,7 @@
 """A key is held from its first message that is not done, and let go when that is."""
 
 import pytest
-from support.desk import Desk, ruling, settle
+from support.desk import ALL, Desk, ruling, settle
 
 from relay.store.contract import RELEASE_COUNT
 
@@ -87,6 +87,19 @@ def test_who_takes_a_shard_lets_go_of_what_waits_there_for_nobody(desk: Desk) ->
     session.close()
     desk.owner("relay-2")
     assert desk.delivery(second).state == "parked"
+
+
+def test_what_waits_behind_memory_is_not_let_go_when_its_owner_takes_more(desk: Desk) -> None:
+    """In the first seconds of a session a relay asks with every beat for what it held before."""
+    _, successor = desk.emit(2, ordering_key="k")
+    shard = desk.database.scalar("SELECT shard FROM outbox_message LIMIT 1")
+    others = [each for each in ALL if each != shard]
+    session = desk.open()
+    session.take([shard], [])
+    settle(session, ruling(successor, "a", "blocked", behind_memory=True))
+    for shards in ([shard], others, ALL):
+        session.take(shards, [])
+        assert desk.delivery(successor).state == "blocked"
 
 
 @pytest.mark.parametrize("skipping", [[], ["a"]], ids=["blocking", "skipping"])
