@@ -2,10 +2,8 @@
 
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from support.databases import Database
@@ -13,7 +11,7 @@ from support.fleet import shard_counts
 from support.postgres import PostgresServer
 from support.reckoning import unsettled
 from support.waiting import eventually
-from support.workload import Workload
+from support.workload import Workload, under_load
 
 from relay.migrations import upgrade
 
@@ -35,24 +33,6 @@ def database(server: PostgresServer) -> Iterator[Database]:
     database.dispose()
 
 
-@contextmanager
-def load(workload: Workload) -> Iterator[None]:
-    """Somebody who commits all the time, and tries again when the server is away."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.is_set():
-            workload.try_to_commit()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
 def kill_a_backend(server: PostgresServer) -> None:
     """As the kernel's memory killer would: not one of a relay's own, but all of them end with it."""
     with server.connect() as connection:
@@ -68,7 +48,7 @@ def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_tak
         fleet.start()
     eventually(lambda: list(shard_counts(database.url).values()) == [32, 32], deadline_s=20)
     postmaster = server.pid
-    with load(workload):
+    with under_load(workload):
         for _ in range(KILLS):
             before = len(fleet.sends())
             eventually(lambda before=before: len(fleet.sends()) > before + 200, deadline_s=30)

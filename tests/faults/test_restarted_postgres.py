@@ -1,8 +1,6 @@
 """PostgreSQL restarted under load: nothing is lost, nothing is sent again, and nobody has to help."""
 
-import threading
 from collections import Counter
-from contextlib import contextmanager
 
 import pytest
 from support.databases import Database
@@ -10,7 +8,7 @@ from support.fleet import shard_counts
 from support.reckoning import unsettled
 from support.recording import firsts_by_key
 from support.waiting import eventually
-from support.workload import Workload
+from support.workload import Workload, under_load
 
 from relay.migrations import upgrade
 
@@ -31,24 +29,6 @@ def database(server):
     database.dispose()
 
 
-@contextmanager
-def load(workload: Workload):
-    """Somebody who commits all the time, and tries again when the server is away."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        while not is_over.is_set():
-            workload.try_to_commit()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 @pytest.mark.parametrize("relay_count", [1, 2])
 def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database, fleet, mode, relay_count):
@@ -58,7 +38,7 @@ def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database
         fleet.start()
     share = 64 // relay_count
     eventually(lambda: list(shard_counts(database.url).values()) == [share] * relay_count, deadline_s=20)
-    with load(workload):
+    with under_load(workload):
         for _ in range(3):
             before = len(fleet.sends())
             eventually(lambda before=before: len(fleet.sends()) > before + 200, deadline_s=30)

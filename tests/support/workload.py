@@ -1,6 +1,9 @@
 """A worker's day from a seed: transactions that commit, and some that do not, with and without ordering keys."""
 
 import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -66,3 +69,21 @@ class Workload:
         chance = self._chance
         key = f"k-{chance.randrange(self._key_count)}" if chance.random() < self._key_share else None
         return Draft("extraction.completed", {"n": n}, ordering_key=key)
+
+
+@contextmanager
+def under_load(workload: Workload) -> Iterator[None]:
+    """Somebody commits all the time, and tries again when the server is away."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            workload.try_to_commit()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
