@@ -99,16 +99,16 @@ def prepare(source: str, draft: Draft, trace: Mapping[str, str] | None = None) -
 
 
 def _type_and_data(event: Event | str, data: Any) -> tuple[str, Any]:
-    if isinstance(event, Event):
-        return _type_and_data_of(event, data)
     if not isinstance(event, str):
-        raise InvalidEvent(f"{ascii(event)[:60]} is no event: pass an instance of your Event class, or a type and data")
+        return _type_and_data_of(event, data)
     if data is None:
         raise InvalidEvent(f"the event {ascii(event)[:60]} has no data: pass it after the type, {{}} if there is none")
     return checked_type(event), data
 
 
 def _type_and_data_of(event: Event, data: Any) -> tuple[str, Any]:
+    if not isinstance(event, Event):
+        raise InvalidEvent(f"{ascii(event)[:60]} is no event: pass an instance of your Event class, or a type and data")
     type_ = type(event).__event_type__
     if type_ is None:
         name = type(event).__name__

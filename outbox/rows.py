@@ -106,11 +106,14 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
 
 def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
     """One statement per run of messages that fill the same columns."""
-    for delayed, alike in groupby(messages, key=lambda each: (each.delay_s is not None, each.is_scheduled)):
-        statement = table.insert()
-        if delayed[0]:
-            statement = statement.values(due_at=DueIn(sa.bindparam("delay_s", type_=sa.Float)))
-        connection.execute(statement, [_columns(each) for each in alike])
+    for (is_delayed, _), alike in groupby(messages, key=lambda each: (each.delay_s is not None, each.is_scheduled)):
+        connection.execute(_row_statement(table, is_delayed), [_columns(each) for each in alike])
+
+
+@cache
+def _row_statement(table: sa.Table, is_delayed: bool) -> sa.Insert:
+    statement = table.insert()
+    return statement.values(due_at=DueIn(sa.bindparam("delay_s", type_=sa.Float))) if is_delayed else statement
 
 
 def _columns(message: Prepared) -> dict[str, Any]:
