@@ -73,6 +73,7 @@ RELAY = (
     *_tables("SELECT UPDATE", "outbox_shard"),
     *_tables("SELECT", "outbox_meta", "outbox_alembic_version"),
     Right(("SELECT", "UPDATE"), "SEQUENCE", "outbox_wake"),
+    Right(("SELECT",), "SEQUENCE", "outbox_message_position_seq"),
     Right(("EXECUTE",), "FUNCTION", "outbox_add_partition(date)"),
     Right(("EXECUTE",), "FUNCTION", "outbox_drop_partition(date)"),
 )

@@ -98,6 +98,7 @@ class Owning(Reading, Settling):
             if taken:
                 self._owned.update(taken)
                 self._inherited = self._inherit(taken)
+                self._newest = int(self._one(sql.NEWEST))
                 # Before it sees what operators have done here: what they do from now on is found by the first look.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
                 self._run(sql.RELEASE_ORPHANS, shards=taken, skipping=list(skipping))

@@ -30,6 +30,7 @@ LOCK_PRESENCE = (
 LOCK_SHARDS = f"""
 SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
 """
+NEWEST = "SELECT last_value FROM outbox_message_position_seq"
 UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
 MARK_TAKEN = f"""
 UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s

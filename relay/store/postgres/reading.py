@@ -30,6 +30,7 @@ class Reading(OwningConnection):
         self._scheduled: Due = FIRST
         self._retries: Due = FIRST
         self._took_at: Horizon | None = None  # shards for the first time
+        self._newest = 0  # the newest position when shards were taken
         self._per_shard = 8
         self._turn = 0
 
@@ -109,10 +110,19 @@ class Reading(OwningConnection):
         for row in rows:
             cursors.ready[row[2]] = row[1]
         if len(rows) < span["limit"]:
-            cursors.exhausted |= self._exhausted(span["shards"], rows)
+            self._leave_behind(cursors, self._exhausted(span["shards"], rows))
         page.messages += rows
         page.full = bool(rows)
         self._adapt(rows, span["limit"])
+
+    def _leave_behind(self, cursors: Cursors, exhausted: set[int]) -> None:
+        """Nothing more is ready there: go past what earlier owners settled, which is in the index until vacuum.
+
+        What is still to be committed below the cursor is found as what comes late.
+        """
+        cursors.exhausted |= exhausted
+        for shard in exhausted:
+            cursors.ready[shard] = max(cursors.ready[shard], self._newest)
 
     def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
         """The shards that have nothing more. The last one on a page tells nothing: it may be full of bytes."""

@@ -86,6 +86,22 @@ def test_what_commits_late_below_the_cursor_is_read_at_the_next_look(pg: Desk, l
     assert not session.read_ready(cursors, 5)
 
 
+def test_what_was_under_way_when_a_session_began_is_read_in_a_shard_that_had_nothing(pg: Desk) -> None:
+    """The session goes past what may lie there from earlier owners; what commits below that comes late."""
+    with pg.database.engine.connect() as slow:
+        late = emit(slow, "page.read", {}, ordering_key="k")
+        (early,) = pg.emit(1, ordering_key="elsewhere")
+        session, cursors = pg.owner(), everything()
+        assert ids(session.read_ready(cursors, 5).messages) == [early]
+        assert not session.read_ready(cursors, 5)
+        assert min(cursors.ready.values()) == pg.position(early)
+        slow.commit()
+    assert ids(session.read_ready(cursors, 5).messages) == [late]
+    assert not session.read_ready(cursors, 5)
+    (later,) = pg.emit(1, ordering_key="k")
+    assert ids(session.read_ready(cursors, 5).messages) == [later]
+
+
 def test_what_began_after_the_last_look_and_commits_below_the_cursor_is_read(pg: Desk) -> None:
     """Its position was drawn before, its transaction id after the snapshot that the cursor goes with."""
     session, cursors = pg.owner(), everything()
