@@ -15,6 +15,10 @@ from support.secrecy import assert_hidden, everything_in, secrets_of
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
+HERE = Path(__file__).parent
+_LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
+_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py")  # one of their module's, which takes seconds
+
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
 _OURS = ("OUTBOX_", "DATABASE_URL", "API_URL", "API_SIGNING_SECRET", "AMQP_URL", "INTERNAL_API_SECRET")
@@ -35,8 +39,15 @@ EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
 MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
 
 
-def pytest_configure() -> None:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in several processes, since half of it waits; what was picked by name runs in this one."""
+    return (os.cpu_count() or 1) + 1 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Forget the developer's settings before anything, session fixtures included, can read them; set ours."""
+    if config.getoption("numprocesses") and not hasattr(config, "workerinput"):
+        return  # tests run in processes of their own, which are still to read what is for the suite
     for name in [name for name in os.environ if name.startswith((*_OURS, *_LIBPQ, *_COLOURS))]:
         del os.environ[name]
     # How long an example takes says more about the neighbours on this machine than about the code.
@@ -49,6 +60,17 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     dismiss_guardian()
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first, so that none is left with it at the end; what shares a server stays together."""
+    items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(HERE).parts[0]))
+    for item in items:
+        if "rabbitmq_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+        elif item.path.name in _SHARE_A_FIXTURE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -106,4 +106,8 @@ def _mount(directory: Path) -> None:
 def _limit(server: PostgresServer, size: str) -> None:
     """Those that are there, as the account that they run as; the postmaster's limit is that of all to come."""
     for process in server.processes:
-        run_as_account("prlimit", f"--pid={process.pid}", f"--fsize={size}:")
+        try:
+            run_as_account("prlimit", f"--pid={process.pid}", f"--fsize={size}:")
+        except RuntimeError:  # a session's process may end meanwhile
+            if process.is_running():
+                raise

@@ -1,5 +1,6 @@
 """Ports for servers that tests start."""
 
+import os
 import random
 import socket
 
@@ -7,11 +8,16 @@ import socket
 # means to take again could have become some client's own end in the meantime.
 _LOWEST, _HIGHEST = 15_000, 32_000
 
+# Each process of a run takes every n-th: two could agree on one between the look and the start of a server, and would
+# wherever Hypothesis has seeded chance in both.
+_OF = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_OWN = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port on which nothing listens just now, and which no outgoing connection will be given."""
     for _ in range(200):
-        port = random.randrange(_LOWEST, _HIGHEST)
+        port = random.randrange(_LOWEST + _OWN, _HIGHEST, _OF)
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))

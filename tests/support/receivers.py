@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from support.ports import free_port
+
 Behaviour = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -47,7 +49,7 @@ class Receiver:
 
     def __init__(self, behave: Behaviour | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave or answering()
-        self._port = 0
+        self.port = free_port()
         self.requests: list[Request] = []
         self.connections = 0
         self._tls = tls
@@ -66,8 +68,7 @@ class Receiver:
 
     async def open(self) -> None:
         """Begin to listen; after a `close`, where it listened before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
-        self._port = int(self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def close(self) -> None:
         """As a server that crashes: nobody listens any more, and whoever was connected is cut off."""
@@ -77,11 +78,6 @@ class Receiver:
             writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
-
-    @property
-    def port(self) -> int:
-        assert self._port
-        return self._port
 
     @property
     def url(self) -> str:
