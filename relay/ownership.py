@@ -108,9 +108,10 @@ class Ownership:
         """Take what is mine, hand back what is not."""
         for shard in SHARDS:
             self._free_beats[shard] = 0 if shard in peers.held else self._free_beats.get(shard, 0) + 1
-        plan = plan_shares(peers.me, peers.wants_of, peers.held, self.shards, self._free_beats)
+        only = None if self.may_take_anything else self._held_before
+        plan = plan_shares(peers.me, peers.wants_of, peers.held, self.shards, self._free_beats, only)
         self._lacking = plan.wants
-        self._take(self._allowed(plan.take))
+        self._take(plan.take)
         if self._giving:
             # What was under way, and failed since, waits to be tried again: that is for the next owner.
             self._on_loop(self._dispatcher.let_go, self._giving)
@@ -120,16 +121,11 @@ class Ownership:
     @property
     def is_changing(self) -> bool:
         """Whether shards are lacking here, or being handed back: then nobody should have to wait for a whole beat."""
-        return self._lacking > 0 or bool(self._giving)
+        return self._lacking > 0 or bool(self._giving) or not self.may_take_anything
 
     @property
     def may_take_anything(self) -> bool:
         return monotonic() >= self._anything_from
-
-    def _allowed(self, shards: Sequence[int]) -> Sequence[int]:
-        if self.may_take_anything:
-            return shards
-        return [shard for shard in SHARDS if shard in self._held_before]
 
     def _take(self, shards: Sequence[int]) -> None:
         taken = self._session.take(shards, self._skipping) if shards else []

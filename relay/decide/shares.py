@@ -42,6 +42,7 @@ def plan_shares(
     held: Collection[int],
     mine: Collection[int],
     free_beats: Mapping[int, int],
+    only: Collection[int] | None = None,
 ) -> Plan:
     """Decide what to take and what to hand back.
 
@@ -51,6 +52,7 @@ def plan_shares(
         held: The shards that somebody holds, me included.
         mine: The shards that I hold.
         free_beats: For each shard that nobody holds: for how many beats in a row.
+        only: For a moment after a restart: take nothing but these, and ask for nothing, as it could not be taken.
     """
     alive = sorted({me, *wants_of})
     rank = alive.index(me)
@@ -63,6 +65,8 @@ def plan_shares(
     excess = len(mine) - share
     asked = sum(wants for number, wants in wants_of.items() if number != me)
     give = _last(mine, min(excess, asked)) if excess > 0 and asked > 0 else []
+    if only is not None:
+        return Plan([s for s in free if s in only], give, 0)
     return Plan([*take, *([] if asked else left_over)], give, max(lacking - len(take), 0))
 
 

@@ -28,6 +28,7 @@ class Peer:
     me: int
     server: Server
     can_own: bool = True
+    only: list[int] | None = None
     lacking: int = 0
     giving: list[int] = field(default_factory=list)
     free_beats: dict[int, int] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Peer:
         for shard in SHARDS:
             self.free_beats[shard] = 0 if shard in held else self.free_beats.get(shard, 0) + 1
         mine = self.mine
-        plan = plan_shares(self.me, dict(server.wants_of), held, mine, self.free_beats)
+        plan = plan_shares(self.me, dict(server.wants_of), held, mine, self.free_beats, self.only)
         self.lacking = plan.wants
         assert not set(plan.take) & set(mine), "a lock that is held already would stack"
         for shard in plan.take:
@@ -142,6 +143,26 @@ def test_once_every_relay_has_its_share_nothing_changes_hands_any_more(script: l
     before = dict(server.owner_of)
     settle_down(list(peers.values()), rounds=5)
     assert server.owner_of == before
+
+
+def test_nobody_hands_back_to_a_relay_that_may_not_take_it_yet() -> None:
+    """It lost its session, and may for a moment take only what it held before, which a peer holds by now."""
+    server = Server()
+    peer = Peer(1, server)
+    settle_down([peer])
+    woken = Peer(2, server, only=list(range(32)))
+    for _ in range(6):
+        for each in (woken, peer):
+            each.beat()
+        assert peer.giving == []
+    woken.only = None
+    settle_down([woken, peer])
+    assert Counter(server.owner_of.values()) == {1: 32, 2: 32}
+
+
+def test_a_relay_takes_back_what_it_held_before_beyond_its_share() -> None:
+    plan = plan_shares(2, {1: 0, 2: 0}, {0, 1}, [], {}, only=range(64))
+    assert (sorted(plan.take), plan.wants) == (list(range(2, 64)), 0)
 
 
 def test_a_relay_that_can_own_again_gets_its_share_back() -> None:
