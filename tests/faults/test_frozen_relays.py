@@ -1,11 +1,13 @@
 """Relays that stand still for longer than their lease: a peer goes on, and the sleeper, woken, does no harm."""
 
 import time
+import uuid
 
 import psycopg
+import pytest
 from sqlalchemy import make_url, text
 from support.databases import Database
-from support.fleet import Fleet, Relay, backend_of, shard_counts
+from support.fleet import Fleet, Relay, backend_of, owners, shard_counts
 from support.waiting import eventually
 from support.wire import url_through
 
@@ -15,7 +17,11 @@ LEASE_S = 3.0
 SLACK_S = 10.0  # for a machine with better things to do
 FAIR = 32
 READ_READY = "bytes_before"  # in the last statement of a turn, and in no other
-LARGE = "x" * 100_000
+LARGE_BYTES = 20_000_000
+EMIT_LARGE = f"""
+INSERT INTO outbox_message (id, type, source, ordering_key, data) VALUES
+    (:id, 'extraction.completed', 'sql', :key, jsonb_build_object('n', 0, 'text', repeat('x', {LARGE_BYTES})))
+"""
 
 
 def start_pair(fleet: Fleet, database: Database, *, sleeper_url: str | None = None, **settings) -> tuple[Relay, Relay]:
@@ -69,6 +75,7 @@ def assert_woken_without_harm(fleet: Fleet, database: Database, sleeper: Relay, 
     woken_at = time.monotonic()
     sleeper.thaw()
     await_halves(database, sleeper, peer)
+    assert peer.output.count("shards_handed_back") == 1, "it gives once, and what it gives is taken"
     assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
     assert database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id") == history
     more = commit(database, 64, first=10_000)
@@ -126,7 +133,7 @@ def test_a_relay_frozen_inside_a_transaction_is_ended_by_the_server(postgres_dat
     """With a window of eight, a key's fourth message is set aside: that is written in a transaction."""
     sleeper, peer = start_pair(fleet, postgres_database, page_size=8, window=8)
     backend = backend_of(postgres_database.url, sleeper)
-    key = next(key for key in map(str, range(1000)) if owner_of_key(postgres_database, key) == sleeper.pid)
+    key = key_of(postgres_database, sleeper)
     fleet.hold_path.touch()
     with psycopg.connect(postgres_database.url) as blocker:
         blocker.execute("LOCK TABLE outbox_delivery IN EXCLUSIVE MODE")
@@ -158,42 +165,84 @@ def test_a_relay_frozen_in_the_middle_of_a_message_is_ended_by_a_peer(postgres_d
     assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
 
 
-def owner_of_key(database: Database, key: str) -> int:
-    from support.fleet import owners
+def key_of(database: Database, relay: Relay) -> str:
+    """A key whose messages are this relay's."""
+    holds = owners(database.url)
+    rows = database.rows("SELECT k, hashtextextended(k::text, 0) & 63 AS shard FROM generate_series(1, 1000) AS k")
+    return next(str(row.k) for row in rows if holds[row.shard] == relay.pid)
 
-    shard = database.scalar("SELECT hashtextextended(:key, 0) & 63", key=key)
-    return owners(database.url)[shard]
 
-
-def test_a_relay_frozen_while_it_receives_a_page_over_a_unix_socket_is_ended_by_a_peer(postgres_database, fleet):
+def test_a_relay_frozen_while_it_receives_a_large_result_over_a_unix_socket_is_ended_by_a_peer(
+    postgres_database, fleet
+):
     """No timeout of the server reaches a session that waits for its client to read on."""
-    database = postgres_database
-    sleeper, peer = start_pair(fleet, database, sleeper_url=socket_url(database))
-    backend = backend_of(database.url, sleeper)
-    woken_by = commit(database, 64)
-    await_settled(database, woken_by)
-    ids = woken_by | eventually(lambda: freeze_asking(database, sleeper, backend), what="asks")
-    frozen_at = time.monotonic()
-    eventually(lambda: wait_event(database, backend) == "ClientWrite", what="the server waits for it to read on")
-    taken_after_s = await_takeover(database, peer, frozen_at)
+    sleeper, peer = start_pair(fleet, postgres_database, sleeper_url=socket_url(postgres_database))
+    ids = freeze_in_a_large_result(postgres_database, sleeper)
+    taken_after_s = await_takeover(postgres_database, peer, time.monotonic())
     assert 2 * LEASE_S - 1 < taken_after_s < 2 * LEASE_S + 1 + SLACK_S
     print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
     assert "peer_ended" in peer.output
+    await_settled(postgres_database, ids)
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_a_relay_frozen_while_it_receives_a_large_result_over_tcp_is_ended_by_the_server(postgres_database, fleet):
+    sleeper, peer = start_pair(fleet, postgres_database)
+    ids = freeze_in_a_large_result(postgres_database, sleeper)
+    taken_after_s = await_takeover(postgres_database, peer, time.monotonic())
+    print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
+    assert "peer_ended" not in peer.output, "the server's kernel gives up a connection that takes nothing for a lease"
+    await_settled(postgres_database, ids)
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def test_a_relay_frozen_while_it_receives_an_error_is_ended_by_the_server(postgres_database, fleet):
+    """A backend that is held up while it reports an error does not heed pg_terminate_backend."""
+    sleeper, peer = start_pair(fleet, postgres_database)
+    backend = backend_of(postgres_database.url, sleeper)
+    postgres_database.execute(
+        "CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql SET log_min_messages = panic AS "
+        f"$$ BEGIN RAISE EXCEPTION '%', repeat('x', {LARGE_BYTES}); END $$"
+    )
+    postgres_database.execute(
+        "CREATE TRIGGER complain BEFORE INSERT ON outbox_history FOR EACH ROW "
+        f"WHEN (pg_backend_pid() = {backend}) EXECUTE FUNCTION complain()"
+    )
+    key = key_of(postgres_database, sleeper)
+    with postgres_database.engine.connect() as blocker:
+        blocker.execute(text("LOCK TABLE outbox_history IN EXCLUSIVE MODE"))
+        ids = commit(postgres_database, 8, key=key)
+        eventually(lambda: backend_state(postgres_database, backend) == ("active", "Lock"))
+        sleeper.freeze()
+    eventually(lambda: wait_event(postgres_database, backend) == "ClientWrite", what="the error is on its way")
+    taken_after_s = await_takeover(postgres_database, peer, time.monotonic())
+    print(f"taken {taken_after_s:.1f} s after the freeze, with a lease of {LEASE_S:g} s")
+    await_settled(postgres_database, ids)
+    assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
+
+
+def freeze_in_a_large_result(database: Database, sleeper: Relay) -> set[str]:
+    """Freeze it when it has asked for more than all buffers hold; what was committed."""
+    backend, key = backend_of(database.url, sleeper), key_of(database, sleeper)
+    ids = commit(database, 64)
     await_settled(database, ids)
-    assert_woken_without_harm(fleet, database, sleeper, peer, ids)
+    large = eventually(lambda: freeze_asking(database, sleeper, backend, key), what="asks")
+    eventually(lambda: wait_event(database, backend) == "ClientWrite", what="the server waits for it to read on")
+    return ids | {large}
 
 
-def freeze_asking(database: Database, sleeper: Relay, backend: int) -> set[str]:
-    """Commit more than the buffers hold when it has asked for it, and stands still; nothing if it asked for else."""
+def freeze_asking(database: Database, sleeper: Relay, backend: int, key: str) -> str | None:
+    """Commit more than all buffers hold when it has asked for it, and stands still; nothing if it asked for else."""
     with database.engine.connect() as blocker:
-        ids = emit_many(blocker, [("extraction.completed", {"n": n, "text": LARGE}) for n in range(40)])
+        message_id = str(uuid.uuid4())
+        blocker.execute(text(EMIT_LARGE), {"id": message_id, "key": key})
         blocker.execute(text("LOCK TABLE outbox_message IN ACCESS EXCLUSIVE MODE"))
         eventually(lambda: backend_state(database, backend) == ("active", "Lock"))
         if READ_READY not in database.scalar("SELECT query FROM pg_stat_activity WHERE pid = :pid", pid=backend):
-            return set()
+            return None
         sleeper.freeze()
         blocker.commit()
-    return set(ids)
+    return message_id
 
 
 def wait_event(database: Database, backend: int) -> str | None:

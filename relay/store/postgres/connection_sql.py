@@ -28,7 +28,9 @@ SESSION_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
-OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}"}
+# tcp_user_timeout reaches what nothing else does: a backend that is held up while it writes heeds no other timeout, and
+# one that writes an error not even pg_terminate_backend, because PostgreSQL reports errors with interrupts held off.
+OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}", "tcp_user_timeout": "{lease_ms}"}
 
 ASSERT_OWNER = f"SELECT {IS_OWNER}"
 TRANSACTION_ID = "SELECT pg_current_xact_id()::text"

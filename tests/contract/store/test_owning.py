@@ -13,6 +13,15 @@ from outbox import emit
 from relay.decide.standing import Finding
 from relay.store.contract import Batch, Lost, Page, Standby
 
+LEASE_MS = {  # with a lease of nine seconds
+    "idle_session_timeout": 9000,
+    "idle_in_transaction_session_timeout": 9000,
+    "statement_timeout": 9000,
+    "lock_timeout": 3000,
+    "tcp_user_timeout": 9000,
+    "client_connection_check_interval": 1800,
+}
+
 
 def test_a_session_takes_what_is_free_and_never_the_same_twice(desk: Desk) -> None:
     session = desk.open()
@@ -80,6 +89,12 @@ def test_a_beat_shows_the_others(pg: Desk) -> None:
     assert mine.me != theirs.me
     assert theirs.wants_of == {mine.me: 5, theirs.me: 6}
     assert theirs.held == {1, 2}
+
+
+def test_the_server_is_told_to_end_a_session_that_says_or_takes_nothing_for_a_lease(pg: Desk) -> None:
+    session = pg.open(lease_s=9.0)
+    rows = session._connection.execute("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(LEASE_MS),))
+    assert dict(rows.fetchall()) == {name: str(ms) for name, ms in LEASE_MS.items()}
 
 
 def test_a_closed_session_leaves_no_trace(desk: Desk) -> None:
