@@ -1,12 +1,14 @@
 """The fixtures that every test may use, and the rules of the whole run; tests/support/ is the machinery."""
 
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+from support import nursery
 from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
 from support.guardian import dismiss_guardian
 from support.postgres import PostgresServer
@@ -50,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # tests run in processes of their own, which are still to read what is for the suite
     for name in [name for name in os.environ if name.startswith((*_OURS, *_LIBPQ, *_COLOURS))]:
         del os.environ[name]
+    # A shell that starts this in the background has it ignore Ctrl-C, and so would every process that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # How long an example takes says more about the neighbours on this machine than about the code.
     # In CI the same examples each time: what was found by chance is for whoever can look at it.
     hypothesis.settings.register_profile(
@@ -59,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
+    nursery.close()
     dismiss_guardian()
 
 

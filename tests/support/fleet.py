@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,8 +16,6 @@ from support import nursery, recording
 from support.guardian import guardian
 from support.recording import Send
 from support.waiting import eventually
-
-_TESTS = Path(__file__).parent.parent
 
 # Who holds which shard, by the server's lock table. A relay's id is host-pid-chance.
 _OWNERS = """
@@ -96,7 +92,6 @@ class Fleet:
         self.fail_path = directory / "fail"
         self.relays: list[Relay] = []
         self.env: dict[str, str] = {}
-        self._nursery: subprocess.Popen[str] | None = None
 
     def configure(
         self,
@@ -115,7 +110,8 @@ class Fleet:
         (self.directory / "outbox.toml").write_text("\n".join(lines) + "\n")
         self.env = {
             "DATABASE_URL": database_url,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": nursery.PATH,
+            "PYTHONUNBUFFERED": "1",
             "RECORD_PATH": str(self.record_path),
             "RECORD_HOLD_PATH": str(self.hold_path),
             "RECORD_FAIL_PATH": str(self.fail_path),
@@ -124,13 +120,9 @@ class Fleet:
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Relay:
         """Fork an `outbox relay`."""
-        parent = self._nursery or self._open_nursery()
-        assert parent.stdin is not None
-        assert parent.stdout is not None
         output = self.directory / f"relay-{len(self.relays)}.output"
-        order = [["relay", *arguments], {**self.env, **(env or {})}, str(output)]
-        print(json.dumps(order), file=parent.stdin, flush=True)
-        relay = Relay(int(parent.stdout.readline()), output)
+        environment = {**os.environ, **self.env, **(env or {})}
+        relay = Relay(nursery.fork(["relay", *arguments], environment, self.directory, output), output)
         self.relays.append(relay)
         return relay
 
@@ -142,30 +134,9 @@ class Fleet:
         for relay in self.relays:
             if relay.is_running:
                 relay.kill()
-        if self._nursery is not None:
-            self._nursery.kill()
-            self._nursery.communicate()
-            guardian().forget(self._nursery.pid)
 
     def report(self) -> str:
         return "\n\n".join(f"relay {relay.pid}:\n{relay.output[-6000:]}" for relay in self.relays if relay.output)
-
-    def _open_nursery(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, nursery.__file__],
-            cwd=self.directory,
-            env={**os.environ, **self.env, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        guardian().watch(process.pid)
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise AssertionError(f"the nursery of relays ended with {process.wait()}")
-        self._nursery = process
-        return process
 
 
 def owners(url: str) -> dict[int, int]:
