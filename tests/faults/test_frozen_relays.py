@@ -4,7 +4,6 @@ import time
 import uuid
 
 import psycopg
-import pytest
 from sqlalchemy import make_url, text
 from support.databases import Database
 from support.fleet import Fleet, Relay, backend_of, owners, shard_counts
