@@ -32,7 +32,7 @@ from relay.cli import (
     serve,
     status,
 )
-from relay.cli.leaving import leave_behind
+from relay.cli.leaving import keep_interrupts_out_of_the_log, leave_behind
 from relay.cli.output import say
 
 app = typer.Typer(
@@ -88,6 +88,7 @@ def outbox(
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``."""
     known = threading.enumerate()
+    keep_interrupts_out_of_the_log()
     code = _run()
     leave_behind(code, known)
     with contextlib.suppress(BrokenPipeError):

@@ -1,7 +1,8 @@
-"""Leaving, also when a listener's thread hangs: Python would wait for it for ever."""
+"""Leaving: on Ctrl-C, and when a listener's thread hangs, for which Python would wait for ever."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,16 @@ from relay.wording import counted
 
 PREFIX = "outbox-"  # of the names of threads that listeners run in
 PATIENCE_S = 0.5  # for threads that have nothing to do, and were told so
+
+
+def keep_interrupts_out_of_the_log() -> None:
+    """SQLAlchemy logs it, with a traceback, when Ctrl-C comes while it closes or resets a connection, and goes on."""
+    for pool in ("NullPool", "QueuePool"):
+        logging.getLogger(f"sqlalchemy.pool.impl.{pool}").addFilter(_is_no_interrupt)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
 def leave_behind(code: int, known: Collection[threading.Thread]) -> None:

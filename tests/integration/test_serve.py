@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -96,7 +95,6 @@ def logged(served: Served, text: str) -> None:
 # -------------------------------------------------------------------- as the guide does
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_the_guides_curl_gets_the_expected_response_and_its_log_lines(database: Database, serve: Serve) -> None:
     extracted(database, "test-content-id")
     served = serve(database)

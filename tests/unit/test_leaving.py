@@ -1,0 +1,28 @@
+"""Leaving on Ctrl-C, whenever it comes."""
+
+import logging
+
+import pytest
+import sqlalchemy as sa
+
+from relay.cli.leaving import keep_interrupts_out_of_the_log
+
+
+def interrupted(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("pool", [sa.NullPool, sa.QueuePool])
+def test_an_interrupt_while_a_connection_is_closed_is_passed_on_and_leaves_no_traceback(
+    pool: type[sa.Pool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_interrupts_out_of_the_log()
+    engine = sa.create_engine("sqlite://", poolclass=pool)
+    connection = engine.connect()
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    monkeypatch.setattr(engine.dialect, "do_close" if pool is sa.NullPool else "do_rollback", interrupted)
+    with caplog.at_level(logging.ERROR), pytest.raises(KeyboardInterrupt):
+        connection.close()
+    driver.close()
+    assert caplog.records == []
