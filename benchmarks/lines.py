@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import backlog, elsewhere, fleet, latency, producing, sqlite, steady
+from benchmarks import backlog, elsewhere, fleet, isolation, latency, producing, sqlite, steady
 from benchmarks.results import Result
 from benchmarks.running import Bench
 
@@ -34,5 +34,6 @@ LINES = {
         Line(9, "a transaction held open", steady.past_an_open_transaction, steady.judge_open_transaction),
         Line(10, "several relays", fleet.of_many_relays, fleet.judge_fleet),
         Line(11, "SQLite", sqlite.on_sqlite, sqlite.judge_sqlite),
+        Line(12, "beside one that hangs", isolation.beside_one_that_hangs, isolation.judge_isolation),
     )
 }

@@ -40,7 +40,8 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     _tune_interpreter()
     found = ACTIONS[options.action](options)
-    print(json.dumps({**found, "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), flush=True)
+    used = {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "cpu_s": time.process_time()}
+    print(json.dumps({**found, **used}), flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -54,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--poll", action="store_true", help="after the drain, time the idle polls of a second")
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--retention-days", type=int, default=7)
+    parser.add_argument("--hanging", type=float, help="beside a destination that hangs until this deadline, in seconds")
     return parser.parse_args()
 
 
@@ -116,7 +118,7 @@ def _drain(options: argparse.Namespace) -> dict[str, float]:
             took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
             return {
                 "rate": options.messages / took_s,
-                "cpu_us": cpu_s / options.messages * 1e6,
+                "cpu_us": cpu_s / max(options.messages, 1) * 1e6,
                 "poll_ms": await _idle_poll_ms() if options.poll else 0.0,
             }
 
@@ -176,9 +178,13 @@ def _settings(options: argparse.Namespace, listener: Callable[..., Awaitable[Non
     destination: dict[str, Any] = {"listener": listener, "timeout_s": None}
     if options.concurrency:
         destination["concurrency"] = options.concurrency
+    destinations = {"listener": ListenerSettings(**destination)}
+    if options.hanging is not None:
+        destinations["listener"] = ListenerSettings(**destination, events=["bench.message"])
+        destinations["hanging"] = ListenerSettings(listener=_hang, timeout_s=options.hanging)
     return Settings(
         database_url=options.url,
-        destinations={"listener": ListenerSettings(**destination)},
+        destinations=destinations,
         retention_days=options.retention_days,
         health_port=0,
     )
@@ -209,6 +215,10 @@ def _record(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]
         os.write(file, f"{message.subject} {time.monotonic()}\n".encode())
 
     return record
+
+
+async def _hang(message: Message) -> None:
+    await asyncio.Event().wait()
 
 
 LISTENERS = {"nothing": _nothing, "slow": _slow, "record": _record}

@@ -113,10 +113,10 @@ def _ours(bench: Bench, result: Result, name: str, seconds: float) -> None:
         record = Path(folder) / "calls"
         with relay_at_work(url, "--listener", "record", "--record", record, "--tell") as relay:
             stream, told = _stream(url, INSERT, HELD_RATE, relay, seconds, held=name == HELD)
-        latencies_ms = _latencies_ms(record, stream)
-    result.add(f"{name}: rate", len(latencies_ms) / seconds)
-    result.add(f"{name}: p50", percentile(latencies_ms, 50), "ms")
-    result.add(f"{name}: p99", percentile(latencies_ms, 99), "ms")
+        found = latencies_ms(record, stream)
+    result.add(f"{name}: rate", len(found) / seconds)
+    result.add(f"{name}: p50", percentile(found, 50), "ms")
+    result.add(f"{name}: p99", percentile(found, 99), "ms")
     _note_reads(result, name, "read", told)
 
 
@@ -157,9 +157,10 @@ def _note_reads(result: Result, name: str, what: str, told: list[dict[str, Any]]
     say(f"  {name}: a {what} took {points[1][1]:.2f} ms at the beginning and {percentile(tail, 50):.2f} ms at the end")
 
 
-def _latencies_ms(record: Path, stream: Stream) -> list[float]:
-    calls = (line.split() for line in record.read_text().splitlines())
-    return sorted((float(at) - stream.sent_at(int(number))) * 1000 for number, at in calls)
+def latencies_ms(record: Path, stream: Stream) -> list[float]:
+    """From the beginning of each message's transaction to its call, in order of size."""
+    calls = ((int(number), float(at)) for number, at in map(str.split, record.read_text().splitlines()))
+    return sorted((at - stream.sent_at(number)) * 1000 for number, at in calls if number >= 0)
 
 
 # -------------------------------------------------------------------------- line 8

@@ -5,9 +5,10 @@ Everything else is decided row by row in a transaction of its own: exceptions, a
 was lost. Of the latter only `delivered` is written, for that is true whoever owns the shard now; the rest is read
 again.
 
-Waiting for the disk at every batch would make its latency ours. So only one batch in `DURABLE_EVERY_S` waits; what
-was settled before it, and after the last such one, is remembered (`Unconfirmed`), and settled once more if the
-session is lost: a server that crashed may have forgotten it.
+Waiting for the disk at every batch would make its latency ours: that of a healthy destination, too, beside one whose
+deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and any with something that was charged; what was
+taken before it, and after the last such one, is remembered (`Unconfirmed`), and settled once more if the session is
+lost: a server that crashed may have forgotten it. What it forgot to have parked is ready again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ BATCH = 2000
 DETAIL_LENGTH = 500
 DURABLE_EVERY_S = 0.1
 UNCONFIRMED_LIMIT = 20_000
+CHARGED = ("retry", "dead")
 
 Unconfirmed = list[Entry]
 
@@ -82,7 +84,9 @@ class Settler:
             self._leave(done, batch)
         while ruled_count > 0:
             batch = list(islice(ruled, min(BATCH, ruled_count)))
-            self._settle_ruled(batch)
+            durable = self._is_time_to_wait() or any(map(_is_charged, batch))
+            if self._settle_ruled(batch, durable=durable):
+                self._remember(list(filter(_is_taken, batch)), durable=durable)
             ruled_count -= len(batch)
             self._leave(ruled, batch)
 
@@ -130,8 +134,10 @@ class Settler:
         else:
             self._unconfirmed.extend(entries)
 
-    def _settle_ruled(self, entries: Sequence[Entry]) -> None:
-        messages, ruled = [], []
+    def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True) -> bool:
+        """Whether there was anything to write."""
+        messages: list[tuple[str, int]] = []
+        found: dict[tuple[str, str], Ruled] = {}  # of what was parked, read back and taken, the last
         for entry in entries:
             verdicts = self._verdicts(entry)
             if not verdicts:
@@ -139,10 +145,12 @@ class Settler:
                 continue
             if entry.destination is None:
                 messages.append((entry.id, entry.generation))
-            ruled += [_ruled(entry, lane, verdict) for lane, verdict in verdicts]
+            found |= {(entry.id, lane.name): _ruled(entry, lane, verdict) for lane, verdict in verdicts}
+        ruled = list(found.values())
         if ruled:
-            self._note(self._session.settle(Batch(messages, ruled, self._skipping)))
+            self._note(self._session.settle(Batch(messages, ruled, self._skipping), durable=durable))
             _report_dead(ruled)
+        return bool(ruled)
 
     def _verdicts(self, entry: Entry) -> list[tuple[Lane, Verdict]]:
         """What may be written of an entry: everything, or what is true whoever owns its shard now."""
@@ -155,6 +163,14 @@ class Settler:
 
 
 _UNKNOWN = Verdict("parked")
+
+
+def _is_charged(entry: Entry) -> bool:
+    return any(verdict.state in CHARGED for verdict in (entry.verdicts or {}).values())
+
+
+def _is_taken(entry: Entry) -> bool:
+    return any(entry.verdict_of(lane).state == "delivered" for lane in entry.lanes)
 
 
 def _ruled(entry: Entry, lane: Lane, verdict: Verdict) -> Ruled:

@@ -247,8 +247,8 @@ class Session(Protocol):
         What is settled with ``durable=False`` is on disk when anything durable that comes after it is.
         """
 
-    def settle(self, batch: Batch) -> list[Parked]:
-        """Settle anything else; returns what is parked now."""
+    def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
+        """Settle anything else, on disk as ``settle_plain`` does; returns what is parked now."""
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         """Finish what an operator discarded; returns what that released."""

@@ -292,10 +292,10 @@ class SqliteSession:
             cursor.close()
             return count
 
-    def settle(self, batch: Batch) -> list[Parked]:
+    def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
         generation_of.update(batch.messages)
-        with self._guard(), self._transaction():
+        with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
             current = self._run(sql.IS_CURRENT, messages=json.dumps(list(generation_of.items()))).fetchall()
             known = {row[0] for row in current}
             ruled = [r for r in batch.ruled if r.message_id in known]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import _merge
+from benchmarks.isolation import ALONE, BESIDE
 from benchmarks.lines import LINES
 from benchmarks.report import BEGIN, END, put_into, write
 from benchmarks.results import Result, saved
@@ -21,7 +22,7 @@ def _result(rate: float) -> Result:
 
 
 def test_every_line_of_the_table_is_there() -> None:
-    assert list(LINES) == list(range(1, 12))
+    assert list(LINES) == list(range(1, 13))
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(19_999, "**missed**"), (20_000, "met")])
@@ -29,6 +30,15 @@ def test_a_missed_target_is_shown_as_missed(tmp_path: Path, rate: float, verdict
     result = _result(rate)
     LINES[11].judge(result)
     assert f"| ≥ 20,000 messages/s | {verdict} |" in write([result], tmp_path)
+
+
+@pytest.mark.parametrize(("p99_ms", "verdict"), [(11.1, "**missed**"), (11.0, "met")])
+def test_a_neighbour_that_hangs_may_cost_a_tenth(tmp_path: Path, p99_ms: float, verdict: str) -> None:
+    result = Result(12, "Beside a destination that hangs", {"rounds": 1})
+    for name, each_ms in ((ALONE, 10.0), (BESIDE, p99_ms)):
+        result.add(f"{name}: p99", each_ms, "ms")
+    LINES[12].judge(result)
+    assert f"| ≤ 1.1 × | {verdict} |" in write([result], tmp_path)
 
 
 def test_a_line_that_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:

@@ -68,11 +68,12 @@ class OwningConnection:
         return row[0]
 
     @contextmanager
-    def _owner_transaction(self) -> Iterator[None]:
+    def _owner_transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._connection.transaction():
-            if not self._is_owner():
+            number = self._one(sql.BEGIN_AS_OWNER, commit=commit(durable=durable))
+            if number is None:
                 raise Lost("another session answered: this relay owns nothing any more")
-            self._own_transactions.append(str(self._one(sql.TRANSACTION_ID)))
+            self._own_transactions.append(number)
             yield
 
     def _is_owner(self) -> bool:
@@ -87,6 +88,11 @@ class OwningConnection:
             raise Unusable(f"{sentence(error)}: run what `outbox db grants` prints") from error
         except ENDS as error:
             raise as_lost(error) from error
+
+
+def commit(*, durable: bool) -> str:
+    """As the statements take it."""
+    return "on" if durable else "off"
 
 
 def as_lost(error: Exception) -> Lost:

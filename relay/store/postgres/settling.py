@@ -10,7 +10,7 @@ import psycopg
 from relay.entry import Row
 from relay.store.contract import REGISTRY_LOCK, Batch, Parked
 from relay.store.postgres import settling_sql as sql
-from relay.store.postgres.connection import OwningConnection
+from relay.store.postgres.connection import OwningConnection, commit
 from relay.store.ruling import as_json, finished_keys
 
 T = TypeVar("T")
@@ -32,17 +32,17 @@ class Settling(OwningConnection):
         parameters = {
             "ids": [m[0] for m in messages],
             "generations": [m[1] for m in messages],
-            "commit": "on" if durable else "off",
+            "commit": commit(durable=durable),
         }
         return self._with_partition(lambda: self._run(statement, **parameters).rowcount)
 
-    def settle(self, batch: Batch) -> list[Parked]:
-        return self._with_partition(lambda: self._settle(batch))
+    def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
+        return self._with_partition(lambda: self._settle(batch, durable=durable))
 
-    def _settle(self, batch: Batch) -> list[Parked]:
+    def _settle(self, batch: Batch, *, durable: bool) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
         generation_of.update(batch.messages)
-        with self._owner_transaction():
+        with self._owner_transaction(durable=durable):
             ids = self._lock(generation_of)
             known = set(ids)
             ruled = [r for r in batch.ruled if r.message_id in known]
