@@ -115,6 +115,19 @@ async def test_only_what_is_asked_for_is_replayed(scene: Scene) -> None:
     assert scene.deliveries() == {("new", "parked"): 3}
 
 
+async def test_what_an_operator_discarded_was_delivered_to_nobody_and_is_not_replayed(scene: Scene) -> None:
+    destinations = {"old": Taker(rejecting(1)), "new": _uninterested(Taker())}
+    scene.emit(3)
+    await scene.drain(destinations)
+    assert discard(scene.database.engine, DeadFilter()) == 1
+    await scene.drain(destinations)
+    assert count_in_history(scene) == 3
+    with scene.database.engine.connect() as connection:
+        assert [found.count for found in look(connection, Replay("new"))] == [2]
+    assert replay(scene.database.engine, Replay("new")) == 2
+    assert scene.deliveries() == {("new", "parked"): 2}
+
+
 async def test_a_dry_run_says_how_many_the_inbox_knows_already(scene: Scene) -> None:
     old = await delivered(scene, 4)
     for attempt in old.attempts[:3]:
