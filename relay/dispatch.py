@@ -31,6 +31,7 @@ class Dispatcher:
         on_work: Called when there is something to settle; may be called often.
 
     Attributes:
+        skipping: The destinations whose dead letters do not hold their successors up.
         done: Plain entries, taken by every destination; the owning thread takes them from the left.
         ruled: Entries with another verdict, in the order of their completion; likewise.
         unrouted: Entries that no subscription wants; likewise.
@@ -49,6 +50,7 @@ class Dispatcher:
         on_work: Callable[[], None],
     ) -> None:
         self.lanes = {lane.name: lane for lane in lanes}
+        self.skipping = [lane.name for lane in lanes if lane.on_dead == "skip"]
         self.done: deque[Entry] = deque()
         self.ruled: deque[Entry] = deque()
         self.unrouted: deque[Entry] = deque()

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -27,23 +26,18 @@ import structlog
 from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
 from relay import stall
-from relay.database import is_refusal
-from relay.decide.backoff import Policy, jittered
 from relay.destinations.listener import ListenerDestination
 from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
-from relay.ownership import Ownership
-from relay.reading import Reader
 from relay.settings import Settings
-from relay.settling import Settler, Unconfirmed
-from relay.store.contract import Cursors, Full, Lost, Peers, Session, Standby, Store
+from relay.settling import Unconfirmed
+from relay.store.contract import Session, Store
+from relay.tenure import Tenure
+from relay.trouble import Trouble
 
 log = structlog.get_logger("relay")
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
-HASTE = 4  # so many beats in the time of one, while shards change hands
-# Tried again sooner than AFTER_RESTART_S (relay.ownership): whoever comes later finds its shards taken.
-RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 
 class OwningThread:
@@ -56,7 +50,6 @@ class OwningThread:
         settings: How often, how much.
         relay_id: Who I am, for people.
         generation: The generation of the registered destinations this relay was configured for.
-        skipping: The destinations whose dead letters do not hold their successors up.
         metrics: What is counted here.
         on_dismissal: Called on the loop when this relay must not go on, with the reason: whoever hears it calls `stop`.
         on_end: Called on the loop when the thread has ended, with the error that ended it, if any.
@@ -71,21 +64,18 @@ class OwningThread:
         *,
         relay_id: str,
         generation: int,
-        skipping: Sequence[str],
         metrics: Metrics,
         on_dismissal: Callable[[Unusable], None],
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         self._store, self._dispatcher, self._loop, self._settings = store, dispatcher, loop, settings
-        self._relay_id, self._generation, self._skipping = relay_id, generation, skipping
+        self._relay_id, self._generation, self._metrics = relay_id, generation, metrics
         self._on_dismissal, self._on_end = on_dismissal, on_end
-        self.metrics = metrics
         self._thread = threading.Thread(target=self._run, name=f"outbox-owner-{relay_id}", daemon=True)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._waiting = self._waits_long = False
         self._stop_at: float | None = None
-        self._is_dismissed = False
         self._epoch = 0
         self._round_trip_at = -1e9
         self._loop_turned_at = monotonic()
@@ -93,10 +83,7 @@ class OwningThread:
         self._tenure: Tenure | None = None
         self._unconfirmed: Unconfirmed = []
         self._held_before: list[int] = []
-        self.trouble: str | None = "not connected yet"
-        self.is_standing_by = False
-        self._said: set[str] = set()  # of the trouble, so that it is said once
-        self._failures = 0  # in a row, of sessions that came to nothing
+        self.trouble = Trouble()
 
     # ------------------------------------------- what the event loop may call
 
@@ -142,13 +129,13 @@ class OwningThread:
     @property
     def shards(self) -> list[int]:
         tenure = self._tenure
-        return tenure.ownership.shards if tenure else []
+        return tenure.shards if tenure else []
 
     @property
     def caught_up(self) -> bool:
         """Whether everything that could be found was found and has arrived."""
         tenure = self._tenure
-        return tenure is not None and tenure.is_settled_in and tenure.reader.caught_up
+        return tenure is not None and tenure.caught_up
 
     def _ring(self) -> None:
         try:
@@ -164,7 +151,7 @@ class OwningThread:
             self._keep_sessions()
         except BaseException as caught:
             error = caught
-        self._loop.call_soon_threadsafe(self._on_end, error)
+        self._on_loop(self._on_end, error)
 
     def _keep_sessions(self) -> None:
         while not self._is_over():
@@ -176,35 +163,20 @@ class OwningThread:
                 self._let_go()
                 raise
             except Exception as error:
-                self._failures += 1
                 self._lose(error)
-                self._pause(jittered(RECONNECT.ceiling_s(self._failures), 0.5 + random.random() / 2))  # noqa: S311
+                self._pause(self.trouble.pause_s)
             finally:
                 self._tenure = None
                 if session is not None:
                     session.close()
 
     def _lose(self, error: Exception) -> None:
-        """Say once what happened; nothing that was not under way is ours any more."""
-        owned = len(self.shards)
-        self._held_before = self.shards or self._held_before
+        """Nothing that was not under way is ours any more."""
         self._let_go()
         if self._tenure is not None:
-            self.metrics.session_lost()
-        self.trouble = str(error) or type(error).__name__
-        self.is_standing_by = isinstance(error, Standby)
-        what = self.trouble if not isinstance(error, Lost) or is_refusal(error) else type(error).__name__
-        if what in self._said:
-            return
-        self._said.add(what)
-        if self.is_standing_by:
-            log.warning("waiting", reason=self.trouble)
-        elif isinstance(error, Full):
-            log.error("database_full", reason=self.trouble, owned=owned)
-        elif isinstance(error, Lost):
-            log.warning("database_lost", reason=self.trouble, owned=owned)
-        else:
-            log.error("session_broke", exc_info=error)
+            self._metrics.session_lost()
+        self.trouble.add(error, owned=len(self.shards))
+        self._held_before = self.shards or self._held_before
 
     def _let_go(self) -> None:
         self._round_trip_at = -1e9
@@ -215,11 +187,6 @@ class OwningThread:
         while not self._is_over() and (left := deadline - monotonic()) > 0:
             self._check_stall()
             threading.Event().wait(min(left, 0.1))
-
-    def _dismiss(self, reason: Unusable) -> None:
-        """Read no more, and end in order: what is under way may finish, and is settled."""
-        self._is_dismissed = True
-        self._on_loop(self._on_dismissal, reason)
 
     def _is_over(self) -> bool:
         return self._stop_at is not None and (self._dispatcher.is_empty or monotonic() > self._stop_at)
@@ -232,29 +199,34 @@ class OwningThread:
     def _serve(self, session: Session) -> None:
         self._epoch += 1
         self._on_loop(self._dispatcher.begin, self._epoch)
-        tenure = Tenure(self, session, self._epoch)
-        self._tenure = tenure
-        if not self._said:
-            self.trouble = None
+        tenure = self._tenure = self._tenure_of(session)
+        self.trouble.connected()
         tenure.begin()
         while not self._is_over():
             self._check_stall()
+            if self._stop_at is not None:
+                tenure.wind_down()
             asked_at = monotonic()
-            count = tenure.turn(reading=self._stop_at is None and not self._is_dismissed)
+            count = tenure.turn()
             self._round_trip_at = asked_at
-            self._be_well()
+            self.trouble.over()
             if count < WORTH_A_TURN:
                 self._wait(tenure)
         tenure.end()
 
-    def _be_well(self) -> None:
-        """A whole turn has worked, writing included: whatever the trouble was, it is over."""
-        if self._said:
-            log.info("database_back")
-            self._said.clear()
-        self.trouble = None
-        self.is_standing_by = False
-        self._failures = 0
+    def _tenure_of(self, session: Session) -> Tenure:
+        return Tenure(
+            session,
+            self._epoch,
+            self._dispatcher,
+            self._settings,
+            generation=self._generation,
+            held_before=self._held_before,
+            unconfirmed=self._unconfirmed,
+            metrics=self._metrics,
+            on_loop=self._on_loop,
+            on_dismissal=self._on_dismissal,
+        )
 
     def _wait(self, tenure: Tenure) -> None:
         timeout_s = min(tenure.sleep_s(), self._settings.lease_s / 6)
@@ -263,9 +235,7 @@ class OwningThread:
         if self._dispatcher.wants_settling or (self._waits_long and self._dispatcher.has_verdicts):
             self._waiting = False
             return
-        if tenure.session.wait(timeout_s, self._wake_read):
-            self.metrics.woken("notify")
-            tenure.stir()
+        tenure.wait(timeout_s, self._wake_read)
         self._waiting = False
 
     def _check_stall(self) -> None:
@@ -280,141 +250,3 @@ class OwningThread:
             "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=under_way[:10]
         )
         os._exit(stall.EXIT_CODE)
-
-
-class Tenure:
-    """One session's time in office: what it owns, reads and settles."""
-
-    def __init__(self, thread: OwningThread, session: Session, epoch: int) -> None:
-        settings, dispatcher = thread._settings, thread._dispatcher
-        self.session = session
-        self._thread = thread
-        self._settings, self._dispatcher, self._metrics = settings, dispatcher, thread.metrics
-        self._epoch, self._on_loop = epoch, thread._on_loop
-        cursors = Cursors()
-        self.reader = Reader(
-            session,
-            dispatcher,
-            cursors,
-            skipping=thread._skipping,
-            page_size=settings.page_size,
-            post=lambda page: thread._on_loop(dispatcher.accept, page, epoch),
-        )
-        self.ownership = Ownership(
-            session,
-            self.reader,
-            cursors,
-            dispatcher,
-            generation=thread._generation,
-            skipping=thread._skipping,
-            held_before=thread._held_before,
-            on_loop=thread._on_loop,
-        )
-        self._settler = Settler(
-            session,
-            epoch,
-            skipping=thread._skipping,
-            unconfirmed=thread._unconfirmed,
-            note=self.reader.note_exceptions,
-            forget=lambda entries: thread._on_loop(dispatcher.forget, entries),
-            reread=self.reader.reread,
-        )
-        self._dismiss = thread._dismiss
-        self._next_beat = 0.0
-        self._busy_until = 0.0
-        self.is_settled_in = False
-
-    def begin(self) -> None:
-        """Settle what was taken before this session, register, and take a share at once, or with the next beat.
-
-        At once when nobody else is alive; else after a jittered beat, so that relays that start together see each
-        other.
-        """
-        self._settler.settle_again()
-        self._settle()
-        peers = self.ownership.beat()
-        self.ownership.verify(peers)
-        if len(peers.wants_of) <= 1:
-            self._next_beat = monotonic()
-        else:
-            self._next_beat = monotonic() + self._settings.beat_s * (0.5 + random.random() / 2)  # noqa: S311
-
-    def turn(self, *, reading: bool) -> int:
-        """One turn; how much there was to do."""
-        dispatcher = self._dispatcher
-        dispatcher.caution.write(self.session, self._epoch, self._on_loop)
-        count = self._settle()
-        now = monotonic()
-        if now >= self._next_beat:
-            self._next_beat = now + self._settings.beat_s
-            may_take_anything = self.ownership.may_take_anything
-            peers = self.ownership.beat()
-            self._metrics.beat()
-            for _ in peers.ended:
-                self._metrics.peer_ended()
-            if reading:
-                reading = self._go_on(peers)
-                if self.ownership.is_changing:
-                    self._next_beat = now + self._settings.beat_s / HASTE
-            if dispatcher.caution.is_needed and self.reader.has_read_everything:
-                self._on_loop(dispatcher.caution.rest)
-            self.is_settled_in = may_take_anything
-        self.ownership.finish_giving()
-        if reading:
-            count += self._read()
-        if count:
-            self.stir()
-        return count
-
-    def _go_on(self, peers: Peers) -> bool:
-        """Take and hand back; false when this relay has to end instead."""
-        try:
-            self.ownership.verify(peers)
-        except Unusable as reason:
-            self._dismiss(reason)
-            return False
-        self.ownership.balance(peers)
-        return True
-
-    def _read(self) -> int:
-        started = monotonic()
-        count = self.reader.read()
-        if count:
-            self._metrics.read(count, monotonic() - started)
-        return count
-
-    def stir(self) -> None:
-        """Something happened: expect more of it for a while."""
-        if monotonic() >= self._busy_until:
-            self.session.awake()
-        self._busy_until = monotonic() + self._settings.quiet_s
-
-    def sleep_s(self) -> float:
-        now, settings = monotonic(), self._settings
-        until_beat = max(self._next_beat - now, 0.0)
-        if now < self._busy_until:
-            return min(settings.short_poll_s, until_beat)
-        return min(self.session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)
-
-    def end(self) -> None:
-        """The orderly end."""
-        self._settle()
-        self.ownership.give_everything()
-
-    def _settle(self) -> int:
-        dispatcher = self._dispatcher
-        count = len(dispatcher.done) + len(dispatcher.ruled) + len(dispatcher.unrouted)
-        if count:
-            started, before = monotonic(), self._settler.settled_count
-            self._settler.settle(dispatcher.done, dispatcher.ruled)
-            self._settler.set_aside(dispatcher.unrouted)
-            self._metrics.settled(self._settler.settled_count - before, monotonic() - started)
-        while dispatcher.findings:
-            self.session.report(dispatcher.findings[0])
-            dispatcher.findings.popleft()
-        while dispatcher.probes:
-            name, asked_at = dispatcher.probes[0], monotonic()
-            claimed, standing = self.session.claim_probe(name)
-            dispatcher.probes.popleft()
-            self._thread._on_loop(dispatcher.lanes[name].answer, claimed, standing, asked_at)
-        return count

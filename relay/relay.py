@@ -18,7 +18,7 @@ import structlog
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
 from relay.database import is_refusal
-from relay.decide.backoff import Policy, jittered
+from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
 from relay.destinations import build
 from relay.destinations.contract import Destination
@@ -26,13 +26,14 @@ from relay.dispatch import Dispatcher
 from relay.housekeeping import Housekeeping
 from relay.lane import Lane
 from relay.observe.metrics import Metrics
-from relay.owner import RECONNECT, OwningThread
+from relay.owner import OwningThread
 from relay.registry import Registration, register
 from relay.rights import BASELINE, RELAY, Right
 from relay.settings import DestinationSettings, ListenerSettings, Settings, load
 from relay.settings.loading import BASELINE_LISTENER
 from relay.store import open_store
 from relay.store.contract import Standby
+from relay.trouble import reconnect_s
 
 log = structlog.get_logger("relay")
 
@@ -145,7 +146,6 @@ class Relay:
             relay_id=self.id,
             generation=generation,
             metrics=self.metrics,
-            skipping=[name for name, s in settings.destinations.items() if s.on_dead == "skip"],
             on_dismissal=self._on_dismissal,
             on_end=self._on_end,
         )
@@ -188,23 +188,23 @@ class Relay:
         self._dispatcher.caution.hurry()
         before = self._dispatcher.delivered_count
         deadline = monotonic() + 2 * self.settings.beat_s + 1
-        reason = None
+        trouble, reason = self._owner.trouble, None
         while not self._is_drained():
             if self._ended.is_set():
                 self._raise_error()
                 break
-            if self._owner.trouble and monotonic() > deadline:
-                reason = self._owner.trouble
+            if trouble.reason and monotonic() > deadline:
+                reason = trouble.reason
                 break
             await asyncio.sleep(0.002)
-        return Drained(self._dispatcher.delivered_count - before, reason, self._owner.is_standing_by)
+        return Drained(self._dispatcher.delivered_count - before, reason, trouble.is_standing_by)
 
     def health(self) -> Health:
         owner = self._owner
         if owner is None:
             return Health(False, False, 0.0, 0, "starting")
-        well = owner.trouble is None
-        return Health(well, well, owner.loop_age_s, len(owner.shards), owner.trouble or "")
+        trouble = owner.trouble.reason
+        return Health(trouble is None, trouble is None, owner.loop_age_s, len(owner.shards), trouble or "")
 
     # -------------------------------------------------------------- beginning
 
@@ -221,7 +221,7 @@ class Relay:
             except (sa.exc.OperationalError, Standby) as error:
                 failures += 1
                 self._report_unreachable(error, again=failures > 1)
-                await asyncio.sleep(jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2))  # noqa: S311
+                await asyncio.sleep(reconnect_s(failures))
 
     def _needs(self) -> Sequence[Right]:
         listeners = [s.listener for s in self.settings.destinations.values() if isinstance(s, ListenerSettings)]

@@ -394,7 +394,7 @@ class Life(RuleBasedStateMachine):
             self.database.rows("SELECT id, position, ordering_key, state FROM outbox_message"),
             self.database.rows("SELECT message_id, destination, state FROM outbox_delivery"),
             self.database.rows("SELECT name, state, paused_by, reason FROM outbox_destination"),
-            [(each.owner.trouble, each.is_stopping, each.store.baton.at) for each in self.stage.alive],
+            [(each.owner.trouble.reason, each.is_stopping, each.store.baton.at) for each in self.stage.alive],
         )
 
 

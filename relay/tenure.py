@@ -1,0 +1,214 @@
+"""One session's time in office: what it owns, reads and settles, turn by turn, in the owning thread.
+
+Each turn: note what is about to be sent, settle what has been decided, beat if it is time, read if there is room.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from outbox.errors import Unusable
+from relay.dispatch import Dispatcher
+from relay.observe.metrics import Metrics
+from relay.ownership import OnLoop, Ownership
+from relay.reading import Reader
+from relay.settings import Settings
+from relay.settling import Settler, Unconfirmed
+from relay.store.contract import Cursors, Peers, Session
+
+HASTE = 4  # so many beats in the time of one, while shards change hands
+
+
+class Tenure:
+    """What one session does until it ends or is lost.
+
+    Args:
+        session: Who owns.
+        epoch: The session's number.
+        dispatcher: Who gets the pages and gives the verdicts.
+        settings: How often, how much.
+        generation: The generation of the registered destinations this relay was configured for.
+        held_before: The shards that this relay held in its last session.
+        unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
+        metrics: What is counted here.
+        on_loop: Runs a function on the dispatcher's event loop, later and in order.
+        on_dismissal: Called on the loop when this relay must not go on, with the reason.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        epoch: int,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        generation: int,
+        held_before: Collection[int],
+        unconfirmed: Unconfirmed,
+        metrics: Metrics,
+        on_loop: OnLoop,
+        on_dismissal: Callable[[Unusable], None],
+    ) -> None:
+        self._session, self._epoch, self._dispatcher, self._settings = session, epoch, dispatcher, settings
+        self._metrics, self._on_loop, self._on_dismissal = metrics, on_loop, on_dismissal
+        cursors = Cursors()
+        self._reader = Reader(
+            session,
+            dispatcher,
+            cursors,
+            skipping=dispatcher.skipping,
+            page_size=settings.page_size,
+            post=lambda page: on_loop(dispatcher.accept, page, epoch),
+        )
+        self._ownership = Ownership(
+            session,
+            self._reader,
+            cursors,
+            dispatcher,
+            generation=generation,
+            skipping=dispatcher.skipping,
+            held_before=held_before,
+            on_loop=on_loop,
+        )
+        self._settler = Settler(
+            session,
+            epoch,
+            skipping=dispatcher.skipping,
+            unconfirmed=unconfirmed,
+            note=self._reader.note_exceptions,
+            forget=lambda entries: on_loop(dispatcher.forget, entries),
+            reread=self._reader.reread,
+        )
+        self._next_beat = 0.0
+        self._busy_until = 0.0
+        self._is_ending = False
+        self._is_settled_in = False
+
+    @property
+    def shards(self) -> list[int]:
+        return self._ownership.shards
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that could be found was found and has arrived."""
+        return self._is_settled_in and self._reader.caught_up
+
+    def begin(self) -> None:
+        """Settle what was taken before this session, register, and take a share at once, or with the next beat.
+
+        At once when nobody else is alive; else after a jittered beat, so that relays that start together see each
+        other.
+        """
+        self._settler.settle_again()
+        self._settle()
+        peers = self._ownership.beat()
+        self._ownership.verify(peers)
+        if len(peers.wants_of) <= 1:
+            self._next_beat = monotonic()
+        else:
+            self._next_beat = monotonic() + self._settings.beat_s * (0.5 + random.random() / 2)  # noqa: S311
+
+    def turn(self) -> int:
+        """One turn; how much there was to do."""
+        self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
+        count = self._settle()
+        now = monotonic()
+        if now >= self._next_beat:
+            self._beat(now)
+        self._ownership.finish_giving()
+        if not self._is_ending:
+            count += self._read()
+        if count:
+            self._stir()
+        return count
+
+    def wind_down(self) -> None:
+        """Read and take no more; what is under way is still settled."""
+        self._is_ending = True
+
+    def end(self) -> None:
+        """The orderly end."""
+        self._settle()
+        self._ownership.give_everything()
+
+    # --------------------------------------------------------- parts of a turn
+
+    def _beat(self, now: float) -> None:
+        """Say that I am alive; take and hand back what the others' beats make mine and theirs."""
+        self._next_beat = now + self._settings.beat_s
+        may_take_anything = self._ownership.may_take_anything
+        peers = self._ownership.beat()
+        self._metrics.beat()
+        for _ in peers.ended:
+            self._metrics.peer_ended()
+        if not self._is_ending:
+            self._go_on(peers)
+            if self._ownership.is_changing:
+                self._next_beat = now + self._settings.beat_s / HASTE
+        caution = self._dispatcher.caution
+        if caution.is_needed and self._reader.has_read_everything:
+            self._on_loop(caution.rest)
+        self._is_settled_in = may_take_anything
+
+    def _go_on(self, peers: Peers) -> None:
+        """Take and hand back; or, when this relay must not go on, end in order."""
+        try:
+            self._ownership.verify(peers)
+        except Unusable as reason:
+            self.wind_down()
+            self._on_loop(self._on_dismissal, reason)
+        else:
+            self._ownership.balance(peers)
+
+    def _settle(self) -> int:
+        dispatcher = self._dispatcher
+        count = len(dispatcher.done) + len(dispatcher.ruled) + len(dispatcher.unrouted)
+        if count:
+            started, before = monotonic(), self._settler.settled_count
+            self._settler.settle(dispatcher.done, dispatcher.ruled)
+            self._settler.set_aside(dispatcher.unrouted)
+            self._metrics.settled(self._settler.settled_count - before, monotonic() - started)
+        self._tell_peers()
+        return count
+
+    def _tell_peers(self) -> None:
+        """What was found out about destinations, and which of them a lane would like to probe."""
+        findings, probes = self._dispatcher.findings, self._dispatcher.probes
+        while findings:
+            self._session.report(findings[0])
+            findings.popleft()
+        while probes:
+            name, asked_at = probes[0], monotonic()
+            claimed, standing = self._session.claim_probe(name)
+            probes.popleft()
+            self._on_loop(self._dispatcher.lanes[name].answer, claimed, standing, asked_at)
+
+    def _read(self) -> int:
+        started = monotonic()
+        count = self._reader.read()
+        if count:
+            self._metrics.read(count, monotonic() - started)
+        return count
+
+    # ----------------------------------------------------------- between turns
+
+    def wait(self, timeout_s: float, wake_fd: int) -> None:
+        """Sleep until notified, woken through `wake_fd` or timed out."""
+        if self._session.wait(timeout_s, wake_fd):
+            self._metrics.woken("notify")
+            self._stir()
+
+    def _stir(self) -> None:
+        """Something happened: expect more of it for a while."""
+        if monotonic() >= self._busy_until:
+            self._session.awake()
+        self._busy_until = monotonic() + self._settings.quiet_s
+
+    def sleep_s(self) -> float:
+        now, settings = monotonic(), self._settings
+        until_beat = max(self._next_beat - now, 0.0)
+        if now < self._busy_until:
+            return min(settings.short_poll_s, until_beat)
+        return min(self._session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)
