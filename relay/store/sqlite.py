@@ -29,6 +29,7 @@ from relay.migrations import verify_version
 from relay.store import sqlite_sql as sql
 from relay.store.contract import (
     ANY_GENERATION,
+    PAGE_BYTES,
     Batch,
     Cursors,
     Full,
@@ -185,7 +186,7 @@ class SqliteSession:
         with self._guard():
             self._read_late(page, cursors)
             if limit > 0:
-                rows = self._run(sql.READ_READY, cursor=self._cursor, limit=limit).fetchall()
+                rows, _ = self._page(sql.READ_READY, limit, cursor=self._cursor)
                 page.messages += rows
                 page.full = bool(rows)
                 if rows:
@@ -203,8 +204,8 @@ class SqliteSession:
         if stamp <= self._stamp:
             self._stamp = stamp
             return
-        page.messages = self._run(sql.READ_LATE, stamp=self._stamp, cursor=self._cursor, limit=LATE_LIMIT).fetchall()
-        if len(page.messages) == LATE_LIMIT:
+        page.messages, is_full = self._page(sql.READ_LATE, LATE_LIMIT, stamp=self._stamp, cursor=self._cursor)
+        if is_full:
             self._advance(cursors, page.messages[0][1] - 1)
             cursors.exhausted.clear()
             self._cursor = page.messages[0][1] - 1
@@ -218,27 +219,30 @@ class SqliteSession:
 
     def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         rows: list[Row] = []
+        room_bytes = PAGE_BYTES
         for destination in destinations:
             mine = {shard: cursors.parked.get((destination, shard), 0) for shard in cursors.ready}
             with self._guard():
-                found = self._run(
+                found, _ = self._page(
                     sql.READ_PARKED,
+                    limit - len(rows),
+                    room_bytes,
                     destination=destination,
                     cursor=min(mine.values(), default=0),
                     until=min(map(cursors.parked_until, cursors.ready), default=0),
-                    limit=limit - len(rows),
-                ).fetchall()
+                )
             for row in found:
                 for shard in mine:
                     cursors.parked[destination, shard] = row[1]
+            room_bytes -= sum(len(row[8]) for row in found)
             rows += found
         return rows
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
             late = self._read_scheduled_late()
-            scheduled = self._run(sql.READ_SCHEDULED, limit=limit, **_after(self._scheduled)).fetchall()
-            retries = self._run(sql.READ_RETRIES, limit=limit, **_after(self._retries)).fetchall()
+            scheduled, more_scheduled = self._page(sql.READ_SCHEDULED, limit, **_after(self._scheduled))
+            retries, more_retries = self._page(sql.READ_RETRIES, limit, **_after(self._retries))
         if scheduled:
             self._scheduled = (scheduled[-1][-1], scheduled[-1][1], "")
         if retries:
@@ -246,16 +250,20 @@ class SqliteSession:
         return Page(
             messages=[row[:-1] for row in [*late, *scheduled]],
             deliveries=[row[:-1] for row in retries],
-            full=max(len(scheduled), len(retries)) == limit,
+            full=more_scheduled or more_retries,
         )
 
     def _read_scheduled_late(self) -> list[Row]:
-        """What was scheduled since the last look for a time that the reading has passed."""
+        """What was scheduled since the last look for a time that the reading has passed: a page, or all from there."""
         newest = self._one(sql.NEWEST)
         if newest <= self._newest:
             return []
         last, self._newest = self._newest, newest
-        return self._run(sql.READ_SCHEDULED_LATE, newest=last, **_after(self._scheduled)).fetchall()
+        late, is_full = self._page(sql.READ_SCHEDULED_LATE, LATE_LIMIT, newest=last, **_after(self._scheduled))
+        if is_full:
+            self._scheduled = FIRST
+            return []
+        return late
 
     def reread_due(self) -> None:
         self._scheduled = self._retries = FIRST
@@ -385,6 +393,22 @@ class SqliteSession:
         row = cursor.fetchone()
         cursor.close()
         return row[0]
+
+    def _page(
+        self, statement: str, limit: int, room_bytes: int = PAGE_BYTES, **parameters: Any
+    ) -> tuple[list[Row], bool]:
+        """Rows that end with their size, without it, until there are enough of them or of their bytes; whether so."""
+        rows: list[Row] = []
+        if room_bytes <= 0:
+            return rows, True
+        cursor = self._run(statement, limit=limit, **parameters)
+        for row in cursor:
+            rows.append(row[:-1])
+            room_bytes -= row[-1]
+            if room_bytes <= 0:
+                break
+        cursor.close()
+        return rows, len(rows) == limit or room_bytes <= 0
 
     def _write_one(self, statement: str, **parameters: Any) -> Any:
         with self._transaction():

@@ -7,7 +7,7 @@ vacuum to wait for, and no left edge to avoid.
 
 from __future__ import annotations
 
-from relay.store.contract import DISCARD_COUNT, LOG_LENGTH, PAGE_BYTES, RELEASE_COUNT
+from relay.store.contract import DISCARD_COUNT, LOG_LENGTH, RELEASE_COUNT
 
 NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
@@ -21,18 +21,16 @@ IS_REGISTERED = "NOT EXISTS (SELECT 1 FROM outbox_destination WHERE generation >
 
 # ------------------------------------------------------------------- reading
 
-# Index: outbox_message_ready.
+# Index: outbox_message_ready. These readings bring rows one by one in the order of their index, each with its size at
+# the end, until there is a page of them (see `SqliteSession._page`): what is not taken is not looked at.
 READ_READY = f"""
-SELECT {MESSAGE} FROM (
-    SELECT m.*, sum(m.size) OVER (ORDER BY m.position ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
-    FROM (SELECT * FROM outbox_message WHERE state = 'ready' AND position > :cursor ORDER BY position LIMIT :limit) AS m
-) AS m
-WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} ORDER BY m.position
+SELECT {MESSAGE}, m.size FROM outbox_message AS m
+WHERE m.state = 'ready' AND m.position > :cursor AND {IS_REGISTERED} ORDER BY m.position LIMIT :limit
 """
 
 # Index: outbox_message_txid.
 READ_LATE = f"""
-SELECT {MESSAGE} FROM outbox_message AS m
+SELECT {MESSAGE}, m.size FROM outbox_message AS m
 WHERE m.txid > :stamp AND m.txid > 0 AND m.state = 'ready' AND m.position <= :cursor AND {IS_REGISTERED}
 ORDER BY m.position LIMIT :limit
 """
@@ -49,14 +47,14 @@ SELECT max(coalesce((SELECT max(txid) FROM outbox_message WHERE txid > 0), 0),
 
 # Index: outbox_delivery_parked, then outbox_message's id.
 READ_PARKED = f"""
-SELECT {MESSAGE}, {DELIVERY} FROM outbox_delivery AS d JOIN outbox_message AS m ON m.id = d.message_id
+SELECT {MESSAGE}, {DELIVERY}, m.size FROM outbox_delivery AS d JOIN outbox_message AS m ON m.id = d.message_id
 WHERE d.destination = :destination AND d.state = 'parked' AND d.position > :cursor AND d.position <= :until
 ORDER BY d.position LIMIT :limit
 """
 
 # Index: outbox_message_due.
 READ_SCHEDULED = f"""
-SELECT {MESSAGE}, m.due_at FROM outbox_message AS m
+SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
 WHERE m.state = 'scheduled' AND m.due_at <= {NOW} AND (m.due_at, m.position) > (:due, :position) AND {IS_REGISTERED}
 ORDER BY m.due_at, m.position LIMIT :limit
 """
@@ -64,15 +62,15 @@ ORDER BY m.due_at, m.position LIMIT :limit
 # Index: outbox_message_due. Written since the last look, and due before what was read then. Left of that lies only what
 # is in memory: what is settled is gone.
 READ_SCHEDULED_LATE = f"""
-SELECT {MESSAGE}, m.due_at FROM outbox_message AS m
+SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
 WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.position > :newest AND {IS_REGISTERED}
-ORDER BY m.position
+ORDER BY m.position LIMIT :limit
 """
 NEWEST = "SELECT coalesce(max(position), 0) FROM outbox_message"
 
 # Index: outbox_delivery_retry. Strictly before now: within this very millisecond another may still be written.
 READ_RETRIES = f"""
-SELECT {MESSAGE}, {DELIVERY}, d.due_at FROM outbox_delivery AS d JOIN outbox_message AS m ON m.id = d.message_id
+SELECT {MESSAGE}, {DELIVERY}, d.due_at, m.size FROM outbox_delivery AS d JOIN outbox_message AS m ON m.id = d.message_id
 WHERE d.state = 'retry' AND d.due_at < {NOW} AND (d.due_at, d.position, d.destination) > (:due, :position, :destination)
 ORDER BY d.due_at, d.position, d.destination LIMIT :limit
 """

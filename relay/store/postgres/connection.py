@@ -71,10 +71,14 @@ class OwningConnection:
     def _owner_transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._connection.transaction():
             number = self._one(sql.BEGIN_AS_OWNER, commit=commit(durable=durable))
-            if number is None:
-                raise Lost("another session answered: this relay owns nothing any more")
+            self._insist(number is not None)
             self._own_transactions.append(number)
             yield
+
+    @staticmethod
+    def _insist(is_owner: bool) -> None:
+        if not is_owner:
+            raise Lost("another session answered: this relay owns nothing any more")
 
     def _is_owner(self) -> bool:
         return bool(self._one(sql.ASSERT_OWNER))

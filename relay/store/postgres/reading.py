@@ -9,8 +9,7 @@ from typing import Any
 from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
 from relay.entry import Row
-from relay.store.contract import MESSAGE_COLUMNS, Cursors, Page, Pair
-from relay.store.postgres import connection_sql
+from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, Cursors, Page, Pair
 from relay.store.postgres import reading_sql as sql
 from relay.store.postgres.connection import OwningConnection
 
@@ -50,7 +49,9 @@ class Reading(OwningConnection):
 
     def _look_first(self, page: Page, cursors: Cursors) -> None:
         """What the next look starts from: whatever is ready is read from its beginning."""
-        self._horizon = Horizon.parse(self._one(connection_sql.SNAPSHOT))
+        snapshot, mine = self._run(sql.FIRST_LOOK).fetchall()[0]
+        self._insist(mine)
+        self._horizon = Horizon.parse(snapshot)
         if self._took_at is not None and cursors.ready:
             self._read_foreign(page, cursors, self._since(self._took_at, cursors))
 
@@ -61,7 +62,8 @@ class Reading(OwningConnection):
         twice, and never missed.
         """
         since = self._since(horizon, cursors)
-        snapshot, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
+        snapshot, mine, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
+        self._insist(mine)
         self._find(page, cursors, since, late=late, foreign=foreign)
         self._horizon = Horizon.parse(snapshot)
         self._own_transactions = []
@@ -70,7 +72,8 @@ class Reading(OwningConnection):
         """Look and read on; false when the reading has to be done again, from further back."""
         since, span = self._since(horizon, cursors), self._span(cursors, limit)
         rows = self._run(sql.LOOK_AND_READ, **since, **span).fetchall()
-        snapshot, late, foreign = rows[0][-1].split()
+        snapshot, mine, late, foreign = rows[0][-1].split()
+        self._insist(mine == "t")
         went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
         self._horizon = Horizon.parse(snapshot)
         self._own_transactions = []
@@ -138,8 +141,9 @@ class Reading(OwningConnection):
             self._per_shard = min(self._per_shard * 2, limit)
 
     def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> bool:
-        page.messages = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
-        if len(page.messages) < LATE_LIMIT:
+        rows = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
+        page.messages = [row[:-2] for row in rows]
+        if not _is_full(rows, LATE_LIMIT):
             return False
         for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
             cursors.go_back(shard, position)
@@ -167,7 +171,7 @@ class Reading(OwningConnection):
             ).fetchall()
         for row in rows:
             cursors.parked[row[11], row[2]] = row[1]
-        return rows
+        return [row[:-2] for row in rows]
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
@@ -178,9 +182,9 @@ class Reading(OwningConnection):
         self._scheduled = _reached(scheduled, limit, now)
         self._retries = _reached(retries, limit, now)
         return Page(
-            messages=[row[:-1] for row in scheduled],
-            deliveries=[row[:-1] for row in retries],
-            full=max(len(scheduled), len(retries)) == limit,
+            messages=[row[:-3] for row in scheduled],
+            deliveries=[row[:-3] for row in retries],
+            full=_is_full(scheduled, limit) or _is_full(retries, limit),
         )
 
     def reread_due(self) -> None:
@@ -212,9 +216,14 @@ def _after(due: Due) -> dict[str, Any]:
     return {"due": due[0], "position": due[1], "destination": due[2]}
 
 
+def _is_full(rows: list[Row], limit: int) -> bool:
+    """Whether there may be more where this page came from; its last column counts bytes."""
+    return bool(rows) and (len(rows) == limit or rows[-1][-1] >= PAGE_BYTES)
+
+
 def _reached(rows: list[Row], limit: int, now: str) -> Due:
     """How far a reading came: to its last row when there may be more, to now when there is none."""
-    if len(rows) < limit:
+    if not _is_full(rows, limit):
         return now, LAST_POSITION, ""
     last = rows[-1]
-    return last[-1], last[1], last[11] if len(last) > len(MESSAGE_COLUMNS) + 1 else ""
+    return last[-3], last[1], last[11] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from relay.store.contract import PAGE_BYTES
-from relay.store.postgres.connection_sql import IS_REGISTERED
+from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at"""
+# Whoever reads without the locks that go with it finds nothing, and the look says why.
+IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
     coalesce(extract(epoch FROM clock_timestamp() - d.first_failed_at), 0)::float8"""
+
+
+def _page(columns: str, rows: str, order: str) -> str:
+    """Of these rows, in this order, a page of bytes; each row ends with its size, and theirs with it until there."""
+    return f"""
+SELECT * FROM (
+    SELECT {columns}, m.size, sum(m.size) OVER ({order} ROWS UNBOUNDED PRECEDING) AS bytes FROM {rows}
+) AS p WHERE p.bytes - p.size < {PAGE_BYTES}
+"""
+
 
 # Index: outbox_message_ready, one descent per shard. The running sum bounds the page in bytes; it runs over the rows
 # in the order in which the descents bring them, which spares it a sort.
@@ -22,7 +34,7 @@ _READY = f"""(
             ORDER BY m.position LIMIT %(per_shard)s
         ) AS m
     ) AS m
-    WHERE bytes_before < {PAGE_BYTES} AND {IS_REGISTERED} LIMIT %(limit)s
+    WHERE bytes_before < {PAGE_BYTES} AND {IS_MINE} LIMIT %(limit)s
 )"""
 READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 
@@ -46,9 +58,11 @@ _IS_FOREIGN = """
     m.state IN ('parked', 'discarded') AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
 """
 
-# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot first, and whether anything came late.
+FIRST_LOOK = f"SELECT pg_current_snapshot()::text, {IS_OWNER}"
+
+# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot first, whose it is, and whether anything came late.
 LOOK = f"""
-SELECT pg_current_snapshot()::text,
+SELECT pg_current_snapshot()::text, {IS_OWNER},
        EXISTS (SELECT FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE}),
        EXISTS (SELECT FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN})
 """
@@ -56,12 +70,15 @@ SELECT pg_current_snapshot()::text,
 # Both at once, because every answer that the owning thread waits for costs it its turn on a busy processor. What the
 # look has seen comes with the first row, which is empty when there is none to read.
 LOOK_AND_READ = f"""
-SELECT {MESSAGE}, CASE WHEN m.bytes_before > 0 THEN NULL ELSE concat_ws(' ', l.snapshot, l.late, l.elsewhere) END
-FROM ({LOOK}) AS l (snapshot, late, elsewhere) LEFT JOIN LATERAL {_READY} AS m ON true
+SELECT {MESSAGE},
+       CASE WHEN m.bytes_before > 0 THEN NULL ELSE concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere) END
+FROM ({LOOK}) AS l (snapshot, mine, late, elsewhere) LEFT JOIN LATERAL {_READY} AS m ON true
 """
 
 # Index: outbox_message_txid.
-READ_LATE = f"SELECT {MESSAGE} FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} AND {IS_REGISTERED} LIMIT %(limit)s"
+READ_LATE = _page(
+    MESSAGE, f"(SELECT * FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} AND {IS_MINE} LIMIT %(limit)s) AS m", ""
+)
 
 # Index: outbox_message_txid. For when there are more of them than a page holds.
 LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} GROUP BY 1"
@@ -73,45 +90,57 @@ SELECT m.destination, m.shard, min(m.position) FILTER (WHERE m.state = 'parked')
 FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN} GROUP BY 1, 2
 """
 
+_MESSAGE_OF_D = "CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m"
+
 # Index: outbox_delivery_parked, one descent per destination and shard; then outbox_message_pkey.
-READ_PARKED = f"""
-SELECT {MESSAGE}, {DELIVERY} FROM
-    unnest(%(destinations)s::text[], %(shards)s::smallint[], %(cursors)s::bigint[], %(until)s::bigint[])
-        AS c (destination, shard, cursor, until)
-    CROSS JOIN LATERAL (
-        SELECT * FROM outbox_delivery AS d
-        WHERE d.destination = c.destination AND d.shard = c.shard AND d.state = 'parked'
-          AND d.position > c.cursor AND d.position <= c.until
-        ORDER BY d.position LIMIT %(limit)s
-    ) AS d
-    CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m
-ORDER BY d.position LIMIT %(limit)s
-"""
+READ_PARKED = _page(
+    f"{MESSAGE}, {DELIVERY}",
+    f"""(
+        SELECT d.* FROM
+            unnest(%(destinations)s::text[], %(shards)s::smallint[], %(cursors)s::bigint[], %(until)s::bigint[])
+                AS c (destination, shard, cursor, until)
+            CROSS JOIN LATERAL (
+                SELECT * FROM outbox_delivery AS d
+                WHERE d.destination = c.destination AND d.shard = c.shard AND d.state = 'parked'
+                  AND d.position > c.cursor AND d.position <= c.until
+                ORDER BY d.position LIMIT %(limit)s
+            ) AS d
+        WHERE {IS_OWNER} ORDER BY d.position LIMIT %(limit)s
+    ) AS d {_MESSAGE_OF_D}""",
+    "ORDER BY d.position",
+)
 
 # Index: outbox_message_due, one descent per shard.
-READ_SCHEDULED = f"""
-SELECT {MESSAGE}, m.due_at FROM unnest(%(shards)s::smallint[]) AS c (shard)
-CROSS JOIN LATERAL (
-    SELECT * FROM outbox_message AS m
-    WHERE m.shard = c.shard AND m.state = 'scheduled' AND m.due_at <= %(now)s::timestamptz
-      AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
-    ORDER BY m.due_at, m.position LIMIT %(limit)s
-) AS m
-WHERE {IS_REGISTERED} ORDER BY m.due_at, m.position LIMIT %(limit)s
-"""
+READ_SCHEDULED = _page(
+    f"{MESSAGE}, m.due_at",
+    f"""(
+        SELECT m.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
+        CROSS JOIN LATERAL (
+            SELECT * FROM outbox_message AS m
+            WHERE m.shard = c.shard AND m.state = 'scheduled' AND m.due_at <= %(now)s::timestamptz
+              AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
+            ORDER BY m.due_at, m.position LIMIT %(limit)s
+        ) AS m
+        WHERE {IS_MINE} ORDER BY m.due_at, m.position LIMIT %(limit)s
+    ) AS m""",
+    "ORDER BY m.due_at, m.position",
+)
 
 # Index: outbox_delivery_retry, one descent per shard; then outbox_message_pkey.
-READ_RETRIES = f"""
-SELECT {MESSAGE}, {DELIVERY}, d.due_at FROM unnest(%(shards)s::smallint[]) AS c (shard)
-CROSS JOIN LATERAL (
-    SELECT * FROM outbox_delivery AS d
-    WHERE d.shard = c.shard AND d.state = 'retry' AND d.due_at <= %(now)s::timestamptz
-      AND (d.due_at, d.position, d.destination) > (%(due)s::timestamptz, %(position)s, %(destination)s)
-    ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
-) AS d
-CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m
-ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
-"""
+READ_RETRIES = _page(
+    f"{MESSAGE}, {DELIVERY}, d.due_at",
+    f"""(
+        SELECT d.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
+        CROSS JOIN LATERAL (
+            SELECT * FROM outbox_delivery AS d
+            WHERE d.shard = c.shard AND d.state = 'retry' AND d.due_at <= %(now)s::timestamptz
+              AND (d.due_at, d.position, d.destination) > (%(due)s::timestamptz, %(position)s, %(destination)s)
+            ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+        ) AS d
+        WHERE {IS_OWNER} ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+    ) AS d {_MESSAGE_OF_D}""",
+    "ORDER BY d.due_at, d.position, d.destination",
+)
 
 # Index: outbox_delivery_key, one descent per destination and key: of a key that is blocked, however many wait for it.
 HELD_KEYS = """

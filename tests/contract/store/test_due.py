@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support.desk import ALL, Desk, everything, ids, ruling, settle
+from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle
 from support.waiting import eventually
 
+from outbox import emit
 from relay.store.contract import Cursors
 
 
@@ -112,3 +113,43 @@ def test_only_due_messages_of_the_shards_that_are_asked_for_are_read(pg: Desk) -
     found = ids(pg.owner().read_due([3, 9], 100).messages)
     expected = pg.database.rows("SELECT id FROM outbox_message WHERE shard IN (3, 9)")
     assert sorted(found) == sorted(str(r.id) for r in expected)
+
+
+LARGE = "x" * 200_000
+
+
+def test_what_is_due_or_parked_is_read_in_pages_of_bytes_and_none_is_lost(desk: Desk) -> None:
+    with desk.database.engine.begin() as connection:
+        sent = [emit(connection, "page.read", {"text": LARGE}) for _ in range(24)]
+        past = datetime.now(UTC) - timedelta(seconds=5)
+        later = [emit(connection, "page.read", {"text": LARGE}, due_at=past) for _ in range(12)]
+    session, cursors = desk.owner(), everything()
+    read_all(session, cursors)
+    settle(session, *(ruling(i, "a", "retry") for i in sent[12:]))
+    desk.make_all_due()
+    settle(session, *(ruling(i, "a", "parked") for i in sent[:12]))
+    session.reread_due()
+    parked, scheduled, retries = [], [], []
+    while rows := session.read_parked(cursors, ["a"], 100):
+        parked.append(rows)
+    while page := session.read_due(list(ALL), 100):
+        assert page.full == (len(page.messages) == 6 or len(page.deliveries) == 6)
+        scheduled.append(page.messages)
+        retries.append(page.deliveries)
+    for pages, expected in ((parked, sent[:12]), (scheduled, later), (retries, sent[12:])):
+        assert [ids(page) for page in pages if page] == [expected[:6], expected[6:]]
+
+
+def test_what_comes_late_is_read_in_pages_of_bytes_and_none_is_lost(desk: Desk) -> None:
+    session, cursors = desk.owner(), everything()
+    with desk.database.engine.begin() as connection:
+        sent = [emit(connection, "page.read", {"text": LARGE}, ordering_key="k") for _ in range(12)]
+    read_all(session, cursors)
+    session.mark_unrouted([(i, 0) for i in sent])
+    session.read_ready(cursors, 100)
+    for message_id in sent:
+        desk.put_back(message_id)
+    pages = read_all(session, cursors)
+    assert max(len(page) for page in pages) <= 12
+    assert all(len(page) <= 6 for page in pages[1:])
+    assert set(sent) == {row[0] for page in pages for row in page}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -210,6 +211,35 @@ def test_another_session_that_answers_for_ours_changes_nothing(
     assert (pg.states(), pg.deliveries()) == ({sent: "ready"}, {})
     assert pg.database.scalar("SELECT state FROM outbox_destination") == "healthy"
     assert pg.database.scalar("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid < 64") == 0
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+@pytest.mark.parametrize("looks", [0, 2])
+def test_a_look_that_another_session_answers_is_lost_and_reads_nothing(pg: Desk, limit: int, looks: int) -> None:
+    session, cursors = pg.owner(), everything()
+    for _ in range(looks):
+        session.read_ready(cursors, limit)
+    pg.emit(3)
+    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    with pytest.raises(Lost):
+        session.read_ready(cursors, limit)
+
+
+def test_nothing_that_is_due_or_parked_is_read_by_another_session(pg: Desk) -> None:
+    parked, retried = pg.emit(2)
+    pg.emit(1, due_at=datetime.now(UTC) - timedelta(seconds=5))
+    session, cursors = pg.owner(), everything()
+    session.read_ready(cursors, 10)
+    settle(session, ruling(parked, "a", "parked"), ruling(retried, "a", "retry"))
+    pg.make_due(retried)
+    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    assert not session.read_due(list(ALL), 10)
+    assert not session.read_parked(cursors, ["a"], 10)
+    session._connection.execute("SELECT set_config('outbox.owner', %s, false)", (session._token,))
+    session.reread_due()
+    assert len(session.read_parked(cursors, ["a"], 10)) == 1
+    due = session.read_due(list(ALL), 10)
+    assert (len(due.messages), len(due.deliveries)) == (1, 1)
 
 
 def test_another_session_that_answers_for_ours_hands_nothing_back(pg: Desk) -> None:
