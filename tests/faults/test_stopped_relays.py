@@ -1,12 +1,16 @@
 """Relays told to stop, and relays that come and go: what is under way ends in order, and the rest is for others."""
 
 import signal
+from collections.abc import Callable
 
 import psutil
 import pytest
 from support.databases import Database
 from support.fleet import Fleet, owners, shard_counts
+from support.reckoning import unsettled
+from support.recording import firsts_by_key
 from support.waiting import eventually
+from support.workload import Workload
 
 from outbox import emit_many
 
@@ -116,13 +120,47 @@ def test_shares_are_fair_from_one_relay_to_eight_to_three(postgres_database, fle
     assert owners(url) == {}, "a lock that was taken twice outlives one unlock"
 
 
-def await_fair(url: str, fleet: Fleet) -> None:
+def await_fair(url: str, fleet: Fleet, meanwhile: Callable[[], None] = lambda: None) -> None:
     """All shards are owned, each living relay has its share to within one, and each says what the lock table says."""
 
     def is_fair() -> bool:
+        meanwhile()
         counts = shard_counts(url)
         alive = {relay.pid for relay in fleet.relays if relay.is_running}
         fair = 64 / len(alive)
         return sum(counts.values()) == 64 and set(counts) == alive and all(abs(n - fair) <= 1 for n in counts.values())
 
     eventually(is_fair, deadline_s=60, what="the shares are fair")
+
+
+@pytest.mark.timeout(180)
+def test_a_stream_of_keys_is_sent_once_and_in_order_while_relays_come_and_go(postgres_database, fleet):
+    """An attempt takes longer than a peer needs to take what was handed back too early."""
+    url = postgres_database.url
+    many_at_once = {"log": {"listener": "support.recording:record", "concurrency": 50}}
+    fleet.configure(url, destinations=many_at_once, beat_s=0.1, work_s=0.3)
+    workload = Workload(postgres_database.engine, seed=20_270, key_count=200, key_share=1.0)
+
+    def stream() -> None:
+        if unsettled(postgres_database) < 150:
+            workload.commit(50)
+
+    def all_send() -> None:
+        before = len(fleet.sends())
+        alive = {relay.pid for relay in fleet.relays if relay.is_running}
+        eventually(lambda: stream() or {send.pid for send in fleet.sends()[before:]} == alive, deadline_s=30)
+
+    for _ in range(3):
+        fleet.start()
+        await_fair(url, fleet, meanwhile=stream)
+        all_send()
+    for relay in fleet.relays[:2]:
+        relay.terminate()
+        relay.wait()
+        await_fair(url, fleet, meanwhile=stream)
+        all_send()
+    eventually(lambda: unsettled(postgres_database) == 0, deadline_s=30, what="everything is settled")
+    sends = fleet.sends()
+    assert sorted(send.id for send in sends) == sorted(workload.committed())
+    for key, numbers in firsts_by_key(sends).items():
+        assert numbers == sorted(numbers), f"{key} was sent in the order {numbers}"
