@@ -57,18 +57,30 @@ async def probe(name: str, settings: Settings) -> Probed:
 async def _http(settings: HttpSettings) -> Probed:
     import aiohttp
 
-    connector = aiohttp.TCPConnector(ssl=settings.tls_context() or True)
-    async with (
-        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
-        session.head(settings.url, allow_redirects=False, proxy=settings.proxy) as response,
-    ):
-        status = response.status
+    method = "a HEAD"
+    try:
+        status = await _status("HEAD", settings)
+    except aiohttp.ClientResponseError:
+        # Some servers send a body with it, which is none of HTTP's. OPTIONS changes nothing either, and may have one.
+        status = await _status("OPTIONS", settings)
+        method = "an OPTIONS, after a malformed answer to a HEAD"
     return Probed(
         status < 500 and status != 410,
-        f"it answered {status} to a HEAD",
+        f"it answered {status} to {method}",
         "name, connection, TLS and HTTP, without a secret; 404 or 405 is usual where only POST is known, and whether "
         "the secret is taken shows with the first message",
     )
+
+
+async def _status(method: str, settings: HttpSettings) -> int:
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(ssl=settings.tls_context() or True)
+    async with (
+        aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session,
+        session.request(method, settings.url, allow_redirects=False, proxy=settings.proxy) as response,
+    ):
+        return response.status
 
 
 async def _rabbitmq(name: str, settings: RabbitSettings) -> Probed:

@@ -27,6 +27,16 @@ async def test_an_http_destination_that_answers_is_well_and_gets_no_message(sqli
     assert receiver.requests[0].header("x-internal-secret") is None
 
 
+async def test_an_answer_to_a_head_that_has_a_body_is_not_held_against_the_destination(
+    sqlite_database: Database,
+) -> None:
+    async with Receiver(answering(404, b"not found")) as receiver:
+        settings = Scene(sqlite_database).settings({"api": HttpSettings(url=receiver.url, secret="s" * 32)})
+        found = await probe("api", settings)
+    assert (found.well, [request.method for request in receiver.requests]) == (True, ["HEAD", "OPTIONS"])
+    assert found.said == "it answered 404 to an OPTIONS, after a malformed answer to a HEAD"
+
+
 async def test_a_broker_that_lets_us_in_is_well(sqlite_database: Database, rabbitmq: RabbitServer) -> None:
     settings = Scene(sqlite_database).settings({"rabbitmq": RabbitSettings(url=rabbitmq.url)})
     found = await probe("rabbitmq", settings)
