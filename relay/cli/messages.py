@@ -55,11 +55,14 @@ def register(app: typer.Typer, panel: str) -> None:
 )
 def list_(
     state: Annotated[State | None, typer.Option(help="Default: everything not delivered yet.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="An event type; * stands for anything.")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="An event type; * stands for anything. Of a rare one, all messages are looked at."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List messages, the newest first."""
+    """List messages, the newest first: by when they were emitted, delivered ones too."""
     from relay.cli.opening import opened_snapshot, operator_settings
     from relay.operations import list_messages
 

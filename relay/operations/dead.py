@@ -117,13 +117,20 @@ def causes(connection: sa.Connection, which: DeadFilter) -> list[Cause]:
 def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:
     """One by one, the latest first, and at most so many; read by the page, so that they may be very many."""
     d, m = tables().delivery.c, tables().message.c
-    query = (
-        sa.select(d.message_id, m.type, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint)
-        .add_columns(d.changed_at, m.created_at)
-        .join_from(tables().delivery, tables().message, m.id == d.message_id)
+    latest = (
+        sa.select(d.message_id, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint, d.changed_at)
+        .select_from(_source(which))
         .where(*_conditions(connection, which))
         .order_by(d.changed_at.desc(), d.message_id, d.destination)
         .limit(limit)
+        .subquery()  # their messages are looked up once it is known which: joined first, all of them would be read
+    )
+    c = latest.c
+    query = (
+        sa.select(c.message_id, m.type, c.destination, c.ordering_key, c.attempts, c.reason, c.fingerprint)
+        .add_columns(c.changed_at, m.created_at)
+        .join_from(latest, tables().message, m.id == c.message_id)
+        .order_by(c.changed_at.desc(), c.message_id, c.destination)
     )
     for row in connection.execute(query, execution_options={"yield_per": PAGE}):
         yield DeadLetter(*row)

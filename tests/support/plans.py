@@ -1,7 +1,8 @@
 """What PostgreSQL really does for a statement: the plan it runs under, row by row and page by page.
 
 Whatever an owning session runs while it is watched is explained first, as a prepared statement under that session's own
-settings, with the very parameters, and what that changed is rolled back; then it is run.
+settings, with the very parameters, and what that changed is rolled back; then it is run. What operators ask through an
+engine is explained likewise, as it stands.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 
 from relay.store.postgres import connection_sql, ownership_sql, reading_sql, settling_sql
 
@@ -34,6 +36,10 @@ class Plan:
         """The tables that were read from one end to the other."""
         return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
 
+    def rows_looked_at_in(self, table: str) -> int:
+        """The same, of one table; of ``outbox_history``, in all its partitions."""
+        return sum(_rows(node) for node in self.nodes if _name(node).startswith(table))
+
     @property
     def pages(self) -> int:
         """How many pages were looked at, wherever they were."""
@@ -42,11 +48,7 @@ class Plan:
     @property
     def rows_looked_at(self) -> int:
         """Rows that scans of our tables found, whether or not they were kept."""
-        return sum(
-            round(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
-            for node in self.nodes
-            if str(node.get("Relation Name", "")).startswith("outbox_")
-        )
+        return self.rows_looked_at_in("outbox_")
 
     def __str__(self) -> str:
         lines = [f"{n['Node Type']} {n.get('Index Name') or n.get('Relation Name', '')}" for n in self.nodes]
@@ -70,6 +72,35 @@ def watched(session: Any) -> Iterator[list[Plan]]:
         yield plans
     finally:
         del session._run
+
+
+@contextmanager
+def asked(engine: sa.Engine) -> Iterator[list[Plan]]:
+    """Collect the plans of what is read and changed through this engine, but for statements that touch no table."""
+    plans: list[Plan] = []
+
+    def explained(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        if "outbox_" in statement and not statement.startswith("EXPLAIN"):
+            with driver.transaction() as undone, driver.cursor() as own:
+                own.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", parameters)
+                plans.append(Plan(" ".join(statement.split()), tuple(_flat(own.fetchall()[0][0][0]["Plan"]))))
+                raise psycopg.Rollback(undone)
+
+    sa.event.listen(engine, "before_cursor_execute", explained)
+    try:
+        yield plans
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", explained)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node.get("Relation Name", ""))
+
+
+def _rows(node: dict[str, Any]) -> int:
+    return round(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
 
 
 def _explain(connection: psycopg.Connection[Any], name: str, statement: str, values: dict[str, Any]) -> Plan:

@@ -1,0 +1,119 @@
+"""What operators ask costs what its answer does, with 100,000 messages waiting and 100,000 in the history.
+
+Whether the tables were analysed or not: what has just filled up has not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from support.databases import Database
+from support.plans import Plan, asked
+
+from relay.operations import list_messages, show_message, snapshot, status
+from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters
+from relay.operations.replay import Replay, look
+from relay.operations.status import delivered_count
+
+COUNT = 100_000
+DEAD = 2_000
+DELIVERIES = COUNT // 2
+LIMIT = 20
+
+MESSAGES = """
+INSERT INTO outbox_message (id, type, source, data, state, due_at, ordering_key)
+SELECT outbox_uuid7(), 'type.' || n / 10 % 10, 'sql', '{}', (ARRAY['held', 'ready', 'held', 'unrouted', 'held',
+       'scheduled', 'held', 'ready', 'held', 'ready'])[1 + n % 10], CASE WHEN n % 10 = 5 THEN now() END,
+       CASE WHEN n % 4 = 0 THEN 'hot' END
+FROM generate_series(1, :count) AS n
+"""
+HELD = """
+INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, reason, fingerprint,
+                             changed_at)
+SELECT id, 'a', shard, position, ordering_key,
+       CASE WHEN position % 50 = 0 THEN 'dead' WHEN ordering_key IS NULL THEN 'parked' ELSE 'blocked' END,
+       'why', 'cause', now() - position * interval '1 second'
+FROM outbox_message WHERE state = 'held'
+"""
+# Of two days, as if delivered at 50 a second until noon of yesterday and of today.
+HISTORY = """
+INSERT INTO outbox_history (id, delivered_at, position, type, source, data, headers, created_at, attempts)
+SELECT outbox_uuid7(), date_trunc('day', now(), 'UTC') - (n % 2) * interval '1 day' + n * interval '10 milliseconds',
+       n, 'type.' || n / 10 % 10, 'sql', '{}', '{}', now(), 1
+FROM generate_series(1, :count) AS n
+"""
+
+
+@pytest.fixture(params=["never analysed", "analysed"])
+def full(request: pytest.FixtureRequest, postgres_database: Database) -> Database:
+    database = postgres_database
+    database.execute(
+        "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[\"*\"]', 1)"
+    )
+    database.execute("SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - 1)")
+    for statement in (MESSAGES, HELD, HISTORY):
+        database.execute(statement, **({"count": COUNT} if ":count" in statement else {}))
+    if request.param == "analysed":
+        database.execute("ANALYZE")
+    return database
+
+
+def looked_at(plans: Iterable[Plan], table: str) -> int:
+    return sum(plan.rows_looked_at_in(table) for plan in plans)
+
+
+@pytest.mark.parametrize(
+    ("state", "type_"),
+    [(None, None), ("held", None), ("unrouted", None), ("delivered", None), (None, "type.3"), ("delivered", "type.*")],
+)
+def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
+    full: Database, state: str | None, type_: str | None
+) -> None:
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        found = list_messages(connection, state=state, type_=type_, limit=LIMIT)
+    assert len(found) == LIMIT
+    # one in ten is of that type, or unrouted, and two deliveries at most have to be looked up for each
+    assert looked_at(plans, "outbox_") <= 20 * LIMIT, plans
+
+
+def test_a_message_is_shown_without_a_look_at_its_neighbours(full: Database) -> None:
+    last_of_its_key = "SELECT message_id FROM outbox_delivery WHERE state = 'blocked' ORDER BY position DESC LIMIT 1"
+    settled = "SELECT id FROM outbox_history LIMIT 1"
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        for query in (last_of_its_key, settled):
+            message_id = connection.exec_driver_sql(query).scalar_one()
+            plans.clear()
+            assert show_message(connection, str(message_id)) is not None
+            assert looked_at(plans, "outbox_") <= 10, plans
+
+
+@pytest.mark.parametrize("which", [DeadFilter(), DeadFilter(destination="a"), DeadFilter(reason="why")])
+def test_dead_letters_are_found_without_a_look_at_other_deliveries(full: Database, which: DeadFilter) -> None:
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        assert count_dead(connection, which) == DEAD
+        assert [cause.count for cause in causes(connection, which)] == [DEAD]
+        assert len(list(dead_letters(connection, which, limit=LIMIT))) == LIMIT
+    assert all(plan.rows_looked_at_in("outbox_delivery") <= DEAD for plan in plans), plans
+    assert looked_at(plans, "outbox_message") == LIMIT, plans
+
+
+def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_long_history(
+    full: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full.execute("ANALYZE outbox_history")
+    monkeypatch.setitem(delivered_count.__globals__, "COUNT_AT_MOST", COUNT // 2)
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        found = status(connection)
+    assert (found.delivered_is_estimate, found.dead) == (True, DEAD)
+    assert looked_at(plans, "outbox_history") == 0, plans
+    assert looked_at(plans, "outbox_message") <= 2 * COUNT, plans
+    assert looked_at(plans, "outbox_delivery") <= 3 * DELIVERIES, plans
+
+
+def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database) -> None:
+    midnight = full.scalar("SELECT date_trunc('day', now(), 'UTC')")
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        found = look(connection, Replay("a", since=midnight))
+    assert 0 < sum(each.count for each in found) <= COUNT // 2
+    assert looked_at(plans, "outbox_history") <= COUNT // 2, plans
