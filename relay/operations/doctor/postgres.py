@@ -24,17 +24,24 @@ ORDER BY xact_start LIMIT 5
 """
 PREPARED = """
 SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age_s FROM pg_prepared_xacts
-WHERE prepared < clock_timestamp() - make_interval(secs => :seconds) ORDER BY prepared LIMIT 5
+WHERE prepared < clock_timestamp() - make_interval(secs => :seconds) AND database = current_database()
+ORDER BY prepared LIMIT 5
 """
-BLOAT = """
+OURS = """(to_regclass('outbox_message'), to_regclass('outbox_delivery'), to_regclass('outbox_relay'),
+                  to_regclass('outbox_destination'), to_regclass('outbox_shard'))"""
+LEFT_ALONE = f"""
+SELECT c.relname FROM pg_class AS c CROSS JOIN LATERAL pg_options_to_table(c.reloptions) AS o
+WHERE c.oid IN {OURS} AND o.option_name = 'autovacuum_enabled' AND NOT o.option_value::boolean
+ORDER BY c.relname
+"""  # noqa: S608 (a constant)
+BLOAT = f"""
 SELECT s.relname, s.n_live_tup, s.n_dead_tup, greatest(s.last_vacuum, s.last_autovacuum) AS vacuumed_at,
        pg_total_relation_size(s.relid) AS bytes
 FROM pg_stat_user_tables AS s
-WHERE s.relid IN (to_regclass('outbox_message'), to_regclass('outbox_delivery'), to_regclass('outbox_relay'),
-                  to_regclass('outbox_destination'), to_regclass('outbox_shard'))
+WHERE s.relid IN {OURS}
   AND s.n_dead_tup > :most AND s.n_dead_tup > s.n_live_tup
 ORDER BY s.n_dead_tup DESC
-"""
+"""  # noqa: S608 (a constant)
 MISSING_DAYS = """
 SELECT to_char(day, 'YYYY-MM-DD') FROM generate_series(0, 1) AS ahead
 CROSS JOIN LATERAL (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + ahead AS day) AS d
@@ -46,7 +53,7 @@ def server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
     """The server's settings, and the way there."""
     with engine.connect() as connection, engine.connect() as other:
         yield _way(connection, other)
-        yield _version(connection)
+        yield version(int(_show(connection, "server_version_num")), _show(connection, "server_version"))
         yield _role(connection)
         yield _commit(connection)
         yield _timeout(connection, lease_s)
@@ -81,8 +88,7 @@ def _backend(connection: sa.Connection) -> Any:
     return pid
 
 
-def _version(connection: sa.Connection) -> Finding:
-    number, shown = int(_show(connection, "server_version_num")), _show(connection, "server_version")
+def version(number: int, shown: str) -> Finding:
     if number >= OLDEST:
         return ok("PostgreSQL", f"version {shown}")
     return bad("PostgreSQL", f"version {shown}", "it has no idle_session_timeout: no lease", "upgrade to 14 or newer")
@@ -174,9 +180,15 @@ def _bloat(connection: sa.Connection) -> Finding:
 
 
 def _autovacuum(connection: sa.Connection) -> Finding:
-    if _show(connection, "autovacuum") == "on" and _show(connection, "track_counts") == "on":
-        return ok("autovacuum", "on")
-    return bad("autovacuum", "off", "our tables are rewritten all day and grow without it", "set autovacuum to on")
+    why = "our tables are rewritten all day and grow without it"
+    off = [name for name in ("autovacuum", "track_counts") if _show(connection, name) == "off"]
+    if off:
+        return bad("autovacuum", f"{' and '.join(off)} off", why, f"set {' and '.join(off)} to on")
+    tables = list(connection.scalars(sa.text(LEFT_ALONE)))
+    if tables:
+        shown = ", ".join(tables)
+        return bad("autovacuum", f"off for {shown}", why, "ALTER TABLE … RESET (autovacuum_enabled), for each of them")
+    return ok("autovacuum", "on")
 
 
 def _partitions(connection: sa.Connection) -> Finding:
