@@ -131,6 +131,11 @@ def is_refusal(error: BaseException | None) -> bool:
     return ("FATAL" in said and any(each in said for each in REFUSALS)) or "no password supplied" in said
 
 
+def as_text(stored: bytes) -> str:
+    """What SQLite holds as text, which may be any bytes: SQL can write what is not UTF-8, and nothing can refuse it."""
+    return stored.decode(errors="replace")
+
+
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")

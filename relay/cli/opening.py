@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from outbox.errors import SchemaError, Unusable
-from relay.database import Database
+from relay.database import Database, as_text
 from relay.migrations import check_schema
 from relay.observe.logging import redacted
 from relay.operations import snapshot
@@ -46,6 +46,8 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
     """
     settings.require_database_file()
     engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
+    if not settings.database.is_postgres:
+        sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "text_factory", as_text))
     try:
         with reaching(settings.database, needs=needs):
             with engine.connect() as connection:

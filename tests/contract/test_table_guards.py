@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
@@ -14,9 +15,10 @@ from support.databases import Database
 from support.receivers import Receiver
 from support.scene import Scene, Taker
 
-from outbox import emit
+from outbox import Message, emit
+from relay.cli.opening import opened_snapshot
 from relay.relay import Relay
-from relay.settings import HttpSettings
+from relay.settings import HttpSettings, Settings
 
 ID = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
 
@@ -132,3 +134,37 @@ async def test_over_http_no_header_breaks_out_and_none_stops_a_message(database:
 async def test_a_listener_is_given_what_was_written(database: Database) -> None:
     insert(database, headers=json.dumps(STRANGE), subject="\x1b]0;x\x07", source="ß?")
     assert await Scene(database).drain({"a": Taker()}) == 1
+
+
+NOT_UTF8 = {"data": "7b2261223a22ff227d", "headers": "7b2261223a22ff227d"}
+
+
+@pytest.mark.parametrize("column", ["source", "subject", "ordering_key", "data", "headers"])
+async def test_text_that_is_not_utf8_stops_nobody_and_is_delivered_with_replacements(
+    sqlite_database: Database, column: str
+) -> None:
+    """SQLite takes any bytes for text, and has no function that a CHECK could ask."""
+    columns = {"id": f"'{ID}'", "type": "'page.read'", "source": "'sql'", "data": "'{}'"}
+    columns[column] = f"CAST(x'{NOT_UTF8.get(column, 'ff')}' AS TEXT)"
+    sqlite_database.execute(f"INSERT INTO outbox_message ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
+    with sqlite_database.engine.begin() as connection:
+        good = {emit(connection, "page.read", {"n": n}) for n in range(3)}
+    taken: dict[str, Any] = {}
+
+    async def take(message: Message) -> None:
+        taken[message.id] = message.data
+
+    scene = Scene(sqlite_database)
+    async with scene.relay({"a": take}):
+        await scene.becomes(4, 0, 0, 0)
+    assert taken.keys() == good | {ID}
+    assert taken[ID] == ({"a": "\ufffd"} if column == "data" else {})
+
+
+def test_an_operator_sees_text_that_is_not_utf8(sqlite_database: Database) -> None:
+    sqlite_database.execute(
+        "INSERT INTO outbox_message (id, type, source, data, subject) "
+        f"VALUES ('{ID}', 'page.read', 'sql', '{{}}', CAST(x'61ff' AS TEXT))"
+    )
+    with opened_snapshot(Settings(database_url=sqlite_database.url)) as connection:
+        assert connection.scalar(sa.text("SELECT subject FROM outbox_message")) == "a\ufffd"
