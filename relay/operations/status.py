@@ -41,6 +41,7 @@ class DestinationStatus:
         waiting: Deliveries that are still to be made.
         dead: Dead letters.
         until: When it is probed or resumes, if that is known.
+        paused_by: ``operator`` or ``failure``, unless it is healthy.
     """
 
     state: str
@@ -48,6 +49,7 @@ class DestinationStatus:
     waiting: int = 0
     dead: int = 0
     until: datetime | None = None
+    paused_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _destinations(
         dead = deliveries.get((row.name, "dead"), 0)
         if row.removed_at is None:
             waiting = _waiting_for(row.events, messages) - apart[row.name] + set_aside
-            found[row.name] = DestinationStatus(row.state, row.reason, waiting, dead, row.until)
+            found[row.name] = DestinationStatus(row.state, row.reason, waiting, dead, row.until, row.paused_by)
         elif set_aside or dead:
             found[row.name] = DestinationStatus("removed", REMOVED, set_aside, dead)
     return found

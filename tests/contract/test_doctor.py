@@ -104,8 +104,9 @@ async def test_what_waits_too_long_what_died_and_what_nobody_wants_is_named(scen
 async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene: Scene) -> None:
     await scene.drain({"a": Taker()})
     pause(scene.database.engine, "a", reason="a release")
-    assert examined(scene.database)["destinations"].severity == "note"
-    assert "a release" in examined(scene.database)["destinations"].what
+    paused = examined(scene.database)["destinations"]
+    assert (paused.severity, paused.why) == ("note", "an operator paused it: it stays so")
+    assert "a release" in paused.what
     scene.database.execute("UPDATE outbox_destination SET state = 'off', paused_by = 'failure', reason = 'HTTP 410'")
     found = examined(scene.database)["destinations"]
     assert (found.severity, "outbox resume a" in found.do) == ("bad", True)

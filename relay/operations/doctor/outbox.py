@@ -64,11 +64,15 @@ def _destinations(found: Status) -> Iterator[Finding]:
             yield bad(
                 "destinations", what, "it said that it is gone for good", f"`outbox resume {name}`, when it is not"
             )
+        elif each.paused_by == "operator":
+            yield note(
+                "destinations", what, "an operator paused it: it stays so", f"`outbox resume {name}`, when it may"
+            )
         elif each.state != "healthy":
             yield note(
                 "destinations",
                 what,
-                "it is tried again by itself, unless an operator paused it",
+                "it is tried again by itself",
                 f"look at the reason; `outbox resume {name}` tries at once",
             )
     if all(each.state == "healthy" for each in found.destinations.values()):
