@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import PurePath
 from statistics import median
 from typing import Any
 
@@ -16,10 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from outbox_demo.demo import LINES_SHOWN, Line, Report
-from outbox_demo.documents import Skipped
+from outbox_demo.documents import Skipped, SkipReason
 from relay.wording import counted
 
 SKIPPED_SHOWN = 20
+STRANGERS_SHOWN = 3
 TITLE_WIDTH = 28
 PLAIN_EVERY_S = 2.0
 
@@ -77,9 +79,10 @@ class Screen(AbstractContextManager["Screen"]):
     def skipped(self, skipped: Skipped) -> None:
         with self._lock:
             self._read += 1
-            self._skipped += 1
-            if self._skipped <= SKIPPED_SHOWN:
-                self._say(f"Skipped {skipped}")
+            if not _is_stranger(skipped):
+                self._skipped += 1
+                if self._skipped <= SKIPPED_SHOWN:
+                    self._say(f"Skipped {skipped}")
             self._show()
 
     def delivered(self, count: int) -> None:
@@ -133,11 +136,10 @@ def summary(found: Report) -> list[str]:
 
 def extraction_summary(found: Report) -> list[str]:
     """The same where no relay is at work."""
-    beyond = skipped_beyond(found)
     waits = f"{counted(found.committed, 'message')} committed" + (
         "; a relay delivers them." if found.committed else "."
     )
-    return [*([beyond] if beyond else []), summary(found)[0], waits]
+    return [*skipped_together(found), summary(found)[0], waits]
 
 
 def as_text(line: Line) -> str:
@@ -152,10 +154,22 @@ def as_json(line: Line) -> str:
     return json.dumps(fields | {"message_id": line.message_id}, ensure_ascii=False)
 
 
-def skipped_beyond(found: Report) -> str | None:
-    """What was skipped and not named, so that a folder full of pictures does not fill the screen."""
-    unnamed = len(found.skipped) - SKIPPED_SHOWN
-    return f"Skipped {unnamed:,} more." if unnamed > 0 else None
+def skipped_together(found: Report) -> list[str]:
+    """What was skipped without a line of its own, so that a folder full of pictures does not fill the screen."""
+    strangers = [PurePath(each.source).name for each in found.skipped if _is_stranger(each)]
+    more = len(found.skipped) - len(strangers) - SKIPPED_SHOWN
+    lines = [f"Skipped {more:,} more."] if more > 0 else []
+    if strangers:
+        names = ", ".join([*strangers[:STRANGERS_SHOWN], *(["…"] if len(strangers) > STRANGERS_SHOWN else [])])
+        lines.append(
+            f"Skipped {counted(len(strangers), 'file')} of other kinds than .txt, .md, .html and .pdf: {names}"
+        )
+    return lines
+
+
+def _is_stranger(skipped: Skipped) -> bool:
+    """Whether it just lay in a folder and is of a kind that nobody expects to be read."""
+    return skipped.reason is SkipReason.UNSUPPORTED and not skipped.named
 
 
 def _table(lines: Sequence[Line], *, expand: bool) -> RenderableType:

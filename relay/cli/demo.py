@@ -90,8 +90,8 @@ def _print(report: Report, settings: Settings) -> None:
     from outbox_demo import screen
     from outbox_demo.demo import where
 
-    if more := screen.skipped_beyond(report):
-        say(more)
+    for sentence in screen.skipped_together(report):
+        say(sentence)
     console = stdout()
     console.print()
     console.print(screen.report(report, expand=console.is_terminal))

@@ -31,7 +31,8 @@ def write_documents(directory: Path) -> None:
     (docs / "empty.txt").touch()
     (docs / "binary.txt").write_bytes(bytes(range(256)))
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing more")
-    (docs / "picture.png").write_bytes(b"\x89PNG")
+    for n in range(5):
+        (docs / f"picture-{n}.png").write_bytes(b"\x89PNG")
 
 
 def test_on_a_bare_machine_it_creates_everything_and_adds_up(spawn: Spawner, tmp_path: Path) -> None:
@@ -57,10 +58,12 @@ def test_the_users_own_documents_become_graphs_and_bad_ones_are_named(
     write_documents(tmp_path)
     process = demo(spawn, "docs", "nowhere.txt", database=database)
     assert process.returncode == 1, process.report()  # for nowhere.txt, which was named; the rest was done
-    assert "8 documents: 3 extracted, 0 already known, 5 skipped." in process.stdout
+    assert "12 documents: 3 extracted, 0 already known, 9 skipped." in process.stdout
     assert "3 messages committed = 3 delivered, 0 waiting, 0 dead." in process.stdout
-    for name in ("empty.txt", "binary.txt", "broken.pdf", "picture.png", "nowhere.txt"):
+    for name in ("empty.txt", "binary.txt", "broken.pdf", "nowhere.txt"):
         assert re.search(rf"^Skipped .*{name}: ", process.stderr, re.MULTILINE)
+    (pictures,) = re.findall(r"^Skipped .*picture.*", process.stderr, re.MULTILINE)
+    assert re.fullmatch(r"Skipped 5 files of other kinds .*: (picture-\d.png, ){3}…", pictures)
     assert database.scalar("SELECT count(*) FROM topic_graphs WHERE type = 'BASELINE' AND node_count > 0") == 3
     assert database.scalar("SELECT count(*) FROM outbox_message") == 0
 
