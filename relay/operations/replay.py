@@ -115,6 +115,8 @@ def replay(
     started, after = time.monotonic(), FIRST_ID
     while True:
         with transaction(engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(replay_sql.BY_INDEX)
             page = connection.execute(sa.text(_sql(connection)["page"]), span | {"after": after, "limit": size}).all()
             if not page:
                 return action.count

@@ -13,7 +13,7 @@ from support.plans import Plan, asked
 
 from relay.operations import list_messages, show_message, snapshot, status
 from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters
-from relay.operations.replay import Replay, look
+from relay.operations.replay import Replay, look, replay
 from relay.operations.status import delivered_count
 
 COUNT = 100_000
@@ -43,6 +43,7 @@ SELECT outbox_uuid7(), date_trunc('day', now(), 'UTC') - (n % 2) * interval '1 d
        n, 'type.' || n / 10 % 10, 'sql', '{}', '{}', now(), 1
 FROM generate_series(1, :count) AS n
 """
+MIDNIGHT = "SELECT date_trunc('day', now(), 'UTC')"
 
 
 @pytest.fixture(params=["never analysed", "analysed"])
@@ -112,8 +113,17 @@ def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_lo
 
 
 def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database) -> None:
-    midnight = full.scalar("SELECT date_trunc('day', now(), 'UTC')")
+    midnight = full.scalar(MIDNIGHT)
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
         found = look(connection, Replay("a", since=midnight))
     assert 0 < sum(each.count for each in found) <= COUNT // 2
     assert looked_at(plans, "outbox_history") <= COUNT // 2, plans
+
+
+def test_each_page_of_a_replay_looks_up_its_own_messages(full: Database) -> None:
+    replayed = COUNT // 20
+    with asked(full.engine) as plans:
+        assert replay(full.engine, Replay("a", type_="type.3", until=full.scalar(MIDNIGHT))) == replayed
+    # one in twenty is of that type and of yesterday; the pages pass over the others once
+    assert looked_at(plans, "outbox_history") <= COUNT + 4 * replayed, plans
+    assert looked_at(plans, "outbox_message") <= 4 * replayed, plans
