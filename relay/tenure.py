@@ -102,7 +102,7 @@ class Tenure:
         other.
         """
         self._settler.settle_again()
-        self._settle()
+        self._settle_everything()
         peers = self._ownership.beat()
         self._ownership.verify(peers)
         if len(peers.wants_of) <= 1:
@@ -130,7 +130,7 @@ class Tenure:
 
     def end(self) -> None:
         """The orderly end."""
-        self._settle()
+        self._settle_everything()
         self._ownership.give_everything()
 
     # --------------------------------------------------------- parts of a turn
@@ -161,6 +161,10 @@ class Tenure:
             self._on_loop(self._on_dismissal, reason)
         else:
             self._ownership.balance(peers)
+
+    def _settle_everything(self) -> None:
+        while self._settle():
+            pass
 
     def _settle(self) -> int:
         dispatcher = self._dispatcher

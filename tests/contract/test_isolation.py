@@ -7,13 +7,15 @@ latency and rate.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.databases import Database
+from support.desk import Desk, everything
 from support.plans import watched
 from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
@@ -21,6 +23,9 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
+from relay.decide.verdict import PARKED
+from relay.entry import Entry
+from relay.settling import Settler
 from relay.store.contract import Cursors
 from relay.store.postgres import PostgresStore
 from relay.store.sqlite import SqliteSession, SqliteStore
@@ -64,6 +69,26 @@ async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Sc
             await eventually_async(lambda wanted=wanted: len(fine.taken) == wanted)
             await eventually_async(lambda: is_confined(scene, dispatcher))
     assert set(fine.tries.values()) == {1}
+
+
+def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a destination that goes down with a thousand in its queue delays a read, for others too, by some of them."""
+    monkeypatch.setattr("relay.settling.RULED_BATCH", 2)
+    desk = Desk(database)
+    desk.emit(5)
+    session = desk.owner()
+    lane: Any = SimpleNamespace(name="down", forget=lambda entry: None)
+    entries = [Entry(row, (lane,), epoch=1) for row in session.read_ready(everything(), 100).messages]
+    for entry in entries:
+        entry.decide(lane, PARKED)
+    ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
+    settler, ruled = Settler(session, 1, skipping=[], unconfirmed=[], **ignored), deque(entries)
+    for parked, left in ((2, 3), (4, 1), (5, 0)):
+        settler.settle(deque(), ruled)
+        assert (len(desk.deliveries()), len(ruled)) == (parked, left)
+    session.close()
 
 
 # ------------------------------------------------------------------- what a read costs beside a million
