@@ -29,12 +29,14 @@ class Settling(OwningConnection):
 
     def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
         statement = sql.SETTLE_PLAIN if self._keep_history else sql.SETTLE_PLAIN_KEEPING_NONE
-        parameters = {
-            "ids": [m[0] for m in messages],
-            "generations": [m[1] for m in messages],
-            "commit": commit(durable=durable),
-        }
-        return self._with_partition(lambda: self._run(statement, **parameters).rowcount)
+        ids_of: dict[int, list[str]] = {}  # by generation; nearly always there is one
+        for id_, generation in messages:
+            ids_of.setdefault(generation, []).append(id_)
+        count = 0
+        for generation, ids in ids_of.items():
+            parameters = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
+            count += self._with_partition(lambda parameters=parameters: self._run(statement, **parameters).rowcount)
+        return count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         return self._with_partition(lambda: self._settle(batch, durable=durable))

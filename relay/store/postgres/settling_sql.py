@@ -14,16 +14,16 @@ _READ = """(
         SELECT m.ctid FROM outbox_message AS m
         WHERE m.id = s.id AND m.generation = s.generation AND m.state <> 'held' OFFSET 0) AS m
 )"""
-_FOUND = """(
-    SELECT m.id, m.ctid AS address FROM unnest(%(ids)s::uuid[]) AS s (id)
-    CROSS JOIN LATERAL (SELECT m.id, m.ctid FROM outbox_message AS m WHERE m.id = s.id OFFSET 0) AS m
-)"""
+
+# Index: outbox_message_pkey. An array costs less than a join to the same rows: three quarters, of a whole move.
+_NAMED = "m.id = ANY (%(ids)s::uuid[])"
+_OF_BATCH = f"{_NAMED} AND m.generation = %(generation)s AND m.state <> 'held'"
 
 # True whoever writes it, so it asks for no ownership. `commit` is `on` or `off`: whether
 # the server waits for its disk; see docs/decisions/0003.
 SETTLE_PLAIN = f"""
 WITH done AS (
-    DELETE FROM outbox_message AS m USING {_READ} AS s WHERE m.ctid = s.address RETURNING m.*
+    DELETE FROM outbox_message AS m WHERE {_OF_BATCH} RETURNING m.*
 )
 INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts)
 SELECT {HISTORY}, clock_timestamp(), 1 FROM done CROSS JOIN set_config('synchronous_commit', %(commit)s, true)
@@ -31,7 +31,7 @@ SELECT {HISTORY}, clock_timestamp(), 1 FROM done CROSS JOIN set_config('synchron
 
 SETTLE_PLAIN_KEEPING_NONE = f"""
 WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', %(commit)s, true))
-DELETE FROM outbox_message AS m USING {_READ} AS s, relaxed WHERE m.ctid = s.address
+DELETE FROM outbox_message AS m USING relaxed WHERE {_OF_BATCH}
 """
 
 # Index: outbox_message_pkey. The ids come sorted, so that two of these never deadlock.
@@ -65,17 +65,16 @@ WHERE d.generation = excluded.generation
 """
 
 HOLD_MESSAGES = f"""
-UPDATE outbox_message AS m SET state = 'held', due_at = NULL
-FROM {_FOUND} AS s WHERE m.ctid = s.address AND m.state IN ('ready', 'scheduled')
+UPDATE outbox_message AS m SET state = 'held', due_at = NULL WHERE {_NAMED} AND m.state IN ('ready', 'scheduled')
 """
 
 # Index: both primary keys. What an operator discarded counts as done, and history says so.
 FINISH = f"""
 WITH done AS (
-    DELETE FROM outbox_message AS m USING {_FOUND} AS s
-    WHERE m.ctid = s.address AND NOT EXISTS (
+    DELETE FROM outbox_message AS m
+    WHERE {_NAMED} AND NOT EXISTS (
         SELECT FROM outbox_delivery AS d
-        WHERE d.message_id = s.id AND d.state NOT IN ('delivered', 'discarded') OFFSET 0)
+        WHERE d.message_id = m.id AND d.state NOT IN ('delivered', 'discarded') OFFSET 0)
     RETURNING m.*
 ), deliveries AS (
     DELETE FROM outbox_delivery AS d USING (
