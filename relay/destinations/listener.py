@@ -28,6 +28,7 @@ from outbox.errors import SettingsError
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, failed, refused
 from relay.destinations.fence import Fence, Overran
+from relay.destinations.started import Started
 from relay.stall import name_of
 
 log = structlog.get_logger("relay")
@@ -78,10 +79,14 @@ class ListenerDestination:
         """Nothing to connect to: engines connect when they are first used."""
 
     async def send(self, message: Message) -> Outcome:
-        deadline = asyncio.timeout(self._timeout_s)
+        began_at, deadline = monotonic(), None
         try:
-            async with deadline:
-                await self.call(message)
+            started = Started(self.call(message))
+            if not started.has_ended:
+                spent_s = monotonic() - began_at
+                deadline = asyncio.timeout(None if self._timeout_s is None else self._timeout_s - spent_s)
+                async with deadline:
+                    await started
         except Reject as rejection:
             return refused(f"rejected by {self.label}: {rejection}")
         except asyncio.CancelledError:
@@ -90,7 +95,7 @@ class ListenerDestination:
                 raise
             return failed(f"{self.label} let a cancellation of its own escape")
         except Exception as error:
-            if deadline.expired():
+            if deadline is not None and deadline.expired():
                 return failed(f"{self.label} took longer than {self._timeout_s:g} s")
             self._show(error, message)
             return failed(f"{self.label} raised {type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -35,7 +36,7 @@ class Settling(OwningConnection):
         count = 0
         for generation, ids in ids_of.items():
             parameters = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
-            count += self._with_partition(lambda parameters=parameters: self._run(statement, **parameters).rowcount)
+            count += self._with_partition(partial(self._run, statement, **parameters)).rowcount
         return count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:

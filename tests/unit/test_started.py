@@ -1,0 +1,65 @@
+"""A coroutine's first step, and the rest of it."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from relay.destinations.started import Started
+
+
+async def at_once(seen: list[Any]) -> None:
+    seen.append("ran")
+
+
+async def waits(seen: list[Any]) -> None:
+    seen.append(asyncio.current_task())
+    await asyncio.sleep(0)
+    seen.append(await asyncio.to_thread(lambda: "from a thread"))
+    seen.append(asyncio.current_task())
+
+
+async def test_what_never_waits_has_run_when_it_is_started() -> None:
+    seen: list[Any] = []
+    assert Started(at_once(seen)).has_ended
+    assert seen == ["ran"]
+
+
+async def test_what_waits_runs_on_when_it_is_awaited_in_the_same_task() -> None:
+    seen: list[Any] = []
+    started, task = Started(waits(seen)), asyncio.current_task()
+    assert (started.has_ended, seen) == (False, [task])
+    await started
+    assert (started.has_ended, seen) == (True, [task, "from a thread", task])
+
+
+async def fails_at_once() -> None:
+    raise LookupError("nothing here")
+
+
+async def fails_later() -> None:
+    await asyncio.sleep(0)
+    raise LookupError("nothing here")
+
+
+@pytest.mark.parametrize("coroutine", [fails_at_once, fails_later])
+async def test_what_it_raises_is_raised(coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with pytest.raises(LookupError, match="nothing here"):
+        await Started(coroutine())
+
+
+async def test_a_cancellation_arrives_in_it_and_may_be_answered_with_a_few_last_words() -> None:
+    seen: list[str] = []
+
+    async def listener() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            seen.append("rolled back")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await Started(listener())
+    assert seen == ["rolled back"]
