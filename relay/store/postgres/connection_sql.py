@@ -2,9 +2,9 @@
 
 The owning session plans its statements with sequential scans, hash and merge joins switched off: an ANALYZE that sees
 an empty queue must not be able to talk the planner out of the one index each of them needs. For the same reason a row
-is looked up by an array of ids, or behind a fence (`LATERAL (… OFFSET 0)`): joined in any other way, a table believed to
-be empty is read from one end of its primary key to the other, and matched with the ids afterwards (measured: 2 to 5 s
-for a batch).
+is looked up by an array of ids, or behind a fence (`LATERAL (… OFFSET 0)`): joined in any other way, a table believed
+to be empty is read from one end of its primary key to the other, and matched with the ids afterwards (measured: 2 to
+5 s for a batch).
 """
 
 from __future__ import annotations
