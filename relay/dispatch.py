@@ -69,6 +69,7 @@ class Dispatcher:
         self._is_ending = False
         self.pages_accepted = 0
         self.delivered_count = 0
+        self._partly_delivered_count = 0
         for lane in lanes:
             lane.has_siblings = len(lanes) > 1
 
@@ -212,6 +213,8 @@ class Dispatcher:
             self._drop(entry)
             if entry.verdicts is None and entry.lanes:
                 self.delivered_count += 1
+            elif _was_taken_by_any(entry):
+                self._partly_delivered_count += 1
             if not entry.is_plain:
                 for lane in entry.lanes:
                     lane.forget(entry)
@@ -237,6 +240,12 @@ class Dispatcher:
     def held_count(self) -> int:
         """Messages and deliveries held unsettled."""
         return len(self._held)
+
+    @property
+    def partly_delivered_count(self) -> int:
+        """Messages that some of their destinations took so far, and others did not; settled or not."""
+        held = (entry for entry in self._held.values() if 0 < entry.open < len(entry.lanes))
+        return self._partly_delivered_count + sum(_was_taken_by_any(entry) for entry in held)
 
     # ------------------------------------------------------------- letting go
 
@@ -294,3 +303,8 @@ class Dispatcher:
         for name, standing in standings.items():
             if name in self.lanes:
                 self.lanes[name].heed(standing, asked_at, alone=alone)
+
+
+def _was_taken_by_any(entry: Entry) -> bool:
+    """Of an entry that has a verdict: whether not all of them are exceptions."""
+    return len(entry.lanes) - entry.open > len(entry.verdicts or ())

@@ -46,11 +46,13 @@ class Drained:
 
     Args:
         delivered: Messages that every destination took.
+        partly: Messages that only some of their destinations took.
         reason: Why it ended before everything was looked at, if so.
         standing_by: Whether that is because another relay owns the database's messages now.
     """
 
     delivered: int
+    partly: int = 0
     reason: str | None = None
     standing_by: bool = False
 
@@ -186,7 +188,7 @@ class Relay:
         assert self._dispatcher is not None
         assert self._owner is not None
         self._dispatcher.caution.hurry()
-        before = self._dispatcher.delivered_count
+        before, partly_before = self._dispatcher.delivered_count, self._dispatcher.partly_delivered_count
         deadline = monotonic() + 2 * self.settings.beat_s + 1
         trouble, reason = self._owner.trouble, None
         while not self._is_drained():
@@ -197,7 +199,12 @@ class Relay:
                 reason = trouble.reason
                 break
             await asyncio.sleep(0.002)
-        return Drained(self._dispatcher.delivered_count - before, reason, trouble.is_standing_by)
+        return Drained(
+            self._dispatcher.delivered_count - before,
+            self._dispatcher.partly_delivered_count - partly_before,
+            reason,
+            trouble.is_standing_by,
+        )
 
     def health(self) -> Health:
         owner = self._owner

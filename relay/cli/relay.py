@@ -121,7 +121,9 @@ async def _watch_for_stalls(stall_timeout_s: float) -> None:
 
 async def _drain(relay: Relay) -> int:
     drained = await relay.drain()
-    say(f"delivered {counted(drained.delivered, 'message')}" + (f"; then: {drained.reason}" if drained.reason else ""))
+    partly = f", and {drained.partly:,} to some of their destinations" if drained.partly else ""
+    reason = f"; then: {drained.reason}" if drained.reason else ""
+    say(f"delivered {counted(drained.delivered, 'message')}{partly}{reason}")
     return exits.FAILED if drained.reason and not drained.standing_by else exits.OK
 
 

@@ -74,12 +74,14 @@ class Prospects:
         match row.state:
             case "off":
                 return f"{name} is switched off ({row.reason}): `outbox resume {name}`"
+            case "paused" if self.owner is None:
+                return f"{name} was down ({row.reason}), and nobody probes it: {self._nobody()}"
             case "paused" if row.until is None:
                 return f"the last attempt at {name} failed ({row.reason}); it is tried again within {PROBE_EVERY_S:g} s"
             case "paused":
                 return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent when a probe is taken"
             case "throttled":
-                return f"{name} asked to be left alone{_at(row.until)}; then it is sent"
+                return f"{name} asked to be left alone{_at(row.until)}; then {self._sender()}"
         return self._sender()
 
     def _behind(self, row: sa.Row[Any]) -> str:

@@ -146,6 +146,17 @@ async def test_a_destination_that_is_down_delays_no_other(scene: Scene) -> None:
     assert scene.attempts_charged() == 0
 
 
+async def test_a_drain_tells_what_some_destinations_took_from_what_all_took(scene: Scene) -> None:
+    outage = Outage()
+    down, fine = Taker(outage), Taker()
+    scene.emit(5)
+    async with scene.relay({"down": down, "fine": fine}) as relay:
+        drained = await relay.drain()
+        assert (drained.delivered, drained.partly) == (0, 5)
+        outage.down = False
+        await scene.becomes(5, 0, 0, 0)
+
+
 async def test_what_was_parked_for_a_destination_that_is_down_survives_a_restart(scene: Scene) -> None:
     outage = Outage()
     down, fine = Taker(outage), Taker()

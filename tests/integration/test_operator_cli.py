@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.databases import Database
 from support.ports import free_port
-from support.scene import Scene, Taker, rejecting, to
+from support.scene import Outage, Scene, Taker, rejecting, to
 
 from relay.cli import main
 
@@ -225,6 +225,21 @@ async def test_a_message_shows_what_happens_next(run: Run, scene: Scene) -> None
     found = run("messages", "show", dead, "--json").json
     assert found["deliveries"][0]["state"] == "dead"
     assert "outbox dead retry" in found["deliveries"][0]["next"]
+
+
+async def test_where_no_relay_runs_nobody_is_said_to_probe(run: Run, scene: Scene) -> None:
+    scene.emit(1)
+    await scene.drain({"down": Taker(Outage()), "fine": Taker()})
+    [shown] = [
+        each for each in run("messages", "show", message_id(run), "--json").json["deliveries"] if each["next"] != "done"
+    ]
+    assert "nobody probes it" in shown["next"]
+    assert "`outbox relay`" in shown["next"]
+
+
+def message_id(run: Run) -> str:
+    [message] = run("messages", "list", "--json").json
+    return str(message["id"])
 
 
 # ------------------------------------------------------------------------------------------------------------ doctor
