@@ -1,0 +1,150 @@
+"""Finding what is ready, late, due or parked, each row once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from relay.entry import Row
+from relay.store.contract import PAGE_BYTES, Cursors, Page, Pair
+from relay.store.sqlite import reading_sql as sql
+from relay.store.sqlite.connection import OwningConnection
+
+LATE_LIMIT = 1000
+
+Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
+FIRST: Due = ("", 0, "")
+
+
+class Reading(OwningConnection):
+    """What a session reads."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._cursor = 0
+        self._scheduled: Due = FIRST
+        self._retries: Due = FIRST
+        self._newest = 0
+        self._stamp = 0
+
+    def _begin_reading(self) -> None:
+        """What was stamped until now is read from the beginning like everything else."""
+        with self._guard():
+            self._stamp = self._one(sql.LAST_STAMP)
+
+    def read_ready(self, cursors: Cursors, limit: int) -> Page:
+        """One cursor serves all shards: it is the lowest of theirs."""
+        page = Page()
+        if not cursors.ready:
+            return page
+        self._cursor = min(cursors.ready.values())
+        with self._guard():
+            self._read_late(page, cursors)
+            if limit > 0:
+                rows, _ = self._page(sql.READ_READY, limit, cursor=self._cursor)
+                page.messages += rows
+                page.full = bool(rows)
+                if rows:
+                    self._advance(cursors, rows[-1][1])
+                else:
+                    cursors.exhausted.update(cursors.ready)
+        return page
+
+    def _advance(self, cursors: Cursors, position: int) -> None:
+        for shard in cursors.ready:
+            cursors.ready[shard] = position
+
+    def _read_late(self, page: Page, cursors: Cursors) -> None:
+        stamp = self._one(sql.LAST_STAMP)
+        if stamp <= self._stamp:
+            self._stamp = stamp
+            return
+        page.messages, is_full = self._page(sql.READ_LATE, LATE_LIMIT, stamp=self._stamp, cursor=self._cursor)
+        if is_full:
+            self._advance(cursors, page.messages[0][1] - 1)
+            cursors.exhausted.clear()
+            self._cursor = page.messages[0][1] - 1
+        for message_id, destination, shard, position, state in self._run(sql.LATE_DELIVERIES, stamp=self._stamp):
+            if state == "discarded":
+                page.discarded.append((message_id, destination))
+            else:
+                page.unparked.add(destination)
+                cursors.lower(destination, shard, position)
+        self._stamp = stamp
+
+    def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
+        rows: list[Row] = []
+        room_bytes = PAGE_BYTES
+        for destination in destinations:
+            mine = {shard: cursors.parked.get((destination, shard), 0) for shard in cursors.ready}
+            with self._guard():
+                found, _ = self._page(
+                    sql.READ_PARKED,
+                    limit - len(rows),
+                    room_bytes,
+                    destination=destination,
+                    cursor=min(mine.values(), default=0),
+                    until=min(map(cursors.parked_until, cursors.ready), default=0),
+                )
+            for row in found:
+                for shard in mine:
+                    cursors.parked[destination, shard] = row[1]
+            room_bytes -= sum(len(row[8]) for row in found)
+            rows += found
+        return rows
+
+    def read_due(self, shards: Sequence[int], limit: int) -> Page:
+        with self._guard():
+            late = self._read_scheduled_late()
+            scheduled, more_scheduled = self._page(sql.READ_SCHEDULED, limit, **_after(self._scheduled))
+            retries, more_retries = self._page(sql.READ_RETRIES, limit, **_after(self._retries))
+        if scheduled:
+            self._scheduled = (scheduled[-1][-1], scheduled[-1][1], "")
+        if retries:
+            self._retries = (retries[-1][-1], retries[-1][1], retries[-1][11])
+        return Page(
+            messages=[row[:-1] for row in [*late, *scheduled]],
+            deliveries=[row[:-1] for row in retries],
+            full=more_scheduled or more_retries,
+        )
+
+    def _read_scheduled_late(self) -> list[Row]:
+        """What was scheduled since the last look for a time that the reading has passed: a page, or all from there."""
+        newest = self._one(sql.NEWEST)
+        if newest <= self._newest:
+            return []
+        last, self._newest = self._newest, newest
+        late, is_full = self._page(sql.READ_SCHEDULED_LATE, LATE_LIMIT, newest=last, **_after(self._scheduled))
+        if is_full:
+            self._scheduled = FIRST
+            return []
+        return late
+
+    def reread_due(self) -> None:
+        self._scheduled = self._retries = FIRST
+
+    def held_keys(self, keys: Sequence[str], destinations: Sequence[str], skipping: Sequence[str]) -> dict[Pair, int]:
+        with self._guard():
+            rows = self._run(
+                sql.HELD_KEYS,
+                keys=json.dumps(list(keys)),
+                destinations=json.dumps(list(destinations)),
+                skipping=json.dumps(list(skipping)),
+            ).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
+        with self._guard():
+            rows = self._run(
+                sql.BLOCKED_KEYS, pairs=json.dumps(list(pairs)), skipping=json.dumps(list(skipping))
+            ).fetchall()
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def has_deliveries(self, shards: Sequence[int]) -> bool:
+        with self._guard():
+            return bool(self._one(sql.HAS_DELIVERIES))
+
+
+def _after(due: Due) -> dict[str, Any]:
+    return {"due": due[0], "position": due[1], "destination": due[2]}

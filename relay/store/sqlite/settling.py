@@ -1,0 +1,73 @@
+"""Writing verdicts, in batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from relay.entry import Row
+from relay.store.contract import Batch, Parked
+from relay.store.ruling import as_json, finished_keys
+from relay.store.sqlite import settling_sql as sql
+from relay.store.sqlite.connection import OwningConnection
+
+
+class Settling(OwningConnection):
+    """What a session writes.
+
+    Args:
+        keep_history: Whether what was delivered moves to history or is deleted.
+    """
+
+    def __init__(self, *arguments: Any, keep_history: bool, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._keep_history = keep_history
+
+    def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
+        with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
+            if self._keep_history:
+                self._db.executemany(sql.KEEP_PLAIN, messages).close()
+            cursor = self._db.executemany(sql.DELETE_PLAIN, messages)
+            count = cursor.rowcount
+            cursor.close()
+            return count
+
+    def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
+        generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
+        generation_of.update(batch.messages)
+        with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
+            current = self._run(sql.IS_CURRENT, messages=json.dumps(list(generation_of.items()))).fetchall()
+            known = {row[0] for row in current}
+            ruled = [r for r in batch.ruled if r.message_id in known]
+            self._run(sql.WRITE_RULED, ruled=as_json(ruled))
+            self._run(sql.HOLD_MESSAGES, ids=json.dumps(sorted(known)))
+            keys = self._run(sql.KEYS_OF, pairs=json.dumps(finished_keys(ruled, batch.skipping))).fetchall()
+            self._finish(sorted(known))
+            parked = self._run(sql.PARKED_OF, ids=json.dumps(sorted(known))).fetchall()
+            return parked + self._release(keys, batch.skipping)
+
+    def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
+        with self._guard(), self._transaction():
+            keys = self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
+            self._finish(sorted({message_id for message_id, _ in deliveries}))
+            return self._release(keys, skipping)
+
+    def _finish(self, ids: Sequence[str]) -> None:
+        done = json.dumps([row[0] for row in self._run(sql.DONE, ids=json.dumps(ids))])
+        if self._keep_history:
+            self._run(sql.KEEP, ids=done)
+        self._run(sql.DELETE_DELIVERIES, ids=done)
+        self._run(sql.DELETE_MESSAGES, ids=done)
+
+    def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:
+        released: list[Parked] = []
+        for destination, key in keys:
+            blocks = destination not in skipping
+            released += self._run(sql.RELEASE_KEY, destination=destination, key=key, blocks=blocks).fetchall()
+        return released
+
+    def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
+        with self._guard(), self._transaction():
+            rows = [{"id": id_, "generation": generation, **self._constants} for id_, generation in messages]
+            self._db.executemany(sql.MARK_UNROUTED, rows).close()
