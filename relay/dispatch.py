@@ -230,8 +230,10 @@ class Dispatcher:
             for lane in lanes:
                 self._metrics.destination(lane.name).delivered(count)
         for entry in entries:
-            for name, verdict in (entry.verdicts or {}).items():
-                self._metrics.count(name, verdict.state)
+            if entry.verdicts is None:
+                continue
+            for lane in entry.lanes:  # not the verdicts: they leave out those who took it
+                self._metrics.count(lane.name, entry.verdict_of(lane).state)
         sample = list(entries)[:: max(len(entries) // SAMPLES_PER_BATCH, 1)]
         now = datetime.now(UTC)
         self._metrics.latencies([(now - e.message.created_at).total_seconds() for e in sample if e.verdicts is None])

@@ -199,6 +199,18 @@ async def test_two_destinations_have_each_their_own_fate(scene: Scene) -> None:
     assert scene.deliveries() == {("fine", "delivered"): 2, ("fussy", "dead"): 2}
 
 
+async def test_what_one_destination_took_is_counted_when_another_refused_it(scene: Scene) -> None:
+    scene.emit(6)
+    async with scene.relay({"fine": Taker(), "fussy": Taker(rejecting(2))}) as relay:
+        await relay.drain()
+        await scene.becomes(5, 0, 1, 0)
+        # A verdict is counted a moment after its settlement can be read: the relay's end waits for that.
+    page = relay.metrics.text().decode()
+    assert 'outbox_deliveries_total{destination="fine",verdict="delivered"} 6.0' in page
+    assert 'outbox_deliveries_total{destination="fussy",verdict="delivered"} 5.0' in page
+    assert 'outbox_deliveries_total{destination="fussy",verdict="dead"} 1.0' in page
+
+
 async def test_a_type_that_nobody_wants_waits_and_flows_when_somebody_does(scene: Scene, taker: Taker) -> None:
     wanted, unwanted = scene.emit(3, type="page.read"), scene.emit(3, type="book.read")
     assert await scene.drain({"a": to(taker, events=["page.*"])}) == 3
