@@ -44,6 +44,8 @@ def _message(problem: Any) -> str:
             return 'kind is needed: "listener", "http" or "rabbitmq"'
         case "union_tag_invalid":
             return 'there is no such kind: use "listener", "http" or "rabbitmq"'
+        case "list_type":
+            return 'write a list, in brackets: ["…"], also of one'
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     return message[:1].lower() + message[1:]
 

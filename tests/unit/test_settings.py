@@ -200,6 +200,7 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
         ("[destinations.a]\nkind='http'", "destinations.a.url: this is needed"),
         ("[destinations.a]\nkind='listener'\nlistener='nonsense'", "write module:callable"),
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevents=[]", "destinations.a.events"),
+        ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevents='a.*'", 'destinations.a.events: write a list'),
         ("[destinations.a]\nkind='http'\nurl='http://u:p@host/'", "must not carry a user or a password"),
         ("[destinations.a]\nkind='http'\nurl='http://${NOWHERE}/'", "NOWHERE is not set"),
         ("[destinations.a]\nkind='http'\nurl='http://h/'\nsecret_env='NOWHERE'", "nor NOWHERE_FILE is set"),
