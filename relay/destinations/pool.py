@@ -75,7 +75,7 @@ class Pool:
             except (aiohttp.ClientError, ValueError) as error:
                 is_stale = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError) and not opened
                 if not is_stale or isinstance(error, aiohttp.ClientConnectorError):
-                    return _without_answer(error)
+                    return without_answer(error)
 
     async def _exchange(self, body: bytes, headers: list[Header]) -> Answer:
         request = httpx.Request("POST", self._url, headers=headers, stream=httpx.ByteStream(body))
@@ -114,7 +114,8 @@ async def _read_a_while(response: httpx.Response) -> tuple[bytes, str | None]:
         return b"", "its body did not come"
 
 
-def _without_answer(error: BaseException) -> Outcome:
+def without_answer(error: BaseException) -> Outcome:
+    """What went wrong, in a sentence that names host and port instead of a class of aiohttp's."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return unreachable(f"TLS: {error.certificate_error}")

@@ -57,13 +57,19 @@ async def probe(name: str, settings: Settings) -> Probed:
 async def _http(settings: HttpSettings) -> Probed:
     import aiohttp
 
+    from relay.destinations.pool import without_answer
+
     method = "a HEAD"
     try:
-        status = await _status("HEAD", settings)
-    except aiohttp.ClientResponseError:
-        # Some servers send a body with it, which is none of HTTP's. OPTIONS changes nothing either, and may have one.
-        status = await _status("OPTIONS", settings)
-        method = "an OPTIONS, after a malformed answer to a HEAD"
+        try:
+            status = await _status("HEAD", settings)
+        except aiohttp.ClientResponseError:
+            # Some servers send a body with it, which is none of HTTP's. OPTIONS changes nothing either, and may.
+            status = await _status("OPTIONS", settings)
+            method = "an OPTIONS, after a malformed answer to a HEAD"
+    except aiohttp.ClientError as error:
+        # In the words of a relay, so that what is read here is found again in its log.
+        return Probed(False, one_line(redacted(without_answer(error).reason)), "the connection")
     return Probed(
         status < 500 and status != 410,
         f"it answered {status} to {method}",

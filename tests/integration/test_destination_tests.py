@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.commands import Run
 from support.databases import Database
+from support.ports import free_port
 from support.rabbitmq import RabbitServer
 from support.receivers import Receiver, answering
 from support.scene import Scene, Taker, rejecting, to
@@ -25,6 +26,12 @@ async def test_an_http_destination_that_answers_is_well_and_gets_no_message(sqli
     assert (gone.well, gone.said) == (False, "it answered 410 to a HEAD")
     assert [(request.method, request.body) for request in receiver.requests] == [("HEAD", b"")] * 2
     assert receiver.requests[0].header("x-internal-secret") is None
+
+
+async def test_a_destination_that_is_down_is_described_in_a_relays_words(sqlite_database: Database) -> None:
+    settings = Scene(sqlite_database).settings({"api": HttpSettings(url=f"http://127.0.0.1:{free_port()}/")})
+    found = await probe("api", settings)
+    assert (found.well, found.said.split(":")[0]) == (False, "no connection to 127.0.0.1")
 
 
 async def test_an_answer_to_a_head_that_has_a_body_is_not_held_against_the_destination(
