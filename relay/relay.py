@@ -6,18 +6,15 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-import sqlalchemy as sa
 import structlog
 
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
-from relay.database import is_refusal
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
 from relay.destinations import build
@@ -27,13 +24,9 @@ from relay.housekeeping import Housekeeping
 from relay.lane import Lane
 from relay.observe.metrics import Metrics
 from relay.owner import OwningThread
-from relay.registry import Registration, register
-from relay.rights import BASELINE, RELAY, Right
-from relay.settings import DestinationSettings, ListenerSettings, Settings, load
-from relay.settings.loading import BASELINE_LISTENER
+from relay.registering import register_configured
+from relay.settings import DestinationSettings, Settings, load
 from relay.store import open_store
-from relay.store.contract import Standby
-from relay.trouble import reconnect_s
 
 log = structlog.get_logger("relay")
 
@@ -129,7 +122,7 @@ class Relay:
         settings = self.settings
         settings.require_database_file()
         destinations = {name: build(name, s, settings) for name, s in settings.destinations.items()}
-        generation = await self._register()
+        generation = await register_configured(settings, apply=self._apply, wait_for_database=self._wait_for_database)
         loop = asyncio.get_running_loop()
         self._lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]
         self._dispatcher = Dispatcher(
@@ -214,47 +207,6 @@ class Relay:
         return Health(trouble is None, trouble is None, owner.loop_age_s, len(owner.shards), trouble or "")
 
     # -------------------------------------------------------------- beginning
-
-    async def _register(self) -> int:
-        registrations = [
-            Registration(name, s.kind, tuple(s.events), s.on_dead) for name, s in self.settings.destinations.items()
-        ]
-        failures = 0
-        while True:
-            try:
-                return await asyncio.to_thread(
-                    register, self.settings.database, registrations, apply=self._apply, needs=self._needs()
-                )
-            except (sa.exc.OperationalError, Standby) as error:
-                failures += 1
-                self._report_unreachable(error, again=failures > 1)
-                await asyncio.sleep(reconnect_s(failures))
-
-    def _needs(self) -> Sequence[Right]:
-        listeners = [s.listener for s in self.settings.destinations.values() if isinstance(s, ListenerSettings)]
-        return RELAY + (BASELINE if BASELINE_LISTENER in listeners else ())
-
-    def _report_unreachable(self, error: sa.exc.OperationalError | Standby, *, again: bool) -> None:
-        database = self.settings.database
-        if isinstance(error, Standby):
-            if not self._wait_for_database:
-                raise Unusable(str(error)) from error
-            if not again:
-                log.warning("waiting", database=str(database), reason=str(error))
-            return
-        reason = " ".join(str(error.orig).split())
-        if is_refusal(error.orig):
-            raise Unusable(
-                f"the database {database} does not let this relay in: {reason}. Correct "
-                f"{self.settings.origin('database_url')}, or create what it names"
-            ) from error
-        if not self._wait_for_database:
-            raise Unusable(
-                f"the database {database} cannot be reached: {reason}. Check that it runs and "
-                "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
-            ) from error
-        if not again:
-            log.warning("database_unreachable", database=str(database), reason=reason)
 
     def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
         return Lane(
