@@ -51,7 +51,7 @@ def normal_id(given: UUID | str) -> str:
         try:
             return str(UUID(given))
         except ValueError:
-            pass
+            pass  # said below, as for what is no text at all
     raise InvalidId(f"the id {_shown(given)} is not a UUID: pass a uuid.UUID or its text, or leave it out")
 
 

@@ -146,7 +146,7 @@ class Waiting:
 
     # ------------------------------------------------------------- letting go
 
-    def evict(self, belongs: Callable[[Entry], bool], verdict: Verdict | None = None) -> list[Entry]:
+    def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
         """Let go of every entry that `belongs` and is not under way.
 
         Returns:
