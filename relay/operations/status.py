@@ -65,7 +65,8 @@ class Status:
         dead: Messages with a dead letter.
         delivered: Messages in the history that were delivered.
         delivered_is_estimate: Whether the history is so large that it was estimated instead of counted.
-        oldest_waiting_s: The age of the oldest waiting message that is due; ``None`` if there is none.
+        oldest_waiting_s: The age of the oldest message that is due and waits for some destination, also if it is dead
+            for another; ``None`` if there is none.
         destinations: The registered destinations, by name; removed ones while something waits for them.
         relays: The relays that are alive.
     """
@@ -103,7 +104,7 @@ def status(connection: sa.Connection, *, alive_within_s: float = ALIVE_WITHIN_S)
         dead=_total(row for row in messages if row.dead),
         delivered=delivered,
         delivered_is_estimate=estimated,
-        oldest_waiting_s=_oldest_s(waiting, now(connection)),
+        oldest_waiting_s=_oldest_s([*waiting, *(row for row in messages if row.waits_too)], now(connection)),
         destinations=_destinations(connection, messages, deliveries),
         relays=live_relays(connection, alive_within_s=alive_within_s),
     )
@@ -131,21 +132,31 @@ def delivered_count(connection: sa.Connection) -> tuple[int, bool]:
 
 
 def _messages(connection: sa.Connection) -> list[sa.Row[Any]]:
-    """All messages, by type, by state, and by whether they have a dead letter: one pass."""
+    """All messages, by type, by state, and by whether they have a dead letter, and wait elsewhere too: one pass."""
     message, delivery = tables().message, tables().delivery
-    dead = sa.select(delivery.c.message_id).where(delivery.c.state == "dead").distinct().subquery()
+    other = sa.alias(delivery)
+    waits = sa.exists().where(
+        other.c.message_id == delivery.c.message_id, other.c.state.in_(["parked", "blocked", "retry"])
+    )
+    dead = (
+        sa.select(delivery.c.message_id, waits.label("waits_too"))
+        .where(delivery.c.state == "dead")
+        .distinct()
+        .subquery()
+    )
     is_dead = dead.c.message_id.is_not(None).label("dead")
     query = (
         sa.select(
             message.c.type,
             message.c.state,
             is_dead,
+            dead.c.waits_too,
             sa.func.count().label("messages"),
             sa.func.min(message.c.created_at).label("oldest_at"),
             sa.func.min(message.c.due_at).label("first_due_at"),
         )
         .select_from(message.outerjoin(dead, dead.c.message_id == message.c.id))
-        .group_by(message.c.type, message.c.state, is_dead)
+        .group_by(message.c.type, message.c.state, is_dead, dead.c.waits_too)
     )
     return list(connection.execute(query))
 

@@ -154,6 +154,10 @@ def test_the_oldest_waiting_message_is_one_that_is_due(connection: sa.Connection
     oldest_s = status(connection).oldest_waiting_s
     assert oldest_s is not None
     assert 3590 < oldest_s < 3610
+    set_aside(connection, dead, "reports", "parked")
+    oldest_s = status(connection).oldest_waiting_s
+    assert oldest_s is not None
+    assert oldest_s > 7190, "dead for one destination, it still waits for another"
 
 
 def test_only_relays_that_beat_are_alive(connection: sa.Connection) -> None:
