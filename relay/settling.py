@@ -185,6 +185,7 @@ def _ruled(entry: Entry, lane: Lane, verdict: Verdict) -> Ruled:
         reason=verdict.reason,
         log=_log(attempts, verdict) if verdict.reason is not None else None,
         behind_memory=verdict.behind_memory,
+        is_keyed=entry.key is not None,
         is_unknown=verdict is _UNKNOWN,
     )
 

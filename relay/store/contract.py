@@ -119,6 +119,7 @@ class Ruled:
     reason: str | None
     log: dict[str, Any] | None
     behind_memory: bool = False
+    is_keyed: bool = True  # it may have an ordering key
     is_unknown: bool = False  # a former owner cannot say: written only where nobody has ruled since
 
 

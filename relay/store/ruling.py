@@ -42,9 +42,12 @@ def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple
     return [
         (r.message_id, r.destination)
         for r in ruled
-        if r.state == "delivered"
-        or (r.state == "blocked" and not r.behind_memory)
-        or (r.state == "dead" and r.destination in skipping)
+        if r.is_keyed
+        and (
+            r.state == "delivered"
+            or (r.state == "blocked" and not r.behind_memory)
+            or (r.state == "dead" and r.destination in skipping)
+        )
     ]
 
 

@@ -52,7 +52,7 @@ class Settling(OwningConnection):
             keyed = finished_keys(ruled, batch.skipping)
             self._run(sql.WRITE_RULED, ruled=as_json(ruled))
             self._run(sql.HOLD_MESSAGES, ids=ids)
-            keys = self._run(sql.KEYS_OF, ids=[k[0] for k in keyed], destinations=[k[1] for k in keyed]).fetchall()
+            keys = self._keys_of(keyed) if keyed else []
             self._run(sql.FINISH, ids=ids, keep=self._keep_history)
             parked = self._run(sql.PARKED_OF, ids=ids).fetchall()
             return parked + self._release(keys, batch.skipping)
@@ -63,9 +63,7 @@ class Settling(OwningConnection):
     def _discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         with self._owner_transaction():
             ids = self._lock({message_id: None for message_id, _ in deliveries})
-            keys = self._run(
-                sql.KEYS_OF, ids=[d[0] for d in deliveries], destinations=[d[1] for d in deliveries]
-            ).fetchall()
+            keys = self._keys_of(deliveries)
             self._run(sql.FINISH, ids=ids, keep=self._keep_history)
             return self._release(keys, skipping)
 
@@ -73,6 +71,10 @@ class Settling(OwningConnection):
         ids = sorted(generation_of)
         rows = self._run(sql.LOCK_MESSAGES, ids=ids, generations=[generation_of[id_] for id_ in ids])
         return [row[0] for row in rows.fetchall()]
+
+    def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> Sequence[Row]:
+        ids, destinations = [d[0] for d in deliveries], [d[1] for d in deliveries]
+        return self._run(sql.KEYS_OF, ids=ids, destinations=destinations).fetchall()
 
     def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:
         if not keys:
