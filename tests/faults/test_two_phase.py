@@ -69,6 +69,7 @@ def test_a_prepared_message_is_delivered_when_it_is_committed(postgres_database,
         second = commit(postgres_database, 2)
         eventually(lambda: sent(fleet) == [second], what="what was committed overtakes it")
         if who_waits == "the next relay":
+            eventually(lambda: unsettled(postgres_database) == 0, what="or the next relay would send it again")
             relay.kill()
             relay = start_relay(fleet, postgres_database, notify=False)
         third = commit(postgres_database, 3)
