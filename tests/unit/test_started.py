@@ -1,11 +1,15 @@
 """A coroutine's first step, and the rest of it."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from outbox import Message
+from relay.database import Database
+from relay.destinations.listener import ListenerDestination
 from relay.destinations.started import Started
 
 
@@ -63,3 +67,13 @@ async def test_a_cancellation_arrives_in_it_and_may_be_answered_with_a_few_last_
         async with asyncio.timeout(0.01):
             await Started(listener())
     assert seen == ["rolled back"]
+
+
+async def test_the_first_step_counts_towards_a_listeners_deadline() -> None:
+    async def listener(message: Message) -> None:
+        time.sleep(0.3)  # noqa: ASYNC251
+        await asyncio.sleep(0.05)
+
+    destination = ListenerDestination("a", listener, database=Database.parse("sqlite:///none.db"), timeout_s=0.2)
+    outcome = await destination.send(Message("e-1", "a.b", "/w", None, None, "{}", {}, "2026-01-01T00:00:00Z"))
+    assert "took longer than 0.2 s" in str(outcome.reason)
