@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from hashlib import blake2s
+from typing import Any
 
 from relay.store.contract import Ruled
 
 TEXT_LENGTH = 2000
 
 
-def as_json(ruled: Sequence[Ruled]) -> str:
-    """One JSON array, one object a verdict."""
-    return json.dumps(
-        [
-            {
-                "message_id": r.message_id,
-                "destination": r.destination,
-                "state": r.state,
-                "generation": r.generation,
-                "attempts": r.attempts,
-                "delay_s": r.delay_s,
-                "is_unknown": r.is_unknown,
-                "reason": storable(r.reason),
-                "fingerprint": fingerprint(storable(r.reason)),
-                "log": [{k: storable(v) if isinstance(v, str) else v for k, v in r.log.items()}] if r.log else [],
-            }
-            for r in ruled
-        ]
-    )
+def as_record(r: Ruled) -> dict[str, Any]:
+    """One verdict, for JSON."""
+    reason = storable(r.reason)
+    return {
+        "message_id": r.message_id,
+        "destination": r.destination,
+        "state": r.state,
+        "generation": r.generation,
+        "attempts": r.attempts,
+        "delay_s": r.delay_s,
+        "is_unknown": r.is_unknown,
+        "reason": reason,
+        "fingerprint": fingerprint(reason),
+        "log": [{k: storable(v) if isinstance(v, str) else v for k, v in r.log.items()}] if r.log else [],
+    }
+
+
+def finishable_messages(ruled: Sequence[Ruled]) -> set[str]:
+    """The messages of which nothing may be left to do: what a former owner does not know may have been settled."""
+    left = {r.message_id for r in ruled if r.state != "delivered" and not r.is_unknown}
+    return {r.message_id for r in ruled} - left
 
 
 def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple[str, str]]:

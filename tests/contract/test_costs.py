@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,12 +37,10 @@ RIDES_ON: dict[str, set[str]] = {
     "BLOCKED_KEYS": KEY,
     "SETTLE_PLAIN": MESSAGE,
     "SETTLE_PLAIN_KEEPING_NONE": MESSAGE,
-    "LOCK_MESSAGES": MESSAGE,
     "WRITE_RULED": MESSAGE | DELIVERY,
-    "HOLD_MESSAGES": MESSAGE,
+    "WRITE_UNKNOWN": MESSAGE | DELIVERY,
     "FINISH": MESSAGE | DELIVERY,
     "KEYS_OF": DELIVERY,
-    "PARKED_OF": DELIVERY,
     "RELEASE_KEYS": KEY | DELIVERY,
     "RELEASE_ORPHANS": {"outbox_delivery_blocked"} | KEY | DELIVERY,
     "DISCARDED": {"outbox_delivery_discarded"} | MESSAGE | DELIVERY,
@@ -128,6 +127,7 @@ def a_working_life(session: PostgresSession, database: Database) -> None:
         for rows, state in zip(others, ("retry", "parked", "blocked"), strict=True):
             session.settle(Batch([(row[0], 0) for row in rows], [verdict(row, state) for row in rows]))
         session.settle(Batch([], [verdict(row, "delivered") for row in others[0]]))
+        session.settle(Batch([], [replace(verdict(row, "parked"), is_unknown=True) for row in others[1]]))
         session.discard([(row[0], "a") for row in others[1]], [])
 
 

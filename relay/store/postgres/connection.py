@@ -67,14 +67,6 @@ class OwningConnection:
         assert row is not None
         return row[0]
 
-    @contextmanager
-    def _owner_transaction(self, *, durable: bool = True) -> Iterator[None]:
-        with self._connection.transaction():
-            number = self._one(sql.BEGIN_AS_OWNER, commit=commit(durable=durable))
-            self._insist(number is not None)
-            self._own_transactions.append(number)
-            yield
-
     @staticmethod
     def _insist(is_owner: bool) -> None:
         if not is_owner:

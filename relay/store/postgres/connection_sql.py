@@ -34,9 +34,4 @@ SESSION_SETTINGS = {
 OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}", "tcp_user_timeout": "{lease_ms}"}
 
 ASSERT_OWNER = f"SELECT {IS_OWNER}"
-# The transaction's id, if this is still the owner; `commit` as in SETTLE_PLAIN.
-BEGIN_AS_OWNER = f"""
-SELECT CASE WHEN {IS_OWNER} THEN pg_current_xact_id()::text END FROM set_config('synchronous_commit', %(commit)s, true)
-"""
-
 SNAPSHOT = "SELECT pg_current_snapshot()::text"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
 
 from relay.entry import Row
-from relay.store.contract import REGISTRY_LOCK, Batch, Parked
+from relay.store.contract import REGISTRY_LOCK, Batch, Parked, Ruled
 from relay.store.postgres import settling_sql as sql
 from relay.store.postgres.connection import OwningConnection, commit
-from relay.store.ruling import as_json, finished_keys
+from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")
 
@@ -45,34 +46,56 @@ class Settling(OwningConnection):
     def _settle(self, batch: Batch, *, durable: bool) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
         generation_of.update(batch.messages)
-        with self._owner_transaction(durable=durable):
-            ids = self._lock(generation_of)
-            known = set(ids)
-            ruled = [r for r in batch.ruled if r.message_id in known]
-            keyed = finished_keys(ruled, batch.skipping)
-            self._run(sql.WRITE_RULED, ruled=as_json(ruled))
-            self._run(sql.HOLD_MESSAGES, ids=ids)
-            keys = self._keys_of(keyed) if keyed else []
-            self._run(sql.FINISH, ids=ids, keep=self._keep_history)
-            parked = self._run(sql.PARKED_OF, ids=ids).fetchall()
+        ruled = [r for r in batch.ruled if not r.is_unknown]
+        finishable, keyed = finishable_messages(batch.ruled), finished_keys(ruled, batch.skipping)
+        if not finishable and not keyed:  # nothing has to follow: the one statement is the transaction
+            return self._write(generation_of, ruled, durable=durable)[1]
+        with self._connection.transaction():
+            known, parked = self._write(generation_of, ruled, durable=durable)
+            unknown = [r for r in batch.ruled if r.is_unknown and r.message_id in known]
+            if unknown:
+                parked += self._write(dict.fromkeys(known), unknown, durable=durable, statement=sql.WRITE_UNKNOWN)[1]
+            keys = self._keys_of([pair for pair in keyed if pair[0] in known])
+            self._finish(finishable & known)
             return parked + self._release(keys, batch.skipping)
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         return self._with_partition(lambda: self._discard(deliveries, skipping))
 
     def _discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
-        with self._owner_transaction():
-            ids = self._lock({message_id: None for message_id, _ in deliveries})
+        with self._connection.transaction():
+            known, _ = self._write(dict.fromkeys(id_ for id_, _ in deliveries), [], durable=True)
             keys = self._keys_of(deliveries)
-            self._run(sql.FINISH, ids=ids, keep=self._keep_history)
+            self._finish(known)
             return self._release(keys, skipping)
 
-    def _lock(self, generation_of: Mapping[str, int | None]) -> list[str]:
-        ids = sorted(generation_of)
-        rows = self._run(sql.LOCK_MESSAGES, ids=ids, generations=[generation_of[id_] for id_ in ids])
-        return [row[0] for row in rows.fetchall()]
+    def _write(
+        self,
+        generation_of: Mapping[str, int | None],
+        ruled: Sequence[Ruled],
+        *,
+        durable: bool,
+        statement: str = sql.WRITE_RULED,
+    ) -> tuple[set[str], list[Parked]]:
+        """Lock these messages and write verdicts on them; which of them there are, and what is parked now."""
+        ruled_of: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in sorted(generation_of)}
+        for r in ruled:
+            ruled_of[r.message_id].append(as_record(r))
+        messages = json.dumps([{"id": k, "generation": generation_of[k], "ruled": v} for k, v in ruled_of.items()])
+        row = self._run(statement, messages=messages, commit=commit(durable=durable)).fetchone()
+        assert row is not None
+        number, known, parked = row
+        self._insist(number is not None)
+        self._own_transactions.append(number)
+        return set(known), [(destination, shard, position) for destination, shard, position in json.loads(parked)]
+
+    def _finish(self, ids: Collection[str]) -> None:
+        if ids:
+            self._run(sql.FINISH, ids=sorted(ids), keep=self._keep_history)
 
     def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> Sequence[Row]:
+        if not deliveries:
+            return []
         ids, destinations = [d[0] for d in deliveries], [d[1] for d in deliveries]
         return self._run(sql.KEYS_OF, ids=ids, destinations=destinations).fetchall()
 

@@ -7,14 +7,6 @@ from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
-# Index: outbox_message_pkey, and then the row's address.
-_READ = """(
-    SELECT m.ctid AS address FROM unnest(%(ids)s::uuid[], %(generations)s::int[]) AS s (id, generation)
-    CROSS JOIN LATERAL (
-        SELECT m.ctid FROM outbox_message AS m
-        WHERE m.id = s.id AND m.generation = s.generation AND m.state <> 'held' OFFSET 0) AS m
-)"""
-
 # Index: outbox_message_pkey. An array costs less than a join to the same rows: three quarters, of a whole move.
 _NAMED = "m.id = ANY (%(ids)s::uuid[])"
 _OF_BATCH = f"{_NAMED} AND m.generation = %(generation)s AND m.state <> 'held'"
@@ -34,45 +26,54 @@ WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', %(commit)s
 DELETE FROM outbox_message AS m USING relaxed WHERE {_OF_BATCH}
 """
 
-# Index: outbox_message_pkey. The ids come sorted, so that two of these never deadlock.
-LOCK_MESSAGES = """
-SELECT m.id FROM unnest(%(ids)s::uuid[], %(generations)s::int[]) AS s (id, generation)
-CROSS JOIN LATERAL (
-    SELECT m.id FROM outbox_message AS m
-    WHERE m.id = s.id AND (s.generation IS NULL OR m.generation = s.generation) FOR UPDATE) AS m
+# What became of deliveries, if this is still the owner: the transaction's id, which messages there were, and what is
+# parked now. The ids come sorted, so that two of these never deadlock. What may be overwritten is the generation that
+# was read: an operator who has intervened raised it.
+# Index: both primary keys.
+_WRITE_RULED = f"""
+WITH owner AS MATERIALIZED (
+    SELECT pg_current_xact_id()::text AS txid FROM set_config('synchronous_commit', %(commit)s, true) WHERE {IS_OWNER}
+), known AS MATERIALIZED (
+    SELECT m.*, s.ruled
+    FROM owner, jsonb_to_recordset(%(messages)s::jsonb) AS s (id uuid, generation int, ruled jsonb)
+    CROSS JOIN LATERAL (
+        SELECT m.id, m.shard, m.position, m.ordering_key FROM outbox_message AS m
+        WHERE m.id = s.id AND (s.generation IS NULL OR m.generation = s.generation) FOR UPDATE) AS m
+), written AS (
+    INSERT INTO outbox_delivery AS d (message_id, destination, shard, position, ordering_key, state, generation,
+                                      attempts, due_at, first_failed_at, reason, fingerprint, log)
+    SELECT m.id, r.destination, m.shard, m.position, m.ordering_key, r.state, r.generation, r.attempts,
+           CASE WHEN r.state = 'retry' THEN clock_timestamp() + r.delay_s * interval '1 second' END,
+           CASE WHEN r.attempts > 0 THEN clock_timestamp() END, r.reason, r.fingerprint, coalesce(r.log, '[]')
+    FROM known AS m CROSS JOIN LATERAL jsonb_to_recordset(m.ruled) AS r (
+        destination text, state text, generation int, attempts int, delay_s float8, reason text, fingerprint text,
+        log jsonb)
+    ON CONFLICT (message_id, destination) {{on_conflict}}
+    RETURNING destination, shard, position, state
+), held AS (
+    UPDATE outbox_message AS m SET state = 'held', due_at = NULL
+    WHERE m.id = ANY (ARRAY(SELECT id FROM known WHERE ruled <> '[]')) AND m.state <> 'held'
+)
+SELECT (SELECT txid FROM owner), ARRAY(SELECT id::text FROM known), (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(destination, shard, position)), '[]') FROM (
+        SELECT destination, shard, min(position) AS position FROM written WHERE state = 'parked' GROUP BY 1, 2) AS p)
 """
-
-RULED = """jsonb_to_recordset(%(ruled)s::jsonb) AS r (message_id uuid, destination text, state text, generation int,
-    attempts int, delay_s float8, reason text, fingerprint text, log jsonb, is_unknown boolean)"""
-
-# What may be overwritten: the generation that was read. An operator who has intervened raised it.
-WRITE_RULED = f"""
-INSERT INTO outbox_delivery AS d (message_id, destination, shard, position, ordering_key, state, generation, attempts,
-                                  due_at, first_failed_at, reason, fingerprint, log)
-SELECT m.id, r.destination, m.shard, m.position, m.ordering_key, r.state, r.generation, r.attempts,
-       CASE WHEN r.state = 'retry' THEN clock_timestamp() + r.delay_s * interval '1 second' END,
-       CASE WHEN r.attempts > 0 THEN clock_timestamp() END, r.reason, r.fingerprint, coalesce(r.log, '[]')
-FROM {RULED} CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = r.message_id OFFSET 0) AS m
-WHERE NOT r.is_unknown OR NOT EXISTS (
-    SELECT FROM outbox_delivery AS k WHERE k.message_id = r.message_id AND k.destination = r.destination OFFSET 0)
-ON CONFLICT (message_id, destination) DO UPDATE SET
-    state = excluded.state, attempts = excluded.attempts, due_at = excluded.due_at,
-    first_failed_at = coalesce(d.first_failed_at, excluded.first_failed_at),
-    reason = coalesce(excluded.reason, d.reason), fingerprint = coalesce(excluded.fingerprint, d.fingerprint),
-    log = jsonb_path_query_array(d.log || excluded.log, '$[last - {LOG_LENGTH - 1} to last]'),
-    changed_at = clock_timestamp(), txid = pg_current_xact_id()
-WHERE d.generation = excluded.generation
-"""
-
-HOLD_MESSAGES = f"""
-UPDATE outbox_message AS m SET state = 'held', due_at = NULL WHERE {_NAMED} AND m.state IN ('ready', 'scheduled')
-"""
+WRITE_RULED = _WRITE_RULED.format(
+    on_conflict=f"""DO UPDATE SET
+        state = excluded.state, attempts = excluded.attempts, due_at = excluded.due_at,
+        first_failed_at = coalesce(d.first_failed_at, excluded.first_failed_at),
+        reason = coalesce(excluded.reason, d.reason), fingerprint = coalesce(excluded.fingerprint, d.fingerprint),
+        log = jsonb_path_query_array(d.log || excluded.log, '$[last - {LOG_LENGTH - 1} to last]'),
+        changed_at = clock_timestamp(), txid = pg_current_xact_id()
+    WHERE d.generation = excluded.generation"""
+)
+WRITE_UNKNOWN = _WRITE_RULED.format(on_conflict="DO NOTHING")
 
 # Index: both primary keys. What an operator discarded counts as done, and history says so.
 FINISH = f"""
 WITH done AS (
     DELETE FROM outbox_message AS m
-    WHERE {_NAMED} AND NOT EXISTS (
+    WHERE {_NAMED} AND m.state = 'held' AND NOT EXISTS (
         SELECT FROM outbox_delivery AS d
         WHERE d.message_id = m.id AND d.state NOT IN ('delivered', 'discarded') OFFSET 0)
     RETURNING m.*
@@ -102,11 +103,6 @@ CROSS JOIN LATERAL (
     SELECT * FROM outbox_delivery AS d WHERE d.message_id = k.id AND d.destination = k.destination OFFSET 0) AS d
 WHERE d.ordering_key IS NOT NULL
 """
-PARKED_OF = """
-SELECT d.destination, d.shard, min(d.position) FROM unnest(%(ids)s::uuid[]) AS s (id)
-CROSS JOIN LATERAL (SELECT * FROM outbox_delivery AS d WHERE d.message_id = s.id OFFSET 0) AS d
-WHERE d.state = 'parked' GROUP BY 1, 2
-"""
 
 # Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
 RELEASE_KEYS = f"""
@@ -127,7 +123,13 @@ RETURNING d.destination, d.shard, d.position
 
 # Held while messages are set aside as unrouted: whoever registers others waits, and then finds them.
 SHARE_REGISTRY = "SELECT pg_advisory_xact_lock_shared(%(key)s)"
+# Index: outbox_message_pkey, and then the row's address.
 MARK_UNROUTED = f"""
 UPDATE outbox_message AS m SET state = 'unrouted', due_at = NULL
-FROM {_READ} AS s WHERE m.ctid = s.address AND {IS_OWNER} AND {IS_REGISTERED}
+FROM (
+    SELECT m.ctid AS address FROM unnest(%(ids)s::uuid[], %(generations)s::int[]) AS s (id, generation)
+    CROSS JOIN LATERAL (
+        SELECT m.ctid FROM outbox_message AS m
+        WHERE m.id = s.id AND m.generation = s.generation AND m.state <> 'held' OFFSET 0) AS m
+) AS s WHERE m.ctid = s.address AND {IS_OWNER} AND {IS_REGISTERED}
 """

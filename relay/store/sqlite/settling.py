@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.entry import Row
 from relay.store.contract import Batch, Parked
-from relay.store.ruling import as_json, finished_keys
+from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite import settling_sql as sql
 from relay.store.sqlite.connection import OwningConnection
 
@@ -40,7 +40,7 @@ class Settling(OwningConnection):
             current = self._run(sql.IS_CURRENT, messages=json.dumps(list(generation_of.items()))).fetchall()
             known = {row[0] for row in current}
             ruled = [r for r in batch.ruled if r.message_id in known]
-            self._run(sql.WRITE_RULED, ruled=as_json(ruled))
+            self._run(sql.WRITE_RULED, ruled=json.dumps(list(map(as_record, ruled))))
             self._run(sql.HOLD_MESSAGES, ids=json.dumps(sorted(known)))
             keys = self._run(sql.KEYS_OF, pairs=json.dumps(finished_keys(ruled, batch.skipping))).fetchall()
             self._finish(sorted(known))

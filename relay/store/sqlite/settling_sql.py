@@ -48,7 +48,7 @@ WHERE outbox_delivery.generation = excluded.generation
 
 HOLD_MESSAGES = """
 UPDATE outbox_message SET state = 'held', due_at = NULL
-WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('ready', 'scheduled')
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'held'
 """
 
 DONE = """
