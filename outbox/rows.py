@@ -106,8 +106,8 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
 
 def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
     """One statement per run of messages that fill the same columns."""
-    for (is_delayed, _), alike in groupby(messages, key=lambda each: (each.delay_s is not None, each.is_scheduled)):
-        connection.execute(_row_statement(table, is_delayed), [_columns(each) for each in alike])
+    for names, alike in groupby(map(_columns, messages), key=dict.keys):
+        connection.execute(_row_statement(table, "delay_s" in names), list(alike))
 
 
 @cache
@@ -117,12 +117,9 @@ def _row_statement(table: sa.Table, is_delayed: bool) -> sa.Insert:
 
 
 def _columns(message: Prepared) -> dict[str, Any]:
-    columns: dict[str, Any] = message._asdict()
+    # What a message does not have is left to the column: with many writers every parameter counts.
+    columns = {name: value for name, value in message._asdict().items() if value is not None}
     del columns["strict_order"]
-    if message.delay_s is None:
-        del columns["delay_s"]
-    else:
-        del columns["due_at"]
     if message.is_scheduled:
         columns["state"] = SCHEDULED
     return columns
