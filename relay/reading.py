@@ -117,14 +117,14 @@ class Reader:
         self._exceptions |= bool(found.unparked)
         page.messages += found.messages
         can_look = room > 0 or not self._cursors.ready or self._dispatcher.is_closed
-        is_unread = room > 0 and bool(self._parked & self._hungry())
+        is_unread = room > 0 and (found.full or bool(self._parked & self._hungry()))
         self._found_nothing = can_look and not page and not found and not is_unread
         if page:
             page.held = self._held_keys(page.messages)
             page.blocked = self._blocked_keys(page.deliveries)
             self._posted += 1
             self._post(page)
-        return len(page.messages) + len(page.deliveries) + len(found.discarded) + len(found.unparked) + is_unread
+        return len(page.messages) + len(page.deliveries) + len(found.discarded) + len(found.unparked) or is_unread
 
     def _room(self) -> int:
         ahead = self._posted - self._dispatcher.pages_accepted

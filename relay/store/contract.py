@@ -70,6 +70,10 @@ class Cursors:
         self.ready[shard] = min(self.ready[shard], position - 1)
         self.exhausted.discard(shard)
 
+    def is_new(self, shard: int) -> bool:
+        """Whether nothing was read of it yet."""
+        return not self.ready[shard] and shard not in self.exhausted
+
     def parked_until(self, shard: int) -> int:
         """How far parked deliveries may be read: as far as ready messages were, and that may be all of them."""
         return UNBOUNDED if shard in self.exhausted else self.ready[shard]

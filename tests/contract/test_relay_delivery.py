@@ -10,6 +10,7 @@ from support.waiting import eventually_async
 
 from outbox import Message, emit
 from outbox.errors import ConfigurationDiffers
+from relay.store.postgres import reading
 
 
 @pytest.fixture
@@ -31,6 +32,14 @@ async def test_everything_is_delivered_once_and_then_history(scene: Scene, taker
 
 async def test_draining_an_empty_outbox_returns_at_once(scene: Scene, taker: Taker) -> None:
     assert await scene.drain({"a": taker}) == 0
+
+
+async def test_a_drain_ends_when_every_shard_was_begun(
+    scene: Scene, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "QUICK_S", 0.0)
+    scene.emit(3)
+    assert await scene.drain({"a": taker}) == 3
 
 
 async def test_a_running_relay_delivers_what_is_committed_while_it_runs(scene: Scene, taker: Taker) -> None:

@@ -34,7 +34,7 @@ _READY = f"""(
             ORDER BY m.position LIMIT %(per_shard)s
         ) AS m
     ) AS m
-    WHERE bytes_before < {PAGE_BYTES} AND {IS_MINE} LIMIT %(limit)s
+    WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
 )"""
 READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 

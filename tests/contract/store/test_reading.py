@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from support.desk import Desk, everything, ids, read_all, ruling, settle
+from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle
 
 from outbox import emit
-from relay.store.contract import PAGE_BYTES, Cursors
+from relay.store.contract import PAGE_BYTES, Cursors, Page
+from relay.store.postgres import reading
 
 
 def test_what_is_ready_is_read_once_in_the_order_of_positions(desk: Desk) -> None:
@@ -51,6 +52,20 @@ def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(desk: Desk) -> None:
     assert sorted(ids([row for page in pages for row in page])) == sorted(sent)
     assert all(sum(len(row[8]) for row in page[:-1]) < PAGE_BYTES for page in pages)
     assert len(pages) >= 3
+
+
+def test_shards_that_are_slow_to_begin_with_are_begun_one_at_a_time(pg: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was settled there may lie in the index by the million; what was begun is read on meanwhile."""
+    monkeypatch.setattr(reading, "QUICK_S", 0.0)
+    sent, session, cursors = pg.emit(300), pg.owner(), everything()
+    found: list[str] = []
+    for begun in range(1, 65):
+        page = session.read_ready(cursors, 1000)
+        found += ids(page.messages)
+        assert page.full or begun == 64
+        assert sum(not cursors.is_new(shard) for shard in ALL) == begun
+    assert session.read_ready(cursors, 0) == Page()
+    assert sorted(found) == sorted(sent)
 
 
 def test_a_message_larger_than_a_page_is_read_all_the_same(desk: Desk) -> None:
