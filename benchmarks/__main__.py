@@ -91,7 +91,7 @@ def _run(line: Line, bench: Bench, options: argparse.Namespace) -> None:
 
 def _command(line: Line, options: argparse.Namespace) -> str:
     asked = {name: getattr(options, name) for name in ("rounds", "messages", "seconds")}
-    flags = "".join(f" --{name} {value:g}" for name, value in asked.items() if value)
+    flags = "".join(f" --{name} {value:.12g}" for name, value in asked.items() if value)
     return f"python -m benchmarks --only {line.number}{' --quick' if options.quick else ''}{flags}"
 
 
