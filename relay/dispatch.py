@@ -59,6 +59,7 @@ class Dispatcher:
         self.caution = Caution(self.lanes, window=window, owns=owns, on_work=on_work)
         self._subscriptions = subscriptions
         self._window = window
+        self._settle_at = min(SETTLE_AT, max(window // 4, 1))
         self._metrics = metrics
         self._on_work = on_work
         self._held: dict[tuple[str, str | None], Entry] = {}
@@ -87,11 +88,8 @@ class Dispatcher:
 
     @property
     def wants_settling(self) -> bool:
-        """Whether to settle now: something waits for it, there is enough for a round trip, or nothing else to come."""
-        if self.ruled or self.unrouted or self.caution.notes:
-            return True
-        count = len(self.done)
-        return count >= SETTLE_AT or (count > 0 and len(self._held) <= self._settling_count)
+        """Whether to settle now, and not with the next short poll: something waits for it, or it is worth a turn."""
+        return bool(self.ruled or self.unrouted or self.caution.notes) or len(self.done) >= self._settle_at
 
     @property
     def is_settling(self) -> bool:

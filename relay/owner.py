@@ -38,6 +38,7 @@ from relay.trouble import Trouble
 log = structlog.get_logger("relay")
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
+SOON_S = 0.01  # verdicts may wait for a poll that comes so soon; what is not settled is sent again after a crash
 
 
 class OwningThread:
@@ -230,7 +231,7 @@ class OwningThread:
 
     def _wait(self, tenure: Tenure) -> None:
         timeout_s = min(tenure.sleep_s(), self._settings.lease_s / 6)
-        self._waits_long = timeout_s > self._settings.short_poll_s
+        self._waits_long = timeout_s > SOON_S
         self._waiting = True
         if self._dispatcher.wants_settling or (self._waits_long and self._dispatcher.has_verdicts):
             self._waiting = False

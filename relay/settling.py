@@ -70,25 +70,34 @@ class Settler:
         self._note, self._forget, self._reread = note, forget, reread
         self._unconfirmed = unconfirmed
         self._durable_at = 0.0
-        self.settled_count = 0
+        self._finish: Callable[[], None] | None = None
+        self._settled_count = 0
 
     def settle(self, done: deque[Entry], ruled: deque[Entry]) -> None:
         """Settle what is in; of the exceptions one batch, so that a destination that goes down with a thousand messages
         in its queue delays no read of another's by more.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
-        done. Entries leave their queue when they are settled, so that a lost session loses none of them.
+        done. The last batch of them may go to the database together with what is asked next, and is settled when
+        `finish` says so. Entries leave their queue when they are settled, so that a lost session loses none of them.
         """
         exceptions = list(islice(ruled, RULED_BATCH))
-        while done:
-            batch = list(islice(done, BATCH))
-            self._settle_plain(batch)
-            self._leave(done, batch)
+        for _ in range(0, len(done), BATCH):
+            self.finish()
+            self._begin(done, list(islice(done, BATCH)))
         if exceptions:
+            self.finish()
             durable = self._is_time_to_wait() or any(map(_is_charged, exceptions))
             if self._settle_ruled(exceptions, durable=durable):
                 self._remember(list(filter(_is_taken, exceptions)), durable=durable)
             self._leave(ruled, exceptions)
+
+    def finish(self) -> int:
+        """See to what `settle` has begun; how much was settled so far, ever."""
+        if self._finish is not None:
+            self._finish()
+            self._finish = None
+        return self._settled_count
 
     def set_aside(self, unrouted: deque[Entry]) -> None:
         """Set messages aside that no subscription wants."""
@@ -103,20 +112,26 @@ class Settler:
         """They are settled, and only now leave their queue."""
         for _ in batch:
             queue.popleft()
-        self.settled_count += len(batch)
+        self._settled_count += len(batch)
         self._forget(batch)
 
-    def _settle_plain(self, entries: Sequence[Entry]) -> None:
-        epoch, count = self._epoch, 0
+    def _begin(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
+        epoch, durable = self._epoch, self._is_time_to_wait()
         fresh = [(e.id, e.generation) for e in entries if e.epoch == epoch]
-        if fresh:
-            durable = self._is_time_to_wait()
-            count = self._session.settle_plain(fresh, durable=durable)
-            self._remember(entries, durable=durable)
-        # The others were read by an earlier session, or a former owner has set something of them aside in the meantime.
-        # Those that are settled by now are not found again.
-        if count < len(entries):
-            self._settle_ruled(entries)
+        counted = self._session.settle_plain_ahead(fresh, durable=durable) if fresh else None
+
+        def finish() -> None:
+            count = 0
+            if counted is not None:
+                count = counted()
+                self._remember(entries, durable=durable)
+            # The others were read by an earlier session, or a former owner has set something of them aside in the
+            # meantime. Those that are settled by now are not found again.
+            if count < len(entries):
+                self._settle_ruled(entries)
+            self._leave(done, entries)
+
+        self._finish = finish
 
     def settle_again(self) -> None:
         """What the last session settled may have been lost with the server that crashed."""

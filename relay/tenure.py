@@ -85,6 +85,7 @@ class Tenure:
         self._busy_until = 0.0
         self._is_ending = False
         self._is_settled_in = False
+        self._settled_count = 0
 
     @property
     def shards(self) -> list[int]:
@@ -113,13 +114,15 @@ class Tenure:
     def turn(self) -> int:
         """One turn; how much there was to do."""
         self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
+        began_at = monotonic()
         count = self._settle()
         now = monotonic()
         if now >= self._next_beat:
             self._beat(now)
         self._ownership.finish_giving()
         if not self._is_ending:
-            count += self._read()
+            count += self._read()  # and what is being settled goes along with it
+        self._finish_settling(began_at)
         if count:
             self._stir()
         return count
@@ -163,19 +166,23 @@ class Tenure:
             self._ownership.balance(peers)
 
     def _settle_everything(self) -> None:
+        began_at = monotonic()
         while self._settle():
-            pass
+            self._finish_settling(began_at)
 
     def _settle(self) -> int:
         dispatcher = self._dispatcher
         count = len(dispatcher.done) + len(dispatcher.ruled) + len(dispatcher.unrouted)
         if count:
-            started, before = monotonic(), self._settler.settled_count
             self._settler.settle(dispatcher.done, dispatcher.ruled)
             self._settler.set_aside(dispatcher.unrouted)
-            self._metrics.settled(self._settler.settled_count - before, monotonic() - started)
         self._tell_peers()
         return count
+
+    def _finish_settling(self, began_at: float) -> None:
+        before, self._settled_count = self._settled_count, self._settler.finish()
+        if self._settled_count > before:
+            self._metrics.settled(self._settled_count - before, monotonic() - began_at)
 
     def _tell_peers(self) -> None:
         """What was found out about destinations, and which of them a lane would like to probe."""

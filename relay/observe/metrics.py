@@ -111,7 +111,7 @@ class Metrics:
         self._read.observe(duration_s)
 
     def settled(self, count: int, duration_s: float) -> None:
-        """One statement settled so many deliveries."""
+        """One turn settled so many deliveries."""
         self._settled.inc(count)
         self._settle.observe(duration_s)
 
@@ -164,7 +164,7 @@ class Metrics:
         self._settled = self._counter("outbox_settled_deliveries", "Deliveries settled")
         self._parked = self._counter("outbox_parked_deliveries", "Deliveries parked because they could not start")
         self._read = self._statement("outbox_read_seconds", "Duration of reads")
-        self._settle = self._statement("outbox_settle_seconds", "Duration of settling statements")
+        self._settle = self._statement("outbox_settle_seconds", "Duration of settling, with the read that goes along")
         self._window = Gauge("outbox_window_messages", "Messages held unsettled", registry=self.registry)
         wake_ups = Counter("outbox_wake_ups", "Wake-ups from sleep, by cause", ["by"], registry=self.registry)
         self._woken = {"notify": wake_ups.labels("notify"), "poll": wake_ups.labels("poll")}

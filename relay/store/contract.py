@@ -7,7 +7,7 @@ no more.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -250,6 +250,13 @@ class Session(Protocol):
 
         One that a former owner has set something of aside is left to ``settle``.
         What is settled with ``durable=False`` is on disk when anything durable that comes after it is.
+        """
+
+    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
+        """``settle_plain`` together with what is asked of the session next, and before it, to save a round trip.
+
+        Returns:
+            Tells how many it were, as soon as the database has said so.
         """
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:

@@ -58,6 +58,44 @@ def test_an_error_is_the_one_that_psycopg_raises_and_the_next_question_is_answer
     assert ask("SELECT 1 / %(n)s::int", {"n": 1}).fetchone() == (1,)
 
 
+def test_what_is_asked_ahead_goes_before_what_is_asked_next_and_is_a_transaction_of_its_own(ask: Asking) -> None:
+    ask("CREATE TEMPORARY TABLE note (text text)", {})
+    write = "INSERT INTO note VALUES (%(text)s)"
+    for text in ("one", "two"):
+        written = ask.ahead(write, {"text": text})
+        failed = ask.ahead("SELECT 1 / %(n)s::int", {"n": 0})
+        assert ask("SELECT text FROM note ORDER BY text", {}).fetchall()[-1] == (text,)
+        assert ask.answer(written).rowcount == 1
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            ask.answer(failed)
+    written = ask.ahead(write, {"text": "three"})
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        ask("SELECT 1 / %(n)s::int", {"n": 0})
+    assert ask.answer(written).rowcount == 1
+    assert ask("SELECT count(*) FROM note", {}).fetchone() == (3,)
+
+
+def test_what_is_asked_ahead_and_nothing_after_it_is_asked_when_somebody_wants_to_know(ask: Asking) -> None:
+    rows = ask.ahead("SELECT repeat('x', 100) FROM generate_series(1, %(n)s)", {"n": 20_000})
+    assert len(ask.answer(rows).fetchall()) == 20_000
+
+
+def test_a_statement_and_an_answer_larger_than_any_buffer_pass_each_other(ask: Asking) -> None:
+    texts = ["x" * 1000] * 20_000
+    echo = "SELECT t FROM unnest(%(texts)s::text[]) AS s (t)"
+    first = ask.ahead(echo, {"texts": texts})
+    assert [row[0] for row in ask(echo, {"texts": texts})] == texts
+    assert [row[0] for row in ask.answer(first)] == texts
+
+
+def test_a_server_that_hangs_up_over_what_was_asked_ahead_says_why(ask: Asking) -> None:
+    ask.ahead("SELECT pg_terminate_backend(pg_backend_pid())", {})
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        ask("SELECT 1", {})
+    with pytest.raises(psycopg.OperationalError):
+        ask("SELECT 1", {})
+
+
 def test_a_server_that_hangs_up_is_an_operational_error(ask: Asking) -> None:
     with pytest.raises(psycopg.OperationalError):
         ask("SELECT pg_terminate_backend(pg_backend_pid())", {})

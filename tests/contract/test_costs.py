@@ -345,13 +345,16 @@ async def test_a_drain_takes_a_few_statements_a_batch_and_none_a_message(
     postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     statements: list[str] = []
-    run = PostgresSession._run
 
-    def counted(self: PostgresSession, statement: str, **parameters: Any) -> Any:
-        statements.append(statement)
-        return run(self, statement, **parameters)
+    def counting(run: Any) -> Any:
+        def counted(self: PostgresSession, statement: str, **parameters: Any) -> Any:
+            statements.append(statement)
+            return run(self, statement, **parameters)
 
-    monkeypatch.setattr(PostgresSession, "_run", counted)
+        return counted
+
+    for name in ("_run", "_run_ahead"):
+        monkeypatch.setattr(PostgresSession, name, counting(getattr(PostgresSession, name)))
     scene = Scene(postgres_database)
     counts = []
     for size in (1_000, 5_000):

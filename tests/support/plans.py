@@ -59,19 +59,21 @@ class Plan:
 def watched(session: Any) -> Iterator[list[Plan]]:
     """Collect the plans of what this owning session runs, of the named statements of the relay alone."""
     plans: list[Plan] = []
-    run = session._run
 
-    def explained(statement: str, **parameters: Any) -> Any:
-        if name := _NAMES.get(statement):
-            values = {**session._constants, **parameters}
-            plans.append(_explain(session._connection, name, statement, values))
-        return run(statement, **parameters)
+    def explaining(run: Any) -> Any:
+        def explained(statement: str, **parameters: Any) -> Any:
+            if name := _NAMES.get(statement):
+                values = {**session._constants, **parameters}
+                plans.append(_explain(session._connection, name, statement, values))
+            return run(statement, **parameters)
 
-    session._run = explained
+        return explained
+
+    session._run, session._run_ahead = explaining(session._run), explaining(session._run_ahead)
     try:
         yield plans
     finally:
-        del session._run
+        del session._run, session._run_ahead
 
 
 @contextmanager

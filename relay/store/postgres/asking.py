@@ -4,13 +4,18 @@ The owning thread shares the interpreter with the event loop, which never rests 
 driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has
 to wait for the loop to let go of it. libpq's own blocking call takes it back once, when the whole answer is there.
 
+What can wait for the next question goes along with it (`ahead`): the server does one after the other without a pause,
+and between them nobody waits for anybody. https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+
 Everything goes over the wire as text. That spares us adapters on the way out, and a second plan of every statement
 whose parameters happened to be small numbers the first time.
 """
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from re import compile as regex
 from typing import Any
@@ -21,6 +26,7 @@ from psycopg import abc, adapt, errors, pq
 from relay.entry import Row
 
 PARAMETER = regex(r"%\((\w+)\)s")
+ENDS = (b"FATAL", b"PANIC")
 
 
 class Asking:
@@ -36,6 +42,7 @@ class Asking:
         self._decoder: abc.Transformer = adapt.Transformer.from_context(connection)
         self._asked: set[str] = set()
         self._names: dict[str, bytes] = {}
+        self._ahead: list[Ahead] = []
 
     def __call__(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
         """Ask and wait.
@@ -43,28 +50,101 @@ class Asking:
         Raises:
             psycopg.Error: As psycopg itself would.
         """
-        query, wanted = _numbered(statement)
-        values: Any = [self._text(parameters[each]) for each in wanted]
+        if self._ahead:
+            return self.answer(self.ahead(statement, parameters))
+        query, values = self._bound(statement, parameters)
         if statement in self._asked:
-            name = self._names.get(statement) or self._prepare(statement, query)
-            result = self._pgconn.exec_prepared(name, values)
+            result = self._pgconn.exec_prepared(self._prepared(statement, query), values)
         else:
             self._asked.add(statement)
             result = self._pgconn.exec_params(query, values)
-        return Answer(self._check(result), self._decoder)
+        return self._answer(result)
 
-    def _prepare(self, statement: str, query: bytes) -> bytes:
-        name = b"outbox_%d" % len(self._names)
-        self._check(self._pgconn.prepare(name, query))
-        self._names[statement] = name
+    def ahead(self, statement: str, parameters: Mapping[str, Any]) -> Ahead:
+        """Ask together with what is asked next, and before it: a transaction of its own, whatever becomes of the other.
+
+        Raises:
+            psycopg.Error: The server does not understand the statement.
+        """
+        query, values = self._bound(statement, parameters)
+        asked = Ahead(self._prepared(statement, query), values)
+        self._ahead.append(asked)
+        return asked
+
+    def answer(self, asked: Ahead) -> Answer:
+        """What the server answered to something asked ahead; asked for now, if nothing was asked since.
+
+        Raises:
+            psycopg.Error: As psycopg itself would.
+        """
+        if asked.result is None:
+            self.catch_up()
+        assert asked.result is not None
+        return self._answer(asked.result)
+
+    def catch_up(self) -> None:
+        """Ask what was to be asked ahead, and wait.
+
+        Raises:
+            psycopg.Error: The session is over.
+        """
+        if not self._ahead:
+            return
+        asked, self._ahead = self._ahead, []
+        try:
+            self._pgconn.enter_pipeline_mode()
+            for each in asked:
+                self._pgconn.send_query_prepared(each.name, each.values)
+                self._pgconn.pipeline_sync()
+            for each in asked:
+                each.result = self._receive()
+            self._pgconn.exit_pipeline_mode()
+        except BaseException:
+            self._pgconn.finish()  # half asked or half answered, it is good for nothing more
+            raise
+
+    def _receive(self) -> pq.abc.PGresult:
+        """What the server says to one statement; then it says that this was all, and that it waits for the next."""
+        result = self._next()
+        if result is None or result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ENDS:
+            raise self._error(result)
+        self._next()
+        self._next()
+        return result
+
+    def _next(self) -> pq.abc.PGresult | None:
+        pgconn = self._pgconn
+        while (is_unsent := pgconn.flush()) or pgconn.is_busy():
+            poll = select.poll()
+            poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if is_unsent else 0))
+            poll.poll()
+            pgconn.consume_input()
+        return pgconn.get_result()
+
+    def _bound(self, statement: str, parameters: Mapping[str, Any]) -> tuple[bytes, Any]:
+        query, wanted = _numbered(statement)
+        return query, [self._text(parameters[each]) for each in wanted]
+
+    def _prepared(self, statement: str, query: bytes) -> bytes:
+        name = self._names.get(statement)
+        if name is None:
+            name = b"outbox_%d" % len(self._names)
+            self._check(self._pgconn.prepare(name, query))
+            self._names[statement] = name
         return name
+
+    def _answer(self, result: pq.abc.PGresult) -> Answer:
+        return Answer(self._check(result), self._decoder)
 
     def _check(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
         if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
             return result
-        if self._pgconn.status == pq.ConnStatus.BAD and not result.error_field(pq.DiagnosticField.SQLSTATE):
-            raise psycopg.OperationalError(self._pgconn.get_error_message(self._encoding))
-        raise errors.error_from_result(result, self._encoding)
+        raise self._error(result)
+
+    def _error(self, result: pq.abc.PGresult | None) -> psycopg.Error:
+        if result is None or not result.error_field(pq.DiagnosticField.SQLSTATE):
+            return psycopg.OperationalError(self._pgconn.get_error_message(self._encoding))
+        return errors.error_from_result(result, self._encoding)
 
     def _text(self, value: Any) -> bytes | None:
         if value is None:
@@ -77,6 +157,15 @@ class Asking:
         if b"\0" in encoded:
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL")
         return encoded
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Something that is asked together with what is asked next."""
+
+    name: bytes
+    values: Any
+    result: pq.abc.PGresult | None = None
 
 
 class Answer:

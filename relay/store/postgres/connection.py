@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ from outbox.errors import Unusable
 from relay.database import Database
 from relay.store.contract import Full, Lost
 from relay.store.postgres import connection_sql as sql
-from relay.store.postgres.asking import Answer, Asking
+from relay.store.postgres.asking import Ahead, Answer, Asking
 
 ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)  # a session, or leaves it in doubt
 
@@ -61,6 +61,14 @@ class OwningConnection:
 
     def _run(self, statement: str, **parameters: Any) -> Answer:
         return self._ask(statement, {**self._constants, **parameters})
+
+    def _run_ahead(self, statement: str, **parameters: Any) -> Ahead:
+        """Run it together with whatever is run next, just before that."""
+        return self._ask.ahead(statement, {**self._constants, **parameters})
+
+    def _transaction(self) -> AbstractContextManager[Any]:
+        self._ask.catch_up()  # outside of it: what was asked ahead is a transaction of its own
+        return self._connection.transaction()
 
     def _one(self, statement: str, **parameters: Any) -> Any:
         row = self._run(statement, **parameters).fetchone()

@@ -12,6 +12,7 @@ import psycopg
 from relay.entry import Row
 from relay.store.contract import REGISTRY_LOCK, Batch, Parked, Ruled
 from relay.store.postgres import settling_sql as sql
+from relay.store.postgres.asking import Ahead, Answer
 from relay.store.postgres.connection import OwningConnection, commit
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
@@ -30,15 +31,20 @@ class Settling(OwningConnection):
         self._keep_history = keep_history
 
     def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
+        return self.settle_plain_ahead(messages, durable=durable)()
+
+    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
         statement = sql.SETTLE_PLAIN if self._keep_history else sql.SETTLE_PLAIN_KEEPING_NONE
         ids_of: dict[int, list[str]] = {}  # by generation; nearly always there is one
         for id_, generation in messages:
             ids_of.setdefault(generation, []).append(id_)
-        count = 0
-        for generation, ids in ids_of.items():
-            parameters = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
-            count += self._with_partition(partial(self._run, statement, **parameters)).rowcount
-        return count
+        asked: list[tuple[Ahead, Callable[[], Answer]]] = []
+        with self._guard():
+            for generation, ids in ids_of.items():
+                parameters = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
+                once_more = partial(self._run, statement, **parameters)
+                asked.append((self._run_ahead(statement, **parameters), once_more))
+        return lambda: sum(self._with_partition(partial(self._ask.answer, a), again).rowcount for a, again in asked)
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         return self._with_partition(lambda: self._settle(batch, durable=durable))
@@ -50,7 +56,7 @@ class Settling(OwningConnection):
         finishable, keyed = finishable_messages(batch.ruled), finished_keys(ruled, batch.skipping)
         if not finishable and not keyed:  # nothing has to follow: the one statement is the transaction
             return self._write(generation_of, ruled, durable=durable)[1]
-        with self._connection.transaction():
+        with self._transaction():
             known, parked = self._write(generation_of, ruled, durable=durable)
             unknown = [r for r in batch.ruled if r.is_unknown and r.message_id in known]
             if unknown:
@@ -63,7 +69,7 @@ class Settling(OwningConnection):
         return self._with_partition(lambda: self._discard(deliveries, skipping))
 
     def _discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
-        with self._connection.transaction():
+        with self._transaction():
             known, _ = self._write(dict.fromkeys(id_ for id_, _ in deliveries), [], durable=True)
             keys = self._keys_of(deliveries)
             self._finish(known)
@@ -109,16 +115,16 @@ class Settling(OwningConnection):
             skipping=list(skipping),
         ).fetchall()
 
-    def _with_partition(self, write: Callable[[], T]) -> T:
+    def _with_partition(self, write: Callable[[], T], once_more: Callable[[], T] | None = None) -> T:
         """Write; if today's partition of the history was missing, make it and write once more."""
         with self._guard():
             try:
                 return write()
             except psycopg.errors.CheckViolation:
                 self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
-                return write()
+                return (once_more or write)()
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
-        with self._guard(), self._connection.transaction():
+        with self._guard(), self._transaction():
             self._run(sql.SHARE_REGISTRY, key=REGISTRY_LOCK)
             self._run(sql.MARK_UNROUTED, ids=[m[0] for m in messages], generations=[m[1] for m in messages])

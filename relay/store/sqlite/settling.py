@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.entry import Row
@@ -32,6 +32,10 @@ class Settling(OwningConnection):
             count = cursor.rowcount
             cursor.close()
             return count
+
+    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
+        count = self.settle_plain(messages, durable=durable)
+        return lambda: count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}

@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 from support.desk import Desk, everything, ruling, seconds_until, settle
 
@@ -54,7 +55,30 @@ def test_with_no_retention_nothing_is_kept(desk: Desk) -> None:
     assert (desk.states(), desk.deliveries(), desk.history()) == ({}, {}, {})
 
 
-@pytest.mark.parametrize("way", ["plain", "ruled", "discarded"])
+def test_what_is_settled_ahead_is_settled_before_what_is_asked_next_is_answered(desk: Desk) -> None:
+    sent = desk.emit(3)
+    session = desk.owner()
+    counted = session.settle_plain_ahead([(i, 0) for i in sent[:2]], durable=False)
+    session.read_ready(everything(), 10)
+    assert desk.states() == {sent[2]: "ready"}
+    assert sorted(desk.history()) == sorted(sent[:2])
+    assert counted() == 2
+    assert session.settle_plain_ahead([(sent[2], 0)])() == 1
+    assert desk.states() == {}
+
+
+def test_what_is_settled_ahead_is_no_part_of_a_transaction_that_fails_after_it(pg: Desk) -> None:
+    plain, failed = pg.emit(2)
+    session = pg.owner()
+    counted = session.settle_plain_ahead([(plain, 0)])
+    pg.database.execute("ALTER TABLE outbox_delivery ADD CHECK (destination <> 'a')")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        settle(session, ruling(failed, "a", "delivered"))
+    assert counted() == 1
+    assert list(pg.history()) == [plain]
+
+
+@pytest.mark.parametrize("way", ["plain", "ahead", "ruled", "discarded"])
 def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, way: str) -> None:
     (sent,) = pg.emit(1)
     session = pg.owner()
@@ -66,6 +90,10 @@ def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, 
             pg.database.execute(f"DROP TABLE {row.name}")
     if way == "plain":
         session.settle_plain([(sent, 0)])
+    elif way == "ahead":
+        counted = session.settle_plain_ahead([(sent, 0)])
+        session.read_ready(everything(), 10)
+        assert counted() == 1
     elif way == "ruled":
         settle(session, ruling(sent, "a", "delivered"))
     else:
