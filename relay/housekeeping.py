@@ -1,7 +1,8 @@
 """The periodic work: partitions ahead of time, retention behind, and the traces of relays that are gone.
 
 None of it is needed for delivery, none of it runs on the owning connection, and when one run fails the next one does
-its work. Of several relays, one at a time does it.
+its work. Of several relays, one at a time does it. What is old is so by the database's clock: a relay whose host is
+days ahead would detach the very partition that all relays settle into.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from outbox.tables import tables
+from relay.operations.reading import now
 from relay.settings import Settings
 
 log = structlog.get_logger("relay")
@@ -89,14 +91,15 @@ class Housekeeping:
 
     def add_partitions(self, connection: sa.Connection) -> None:
         """Today's partition of the history and those of the next days."""
+        today = _today(connection)
         for offset in range(DAYS_AHEAD + 1):
-            connection.execute(sa.select(sa.func.outbox_add_partition(_today() + timedelta(days=offset))))
+            connection.execute(sa.select(sa.func.outbox_add_partition(today + timedelta(days=offset))))
 
     def drop_partitions(self) -> None:
         """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
-        oldest = _today() - timedelta(days=max(self._settings.retention_days, 0) + 1)
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                oldest = _today(connection) - timedelta(days=max(self._settings.retention_days, 0) + 1)
                 takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
                 for day, state in self._partitions(connection):
                     if takes_writes and day < oldest:
@@ -132,7 +135,7 @@ class Housekeeping:
     def delete_history(self, connection: sa.Connection) -> None:
         """SQLite has no partitions: a batch of what is too old."""
         h = self._t.history.c
-        before = datetime.now(UTC) - timedelta(days=self._settings.retention_days)
+        before = now(connection) - timedelta(days=self._settings.retention_days)
         old: sa.Select[Any] = (
             sa.select(sa.literal_column("rowid")).select_from(self._t.history).where(h.delivered_at < before)
         )
@@ -143,7 +146,7 @@ class Housekeeping:
     def forget_inbox_marks(self, connection: sa.Connection) -> None:
         """A mark outlives its message wherever that still is; after that, and its retention, it can go."""
         i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
-        before = datetime.now(UTC) - timedelta(days=self._settings.inbox_retention_days)
+        before = now(connection) - timedelta(days=self._settings.inbox_retention_days)
         as_text = sa.Text()
         old: sa.Select[Any] = (
             sa.select(i.listener, i.message_id)
@@ -159,9 +162,9 @@ class Housekeeping:
     def remove_traces(self, connection: sa.Connection) -> None:
         """Relays that have not beaten for long, and so are not."""
         r = self._t.relay.c
-        before = datetime.now(UTC) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
+        before = now(connection) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
         connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before))
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
+def _today(connection: sa.Connection) -> date:
+    return now(connection).astimezone(UTC).date()

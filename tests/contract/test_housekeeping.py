@@ -1,6 +1,6 @@
 """The periodic work: partitions before they are needed, retention that never touches what is not delivered."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -57,6 +57,39 @@ async def test_what_was_delivered_is_kept_as_long_as_was_asked_for(house: House)
     assert house.count("outbox_history") == 8
     run_once(house, retention_days=3)
     assert house.count("outbox_history") == 3
+
+
+class TenDaysAhead(datetime):
+    """The clock of a host that is wrong."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:
+        return datetime.now(tz) + timedelta(days=10)
+
+
+async def test_what_is_old_is_so_by_the_clock_of_the_database(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay whose host was days ahead detached today's partition: no relay could settle until midnight."""
+    house.scene.emit(5)
+    await house.scene.drain({"a": Taker()})
+    house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', 'of another broker')")
+    house.database.execute("INSERT INTO outbox_relay (id, release) VALUES ('alive', '0.1.0')")
+    monkeypatch.setattr("relay.housekeeping.datetime", TenDaysAhead)
+    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=7))
+    if house.database.kind == "postgres":
+        housekeeping.drop_partitions()
+        housekeeping._run(housekeeping.add_partitions)
+        assert (
+            house.database.scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = 'outbox_history'::regclass") == 4
+        )
+    else:
+        housekeeping._run(housekeeping.delete_history)
+    housekeeping._run(housekeeping.forget_inbox_marks)
+    housekeeping._run(housekeeping.remove_traces)
+    housekeeping._engine.dispose()
+    assert (house.count("outbox_history"), house.count("inbox_message")) == (5, 1)
+    assert house.database.scalar("SELECT count(*) FROM outbox_relay WHERE id = 'alive'") == 1
+    house.scene.emit(1)
+    assert await house.scene.drain({"a": Taker()}) == 1
 
 
 async def test_retention_never_touches_what_is_not_delivered(house: House) -> None:
