@@ -108,7 +108,8 @@ POSTGRES = [
     # a quarter of that statement's time.
     "CREATE INDEX outbox_history_id ON outbox_history (id)",
     # Created apart, then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent where PARTITION OF would stop
-    # every reader. The CHECK spares it the scan.
+    # every reader. The CHECK spares it the scan. One that somebody has detached is attached again: while it is not, but
+    # its name is taken, nothing can be settled that day.
     """
     CREATE FUNCTION outbox_add_partition(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s' AS $$
@@ -118,13 +119,13 @@ POSTGRES = [
         upper_bound timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
     BEGIN
         PERFORM pg_advisory_xact_lock(hashtext('outbox_history'), hashtext(current_schema()));
-        IF to_regclass(quote_ident(name)) IS NOT NULL THEN RETURN; END IF;
-        EXECUTE format('CREATE TABLE %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+        IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(quote_ident(name))) THEN RETURN; END IF;
+        EXECUTE format('CREATE TABLE IF NOT EXISTS %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
                         CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
                        name, name || '_day', lower_bound, upper_bound);
         EXECUTE format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                        name, lower_bound, upper_bound);
-        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', name, name || '_day');
+        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
     END $$
     """,
     # For a relay whose role does not own the table and so may not DETACH CONCURRENTLY.

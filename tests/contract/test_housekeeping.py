@@ -176,6 +176,15 @@ def test_a_reader_of_the_history_delays_its_retention_and_does_not_end_it(postgr
     assert partitions(postgres_database) == days(0, 1, 2, 3)
 
 
+async def test_todays_partition_is_attached_again_when_somebody_detached_it(postgres_database: Database) -> None:
+    """Its name was taken, so it was not made, and nothing could be settled."""
+    scene = Scene(postgres_database)
+    postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {days(0)[0]}")
+    scene.emit(3)
+    assert await scene.drain({"a": Taker()}) == 3
+    assert partitions(postgres_database) == days(0, 1, 2, 3)
+
+
 def test_a_partition_that_was_detached_and_not_dropped_is_dropped(postgres_database: Database) -> None:
     """As after a crash between the two."""
     (name,) = days(-30)
