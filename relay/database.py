@@ -98,7 +98,7 @@ class Database:
             options["connect_args"] = options.get("connect_args", {}) | {"prepare_threshold": None}
         engine = sa.create_engine(self.url, **options)
         if not self.is_postgres:
-            sa.event.listen(engine, "connect", _set_pragmas)
+            self._watch(engine)
         return engine
 
     def async_engine(self, **options: Any) -> AsyncEngine:
@@ -106,8 +106,23 @@ class Database:
         url = self.url if self.is_postgres else self.url.set(drivername="sqlite+aiosqlite")
         engine = create_async_engine(url, **self._options(options))
         if not self.is_postgres:
-            sa.event.listen(engine.sync_engine, "connect", _set_pragmas)
+            self._watch(engine.sync_engine)
         return engine
+
+    def _watch(self, engine: sa.Engine) -> None:
+        """Set up each connection, and give up one whose file is another by now."""
+
+        def note_file(_connection: object, record: Any) -> None:
+            record.info["file"] = file_at(self.path)
+
+        def insist_on_file(_connection: object, record: Any, _proxy: object) -> None:
+            found = file_at(self.path)
+            if found is not None and found != record.info["file"]:
+                raise sa.exc.DisconnectionError(f"the database file {self.path} was replaced")
+
+        sa.event.listen(engine, "connect", _set_pragmas)
+        sa.event.listen(engine, "connect", note_file)
+        sa.event.listen(engine, "checkout", insist_on_file)
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         if not self.is_postgres:
@@ -129,6 +144,15 @@ def is_refusal(error: BaseException | None) -> bool:
     """Whether waiting is of no use: the server is there, and has no such database, role or password."""
     said = str(error)
     return ("FATAL" in said and any(each in said for each in REFUSALS)) or "no password supplied" in said
+
+
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is at this path: whoever has opened one keeps it when it is deleted, and another takes its name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def as_text(stored: bytes) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from relay.database import Database
-from relay.store.contract import ANY_GENERATION, Standby
+from relay.database import Database, file_at
+from relay.store.contract import ANY_GENERATION, Lost, Peers, Standby
 from relay.store.sqlite.connection import File
 from relay.store.sqlite.ownership import Owning
 from relay.store.sqlite.ownership_sql import UNREGISTER
@@ -42,13 +44,26 @@ class SqliteStore:
 
 
 class SqliteSession(Owning, Waking):
-    """One owning session."""
+    """One owning session.
+
+    It owns the file, and the lock, that had these names when it began. A name may be given to another file: a backup
+    that is put in its place, a lock that somebody tidied away and the next relay made anew. This session would go on
+    with what nobody else can see, and so it looks, with every beat, whether the names still mean the same.
+    """
 
     def __init__(self, store: SqliteStore, lock: FileLock, relay_id: str, generation: int) -> None:
+        path = store.file.path
+        self._files = {each: file_at(each) for each in (path, Path(lock.lock_file))}
         super().__init__(store.file, generation=generation, keep_history=store.keep_history, relay_id=relay_id)
         self._lock = lock
         self._begin_reading()
         self._begin_waking()
+
+    def beat(self, shards: Sequence[int], wants: int) -> Peers:
+        for path, file in self._files.items():
+            if file_at(path) != file:
+                raise Lost(f"{path} was removed or replaced while this relay had it open")
+        return super().beat(shards, wants)
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
