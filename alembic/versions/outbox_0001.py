@@ -27,7 +27,7 @@ POSTGRES = [
     f"""
     CREATE TABLE outbox_message (
         id uuid PRIMARY KEY,
-        position bigint NOT NULL GENERATED ALWAYS AS IDENTITY (CACHE 1),
+        position bigint NOT NULL GENERATED ALWAYS AS IDENTITY (CACHE 1) CHECK (position > 0),
         type text NOT NULL,
         source text NOT NULL CHECK (source <> ''),
         subject text,
@@ -45,7 +45,7 @@ POSTGRES = [
         CONSTRAINT outbox_message_type_is_words_and_dots CHECK (length(type) <= 255 AND type ~ {TYPE}),
         CONSTRAINT outbox_message_due_is_scheduled CHECK
             ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL)
-             AND isfinite(created_at) AND due_at BETWEEN '0002-01-01Z' AND '9999-01-01Z')
+             AND created_at BETWEEN '0002-01-01Z' AND '9999-01-01Z' AND due_at BETWEEN '0002-01-01Z' AND '9999-01-01Z')
     ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
             autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 20000,
             autovacuum_vacuum_cost_delay = 1)
@@ -268,7 +268,7 @@ SQLITE = [
     f"""
     CREATE TABLE outbox_message (
         id VARCHAR(36) NOT NULL UNIQUE,
-        position INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        position INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL CHECK (position > 0),
         type TEXT NOT NULL,
         source TEXT NOT NULL CHECK (source <> ''),
         subject TEXT,
@@ -279,7 +279,7 @@ SQLITE = [
         due_at DATETIME,
         state TEXT NOT NULL DEFAULT 'ready' CHECK (state IN ({STATES})),
         generation INTEGER NOT NULL DEFAULT 0,
-        txid INTEGER NOT NULL DEFAULT 0,
+        txid INTEGER NOT NULL DEFAULT 0 CHECK (txid BETWEEN 0 AND 1 << 62),
         shard SMALLINT GENERATED ALWAYS AS
             ((length(coalesce(ordering_key, id)) * 31 + unicode(substr(coalesce(ordering_key, id), -1)) * 7
               + unicode(substr(coalesce(ordering_key, id), 1)) * 13) & 63) VIRTUAL,
@@ -288,6 +288,8 @@ SQLITE = [
         CONSTRAINT outbox_message_type_is_words_and_dots CHECK
             (length(type) <= 255 AND type GLOB '[A-Za-z0-9]*' AND type NOT GLOB '*[^A-Za-z0-9._-]*'
              AND instr(type || '.', '..') = 0 AND instr(type, char(0)) = 0),
+        CONSTRAINT outbox_message_created_is_date CHECK
+            (datetime(created_at, '+0 days') IS substr(created_at, 1, 19) AND substr(created_at, 1, 4) > '0001'),
         CONSTRAINT outbox_message_due_is_date CHECK (due_at IS NULL OR {SQLITE_DUE_IS_DATE}),
         CONSTRAINT outbox_message_due_is_scheduled CHECK
             ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL))

@@ -22,8 +22,9 @@ from relay.settings import HttpSettings, Settings
 
 ID = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
 
-TYPE, DATE, DUE = (
+TYPE, CREATED, DATE, DUE = (
     "outbox_message_type_is_words_and_dots",
+    "outbox_message_created_is_date",
     "outbox_message_due_is_date",
     "outbox_message_due_is_scheduled",
 )
@@ -75,6 +76,47 @@ def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Datab
     """Reading one back would fail every command of an operator's."""
     with pytest.raises(DBAPIError, match=DUE):
         insert(postgres_database, due_at=date, state="scheduled")
+
+
+@pytest.mark.parametrize("date", ["infinity", "4000-01-01 BC", "9999-12-31 23:59:59Z", "290000-01-01"])
+def test_postgres_takes_no_date_of_creation_that_python_has_not(postgres_database: Database, date: str) -> None:
+    """One such row, and neither `status` nor `doctor` said anything but that the database cannot be reached."""
+    with pytest.raises(DBAPIError, match=DUE):
+        insert(postgres_database, created_at=date)
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "", "yesterday", "now", 1767225600, 2461000.5, b"2026-01-01 12:00:00", "99999-01-01 00:00:00",
+        "2026-02-30 12:00:00", "0000-01-01 00:00:00", "2026-01-01T12:00:00Z", "2026-01-01 12:00:00+02:00",
+    ],
+)  # fmt: skip
+def test_sqlite_takes_no_date_of_creation_that_python_has_not(sqlite_database: Database, date: Any) -> None:
+    with pytest.raises(DBAPIError, match=f"{CREATED}|non-deterministic"):
+        insert(sqlite_database, created_at=date)
+    insert(sqlite_database, created_at="2026-01-01 12:00:00.123456")
+
+
+@pytest.mark.parametrize("position", [0, -5])
+def test_no_message_stands_before_the_first_where_no_relay_looks(database: Database, position: int) -> None:
+    overriding = "OVERRIDING SYSTEM VALUE" if database.kind == "postgres" else ""
+    with pytest.raises(DBAPIError, match="position"):
+        database.execute(
+            f"INSERT INTO outbox_message (id, position, type, source, data) {overriding} "
+            "VALUES (:id, :position, 'page.read', 'sql', '{}')",
+            id=ID,
+            position=position,
+        )
+
+
+@pytest.mark.parametrize("number", ["zz", b"1", -5, 2**63 - 1])
+def test_sqlite_takes_no_number_that_the_next_could_not_be_reckoned_from(
+    sqlite_database: Database, number: Any
+) -> None:
+    """It ended every relay, and every command that writes."""
+    with pytest.raises(DBAPIError, match="txid"):
+        insert(sqlite_database, txid=number)
 
 
 @pytest.mark.parametrize(
