@@ -13,6 +13,8 @@ from relay.operations.prospects import Prospects
 from relay.operations.reading import matches
 
 MOST = 1000
+# Not the data: it may be large, or such that Python cannot parse it.
+SHOWN = ("id", "type", "state", "created_at", "subject", "ordering_key", "due_at", "delivered_at")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def list_messages(
         limit: How many at most, up to 1,000.
     """
     table = tables().history if state == "delivered" else tables().message
-    query = sa.select(table).order_by(table.c.id.desc()).limit(min(limit, MOST))
+    shown = [column for column in table.c if column.name in SHOWN]
+    query = sa.select(*shown).order_by(table.c.id.desc()).limit(min(limit, MOST))
     if state not in (None, "delivered"):
         query = query.where(table.c.state == state)
     if type_ is not None:

@@ -178,6 +178,18 @@ def test_only_relays_that_beat_are_alive(connection: sa.Connection) -> None:
     assert status(connection).relays[0].id == "first"
 
 
+@pytest.mark.parametrize("data", ["[" * 2000 + "]" * 2000, f"[{'1' * 5000}]"], ids=["deep", "long"])
+def test_messages_are_listed_whatever_their_data(postgres_database: Database, data: str) -> None:
+    """SQL may write what Python cannot parse; one such message was the end of `messages list`."""
+    postgres_database.execute(
+        "INSERT INTO outbox_message (id, type, source, data) "
+        "VALUES (gen_random_uuid(), 'a.b', 'sql', CAST(:data AS jsonb))",
+        data=data,
+    )
+    with postgres_database.engine.connect() as connection:
+        assert [row.type for row in list_messages(connection)] == ["a.b"]
+
+
 def test_messages_are_listed_newest_first_and_found_by_type_and_state(connection: sa.Connection) -> None:
     first, second, third = send(connection), send(connection, "audit.a_b"), send(connection, "audit.axb", delay=HOUR)
     done = send(connection, ordering_key="k", subject="s")
