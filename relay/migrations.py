@@ -25,6 +25,8 @@ from relay.rights import MIGRATOR, USAGE, refuse_without
 
 BRANCHES = ("outbox", "content")
 SCHEMA_VERSION = 1
+NO_VERSION = (0, "0")  # of a database whose outbox_meta is empty
+SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__version__}')"  # noqa: S608 (it is for a person)
 LOCK_TIMEOUT_S = 2.0
 LOCK_TRIES = 20
 LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
@@ -103,12 +105,17 @@ def check_schema(connection: sa.Connection) -> None:
     if not sa.inspect(connection).has_table("outbox_meta"):
         refuse_without(connection, [USAGE])  # what it may not use is as if it were not there
         raise SchemaError("this database has no outbox: run `outbox db upgrade`")
-    version, oldest = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").one()
-    verify_version(version, oldest)
+    found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
+    verify_version(*(found or NO_VERSION))
 
 
 def verify_version(version: int, oldest_release: str) -> None:
     """Compare what a database says of itself with what this release needs."""
+    if (version, oldest_release) == NO_VERSION:
+        raise SchemaError(
+            "outbox_meta is empty, so nothing says which schema this is: somebody emptied it, perhaps with all others. "
+            f"If `outbox db upgrade` has nothing to do, put back what it held: {SAYS_VERSION}"
+        )
     if version < SCHEMA_VERSION:
         raise SchemaError(
             f"the schema is at version {version} and this release needs {SCHEMA_VERSION}: run `outbox db upgrade`"

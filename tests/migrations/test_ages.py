@@ -77,6 +77,21 @@ def test_an_older_schema_says_which_command_to_run(
     assert "run `outbox db upgrade`" in ended_with_3(database, command, monkeypatch, capfd)
 
 
+@pytest.mark.parametrize("command", [["relay", "--drain"], ["db", "check"], ["status"]], ids=" ".join)
+def test_a_database_whose_tables_were_all_emptied_says_what_is_lacking(
+    database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database.execute("DELETE FROM outbox_meta")
+    assert "INSERT INTO outbox_meta" in ended_with_3(database, command, monkeypatch, capfd)
+
+
+async def test_a_relay_whose_schema_is_emptied_ends_and_says_so(database: Database) -> None:
+    async with Scene(database).relay({"a": Taker()}) as relay:
+        database.execute("DELETE FROM outbox_meta")
+        with pytest.raises(SchemaError, match="INSERT INTO outbox_meta"):
+            await asyncio.wait_for(relay.wait(), 20)
+
+
 def ended_with_3(
     database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> str:

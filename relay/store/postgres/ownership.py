@@ -13,7 +13,7 @@ from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
-from relay.migrations import verify_version
+from relay.migrations import NO_VERSION, verify_version
 from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
@@ -49,7 +49,7 @@ class Owning(Reading, Settling):
         return int(found[0])
 
     def _schema_version(self) -> tuple[int, str]:
-        version, oldest = self._run(sql.SCHEMA_VERSION).fetchone() or (0, "0")
+        version, oldest = self._run(sql.SCHEMA_VERSION).fetchone() or NO_VERSION
         return version, oldest
 
     def _register(self) -> int:

@@ -13,7 +13,7 @@ from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.entry import Row
-from relay.migrations import verify_version
+from relay.migrations import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
 from relay.store.ruling import storable
@@ -40,12 +40,16 @@ class Owning(Reading, Settling):
 
     def _check_schema(self) -> None:
         try:
-            version, oldest = self._run(sql.SCHEMA_VERSION).fetchone()
+            version, oldest = self._schema_version()
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
                 raise
             raise SchemaError(f"the database {self._file.path} has no outbox: run `outbox db upgrade`") from None
         verify_version(version, oldest)
+
+    def _schema_version(self) -> tuple[int, str]:
+        version, oldest = self._run(sql.SCHEMA_VERSION).fetchone() or NO_VERSION
+        return version, oldest
 
     def server_age_s(self) -> float:
         return float("inf")  # there is none
@@ -54,7 +58,7 @@ class Owning(Reading, Settling):
         with self._guard(), self._transaction():
             self._run(sql.BEAT, shards=json.dumps(list(shards)), number=self._number)
             registry = self._run(sql.REGISTRY).fetchall()
-            schema = self._run(sql.SCHEMA_VERSION).fetchone()
+            schema = self._schema_version()
         return Peers(
             me=self._number,
             wants_of={self._number: wants},
