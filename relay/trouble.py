@@ -9,6 +9,7 @@ import structlog
 from relay.database import is_refusal
 from relay.decide.backoff import Policy, jittered
 from relay.store.contract import Full, Lost, Standby
+from relay.store.ruling import fingerprint
 
 log = structlog.get_logger("relay")
 
@@ -32,7 +33,7 @@ class Trouble:
     def __init__(self) -> None:
         self.reason: str | None = "not connected yet"
         self.is_standing_by = False
-        self._said: set[str] = set()
+        self._said: set[tuple[str, str | None]] = set()
         self._failures = 0
 
     @property
@@ -59,7 +60,8 @@ class Trouble:
         self._failures += 1
         self.reason = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)
-        what = self.reason if not isinstance(error, Lost) or is_refusal(error) else type(error).__name__
+        cause = fingerprint(self.reason) if not isinstance(error, Lost) or is_refusal(error) else None
+        what = type(error).__name__, cause
         if what not in self._said:
             self._said.add(what)
             self._say(error, owned)
