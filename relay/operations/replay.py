@@ -81,7 +81,7 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
     statement = sa.text(_sql(connection)["count"]).columns(
         type=sa.Text, count=sa.Integer, first_at=_instant(), last_at=_instant(), marked=sa.Integer
     )
-    rows = connection.execute(statement, _range(connection, what) | {"to": what.to})
+    rows = connection.execute(statement, _range(connection, what))
     return [Found(*row) for row in rows]
 
 
@@ -178,7 +178,7 @@ def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
     since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
     until = what.until or now(connection)
     like = what.type_.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")
-    return {"since": _plain(connection, since), "until": _plain(connection, until), "type": like}
+    return {"since": _plain(connection, since), "until": _plain(connection, until), "type": like, "to": what.to}
 
 
 def _plain(connection: sa.Connection, at: datetime) -> Any:

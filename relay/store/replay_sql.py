@@ -9,10 +9,11 @@ COLUMNS = "type, source, subject, ordering_key, data"
 OLD = ", ".join("h." + column for column in COLUMNS.split(", "))
 REPLAY_OF = "outbox-replay-of"
 
-# What operators discarded everywhere is in the history, too, and was delivered to nobody. The two databases write
-# JSON with and without the blank.
+# What operators discarded everywhere is in the history, too, and was delivered to nobody; what they discarded for this
+# destination it was never to get. The two databases write JSON with and without the blank.
 _DELIVERED = """(h.deliveries IS NULL OR CAST(h.deliveries AS text) LIKE '%"state": "delivered"%'
-       OR CAST(h.deliveries AS text) LIKE '%"state":"delivered"%')"""
+       OR CAST(h.deliveries AS text) LIKE '%"state":"delivered"%')
+  AND coalesce(h.deliveries -> CAST(:to AS text) ->> 'state', '') <> 'discarded'"""
 
 # Index: outbox_history_id, in its order, so that each page goes on where the last one ended: one pass however many they
 # are. Of what is there several times, because it was replayed before, the last.

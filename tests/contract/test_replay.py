@@ -128,6 +128,21 @@ async def test_what_an_operator_discarded_was_delivered_to_nobody_and_is_not_rep
     assert scene.deliveries() == {("new", "parked"): 2}
 
 
+async def test_what_an_operator_discarded_for_a_destination_is_not_replayed_to_it_though_another_took_it(
+    scene: Scene,
+) -> None:
+    destinations = {"old": Taker(), "new": Taker(rejecting(1))}
+    scene.emit(3)
+    await scene.drain(destinations)
+    assert discard(scene.database.engine, DeadFilter()) == 1
+    await scene.drain(destinations)
+    assert count_in_history(scene) == 3
+    for to_whom, count in (("new", 2), ("old", 3)):
+        with scene.database.engine.connect() as connection:
+            assert [found.count for found in look(connection, Replay(to_whom))] == [count]
+        assert replay(scene.database.engine, Replay(to_whom)) == count
+
+
 async def test_a_dry_run_says_how_many_the_inbox_knows_already(scene: Scene) -> None:
     old = await delivered(scene, 4)
     for attempt in old.attempts[:3]:
