@@ -32,12 +32,11 @@ from relay.observe.metrics import Metrics
 from relay.settings import Settings
 from relay.settling import Unconfirmed
 from relay.store.contract import Session, Store
-from relay.tenure import Tenure
+from relay.tenure import WORTH_A_TURN, Tenure
 from relay.trouble import Trouble
 
 log = structlog.get_logger("relay")
 
-WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
 SOON_S = 0.01  # verdicts may wait for a poll that comes so soon; what is not settled is sent again after a crash
 
 

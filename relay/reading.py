@@ -94,8 +94,8 @@ class Reader:
         """Whether whatever could be found in every owned shard has arrived."""
         return self.caught_up and self._cursors.exhausted.issuperset(self._cursors.ready)
 
-    def read(self) -> int:
-        """Take up what there is room for; how much it was."""
+    def read(self, meanwhile: Callable[[], None] | None = None) -> int:
+        """Take up what there is room for; how much it was. What `meanwhile` is, `Session.read_ready` says."""
         room = self._room()
         now = monotonic()
         if not room and now < self._look_at and self._cursors.ready and not self._dispatcher.is_closed:
@@ -108,7 +108,7 @@ class Reader:
         if room:
             page.deliveries = self._read_parked(hungry, room)
             self._read_due(page)
-        found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0))
+        found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0), meanwhile)
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= hungry  # every ready message is behind us, and none of theirs was parked
         if found.discarded:

@@ -78,13 +78,10 @@ class Settler:
         in its queue delays no read of another's by more.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
-        done. The last batch of them may go to the database together with what is asked next, and is settled when
-        `finish` says so. Entries leave their queue when they are settled, so that a lost session loses none of them.
+        done. Entries leave their queue when they are settled, so that a lost session loses none of them.
         """
         exceptions = list(islice(ruled, RULED_BATCH))
-        for _ in range(0, len(done), BATCH):
-            self.finish()
-            self._begin(done, list(islice(done, BATCH)))
+        self.begin(done)
         if exceptions:
             self.finish()
             durable = self._is_time_to_wait() or any(map(_is_charged, exceptions))
@@ -92,8 +89,20 @@ class Settler:
                 self._remember(list(filter(_is_taken, exceptions)), durable=durable)
             self._leave(ruled, exceptions)
 
+    def begin(self, done: deque[Entry]) -> None:
+        """Settle what everybody took; nobody has waited for the last batch of it until `finish`."""
+        self.finish()
+        for _ in range(0, len(done), BATCH):
+            self.finish()
+            self._begin_batch(done, list(islice(done, BATCH)))
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something is being settled."""
+        return self._finish is not None
+
     def finish(self) -> int:
-        """See to what `settle` has begun; how much was settled so far, ever."""
+        """Wait for what was begun; how much was settled so far, ever."""
         if self._finish is not None:
             self._finish()
             self._finish = None
@@ -115,7 +124,7 @@ class Settler:
         self._settled_count += len(batch)
         self._forget(batch)
 
-    def _begin(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
+    def _begin_batch(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
         epoch, durable = self._epoch, self._is_time_to_wait()
         fresh = [(e.id, e.generation) for e in entries if e.epoch == epoch]
         counted = self._session.settle_plain_ahead(fresh, durable=durable) if fresh else None
@@ -126,7 +135,8 @@ class Settler:
                 count = counted()
                 self._remember(entries, durable=durable)
             # The others were read by an earlier session, or a former owner has set something of them aside in the
-            # meantime. Those that are settled by now are not found again.
+            # meantime. Those that are settled by now are not found again. Every destination took them, so none is read
+            # again: a page may be waiting to be taken in, and until then no cursor may go back.
             if count < len(entries):
                 self._settle_ruled(entries)
             self._leave(done, entries)

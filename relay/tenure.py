@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
+from functools import partial
 from time import monotonic
 
 from outbox.errors import Unusable
@@ -18,6 +19,7 @@ from relay.settings import Settings
 from relay.settling import Settler, Unconfirmed
 from relay.store.contract import Cursors, Peers, Session
 
+WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
 HASTE = 4  # so many beats in the time of one, while shards change hands
 
 
@@ -86,6 +88,7 @@ class Tenure:
         self._is_ending = False
         self._is_settled_in = False
         self._settled_count = 0
+        self._settles_meanwhile = False
 
     @property
     def shards(self) -> list[int]:
@@ -116,13 +119,15 @@ class Tenure:
         self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
         began_at = monotonic()
         count = self._settle()
+        self._settles_meanwhile = False
         now = monotonic()
         if now >= self._next_beat:
             self._beat(now)
         self._ownership.finish_giving()
         if not self._is_ending:
-            count += self._read()  # and what is being settled goes along with it
-        self._finish_settling(began_at)
+            count += self._read(began_at)  # and what is being settled comes along with it
+        if count < WORTH_A_TURN or not self._settles_meanwhile:
+            self._finish_settling(began_at)
         if count:
             self._stir()
         return count
@@ -173,7 +178,7 @@ class Tenure:
     def _settle(self) -> int:
         dispatcher = self._dispatcher
         count = len(dispatcher.done) + len(dispatcher.ruled) + len(dispatcher.unrouted)
-        if count:
+        if dispatcher.ruled or dispatcher.unrouted or (count and not self._settler.has_begun):
             self._settler.settle(dispatcher.done, dispatcher.ruled)
             self._settler.set_aside(dispatcher.unrouted)
         self._tell_peers()
@@ -196,9 +201,16 @@ class Tenure:
             probes.popleft()
             self._on_loop(self._dispatcher.lanes[name].answer, claimed, standing, asked_at)
 
-    def _read(self) -> int:
+    def _settle_meanwhile(self, began_at: float) -> None:
+        """A page has arrived: have the server settle what was decided while that was read, as long as we decode it."""
+        self._finish_settling(began_at)
+        self._settles_meanwhile = len(self._dispatcher.done) >= WORTH_A_TURN
+        if self._settles_meanwhile:
+            self._settler.begin(self._dispatcher.done)
+
+    def _read(self, began_at: float) -> int:
         started = monotonic()
-        count = self._reader.read()
+        count = self._reader.read(partial(self._settle_meanwhile, began_at))
         if count:
             self._metrics.read(count, monotonic() - started)
         return count

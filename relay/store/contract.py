@@ -216,8 +216,15 @@ class Session(Protocol):
     def give(self, shards: Sequence[int]) -> None:
         """Hand shards back in order: marked clean, then unlocked. What is accused there stays written."""
 
-    def read_ready(self, cursors: Cursors, limit: int) -> Page:
-        """The next ready messages; always also those that became visible late."""
+    def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
+        """The next ready messages; always also those that became visible late.
+
+        Args:
+            cursors: Where to read on; they are moved.
+            limit: Messages at most, but for those that came late.
+            meanwhile: Called, if that is of any use, when the answer is there and nobody has looked at it yet: what
+                it asks ahead, the database does while the rows are decoded.
+        """
 
     def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         """The next parked deliveries of these destinations, none before the ready messages that it follows.
@@ -253,10 +260,10 @@ class Session(Protocol):
         """
 
     def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
-        """``settle_plain`` together with what is asked of the session next, and before it, to save a round trip.
+        """``settle_plain``, and not wait for it: it comes before whatever is asked of the session next.
 
         Returns:
-            Tells how many it were, as soon as the database has said so.
+            Waits until it is settled, and tells how many it were.
         """
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:

@@ -4,8 +4,8 @@ The owning thread shares the interpreter with the event loop, which never rests 
 driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has
 to wait for the loop to let go of it. libpq's own blocking call takes it back once, when the whole answer is there.
 
-What can wait for the next question goes along with it (`ahead`): the server does one after the other without a pause,
-and between them nobody waits for anybody. https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
+What nobody has to wait for is asked `ahead`: the server works on it while we go on, and then on what is asked next.
+https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 
 Everything goes over the wire as text. That spares us adapters on the way out, and a second plan of every statement
 whose parameters happened to be small numbers the first time.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from re import compile as regex
@@ -61,18 +62,25 @@ class Asking:
         return self._answer(result)
 
     def ahead(self, statement: str, parameters: Mapping[str, Any]) -> Ahead:
-        """Ask together with what is asked next, and before it: a transaction of its own, whatever becomes of the other.
+        """Ask, and do not wait: the answer comes along with that to what is asked next.
+
+        It is a transaction of its own, whatever becomes of what is asked after it.
 
         Raises:
-            psycopg.Error: The server does not understand the statement.
+            psycopg.Error: The server does not understand the statement, or the session is over.
         """
         query, values = self._bound(statement, parameters)
-        asked = Ahead(self._prepared(statement, query), values)
-        self._ahead.append(asked)
+        name = self._prepared(statement, query)
+        with self._unbroken():
+            if not self._ahead:
+                self._pgconn.enter_pipeline_mode()
+            self._pgconn.send_query_prepared(name, values)
+            self._pgconn.pipeline_sync()
+        self._ahead.append(asked := Ahead())
         return asked
 
     def answer(self, asked: Ahead) -> Answer:
-        """What the server answered to something asked ahead; asked for now, if nothing was asked since.
+        """What the server answered to something asked ahead.
 
         Raises:
             psycopg.Error: As psycopg itself would.
@@ -83,24 +91,26 @@ class Asking:
         return self._answer(asked.result)
 
     def catch_up(self) -> None:
-        """Ask what was to be asked ahead, and wait.
+        """Wait for the answers to what was asked ahead.
 
         Raises:
             psycopg.Error: The session is over.
         """
         if not self._ahead:
             return
-        asked, self._ahead = self._ahead, []
-        try:
-            self._pgconn.enter_pipeline_mode()
-            for each in asked:
-                self._pgconn.send_query_prepared(each.name, each.values)
-                self._pgconn.pipeline_sync()
-            for each in asked:
+        with self._unbroken():
+            for each in self._ahead:
                 each.result = self._receive()
             self._pgconn.exit_pipeline_mode()
+        self._ahead = []
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        """A session in which something is half asked or half answered is good for nothing more."""
+        try:
+            yield
         except BaseException:
-            self._pgconn.finish()  # half asked or half answered, it is good for nothing more
+            self._pgconn.finish()
             raise
 
     def _receive(self) -> pq.abc.PGresult:
@@ -128,6 +138,7 @@ class Asking:
     def _prepared(self, statement: str, query: bytes) -> bytes:
         name = self._names.get(statement)
         if name is None:
+            self.catch_up()
             name = b"outbox_%d" % len(self._names)
             self._check(self._pgconn.prepare(name, query))
             self._names[statement] = name
@@ -161,10 +172,8 @@ class Asking:
 
 @dataclass(slots=True)
 class Ahead:
-    """Something that is asked together with what is asked next."""
+    """Something that was asked, and whose answer nobody waits for yet."""
 
-    name: bytes
-    values: Any
     result: pq.abc.PGresult | None = None
 
 

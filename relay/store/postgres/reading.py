@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any
 
@@ -16,6 +16,7 @@ from relay.store.postgres.connection import OwningConnection
 
 LATE_LIMIT = 1000
 QUICK_S = 0.1
+MUCH = 50  # rows that come in more than one piece
 
 Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
 FIRST: Due = ("-infinity", 0, "")
@@ -34,15 +35,16 @@ class Reading(OwningConnection):
         self._newest = 0  # the newest position when shards were taken
         self._per_shard = 8
         self._turn = 0
+        self._read_much = False
 
-    def read_ready(self, cursors: Cursors, limit: int) -> Page:
+    def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
         page = Page()
         with self._guard():
             known = [shard for shard in cursors.ready if not cursors.is_new(shard)]
             if self._horizon is None or not cursors.ready:
                 self._look_first(page, cursors)
             elif limit > 0 and known:
-                if self._look_and_read(page, cursors, self._horizon, self._span(cursors, known, limit)):
+                if self._look_and_read(page, cursors, self._horizon, self._span(cursors, known, limit), meanwhile):
                     known = []
             else:
                 self._look(page, cursors, self._horizon)
@@ -73,10 +75,22 @@ class Reading(OwningConnection):
         self._horizon = Horizon.parse(snapshot)
         self._own_transactions = []
 
-    def _look_and_read(self, page: Page, cursors: Cursors, horizon: Horizon, span: dict[str, Any]) -> bool:
+    def _look_and_read(
+        self,
+        page: Page,
+        cursors: Cursors,
+        horizon: Horizon,
+        span: dict[str, Any],
+        meanwhile: Callable[[], None] | None,
+    ) -> bool:
         """Look and read on; false when the reading has to be done again, from further back."""
         since = self._since(horizon, cursors)
-        rows = self._run(sql.LOOK_AND_READ, **since, **span).fetchall()
+        if self._read_much:
+            self._ask.catch_up()  # alone, a large answer is waited for in one piece
+        answer = self._run(sql.LOOK_AND_READ, **since, **span)
+        if meanwhile is not None:
+            meanwhile()
+        rows = answer.fetchall()
         snapshot, mine, late, foreign = rows[0][-1].split()
         self._insist(mine == "t")
         went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
@@ -137,6 +151,7 @@ class Reading(OwningConnection):
             cursors.ready[row[2]] = row[1]
         if len(rows) < span["limit"]:
             self._leave_behind(cursors, self._exhausted(span["shards"], rows))
+        self._read_much = len(rows) > MUCH
         page.messages += rows
         page.full = page.full or bool(rows)
         self._adapt(rows, span["limit"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from relay.entry import Row
@@ -33,7 +33,7 @@ class Reading(OwningConnection):
         with self._guard():
             self._stamp = self._one(sql.LAST_STAMP)
 
-    def read_ready(self, cursors: Cursors, limit: int) -> Page:
+    def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
         """One cursor serves all shards: it is the lowest of theirs."""
         page = Page()
         if not cursors.ready:
