@@ -200,6 +200,7 @@ def _filter(
 ) -> DeadFilter:
     from relay.operations.dead import DeadFilter
 
+    _refuse_empty({"--destination": destination, "--type": type_, "--because": because, "--cause": cause})
     return DeadFilter(
         ids=tuple(uuid_of(each) for each in ids),
         destination=destination,
@@ -209,6 +210,13 @@ def _filter(
         reason=because,
         fingerprint=cause,
     )
+
+
+def _refuse_empty(given: dict[str, str | None]) -> None:
+    """Of a shell variable that is not set; every cause begins with nothing, so it would choose all of them."""
+    for option, text in given.items():
+        if text == "":
+            raise typer.BadParameter(f"{option} is empty: say what to look for, or leave it out")
 
 
 def _seconds(option: str, text: str | None) -> float | None:

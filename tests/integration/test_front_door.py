@@ -119,3 +119,15 @@ async def test_an_attempt_is_dated_like_everything_else(run: Run, database: Data
     for date in dates:
         assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", date)
         assert abs((datetime.now(UTC) - datetime.fromisoformat(date)).total_seconds()) < 600
+
+
+@pytest.mark.parametrize("option", ["--cause", "--because", "--destination", "--type"])
+async def test_a_filter_that_is_empty_does_not_choose_every_dead_letter(
+    run: Run, sqlite_database: Database, option: str
+) -> None:
+    scene = Scene(sqlite_database)
+    scene.emit(1)
+    await scene.drain({"a": to(Taker(rejecting(0)))})
+    ended = run("dead", "discard", option, "", "--yes", url=sqlite_database.url)
+    assert (ended.returncode, f"{option} is empty" in ended.stderr) == (2, True)
+    assert sqlite_database.scalar("SELECT count(*) FROM outbox_delivery WHERE state = 'dead'") == 1
