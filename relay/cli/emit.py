@@ -55,7 +55,7 @@ def emit(
         "due_at": None if due_at is None else instant("--due-at", due_at),
         "id": id_,
     }
-    given = {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value or value == ""}  # which is refused, not ignored
     try:
         with opened(operator_settings(), needs=WORKER + COMMANDS) as engine, engine.begin() as connection:
             message_id = write(connection, type_, _parsed(data), **given)

@@ -73,6 +73,15 @@ def test_data_that_names_a_member_twice_is_refused(run: Run, database: Database,
     assert database.scalar("SELECT count(*) FROM outbox_message") == 0
 
 
+@pytest.mark.parametrize("option", ["--ordering-key", "--id", "--subject"])
+def test_an_option_of_emit_that_is_empty_is_refused_and_not_ignored(
+    run: Run, sqlite_database: Database, option: str
+) -> None:
+    """Of a shell variable that is not set: the message would be in no order, or have another id each time."""
+    assert run("emit", "a.b", "{}", option, "", url=sqlite_database.url).returncode == 2
+    assert sqlite_database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
 def test_a_header_that_is_given_twice_is_refused(run: Run, sqlite_database: Database) -> None:
     ended = run("emit", "a.b", "{}", "--header", "x-a=1", "--header", "x-a=2", url=sqlite_database.url)
     assert ended.returncode == 2
