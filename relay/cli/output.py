@@ -12,12 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from relay.wording import utc
 
 UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
+UNBROKEN = 36  # characters of a word, and so a message's id: it is there to be copied
+GAP = 3  # columns between two columns
 
 
 def stdout() -> Console:
@@ -68,13 +71,54 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = (), title: str = "") -> Table:
-    """A table without a frame; the named columns are aligned to the right."""
-    made = Table(box=None, pad_edge=False, title=title or None, title_justify="left", padding=(0, 3, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in set(right) else "left", header_style="bold")
-    for row in rows:
-        made.add_row(*(cell(value) for value in row))
+    """A table without a frame; the named columns are aligned to the right.
+
+    Nothing in these rows is cut off: where the terminal is too narrow for their words, each is a list of its cells.
+    """
+    cells = [[cell(value) for value in row] for row in rows]
+    widths = _widths([[header, *(row[index] for row in cells)] for index, header in enumerate(columns)])
+    if cells and widths is None:
+        return _records(columns, cells, title)
+    made = _bare(title)
+    for index, column in enumerate(columns):
+        justify: JustifyMethod = "right" if column in set(right) else "left"
+        width = widths[index] if cells and widths else None
+        made.add_column(column, justify=justify, width=width, overflow="fold", header_style="bold")
+    for row in cells:
+        made.add_row(*row)
     return made
+
+
+def _widths(columns: list[list[str]]) -> list[int] | None:
+    """How wide each column is, if it fits: the widest give way, and none more than its longest word allows."""
+    room = stdout().width - GAP * (len(columns) - 1)
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [
+        min(UNBROKEN, max(cell_len(word) for text in column for word in [*text.split(), ""])) for column in columns
+    ]
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        widest = max((i for i, width in enumerate(widths) if width > least[i]), key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
+
+
+def _records(columns: Iterable[str], rows: list[list[str]], title: str) -> Table:
+    made = _bare(title)
+    made.show_header = False
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for number, row in enumerate(rows):
+        if number:
+            made.add_row()
+        for column, value in zip(columns, row, strict=True):
+            made.add_row(column, value)
+    return made
+
+
+def _bare(title: str) -> Table:
+    return Table(box=None, pad_edge=False, title=title or None, title_justify="left", padding=(0, GAP, 0, 0))
 
 
 def cell(value: object) -> str:

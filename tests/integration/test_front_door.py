@@ -140,3 +140,19 @@ async def test_a_filter_that_is_empty_does_not_choose_every_dead_letter(
     ended = run("dead", "discard", option, "", "--yes", url=sqlite_database.url)
     assert (ended.returncode, f"{option} is empty" in ended.stderr) == (2, True)
     assert sqlite_database.scalar("SELECT count(*) FROM outbox_delivery WHERE state = 'dead'") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 120])
+async def test_an_id_can_be_copied_from_a_terminal_however_narrow_it_is(
+    run: Run, sqlite_database: Database, columns: int
+) -> None:
+    scene = Scene(sqlite_database)
+    scene.emit(2)
+    await scene.drain({"a": to(Taker(rejecting(0, 1)))})
+    ids = [str(id_) for (id_,) in sqlite_database.rows("SELECT message_id FROM outbox_delivery")]
+    terminal = {"url": sqlite_database.url, "FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns)}
+    for arguments in (["messages", "list"], ["dead", "list", "--each"]):
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", run(*arguments, **terminal).stdout)
+        assert [id_ for id_ in ids if id_ not in shown] == []
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= columns
