@@ -53,11 +53,14 @@ class Database:
         """
         try:
             url = make_url(text)
-        except sa.exc.ArgumentError:
+        except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
             raise SettingsError(
                 "the database URL is malformed: write postgresql://user:password@host/database or "
                 "sqlite:///path/to/outbox.db in OUTBOX_DATABASE_URL or DATABASE_URL"
             ) from None
+        if "@" in (url.host or ""):
+            # Its first @ ends the password, so the rest of that would be shown as the host wherever the URL is.
+            raise SettingsError("the database URL holds more than one @: write %40 for one in the user or the password")
         match url.drivername.partition("+")[0]:
             case "postgres" | "postgresql":
                 return cls(url.set(drivername="postgresql+psycopg"), schema)

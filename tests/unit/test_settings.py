@@ -92,6 +92,21 @@ def test_database_url_is_what_sqlalchemy_takes(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- destinations
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://app:s3@cret@db/app", "write %40"),
+        ("postgresql://app:hidden@db:s3cret/app", "the database URL is malformed"),
+    ],
+)
+def test_a_database_url_that_is_understood_wrongly_shows_none_of_its_password(
+    tmp_path: Path, url: str, said: str
+) -> None:
+    told = refused(tmp_path, DATABASE_URL=url)
+    assert said in told
+    assert "cret" not in told
+
+
 def test_api_url_is_the_base_of_the_guides_endpoint(tmp_path: Path) -> None:
     settings = loaded(tmp_path, API_URL="http://localhost:3000/", INTERNAL_API_SECRET="s" * 40)
     assert list(settings.destinations) == ["api"]
