@@ -36,6 +36,7 @@ KINDS: dict[str, type[DestinationSettings]] = {
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_SCHEMA = re.compile(r"""[^\s"'\\]+""")  # it goes into libpq's options
 
 
 def _lower(value: object) -> object:
@@ -105,6 +106,13 @@ class Settings(BaseModel):
     @classmethod
     def _is_a_database(cls, value: str) -> str:
         Database.parse(value)
+        return value
+
+    @field_validator("schema_name")
+    @classmethod
+    def _fits_into_an_option(cls, value: str | None) -> str | None:
+        if value and not _SCHEMA.fullmatch(value):
+            raise ValueError("a schema must be named without blanks, quotes and backslashes")
         return value
 
     @field_validator("destinations")

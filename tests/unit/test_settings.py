@@ -107,6 +107,12 @@ def test_a_database_url_that_is_understood_wrongly_shows_none_of_its_password(
     assert "cret" not in told
 
 
+@pytest.mark.parametrize("schema", ["my schema", 'my"schema', "my'schema", "my\\schema", "my\tschema"])
+def test_a_schema_that_cannot_be_asked_for_in_a_connection_is_refused_by_name(tmp_path: Path, schema: str) -> None:
+    assert "OUTBOX_SCHEMA: a schema must be named" in refused(tmp_path, OUTBOX_SCHEMA=schema)
+    assert loaded(tmp_path, OUTBOX_SCHEMA="My-schema_2").schema_name == "My-schema_2"
+
+
 def test_api_url_is_the_base_of_the_guides_endpoint(tmp_path: Path) -> None:
     settings = loaded(tmp_path, API_URL="http://localhost:3000/", INTERNAL_API_SECRET="s" * 40)
     assert list(settings.destinations) == ["api"]
