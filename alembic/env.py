@@ -6,6 +6,9 @@ Alembic history in the same database is never touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import sqlalchemy as sa
 from alembic import context
 
@@ -15,6 +18,7 @@ from outbox.tables import VERSION_TABLE, tables
 config = context.config
 schema: str | None = config.attributes.get("schema")
 TARGET = [tables().metadata, ContentBase.metadata]
+WITHIN_A_REVISION = "-- In a revision of your own leave BEGIN and COMMIT out: they would end its transaction."
 
 
 def configure(**options: object) -> None:
@@ -22,14 +26,26 @@ def configure(**options: object) -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL instead of running it."""
+    """Print the SQL instead of running it: for psql, and without its BEGIN and COMMIT for a revision of a host's."""
     # "named": with the driver's own style Alembic would print every % twice
     dialect = config.attributes.get("dialect", "postgresql")
     configure(dialect_name=dialect, literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
-        if schema:
-            context.execute(f'SET search_path TO "{schema}", pg_temp')
-        context.run_migrations()
+        if dialect == "postgresql":
+            context.get_context().impl.static_output(WITHIN_A_REVISION)
+        with search_path_of(schema) if schema and dialect == "postgresql" else nullcontext():
+            context.run_migrations()
+
+
+@contextmanager
+def search_path_of(schema: str) -> Iterator[None]:
+    """For as long as it takes: a host's revision goes on afterwards, and looks for its tables where it did before."""
+    quoted = '"' + schema.replace('"', '""') + '"'
+    context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+    context.execute("SELECT set_config('outbox.search_path', current_setting('search_path'), false)")
+    context.execute(f"SET search_path TO {quoted}, pg_temp")
+    yield
+    context.execute("SELECT set_config('search_path', current_setting('outbox.search_path'), false)")
 
 
 def run_online(connection: sa.Connection) -> None:

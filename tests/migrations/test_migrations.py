@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,29 @@ def test_the_printed_sql_makes_the_same_tables(empty_database: Database) -> None
         connection.close()
     assert _names(empty_database) >= {*tables().metadata.tables, *ContentBase.metadata.tables, VERSION_TABLE}
     assert migrations.upgrade(empty_database.url) == []
+
+
+@pytest.mark.parametrize("schema", [None, "messaging", 'mess"aging'])
+def test_the_printed_sql_can_stand_in_a_revision_of_a_host_s(empty_postgres: Database, schema: str | None) -> None:
+    """Whose transaction it leaves open, and whose tables are found afterwards as they were before."""
+    script = migrations.sql(only="outbox", schema=schema)
+    assert "leave BEGIN and COMMIT out" in script
+    ours = re.sub(r"^(BEGIN|COMMIT);$", "", script, flags=re.MULTILINE)
+    with empty_postgres.engine.connect() as connection:
+        for end in (connection.rollback, connection.commit):
+            connection.exec_driver_sql("CREATE TABLE host (id int)")
+            path = connection.exec_driver_sql("SHOW search_path").scalar()
+            connection.execute(sa.text(ours))
+            assert connection.exec_driver_sql("SHOW search_path").scalar() == path
+            assert connection.exec_driver_sql("SELECT count(*) FROM host").scalar() == 0
+            end()
+    names = set(sa.inspect(empty_postgres.engine).get_table_names(schema=schema))
+    assert {*tables().metadata.tables, VERSION_TABLE} <= names
+    assert schema is None or "outbox_message" not in _names(empty_postgres)
+
+
+def test_a_schema_is_nothing_to_sqlite() -> None:
+    assert migrations.sql("sqlite", schema="messaging") == migrations.sql("sqlite")
 
 
 def test_a_host_s_autogenerate_sees_nothing_of_ours(database: Database) -> None:
