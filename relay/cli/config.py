@@ -63,7 +63,7 @@ def check() -> None:
         _check(name, destination)
         say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}")
     for name in settings.destinations:
-        for warning in _warnings(name, settings.destinations[name]):
+        for warning in _warnings(name, settings.destinations[name], settings.origin_of_destination(name)):
             say(f"warning: {warning}")
     say(f"the settings are in order; the database is {settings.database}")
 
@@ -76,13 +76,14 @@ def _check(name: str, destination: DestinationSettings) -> None:
         session_kind(name, load(name, destination.listener))
 
 
-def _warnings(name: str, destination: DestinationSettings) -> list[str]:
+def _warnings(name: str, destination: DestinationSettings, origin: str) -> list[str]:
     from relay.settings import HttpSettings
+    from relay.settings.environment import API_SECRET, API_URL
 
     if isinstance(destination, HttpSettings) and destination.secret is None:
-        return [
-            f"destination {name} sends no secret: set INTERNAL_API_SECRET (or secret_env) if the receiver wants one"
-        ]
+        # a secret belongs to one destination: this variable is implied for the one that API_URL means, and no other
+        how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'
+        return [f"destination {name} sends no secret: {how} if the receiver wants one"]
     return []
 
 

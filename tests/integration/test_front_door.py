@@ -156,3 +156,10 @@ async def test_an_id_can_be_copied_from_a_terminal_however_narrow_it_is(
         assert [id_ for id_ in ids if id_ not in shown] == []
         assert "…" not in shown
         assert max(map(len, shown.splitlines())) <= columns
+
+
+def test_a_destination_without_a_secret_is_advised_of_what_would_give_it_one(run: Run, tmp_path: Path) -> None:
+    url = "http://localhost:3000"
+    assert "set INTERNAL_API_SECRET if" in run("config", "check", API_URL=url).stderr
+    (tmp_path / "outbox.toml").write_text(f'[destinations.api]\nkind = "http"\nurl = "{url}"\nevents = ["a.b"]\n')
+    assert 'secret_env = "INTERNAL_API_SECRET" if' in run("config", "check", INTERNAL_API_SECRET="x").stderr
