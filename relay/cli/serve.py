@@ -76,7 +76,8 @@ def _with(settings: Settings, given: dict[str, object]) -> Settings:
     try:
         return settings.model_copy(update={"serve": settings.serve.changed(given)})
     except ValidationError as error:
-        raise settings_error(error, lambda name: f"--{name.removesuffix('_s').replace('_', '-')}") from None
+        said = settings_error(error, lambda name: f"--{name.removesuffix('_s').replace('_', '-')}")
+        raise typer.BadParameter(str(said)) from None
 
 
 async def _run(settings: Settings) -> None:

@@ -14,6 +14,13 @@ from relay.settings.durations import SecondsOrNone
 _MODULE_AND_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+def module_and_callable(text: str) -> str:
+    """The same, if it can name a callable."""
+    if not _MODULE_AND_CALLABLE.fullmatch(text):
+        raise ValueError('write module:callable, such as "my_app.reports:on_completed"')
+    return text
+
+
 class ListenerSettings(DestinationPolicy):
     """Deliver to a plain or async callable.
 
@@ -29,6 +36,4 @@ class ListenerSettings(DestinationPolicy):
     @field_validator("listener")
     @classmethod
     def _names_a_callable(cls, value: str | Callable[..., Any]) -> str | Callable[..., Any]:
-        if isinstance(value, str) and not _MODULE_AND_CALLABLE.fullmatch(value):
-            raise ValueError('write module:callable, such as "my_app.reports:on_completed"')
-        return value
+        return module_and_callable(value) if isinstance(value, str) else value

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from relay.settings.destination import LookUp
 from relay.settings.durations import Seconds, SecondsOrNone
+from relay.settings.listener import module_and_callable
 
 
 def _pattern(text: str) -> str:
@@ -47,7 +48,7 @@ class ServeSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=3000, ge=0, le=65_535)
-    handler: str = Field(default="listeners.baseline:on_extraction_completed", pattern=r"^[\w.]+:[\w.]+$")
+    handler: Annotated[str, AfterValidator(module_and_callable)] = "listeners.baseline:on_extraction_completed"
     secret_env: str = Field(default="INTERNAL_API_SECRET", min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
     require_signature: bool = False

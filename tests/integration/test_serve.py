@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from support.commands import Run
 from support.databases import Database
 from support.processes import Process, Spawner
 from support.waiting import eventually
@@ -178,7 +179,6 @@ def test_a_weak_secret_can_be_allowed(sqlite_database: Database, serve: Serve) -
     ("flags", "env", "says"),
     [
         ([], {"DATABASE_URL": "sqlite:///nowhere.db"}, "outbox db upgrade"),
-        (["--handler", "nothing"], {}, "--handler"),
         (["--handler", "no.such:thing"], {}, "cannot be loaded"),
     ],
 )
@@ -189,6 +189,19 @@ def test_what_cannot_work_is_said_at_the_start(
     process = spawn("outbox", "serve", *flags, env=given)
     assert process.wait() == 3
     assert says in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [("--handler", "nothing", "module:callable"), ("--handler-timeout", "5q", '"15s", "5m"'), ("--host", "", "--host")],
+)
+def test_a_flag_that_cannot_be_understood_is_wrong_usage(
+    sqlite_database: Database, run: Run, flag: str, value: str, says: str
+) -> None:
+    ended = run("serve", flag, value, url=sqlite_database.url, INTERNAL_API_SECRET=SECRET)
+    assert ended.returncode == 2
+    assert flag in ended.stderr
+    assert says in ended.stderr
 
 
 def test_a_port_that_is_taken_is_said(sqlite_database: Database, spawn: Spawner) -> None:
