@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relay.settings import RabbitSettings, Settings
 
 QUEUE = "extraction.completed"
+MOST_BYTES = 250  # of a name, so that its dead letters' queue has one of the 255 that AMQP allows
 BASELINE = "listeners.baseline:on_extraction_completed"
 
 
@@ -51,6 +52,11 @@ def consume(
     from relay.observe.logging import configure
     from relay.settings import load
 
+    if not 0 < len(queue.encode()) <= MOST_BYTES or queue.startswith("amq."):
+        # RabbitMQ would make a queue of another name for "", durable, and with each attempt to consume one more.
+        raise typer.BadParameter(
+            f"--queue {queue}: name a queue in at most {MOST_BYTES} bytes, not beginning with amq."
+        )
     settings = load()
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
     put_current_directory_on_path()

@@ -163,3 +163,10 @@ def test_a_destination_without_a_secret_is_advised_of_what_would_give_it_one(run
     assert "set INTERNAL_API_SECRET if" in run("config", "check", API_URL=url).stderr
     (tmp_path / "outbox.toml").write_text(f'[destinations.api]\nkind = "http"\nurl = "{url}"\nevents = ["a.b"]\n')
     assert 'secret_env = "INTERNAL_API_SECRET" if' in run("config", "check", INTERNAL_API_SECRET="x").stderr
+
+
+@pytest.mark.parametrize("queue", ["", "amq.topic", "q" * 251], ids=["empty", "reserved", "long"])
+def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_database: Database, queue: str) -> None:
+    """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
+    ended = run("consume", "--queue", queue, url=sqlite_database.url, AMQP_URL="amqp://127.0.0.1:1/")
+    assert (ended.returncode, "name a queue in at most 250" in ended.stderr) == (2, True)
