@@ -87,6 +87,7 @@ def outbox(
 
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``."""
+    _replace_closed_streams()
     known = threading.enumerate()
     keep_interrupts_out_of_the_log()
     code = _run()
@@ -97,6 +98,13 @@ def main() -> None:
     # Whoever read our output has gone: let the interpreter's own flush at exit go nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exits.FAILED)
+
+
+def _replace_closed_streams() -> None:
+    """Whoever closed one (``>&-``) wants to read nothing of it; Python has None in its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
 
 
 def _run() -> int:

@@ -279,6 +279,14 @@ def test_a_reader_that_leaves_early_breaks_nothing(sqlite_database: Database) ->
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["status >&-", "status --json >&-", "status >&- 2>&-", "nonsense 2>&-; [ $? = 2 ]"])
+def test_a_closed_stream_is_written_to_in_vain_and_changes_nothing(sqlite_database: Database, command: str) -> None:
+    environ = {**os.environ, "DATABASE_URL": sqlite_database.url}
+    command = f"'{OUTBOX}' {command}"
+    done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_colours_only_on_a_terminal_that_wants_them(sqlite_database: Database) -> None:
     def on_a_terminal(**environ: str) -> str:
         ours, terminal = pty.openpty()
