@@ -6,6 +6,7 @@ Nothing heavy is imported here: a command imports what it needs when it runs, so
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -92,10 +93,10 @@ def main() -> None:
     keep_interrupts_out_of_the_log()
     code = _run()
     leave_behind(code, known)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.exit(code)
-    # Whoever read our output has gone: let the interpreter's own flush at exit go nowhere.
+    # Whoever read our output has gone, or the disk is full: let the interpreter's own flush at exit go nowhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exits.FAILED)
 
@@ -117,6 +118,9 @@ def _run() -> int:
     except Exception as error:
         from outbox.errors import OutboxError, Unusable
 
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            say(f"outbox: what was found cannot be written: {error.strerror}")
+            return exits.FAILED
         if not isinstance(error, OutboxError):
             raise
         say(f"outbox: {error}")

@@ -287,6 +287,15 @@ def test_a_closed_stream_is_written_to_in_vain_and_changes_nothing(sqlite_databa
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["status", "status --json", "db sql", "messages list --json", "config show"])
+def test_output_that_finds_no_room_is_a_failure_with_a_sentence(sqlite_database: Database, command: str) -> None:
+    environ = {**os.environ, "DATABASE_URL": sqlite_database.url}
+    command = f"'{OUTBOX}' {command} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "outbox: what was found cannot be written: No space left on device\n"
+
+
 def test_colours_only_on_a_terminal_that_wants_them(sqlite_database: Database) -> None:
     def on_a_terminal(**environ: str) -> str:
         ours, terminal = pty.openpty()
