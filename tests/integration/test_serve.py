@@ -293,6 +293,15 @@ def _accepts(port: int) -> bool:
 # ----------------------------------------------------------------------- its document
 
 
+def test_no_page_of_it_runs_a_script_from_elsewhere(sqlite_database: Database, serve: Serve) -> None:
+    served = serve(sqlite_database)
+    assert [httpx.get(f"{served.url}/{page}").status_code for page in ("docs", "redoc", "openapi.json")] == [
+        404,
+        404,
+        200,
+    ]
+
+
 def test_no_request_that_the_document_allows_or_forbids_makes_it_fail(sqlite_database: Database, serve: Serve) -> None:
     extracted(sqlite_database, "test-content-id")
     served = serve(sqlite_database)
