@@ -43,7 +43,7 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with --dry-run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is sent again as JSON, for scripts.")] = False,
 ) -> None:
     """Send delivered messages again, to one destination: to one that is new, or that has lost them."""
     from relay.cli.opening import opened, operator_settings
@@ -54,7 +54,7 @@ def replay(
         with engine.connect() as connection:
             found = look(connection, what)
         count = sum(each.count for each in found)
-        if as_json and dry_run:
+        if as_json:
             print_json(found)
         elif count:
             stdout().print(_table(found))

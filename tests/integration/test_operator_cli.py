@@ -170,6 +170,7 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
     (found,) = run("replay", "--to", "new", "--dry-run", "--json").json
     assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
     assert run("replay", "--to", "new").code == 2
+    assert run("replay", "--to", "new", "--json").json == [found]  # refused as well, for there is nobody to ask
     ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
     assert "put 4 messages on the way to new" in ended.err
     await scene.drain(destinations)
