@@ -23,7 +23,7 @@ MOST_IN_A_TABLE = 1000
 
 dead = typer.Typer(help="Look at dead letters, retry and discard them.", no_args_is_help=True)
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of messages.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of messages.")]
 Destination = Annotated[str | None, typer.Option(help="Only those for this destination.")]
 Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for anything.")]
 Older = Annotated[str | None, typer.Option("--older-than", metavar="DURATION", help="Dead for longer: 30m, 2d.")]

@@ -38,9 +38,7 @@ def register(app: typer.Typer, panel: str) -> None:
 def demo(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(
-            help=f"{READS} Default: the descriptions of the installed Python packages.", metavar="[PATH]..."
-        ),
+        typer.Argument(help=f"{READS} Default: the descriptions of the installed Python packages.", metavar="PATH"),
     ] = None,
 ) -> None:
     """See the whole way: documents in, results and messages committed, baseline graphs out.
@@ -65,7 +63,7 @@ def demo(
 
 
 def extract(
-    paths: Annotated[list[Path], typer.Argument(help=READS, metavar="PATH...")],
+    paths: Annotated[list[Path], typer.Argument(help=READS, metavar="PATH")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each document.")] = False,
 ) -> None:
     """Extract topics from documents, and commit each result together with its message. A relay delivers them."""

@@ -170,3 +170,17 @@ def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_databas
     """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
     ended = run("consume", "--queue", queue, url=sqlite_database.url, AMQP_URL="amqp://127.0.0.1:1/")
     assert (ended.returncode, "name a queue in at most 250" in ended.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (["demo"], "[PATH]..."),
+        (["extract"], "{PATH}..."),
+        (["dead", "retry"], "[ID]..."),
+        (["dead", "discard"], "[ID]..."),
+    ],
+)
+def test_the_usage_says_once_that_an_argument_may_be_repeated(run: Run, command: list[str], arguments: str) -> None:
+    usage = next(line for line in run(*command, "--help").stdout.splitlines() if "Usage:" in line)
+    assert usage.strip().endswith(f"outbox {' '.join(command)} [OPTIONS] {arguments}")
