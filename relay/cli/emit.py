@@ -7,7 +7,6 @@ import sys
 from datetime import timedelta
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 import typer
 
 from relay.cli import exits
@@ -40,6 +39,8 @@ def emit(
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
     """Commit one message, and print its id."""
+    from sqlalchemy.exc import IntegrityError
+
     from outbox import EmitError
     from outbox import emit as write
     from relay.cli.opening import opened, operator_settings
@@ -61,7 +62,7 @@ def emit(
             message_id = write(connection, type_, _parsed(data), **given)
     except EmitError as error:
         raise typer.BadParameter(str(error)) from None
-    except sa.exc.IntegrityError:
+    except IntegrityError:
         say(f"nothing was committed: there is a message with the id {id_} already")
         raise typer.Exit(exits.FAILED) from None
     typer.echo(message_id)

@@ -52,3 +52,7 @@ def test_importing_outbox_loads_no_other_package_of_ours(package):
 
 def test_the_check_sees_what_a_package_loads():
     assert {"alembic", "sqlalchemy"} <= packages_loaded_by("alembic")
+
+
+def test_the_help_does_not_wait_for_what_commands_need():
+    assert packages_loaded_by("relay.cli.app") & {"sqlalchemy", "pydantic", "alembic", "aiohttp"} == set()
