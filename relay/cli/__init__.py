@@ -7,6 +7,8 @@ def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``, which a worker's slim image has, too."""
     try:
         from relay.cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.startswith(("relay", "outbox")):
             raise

@@ -1,10 +1,12 @@
 """Leaving on Ctrl-C, whenever it comes."""
 
 import logging
+import sys
 
 import pytest
 import sqlalchemy as sa
 
+from relay.cli import main
 from relay.cli.leaving import keep_interrupts_out_of_the_log
 
 
@@ -26,3 +28,17 @@ def test_an_interrupt_while_a_connection_is_closed_is_passed_on_and_leaves_no_tr
         connection.close()
     driver.close()
     assert caplog.records == []
+
+
+class Interrupted:
+    """A module during whose import Ctrl-C comes."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "relay.cli.app", Interrupted())  # type: ignore[arg-type]
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 130
