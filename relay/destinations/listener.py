@@ -195,7 +195,7 @@ def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:
     """The callable that ``module:callable`` names.
 
     Raises:
-        SettingsError: It is not there.
+        SettingsError: It is not there, or its module cannot be imported.
     """
     if not isinstance(listener, str):
         return listener
@@ -208,6 +208,12 @@ def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:
         raise SettingsError(
             f"destination {name}: the listener {listener!r} cannot be loaded ({error}); it is looked for in the "
             "installed packages and in the current directory"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise SettingsError(
+            f"destination {name}: the listener {listener!r} cannot be loaded: importing {module} raised "
+            f"{type(error).__name__}: {error} (at {at.filename}:{at.lineno})"
         ) from error
     if not callable(found):
         raise SettingsError(f"destination {name}: {listener!r} is not callable")

@@ -165,6 +165,28 @@ def test_a_destination_without_a_secret_is_advised_of_what_would_give_it_one(run
     assert 'secret_env = "INTERNAL_API_SECRET" if' in run("config", "check", INTERNAL_API_SECRET="x").stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def take(message) pass", "SyntaxError: expected ':'"),
+        ("1 / 0", "ZeroDivisionError: division by zero (at {}:1)"),
+        ("\nraise SystemExit('no')", "SystemExit: no (at {}:2)"),
+    ],
+)
+def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
+    run: Run, tmp_path: Path, source: str, said: str
+) -> None:
+    """Not as a traceback, and not as success: a module may end the process that imports it."""
+    name = f"unloadable_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    (tmp_path / "outbox.toml").write_text(
+        f'[destinations.a]\nkind = "listener"\nlistener = "{name}:take"\nevents = ["a.b"]\n'
+    )
+    ended = run("config", "check")
+    assert ended.returncode == 3
+    assert f"importing {name} raised {said.format(tmp_path / (name + '.py'))}" in ended.stderr
+
+
 @pytest.mark.parametrize("queue", ["", "amq.topic", "q" * 251], ids=["empty", "reserved", "long"])
 def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_database: Database, queue: str) -> None:
     """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
