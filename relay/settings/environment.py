@@ -57,7 +57,7 @@ def check_names(environ: Mapping[str, str]) -> None:
     """
     for name in sorted(environ):
         if name.startswith(PREFIX) and not _is_known(name):
-            raise SettingsError(f"{name} is not a setting: did you mean {nearest(name, KNOWN)}?")
+            raise SettingsError(f"{name} is not a setting: {instead(name, KNOWN)}")
 
 
 def look_up(name: str, environ: Mapping[str, str]) -> str | None:
@@ -88,9 +88,12 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is spelled most alike."""
-    return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+def instead(name: str, known: Iterable[str]) -> str:
+    """The known name that is spelled much alike, or all of them."""
+    spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # which is alike in all of them
+    if close := difflib.get_close_matches(name.removeprefix(PREFIX), spelled, n=1, cutoff=0.5):
+        return f"did you mean {spelled[close[0]]}?"
+    return f"there are {', '.join(spelled.values())}"
 
 
 def _is_known(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
-from relay.settings.environment import nearest
+from relay.settings.environment import instead
 from relay.settings.model import KINDS, Settings
 from relay.settings.serve import ServeSettings
 
@@ -32,7 +32,7 @@ def _line(problem: Any, origin: Origin) -> str:
         return _message(problem)
     where = _where(location, origin)
     if problem["type"] == "extra_forbidden":
-        return f"{where} is not a setting: did you mean {nearest(location[-1], _known(location))}?"
+        return f"{where} is not a setting: {instead(location[-1], _known(location))}"
     return f"{where}: {_message(problem)}"
 
 

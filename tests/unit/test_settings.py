@@ -194,6 +194,12 @@ def test_a_misspelled_variable_is_refused_and_the_nearest_named(tmp_path: Path, 
     assert f"{meant}?" in said
 
 
+def test_a_variable_like_none_of_ours_is_refused_with_all_that_there_are(tmp_path: Path) -> None:
+    said = refused(tmp_path, OUTBOX_VERBOSITY="1")
+    assert "did you mean" not in said
+    assert "OUTBOX_LOG_LEVEL" in said
+
+
 def test_what_kubernetes_injects_is_let_through(tmp_path: Path) -> None:
     loaded(
         tmp_path,
@@ -215,6 +221,8 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
     ("text", "expected"),
     [
         ("lease = 15", "lease is not a setting: did you mean lease_s?"),
+        ("[workers]\nx = 1", "workers is not a setting: there are beat_s, "),
+        ("[destinations.a]\nkind='http'\nurl='http://h/'\nqueue='q'", "queue is not a setting: there are allow_plain"),
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevnets=['*']", "destinations.a.evnets is not a setting"),
         ("[destinations.a]\nkind='htpp'", 'a: there is no such kind: use "listener", "http" or "rabbitmq"'),
         ("[destinations.a]\nurl='http://x/'", "destinations.a: kind is needed"),
