@@ -43,12 +43,17 @@ def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for s
 
 
 def _print_section(console: Console, name: str, values: dict[str, Any], found: BaseModel, origin: str) -> None:
-    rows = (
-        (key, _shown(value), origin if key in found.model_fields_set else "the default")
-        for key, value in values.items()
-    )
+    rows = ((key, _shown(value), _origin(key, found, origin)) for key, value in values.items())
     console.print()
     console.print(table(f"[{name}]", "Value", "From", rows=rows))
+
+
+def _origin(key: str, found: BaseModel, section: str) -> str:
+    from relay.settings.environment import API_SECRET, API_URL
+
+    if key not in found.model_fields_set:
+        return "the default"
+    return API_SECRET if section == API_URL and key.startswith("secret") else section
 
 
 @config.command(epilog=examples("outbox config check && outbox relay"))

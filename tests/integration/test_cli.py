@@ -438,6 +438,8 @@ def test_config_show_masks_secrets_and_names_origins(run: Run) -> None:
     assert "OUTBOX_LEASE_S" in process.stdout
     (url,) = [line for line in process.stdout.splitlines() if line.startswith("url ")]
     assert url.split()[-1] == "API_URL"
+    secrets = [line.split() for line in process.stdout.splitlines() if line.startswith("secret ")]
+    assert ["secret", "**********", "INTERNAL_API_SECRET"] in secrets
     found = json.loads(run("config", "show", "--json", url="postgresql://app:hunter2@db/app", **environ).stdout)
     assert found["lease_s"] == 30
     assert found["destinations"]["api"]["url"].endswith("/extraction/internal/completed")
