@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -18,6 +19,14 @@ def _pattern(text: str) -> str:
         re.compile(text)
     except re.error as error:
         raise ValueError(f"this is no regular expression: {error}") from None
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text} is no address and no network: write 10.0.0.5 or 10.0.0.0/8") from None
     return text
 
 
@@ -41,7 +50,7 @@ class ServeSettings(BaseModel):
         handler_timeout_s: The deadline of one call of the handler, the wait for its turn included; ``None`` (in a file
             ``"none"``) lets it take as long as it takes. Longer than what senders allow, so that what is slow but not
             stuck is done when they come again.
-        proxies: Addresses whose ``X-Forwarded-For`` is believed.
+        proxies: Addresses and networks whose ``X-Forwarded-For`` is believed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -61,7 +70,7 @@ class ServeSettings(BaseModel):
     )
     concurrency: int = Field(default=16, ge=1, le=1000)
     handler_timeout_s: SecondsOrNone = Field(default=30.0, gt=0, le=3600)
-    proxies: tuple[str, ...] = ()
+    proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
 
     def changed(self, values: Mapping[str, object]) -> ServeSettings:
         """The same with other values, checked."""

@@ -238,6 +238,7 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
         ("lease_s = ", "is not TOML"),
         ("lease_s = 'soon'", 'lease_s: write a number of seconds, or "15s"'),
         ("retention_days = '36h'", "retention_days: write a whole number of days"),
+        ('[serve]\nproxies = ["nope"]', "nope is no address and no network: write 10.0.0.5 or 10.0.0.0/8"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
