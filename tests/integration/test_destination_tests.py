@@ -70,6 +70,7 @@ async def test_the_doctor_names_a_removed_destination_that_has_dead_letters(run:
 
 def test_the_doctor_names_a_damaged_file(run: Run, sqlite_database: Database) -> None:
     path = Path(sqlite_database.url.removeprefix("sqlite:///"))
+    sqlite_database.execute("CREATE TABLE last_in_the_file AS SELECT zeroblob(2000) FROM outbox_shard")
     sqlite_database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     sqlite_database.engine.dispose()
     page = 4096

@@ -17,7 +17,7 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:
         mode = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
-        damage = [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
+        damage = _damage(connection)
     yield journal(mode)
     if damage == ["ok"]:
         yield ok("file", "it is sound")
@@ -28,6 +28,13 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
             "the file is damaged: what is in it may be lost",
             "stop everything that uses it, copy it, and recover it: sqlite3 outbox.db .recover",
         )
+
+
+def _damage(connection: sa.Connection) -> list[str]:
+    try:
+        return [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
+    except sa.exc.DatabaseError as error:  # so bad that it cannot be checked
+        return [str(error.orig)]
 
 
 def version(found: tuple[int, int, int]) -> Finding:
