@@ -198,7 +198,9 @@ def test_a_relay_frozen_while_it_receives_a_large_result_over_tcp_is_ended_by_th
 def test_a_relay_frozen_while_it_receives_an_error_is_ended_by_the_server(postgres_database, fleet):
     """A backend that is held up while it reports an error does not heed pg_terminate_backend."""
     sleeper, peer = start_pair(fleet, postgres_database)
-    backend = backend_of(postgres_database.url, sleeper)
+    backend, key = backend_of(postgres_database.url, sleeper), key_of(postgres_database, sleeper)
+    ids = commit(postgres_database, 1, key=key)
+    await_settled(postgres_database, ids)  # and so the statement is prepared: that takes locks, too
     postgres_database.execute(
         "CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql SET log_min_messages = panic AS "
         f"$$ BEGIN RAISE EXCEPTION '%', repeat('x', {LARGE_BYTES}); END $$"
@@ -207,10 +209,9 @@ def test_a_relay_frozen_while_it_receives_an_error_is_ended_by_the_server(postgr
         "CREATE TRIGGER complain BEFORE INSERT ON outbox_history FOR EACH ROW "
         f"WHEN (pg_backend_pid() = {backend}) EXECUTE FUNCTION complain()"
     )
-    key = key_of(postgres_database, sleeper)
     with postgres_database.engine.connect() as blocker:
         blocker.execute(text("LOCK TABLE outbox_history IN EXCLUSIVE MODE"))
-        ids = commit(postgres_database, 8, key=key)
+        ids |= commit(postgres_database, 8, key=key)
         eventually(lambda: backend_state(postgres_database, backend) == ("active", "Lock"))
         sleeper.freeze()
     eventually(lambda: wait_event(postgres_database, backend) == "ClientWrite", what="the error is on its way")
