@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,3 +42,10 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
         return Ended(exit_.value.code or 0, out, err)  # type: ignore[arg-type]
 
     return run
+
+
+def status(run: Run, url: str) -> dict[str, object]:
+    process = run("status", "--json", url=url)
+    assert process.returncode == 0, process.report()
+    found: dict[str, object] = json.loads(process.stdout)
+    return found

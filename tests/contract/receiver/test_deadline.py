@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from support.databases import Database
+from support.receiving import SECRET
 from support.serving import calling
 from support.waiting import eventually_async
 
@@ -18,7 +19,6 @@ from outbox import Message
 from relay.database import Database as Parsed
 from relay.destinations.listener import ListenerDestination
 
-SECRET = "0123456789abcdef0123456789abcdef"
 WRITE = sa.text("INSERT INTO contents (id, title, source, media_type, sha256) VALUES ('written', 't', 's', 'm', :sha)")
 SHA = {"sha": "0" * 64}
 TIMEOUT_S = 0.3

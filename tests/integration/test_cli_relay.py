@@ -1,0 +1,119 @@
+"""`outbox relay` as a supervisor meets it: signals, processes, and what makes it end."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from support.commands import Run, status
+from support.databases import Database
+from support.ports import free_port
+from support.processes import Spawner
+from support.waiting import eventually
+
+
+def test_sigterm_stops_a_relay_in_order(spawn: Spawner, run: Run, database: Database, printer: None) -> None:
+    relay = spawn("outbox", "relay", env={"DATABASE_URL": database.url})
+    run("emit", "a.b", '{"contentId": "slow", "sleep_s": 1}', url=database.url)
+    relay.wait_for_output("took slow")
+    assert len(json.loads(run("relays", "--json", url=database.url).stdout)) == 1
+    relay.terminate()
+    assert relay.wait() == 0, relay.report()
+    assert status(run, database.url)["delivered"] == 1
+    assert status(run, database.url)["relays"] == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_stops_it_at_once(
+    spawn: Spawner, run: Run, sqlite_database: Database, printer: None, number: int, code: int
+) -> None:
+    relay = spawn("outbox", "relay", env={"DATABASE_URL": sqlite_database.url})
+    run("emit", "a.b", '{"contentId": "slow", "sleep_s": 9}', url=sqlite_database.url)
+    relay.wait_for_output("took slow")
+    os.kill(relay.pid, number)
+    with pytest.raises(AssertionError):
+        relay.wait(deadline_s=0.5)
+    os.kill(relay.pid, number)
+    assert relay.wait(deadline_s=3) == code
+
+
+def test_a_relay_that_waits_for_its_database_can_be_stopped(spawn: Spawner) -> None:
+    url = f"postgresql://app:hunter2@127.0.0.1:{free_port()}/app"
+    relay = spawn("outbox", "relay", env={"DATABASE_URL": url, "OUTBOX_HEALTH_PORT": "0"})
+    relay.wait_for_output("database_unreachable")
+    relay.terminate()
+    assert relay.wait(deadline_s=5) == 0
+    assert "hunter2" not in relay.stderr
+    assert "Traceback" not in relay.stderr
+
+
+def test_several_processes_share_the_work_and_stop_together(
+    spawn: Spawner, run: Run, postgres_database: Database, printer: None
+) -> None:
+    url = postgres_database.url
+    supervisor = spawn("outbox", "relay", "--processes", "2", env={"DATABASE_URL": url})
+    eventually(lambda: len(json.loads(run("relays", "--json", url=url).stdout)) == 2, deadline_s=30)
+    run("emit", "a.b", '{"contentId": "c-1"}', url=url)
+    supervisor.wait_for_output("took c-1")
+    supervisor.interrupt()
+    assert supervisor.wait() == 0, supervisor.report()
+    assert status(run, url)["relays"] == []
+
+
+def test_a_process_that_dies_is_started_again(
+    spawn: Spawner, run: Run, postgres_database: Database, printer: None
+) -> None:
+    url = postgres_database.url
+    supervisor = spawn("outbox", "relay", "--processes", "2", env={"DATABASE_URL": url})
+
+    def pids() -> set[int]:
+        rows = postgres_database.rows("SELECT id FROM outbox_relay")
+        return {int(row.id.split("-")[-2]) for row in rows}
+
+    before = eventually(lambda: found if len(found := pids()) == 2 else None, deadline_s=30)
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    supervisor.wait_for_output("relay_process_ended")
+    eventually(lambda: len(pids() - {victim}) == 2, deadline_s=30)
+    supervisor.terminate()
+    assert supervisor.wait() == 0, supervisor.report()
+
+
+def test_relays_end_when_their_supervisor_is_killed(
+    spawn: Spawner, run: Run, postgres_database: Database, printer: None
+) -> None:
+    url = postgres_database.url
+    supervisor = spawn("outbox", "relay", "--processes", "2", env={"DATABASE_URL": url})
+    eventually(lambda: len(json.loads(run("relays", "--json", url=url).stdout)) == 2, deadline_s=30)
+    supervisor.kill()
+    eventually(lambda: status(run, url)["relays"] == [], deadline_s=30)
+
+
+def test_processes_that_cannot_work_here_end_with_3(run: Run, relay: Run, empty_postgres: Database) -> None:
+    process = relay("--processes", "2", url=empty_postgres.url, OUTBOX_HEALTH_PORT="0")
+    assert process.returncode == 3, process.report()
+    assert "outbox db upgrade" in process.stderr
+
+
+def test_a_file_in_the_current_directory_replaces_no_module_of_ours(
+    run: Run, relay: Run, tmp_path: Path, sqlite_database: Database, printer: None
+) -> None:
+    for name in ("structlog", "uvicorn", "json", "relay", "outbox", "alembic", "sqlalchemy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
+    run("emit", "a.b", '{"contentId": "c-1"}', url=sqlite_database.url)
+    process = relay("--drain", url=sqlite_database.url)
+    assert process.returncode == 0, process.report()
+    assert "took c-1" in process.stdout
+
+
+def test_a_relay_configured_otherwise_says_where_and_owns_nothing(
+    run: Run, relay: Run, database: Database, printer: None, tmp_path: Path
+) -> None:
+    relay("--drain", url=database.url)
+    (tmp_path / "outbox.toml").unlink()
+    process = relay("--drain", url=database.url, OUTBOX_HEALTH_PORT="0")
+    assert process.returncode == 3
+    assert "printer" in process.stderr
+    assert "--apply" in process.stderr
+    assert relay("--drain", "--apply", url=database.url, OUTBOX_HEALTH_PORT="0").returncode == 0
