@@ -70,6 +70,7 @@ class Settler:
         self._note, self._forget, self._reread = note, forget, reread
         self._unconfirmed = unconfirmed
         self._durable_at = 0.0
+        self.began_at = 0.0
         self._finish: Callable[[], None] | None = None
         self._settled_count = 0
 
@@ -92,6 +93,7 @@ class Settler:
     def begin(self, done: deque[Entry]) -> None:
         """Settle what everybody took; nobody has waited for the last batch of it until `finish`."""
         self.finish()
+        self.began_at = monotonic()
         for _ in range(0, len(done), BATCH):
             self.finish()
             self._begin_batch(done, list(islice(done, BATCH)))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from functools import partial
 from time import monotonic
 
 from outbox.errors import Unusable
@@ -117,7 +116,6 @@ class Tenure:
     def turn(self) -> int:
         """One turn; how much there was to do."""
         self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
-        began_at = monotonic()
         count = self._settle()
         self._settles_meanwhile = False
         now = monotonic()
@@ -125,9 +123,9 @@ class Tenure:
             self._beat(now)
         self._ownership.finish_giving()
         if not self._is_ending:
-            count += self._read(began_at)  # and what is being settled comes along with it
+            count += self._read()  # and what is being settled comes along with it
         if count < WORTH_A_TURN or not self._settles_meanwhile:
-            self._finish_settling(began_at)
+            self._finish_settling()
         if count:
             self._stir()
         return count
@@ -171,9 +169,8 @@ class Tenure:
             self._ownership.balance(peers)
 
     def _settle_everything(self) -> None:
-        began_at = monotonic()
         while self._settle():
-            self._finish_settling(began_at)
+            self._finish_settling()
 
     def _settle(self) -> int:
         dispatcher = self._dispatcher
@@ -184,10 +181,10 @@ class Tenure:
         self._tell_peers()
         return count
 
-    def _finish_settling(self, began_at: float) -> None:
+    def _finish_settling(self) -> None:
         before, self._settled_count = self._settled_count, self._settler.finish()
         if self._settled_count > before:
-            self._metrics.settled(self._settled_count - before, monotonic() - began_at)
+            self._metrics.settled(self._settled_count - before, monotonic() - self._settler.began_at)
 
     def _tell_peers(self) -> None:
         """What was found out about destinations, and which of them a lane would like to probe."""
@@ -201,16 +198,16 @@ class Tenure:
             probes.popleft()
             self._on_loop(self._dispatcher.lanes[name].answer, claimed, standing, asked_at)
 
-    def _settle_meanwhile(self, began_at: float) -> None:
+    def _settle_meanwhile(self) -> None:
         """A page has arrived: have the server settle what was decided while that was read, as long as we decode it."""
-        self._finish_settling(began_at)
+        self._finish_settling()
         self._settles_meanwhile = len(self._dispatcher.done) >= WORTH_A_TURN
         if self._settles_meanwhile:
             self._settler.begin(self._dispatcher.done)
 
-    def _read(self, began_at: float) -> int:
+    def _read(self) -> int:
         started = monotonic()
-        count = self._reader.read(partial(self._settle_meanwhile, began_at))
+        count = self._reader.read(self._settle_meanwhile)
         if count:
             self._metrics.read(count, monotonic() - started)
         return count

@@ -86,7 +86,7 @@ class Settings(BaseModel):
     serve: ServeSettings = ServeSettings()
     lease_s: Seconds = Field(default=15.0, ge=1, le=3600)
     beat_s: Seconds = Field(default=1.0, ge=0.05, le=1200)
-    short_poll_s: Seconds = Field(default=0.005, ge=0.001, le=1)
+    short_poll_s: Seconds = Field(default=0.004, ge=0.001, le=1)
     slow_poll_s: Seconds = Field(default=1.0, ge=0.01, le=60)
     quiet_s: Seconds = Field(default=1.5, ge=0, le=60)
     page_size: int = Field(default=1000, ge=1, le=10_000)
