@@ -88,9 +88,8 @@ class Dispatcher:
 
     @property
     def wants_settling(self) -> bool:
-        """Whether to settle now, and not with the next short poll: a send waits for it, or it is worth a turn."""
-        count = len(self.done) + len(self.ruled) + len(self.unrouted)
-        return bool(self.caution.notes) or count >= self._settle_at
+        """Whether to settle now, and not with the next short poll: something waits for it, or it is worth a turn."""
+        return bool(self.ruled or self.unrouted or self.caution.notes) or len(self.done) >= self._settle_at
 
     @property
     def is_settling(self) -> bool:
