@@ -91,7 +91,7 @@ class Settler:
             self._leave(ruled, exceptions)
 
     def begin(self, done: deque[Entry]) -> None:
-        """Settle what everybody took; nobody has waited for the last batch of it until `finish`."""
+        """Settle what everybody took, without waiting for the last batch of it: `finish` does."""
         self.finish()
         self.began_at = monotonic()
         for _ in range(0, len(done), BATCH):

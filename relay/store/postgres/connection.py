@@ -63,7 +63,7 @@ class OwningConnection:
         return self._ask(statement, {**self._constants, **parameters})
 
     def _run_ahead(self, statement: str, **parameters: Any) -> Ahead:
-        """Run it together with whatever is run next, just before that."""
+        """Run it, and do not wait for its answer: that comes before the one to whatever is run next."""
         return self._ask.ahead(statement, {**self._constants, **parameters})
 
     def _transaction(self) -> AbstractContextManager[Any]:

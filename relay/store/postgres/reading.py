@@ -88,6 +88,7 @@ class Reading(OwningConnection):
         if self._read_much:
             self._ask.catch_up()  # alone, a large answer is waited for in one piece
         answer = self._run(sql.LOOK_AND_READ, **since, **span)
+        self._own_transactions = []  # those of the meantime are for the next look
         if meanwhile is not None:
             meanwhile()
         rows = answer.fetchall()
@@ -95,7 +96,6 @@ class Reading(OwningConnection):
         self._insist(mine == "t")
         went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
         self._horizon = Horizon.parse(snapshot)
-        self._own_transactions = []
         if not went_back:
             self._take_in(page, cursors, rows if rows[0][0] is not None else [], span)
         return not went_back
