@@ -89,7 +89,7 @@ class Dispatcher:
     @property
     def wants_settling(self) -> bool:
         """Whether to settle now, and not with the next short poll: something waits for it, or it is worth a turn."""
-        return bool(self.ruled or self.unrouted or self.caution.notes) or len(self.done) >= self._settle_at
+        return bool(self.caution.notes) or len(self.done) + len(self.ruled) >= self._settle_at
 
     @property
     def is_settling(self) -> bool:

@@ -33,7 +33,7 @@ from relay.store.ruling import fingerprint
 log = structlog.get_logger("relay")
 
 BATCH = 2000
-RULED_BATCH = 200  # an exception costs ten times what a plain message costs, and a read waits for all of them
+RULED_BATCH = 100  # an exception costs ten times what a plain message costs, and a read waits for all of them
 DETAIL_LENGTH = 500
 DURABLE_EVERY_S = 0.1
 UNCONFIRMED_LIMIT = 20_000

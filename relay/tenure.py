@@ -1,6 +1,7 @@
 """One session's time in office: what it owns, reads and settles, turn by turn, in the owning thread.
 
-Each turn: note what is about to be sent, settle what has been decided, beat if it is time, read if there is room.
+Each turn: note what is about to be sent, settle what everybody took, beat if it is time, read if there is room, and
+only then settle exceptions: what they cost shall not be the latency of those who take everything.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Tenure:
             reread=self._reader.reread,
         )
         self._next_beat = 0.0
-        self._busy_until = 0.0
+        self._busy_until = self._read_at = 0.0
         self._is_ending = False
         self._is_settled_in = False
         self._settled_count = 0
@@ -116,7 +117,7 @@ class Tenure:
     def turn(self) -> int:
         """One turn; how much there was to do."""
         self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
-        count = self._settle()
+        count = self._settle_plain()
         self._settles_meanwhile = False
         now = monotonic()
         if now >= self._next_beat:
@@ -124,6 +125,7 @@ class Tenure:
         self._ownership.finish_giving()
         if not self._is_ending:
             count += self._read()  # and what is being settled comes along with it
+        count += self._settle_exceptions()
         if count < WORTH_A_TURN or not self._settles_meanwhile:
             self._finish_settling()
         if count:
@@ -169,13 +171,22 @@ class Tenure:
             self._ownership.balance(peers)
 
     def _settle_everything(self) -> None:
-        while self._settle():
+        while self._settle_plain() + self._settle_exceptions():
             self._finish_settling()
 
-    def _settle(self) -> int:
+    def _settle_plain(self) -> int:
+        """What everybody took: the server is told, and its answer comes along with a page."""
+        done = self._dispatcher.done
+        count = len(done)
+        if count and not self._settler.has_begun:
+            self._settler.begin(done)
+        return count
+
+    def _settle_exceptions(self) -> int:
+        """What the next page of everybody's messages must not wait for."""
         dispatcher = self._dispatcher
-        count = len(dispatcher.done) + len(dispatcher.ruled) + len(dispatcher.unrouted)
-        if dispatcher.ruled or dispatcher.unrouted or (count and not self._settler.has_begun):
+        count = len(dispatcher.ruled) + len(dispatcher.unrouted)
+        if count:
             self._settler.settle(dispatcher.done, dispatcher.ruled)
             self._settler.set_aside(dispatcher.unrouted)
         self._tell_peers()
@@ -206,10 +217,10 @@ class Tenure:
             self._settler.begin(self._dispatcher.done)
 
     def _read(self) -> int:
-        started = monotonic()
+        self._read_at = monotonic()
         count = self._reader.read(self._settle_meanwhile)
         if count:
-            self._metrics.read(count, monotonic() - started)
+            self._metrics.read(count, monotonic() - self._read_at)
         return count
 
     # ----------------------------------------------------------- between turns
@@ -230,5 +241,5 @@ class Tenure:
         now, settings = monotonic(), self._settings
         until_beat = max(self._next_beat - now, 0.0)
         if now < self._busy_until:
-            return min(settings.short_poll_s, until_beat)
+            return min(max(self._read_at + settings.short_poll_s - now, 0.0), until_beat)
         return min(self._session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)

@@ -55,7 +55,7 @@ class Waking(OwningConnection):
             poll = select.poll()
             poll.register(server, select.POLLIN)
             poll.register(wake_fd, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll(max(timeout_s, 0) * 1000)}
+            ready = {fd for fd, _ in poll.poll(round(max(timeout_s, 0) * 1000))}  # it would round up
             if wake_fd in ready:
                 os.read(wake_fd, 4096)
             return server in ready and self._hear()
