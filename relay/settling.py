@@ -33,7 +33,6 @@ from relay.store.ruling import fingerprint
 log = structlog.get_logger("relay")
 
 BATCH = 2000
-RULED_BATCH = 100  # an exception costs ten times what a plain message costs, and a read waits for all of them
 DETAIL_LENGTH = 500
 DURABLE_EVERY_S = 0.1
 UNCONFIRMED_LIMIT = 20_000
@@ -74,14 +73,14 @@ class Settler:
         self._finish: Callable[[], None] | None = None
         self._settled_count = 0
 
-    def settle(self, done: deque[Entry], ruled: deque[Entry]) -> None:
-        """Settle what is in; of the exceptions one batch, so that a destination that goes down with a thousand messages
-        in its queue delays no read of another's by more.
+    def settle(self, done: deque[Entry], ruled: deque[Entry], limit: int) -> None:
+        """Settle what is in; of the exceptions so many, so that a destination that goes down with a thousand messages
+        in its queue delays no read of another's by more: an exception costs ten times what a plain message costs.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
         done. Entries leave their queue when they are settled, so that a lost session loses none of them.
         """
-        exceptions = list(islice(ruled, RULED_BATCH))
+        exceptions = list(islice(ruled, limit))
         self.begin(done)
         if exceptions:
             self.finish()

@@ -20,6 +20,7 @@ from relay.settling import Settler, Unconfirmed
 from relay.store.contract import Cursors, Peers, Session
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
+FEW, MANY = 25, 200  # exceptions settled between two looks: in a stream, in a drain
 HASTE = 4  # so many beats in the time of one, while shards change hands
 
 
@@ -84,7 +85,7 @@ class Tenure:
             reread=self._reader.reread,
         )
         self._next_beat = 0.0
-        self._busy_until = self._read_at = 0.0
+        self._busy_until = self._looked_at = 0.0
         self._is_ending = False
         self._is_settled_in = False
         self._settled_count = 0
@@ -123,9 +124,9 @@ class Tenure:
         if now >= self._next_beat:
             self._beat(now)
         self._ownership.finish_giving()
-        if not self._is_ending:
-            count += self._read()  # and what is being settled comes along with it
-        count += self._settle_exceptions()
+        self._looked_at = monotonic()
+        read = 0 if self._is_ending else self._read()  # and what is being settled comes along with it
+        count += read + self._settle_exceptions(FEW if read < WORTH_A_TURN else MANY)
         if count < WORTH_A_TURN or not self._settles_meanwhile:
             self._finish_settling()
         if count:
@@ -182,12 +183,12 @@ class Tenure:
             self._settler.begin(done)
         return count
 
-    def _settle_exceptions(self) -> int:
+    def _settle_exceptions(self, limit: int = MANY) -> int:
         """What the next page of everybody's messages must not wait for."""
         dispatcher = self._dispatcher
         count = len(dispatcher.ruled) + len(dispatcher.unrouted)
         if count:
-            self._settler.settle(dispatcher.done, dispatcher.ruled)
+            self._settler.settle(dispatcher.done, dispatcher.ruled, limit)
             self._settler.set_aside(dispatcher.unrouted)
         self._tell_peers()
         return count
@@ -217,10 +218,9 @@ class Tenure:
             self._settler.begin(self._dispatcher.done)
 
     def _read(self) -> int:
-        self._read_at = monotonic()
         count = self._reader.read(self._settle_meanwhile)
         if count:
-            self._metrics.read(count, monotonic() - self._read_at)
+            self._metrics.read(count, monotonic() - self._looked_at)
         return count
 
     # ----------------------------------------------------------- between turns
@@ -241,5 +241,5 @@ class Tenure:
         now, settings = monotonic(), self._settings
         until_beat = max(self._next_beat - now, 0.0)
         if now < self._busy_until:
-            return min(max(self._read_at + settings.short_poll_s - now, 0.0), until_beat)
+            return min(max(self._looked_at + settings.short_poll_s - now, 0.0), until_beat)
         return min(self._session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from support.databases import Database
 from support.desk import Desk, everything
 from support.plans import watched
-from support.scene import Scene, Taker, to
+from support.scene import Outage, Scene, Taker, to
 from support.waiting import eventually_async
 
 from outbox import Message
@@ -25,10 +26,12 @@ from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
 from relay.decide.verdict import PARKED
 from relay.entry import Entry
+from relay.reading import Reader
 from relay.settling import Settler
 from relay.store.contract import Cursors
-from relay.store.postgres import PostgresStore
+from relay.store.postgres import PostgresSession, PostgresStore
 from relay.store.sqlite import SqliteSession, SqliteStore
+from relay.tenure import Tenure
 
 ALL = list(range(SHARD_COUNT))
 MILLION = 1_000_000
@@ -71,11 +74,8 @@ async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Sc
     assert set(fine.tries.values()) == {1}
 
 
-def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(database: Database) -> None:
     """So a destination that goes down with a thousand in its queue delays a read, for others too, by some of them."""
-    monkeypatch.setattr("relay.settling.RULED_BATCH", 2)
     desk = Desk(database)
     desk.emit(5)
     session = desk.owner()
@@ -86,9 +86,32 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(
     ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
     settler, ruled = Settler(session, 1, skipping=[], unconfirmed=[], **ignored), deque(entries)
     for parked, left in ((2, 3), (4, 1), (5, 0)):
-        settler.settle(deque(), ruled)
+        settler.settle(deque(), ruled, limit=2)
         assert (len(desk.deliveries()), len(ruled)) == (parked, left)
     session.close()
+
+
+async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each turn messages are read first, for everybody, and what one that is down has refused is parked then."""
+    calls: list[str] = []
+    session = PostgresSession if scene.database.kind == "postgres" else SqliteSession
+    for owner, name in ((Tenure, "turn"), (Reader, "read"), (session, "settle")):
+        monkeypatch.setattr(owner, name, recorded(calls, name, getattr(owner, name)))
+    fine = Taker()
+    async with scene.relay({"down": to(Taker(Outage())), "fine": to(fine)}, window=1000):
+        for count in (100, 200, 300):
+            scene.emit(100)
+            await eventually_async(lambda count=count: len(fine.taken) == count)
+            await eventually_async(lambda count=count: scene.deliveries()["fine", "delivered"] > count - 100)
+        assert ("turn", "settle") not in pairwise(calls), "from here on nothing is read any more"
+
+
+def recorded(calls: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def record(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        return method(*arguments, **options)
+
+    return record
 
 
 # ------------------------------------------------------------------- what a read costs beside a million

@@ -64,9 +64,9 @@ def test_what_one_destination_took_while_another_was_down_outlives_a_crash_of_th
     unconfirmed: Unconfirmed = []
     session = desk.owner()
     first = settler(session, 1, unconfirmed)
-    first.settle(deque(), taken_by_a(session, PARKED))
+    first.settle(deque(), taken_by_a(session, PARKED), 10)
     if is_read_back:
-        first.settle(deque(), taken_by_b(session))
+        first.settle(deque(), taken_by_b(session), 10)
     crash(server, desk)
     assert (set(desk.states().values()), desk.deliveries()) == ({"ready"}, {}), "the server has not forgotten it"
     settler(desk.open("relay-2"), 2, unconfirmed).settle_again()
@@ -78,7 +78,7 @@ def test_what_one_destination_took_while_another_was_down_outlives_a_crash_of_th
 def test_what_was_charged_waits_for_the_disk(server, desk):
     unconfirmed: Unconfirmed = []
     session = desk.owner()
-    settler(session, 1, unconfirmed).settle(deque(), taken_by_a(session, retry(60.0, "it failed")))
+    settler(session, 1, unconfirmed).settle(deque(), taken_by_a(session, retry(60.0, "it failed")), 10)
     crash(server, desk)
     assert sorted(desk.deliveries().values()) == ["delivered"] * 5 + ["retry"] * 5
     assert unconfirmed == []
