@@ -11,6 +11,7 @@ from support.waiting import eventually_async
 from outbox import Message, emit
 from outbox.errors import ConfigurationDiffers
 from relay.store.postgres import reading
+from relay.tenure import Tenure
 
 
 @pytest.fixture
@@ -175,6 +176,22 @@ async def test_what_outlasts_the_grace_of_a_stop_is_delivered_again(scene: Scene
 
 
 # ------------------------------------------------------ which destination gets what
+
+
+async def test_a_stop_that_waits_for_a_listener_sleeps_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, turns = Tenure.turn, []
+    monkeypatch.setattr(Tenure, "turn", lambda tenure: turns.append(tenure) or turn(tenure))
+    begun = asyncio.Event()
+
+    async def listener(message: Message) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    scene.emit()
+    async with scene.relay({"a": to(listener)}, grace_s=0.5):
+        await begun.wait()
+        turns.clear()
+    assert 0 < len(turns) < 500, "a poll of 4 ms makes some 125"
 
 
 async def test_every_destination_gets_what_it_wants_and_nothing_else(scene: Scene) -> None:
