@@ -20,6 +20,7 @@ from benchmarks.running import PAYLOAD, Bench, insert, ours, relay_at_work, say,
 from benchmarks.steady import INSERT, Stream, latencies_ms
 
 RATE, OTHERS_RATE = 1_000, 200
+PERCENTILES = (50, 95, 99)
 DEADLINE_S = 1.0
 WARM_UP = -1  # the number of a message that is not part of the stream
 ALONE, BESIDE = "alone", "beside one that hangs"
@@ -65,7 +66,7 @@ def beside_one_that_hangs(bench: Bench) -> Result:
 
 def judge_isolation(result: Result) -> None:
     result.compare("rate, beside : alone", f"{BESIDE}: rate", f"{ALONE}: rate", 0.9)
-    for percent in ("p50", "p99"):
+    for percent in map("p{}".format, PERCENTILES):
         if result.has(f"{BESIDE}: {percent}", f"{ALONE}: {percent}"):
             result.compare(f"{percent} latency, beside : alone", f"{BESIDE}: {percent}", f"{ALONE}: {percent}", 1.1)
             result.ratios[-1].at_most = True
@@ -92,8 +93,8 @@ def _stream(bench: Bench, result: Result, name: str, seconds: float) -> None:
             cpu_s = relay.stop()[-1]["cpu_s"]
         found = latencies_ms(record, streams[0])
     result.add(f"{name}: rate", len(found) / seconds)
-    result.add(f"{name}: p50", percentile(found, 50), "ms")
-    result.add(f"{name}: p99", percentile(found, 99), "ms")
+    for each in PERCENTILES:
+        result.add(f"{name}: p{each}", percentile(found, each), "ms")
     result.add(f"{name}: processor time of the relay for a message", cpu_s / len(found) * 1e6, "µs")
     say(f"  {name}: {len(found) / seconds:,.0f}/s, p50 {percentile(found, 50):.1f}, p99 {percentile(found, 99):.1f} ms")
 

@@ -33,6 +33,7 @@ class Judging(Waiting):
         super().__init__(*arguments, **options)
         self._resumed_at: str | None = None
         self._is_alone = True  # no other relay has a say
+        self._is_said = False  # that it is down
         self._joined = False  # the pause that holds here is one that all relays know of
         self._may_probe = self._claimed = self._asked = False  # a probe, and for all relays
         self._taken_at = -1e9  # when the latest attempt that was taken began
@@ -73,7 +74,7 @@ class Judging(Waiting):
         before = blame.condition
         self._carry_out(blame.adopt(standing, asked_at))
         if before not in DOWN or blame.condition != before:
-            log.warning(f"destination_{blame.condition}", destination=self.name, reason=blame.reason)
+            self._say_down()
             if self.has_siblings:
                 self.park_waiting()
 
@@ -150,15 +151,23 @@ class Judging(Waiting):
         is_probe = self._claimed or self._is_alone
         self._claimed = self._may_probe = self._joined = False
         if blame.condition in DOWN:
-            if before not in DOWN:
-                log.warning(f"destination_{blame.condition}", destination=self.name, reason=blame.reason)
+            # Of a slow stream some fail and are taken when they are retried: one failure is no outage yet.
+            is_news = before not in DOWN or not self._is_said
+            if is_news and not (blame.is_open and blame.pauses < 2):
+                self._say_down()
             self._on_finding(self._finding(now, is_probe=is_probe))
             if self.has_siblings:
                 self.park_waiting()
         elif before in DOWN:
-            log.info("destination_resumed", destination=self.name)
+            if self._is_said:
+                self._is_said = False
+                log.info("destination_resumed", destination=self.name)
             if tell:
                 self._on_finding(Finding(self.name, "healthy", is_probe=is_probe))
+
+    def _say_down(self) -> None:
+        self._is_said = True
+        log.warning(f"destination_{self.blame.condition}", destination=self.name, reason=self.blame.reason)
 
     def _finding(self, now: float, *, is_probe: bool) -> Finding:
         blame = self.blame

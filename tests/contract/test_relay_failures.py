@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from structlog.testing import capture_logs
 from support.databases import Database
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from support.waiting import eventually_async
@@ -127,6 +128,18 @@ async def test_a_lone_failing_message_is_tried_again_and_again_and_never_dies_of
         assert scene.account == (0, 1, 0, 0)
         taker.fate = lambda message: None
         await scene.becomes(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("times", "said"), [(1, []), (4, ["destination_paused", "destination_resumed"])])
+async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
+    scene: Scene, times: int, said: list[str]
+) -> None:
+    """Of a slow stream some fail and are taken when they are tried again: that was two lines each."""
+    scene.emit(1)
+    with capture_logs() as records:
+        async with scene.relay({"a": to(Taker(failing(0, times=times)))}):
+            await scene.becomes(1, 0, 0, 0)
+    assert [each["event"] for each in records if each["event"].startswith("destination_")] == said
 
 
 async def test_a_destination_that_is_down_delays_no_other(scene: Scene) -> None:
