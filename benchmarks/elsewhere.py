@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 
-from benchmarks.results import Ratio, Result
+from benchmarks import http, rabbitmq
+from benchmarks.results import Result
 from benchmarks.running import ROOT, Bench
 
 
 def run_of(line: int, module: str, title: str) -> Callable[[Bench], Result]:
-    """What runs a module as a user would, and keeps what it prints."""
+    """What runs a module as a user would, in a process of its own."""
 
     def run(bench: Bench) -> Result:
-        command = [sys.executable, "-m", module, "--rounds", str(bench.rounds)]
+        command = [sys.executable, "-m", module, "--json", "--rounds", str(bench.rounds)]
         if bench.quick or bench.messages:
             command += ["--messages", str(bench.many(10_000))]
-        done = subprocess.run(
-            [*command, "--database-url", bench.scratch.create("elsewhere")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
-        )
+        command += ["--database-url", bench.scratch.create("elsewhere")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         result = bench.result(line, title, command=f"python -m {module}")
-        if done.returncode not in (0, 1) or not done.stdout:
+        if done.returncode:
             result.missing.append((done.stderr.strip() or "it failed").splitlines()[-1])
-        else:
-            result.text = "\n".join(line for line in done.stdout.rstrip().splitlines() if " [info " not in line)
-            result.add("all of its own targets met", 1.0 - done.returncode, "(1: yes)")
+            return result
+        for name, found in json.loads(done.stdout.splitlines()[-1]).items():
+            for each in found:
+                result.add(name, each)
         return result
 
     return run
 
 
-def judge(result: Result) -> None:
-    name = "all of its own targets met"
-    if result.has(name):
-        result.ratios.append(Ratio(f"{result.title}: {name}", result.rounds[name][-1], 1.0, unit="(1: yes)"))
+def judge_http(result: Result) -> None:
+    for over, under, wanted in http.RATIOS:
+        result.compare(f"{over} : {under}", over, under, wanted)
+
+
+def judge_rabbitmq(result: Result) -> None:
+    name = f"{rabbitmq.RELAY} : {rabbitmq.LOOP}"
+    result.compare(name, rabbitmq.RELAY, rabbitmq.LOOP, rabbitmq.WANTED)

@@ -25,8 +25,8 @@ LINES = {
     for line in (
         Line(1, "drain, beside the rivals", backlog.against_rivals, backlog.judge_rivals),
         Line(2, "drain with ordering keys", backlog.with_keys, backlog.judge_keys),
-        Line(3, "HTTP", elsewhere.run_of(3, "benchmarks.http", "HTTP deliveries"), elsewhere.judge),
-        Line(4, "RabbitMQ", elsewhere.run_of(4, "benchmarks.rabbitmq", "RabbitMQ"), elsewhere.judge),
+        Line(3, "HTTP", elsewhere.run_of(3, "benchmarks.http", "HTTP deliveries"), elsewhere.judge_http),
+        Line(4, "RabbitMQ", elsewhere.run_of(4, "benchmarks.rabbitmq", "RabbitMQ"), elsewhere.judge_rabbitmq),
         Line(5, "commit to listener", latency.from_commit_to_listener, latency.judge_latency),
         Line(6, "what emit costs", producing.cost_of_emit, producing.judge_emit),
         Line(7, "backlogs of any size", backlog.of_any_size, backlog.judge_sizes),

@@ -3,8 +3,8 @@
     python -m benchmarks.rabbitmq
 
 Both in one run, in turn, on one broker, with the same messages. The relay does all its work: it reads from the
-database, publishes, and settles; the loop has its messages in memory and nothing else to do. What counts is the median
-of the rounds' ratios; exit code 1 below 5.
+database, publishes, and settles; the loop has its messages in memory and nothing else to do. What counts is the
+ratio of the medians; exit code 1 below 5.
 
 The broker is that of ``--amqp-url``; exchange and queue are this run's own, and deleted at its end. The database is
 ``--database-url``, by default a PostgreSQL of this run's own (from the ``test`` extra).
@@ -20,10 +20,7 @@ import secrets
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import aio_pika
 import sqlalchemy as sa
@@ -31,6 +28,7 @@ from aio_pika.abc import AbstractConnection
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.postgres import database
 from outbox import Message, emit_many
 from outbox.ids import new_id
 from relay.destinations.rabbitmq.wire import headers
@@ -38,6 +36,7 @@ from relay.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import RabbitSettings, Settings
 
+LOOP, RELAY = "one confirm at a time", "relay"
 WANTED = 5.0
 PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
 
@@ -45,12 +44,13 @@ PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
 def main() -> int:
     options = _options()
     logging.disable(logging.WARNING)
-    with _database(options.database_url) as database_url:
+    with database(options.database_url) as database_url:
         upgrade(database_url)
         rounds = asyncio.run(_compare(options, database_url))
-    ratio = statistics.median(relay / loop for loop, relay in rounds)
-    _print(rounds, ratio)
-    return 0 if ratio >= WANTED else 1
+    if options.json:
+        print(json.dumps(rounds))
+        return 0
+    return 0 if _report(rounds) >= WANTED else 1
 
 
 def _options() -> argparse.Namespace:
@@ -61,28 +61,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=10_000, help="per round, for the relay")
     parser.add_argument("--one-by-one", type=int, default=1_000, help="per round, for the loop")
     parser.add_argument("--concurrency", type=int, default=RabbitSettings.model_fields["concurrency"].default)
+    parser.add_argument("--json", action="store_true", help="print what each round measured, and judge nothing")
     return parser.parse_args()
 
 
-@contextmanager
-def _database(url: str | None) -> Iterator[str]:
-    if url is not None:
-        yield url
-        return
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from support.guardian import dismiss_guardian
-    from support.postgres import PostgresServer
-
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server.url()
-    finally:
-        server.remove()
-        dismiss_guardian()
-
-
-async def _compare(options: argparse.Namespace, database_url: str) -> list[tuple[float, float]]:
+async def _compare(options: argparse.Namespace, database_url: str) -> dict[str, list[float]]:
     name = f"bench.{secrets.token_hex(4)}"
     broker = RabbitSettings.model_validate(
         {"url": options.amqp_url, "exchange": name, "events": [name], "concurrency": options.concurrency}
@@ -92,11 +75,11 @@ async def _compare(options: argparse.Namespace, database_url: str) -> list[tuple
     try:
         async with Relay(settings, apply=True) as relay:
             await _through_relay(relay, database_url, name, 100)
-            rounds = []
+            rounds: dict[str, list[float]] = {LOOP: [], RELAY: []}
             for _ in range(options.rounds):
-                one_by_one = await _one_by_one(connection, name, options.one_by_one)
+                rounds[LOOP].append(await _one_by_one(connection, name, options.one_by_one))
                 await _purge(connection, name)
-                rounds.append((one_by_one, await _through_relay(relay, database_url, name, options.messages)))
+                rounds[RELAY].append(await _through_relay(relay, database_url, name, options.messages))
                 await _purge(connection, name)
             return rounds
     finally:
@@ -156,14 +139,15 @@ async def _purge(connection: AbstractConnection, name: str) -> None:
         await queue.purge()
 
 
-def _print(rounds: list[tuple[float, float]], ratio: float) -> None:
-    table = Table("Round", "One confirm at a time", "Relay", "Ratio", title="Messages per second, each confirmed")
-    for number, (loop, relay) in enumerate(rounds, 1):
-        table.add_row(str(number), f"{loop:,.0f}", f"{relay:,.0f}", f"{relay / loop:.1f} x")
-    loops, relays = ([pair[side] for pair in rounds] for side in (0, 1))
-    medians = statistics.median(loops), statistics.median(relays)
-    table.add_row("median", f"{medians[0]:,.0f}", f"{medians[1]:,.0f}", f"{ratio:.1f} x", end_section=True)
+def _report(rounds: dict[str, list[float]]) -> float:
+    table = Table("Round", LOOP, RELAY, "ratio", title="Messages per second, each confirmed")
+    medians = {name: statistics.median(found) for name, found in rounds.items()}
+    pairs = [*zip(rounds[LOOP], rounds[RELAY], strict=True), (medians[LOOP], medians[RELAY])]
+    for number, (loop, relay) in enumerate(pairs, 1):
+        name = str(number) if number < len(pairs) else "median"
+        table.add_row(name, f"{loop:,.0f}", f"{relay:,.0f}", f"{relay / loop:.1f} x")
     Console().print(table)
+    return medians[RELAY] / medians[LOOP]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def write(results: Sequence[Result], folder: Path) -> str:
     (folder / "results.md").write_text(text)
     kept = [{**asdict(result), "medians": _medians(result)} for result in results]
     (folder / "results.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    for result in (each for each in results if not each.text):
+    for result in results:
         (folder / f"line-{result.line:02}.svg").write_text(_plot(result))
     return text
 
@@ -58,20 +58,15 @@ def _section(result: Result) -> str:
         f"| {name} | {_number(median)} {result.units[name]} | {_number(min(values))} – {_number(max(values))} |"
         for (name, values), median in zip(result.rounds.items(), _medians(result).values(), strict=True)
     ]
-    table = ["| | median | range |", "|---|---|---|", *rows] if rows and not result.text else []
+    table = ["| | median | range |", "|---|---|---|", *rows] if rows else []
     notes = [f"- {note}" for note in result.notes] + [f"- **Not run:** {each}" for each in result.missing]
     parts = [
         f"## {result.line}. {result.title}",
         f"Ran: {ran}.{again}",
-        _block(result.text),
         "\n".join(table),
         "\n".join(notes),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _block(text: str) -> str:
-    return f"```\n{text}\n```" if text else ""
 
 
 def _medians(result: Result) -> dict[str, float]:

@@ -48,7 +48,6 @@ class Result:
         series: By name, points (x, y) to plot.
         notes: What a reader has to know.
         missing: What could not be run, and why.
-        text: What a benchmark with a report of its own printed.
     """
 
     line: int
@@ -61,7 +60,6 @@ class Result:
     axes: tuple[str, str] = ("", "")
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    text: str = ""
 
     def add(self, name: str, value: float, unit: str = "messages/s") -> None:
         """What one round measured."""
