@@ -66,10 +66,9 @@ def beside_one_that_hangs(bench: Bench) -> Result:
 
 def judge_isolation(result: Result) -> None:
     result.compare("rate, beside : alone", f"{BESIDE}: rate", f"{ALONE}: rate", 0.9)
-    for percent in map("p{}".format, PERCENTILES):
-        if result.has(f"{BESIDE}: {percent}", f"{ALONE}: {percent}"):
-            result.compare(f"{percent} latency, beside : alone", f"{BESIDE}: {percent}", f"{ALONE}: {percent}", 1.1)
-            result.ratios[-1].at_most = True
+    for each in PERCENTILES:
+        name = f"p{each} latency, beside : alone"
+        result.compare(name, f"{BESIDE}: p{each}", f"{ALONE}: p{each}", 1.1, at_most=True)
     result.compare("drain, a million parked : none", PARKED, EMPTY, 0.9)
 
 

@@ -72,10 +72,10 @@ class Result:
     def has(self, *names: str) -> bool:
         return all(self.rounds.get(name) for name in names)
 
-    def compare(self, name: str, over: str, under: str, target: float | None = None) -> None:
+    def compare(self, name: str, over: str, under: str, target: float | None = None, *, at_most: bool = False) -> None:
         """A ratio of two medians, if both were measured."""
         if self.has(over, under):
-            self.ratios.append(Ratio(name, self.median(over) / self.median(under), target))
+            self.ratios.append(Ratio(name, self.median(over) / self.median(under), target, at_most))
 
     def want(self, name: str, target: float, *, at_most: bool = False) -> None:
         """A target for a median itself."""

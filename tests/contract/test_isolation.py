@@ -28,7 +28,7 @@ from relay.decide.verdict import PARKED
 from relay.entry import Entry
 from relay.reading import Reader
 from relay.settling import Settler
-from relay.store.contract import Cursors
+from relay.store.contract import Batch, Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
 from relay.store.sqlite import SqliteSession, SqliteStore
 from relay.tenure import Tenure
@@ -92,18 +92,30 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
 
 
 async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In each turn messages are read first, for everybody, and what one that is down has refused is parked then."""
+    """In each turn messages are read first, for everybody; then a few are parked of what one that is down refused."""
+    monkeypatch.setattr("relay.tenure.FEW", 5)
     calls: list[str] = []
     session = PostgresSession if scene.database.kind == "postgres" else SqliteSession
     for owner, name in ((Tenure, "turn"), (Reader, "read"), (session, "settle")):
         monkeypatch.setattr(owner, name, recorded(calls, name, getattr(owner, name)))
+    batches: list[int] = []
+    monkeypatch.setattr(session, "settle", sized(batches, session.settle))
     fine = Taker()
     async with scene.relay({"down": to(Taker(Outage())), "fine": to(fine)}, window=1000):
-        for count in (100, 200, 300):
-            scene.emit(100)
+        for count in (30, 60, 90):
+            scene.emit(30)
             await eventually_async(lambda count=count: len(fine.taken) == count)
-            await eventually_async(lambda count=count: scene.deliveries()["fine", "delivered"] > count - 100)
+            await eventually_async(lambda count=count: scene.deliveries()["fine", "delivered"] > count - 30)
         assert ("turn", "settle") not in pairwise(calls), "from here on nothing is read any more"
+        assert max(batches) <= 5
+
+
+def sized(batches: list[int], settle: Callable[..., Any]) -> Callable[..., Any]:
+    def note(session: Any, batch: Batch, **options: Any) -> Any:
+        batches.append(len(batch.messages))
+        return settle(session, batch, **options)
+
+    return note
 
 
 def recorded(calls: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:

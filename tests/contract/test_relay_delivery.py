@@ -175,9 +175,6 @@ async def test_what_outlasts_the_grace_of_a_stop_is_delivered_again(scene: Scene
     assert await scene.drain({"a": taker}) == 1
 
 
-# ------------------------------------------------------ which destination gets what
-
-
 async def test_a_stop_that_waits_for_a_listener_sleeps_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     turn, turns = Tenure.turn, []
     monkeypatch.setattr(Tenure, "turn", lambda tenure: turns.append(tenure) or turn(tenure))
@@ -192,6 +189,9 @@ async def test_a_stop_that_waits_for_a_listener_sleeps_meanwhile(scene: Scene, m
         await begun.wait()
         turns.clear()
     assert 0 < len(turns) < 500, "a poll of 4 ms makes some 125"
+
+
+# ------------------------------------------------------ which destination gets what
 
 
 async def test_every_destination_gets_what_it_wants_and_nothing_else(scene: Scene) -> None:
