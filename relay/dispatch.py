@@ -136,8 +136,8 @@ class Dispatcher:
             lane.take_in_or_turn_away(entry, held=before is not None and before < entry.position)
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
-        lane = self.lanes.get(row[11])
-        handle = (row[0], row[11])
+        lane = self.lanes.get(row[12])
+        handle = (row[0], row[12])
         if lane is None or handle in self._held or (row[0], None) in self._held:
             return
         entry = self._hold(Entry.of_delivery(row, lane, self._epoch))

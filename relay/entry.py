@@ -25,10 +25,11 @@ class Entry:
 
     __slots__ = (
         "alone", "attempts", "caution", "destination", "epoch", "failing_for_s", "generation", "id", "key", "lanes",
-        "lingers", "message", "open", "position", "releases", "shard", "verdicts",
+        "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Lane, ...], epoch: int) -> None:
+        self.row = row
         self.id: str = row[0]
         self.position: int = row[1]
         self.shard: int = row[2]
@@ -51,7 +52,7 @@ class Entry:
     def of_delivery(cls, row: Row, lane: Lane, epoch: int) -> Entry:
         """From a row of ``outbox_delivery`` joined to its message (see ``relay.store.contract``)."""
         entry = cls(row, (lane,), epoch)
-        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[11:15]
+        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[12:16]
         entry.message.attempt = entry.attempts + 1
         return entry
 

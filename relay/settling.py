@@ -127,7 +127,7 @@ class Settler:
 
     def _begin_batch(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
         epoch, durable = self._epoch, self._is_time_to_wait()
-        fresh = [(e.id, e.generation) for e in entries if e.epoch == epoch]
+        fresh = [e.row for e in entries if e.epoch == epoch]
         counted = self._session.settle_plain_ahead(fresh, durable=durable) if fresh else None
 
         def finish() -> None:

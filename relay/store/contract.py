@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from relay.decide.standing import Finding, Standing
 from relay.entry import Row
 
-# The columns of a row that was read, in this order.
+# The columns of a row that was read, in this order; `address` is where it lay, if the store wants to know.
 MESSAGE_COLUMNS = (
     "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
-    "created_at",
+    "created_at", "address",
 )  # fmt: skip
 # … and after them, those of a row that was read back from outbox_delivery.
 DELIVERY_COLUMNS = ("destination", "generation", "attempts", "failing_for_s", "state")
@@ -252,14 +252,14 @@ class Session(Protocol):
     def has_deliveries(self, shards: Sequence[int]) -> bool:
         """Whether any delivery of these shards is set aside."""
 
-    def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
-        """Move (id, generation) that every destination took to history; how many it were.
+    def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
+        """Move messages, as they were read, that every destination took to history; how many it were.
 
         One that a former owner has set something of aside is left to ``settle``.
         What is settled with ``durable=False`` is on disk when anything durable that comes after it is.
         """
 
-    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
+    def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         """``settle_plain``, and not wait for it: it comes before whatever is asked of the session next.
 
         Returns:

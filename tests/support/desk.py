@@ -7,7 +7,8 @@ from typing import Any
 from outbox import emit
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
-from relay.store.contract import ANY_GENERATION, Batch, Cursors, Ruled, Session
+from relay.entry import Row
+from relay.store.contract import ANY_GENERATION, MESSAGE_COLUMNS, Batch, Cursors, Ruled, Session
 from relay.store.postgres import PostgresStore
 from relay.store.sqlite import SqliteStore
 from support.databases import Database
@@ -129,6 +130,12 @@ def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[
     while page := session.read_ready(cursors, limit).messages:
         pages.append(list(page))
     return pages
+
+
+def taken(*message_ids: str, generation: int = 0) -> list[Row]:
+    """Messages that every destination took, as rows of a reader who does not know where they lie."""
+    empty = dict.fromkeys(MESSAGE_COLUMNS)
+    return [tuple({**empty, "id": each, "generation": generation}.values()) for each in message_ids]
 
 
 def ruling(message_id: str, destination: str, state: str, **values: Any) -> Ruled:

@@ -61,7 +61,7 @@ class Harness:
 
     def offer(self, *entries: tuple[str, str | None, str]) -> None:
         for position, (id_, key, data) in enumerate(entries):
-            row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01")
+            row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None)
             self.lane.offer(Entry(row, (self.lane,), 1))
         self.lane.wake()
 

@@ -6,7 +6,7 @@ from relay.store.contract import PAGE_BYTES
 from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at"""
+    m.data, m.headers, m.created_at, m.ctid"""
 # Whoever reads without the locks that go with it finds nothing, and the look says why.
 IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
@@ -29,7 +29,7 @@ _READY = f"""(
         SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
         FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
         CROSS JOIN LATERAL (
-            SELECT * FROM outbox_message AS m
+            SELECT *, ctid FROM outbox_message AS m
             WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
             ORDER BY m.position LIMIT %(per_shard)s
         ) AS m
@@ -41,9 +41,9 @@ READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 # What has become visible since the last look. OFFSET 0 is a fence: without it the planner may turn the conditions on
 # shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
 _MESSAGES_SINCE = """(
-    SELECT * FROM outbox_message AS m WHERE m.txid >= %(xmax)s::xid8
+    SELECT *, ctid FROM outbox_message AS m WHERE m.txid >= %(xmax)s::xid8
     UNION ALL
-    SELECT * FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
+    SELECT *, ctid FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
     OFFSET 0
 )"""
 _DELIVERIES_SINCE = _MESSAGES_SINCE.replace("outbox_message", "outbox_delivery")
@@ -90,7 +90,7 @@ SELECT m.destination, m.shard, min(m.position) FILTER (WHERE m.state = 'parked')
 FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN} GROUP BY 1, 2
 """
 
-_MESSAGE_OF_D = "CROSS JOIN LATERAL (SELECT * FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m"
+_MESSAGE_OF_D = "CROSS JOIN LATERAL (SELECT *, ctid FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m"
 
 # Index: outbox_delivery_parked, one descent per destination and shard; then outbox_message_pkey.
 READ_PARKED = _page(
@@ -116,7 +116,7 @@ READ_SCHEDULED = _page(
     f"""(
         SELECT m.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
         CROSS JOIN LATERAL (
-            SELECT * FROM outbox_message AS m
+            SELECT *, ctid FROM outbox_message AS m
             WHERE m.shard = c.shard AND m.state = 'scheduled' AND m.due_at <= %(now)s::timestamptz
               AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
             ORDER BY m.due_at, m.position LIMIT %(limit)s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -12,7 +11,6 @@ import psycopg
 from relay.entry import Row
 from relay.store.contract import REGISTRY_LOCK, Batch, Parked, Ruled
 from relay.store.postgres import settling_sql as sql
-from relay.store.postgres.asking import Ahead, Answer
 from relay.store.postgres.connection import OwningConnection, commit
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
@@ -30,21 +28,34 @@ class Settling(OwningConnection):
         super().__init__(*arguments, **options)
         self._keep_history = keep_history
 
-    def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
-        return self.settle_plain_ahead(messages, durable=durable)()
+    def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
+        return self.settle_plain_ahead(rows, durable=durable)()
 
-    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
-        statement = sql.SETTLE_PLAIN if self._keep_history else sql.SETTLE_PLAIN_KEEPING_NONE
-        ids_of: dict[int, list[str]] = {}  # by generation; nearly always there is one
-        for id_, generation in messages:
-            ids_of.setdefault(generation, []).append(id_)
-        asked: list[tuple[Ahead, Callable[[], Answer]]] = []
+    def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
+        of_generation: dict[int, list[Row]] = {}  # nearly always there is one
+        for row in rows:
+            of_generation.setdefault(row[3], []).append(row)
         with self._guard():
-            for generation, ids in ids_of.items():
-                parameters = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
-                once_more = partial(self._run, statement, **parameters)
-                asked.append((self._run_ahead(statement, **parameters), once_more))
-        return lambda: sum(self._with_partition(partial(self._ask.answer, a), again).rowcount for a, again in asked)
+            counted = [self._settle_alike(alike, g, durable=durable) for g, alike in of_generation.items()]
+        return lambda: sum(count() for count in counted)
+
+    def _settle_alike(self, rows: Sequence[Row], generation: int, *, durable: bool) -> Callable[[], int]:
+        """Ask for what lies where it was read to be settled; what lies elsewhere by now, when somebody waits for it."""
+        here, moved = sql.SETTLE_PLAIN, sql.SETTLE_MOVED
+        if not self._keep_history:
+            here, moved = sql.SETTLE_PLAIN_KEEPING_NONE, sql.SETTLE_MOVED_KEEPING_NONE
+        common = {"generation": generation, "commit": commit(durable=durable)}
+        read = {"addresses": [row[11] for row in rows], "positions": [row[1] for row in rows], **common}
+        asked = self._run_ahead(here, **read)
+
+        def count() -> int:
+            settled = self._with_partition(lambda: self._ask.answer(asked), lambda: self._run(here, **read)).rowcount
+            if settled < len(rows):
+                ids = [row[0] for row in rows]
+                settled += self._with_partition(lambda: self._run(moved, ids=ids, **common)).rowcount
+            return settled
+
+        return count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         return self._with_partition(lambda: self._settle(batch, durable=durable))

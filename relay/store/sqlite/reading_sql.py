@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.store.sqlite.connection_sql import IS_REGISTERED, NOW
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at"""
+    m.data, m.headers, m.created_at, NULL AS address"""
 
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""

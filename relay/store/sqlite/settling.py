@@ -24,7 +24,8 @@ class Settling(OwningConnection):
         super().__init__(*arguments, **options)
         self._keep_history = keep_history
 
-    def settle_plain(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> int:
+    def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
+        messages = [(row[0], row[3]) for row in rows]
         with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
             if self._keep_history:
                 self._db.executemany(sql.KEEP_PLAIN, messages).close()
@@ -33,8 +34,8 @@ class Settling(OwningConnection):
             cursor.close()
             return count
 
-    def settle_plain_ahead(self, messages: Sequence[tuple[str, int]], *, durable: bool = True) -> Callable[[], int]:
-        count = self.settle_plain(messages, durable=durable)
+    def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
+        count = self.settle_plain(rows, durable=durable)
         return lambda: count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:

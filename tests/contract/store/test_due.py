@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle
+from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, taken
 from support.waiting import eventually
 
 from outbox import emit
@@ -20,7 +20,7 @@ def test_a_scheduled_message_is_read_when_it_is_due_and_not_before(desk: Desk) -
     session.reread_due()
     assert ids(session.read_due(list(ALL), 10).messages) == [due]
     assert not session.read_due(list(ALL), 10)
-    assert session.settle_plain([(due, 0)]) == 1
+    assert session.settle_plain(taken(due)) == 1
     assert desk.states() == {later: "scheduled"}
 
 
@@ -68,7 +68,7 @@ def test_a_retry_is_read_when_it_is_due_with_its_record(desk: Desk) -> None:
     desk.make_due(sent)
     session.reread_due()
     (row,) = session.read_due(list(ALL), 10).deliveries
-    assert (row[0], row[11], row[12], row[13]) == (sent, "a", 0, 1)
+    assert (row[0], row[12], row[13], row[14]) == (sent, "a", 0, 1)
     assert not session.read_due(list(ALL), 10)
 
 
@@ -104,7 +104,7 @@ def test_two_destinations_of_one_message_are_both_read_when_they_are_due_togethe
     session.reread_due()
     found: list[str] = []
     while page := session.read_due(list(ALL), 1):
-        found += [row[11] for row in page.deliveries]
+        found += [row[12] for row in page.deliveries]
     assert sorted(found) == ["a", "b", "c"]
 
 

@@ -1,7 +1,7 @@
 """Where messages go is for those to say who know the registered destinations: others find and set aside none."""
 
 import pytest
-from support.desk import Desk, everything, ids
+from support.desk import Desk, everything, ids, taken
 
 
 def test_a_session_of_an_older_generation_finds_no_message_any_more(desk: Desk) -> None:
@@ -25,7 +25,7 @@ def test_what_was_read_under_an_older_generation_is_still_settled_by_it(desk: De
     message_id = desk.emit_one()
     old.read_ready(everything(), 10)
     desk.register("b", generation=2)
-    assert old.settle_plain([(message_id, 0)]) == 1
+    assert old.settle_plain(taken(message_id)) == 1
 
 
 def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: Desk) -> None:

@@ -1,7 +1,7 @@
 """A key is held from its first message that is not done, and let go when that is."""
 
 import pytest
-from support.desk import ALL, Desk, ruling, settle
+from support.desk import ALL, Desk, ruling, settle, taken
 
 from relay.store.contract import RELEASE_COUNT
 
@@ -52,7 +52,7 @@ def test_a_key_is_free_for_one_destination_and_not_for_the_other(desk: Desk) -> 
 def test_what_was_blocked_behind_a_head_that_is_done_already_is_let_go_at_once(desk: Desk) -> None:
     head, second = desk.emit(2, ordering_key="k")
     session = desk.owner()
-    session.settle_plain([(head, 0)])
+    session.settle_plain(taken(head))
     assert list(settle(session, ruling(second, "a", "blocked")))
     assert desk.delivery(second).state == "parked"
 

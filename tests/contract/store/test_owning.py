@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.desk import ALL, Desk, everything, ruling, seconds_until, settle
+from support.desk import ALL, Desk, everything, ruling, seconds_until, settle, taken
 from support.waiting import eventually
 
 from outbox import emit
@@ -254,7 +254,7 @@ def test_what_was_taken_may_be_settled_whoever_answers(pg: Desk) -> None:
     sent = pg.emit_one()
     session = pg.open()
     session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
-    assert session.settle_plain([(sent, 0)]) == 1
+    assert session.settle_plain(taken(sent)) == 1
 
 
 METHODS: list[tuple[str, Callable[[Any], object]]] = [
@@ -267,7 +267,7 @@ METHODS: list[tuple[str, Callable[[Any], object]]] = [
     ("read_due", lambda s: s.read_due([1], 10)),
     ("held_keys", lambda s: s.held_keys(["k"], ["a"], [])),
     ("has_deliveries", lambda s: s.has_deliveries([1])),
-    ("settle_plain", lambda s: s.settle_plain([("0197c0de-0000-7000-8000-000000000000", 0)])),
+    ("settle_plain", lambda s: s.settle_plain(taken("0197c0de-0000-7000-8000-000000000000"))),
     ("settle", lambda s: s.settle(Batch([], []))),
     ("discard", lambda s: s.discard([], [])),
     ("mark_unrouted", lambda s: s.mark_unrouted([])),

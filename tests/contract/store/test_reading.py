@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
-from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle
+from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, taken
 
 from outbox import emit
 from relay.store.contract import PAGE_BYTES, Cursors, Page
@@ -183,7 +183,7 @@ def test_what_becomes_ready_again_below_the_cursor_is_read(desk: Desk) -> None:
 def test_settled_and_set_aside_messages_are_not_read_by_the_next_session(desk: Desk) -> None:
     done, held, unrouted, ready = desk.emit(4, ordering_key="k")
     session = desk.owner()
-    session.settle_plain([(done, 0)])
+    session.settle_plain(taken(done))
     settle(session, ruling(held, "a", "dead"))
     session.mark_unrouted([(unrouted, 0)])
     session.close()

@@ -4,7 +4,7 @@ import json
 
 import psycopg
 import pytest
-from support.desk import Desk, everything, ruling, seconds_until, settle
+from support.desk import Desk, everything, ruling, seconds_until, settle, taken
 
 from outbox import emit
 from relay.decide.standing import Finding
@@ -14,7 +14,7 @@ def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None
     with desk.database.engine.begin() as connection:
         sent = emit(connection, "page.read", {"n": 1}, ordering_key="k", subject="s", headers={"tenant": "t"})
     before = desk.database.rows("SELECT * FROM outbox_message")[0]
-    assert desk.owner().settle_plain([(sent, 0)]) == 1
+    assert desk.owner().settle_plain(taken(sent)) == 1
     assert desk.states() == {}
     row = desk.history()[sent]
     for column in ("position", "type", "source", "subject", "ordering_key", "data", "headers", "created_at"):
@@ -25,7 +25,7 @@ def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None
 
 def test_a_batch_is_settled_and_counted_and_its_neighbours_stay(desk: Desk) -> None:
     sent = desk.emit(10)
-    assert desk.owner().settle_plain([(i, 0) for i in sent[:7]]) == 7
+    assert desk.owner().settle_plain(taken(*sent[:7])) == 7
     assert desk.states() == dict.fromkeys(sent[7:], "ready")
     assert sorted(desk.history()) == sorted(sent[:7])
 
@@ -34,23 +34,65 @@ def test_a_message_that_an_operator_has_touched_since_is_not_settled(desk: Desk)
     touched, untouched = desk.emit(2)
     session = desk.owner()
     desk.put_back(touched)
-    assert session.settle_plain([(touched, 0), (untouched, 0)]) == 1
+    assert session.settle_plain(taken(touched, untouched)) == 1
     assert desk.states() == {touched: "ready"}
     assert list(desk.history()) == [untouched]
-    assert session.settle_plain([(touched, 1)]) == 1
+    assert session.settle_plain(taken(touched, generation=1)) == 1
+
+
+def test_what_was_read_is_settled_where_it_lies_and_found_where_it_was_moved_to(desk: Desk) -> None:
+    sent = desk.emit(20)
+    session = desk.owner()
+    rows = session.read_ready(everything(), 100).messages
+    moved, touched = sent[:5], sent[5]
+    for message_id in moved:
+        desk.database.execute("UPDATE outbox_message SET subject = 'moved' WHERE id = :id", id=message_id)
+    desk.put_back(touched)
+    assert session.settle_plain(rows) == 19
+    assert desk.states() == {touched: "ready"}
+    assert sorted(desk.history()) == sorted({*sent} - {touched})
+    assert {desk.history()[message_id].subject for message_id in moved} == {"moved"}
+
+
+@pytest.mark.parametrize("keep_history", [True, False])
+def test_what_lies_by_now_where_another_message_was_read_stays(pg: Desk, *, keep_history: bool) -> None:
+    """Somebody else settled what was read; vacuum freed its place, and a newcomer took it."""
+    pg.emit(20)
+    session = pg.owner(keep_history=keep_history)
+    rows = session.read_ready(everything(), 100).messages
+    pg.database.execute("DELETE FROM outbox_message")
+    with pg.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM outbox_message")
+    newcomers = pg.emit(20)
+    places = {row.place for row in pg.database.rows("SELECT ctid::text AS place FROM outbox_message")}
+    assert places == {row[11] for row in rows}
+    assert session.settle_plain(rows) == 0
+    assert sorted(pg.states()) == sorted(newcomers)
+    assert pg.history() == {}
+
+
+def test_a_table_that_was_written_anew_is_settled_all_the_same(pg: Desk) -> None:
+    gone, *sent = pg.emit(50)
+    session = pg.owner()
+    rows = [row for row in session.read_ready(everything(), 100).messages if row[0] != gone]
+    pg.database.execute("DELETE FROM outbox_message WHERE id = :id", id=gone)
+    with pg.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM FULL outbox_message")
+    assert session.settle_plain(rows) == 49
+    assert (pg.states(), sorted(pg.history())) == ({}, sorted(sent))
 
 
 def test_settling_twice_changes_nothing(desk: Desk) -> None:
     (sent,) = desk.emit(1)
     session = desk.owner()
-    assert (session.settle_plain([(sent, 0)]), session.settle_plain([(sent, 0)])) == (1, 0)
+    assert (session.settle_plain(taken(sent)), session.settle_plain(taken(sent))) == (1, 0)
     assert len(desk.history()) == 1
 
 
 def test_with_no_retention_nothing_is_kept(desk: Desk) -> None:
     plain, ruled = desk.emit(2)
     session = desk.owner(keep_history=False)
-    assert session.settle_plain([(plain, 0)]) == 1
+    assert session.settle_plain(taken(plain)) == 1
     settle(session, ruling(ruled, "a", "delivered"))
     assert (desk.states(), desk.deliveries(), desk.history()) == ({}, {}, {})
 
@@ -58,19 +100,21 @@ def test_with_no_retention_nothing_is_kept(desk: Desk) -> None:
 def test_what_is_settled_ahead_is_settled_before_what_is_asked_next_is_answered(desk: Desk) -> None:
     sent = desk.emit(3)
     session = desk.owner()
-    counted = session.settle_plain_ahead([(i, 0) for i in sent[:2]], durable=False)
+    first, second, third = sorted(session.read_ready(everything(), 10).messages)
+    counted = session.settle_plain_ahead([first, second], durable=False)
     session.read_ready(everything(), 10)
     assert desk.states() == {sent[2]: "ready"}
     assert sorted(desk.history()) == sorted(sent[:2])
     assert counted() == 2
-    assert session.settle_plain_ahead([(sent[2], 0)])() == 1
+    assert session.settle_plain_ahead([third])() == 1
     assert desk.states() == {}
 
 
 def test_what_is_settled_ahead_is_no_part_of_a_transaction_that_fails_after_it(pg: Desk) -> None:
     plain, failed = pg.emit(2)
     session = pg.owner()
-    counted = session.settle_plain_ahead([(plain, 0)])
+    rows = [row for row in session.read_ready(everything(), 10).messages if row[0] == plain]
+    counted = session.settle_plain_ahead(rows)
     pg.database.execute("ALTER TABLE outbox_delivery ADD CHECK (destination <> 'a')")
     with pytest.raises(psycopg.errors.CheckViolation):
         settle(session, ruling(failed, "a", "delivered"))
@@ -78,10 +122,11 @@ def test_what_is_settled_ahead_is_no_part_of_a_transaction_that_fails_after_it(p
     assert list(pg.history()) == [plain]
 
 
-@pytest.mark.parametrize("way", ["plain", "ahead", "ruled", "discarded"])
+@pytest.mark.parametrize("way", ["plain", "ahead", "moved", "ruled", "discarded"])
 def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, way: str) -> None:
     (sent,) = pg.emit(1)
     session = pg.owner()
+    rows = session.read_ready(everything(), 10).messages
     if way == "discarded":
         settle(session, ruling(sent, "a", "dead"))
         pg.put_back_delivery(sent, "discarded")
@@ -89,9 +134,11 @@ def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, 
         if row.name.startswith("outbox_history_") and not row.name.endswith(("pkey", "idx")):
             pg.database.execute(f"DROP TABLE {row.name}")
     if way == "plain":
-        session.settle_plain([(sent, 0)])
+        session.settle_plain(rows)
+    elif way == "moved":
+        session.settle_plain(taken(sent))
     elif way == "ahead":
-        counted = session.settle_plain_ahead([(sent, 0)])
+        counted = session.settle_plain_ahead(rows)
         session.read_ready(everything(), 10)
         assert counted() == 1
     elif way == "ruled":
@@ -261,7 +308,7 @@ def test_a_verdict_on_a_delivery_that_an_operator_has_touched_changes_nothing(de
 def test_a_verdict_on_a_message_that_is_gone_changes_nothing(desk: Desk) -> None:
     sent = desk.emit_one()
     session = desk.owner()
-    session.settle_plain([(sent, 0)])
+    session.settle_plain(taken(sent))
     for verdict in ("retry", "dead", "parked"):
         settle(session, ruling(sent, "a", verdict))
     assert (desk.states(), desk.deliveries()) == ({}, {})
@@ -272,6 +319,6 @@ def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: D
     sent = desk.emit_one(ordering_key="k")
     session = desk.owner()
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "parked"))
-    assert session.settle_plain([(sent, 0)]) == 0
+    assert session.settle_plain(taken(sent)) == 0
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "delivered"))
     assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])
