@@ -76,7 +76,7 @@ def _tune_interpreter() -> None:
     A thread that comes back from the database waits for the interpreter for one switch interval at most; at the default
     of 5 ms that would be longer than the database took.
     """
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
