@@ -187,10 +187,10 @@ class Dispatcher:
     def complete(self, entry: Entry) -> None:
         """All verdicts of an entry are in: the owning thread settles it."""
         self._settling_count += 1
-        self._note_what_is_still_before(entry)
         if entry.is_plain:
             self.done.append(entry)
         else:
+            self._note_what_is_still_before(entry)
             self.ruled.append(entry)
         self._on_work()
 

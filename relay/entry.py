@@ -24,8 +24,8 @@ class Entry:
     """
 
     __slots__ = (
-        "alone", "attempts", "caution", "destination", "epoch", "failing_for_s", "generation", "id", "key", "lanes",
-        "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
+        "alone", "attempts", "caution", "destination", "epoch", "failing_for_s", "generation", "handle", "id", "key",
+        "lanes", "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Lane, ...], epoch: int) -> None:
@@ -36,6 +36,7 @@ class Entry:
         self.generation: int = row[3]
         self.key: str | None = row[7]
         self.message = Message(row[0], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+        self.handle: tuple[str, str | None] = (self.id, None)  # what it is held by
         self.lanes = lanes
         self.epoch = epoch
         self.open = len(lanes)
@@ -53,12 +54,9 @@ class Entry:
         """From a row of ``outbox_delivery`` joined to its message (see ``relay.store.contract``)."""
         entry = cls(row, (lane,), epoch)
         entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[12:16]
+        entry.handle = entry.id, entry.destination
         entry.message.attempt = entry.attempts + 1
         return entry
-
-    @property
-    def handle(self) -> tuple[str, str | None]:
-        return self.id, self.destination
 
     @property
     def is_plain(self) -> bool:

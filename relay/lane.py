@@ -118,7 +118,10 @@ class Lane(Judging):
                     self._put_back(entry)
                     continue
                 now = monotonic()
-            outcome = await self._attempt(entry.message)
+            try:
+                outcome = await self.destination.send(entry.message)
+            except Exception as error:
+                outcome = self._broke(entry.message, error)
             del self._under_way[entry.handle]
             if entry.caution is not None:
                 entry.caution.survived(self.name, entry)
@@ -159,12 +162,6 @@ class Lane(Judging):
                 return entry
             self._decide(entry, PARKED)
         return None
-
-    async def _attempt(self, message: Message) -> Outcome:
-        try:
-            return await self.destination.send(message)
-        except Exception as error:
-            return self._broke(message, error)
 
     def _broke(self, message: Message, error: Exception) -> Outcome:
         log.error("destination_broke", destination=self.name, message_id=message.id, exc_info=error)

@@ -240,7 +240,8 @@ class Relay:
         return self._owner is not None and self._owner.may_send(now)
 
     def _may_send(self, now: float) -> bool:
-        return self._owns(now) and self._dispatcher is not None and self._dispatcher.caution.is_open
+        owner, dispatcher = self._owner, self._dispatcher
+        return owner is not None and owner.may_send(now) and dispatcher is not None and dispatcher.caution.is_open
 
     def _on_work(self) -> None:
         if self._owner is not None:

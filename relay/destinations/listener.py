@@ -12,7 +12,7 @@ import importlib
 import inspect
 import traceback
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from types import CodeType
@@ -28,7 +28,7 @@ from outbox.errors import SettingsError
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, failed, refused
 from relay.destinations.fence import Fence, Overran
-from relay.destinations.started import Started
+from relay.destinations.started import start
 from relay.stall import name_of
 
 log = structlog.get_logger("relay")
@@ -36,7 +36,7 @@ log = structlog.get_logger("relay")
 SHOW_AGAIN_S = 60.0
 LAST_WORDS_S = 1.0  # for an async listener that is cancelled to roll back
 
-Run = Callable[[Message, Fence | None], Awaitable[Any]]
+Run = Callable[[Message, Fence | None], Coroutine[Any, Any, Any]]
 
 
 class ListenerDestination:
@@ -81,12 +81,11 @@ class ListenerDestination:
     async def send(self, message: Message) -> Outcome:
         began_at, deadline = monotonic(), None
         try:
-            started = Started(self.call(message))
-            if not started.has_ended:
+            if (rest := start(self._run(message, None))) is not None:
                 spent_s = monotonic() - began_at
                 deadline = asyncio.timeout(None if self._timeout_s is None else self._timeout_s - spent_s)
                 async with deadline:
-                    await started
+                    await rest
         except Reject as rejection:
             return refused(f"rejected by {self.label}: {rejection}")
         except asyncio.CancelledError:

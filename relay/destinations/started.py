@@ -1,4 +1,4 @@
-"""A coroutine's first step."""
+"""A coroutine's first step, and the rest of it."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ from collections.abc import Coroutine, Generator
 from typing import Any
 
 
-class Started:
-    """A coroutine that has run until it waits for something, or to its end; awaiting it runs the rest.
+def start(coroutine: Coroutine[Any, Any, Any]) -> Rest | None:
+    """Run a coroutine until it waits for something, or to its end; then there is no rest.
 
     What never waits needs no deadline, and entering `asyncio.timeout` costs more than calling many a listener.
 
     Args:
-        coroutine: Run here, in the task that will await it; what it raises before it waits is raised here.
+        coroutine: Run here, in the task that will await its rest; what it raises before it waits is raised here.
+    """
+    try:
+        return Rest(coroutine, coroutine.send(None))
+    except StopIteration:
+        return None
 
-    Attributes:
-        has_ended: Whether there is no rest.
+
+class Rest:
+    """What is left of a coroutine that waits for something; awaiting it runs that.
+
+    Args:
+        coroutine: It has taken its first step.
+        waits_for: What it yielded then.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._coroutine = coroutine
-        self.has_ended = False
-        try:
-            self._waits_for = coroutine.send(None)
-        except StopIteration:
-            self.has_ended = True
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
+        self._coroutine, self._waits_for = coroutine, waits_for
 
     def __await__(self) -> Generator[Any, Any, None]:
-        while not self.has_ended:
-            try:
-                answer = yield self._waits_for
-            except BaseException as error:
-                self._step(self._coroutine.throw, error)
-            else:
-                self._step(self._coroutine.send, answer)
-
-    def _step(self, resume: Any, value: Any) -> None:
         try:
-            self._waits_for = resume(value)
+            while True:
+                try:
+                    answer = yield self._waits_for
+                except BaseException as error:
+                    self._waits_for = self._coroutine.throw(error)
+                else:
+                    self._waits_for = self._coroutine.send(answer)
         except StopIteration:
-            self.has_ended = True
+            return

@@ -10,7 +10,12 @@ import pytest
 from outbox import Message
 from relay.database import Database
 from relay.destinations.listener import ListenerDestination
-from relay.destinations.started import Started
+from relay.destinations.started import start
+
+
+async def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    if (rest := start(coroutine)) is not None:
+        await rest
 
 
 async def at_once(seen: list[Any]) -> None:
@@ -26,16 +31,17 @@ async def waits(seen: list[Any]) -> None:
 
 async def test_what_never_waits_has_run_when_it_is_started() -> None:
     seen: list[Any] = []
-    assert Started(at_once(seen)).has_ended
+    assert start(at_once(seen)) is None
     assert seen == ["ran"]
 
 
 async def test_what_waits_runs_on_when_it_is_awaited_in_the_same_task() -> None:
     seen: list[Any] = []
-    started, task = Started(waits(seen)), asyncio.current_task()
-    assert (started.has_ended, seen) == (False, [task])
-    await started
-    assert (started.has_ended, seen) == (True, [task, "from a thread", task])
+    rest, task = start(waits(seen)), asyncio.current_task()
+    assert rest is not None
+    assert seen == [task]
+    await rest
+    assert seen == [task, "from a thread", task]
 
 
 async def fails_at_once() -> None:
@@ -50,7 +56,7 @@ async def fails_later() -> None:
 @pytest.mark.parametrize("coroutine", [fails_at_once, fails_later])
 async def test_what_it_raises_is_raised(coroutine: Callable[[], Coroutine[Any, Any, None]]) -> None:
     with pytest.raises(LookupError, match="nothing here"):
-        await Started(coroutine())
+        await run(coroutine())
 
 
 async def test_a_cancellation_arrives_in_it_and_may_be_answered_with_a_few_last_words() -> None:
@@ -65,7 +71,7 @@ async def test_a_cancellation_arrives_in_it_and_may_be_answered_with_a_few_last_
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await Started(listener())
+            await run(listener())
     assert seen == ["rolled back"]
 
 

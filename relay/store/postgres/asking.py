@@ -214,8 +214,10 @@ def _array(values: Sequence[Any]) -> str:
     """An array's literal. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO"""
     if not values:
         return "{}"
-    if None in values or isinstance(values[0], int):
+    if None in values:
         return "{" + ",".join(map(_element, values)) + "}"
+    if isinstance(values[0], int):
+        return "{" + ",".join(map(str, values)) + "}"
     text = '","'.join(values)
     if "\\" in text or text.count('"') > 2 * (len(values) - 1):
         return "{" + ",".join(map(_element, values)) + "}"
@@ -225,6 +227,4 @@ def _array(values: Sequence[Any]) -> str:
 def _element(value: Any) -> str:
     if value is None:
         return "NULL"
-    if isinstance(value, int):
-        return str(value)
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
