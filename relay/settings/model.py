@@ -89,7 +89,7 @@ class Settings(BaseModel):
     short_poll_s: Seconds = Field(default=0.004, ge=0.001, le=1)
     slow_poll_s: Seconds = Field(default=1.0, ge=0.01, le=60)
     quiet_s: Seconds = Field(default=1.5, ge=0, le=60)
-    page_size: int = Field(default=1000, ge=1, le=10_000)
+    page_size: int = Field(default=2000, ge=1, le=10_000)
     window: int = Field(default=4000, ge=1, le=100_000)
     grace_s: Seconds = Field(default=20.0, ge=0, le=3600)
     stall_timeout_s: Seconds = Field(default=60.0, ge=1, le=3600)
@@ -127,7 +127,7 @@ class Settings(BaseModel):
     def _agree(self) -> Settings:
         if self.beat_s > self.lease_s / 3:
             raise ValueError(f"beat_s ({self.beat_s:g}) must be at most a third of lease_s ({self.lease_s:g})")
-        if self.page_size > self.window:
+        if self.page_size > self.window and "page_size" in self.model_fields_set:
             raise ValueError(f"page_size ({self.page_size}) must not be more than window ({self.window})")
         if self.short_poll_s > self.slow_poll_s:
             raise ValueError(f"short_poll_s ({self.short_poll_s:g}) is longer than slow_poll_s ({self.slow_poll_s:g})")
