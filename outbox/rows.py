@@ -137,10 +137,10 @@ def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Seq
 
 @cache
 def _batch_statement(table: sa.Table) -> sa.Insert:
-    """INSERT … SELECT … FROM json_to_recordset(:batch), whose rows come out in the order of the array."""
+    """INSERT … SELECT … FROM jsonb_to_recordset(:batch), whose rows come out in the order of the array."""
     columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
     record = (
-        sa.func.json_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSON))
+        sa.func.jsonb_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSONB))
         .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION))
         .render_derived(name="record", with_types=True)
     )
