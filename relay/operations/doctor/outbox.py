@@ -17,6 +17,7 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
     """What waits, for whom, and who is there to deliver it."""
     found = status(connection, alive_within_s=2 * lease_s)
     yield _relays(found)
+    yield _crash_watch(connection)
     yield _oldest(found, older_than_s)
     yield from _destinations(found)
     yield _dead(found)
@@ -36,6 +37,19 @@ def _relays(found: Status) -> Finding:
             "look again in a minute; if it stays, look into the relays' logs for what keeps them from taking shards",
         )
     return ok("relays", f"{len(found.relays)} alive, and every shard has an owner")
+
+
+def _crash_watch(connection: sa.Connection) -> Finding:
+    there = set(connection.scalars(sa.text("SELECT shard FROM outbox_shard")))
+    missing = [f"({shard})" for shard in range(SHARD_COUNT) if shard not in there]
+    if not missing:
+        return ok("crash watch", "every shard has the row in which a relay notes what it has under way")
+    return bad(
+        "crash watch",
+        f"{counted(len(missing), 'shard')} without a row in outbox_shard",
+        "a message that kills its relay is not found out there, and kills the next one as well",
+        f"as the owner of the tables: INSERT INTO outbox_shard (shard) VALUES {', '.join(missing)}",  # noqa: S608 (for a person)
+    )
 
 
 def _oldest(found: Status, older_than_s: float) -> Finding:
