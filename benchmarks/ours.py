@@ -31,7 +31,7 @@ from relay.store.contract import Cursors, Session
 from relay.store.postgres import PostgresSession, PostgresStore
 
 SLOW_S = 0.02
-PAGE = 1000
+PAGE = 2000
 
 
 def main() -> None:

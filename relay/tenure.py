@@ -62,7 +62,7 @@ class Tenure:
             dispatcher,
             cursors,
             skipping=dispatcher.skipping,
-            page_size=settings.page_size,
+            page_size=min(settings.page_size, max(settings.window // 2, 1)),  # so that there is room for one ahead
             post=lambda page: on_loop(dispatcher.accept, page, epoch),
         )
         self._ownership = Ownership(

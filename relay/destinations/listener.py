@@ -12,7 +12,7 @@ import importlib
 import inspect
 import traceback
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from types import CodeType
@@ -36,7 +36,7 @@ log = structlog.get_logger("relay")
 SHOW_AGAIN_S = 60.0
 LAST_WORDS_S = 1.0  # for an async listener that is cancelled to roll back
 
-Run = Callable[[Message, Fence | None], Coroutine[Any, Any, Any]]
+Run = Callable[[Message, Fence | None], Awaitable[Any]]
 
 
 class ListenerDestination:

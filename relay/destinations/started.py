@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Awaitable, Coroutine, Generator
+from types import CoroutineType
 from typing import Any
 
 
-def start(coroutine: Coroutine[Any, Any, Any]) -> Rest | None:
+def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
     """Run a coroutine until it waits for something, or to its end; then there is no rest.
 
     What never waits needs no deadline, and entering `asyncio.timeout` costs more than calling many a listener.
 
     Args:
-        coroutine: Run here, in the task that will await its rest; what it raises before it waits is raised here.
+        awaitable: A coroutine is run here, in the task that will await its rest; what it raises before it waits is
+            raised here. Anything else is all rest.
     """
+    if not isinstance(awaitable, CoroutineType):
+        return awaitable
     try:
-        return Rest(coroutine, coroutine.send(None))
+        return Rest(awaitable, awaitable.send(None))
     except StopIteration:
         return None
 

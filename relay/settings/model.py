@@ -58,7 +58,7 @@ class Settings(BaseModel):
         short_poll_s: How often a busy relay looks for messages.
         slow_poll_s: How often a sleeping one does, whether or not it was notified.
         quiet_s: With nothing to do for so long, a busy relay goes to sleep.
-        page_size: How many messages one read takes at most.
+        page_size: How many messages one read takes at most; never more than half the window.
         window: How many messages a relay holds unsettled at most.
         grace_s: How long an orderly stop waits for what is under way.
         stall_timeout_s: With its event loop stuck for so long, the process ends itself.

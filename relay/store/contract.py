@@ -262,6 +262,8 @@ class Session(Protocol):
     def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         """``settle_plain``, and not wait for it: it comes before whatever is asked of the session next.
 
+        But for what does not lie where it was read any more: that is settled when somebody waits.
+
         Returns:
             Waits until it is settled, and tells how many it were.
         """

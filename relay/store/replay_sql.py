@@ -69,7 +69,7 @@ SELECT p.new_id, {OLD},
        h.headers || jsonb_build_object('{REPLAY_OF}', h.id::text), 'held'
 FROM {_PG_HISTORY} ORDER BY h.position
 """,
-    # In id order, as owners lock; what an owner has just moved to history is not found.
+    # In id order, as owners lock what is held; what an owner has just moved to history is not found.
     "lock": """
 SELECT m.id FROM unnest(CAST(:ids AS uuid[])) AS p (id) JOIN outbox_message AS m ON m.id = p.id
 ORDER BY m.id FOR UPDATE OF m

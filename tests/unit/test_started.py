@@ -44,6 +44,11 @@ async def test_what_waits_runs_on_when_it_is_awaited_in_the_same_task() -> None:
     assert seen == [task, "from a thread", task]
 
 
+async def test_what_is_no_coroutine_is_all_rest() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(0, "slept"))
+    assert start(task) is task
+
+
 async def fails_at_once() -> None:
     raise LookupError("nothing here")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -44,21 +45,21 @@ class Settling(OwningConnection):
         here, moved = sql.SETTLE_PLAIN, sql.SETTLE_MOVED
         if not self._keep_history:
             here, moved = sql.SETTLE_PLAIN_KEEPING_NONE, sql.SETTLE_MOVED_KEEPING_NONE
-        common = {"generation": generation, "commit": commit(durable=durable)}
-        read = {"addresses": [row[11] for row in rows], "positions": [row[1] for row in rows], **common}
-        asked = self._run_ahead(here, **read)
+        ids, addresses = [row[0] for row in rows], [row[11] for row in rows]
+        common = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
+        asked = self._run_ahead(here, addresses=addresses, **common)
 
         def count() -> int:
-            settled = self._with_partition(lambda: self._ask.answer(asked), lambda: self._run(here, **read)).rowcount
+            again = partial(self._run, here, addresses=addresses, **common)
+            settled = self._insisting(partial(self._ask.answer, asked), again).rowcount
             if settled < len(rows):
-                ids = [row[0] for row in rows]
-                settled += self._with_partition(lambda: self._run(moved, ids=ids, **common)).rowcount
+                settled += self._insisting(partial(self._run, moved, **common)).rowcount
             return settled
 
         return count
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
-        return self._with_partition(lambda: self._settle(batch, durable=durable))
+        return self._insisting(lambda: self._settle(batch, durable=durable))
 
     def _settle(self, batch: Batch, *, durable: bool) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
@@ -77,7 +78,7 @@ class Settling(OwningConnection):
             return parked + self._release(keys, batch.skipping)
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
-        return self._with_partition(lambda: self._discard(deliveries, skipping))
+        return self._insisting(lambda: self._discard(deliveries, skipping))
 
     def _discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         with self._transaction():
@@ -126,14 +127,16 @@ class Settling(OwningConnection):
             skipping=list(skipping),
         ).fetchall()
 
-    def _with_partition(self, write: Callable[[], T], once_more: Callable[[], T] | None = None) -> T:
-        """Write; if today's partition of the history was missing, make it and write once more."""
+    def _insisting(self, write: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+        """Write; and once more, if today's partition of the history was missing, or others locked in another order."""
         with self._guard():
             try:
                 return write()
             except psycopg.errors.CheckViolation:
                 self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
-                return (once_more or write)()
+            except psycopg.errors.DeadlockDetected:
+                pass  # rows are locked by their ids, but those that lie where they were read in the order of the table
+            return (again or write)()
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         with self._guard(), self._transaction():

@@ -11,13 +11,13 @@ HISTORY = "id, position, type, source, subject, ordering_key, data, headers, cre
 _NAMED = "m.id = ANY (%(ids)s::uuid[])"
 
 # No index: a row is found where it lay when it was read, which spares a descent each, a fifth of the move. Whether it
-# is still that row, its position says; a hash table of them, as a join is out of the question (see connection_sql).
-_LYING = """m.ctid = ANY (%(addresses)s::tid[])
-        AND (m.position IN (SELECT unnest(%(positions)s::bigint[]))) IS TRUE"""
+# is still that message, its id says, and nothing else can: a table that was truncated begins anew with its positions.
+# IS TRUE keeps the ids a hash table; else the planner makes a join of them, with nothing but loops to do it by.
+_LYING = """m.ctid = ANY (%(addresses)s::tid[]) AND (m.id IN (SELECT unnest(%(ids)s::uuid[]))) IS TRUE"""
 
 
 def _settle_plain(which: str, *, keep_history: bool) -> str:
-    """True whoever writes it, so it asks for no ownership.
+    """What everybody took is settled: true whoever writes it, so the statement asks for no ownership.
 
     `commit` is `on` or `off`: whether the server waits for its disk; see docs/decisions/0003.
     """

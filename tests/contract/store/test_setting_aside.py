@@ -17,7 +17,7 @@ def test_what_is_parked_is_read_back_in_order_with_its_record(desk: Desk) -> Non
     assert ids(rows) == sent
     assert [row[12:14] for row in rows] == [("a", 0)] * 4
     assert [row[14] for row in rows] == [1, 0, 0, 0]
-    assert 0 <= rows[0][14] < 60
+    assert 0 <= rows[0][15] < 60
     assert session.read_parked(cursors, ["a"], 10) == []
 
 

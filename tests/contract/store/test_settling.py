@@ -1,20 +1,39 @@
 """Verdicts become rows: history, retries, dead letters, and nothing where an operator was first."""
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
 from support.desk import Desk, everything, ruling, seconds_until, settle, taken
+from support.waiting import eventually
 
 from outbox import emit
 from relay.decide.standing import Finding
+from relay.entry import Row
+
+Found = Callable[..., list[Row]]
 
 
-def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None:
+@pytest.fixture(params=["where it was read", "wherever it lies"])
+def found(request: pytest.FixtureRequest) -> Found:
+    """Messages as a session hands them back when everybody took them: it knows where they lay, or it does not."""
+
+    def read(session: Any, *message_ids: str) -> list[Row]:
+        rows = session.read_ready(everything(), 100).messages
+        return [row for row in rows if row[0] in message_ids]
+
+    return read if request.param == "where it was read" else lambda _, *message_ids: taken(*message_ids)
+
+
+def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk, found: Found) -> None:
     with desk.database.engine.begin() as connection:
         sent = emit(connection, "page.read", {"n": 1}, ordering_key="k", subject="s", headers={"tenant": "t"})
     before = desk.database.rows("SELECT * FROM outbox_message")[0]
-    assert desk.owner().settle_plain(taken(sent)) == 1
+    session = desk.owner()
+    assert session.settle_plain(found(session, sent)) == 1
     assert desk.states() == {}
     row = desk.history()[sent]
     for column in ("position", "type", "source", "subject", "ordering_key", "data", "headers", "created_at"):
@@ -23,9 +42,10 @@ def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk) -> None
     assert row.delivered_at is not None
 
 
-def test_a_batch_is_settled_and_counted_and_its_neighbours_stay(desk: Desk) -> None:
+def test_a_batch_is_settled_and_counted_and_its_neighbours_stay(desk: Desk, found: Found) -> None:
     sent = desk.emit(10)
-    assert desk.owner().settle_plain(taken(*sent[:7])) == 7
+    session = desk.owner()
+    assert session.settle_plain(found(session, *sent[:7])) == 7
     assert desk.states() == dict.fromkeys(sent[7:], "ready")
     assert sorted(desk.history()) == sorted(sent[:7])
 
@@ -55,20 +75,50 @@ def test_what_was_read_is_settled_where_it_lies_and_found_where_it_was_moved_to(
 
 
 @pytest.mark.parametrize("keep_history", [True, False])
-def test_what_lies_by_now_where_another_message_was_read_stays(pg: Desk, *, keep_history: bool) -> None:
-    """Somebody else settled what was read; vacuum freed its place, and a newcomer took it."""
+@pytest.mark.parametrize(
+    "emptying",
+    [
+        ["DELETE FROM outbox_message", "VACUUM outbox_message"],
+        ["TRUNCATE outbox_message RESTART IDENTITY"],
+    ],
+)
+def test_what_lies_by_now_where_another_message_was_read_stays(
+    pg: Desk, emptying: list[str], *, keep_history: bool
+) -> None:
+    """Somebody emptied the table and made room, and newcomers took it: with the old positions, or with new ones."""
     pg.emit(20)
     session = pg.owner(keep_history=keep_history)
     rows = session.read_ready(everything(), 100).messages
-    pg.database.execute("DELETE FROM outbox_message")
     with pg.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM outbox_message")
+        for statement in emptying:
+            connection.exec_driver_sql(statement)
     newcomers = pg.emit(20)
     places = {row.place for row in pg.database.rows("SELECT ctid::text AS place FROM outbox_message")}
     assert places == {row[11] for row in rows}
     assert session.settle_plain(rows) == 0
     assert sorted(pg.states()) == sorted(newcomers)
     assert pg.history() == {}
+
+
+def test_somebody_who_locks_the_same_rows_the_other_way_round_is_waited_for_once_more(pg: Desk) -> None:
+    session = pg.owner()
+    first, second = pg.emit(2)
+    rows = session.read_ready(everything(), 100).messages
+    lock = "SELECT id FROM outbox_message WHERE id = %s FOR UPDATE"
+    with (
+        ThreadPoolExecutor(1) as pool,
+        psycopg.connect(pg.database.url) as other,
+        psycopg.connect(pg.database.url, autocommit=True) as onlooker,
+    ):
+        other.execute("SET deadlock_timeout = '1min'")  # the relay's session finds out, and is the one that is ended
+        other.execute(lock, [second])
+        settled = pool.submit(session.settle_plain, rows)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        eventually(lambda: onlooker.execute(waits).fetchone() == (1,), what="it waits for the second")
+        other.execute(lock, [first])
+        other.rollback()
+        assert settled.result(30) == 2
+    assert (pg.states(), sorted(pg.history())) == ({}, [first, second])
 
 
 def test_a_table_that_was_written_anew_is_settled_all_the_same(pg: Desk) -> None:
@@ -82,17 +132,18 @@ def test_a_table_that_was_written_anew_is_settled_all_the_same(pg: Desk) -> None
     assert (pg.states(), sorted(pg.history())) == ({}, sorted(sent))
 
 
-def test_settling_twice_changes_nothing(desk: Desk) -> None:
+def test_settling_twice_changes_nothing(desk: Desk, found: Found) -> None:
     (sent,) = desk.emit(1)
     session = desk.owner()
-    assert (session.settle_plain(taken(sent)), session.settle_plain(taken(sent))) == (1, 0)
+    rows = found(session, sent)
+    assert (session.settle_plain(rows), session.settle_plain(rows)) == (1, 0)
     assert len(desk.history()) == 1
 
 
-def test_with_no_retention_nothing_is_kept(desk: Desk) -> None:
+def test_with_no_retention_nothing_is_kept(desk: Desk, found: Found) -> None:
     plain, ruled = desk.emit(2)
     session = desk.owner(keep_history=False)
-    assert session.settle_plain(taken(plain)) == 1
+    assert session.settle_plain(found(session, plain)) == 1
     settle(session, ruling(ruled, "a", "delivered"))
     assert (desk.states(), desk.deliveries(), desk.history()) == ({}, {}, {})
 
@@ -314,11 +365,12 @@ def test_a_verdict_on_a_message_that_is_gone_changes_nothing(desk: Desk) -> None
     assert (desk.states(), desk.deliveries()) == ({}, {})
 
 
-def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: Desk) -> None:
+def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: Desk, found: Found) -> None:
     """A former owner wrote down what one destination took; the present one knows that all of them did."""
     sent = desk.emit_one(ordering_key="k")
     session = desk.owner()
+    rows = found(session, sent)
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "parked"))
-    assert session.settle_plain(taken(sent)) == 0
+    assert session.settle_plain(rows) == 0
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "delivered"))
     assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])
