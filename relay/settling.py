@@ -17,7 +17,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -80,7 +79,7 @@ class Settler:
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
         done. Entries leave their queue when they are settled, so that a lost session loses none of them.
         """
-        exceptions = list(islice(ruled, limit))
+        exceptions = front(ruled, limit)
         self.begin(done)
         if exceptions:
             self.finish()
@@ -95,7 +94,7 @@ class Settler:
         self.began_at = monotonic()
         for _ in range(0, len(done), BATCH):
             self.finish()
-            self._begin_batch(done, list(islice(done, BATCH)))
+            self._begin_batch(done, front(done, BATCH))
 
     @property
     def has_begun(self) -> bool:
@@ -112,7 +111,7 @@ class Settler:
     def set_aside(self, unrouted: deque[Entry]) -> None:
         """Set messages aside that no subscription wants."""
         while unrouted:
-            batch = list(islice(unrouted, BATCH))
+            batch = front(unrouted, BATCH)
             fresh = [(e.id, e.generation) for e in batch if e.epoch == self._epoch]
             if fresh:
                 self._session.mark_unrouted(fresh)
@@ -186,6 +185,14 @@ class Settler:
         if not any(verdict.state == "delivered" for _, verdict in verdicts):
             return []
         return [(lane, verdict if verdict.state == "delivered" else _UNKNOWN) for lane, verdict in verdicts]
+
+
+def front(queue: deque[Entry], count: int) -> list[Entry]:
+    """The first so many, which stay.
+
+    Copied in one step of the interpreter: the event loop appends at any moment, and an iterator does not survive that.
+    """
+    return list(queue)[:count]
 
 
 _UNKNOWN = Verdict("parked")
