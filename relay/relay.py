@@ -176,19 +176,23 @@ class Relay:
     async def drain(self) -> Drained:
         """Deliver everything that can be delivered now.
 
-        What waits for a backoff, a due date, a paused destination or another relay's shards is left to wait.
+        What waits for a backoff, a due date, a paused destination or another relay's shards is left to wait. A database
+        that is lost on the way is waited for as long as one that is not there at the beginning.
         """
         assert self._dispatcher is not None
         assert self._owner is not None
         self._dispatcher.caution.hurry()
         before, partly_before = self._dispatcher.delivered_count, self._dispatcher.partly_delivered_count
-        deadline = monotonic() + 2 * self.settings.beat_s + 1
+        patience_s = 2 * self.settings.beat_s + 1
+        deadline = monotonic() + patience_s
         trouble, reason = self._owner.trouble, None
         while not self._is_drained():
             if self._ended.is_set():
                 self._raise_error()
                 break
-            if trouble.reason and monotonic() > deadline:
+            if not trouble.reason:
+                deadline = monotonic() + patience_s
+            elif monotonic() > deadline:
                 reason = trouble.reason
                 break
             await asyncio.sleep(0.002)

@@ -1,13 +1,18 @@
 """The owning session ended by the server at every point of its life: nothing is lost, and nothing is done twice."""
 
+import asyncio
 import random
 
 import psycopg
 import pytest
 from sqlalchemy import make_url
+from support.databases import Database
 from support.reckoning import BOTH, assert_everything_happened_once, prepared, unsettled
-from support.waiting import eventually
+from support.scene import Scene, to
+from support.waiting import eventually, eventually_async
 from support.wire import Wire, url_through
+
+from outbox import Message
 
 SEED = 1_848
 BEGINNING = 28  # about as many round trips as it takes to open a session
@@ -42,6 +47,26 @@ def test_a_session_that_ends_before_any_of_its_statements_costs_nothing(postgres
         assert_everything_happened_once(postgres_database, fleet, workload)
     finally:
         wire.close()
+
+
+async def test_a_drain_whose_session_ends_on_the_way_goes_on_with_the_next(postgres_database: Database) -> None:
+    """However long it has been at it: what counts is how long there has been no session."""
+    scene = Scene(postgres_database)
+    scene.emit(400)
+    taken = 0
+
+    async def slow(message: Message) -> None:
+        nonlocal taken
+        await asyncio.sleep(0.1)
+        taken += 1
+
+    async with scene.relay({"a": to(slow, concurrency=16)}, beat_s=0.05) as relay:
+        drain = asyncio.create_task(relay.drain())
+        await eventually_async(lambda: taken >= 220)  # longer than a drain waits for a session
+        await asyncio.to_thread(end_owning_sessions, postgres_database.url)
+        drained = await drain
+    assert drained.reason is None
+    assert scene.account == (400, 0, 0, 0)
 
 
 def end_owning_sessions(url: str) -> None:
