@@ -244,8 +244,7 @@ class Relay:
         return self._owner is not None and self._owner.may_send(now)
 
     def _may_send(self, now: float) -> bool:
-        owner, dispatcher = self._owner, self._dispatcher  # as _owns, but asked for every message
-        return owner is not None and owner.may_send(now) and dispatcher is not None and dispatcher.caution.is_open
+        return self._owns(now) and self._dispatcher is not None and self._dispatcher.caution.is_open
 
     def _on_work(self) -> None:
         if self._owner is not None:

@@ -230,6 +230,29 @@ def test_settling_without_a_history_rides_on_the_index_too(postgres_database: Da
     assert_rides_on_its_indexes(plans)
 
 
+@pytest.mark.parametrize("read_as", ["ready", "late", "due"])
+def test_what_lies_where_it_was_read_is_settled_there_each_row_looked_at_once(
+    postgres_database: Database, session: PostgresSession, read_as: str
+) -> None:
+    session.take(ALL, [])
+    cursors = Cursors(dict.fromkeys(ALL, 0))
+    if read_as == "late":
+        session.read_ready(cursors, 100)
+        cursors.ready = dict.fromkeys(ALL, 1_000)
+    fill(postgres_database, 50)
+    if read_as == "due":
+        postgres_database.execute("UPDATE outbox_message SET state = 'scheduled', due_at = created_at")
+        messages = session.read_due(ALL, 100).messages
+    else:
+        messages = session.read_ready(cursors, 100).messages
+    with watched(session) as plans:
+        assert session.settle_plain(messages) == 50
+    found_and_deleted = 2 * 50
+    assert [(plan.name, plan.rows_looked_at_in("outbox_message")) for plan in plans] == [
+        ("SETTLE_PLAIN", found_and_deleted)
+    ]
+
+
 def settle_all(session: PostgresSession, cursors: Cursors) -> None:
     while messages := session.read_ready(cursors, 500).messages:
         session.settle_plain(messages)

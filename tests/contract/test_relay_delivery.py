@@ -335,6 +335,22 @@ async def test_what_falls_due_at_one_instant_is_all_delivered(scene: Scene, take
     assert sorted(taker.taken) == list(range(150))
 
 
+async def test_a_small_window_alone_bounds_what_is_held_of_what_falls_due_at_once(scene: Scene) -> None:
+    """A page is never more than half of it: what falls due is read by the page, however much room there is."""
+    scene.emit(150, due_at=datetime.now(UTC) - timedelta(seconds=1))
+    held = []
+
+    async def listener(message: Message) -> None:
+        assert relay._dispatcher is not None
+        held.append(relay._dispatcher.held_count)
+        await asyncio.sleep(0)
+
+    async with scene.relay({"a": listener}, window=20) as relay:
+        await relay.drain()
+    assert len(held) == 150
+    assert max(held) <= 2 * 20
+
+
 async def test_a_message_dated_back_is_delivered_by_a_relay_that_runs(scene: Scene, taker: Taker) -> None:
     now = datetime.now(UTC)
     async with scene.relay({"a": taker}):

@@ -27,10 +27,9 @@ def _settle_plain(which: str, *, keep_history: bool) -> str:
         AND (SELECT set_config('synchronous_commit', %(commit)s, true)) IS NOT NULL"""
     if not keep_history:
         return delete
-    columns = ", ".join("m." + column for column in HISTORY.split(", "))
     return f"""
 WITH done AS ({delete}
-    RETURNING {columns}
+    RETURNING {HISTORY}
 )
 INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts) SELECT {HISTORY}, statement_timestamp(), 1 FROM done
 """
