@@ -16,6 +16,8 @@ from outbox.ids import new_id, normal_id
 from outbox.payload import to_payload
 from outbox.trace import trace_headers
 
+NO_HEADERS = "{}"
+
 
 class Draft:
     """A message that ``emit_many`` is to write, with options of its own.
@@ -65,10 +67,6 @@ class Prepared(NamedTuple):
     due_at: datetime | None
     delay_s: float | None
     strict_order: bool
-
-    @property
-    def is_scheduled(self) -> bool:
-        return self.due_at is not None or self.delay_s is not None
 
 
 def prepare(source: str, draft: Draft, trace: Mapping[str, str] | None = None) -> Prepared:
@@ -126,5 +124,5 @@ def _checked_order(draft: Draft) -> str | None:
 
 def _headers(own: Mapping[str, str] | None, trace: Mapping[str, str]) -> str:
     if not own and not trace:
-        return "{}"
+        return NO_HEADERS
     return to_json({**checked_headers(own), **trace}).decode()

@@ -19,7 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session, registry
 from sqlalchemy.sql.functions import FunctionElement
 
-from outbox.draft import Prepared
+from outbox.draft import NO_HEADERS, Prepared
 from outbox.observing import observers
 from outbox.tables import Id, Instant
 from outbox.transaction import join_transaction, wait_for_turn
@@ -73,7 +73,7 @@ def message_table(schema: str | None) -> sa.Table:
         sa.Column("subject", sa.Text),
         sa.Column("ordering_key", sa.Text),
         sa.Column("data", JsonText),
-        sa.Column("headers", JsonText),
+        sa.Column("headers", JsonText, server_default=sa.FetchedValue()),
         sa.Column("due_at", Instant),
         sa.Column("state", sa.Text, server_default=sa.FetchedValue()),
     )
@@ -95,7 +95,10 @@ def _prepare_transaction(connection: sa.Connection, messages: Sequence[Prepared]
 
 
 def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
-    if len(messages) > 1 and connection.dialect.name == "postgresql":
+    if len(messages) == 1:
+        columns = _columns(messages[0])
+        connection.execute(_row_statement(table, "delay_s" in columns), columns)
+    elif connection.dialect.name == "postgresql":
         _insert_in_batches(connection, table, messages)
     else:
         _insert_alike(connection, table, messages)
@@ -117,11 +120,18 @@ def _row_statement(table: sa.Table, is_delayed: bool) -> sa.Insert:
 
 
 def _columns(message: Prepared) -> dict[str, Any]:
+    columns: dict[str, Any] = {"id": message.id, "type": message.type, "source": message.source, "data": message.data}
     # What a message does not have is left to the column: with many writers every parameter counts.
-    columns = {name: value for name, value in message._asdict().items() if value is not None}
-    del columns["strict_order"]
-    if message.is_scheduled:
-        columns["state"] = SCHEDULED
+    if message.subject is not None:
+        columns["subject"] = message.subject
+    if message.ordering_key is not None:
+        columns["ordering_key"] = message.ordering_key
+    if message.headers != NO_HEADERS:
+        columns["headers"] = message.headers
+    if message.due_at is not None:
+        columns.update(due_at=message.due_at, state=SCHEDULED)
+    elif message.delay_s is not None:
+        columns.update(delay_s=message.delay_s, state=SCHEDULED)
     return columns
 
 
