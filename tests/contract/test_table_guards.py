@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from support.databases import Database
 from support.receivers import Receiver
 from support.scene import Scene, Taker
@@ -22,11 +23,12 @@ from relay.settings import HttpSettings, Settings
 
 ID = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
 
+# SQLite names a constraint, PostgreSQL's trigger the column.
 TYPE, CREATED, DATE, DUE = (
-    "outbox_message_type_is_words_and_dots",
-    "outbox_message_created_is_date",
+    "outbox_message.type",
+    "outbox_message.created",
     "outbox_message_due_is_date",
-    "outbox_message_due_is_scheduled",
+    "outbox_message.due",
 )
 LONG = "x" * 256
 STRANGE = {
@@ -62,13 +64,61 @@ def insert(database: Database, **columns: Any) -> None:
         *(("headers", "headers", bad) for bad in ("[]", '["a"]', "null", "7", '"x"')),
         ("source", "source", ""),
         *(("ordering_key", "ordering_key", bad) for bad in ("", LONG)),
+        *(("state", "state", bad) for bad in ("", "done", "READY", LONG)),
+        (DUE, "state", "scheduled"),
+        (DUE, "due_at", "2030-01-01 12:00:00"),
     ],
     ids=lambda value: ascii(value)[:40],
 )
 def test_what_is_malformed_is_refused(database: Database, refused_by: str, column: str, value: str) -> None:
-    with pytest.raises(DBAPIError, match=refused_by):
+    with pytest.raises(IntegrityError) as refused:
         insert(database, **{column: value})
+    assert re.search(refused_by, str(refused.value.orig))
     assert database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+@pytest.mark.parametrize(
+    "change", ["type = 'a b'", "source = ''", "headers = '[]'", "state = 'gone'", "state = 'scheduled'"]
+)
+def test_what_is_changed_is_checked_as_what_is_written(database: Database, change: str) -> None:
+    insert(database)
+    with pytest.raises(IntegrityError):
+        database.execute(f"UPDATE outbox_message SET {change}")
+
+
+def test_a_message_that_is_given_another_key_goes_to_the_shard_of_that_key(database: Database) -> None:
+    """Elsewhere it would not be in order with the others of the key."""
+    shards = "SELECT count(DISTINCT shard) FROM outbox_message"
+    for key in "abcdefgh":
+        insert(database, ordering_key=key)
+    assert database.scalar(shards) > 1
+    database.execute("UPDATE outbox_message SET ordering_key = 'a'")
+    assert database.scalar(shards) == 1
+
+
+def test_nobody_chooses_a_shard(postgres_database: Database) -> None:
+    insert(postgres_database, ordering_key="a")
+    for shard in (1, 2):
+        insert(postgres_database, ordering_key="a", shard=shard)
+    assert postgres_database.scalar("SELECT count(DISTINCT shard) FROM outbox_message") == 1
+
+
+def test_postgres_counts_what_it_took_compressed_from_another_table_as_large_as_it_is(
+    postgres_database: Database,
+) -> None:
+    """A relay reads by these sizes no more than fits into its memory."""
+    postgres_database.execute("CREATE TABLE document (data jsonb)")
+    postgres_database.execute("INSERT INTO document SELECT jsonb_build_object('pad', repeat('x', :n))", n=100_000)
+    assert postgres_database.scalar("SELECT pg_column_size(data) FROM document") < 10_000
+    postgres_database.execute(
+        "INSERT INTO outbox_message (id, type, source, data) SELECT :id, 'page.read', 'sql', data FROM document", id=ID
+    )
+    assert postgres_database.scalar("SELECT size FROM outbox_message") > 100_000
+
+
+def test_postgres_names_what_it_refuses_and_the_remedy(postgres_database: Database) -> None:
+    with pytest.raises(IntegrityError, match=r"outbox_message.type 'no type': write words of letters"):
+        insert(postgres_database, type="no type")
 
 
 @pytest.mark.parametrize("date", ["infinity", "-infinity", "9999-12-31 23:59:59Z", "20000-01-01 00:00:00Z"])
@@ -81,7 +131,7 @@ def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Datab
 @pytest.mark.parametrize("date", ["infinity", "4000-01-01 BC", "9999-12-31 23:59:59Z", "290000-01-01"])
 def test_postgres_takes_no_date_of_creation_that_python_has_not(postgres_database: Database, date: str) -> None:
     """One such row, and neither `status` nor `doctor` said anything but that the database cannot be reached."""
-    with pytest.raises(DBAPIError, match=DUE):
+    with pytest.raises(DBAPIError, match=CREATED):
         insert(postgres_database, created_at=date)
 
 

@@ -133,7 +133,6 @@ def test_a_delay_that_is_no_length_of_time_is_refused(delay):
 @pytest.mark.parametrize(("delay", "seconds"), [(90, 90.0), (0.5, 0.5), (timedelta(minutes=1), 60.0), (0, None)])
 def test_a_delay_is_a_timedelta_or_seconds_and_none_at_all_when_it_is_zero(delay, seconds):
     assert prepared(delay=delay).delay_s == seconds
-    assert prepared(delay=delay).is_scheduled is (seconds is not None)
 
 
 @pytest.mark.parametrize("due_at", [datetime(2026, 1, 1), "2026-01-01T00:00:00Z", 1767225600])
