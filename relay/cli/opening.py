@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from outbox.errors import SchemaError, Unusable
+from outbox.errors import OutboxError, SchemaError, Unusable
 from relay.database import Database, as_text
 from relay.migrations import check_schema
 from relay.observe.logging import redacted
@@ -70,6 +70,7 @@ def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[
 
     Raises:
         Unusable: The database cannot be reached, or does not let us.
+        OutboxError: Somebody else was changing the same rows.
     """
     try:
         yield
@@ -91,7 +92,7 @@ def _refuse_without(database: Database, needs: Sequence[Right]) -> None:
         engine.dispose()
 
 
-def _explained(error: sa.exc.DBAPIError, database: Database) -> Unusable | None:
+def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:
     said = redacted(_first_sentence(str(error.orig)))
     state = getattr(error.orig, "sqlstate", None)
     if not database.is_postgres:
@@ -104,6 +105,8 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> Unusable | None:
         return Unusable(f"{said} in {database}: `outbox db grants` prints the rights that each role needs")
     if state == "42P01":
         return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
+    if state == "55P03" or (state or "").startswith("40"):
+        return OutboxError(f"{said} in {database}: somebody else was changing the same; run it again")
     if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
         return Unusable(
             f"cannot reach the database {database}: {said}; check that the server runs and accepts connections, "

@@ -197,6 +197,17 @@ async def test_destinations_are_listed_paused_and_resumed(run: Run, scene: Scene
     assert [entry["action"] for entry in run("audit", "--json").json[:2]] == ["resume", "pause"]
 
 
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_who_finds_the_row_locked_is_told_to_come_again(run: Run, scene: Scene, database: Database) -> None:
+    await scene.drain({"a": Taker()})
+    database.execute(f"ALTER DATABASE {database.engine.url.database} SET lock_timeout = '100ms'")
+    with database.engine.begin() as elsewhere:
+        elsewhere.exec_driver_sql("SELECT FROM outbox_destination FOR UPDATE")
+        refused = run("pause", "a")
+    assert (refused.code, refused.err.count("\n"), "run it again" in refused.err) == (1, 1, True)
+    assert run("pause", "a").code == 0
+
+
 def test_a_destination_is_tested_without_a_message(run: Run, tmp_path: Path) -> None:
     (tmp_path / "printing_listener.py").write_text("def on_completed(message):\n    pass\n")
     (tmp_path / "outbox.toml").write_text(CONFIG.format(port=free_port()))
