@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from outbox import Message
-from relay.cli.relay import _tune_interpreter
+from relay.cli.relay import tune_interpreter
 from relay.database import Database
 from relay.relay import Relay
 from relay.settings import ListenerSettings, Settings
@@ -38,7 +38,7 @@ def main() -> None:
     options = _options()
     logging.disable(logging.WARNING)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    _tune_interpreter()
+    tune_interpreter()
     found = ACTIONS[options.action](options)
     used = {"rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "cpu_s": time.process_time()}
     print(json.dumps({**found, **used}), flush=True)

@@ -18,6 +18,8 @@ from listeners.content import latest_extraction
 from listeners.graph import BaselineGraph, build_baseline, parse_topics
 from listeners.tables import BASELINE, Content, Extraction, TopicGraph
 from outbox import Message, Reject
+from outbox.payload import is_storable
+from relay.observe.logging import one_line
 
 logger = logging.getLogger("ContentBaselineListener")
 
@@ -55,25 +57,15 @@ def on_extraction_completed(message: Message, session: Session) -> None:
         logger.info("Baseline already there for %s", shown)
 
 
-def one_line(text: str) -> str:
-    """`text` with control characters escaped, so that no content id can forge a log line."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def _content_id(message: Message) -> str:
     content_id = message.data.get("contentId") if isinstance(message.data, dict) else None
     if content_id is None:
         raise Reject("the event has no contentId")
     if not isinstance(content_id, str):
         raise Reject(f"contentId must be a string, not {type(content_id).__name__}")
-    if not _storable(content_id):
+    if not (content_id.strip() and is_storable(content_id)):
         raise Reject(f"contentId {content_id!r} cannot be the id of a content")
     return content_id
-
-
-def _storable(text: str) -> bool:
-    """Whether a text column could hold it: PostgreSQL takes neither NUL nor a lone surrogate."""
-    return bool(text.strip()) and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _has_baseline(session: Session, content_id: str) -> bool:

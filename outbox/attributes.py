@@ -27,8 +27,8 @@ RESERVED_NAMES = frozenset((
 ))
 # fmt: on
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
-_HEADER_VALUE = re.compile(r"[\t -~]*")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+HEADER_VALUE = re.compile(r"[\t -~]*")
 _SOURCE = re.compile(r"[!-~]+")
 
 
@@ -97,7 +97,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+    if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
         raise InvalidHeaders(f"{ascii(name)[:60]} is no header name: use letters, digits and -, as in x-tenant")
     if name.lower() in RESERVED_NAMES or name.lower().startswith(RESERVED_PREFIXES):
         raise InvalidHeaders(f"the header {name!r} is set by the delivery itself: choose a name of your own")
@@ -105,7 +105,7 @@ def _checked_name(name: str) -> str:
 
 
 def _checked_value(name: str, value: str) -> str:
-    if isinstance(value, str) and _HEADER_VALUE.fullmatch(value):
+    if isinstance(value, str) and HEADER_VALUE.fullmatch(value):
         return value
     raise InvalidHeaders(
         f"the header {name!r} holds what HTTP cannot carry: pass text of printable ASCII on one line, "

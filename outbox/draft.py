@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -13,12 +14,11 @@ from outbox.attributes import checked_delay, checked_headers, checked_key, check
 from outbox.errors import InvalidEvent, UntypedEvent
 from outbox.event import Event, checked_type
 from outbox.ids import new_id, normal_id
+from outbox.message import NO_HEADERS
 from outbox.payload import to_payload
-from outbox.trace import trace_headers
-
-NO_HEADERS = "{}"
 
 
+@dataclass(slots=True, eq=False)
 class Draft:
     """A message that ``emit_many`` is to write, with options of its own.
 
@@ -28,30 +28,16 @@ class Draft:
         >>> drafts = [Draft("extraction.completed", {"contentId": each}, ordering_key=each) for each in ("c-1", "c-2")]
     """
 
-    __slots__ = ("data", "delay", "due_at", "event", "headers", "id", "ordering_key", "strict_order", "subject")
-
-    def __init__(
-        self,
-        event: Event | str,
-        data: Any = None,
-        *,
-        ordering_key: str | None = None,
-        delay: timedelta | float | None = None,
-        due_at: datetime | None = None,
-        headers: Mapping[str, str] | None = None,
-        subject: str | None = None,
-        id: UUID | str | None = None,
-        strict_order: bool = False,
-    ) -> None:
-        self.event = event
-        self.data = data
-        self.ordering_key = ordering_key
-        self.delay = delay
-        self.due_at = due_at
-        self.headers = headers
-        self.subject = subject
-        self.id = id
-        self.strict_order = strict_order
+    event: Event | str
+    data: Any = None
+    _: KW_ONLY
+    ordering_key: str | None = None
+    delay: timedelta | float | None = None
+    due_at: datetime | None = None
+    headers: Mapping[str, str] | None = None
+    subject: str | None = None
+    id: UUID | str | None = None
+    strict_order: bool = False
 
 
 class Prepared(NamedTuple):
@@ -69,13 +55,13 @@ class Prepared(NamedTuple):
     strict_order: bool
 
 
-def prepare(source: str, draft: Draft, trace: Mapping[str, str] | None = None) -> Prepared:
+def prepare(source: str, draft: Draft, trace: Mapping[str, str]) -> Prepared:
     """Check a draft, and give it an id and its final form.
 
     Args:
         source: Who writes it.
         draft: What the caller wants written.
-        trace: The trace context, if it was already looked up.
+        trace: The trace context, as headers.
 
     Raises:
         EmitError: One of its subclasses says what is wrong and what to do.
@@ -89,7 +75,7 @@ def prepare(source: str, draft: Draft, trace: Mapping[str, str] | None = None) -
         subject=checked_subject(draft.subject),
         ordering_key=_checked_order(draft),
         data=to_payload(data),
-        headers=_headers(draft.headers, trace_headers() if trace is None else trace),
+        headers=_headers(draft.headers, trace),
         due_at=due_at,
         delay_s=delay_s,
         strict_order=draft.strict_order,

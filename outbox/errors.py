@@ -68,7 +68,7 @@ class InvalidHeaders(InvalidEvent):
 
 
 class InvalidId(InvalidEvent):
-    """The message id is not a UUID."""
+    """The message id is not a UUID; or the inbox cannot store the message id or the name of the listener."""
 
 
 class InvalidDelay(InvalidEvent):

@@ -52,8 +52,4 @@ def normal_id(given: UUID | str) -> str:
             return str(UUID(given))
         except ValueError:
             pass  # said below, as for what is no text at all
-    raise InvalidId(f"the id {_shown(given)} is not a UUID: pass a uuid.UUID or its text, or leave it out")
-
-
-def _shown(given: object) -> str:
-    return ascii(given)[:60]
+    raise InvalidId(f"the id {ascii(given)[:60]} is not a UUID: pass a uuid.UUID or its text, or leave it out")

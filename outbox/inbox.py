@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from outbox.errors import InvalidTarget
+from outbox.errors import InvalidId
 from outbox.payload import is_storable
 from outbox.tables import tables
 from outbox.transaction import join_transaction
@@ -36,4 +36,6 @@ def connection_of(session: Session, schema: str | None) -> sa.Connection:
 def _checked(what: str, text: str) -> str:
     if isinstance(text, str) and text and is_storable(text):
         return text
-    raise InvalidTarget(f"the {what} {ascii(text)[:60]} cannot be stored: pass text without NUL or lone surrogates")
+    raise InvalidId(
+        f"the {what} {ascii(text)[:60]} cannot be stored: pass text, not empty, without NUL or lone surrogates"
+    )

@@ -85,9 +85,9 @@ class Outbox:
             The message id: 36 characters, lower case.
 
         Raises:
-            EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``UntypedEvent``,
-                ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``, ``InvalidSubject``,
-                ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``.
+            EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``InvalidEvent``,
+                ``UntypedEvent``, ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``,
+                ``InvalidSubject``, ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``.
             NoTransaction: The connection is in autocommit mode. A session finds that out when it flushes.
 
         Example:
@@ -186,6 +186,8 @@ class Outbox:
             ``True`` the first time, ``False`` when the message was done before.
 
         Raises:
+            InvalidTarget: The target is no session or connection, or has to be awaited.
+            InvalidId: The name or the id cannot be stored.
             NoTransaction: The connection is in autocommit mode, so that mark and work would not commit together.
 
         Example:
@@ -209,6 +211,8 @@ class Outbox:
             ``True`` the first time, ``False`` when the message was done before.
 
         Raises:
+            InvalidTarget: The target is not asynchronous.
+            InvalidId: As in ``once``.
             NoTransaction: As in ``once``.
 
         Example:

@@ -19,7 +19,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session, registry
 from sqlalchemy.sql.functions import FunctionElement
 
-from outbox.draft import NO_HEADERS, Prepared
+from outbox.draft import Prepared
+from outbox.message import NO_HEADERS
 from outbox.observing import observers
 from outbox.tables import Id, Instant
 from outbox.transaction import join_transaction, wait_for_turn

@@ -24,11 +24,11 @@ from outbox_demo.packages import installed_descriptions
 from outbox_demo.worker import extract
 from relay import migrations
 from relay.database import Database
+from relay.guide import BASELINE_LISTENER, COMPLETED
 from relay.operations import snapshot, status
 from relay.relay import Relay
 from relay.settings import ListenerSettings, Settings
 
-LISTENER = "listeners.baseline:on_extraction_completed"
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 20.0  # without a delivery for so long, the demo stops waiting
 PAGE_SIZE = 500
@@ -235,7 +235,7 @@ def _delivered_in_total(engine: sa.Engine) -> int:
 
 def _with_baseline(settings: Settings) -> Settings:
     """The same database, delivering to the baseline listener, with a history to look things up in."""
-    baseline = ListenerSettings(listener=LISTENER, events=["extraction.completed"])
+    baseline = ListenerSettings(listener=BASELINE_LISTENER, events=[COMPLETED])
     changes = {
         "destinations": {"baseline": baseline},
         "health_port": 0,

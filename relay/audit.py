@@ -22,13 +22,10 @@ class Action:
         name: What was done, as the command line calls it: ``"dead retry"``.
         target: To what: a destination, a filter.
         reason: Why, in the operator's words.
-        actor: Who; by default the user of this process and its host.
     """
 
-    def __init__(
-        self, name: str, target: Mapping[str, Any], *, reason: str | None = None, actor: str | None = None
-    ) -> None:
-        self.name, self.target, self.reason, self.actor = name, dict(target), reason, actor or this_user()
+    def __init__(self, name: str, target: Mapping[str, Any], *, reason: str | None = None) -> None:
+        self.name, self.target, self.reason, self.actor = name, dict(target), reason, this_user()
         self.count = 0
         self.number: int | None = None
 

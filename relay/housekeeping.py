@@ -99,7 +99,7 @@ class Housekeeping:
         """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                oldest = _today(connection) - timedelta(days=max(self._settings.retention_days, 0) + 1)
+                oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
                 takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
                 for day, state in self._partitions(connection):
                     if takes_writes and day < oldest:

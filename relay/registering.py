@@ -10,10 +10,10 @@ import structlog
 
 from outbox.errors import Unusable
 from relay.database import is_refusal
+from relay.guide import BASELINE_LISTENER
 from relay.registry import Registration, register
 from relay.rights import BASELINE, RELAY, Right
 from relay.settings import ListenerSettings, Settings
-from relay.settings.loading import BASELINE_LISTENER
 from relay.store.contract import Standby
 from relay.trouble import reconnect_s
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from listeners.http import events
 from listeners.http.refusal import Problem
+from relay.guide import COMPLETED
 
 REFUSALS = {
     400: "The body is not JSON, or the event id is malformed.",
@@ -17,7 +18,7 @@ REFUSALS = {
     415: "The content type is none of the three.",
     422: "The event does not follow the schema, or was rejected: `reason` says why.",
     429: "Too many calls: `Retry-After` says when to come again.",
-    500: "The event could not be handled; nothing was done.",
+    500: "The event could not be handled; what its handler did is rolled back.",
 }
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ EVENT_FIELDS = {
     "specversion": {"const": "1.0"},
     "id": {"type": "string", "minLength": 1, "maxLength": events.LONGEST_ID, "pattern": "^[!-~]+$"},
     "source": {"type": "string"},
-    "type": {"const": events.COMPLETED},
+    "type": {"const": COMPLETED},
     "subject": {"type": "string"},
     "time": {"type": "string", "format": "date-time"},
 }

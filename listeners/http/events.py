@@ -19,10 +19,9 @@ from starlette.datastructures import Headers
 
 from listeners.http.refusal import Refusal
 from outbox import Message
+from relay.guide import COMPLETED, CONTENT_ID
 
-COMPLETED = "extraction.completed"
 PLAIN, STRUCTURED, BATCH = "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"
-CONTENT_ID = r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*"
 CONTENT_ID_LENGTH = 255
 LONGEST_ID = 255
 BATCH_SIZE = 1000

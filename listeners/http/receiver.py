@@ -1,8 +1,9 @@
 """The endpoint of the integration guide, as a router: mount it in an application of your own, or run `outbox serve`.
 
-Every call goes through the same checks in the same order, and the first that fails is the answer: size (413), rate
-(429), secret and signature (401), content type (415), JSON (400), schema (422), and what the handler rejects (422).
-The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 nothing was done.
+Every call goes through the same checks in the same order, and the first that fails is the answer: size (413), time
+(408), rate (429), secret and signature (401), content type (415), JSON (400), schema (422), handler's rejection (422).
+The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 it is rolled back. Of a
+batch, each event has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from outbox.errors import SettingsError
 from relay.database import Database
 from relay.destinations.fence import Overran
 from relay.destinations.listener import ListenerDestination, load, session_kind
+from relay.guide import BASELINE_LISTENER, CONTENT_ID, PATH
 from relay.settings.signing import signing_key
 
-PATH = "/extraction/internal/completed"
-BASELINE = "listeners.baseline:on_extraction_completed"
 NAME = "http"
 
 audit = structlog.get_logger("audit")
@@ -45,24 +45,24 @@ class Limits:
     """How much a caller may ask of a receiver.
 
     Args:
-        body_bytes: The size of a request.
-        body_timeout_s: The time that its body may take.
+        max_body_bytes: The size of a request.
+        receive_timeout_s: The time that its body may take.
         rate_per_s: Calls a second of one client that knows the secret, in the long run; twice as many at once.
         stranger_rate_per_s: Those of one that does not. They are counted apart, so that whoever guesses secrets from
             the real sender's address locks nobody out.
         stranger_burst: How many of those at once.
-        content_id: The pattern that a content's id matches as a whole.
+        content_id_pattern: The pattern that a content's id matches as a whole.
         content_id_length: How long it may be.
         concurrency: Calls of the handler under way at once.
         handler_timeout_s: How long one of them may take, the wait for its turn included; ``None`` for ever.
     """
 
-    body_bytes: int = 1024 * 1024
-    body_timeout_s: float = 10.0
+    max_body_bytes: int = 1024 * 1024
+    receive_timeout_s: float = 10.0
     rate_per_s: float = 500.0
     stranger_rate_per_s: float = 1.0
     stranger_burst: int = 20
-    content_id: str = events.CONTENT_ID
+    content_id_pattern: str = CONTENT_ID
     content_id_length: int = events.CONTENT_ID_LENGTH
     concurrency: int = 16
     handler_timeout_s: float | None = 30.0
@@ -99,7 +99,7 @@ class Receiver:
         self,
         secrets: Iterable[str],
         *,
-        handler: str | Callable[..., Any] = BASELINE,
+        handler: str | Callable[..., Any] = BASELINE_LISTENER,
         database: str | Database | None = None,
         signing_secrets: Iterable[str] = (),
         require_signature: bool = False,
@@ -113,7 +113,7 @@ class Receiver:
         self._verifier = Verifier(_keys(signing_secrets) or [s.encode() for s in known], required=require_signature)
         self._known_rate = Rate(limits.rate_per_s, max(int(2 * limits.rate_per_s), 1))
         self._stranger_rate = Rate(limits.stranger_rate_per_s, limits.stranger_burst)
-        self._schema = events.Schema(_pattern(limits.content_id), limits.content_id_length)
+        self._schema = events.Schema(_pattern(limits.content_id_pattern), limits.content_id_length)
         self._work = _work(name, handler, database, limits.concurrency)
         self.router = self._router()
 
@@ -165,10 +165,10 @@ class Receiver:
         return refusal.response() if refusal else JSONResponse({"success": True})
 
     async def _take(self, request: Request) -> int:
-        """All the checks in their order, then the handler; how many events it was."""
+        """All the checks in their order, then the handler; returns how many events there were."""
         admitted = self._guard.admits(_raw(request, b"x-internal-secret"))
         limits = self._limits
-        body = await read_body(request, limit=limits.body_bytes, timeout_s=limits.body_timeout_s, keep=admitted)
+        body = await read_body(request, limit=limits.max_body_bytes, timeout_s=limits.receive_timeout_s, keep=admitted)
         self._check_rate(_client(request), admitted=admitted)
         if not admitted:
             raise unauthorized()
@@ -208,9 +208,9 @@ def _work(
 ) -> ListenerDestination:
     if isinstance(database, str):
         database = Database.parse(database)
-    handler = load(name, handler)
+    handler = load(handler)
     if database is None:
-        if session_kind(name, handler) is not None:
+        if session_kind(handler) is not None:
             raise SettingsError(f"the handler of {name} asks for a session: say which database it is to connect to")
         database = Database.parse("sqlite:///never-opened.db")
     return ListenerDestination(name, handler, database=database, concurrency=concurrency)

@@ -18,8 +18,9 @@ from relay.amqp import TROUBLE, Broker, explained
 from relay.database import Database
 from relay.decide.backoff import Policy, jittered
 from relay.destinations.listener import ListenerDestination
+from relay.guide import BASELINE_LISTENER
+from relay.stall import name_of
 
-BASELINE = "listeners.baseline:on_extraction_completed"
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
 SOUND_S = 5.0
 OPEN_TIMEOUT_S = 20.0
@@ -69,7 +70,7 @@ class Consumer:
         broker: Broker,
         database: Database,
         *,
-        listener: str | Callable[..., Any] = BASELINE,
+        listener: str | Callable[..., Any] = BASELINE_LISTENER,
         source: Source | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -148,7 +149,7 @@ class Consumer:
 
 
 def _name(listener: str | Callable[..., Any]) -> str:
-    """What the inbox knows a listener by: each does a message once, and the baseline once for all ways it may come."""
-    if listener == BASELINE:
+    """What the inbox knows a listener by: each does a message once."""
+    if listener == BASELINE_LISTENER:
         return "baseline"
-    return listener if isinstance(listener, str) else f"{listener.__module__}:{listener.__qualname__}"
+    return listener if isinstance(listener, str) else name_of(listener)

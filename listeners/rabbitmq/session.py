@@ -25,6 +25,7 @@ from relay.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
 from relay.amqp.topology import QueueType
 from relay.decide.backoff import Policy, jittered
 from relay.decide.outcome import Outcome
+from relay.guide import COMPLETED
 
 CLOSE_TIMEOUT_S = 2.0
 
@@ -41,7 +42,7 @@ class Source:
         queue_type: Of queues that have to be made.
     """
 
-    queue: str = "extraction.completed"
+    queue: str = COMPLETED
     exchange: str = "extraction.events"
     queue_type: QueueType = "classic"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from relay.cli.examples import examples
-from relay.cli.output import print_json, say, stdout, table
+from relay.cli.output import Json, print_json, say, stdout, table
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -17,7 +17,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def audit(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what was done by hand: who, when, what, how many, and why."""
     from relay.cli.opening import opened_snapshot, operator_settings

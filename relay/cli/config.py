@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from relay.cli.examples import examples
-from relay.cli.output import print_json, say, stdout, table
+from relay.cli.output import Json, print_json, say, stdout, table
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,7 +23,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 @config.command(epilog=examples("outbox config show", "OUTBOX_LEASE_S=30s outbox config show --json"))
-def show(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False) -> None:
+def show(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from. Secrets are masked."""
     from relay.settings import load
 
@@ -78,7 +78,7 @@ def _check(name: str, destination: DestinationSettings) -> None:
     from relay.settings import ListenerSettings
 
     if isinstance(destination, ListenerSettings):
-        session_kind(name, load(name, destination.listener))
+        session_kind(load(destination.listener))
 
 
 def _warnings(name: str, destination: DestinationSettings, origin: str) -> list[str]:

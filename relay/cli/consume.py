@@ -12,14 +12,14 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.guide import BASELINE_LISTENER, COMPLETED
 
 if TYPE_CHECKING:
     from listeners.rabbitmq import Consumer
     from relay.settings import RabbitSettings, Settings
 
-QUEUE = "extraction.completed"
+QUEUE = COMPLETED
 MOST_BYTES = 250  # of a name, so that its dead letters' queue has one of the 255 that AMQP allows
-BASELINE = "listeners.baseline:on_extraction_completed"
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -39,7 +39,7 @@ def consume(
     destination: Annotated[
         str | None, typer.Option(help="Which configured destination of kind rabbitmq names the broker.")
     ] = None,
-    listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What to run.")] = BASELINE,
+    listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What to run.")] = BASELINE_LISTENER,
     prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Messages held unacknowledged at most.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many of them are worked on at once.")] = 8,
     max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures before it is a dead letter.")] = 5,

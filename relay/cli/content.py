@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from relay.cli.examples import examples
-from relay.cli.output import print_json, say
+from relay.cli.output import Json, print_json, say
+from relay.guide import COMPLETED
 from relay.wording import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def register(app: typer.Typer, panel: str) -> None:
 )
 def missing(
     emit_again: Annotated[bool, typer.Option("--emit", help="Emit extraction.completed for each of them.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List contents that have an extraction and no baseline graph."""
     from sqlalchemy.orm import Session
@@ -61,4 +62,4 @@ def missing(
 def _emit(session: Session, content_id: str) -> None:
     from outbox import emit
 
-    emit(session, "extraction.completed", {"contentId": content_id}, ordering_key=content_id)
+    emit(session, COMPLETED, {"contentId": content_id}, ordering_key=content_id)

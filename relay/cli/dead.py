@@ -10,8 +10,9 @@ import typer
 from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
+from relay.cli.instants import duration_s
 from relay.cli.messages import print_message, uuid_of
-from relay.cli.output import print_json, print_json_array, say, stdout, table
+from relay.cli.output import Json, print_json, print_json_array, say, stdout, table
 from relay.wording import counted
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ CauseOption = Annotated[str | None, typer.Option("--cause", help="Only those of 
 All = Annotated[bool, typer.Option("--all", help="All that there are, if nothing else says which.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -112,7 +112,7 @@ def retry(
     dry_run: DryRun = False,
     reason: Reason = None,
 ) -> None:
-    """Have dead letters delivered after all, with all their attempts before them and ahead of what waits behind."""
+    """Have dead letters delivered after all: attempts count from zero, and they go ahead of what waits behind them."""
     from relay.operations.dead import retry
 
     which = _filter(ids or (), destination, type_, older_than, newer_than, because, cause)
@@ -205,8 +205,8 @@ def _filter(
         ids=tuple(uuid_of(each) for each in ids),
         destination=destination,
         type_=type_,
-        older_than_s=_seconds("--older-than", older_than),
-        newer_than_s=_seconds("--newer-than", newer_than),
+        older_than_s=None if older_than is None else duration_s("--older-than", older_than),
+        newer_than_s=None if newer_than is None else duration_s("--newer-than", newer_than),
         reason=because,
         fingerprint=cause,
     )
@@ -217,15 +217,6 @@ def _refuse_empty(given: dict[str, str | None]) -> None:
     for option, text in given.items():
         if text == "":
             raise typer.BadParameter(f"{option} is empty: say what to look for, or leave it out")
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    from relay.settings.durations import seconds
-
-    try:
-        return None if text is None else seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} {text}: {error}") from None
 
 
 def _causes(found: list[Any]) -> Any:

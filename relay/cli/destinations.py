@@ -8,14 +8,13 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import print_json, say, stdout, table
+from relay.cli.output import Json, print_json, say, stdout, table
 
 if TYPE_CHECKING:
     from relay.operations.destinations import DestinationRow
 
 destinations = typer.Typer(help="Look at destinations, and test them.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="A registered destination.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Why: `destinations list` and `outbox audit` show it.")]
 

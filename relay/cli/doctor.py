@@ -9,7 +9,8 @@ from rich.text import Text
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import pasteable, print_json, say, stdout
+from relay.cli.instants import duration_s
+from relay.cli.output import Json, pasteable, print_json, say, stdout
 from relay.wording import counted
 
 if TYPE_CHECKING:
@@ -29,19 +30,15 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def doctor(
     older_than: Annotated[str, typer.Option(metavar="DURATION", help="A message that waits longer is late.")] = "5m",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Look for what will bite: database, pooler, settings, long transactions, relays, and what waits for whom."""
     import sqlalchemy as sa
 
     from relay.cli.opening import operator_settings, reaching
     from relay.operations.doctor import examine
-    from relay.settings.durations import seconds
 
-    try:
-        older_than_s = seconds(older_than)
-    except ValueError as error:
-        raise typer.BadParameter(f"--older-than {older_than}: {error}") from None
+    older_than_s = duration_s("--older-than", older_than)
     settings = operator_settings()
     settings.require_database_file()
     engine = settings.database.engine(poolclass=sa.NullPool)

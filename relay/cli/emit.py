@@ -11,7 +11,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.instants import instant
+from relay.cli.instants import duration_s, instant
 from relay.cli.output import say
 
 
@@ -52,7 +52,7 @@ def emit(
         "ordering_key": ordering_key,
         "subject": subject,
         "headers": _headers(header or []),
-        "delay": None if delay is None else _delay(delay),
+        "delay": None if delay is None else timedelta(seconds=duration_s("--delay", delay)),
         "due_at": None if due_at is None else instant("--due-at", due_at),
         "id": id_,
     }
@@ -94,12 +94,3 @@ def _headers(given: list[str]) -> dict[str, str]:
     if len(found) < len(pairs):
         raise typer.BadParameter("two headers have one name: give each once")
     return found
-
-
-def _delay(text: str) -> timedelta:
-    from relay.settings.durations import seconds
-
-    try:
-        return timedelta(seconds=seconds(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"--delay {text}: {error}") from None

@@ -1,10 +1,24 @@
-"""Points in time as people write them: UTC unless they say otherwise, as everything that we print is."""
+"""Times as people write them: in UTC unless they say otherwise, as everything that we print is."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 import typer
+
+
+def duration_s(option: str, text: str) -> float:
+    """How long, in seconds.
+
+    Raises:
+        BadParameter: It is no duration.
+    """
+    from relay.settings.durations import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: {error}") from None
 
 
 def instant(option: str, text: str) -> datetime:

@@ -12,7 +12,7 @@ import typer
 from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
-from relay.cli.output import cell, pasteable, print_json, say, stdout, table
+from relay.cli.output import Json, cell, pasteable, print_json, say, stdout, table
 from relay.wording import counted
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from relay.operations import DeliveryRow, MessageDetail, MessageRow
 
 messages = typer.Typer(help="Look at messages, and give up those that nobody wants.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 class State(StrEnum):
@@ -62,7 +61,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List messages, the newest first: by when they were emitted, delivered ones too."""
+    """List messages, the last emitted first. Delivered ones: --state delivered."""
     from relay.cli.opening import opened_snapshot, operator_settings
     from relay.operations import list_messages
 

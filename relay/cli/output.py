@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
@@ -21,6 +22,8 @@ from relay.wording import utc
 UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
 UNBROKEN = 36  # characters of a word, and so a message's id: it is there to be copied
 GAP = 3  # columns between two columns
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def stdout() -> Console:
@@ -53,7 +56,7 @@ def pasteable(text: str) -> str:
 
 
 def print_json_array(values: Iterable[Any]) -> int:
-    """One JSON array on stdout, written as its items come, so that they may be very many; how many it were."""
+    """One JSON array on stdout, written as its items come, so that they may be very many; returns their number."""
     count = 0
     for value in values:
         text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
@@ -70,7 +73,7 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     sys.stdout.flush()
 
 
-def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = (), title: str = "") -> Table:
+def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = ()) -> Table:
     """A table without a frame; the named columns are aligned to the right.
 
     Nothing in these rows is cut off: where the terminal is too narrow for their words, each is a list of its cells.
@@ -78,8 +81,8 @@ def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[
     cells = [[cell(value) for value in row] for row in rows]
     widths = _widths([[header, *(row[index] for row in cells)] for index, header in enumerate(columns)])
     if cells and widths is None:
-        return _records(columns, cells, title)
-    made = _bare(title)
+        return _records(columns, cells)
+    made = _bare()
     for index, column in enumerate(columns):
         justify: JustifyMethod = "right" if column in set(right) else "left"
         width = widths[index] if cells and widths else None
@@ -104,8 +107,8 @@ def _widths(columns: list[list[str]]) -> list[int] | None:
     return widths
 
 
-def _records(columns: Iterable[str], rows: list[list[str]], title: str) -> Table:
-    made = _bare(title)
+def _records(columns: Iterable[str], rows: list[list[str]]) -> Table:
+    made = _bare()
     made.show_header = False
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
@@ -117,8 +120,8 @@ def _records(columns: Iterable[str], rows: list[list[str]], title: str) -> Table
     return made
 
 
-def _bare(title: str) -> Table:
-    return Table(box=None, pad_edge=False, title=title or None, title_justify="left", padding=(0, GAP, 0, 0))
+def _bare() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
 
 
 def cell(value: object) -> str:

@@ -70,7 +70,7 @@ def relay(
     raise typer.Exit(code)
 
 
-def _tune_interpreter() -> None:
+def tune_interpreter() -> None:
     """For a process that does nothing else: two busy threads, and many objects that die young and never in cycles.
 
     A thread that comes back from the database waits for the interpreter for one switch interval at most; at the default
@@ -85,7 +85,7 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
     from relay.observe.health import HealthServer
     from relay.relay import Relay
 
-    _tune_interpreter()
+    tune_interpreter()
     relay = Relay(settings, apply=apply, wait_for_database=not drain)
     signals = _Signals(relay)
     port = 0 if drain else settings.health_port

@@ -118,10 +118,10 @@ def _receiver(settings: Settings) -> Receiver:
         require_signature=serving.require_signature,
         allow_weak_secret=serving.allow_weak_secret,
         limits=Limits(
-            body_bytes=serving.max_body_bytes,
-            body_timeout_s=serving.receive_timeout_s,
+            max_body_bytes=serving.max_body_bytes,
+            receive_timeout_s=serving.receive_timeout_s,
             rate_per_s=serving.rate_per_s,
-            content_id=serving.content_id_pattern,
+            content_id_pattern=serving.content_id_pattern,
             concurrency=serving.concurrency,
             handler_timeout_s=serving.handler_timeout_s,
         ),

@@ -13,14 +13,13 @@ from rich.text import Text
 
 from relay.cli import exits
 from relay.cli.examples import examples
-from relay.cli.output import pasteable, print_json, say, stdout, table
+from relay.cli.instants import duration_s
+from relay.cli.output import Json, pasteable, print_json, say, stdout, table
 from relay.wording import duration, ranges
 
 if TYPE_CHECKING:
     from relay.operations import RelayStatus, Status
     from relay.settings import Settings
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -48,7 +47,7 @@ def status(
     """Show what waits, what was delivered, how the destinations are, and who owns which shards."""
     from relay.cli.opening import operator_settings
 
-    limit_s = _seconds(fail_if_older)
+    limit_s = None if fail_if_older is None else duration_s("--fail-if-older", fail_if_older)
     if watch and limit_s is not None:
         raise typer.BadParameter("--watch never ends, so it cannot fail: leave out --fail-if-older")
     settings = operator_settings()
@@ -161,12 +160,3 @@ def _destination_table(found: Status) -> RenderableType:
 def _relay_table(found: list[RelayStatus]) -> RenderableType:
     rows = ((r.id, len(r.shards), ranges(r.shards), f"{duration(r.last_seen_s)} ago", r.release) for r in found)
     return table("Relay", "Shards", "Which", "Last seen", "Release", rows=rows, right=["Shards"])
-
-
-def _seconds(text: str | None) -> float | None:
-    from relay.settings.durations import seconds
-
-    try:
-        return None if text is None else seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--fail-if-older {text}: {error}") from None

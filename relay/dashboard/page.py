@@ -25,7 +25,7 @@ body { margin: 0 auto; max-width: 76rem; padding: 1.25rem; background: var(--bac
 header { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; align-items: baseline; margin-bottom: 1rem; }
 h1 { font-size: 1.35rem; margin: 0; } h2 { font-size: 1rem; margin: 1.75rem 0 .5rem; }
 .dim, th { color: var(--dim); } .bad { color: var(--bad); } .warn { color: var(--warn); } .good { color: var(--good); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr)); gap: .75rem; margin: 0; }
 .tiles div, .scroll { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 .tiles div { padding: .6rem .8rem; } .tiles dt { color: var(--dim); font-size: .85rem; }
 .tiles dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_S, MOST_S = 1.0, 3_600.0  # that a destination is left alone for when it asks for it
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -35,8 +37,8 @@ def jittered(ceiling_s: float, chance: float) -> float:
     return ceiling_s * chance
 
 
-def clamped(retry_after_s: float | None, *, least_s: float = 1.0, most_s: float = 3_600.0) -> float:
+def clamped(retry_after_s: float | None) -> float:
     """What a destination asked for, within reason: neither at once nor for ever."""
     if retry_after_s is None or retry_after_s != retry_after_s:
-        return least_s
-    return min(max(retry_after_s, least_s), most_s)
+        return LEAST_S
+    return min(max(retry_after_s, LEAST_S), MOST_S)

@@ -31,9 +31,9 @@ class Plan:
     wants: int
 
 
-def fair_share(rank: int, alive: int, total: int = SHARD_COUNT) -> int:
+def fair_share(rank: int, alive: int) -> int:
     """The share of the relay with this rank among the living."""
-    return total // alive + (1 if rank < total % alive else 0)
+    return SHARD_COUNT // alive + (1 if rank < SHARD_COUNT % alive else 0)
 
 
 def plan_shares(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from outbox import Message
-from outbox.attributes import RESERVED_NAMES, RESERVED_PREFIXES
+from outbox.attributes import HEADER_NAME, HEADER_VALUE, RESERVED_NAMES, RESERVED_PREFIXES
 
 JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
@@ -24,8 +24,6 @@ SPECVERSION: Header = (b"ce-specversion", b"1.0")
 # Section 3.1.3.2 of the binding: all but printable ASCII is percent-encoded, and of that the space, " and %.
 _AS_IT_IS = re.compile(r"[!#$&-~]*")
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(r"[\t -~]*")
 
 
 def binary_headers(message: Message) -> list[Header]:
@@ -51,7 +49,7 @@ def producer_headers(message: Message) -> Iterator[Header]:
     for name, value in message.headers.items():
         if _is_free(name):
             value = str(value)
-            yield name.encode(), value.encode() if _VALUE.fullmatch(value) else _quoted(value)
+            yield name.encode(), value.encode() if HEADER_VALUE.fullmatch(value) else _quoted(value)
 
 
 def batch(messages: Iterable[Message]) -> bytes:
@@ -102,4 +100,4 @@ def _is_free(name: str) -> bool:
     known = name.lower()
     if known in TRACE:
         return True
-    return bool(_TOKEN.fullmatch(name)) and known not in RESERVED_NAMES and not known.startswith(RESERVED_PREFIXES)
+    return bool(HEADER_NAME.fullmatch(name)) and known not in RESERVED_NAMES and not known.startswith(RESERVED_PREFIXES)

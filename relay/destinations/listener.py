@@ -65,7 +65,7 @@ class ListenerDestination:
     ) -> None:
         self.name = name
         self.concurrency = concurrency
-        self.listener = load(name, listener)
+        self.listener = load(listener)
         self.label = name_of(self.listener)
         self._timeout_s = timeout_s
         self._shown: dict[tuple[CodeType, int], float] = {}
@@ -73,7 +73,7 @@ class ListenerDestination:
         self._threads: ThreadPoolExecutor | None = None
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
-        self._run: Run = self._choose(session_kind(name, self.listener))
+        self._run: Run = self._choose(session_kind(self.listener))
 
     async def start(self) -> None:
         """Nothing to connect to: engines connect when they are first used."""
@@ -190,7 +190,7 @@ class ListenerDestination:
                 fence.pass_through()
 
 
-def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:
+def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
     """The callable that ``module:callable`` names.
 
     Raises:
@@ -205,21 +205,21 @@ def load(name: str, listener: str | Callable[..., Any]) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
-            f"destination {name}: the listener {listener!r} cannot be loaded ({error}); it is looked for in the "
+            f"the listener {listener!r} cannot be loaded ({error}); it is looked for in the "
             "installed packages and in the current directory"
         ) from error
     except (Exception, SystemExit) as error:  # whatever a module does when it is imported
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise SettingsError(
-            f"destination {name}: the listener {listener!r} cannot be loaded: importing {module} raised "
+            f"the listener {listener!r} cannot be loaded: importing {module} raised "
             f"{type(error).__name__}: {error} (at {at.filename}:{at.lineno})"
         ) from error
     if not callable(found):
-        raise SettingsError(f"destination {name}: {listener!r} is not callable")
+        raise SettingsError(f"{listener!r} is not callable: name a function, as in my_app.reports:on_completed")
     return typing.cast("Callable[..., Any]", found)
 
 
-def session_kind(name: str, listener: Callable[..., Any]) -> type[Session] | type[AsyncSession] | None:
+def session_kind(listener: Callable[..., Any]) -> type[Session] | type[AsyncSession] | None:
     """Which session the listener asks for with its second parameter.
 
     Raises:
@@ -231,25 +231,26 @@ def session_kind(name: str, listener: Callable[..., Any]) -> type[Session] | typ
         parameters = list(inspect.signature(listener).parameters.values())
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, ValueError) as error:
-        raise SettingsError(f"destination {name}: the annotations of {label} do not resolve: {error}") from error
+        raise SettingsError(
+            f"the annotations of {label} do not resolve: {error}; import what they name at the top of that module, not "
+            "under TYPE_CHECKING"
+        ) from error
     required = [
         p for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     if not parameters or len(required) > 2:
-        raise SettingsError(f"destination {name}: {label} must take a message, and may take a session")
+        raise SettingsError(f"{label} must take a message, and may take a session")
     wanted = hints.get(parameters[1].name) if len(parameters) > 1 else None
     if isinstance(wanted, type) and issubclass(wanted, AsyncSession):
         if not _is_async(listener):
-            raise SettingsError(f"destination {name}: {label} asks for an AsyncSession and is not async")
+            raise SettingsError(f"{label} asks for an AsyncSession and is not async")
         return AsyncSession
     if isinstance(wanted, type) and issubclass(wanted, Session):
         if _is_async(listener):
-            raise SettingsError(f"destination {name}: {label} is async and asks for a Session; ask for AsyncSession")
+            raise SettingsError(f"{label} is async and asks for a Session; ask for AsyncSession")
         return Session
     if len(required) == 2:
-        raise SettingsError(
-            f"destination {name}: the second parameter of {label} must be annotated Session or AsyncSession"
-        )
+        raise SettingsError(f"the second parameter of {label} must be annotated Session or AsyncSession")
     return None
 
 

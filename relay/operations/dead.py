@@ -5,7 +5,7 @@ owner of its shard, who finds the change by its stamp.
 
 | from | by      | to        | what the owner does then                                                         |
 |------|---------|-----------|----------------------------------------------------------------------------------|
-| dead | retry   | parked    | delivers it, with all its attempts before it, and ahead of its key's successors  |
+| dead | retry   | parked    | delivers it, its attempts counted from zero, and ahead of its key's successors   |
 | dead | discard | discarded | moves the message to history when nothing else of it is open; frees its key      |
 
 Both raise the generation, so that a verdict from before changes nothing any more.
@@ -139,13 +139,13 @@ def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) ->
 def retry(
     engine: sa.Engine, which: DeadFilter, *, reason: str | None = None, on_progress: Progress = lambda count: None
 ) -> int:
-    """Have dead letters delivered after all; how many it were.
+    """Have dead letters delivered after all; returns how many there were.
 
     Args:
         engine: The outbox's database.
         which: Those that are dead now; what dies while this runs is left alone.
         reason: For the record.
-        on_progress: Called after each batch with how many it has been until then.
+        on_progress: Called after each batch with how many there have been until then.
     """
     alive = {"state": "parked", "attempts": 0, "due_at": None, "first_failed_at": None}
     return _change(engine, which, alive, Action("dead retry", which.as_dict(), reason=reason), on_progress)
@@ -154,13 +154,13 @@ def retry(
 def discard(
     engine: sa.Engine, which: DeadFilter, *, reason: str | None = None, on_progress: Progress = lambda count: None
 ) -> int:
-    """Give dead letters up for good; how many it were. The history keeps the messages, and says so.
+    """Give dead letters up for good; returns how many there were. The history keeps the messages, and says so.
 
     Args:
         engine: The outbox's database.
         which: Those that are dead now.
         reason: For the record.
-        on_progress: Called after each batch with how many it has been until then.
+        on_progress: Called after each batch with how many there have been until then.
     """
     action = Action("dead discard", which.as_dict(), reason=reason)
     return _change(engine, which, {"state": "discarded"}, action, on_progress)

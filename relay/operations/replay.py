@@ -94,14 +94,14 @@ def replay(
     on_progress: Callable[[int], object] = lambda count: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Send messages again; how many it were. What is on its way there already is left alone.
+    """Send messages again; returns how many there were. What is on its way there already is left alone.
 
     Args:
         engine: The outbox's database.
         what: Which, and where to.
         rate: Messages a second at most.
         reason: For the record.
-        on_progress: Called after each batch with how many it has been until then.
+        on_progress: Called after each batch with how many there have been until then.
         wait: How to wait, in seconds.
 
     Raises:

@@ -32,13 +32,13 @@ def discard_unrouted(
     reason: str | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> int:
-    """Give up messages that no subscription wants; how many it were.
+    """Give up messages that no subscription wants; returns how many there were.
 
     Args:
         engine: The outbox's database.
         type_: Only this event type; ``*`` stands for anything.
         reason: For the record.
-        on_progress: Called after each batch with how many it has been until then.
+        on_progress: Called after each batch with how many there have been until then.
     """
     action = Action("messages discard-unrouted", {"type": type_ or "*"}, reason=reason)
     after = 0

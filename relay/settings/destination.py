@@ -37,7 +37,6 @@ class DestinationPolicy(BaseModel):
         backoff_s: The wait after the first failure; it doubles with each further one.
         backoff_max_s: The longest such wait.
         on_dead: Whether a dead letter holds back its successors of the same ordering key, or is skipped.
-        on_409: Whether "conflict" means that the receiver is still at it, or that it has it already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -50,7 +49,6 @@ class DestinationPolicy(BaseModel):
     backoff_s: Seconds = Field(default=1.0, gt=0, le=3600)
     backoff_max_s: Seconds = Field(default=3600.0, gt=0, le=86_400)
     on_dead: Literal["block", "skip"] = "block"
-    on_409: Literal["retry", "delivered"] = "retry"
 
     @model_validator(mode="after")
     def _backoff_grows(self) -> DestinationPolicy:

@@ -49,6 +49,7 @@ class HttpSettings(DestinationPolicy):
             default: the bytes of the secret.
         batch: More than 1: send up to so many in one request, as a CloudEvents JSON batch.
         timeout_s: The deadline of one attempt, from the first byte out to the last one in.
+        on_409: Whether "conflict" means that the receiver is still at it, or that it has it already.
         allow_plain: Permit ``http://`` to a public address.
         ca_file: The certificates to trust, instead of the system's.
         client_cert_file: A certificate of our own to show, …
@@ -62,6 +63,7 @@ class HttpSettings(DestinationPolicy):
     secret_env: str | None = Field(default=None, min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
     batch: int = Field(default=1, ge=1, le=1000)
+    on_409: Literal["retry", "delivered"] = "retry"
     ca_file: Path | None = None
     client_cert_file: Path | None = None
     client_key_file: Path | None = None

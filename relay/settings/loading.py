@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from outbox.errors import SettingsError
 from relay.database import Database
+from relay.guide import BASELINE_LISTENER, COMPLETED, PATH
 from relay.settings import environment, file
 from relay.settings.http import HttpSettings
 from relay.settings.listener import ListenerSettings
@@ -19,9 +20,6 @@ from relay.settings.model import DEFAULT_DATABASE_URL, DestinationSettings, Sett
 from relay.settings.problems import settings_error
 from relay.settings.rabbitmq import RabbitSettings
 
-COMPLETED = "extraction.completed"
-BASELINE_LISTENER = "listeners.baseline:on_extraction_completed"
-GUIDE_PATH = "/extraction/internal/completed"
 Made = TypeVar("Made")
 NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
 
@@ -75,7 +73,7 @@ def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSe
 
 def _api(base: str, environ: Mapping[str, str]) -> HttpSettings:
     secret_env = environment.API_SECRET if environment.look_up(environment.API_SECRET, environ) else None
-    return HttpSettings(url=base.rstrip("/") + GUIDE_PATH, events=[COMPLETED], secret_env=secret_env)
+    return HttpSettings(url=base.rstrip("/") + PATH, events=[COMPLETED], secret_env=secret_env)
 
 
 def _layers(

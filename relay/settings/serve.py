@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from relay.guide import BASELINE_LISTENER, CONTENT_ID
 from relay.settings.destination import LookUp
 from relay.settings.durations import Seconds, SecondsOrNone
 from relay.settings.listener import module_and_callable
@@ -57,7 +58,7 @@ class ServeSettings(BaseModel):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=3000, ge=0, le=65_535)
-    handler: Annotated[str, AfterValidator(module_and_callable)] = "listeners.baseline:on_extraction_completed"
+    handler: Annotated[str, AfterValidator(module_and_callable)] = BASELINE_LISTENER
     secret_env: str = Field(default="INTERNAL_API_SECRET", min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
     require_signature: bool = False
@@ -65,9 +66,7 @@ class ServeSettings(BaseModel):
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     receive_timeout_s: Seconds = Field(default=10.0, gt=0, le=600)
     rate_per_s: float = Field(default=500.0, gt=0, le=1_000_000)
-    content_id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(
-        default=r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*", min_length=1
-    )
+    content_id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(default=CONTENT_ID, min_length=1)
     concurrency: int = Field(default=16, ge=1, le=1000)
     handler_timeout_s: SecondsOrNone = Field(default=30.0, gt=0, le=3600)
     proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()

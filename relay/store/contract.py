@@ -20,8 +20,6 @@ MESSAGE_COLUMNS = (
     "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
     "created_at", "address",
 )  # fmt: skip
-# … and after them, those of a row that was read back from outbox_delivery.
-DELIVERY_COLUMNS = ("destination", "generation", "attempts", "failing_for_s", "state")
 
 PAGE_BYTES = 1024 * 1024
 RELEASE_COUNT = 500  # blocked deliveries of one key that are let go at once
@@ -253,7 +251,7 @@ class Session(Protocol):
         """Whether any delivery of these shards is set aside."""
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
-        """Move messages, as they were read, that every destination took to history; how many it were.
+        """Move messages, as they were read, that every destination took to history; returns how many there were.
 
         One that a former owner has set something of aside is left to ``settle``.
         What is settled with ``durable=False`` is on disk when anything durable that comes after it is.
@@ -265,7 +263,7 @@ class Session(Protocol):
         But for what does not lie where it was read any more: that is settled when somebody waits.
 
         Returns:
-            Waits until it is settled, and tells how many it were.
+            Waits until it is settled, and tells how many there were.
         """
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:

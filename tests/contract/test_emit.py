@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from contract.writers import WAYS, Writer
 from sqlalchemy.exc import DBAPIError
+from support.writers import WAYS, Writer
 
 from outbox import (
     Draft,

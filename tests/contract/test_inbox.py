@@ -7,12 +7,12 @@ from contextlib import suppress
 from uuid import uuid4
 
 import pytest
-from contract.writers import WAYS, Writer
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from support.waiting import eventually
+from support.writers import WAYS, Writer
 
-from outbox import InvalidTarget, NoTransaction, once, once_async
+from outbox import InvalidId, NoTransaction, once, once_async
 
 
 @pytest.fixture(params=WAYS, ids=str)
@@ -82,7 +82,7 @@ async def test_an_autocommit_connection_is_refused(writer):
 @pytest.mark.parametrize(("listener", "message_id"), [("", "m"), ("l", ""), ("a\0", "m"), ("l", "\ud800")])
 def test_names_that_cannot_be_stored_are_refused_and_the_transaction_goes_on(database, listener, message_id):
     with Session(database.engine) as session, session.begin():
-        with pytest.raises(InvalidTarget, match="pass text"):
+        with pytest.raises(InvalidId, match="pass text"):
             once(session, listener, message_id)
         assert once(session, "l", "m")
 

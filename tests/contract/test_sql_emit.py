@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
-from contract.writers import WAYS, Writer
 from sqlalchemy.exc import DBAPIError
+from support.writers import WAYS, Writer
 
 COLUMNS = "type, source, subject, ordering_key, data, headers, due_at, state"
 

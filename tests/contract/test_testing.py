@@ -6,8 +6,8 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from contract.writers import WAYS, Writer
 from sqlalchemy.orm import Session
+from support.writers import WAYS, Writer
 
 from outbox import Event, OutboxError, emit
 from outbox.testing import capture, drain, drain_async

@@ -72,7 +72,7 @@ async def test_a_connection_that_never_says_anything_is_closed() -> None:
 
 
 async def test_a_body_that_drips_is_told_so_and_cut_off() -> None:
-    async with connection(receive_timeout_s=5, limits=Limits(body_timeout_s=0.3)) as (reader, writer):
+    async with connection(receive_timeout_s=5, limits=Limits(receive_timeout_s=0.3)) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 1000\r\n\r\n")
         said = await drip_until_cut_off(reader, writer)
     assert said.startswith(b"HTTP/1.1 408 ")

@@ -9,11 +9,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 import sqlalchemy as sa
-from contract.writers import WAYS, Way, Writer
 from support.databases import Database
 from support.fleet import Fleet, shard_counts
 from support.pgbouncer import PgBouncer, PoolMode
 from support.waiting import eventually
+from support.writers import WAYS, Way, Writer
 
 from relay.cli.opening import opened
 from relay.operations.doctor import examine

@@ -18,13 +18,13 @@ from outbox import Outbox
 from outbox.errors import Unusable
 from relay import ListenerSettings, Relay, Settings, rights
 from relay.cli import main
+from relay.guide import BASELINE_LISTENER
 from relay.housekeeping import Housekeeping
 from relay.operations import grants, snapshot, status
 from relay.operations.dead import DeadFilter, discard, retry
 from relay.operations.destinations import list_destinations, pause, resume
 from relay.operations.doctor import examine
 from relay.rights import Right
-from relay.settings.loading import BASELINE_LISTENER
 
 SCHEMA = "messaging"
 Run = Callable[..., "Ended"]

@@ -16,10 +16,12 @@ from outbox import (
     UntypedEvent,
 )
 from outbox.draft import prepare
+from outbox.trace import trace_headers
 
 
 def prepared(event="page.read", data=None, **options):
-    return prepare("outbox", Draft(event, {} if data is None and isinstance(event, str) else data, **options))
+    data = {} if data is None and isinstance(event, str) else data
+    return prepare("outbox", Draft(event, data, **options), trace_headers())
 
 
 class Untyped(Event):
@@ -37,7 +39,7 @@ def test_an_event_without_a_type_says_how_to_give_it_one():
 
 def test_a_type_without_data_asks_for_it():
     with pytest.raises(InvalidEvent, match=r"pass it after the type, \{\} if there is none"):
-        prepare("outbox", Draft("page.read"))
+        prepare("outbox", Draft("page.read"), {})
 
 
 def test_an_event_with_data_beside_it_is_refused():

@@ -34,7 +34,7 @@ UPDATE outbox_delivery AS d SET state = 'parked', changed_at = {NOW}
 WHERE d.state = 'blocked' AND d.shard IN (SELECT value FROM json_each(:shards)) AND NOT EXISTS (
     SELECT 1 FROM outbox_delivery AS h
     WHERE h.ordering_key = d.ordering_key AND h.destination = d.destination AND h.position < d.position
-      AND h.state NOT IN ('delivered', 'discarded') AND h.state <> 'delivered'
+      AND h.state <> 'discarded' AND h.state <> 'delivered'
       AND NOT (h.state = 'dead' AND h.destination IN (SELECT value FROM json_each(:skipping))))
 """
 

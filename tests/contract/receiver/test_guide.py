@@ -80,7 +80,7 @@ async def test_the_first_check_that_fails_is_the_answer(status: int) -> None:
     wrong: dict[str, Any] = {}
     for each in reversed(list(BROKEN)[list(BROKEN).index(status) :]):
         wrong |= BROKEN[each]
-    receiver = Receiver([SECRET], handler=Counting(), limits=Limits(body_bytes=1000))
+    receiver = Receiver([SECRET], handler=Counting(), limits=Limits(max_body_bytes=1000))
     async with calling(receiver) as client:
         headers = {
             "X-Internal-Secret": wrong.get("secret", SECRET),
@@ -95,7 +95,7 @@ async def test_a_body_without_a_declared_length_is_too_large_all_the_same() -> N
         for _ in range(100):
             yield b"x" * 100
 
-    receiver = Receiver([SECRET], handler=Counting(), limits=Limits(body_bytes=1000))
+    receiver = Receiver([SECRET], handler=Counting(), limits=Limits(max_body_bytes=1000))
     async with calling(receiver) as client:
         for secret in (SECRET, "wrong"):
             response = await client.post(PATH, content=endless(), headers=GUIDES | {"X-Internal-Secret": secret})

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
-from support.databases import Database
 
 from outbox import Outbox
+from support.databases import Database
 
 SYNC = [("postgres", "psycopg"), ("postgres", "psycopg2"), ("sqlite", "pysqlite")]
 ASYNC = [("postgres", "psycopg"), ("postgres", "asyncpg"), ("sqlite", "aiosqlite")]

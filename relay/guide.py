@@ -1,0 +1,6 @@
+"""What the integration guide fixed: the event, the path it is posted to, its listener, and what ids look like."""
+
+COMPLETED = "extraction.completed"
+PATH = "/extraction/internal/completed"
+BASELINE_LISTENER = "listeners.baseline:on_extraction_completed"
+CONTENT_ID = r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*"
