@@ -129,6 +129,8 @@ class Tenure:
         count += read + self._settle_exceptions(FEW if read < WORTH_A_TURN else MANY)
         if count < WORTH_A_TURN or not self._settles_meanwhile:
             self._finish_settling()
+        if read and self._is_asleep:
+            self._metrics.woken("poll")
         if count:
             self._stir()
         return count
@@ -228,12 +230,17 @@ class Tenure:
     def wait(self, timeout_s: float, wake_fd: int) -> None:
         """Sleep until notified, woken through `wake_fd` or timed out."""
         if self._session.wait(timeout_s, wake_fd):
-            self._metrics.woken("notify")
+            if self._is_asleep:
+                self._metrics.woken("notify")
             self._stir()
+
+    @property
+    def _is_asleep(self) -> bool:
+        return monotonic() >= self._busy_until
 
     def _stir(self) -> None:
         """Something happened: expect more of it for a while."""
-        if monotonic() >= self._busy_until:
+        if self._is_asleep:
             self._session.awake()
         self._busy_until = monotonic() + self._settings.quiet_s
 

@@ -1,6 +1,8 @@
 """What a relay delivers, to whom, and how often: through the public API, on both databases."""
 
 import asyncio
+import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ from support.waiting import eventually_async
 
 from outbox import Message, emit
 from outbox.errors import ConfigurationDiffers
+from relay.relay import Relay
 from relay.store.postgres import reading
 from relay.tenure import Tenure
 
@@ -235,6 +238,27 @@ async def test_what_one_destination_took_is_counted_when_another_refused_it(scen
     assert 'outbox_deliveries_total{destination="fine",verdict="delivered"} 6.0' in page
     assert 'outbox_deliveries_total{destination="fussy",verdict="delivered"} 5.0' in page
     assert 'outbox_deliveries_total{destination="fussy",verdict="dead"} 1.0' in page
+
+
+@pytest.mark.parametrize(("notify", "by"), [(True, "notify"), (False, "poll")])
+async def test_what_wakes_a_sleeping_relay_up_is_counted(
+    postgres_database: Database, taker: Taker, notify: bool, by: str
+) -> None:
+    """Where notifications no longer come, this shows it."""
+    scene = Scene(postgres_database)
+    async with scene.relay({"a": taker}, notify=notify, slow_poll_s=5 if notify else 0.05) as relay:
+        scene.emit(1)
+        await scene.becomes(1, 0, 0, 0)
+        before = wake_ups(relay)
+        await asyncio.sleep(0.5)  # longer than it stays awake
+        scene.emit(1)
+        await scene.becomes(2, 0, 0, 0)
+        assert wake_ups(relay) - before == Counter({by: 1})
+
+
+def wake_ups(relay: Relay) -> Counter[str]:
+    found = re.findall(r'outbox_wake_ups_total{by="(\w+)"} (\d+)', relay.metrics.text().decode())
+    return Counter({by: int(count) for by, count in found})
 
 
 async def test_a_type_that_nobody_wants_waits_and_flows_when_somebody_does(scene: Scene, taker: Taker) -> None:
