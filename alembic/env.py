@@ -33,24 +33,31 @@ def run_offline() -> None:
     with context.begin_transaction():
         if dialect == "postgresql":
             context.get_context().impl.static_output(WITHIN_A_REVISION)
-        with search_path_of(schema) if schema and dialect == "postgresql" else nullcontext():
+        with search_path_of(schema) if dialect == "postgresql" else nullcontext():
             context.run_migrations()
 
 
 @contextmanager
-def search_path_of(schema: str) -> Iterator[None]:
-    """For as long as it takes: a host's revision goes on afterwards, and looks for its tables where it did before."""
-    quoted = '"' + schema.replace('"', '""') + '"'
-    context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+def search_path_of(schema: str | None) -> Iterator[None]:
+    """The path that functions are to pin, for as long as it takes: a host's revision goes on afterwards.
+
+    With pg_temp last: else it is searched first, and whoever calls a function could put a table of his own before ours.
+    """
     context.execute("SELECT set_config('outbox.search_path', current_setting('search_path'), false)")
-    context.execute(f"SET search_path TO {quoted}, pg_temp")
+    if schema is None:
+        context.execute("SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', false)")
+    else:
+        quoted = '"' + schema.replace('"', '""') + '"'
+        context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+        context.execute(f"SET search_path TO {quoted}, pg_temp")
     yield
     context.execute("SELECT set_config('search_path', current_setting('outbox.search_path'), false)")
 
 
-def run_online(connection: sa.Connection) -> None:
+def run_online(connection: sa.Connection, *, is_prepared: bool) -> None:
     configure(connection=connection, transaction_per_migration=False)
-    with context.begin_transaction():
+    is_ours_to_set = connection.dialect.name == "postgresql" and not is_prepared
+    with context.begin_transaction(), search_path_of(schema) if is_ours_to_set else nullcontext():
         context.run_migrations()
 
 
@@ -63,7 +70,7 @@ def own_connection() -> sa.Connection:
 if context.is_offline_mode():
     run_offline()
 elif connection := config.attributes.get("connection"):
-    run_online(connection)
+    run_online(connection, is_prepared=True)
 else:
     with own_connection() as connection:
-        run_online(connection)
+        run_online(connection, is_prepared=False)

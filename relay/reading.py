@@ -65,14 +65,17 @@ class Reader:
         self._cursors.parked = {pair: at for pair, at in self._cursors.parked.items() if pair[1] not in shards}
 
     def reread(self, entry: Entry) -> None:
-        """Nobody took it and its session is gone: look at it again, if it is still ours."""
+        """Not everybody took it, and its session is gone: look at it again, if it is still ours.
+
+        In the meantime another owner may have set something of it aside, and that may have been read back and dropped,
+        because this entry was still under way.
+        """
         if entry.shard not in self._cursors.ready:
             return
         self._found_nothing = False
         if entry.destination is None:
             self._cursors.go_back(entry.shard, entry.position)
-        else:
-            self.note_exceptions([(entry.destination, entry.shard, entry.position)])
+        self.note_exceptions([(lane.name, entry.shard, entry.position) for lane in entry.lanes])
         self._session.reread_due()
         self._due_at = 0.0
 

@@ -50,7 +50,7 @@ class Settler:
         unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
         note: Called with what is parked now, before the entries are forgotten.
         forget: Called with entries that are settled.
-        reread: Called with stale entries that nobody took: they have to be read again.
+        reread: Called with stale entries that were not taken everywhere: they have to be read again.
     """
 
     def __init__(
@@ -163,11 +163,14 @@ class Settler:
         """Whether there was anything to write."""
         messages: list[tuple[str, int]] = []
         found: dict[tuple[str, str], Ruled] = {}  # of what was parked, read back and taken, the last
+        unknown: list[Entry] = []
         for entry in entries:
             verdicts = self._verdicts(entry)
             if not verdicts:
-                self._reread(entry)
+                unknown.append(entry)
                 continue
+            if any(verdict is _UNKNOWN for _, verdict in verdicts):
+                unknown.append(entry)
             if entry.destination is None:
                 messages.append((entry.id, entry.generation))
             found |= {(entry.id, lane.name): _ruled(entry, lane, verdict) for lane, verdict in verdicts}
@@ -175,6 +178,8 @@ class Settler:
         if ruled:
             self._note(self._session.settle(Batch(messages, ruled, self._skipping), durable=durable))
             _report_dead(ruled)
+        for entry in unknown:  # now: the table knows what was taken of it
+            self._reread(entry)
         return bool(ruled)
 
     def _verdicts(self, entry: Entry) -> list[tuple[Lane, Verdict]]:

@@ -1,7 +1,9 @@
 """The outbox: messages, deliveries, history, registry, relays, inbox, and what wakes the relays up.
 
 Plain SQL per database, so that what runs is what you read. Everything is created unqualified in the first schema of the
-`search_path`, which the caller sets; functions pin that path (`SET search_path FROM CURRENT`).
+`search_path`, which the caller sets; functions pin that path (`SET search_path FROM CURRENT`). What runs with somebody
+else's rights names PostgreSQL's functions in full, with arguments of the very types that they take: in a schema where
+many may create, a function that fits better would be called instead.
 """
 
 from __future__ import annotations
@@ -51,16 +53,17 @@ POSTGRES = [
     "CREATE INDEX outbox_message_txid ON outbox_message (txid, shard)",
     "CREATE INDEX outbox_message_due ON outbox_message (shard, due_at, position) WHERE state = 'scheduled'",
     # What is missing is NULL here, which no WHEN takes for a fault: NOT NULL refuses it afterwards, by its column. The
-    # remedies have a branch of their own, which is hardly ever taken: every statement pays for the first CASE. The size
-    # is that of the value as it lies in memory, unless it came compressed out of another table.
+    # remedies have a branch of their own, which is hardly ever taken: every statement pays for the first CASE. A relay
+    # that sets a message aside is not refused for a fault that was there before, from a time without triggers. What is
+    # to be read gets the id of its transaction: by that it is found, wherever the cursors are.
     f"""
     CREATE FUNCTION outbox_message_checked() RETURNS trigger LANGUAGE plpgsql AS $$
     DECLARE
         fault text := CASE
-            WHEN length(NEW.type) > 255 OR NEW.type !~ {TYPE} THEN 'type'
+            WHEN pg_catalog.length(NEW.type) > 255 OR NEW.type !~ {TYPE} THEN 'type'
             WHEN NEW.source = '' THEN 'source'
-            WHEN length(NEW.ordering_key) NOT BETWEEN 1 AND 255 THEN 'ordering_key'
-            WHEN jsonb_typeof(NEW.headers) <> 'object' THEN 'headers'
+            WHEN pg_catalog.length(NEW.ordering_key) NOT BETWEEN 1 AND 255 THEN 'ordering_key'
+            WHEN pg_catalog.jsonb_typeof(NEW.headers) <> 'object' THEN 'headers'
             WHEN NEW.state NOT IN ({STATES}) THEN 'state'
             WHEN NEW.state = 'ready' AND NEW.due_at IS NOT NULL THEN 'due_at'
             WHEN NEW.state = 'scheduled' AND NEW.due_at IS NULL THEN 'due_at'
@@ -70,25 +73,32 @@ POSTGRES = [
         END;
     BEGIN
         IF fault IS NOT NULL THEN
-            RAISE check_violation USING TABLE = TG_TABLE_NAME, COLUMN = fault, MESSAGE = format(
-                'outbox_message.%s %L: write %s', fault, left(to_jsonb(NEW) ->> fault, 80), CASE fault
-                    WHEN 'type' THEN 'words of letters, digits, _ and -, separated by dots, at most 255 characters'
-                    WHEN 'source' THEN 'who sends it'
-                    WHEN 'ordering_key' THEN '1 to 255 characters, or NULL'
-                    WHEN 'headers' THEN 'an object, as in {{"name": "value"}}'
-                    WHEN 'state' THEN 'nothing, or scheduled, together with a due_at'
-                    WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
-                    WHEN 'created_at' THEN 'nothing, or an instant before the year 9999'
-                    WHEN 'position' THEN 'nothing: it is counted'
-                END);
+            IF NEW.state NOT IN ('held', 'unrouted')
+               OR pg_catalog.to_jsonb(NEW) -> fault IS DISTINCT FROM pg_catalog.to_jsonb(OLD) -> fault THEN
+                RAISE check_violation USING TABLE = TG_TABLE_NAME, COLUMN = fault, MESSAGE = pg_catalog.format(
+                    'outbox_message.%s %L: write %s',
+                    fault, pg_catalog.left(pg_catalog.to_jsonb(NEW) ->> fault, 80), CASE fault
+                        WHEN 'type' THEN 'words of letters, digits, _ and -, separated by dots, at most 255 characters'
+                        WHEN 'source' THEN 'who sends it'
+                        WHEN 'ordering_key' THEN '1 to 255 characters, or NULL'
+                        WHEN 'headers' THEN 'an object, as in {{"name": "value"}}'
+                        WHEN 'state' THEN 'nothing, or scheduled, together with a due_at'
+                        WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
+                        WHEN 'created_at' THEN 'nothing, or an instant before the year 9999'
+                        WHEN 'position' THEN 'nothing: it is counted'
+                    END);
+            END IF;
         END IF;
-        NEW.shard := hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0) & 63;
-        NEW.size := CASE WHEN pg_column_compression(NEW.data) IS NULL THEN pg_column_size(NEW.data)
-                         ELSE octet_length(NEW.data::text) END;
+        NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0::bigint) & 63::bigint;
+        NEW.size := pg_catalog.octet_length(NEW.data::text);
+        IF NEW.state IN ('ready', 'scheduled') THEN
+            NEW.txid := pg_catalog.pg_current_xact_id();
+        END IF;
         RETURN NEW;
     END $$
     """,
-    """CREATE TRIGGER outbox_message_checked BEFORE INSERT OR UPDATE ON outbox_message
+    # They fire in the order of their names, and nobody may change what this one has checked.
+    """CREATE TRIGGER zz_outbox_message_checked BEFORE INSERT OR UPDATE ON outbox_message
        FOR EACH ROW EXECUTE FUNCTION outbox_message_checked()""",
     # -------------------------------------------------------------- deliveries
     f"""
@@ -151,18 +161,21 @@ POSTGRES = [
     CREATE FUNCTION outbox_add_partition(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s' AS $$
     DECLARE
-        name text := 'outbox_history_' || to_char(day, 'YYYYMMDD');
+        name text := 'outbox_history_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD');
         lower_bound timestamptz := day::timestamp AT TIME ZONE 'UTC';
         upper_bound timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('outbox_history'), hashtext(current_schema()));
-        IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass(quote_ident(name))) THEN RETURN; END IF;
-        EXECUTE format('CREATE TABLE IF NOT EXISTS %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
-                        CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
-                       name, name || '_day', lower_bound, upper_bound);
-        EXECUTE format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+        PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('outbox_history'),
+                                                 pg_catalog.hashtext(pg_catalog.current_schema()::text));
+        IF EXISTS (SELECT FROM pg_catalog.pg_inherits
+                   WHERE inhrelid = pg_catalog.to_regclass(pg_catalog.quote_ident(name))) THEN RETURN; END IF;
+        EXECUTE pg_catalog.format(
+            'CREATE TABLE IF NOT EXISTS %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
+                                            CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
+            name, name || '_day', lower_bound, upper_bound);
+        EXECUTE pg_catalog.format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                        name, lower_bound, upper_bound);
-        EXECUTE format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
+        EXECUTE pg_catalog.format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
     END $$
     """,
     # For a relay whose role does not own the table and so may not DETACH CONCURRENTLY.
@@ -170,12 +183,12 @@ POSTGRES = [
     CREATE FUNCTION outbox_drop_partition(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
     DECLARE
-        name text := 'outbox_history_' || to_char(day, 'YYYYMMDD');
+        name text := 'outbox_history_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD');
     BEGIN
-        IF day >= (clock_timestamp() AT TIME ZONE 'UTC')::date THEN
+        IF day >= (pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::date THEN
             RAISE EXCEPTION 'the partition of % is still in use', day;
         END IF;
-        EXECUTE format('DROP TABLE IF EXISTS %I', name);
+        EXECUTE pg_catalog.format('DROP TABLE IF EXISTS %I', name);
     END $$
     """,
     # They run with their owner's rights: for those alone to whom `outbox db grants` gives them.
@@ -254,11 +267,11 @@ POSTGRES = [
     CREATE FUNCTION outbox_message_inserted() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     BEGIN
-        IF current_setting('synchronous_commit') = 'off' THEN
-            PERFORM set_config('synchronous_commit', 'on', true);
+        IF pg_catalog.current_setting('synchronous_commit') = 'off' THEN
+            PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
         END IF;
         IF (SELECT last_value FROM outbox_wake) = 2 THEN
-            PERFORM pg_notify('outbox_wake', TG_TABLE_SCHEMA);
+            PERFORM pg_catalog.pg_notify('outbox_wake', TG_TABLE_SCHEMA::text);
         END IF;
         RETURN NULL;
     END $$

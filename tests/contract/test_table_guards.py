@@ -103,17 +103,67 @@ def test_nobody_chooses_a_shard(postgres_database: Database) -> None:
     assert postgres_database.scalar("SELECT count(DISTINCT shard) FROM outbox_message") == 1
 
 
-def test_postgres_counts_what_it_took_compressed_from_another_table_as_large_as_it_is(
-    postgres_database: Database,
-) -> None:
-    """A relay reads by these sizes no more than fits into its memory."""
-    postgres_database.execute("CREATE TABLE document (data jsonb)")
-    postgres_database.execute("INSERT INTO document SELECT jsonb_build_object('pad', repeat('x', :n))", n=100_000)
-    assert postgres_database.scalar("SELECT pg_column_size(data) FROM document") < 10_000
+@pytest.mark.parametrize("number", ["1e9000", "1e-9000"])
+def test_the_size_of_a_message_is_that_of_what_a_relay_reads_of_it(postgres_database: Database, number: str) -> None:
+    """A relay reads by these sizes no more than fits into its memory, and such a number is short in the table."""
+    insert(postgres_database, data=f'{{"n": [{number}, {number}]}}')
+    assert postgres_database.scalar("SELECT size FROM outbox_message") > 18_000
+
+
+def test_what_came_in_while_triggers_were_off_stops_no_relay(postgres_database: Database) -> None:
+    """It is set aside, and delivered, as any other; what it holds is not changed by anybody."""
+    with postgres_database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.execute(
+            sa.text(
+                "INSERT INTO outbox_message (id, type, source, data, shard, size) "
+                "VALUES (:id, 'page.read', '', '{}', 7, 2)"
+            ),
+            {"id": ID},
+        )
+    postgres_database.execute("UPDATE outbox_message SET state = 'held'")
+    for change in ("type = 'a b'", "state = 'gone'", "state = 'ready'"):
+        with pytest.raises(IntegrityError):
+            postgres_database.execute(f"UPDATE outbox_message SET {change}")
+
+
+def test_what_is_made_ready_by_hand_is_found_by_a_relay_that_is_past_it(postgres_database: Database) -> None:
+    insert(postgres_database, due_at="2990-01-01Z", state="scheduled", txid="3", id=ID)
+    assert postgres_database.scalar("SELECT txid::text FROM outbox_message") != "3"
+    before = postgres_database.scalar("SELECT txid::text FROM outbox_message")
+    postgres_database.execute("UPDATE outbox_message SET state = 'ready', due_at = NULL")
+    assert postgres_database.scalar("SELECT txid::text FROM outbox_message") != before
+
+
+def test_a_hosts_own_trigger_changes_nothing_that_was_checked(postgres_database: Database) -> None:
     postgres_database.execute(
-        "INSERT INTO outbox_message (id, type, source, data) SELECT :id, 'page.read', 'sql', data FROM document", id=ID
+        "CREATE FUNCTION set_key() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.ordering_key := 'theirs'; RETURN NEW; END $$"
     )
-    assert postgres_database.scalar("SELECT size FROM outbox_message") > 100_000
+    postgres_database.execute(
+        "CREATE TRIGGER set_key BEFORE INSERT ON outbox_message FOR EACH ROW EXECUTE FUNCTION set_key()"
+    )
+    for _ in range(8):
+        insert(postgres_database)
+    assert postgres_database.scalar("SELECT count(DISTINCT shard) FROM outbox_message") == 1
+
+
+def test_nobody_can_slip_a_function_in(postgres_database: Database) -> None:
+    """Whoever may create in the schema must not have what fits better called with somebody else's rights."""
+    for name, arguments in (
+        ("length", "text"), ("jsonb_typeof", "jsonb"), ("hashtextextended", "text, integer"), ("octet_length", "text"),
+        ("pg_notify", "text, name"), ("set_config", "text, text, boolean"), ("hashtext", "name"),
+        ("to_char", "date, text"),
+    ):  # fmt: skip
+        postgres_database.execute(
+            f"CREATE FUNCTION public.{name}({arguments}) RETURNS text LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE 'called'; END $$"
+        )
+    postgres_database.execute("SELECT setval('outbox_wake', 2)")
+    with postgres_database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        emit(connection, "page.read", {}, ordering_key="k")
+    postgres_database.execute("SELECT outbox_add_partition(current_date + 5), outbox_drop_partition(current_date - 5)")
 
 
 def test_postgres_names_what_it_refuses_and_the_remedy(postgres_database: Database) -> None:

@@ -1,13 +1,16 @@
 """What a relay still holds of shards that are not its own any more: it may say what was delivered, and nothing else."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 from support.fleet import backend_of, shard_counts
 from support.recording import of
-from support.waiting import eventually
+from support.scene import Scene, Taker, to
+from support.waiting import eventually, eventually_async
 from support.wire import url_through
 
-from outbox import Draft, emit, emit_many
+from outbox import Draft, Message, emit, emit_many
 from relay.settings import Settings
 from relay.store import open_store
 from relay.store.contract import Batch, Ruled
@@ -155,3 +158,35 @@ def commit(database, count: int) -> set[str]:
 
 def settled(database) -> set[str]:
     return {str(row.id) for row in database.rows("SELECT id FROM outbox_history")}
+
+
+async def test_what_another_owner_set_aside_is_not_lost_behind_an_attempt_of_a_former_session(postgres_database):
+    """It was read back while that was under way, and dropped, because it was already in the relay's hands."""
+    scene = Scene(postgres_database)
+    resumed, freed = asyncio.Event(), asyncio.Event()
+    tried: set[int] = set()
+
+    async def hang_and_fail_once(message: Message) -> None:
+        if (n := message.data["n"]) not in tried:
+            tried.add(n)
+            await resumed.wait()
+            raise ConnectionError
+
+    async def hang(message: Message) -> None:
+        await freed.wait()
+
+    scene.emit(60)
+    wide = {"a": to(hang_and_fail_once, concurrency=100, timeout_s=60), "b": Taker()}
+    narrow = {"a": to(hang, concurrency=2, timeout_s=60), "b": Taker()}
+    async with scene.relay(wide) as first:
+        await eventually_async(lambda: len(tried) == 60, what="all are under way")
+        session = postgres_database.scalar("SELECT backend_pid FROM outbox_relay")
+        async with scene.relay(narrow, window=8):
+            await eventually_async(lambda: postgres_database.scalar("SELECT count(*) FROM outbox_relay") == 2)
+            postgres_database.scalar("SELECT pg_terminate_backend(:pid)", pid=session)
+            await eventually_async(lambda: scene.deliveries()["a", "parked"] > 40, what="the other sets them aside")
+            await eventually_async(lambda: first.health().owns > 25, what="the first one owns again")
+            await asyncio.sleep(0.5)  # and has read them back
+            resumed.set()
+            freed.set()
+            await scene.becomes(60, 0, 0, 0)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
+from structlog.testing import capture_logs
 from support.databases import Database, PostgresDatabases
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 
@@ -18,6 +19,7 @@ from outbox import Outbox
 from outbox.errors import Unusable
 from relay import ListenerSettings, Relay, Settings, rights
 from relay.cli import main
+from relay.database import Database as Address
 from relay.guide import BASELINE_LISTENER
 from relay.housekeeping import Housekeeping
 from relay.operations import grants, snapshot, status
@@ -25,6 +27,8 @@ from relay.operations.dead import DeadFilter, discard, retry
 from relay.operations.destinations import list_destinations, pause, resume
 from relay.operations.doctor import examine
 from relay.rights import Right
+from relay.store.contract import ANY_GENERATION
+from relay.store.postgres import PostgresStore
 
 SCHEMA = "messaging"
 Run = Callable[..., "Ended"]
@@ -276,3 +280,18 @@ async def test_a_right_that_is_taken_away_while_a_relay_runs_ends_it_with_a_sent
         async with asyncio.timeout(20), Relay(roles.settings(roles.relay, destinations=destinations)) as relay:
             roles.revoke(Right(("UPDATE",), "TABLE", "outbox_relay"), roles.relay)
             await relay.wait()
+
+
+def test_a_relay_goes_on_beside_one_that_is_stuck_and_of_another_role(roles: Roles) -> None:
+    """It may not end that one's session, and says so once."""
+    sessions = [
+        PostgresStore(Address.parse(database.url, schema=SCHEMA), lease_s=15, keep_history=True, notify=True)
+        .open(name, ANY_GENERATION)
+        for name, database in (("stuck", roles.owner), ("well", roles.relay))
+    ]  # fmt: skip
+    roles.owner.execute(f"UPDATE {SCHEMA}.outbox_relay SET last_seen_at = last_seen_at - interval '1 hour'")
+    with capture_logs() as records:
+        assert [sessions[1].beat([], 0).ended for _ in range(3)] == [[], [], []]
+    assert [(record["event"], record["relay"]) for record in records] == [("peer_not_ended", "stuck")]
+    for session in sessions:
+        session.close()

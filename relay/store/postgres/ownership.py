@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import psycopg
+import structlog
+
 import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
@@ -18,9 +21,12 @@ from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
 from relay.store.postgres import ownership_sql as sql
+from relay.store.postgres.connection import sentence
 from relay.store.postgres.reading import Reading
 from relay.store.postgres.settling import Settling
 from relay.store.ruling import storable
+
+log = structlog.get_logger("relay")
 
 
 class Owning(Reading, Settling):
@@ -34,6 +40,7 @@ class Owning(Reading, Settling):
         super().__init__(*arguments, **options)
         self._relay_id = relay_id
         self._owned: set[int] = set()
+        self._not_to_be_ended: set[int] = set()
         self._inherited: list[Inherited] = []
         self._key = self._check_database()
         self._number = self._register()
@@ -70,7 +77,7 @@ class Owning(Reading, Settling):
             locks = self._run(sql.PEERS, key=self._key).fetchall()
             registry = self._run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
-            ended = [self._end(row) for row in locks if self._is_stuck(row)]
+            ended = [str(row[3]) for row in locks if self._is_stuck(row) and self._end(row)]
         return Peers(
             me=self._number,
             wants_of={row[2]: row[4] for row in locks if row[2] is not None},
@@ -83,11 +90,18 @@ class Owning(Reading, Settling):
 
     def _is_stuck(self, row: Row) -> bool:
         number, silent_for_s = row[2], row[5]
-        return number is not None and number != self._number and silent_for_s > 2 * self._lease_s
+        is_other = number is not None and number != self._number
+        return is_other and silent_for_s > 2 * self._lease_s and row[1] not in self._not_to_be_ended
 
-    def _end(self, row: Row) -> str:
-        self._run(sql.END_SESSION, pid=row[1])
-        return str(row[3])
+    def _end(self, row: Row) -> bool:
+        """End a peer's session; false where that is not ours to end: it is another role's."""
+        try:
+            self._run(sql.END_SESSION, pid=row[1])
+        except psycopg.errors.InsufficientPrivilege as error:
+            self._not_to_be_ended.add(row[1])
+            log.warning("peer_not_ended", relay=row[3], backend_pid=row[1], reason=sentence(error))
+            return False
+        return True
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
         wanted = [s for s in shards if s not in self._owned]

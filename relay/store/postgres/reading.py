@@ -126,12 +126,15 @@ class Reading(OwningConnection):
         held open: ten million rows are twenty seconds, too long for one statement, and for the beat that waits for it.
         """
         new = [shard for shard in cursors.ready if cursors.is_new(shard)]
-        at_once, is_quick = 1, True
-        while new and is_quick and (room := limit - len(page.messages)) > 0 and (bytes_ := _room(page)) > 0:
+        at_once, goes_on = 1, True
+        while new and goes_on and (room := limit - len(page.messages)) > 0 and (bytes_ := _room(page)) > 0:
             began_at, per_shard = monotonic(), self._per_shard
             self._read_on(page, cursors, self._span(cursors, new[:at_once], room, bytes_))
-            is_quick, at_once, self._per_shard = monotonic() - began_at < QUICK_S, at_once * 2, per_shard
-            new = [shard for shard in new if cursors.is_new(shard)]
+            at_once, self._per_shard = at_once * 2, per_shard
+            before, new = new, [shard for shard in new if cursors.is_new(shard)]
+            if len(new) == len(before):
+                return  # others were applied
+            goes_on = monotonic() - began_at < QUICK_S
         page.full = page.full or bool(new)
 
     def _span(self, cursors: Cursors, shards: list[int], limit: int, bytes_: int = PAGE_BYTES) -> dict[str, Any]:
@@ -159,8 +162,11 @@ class Reading(OwningConnection):
     def _leave_behind(self, cursors: Cursors, exhausted: set[int]) -> None:
         """Nothing more is ready there: go past what earlier owners settled, which is in the index until vacuum.
 
-        What is still to be committed below the cursor is found as what comes late.
+        What is still to be committed below the cursor is found as what comes late. Where others were applied, nothing
+        was found because we may find nothing, and what is parked must not overtake what is ready.
         """
+        if not exhausted <= cursors.exhausted and not self._one(sql.REGISTERED):
+            return
         cursors.exhausted |= exhausted
         for shard in exhausted:
             cursors.ready[shard] = max(cursors.ready[shard], self._newest)

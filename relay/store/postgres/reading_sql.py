@@ -38,10 +38,12 @@ _READY = f"""(
 )"""
 READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 
-# What has become visible since the last look. OFFSET 0 is a fence: without it the planner may turn the conditions on
+# What has become visible since the last look. What a dump brought along from a cluster that had come further bears an
+# id of the future, and has not come late. OFFSET 0 is a fence: without it the planner may turn the conditions on
 # shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
 _MESSAGES_SINCE = """(
-    SELECT *, ctid FROM outbox_message AS m WHERE m.txid >= %(xmax)s::xid8
+    SELECT *, ctid FROM outbox_message AS m
+    WHERE m.txid >= %(xmax)s::xid8 AND m.txid < pg_snapshot_xmax(pg_current_snapshot())
     UNION ALL
     SELECT *, ctid FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
     OFFSET 0
@@ -57,6 +59,8 @@ _IS_LATE = """
 _IS_FOREIGN = """
     m.state IN ('parked', 'discarded') AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
 """
+
+REGISTERED = f"SELECT {IS_REGISTERED}"
 
 FIRST_LOOK = f"SELECT pg_current_snapshot()::text, {IS_OWNER}"
 

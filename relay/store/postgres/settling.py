@@ -132,7 +132,9 @@ class Settling(OwningConnection):
         with self._guard():
             try:
                 return write()
-            except psycopg.errors.CheckViolation:
+            except psycopg.errors.CheckViolation as error:
+                if error.diag.table_name != "outbox_history":
+                    raise
                 self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
             except psycopg.errors.DeadlockDetected:
                 pass  # rows are locked by their ids, but those that lie where they were read in the order of the table

@@ -47,7 +47,7 @@ class Reading(OwningConnection):
                 page.full = bool(rows)
                 if rows:
                     self._advance(cursors, rows[-1][1])
-                else:
+                elif not cursors.exhausted.issuperset(cursors.ready) and self._one(sql.REGISTERED):
                     cursors.exhausted.update(cursors.ready)
         return page
 

@@ -10,6 +10,8 @@ MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subjec
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""
 
+REGISTERED = f"SELECT {IS_REGISTERED}"
+
 # Index: outbox_message_ready. These readings bring rows one by one in the order of their index, each with its size at
 # the end, until there is a page of them (see `OwningConnection._page`): what is not taken is not looked at.
 READ_READY = f"""

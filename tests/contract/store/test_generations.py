@@ -19,6 +19,18 @@ def test_a_session_of_an_older_generation_finds_no_message_any_more(desk: Desk) 
     assert {first, second} <= set(ids(new.read_ready(everything(), 10).messages))
 
 
+def test_a_session_of_an_older_generation_does_not_take_a_shard_for_read(desk: Desk) -> None:
+    """What is parked there would go ahead of what is ready and was not found."""
+    desk.register("a", generation=1)
+    old = desk.owner(generation=1)
+    desk.emit(3)
+    desk.register("b", generation=2)
+    cursors = everything()
+    for _ in range(3):
+        assert old.read_ready(cursors, 10).messages == []
+    assert not cursors.exhausted
+
+
 def test_what_was_read_under_an_older_generation_is_still_settled_by_it(desk: Desk) -> None:
     desk.register("a", generation=1)
     old = desk.owner(generation=1)

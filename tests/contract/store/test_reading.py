@@ -188,3 +188,14 @@ def test_settled_and_set_aside_messages_are_not_read_by_the_next_session(desk: D
     session.mark_unrouted([(unrouted, 0)])
     session.close()
     assert ids(desk.owner("relay-2").read_ready(everything(), 10).messages) == [ready]
+
+
+def test_what_a_dump_brought_from_a_cluster_that_had_come_further_is_read_once(pg: Desk) -> None:
+    """Its transactions are ahead of all that will be here for weeks: it would come late at every look."""
+    sent = pg.emit(3)
+    with pg.database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.exec_driver_sql("UPDATE outbox_message SET txid = '1000000000000'")
+    session, cursors = pg.owner(), everything()
+    found = [each for _ in range(4) for each in ids(session.read_ready(cursors, 100).messages)]
+    assert sorted(found) == sorted(sent)
