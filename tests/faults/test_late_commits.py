@@ -62,8 +62,8 @@ def test_an_open_transaction_makes_no_read_touch_what_was_settled(postgres_datab
         relay.wait()
         read = eventually(lambda: entries_read(postgres_database), what="the session's reads are counted")
     print(f"{read} of {ROUNDS * ROUND} messages")
-    assert read["outbox_message_ready"] < 3 * ROUNDS * ROUND  # from the left edge it is a hundred times as many
-    assert read["outbox_message_txid"] < 3 * ROUNDS * ROUND
+    assert read["outbox_message_ready"] < 10 * ROUNDS * ROUND  # from the left edge it is a hundred times as many
+    assert read["outbox_message_txid"] < 10 * ROUNDS * ROUND
 
 
 def entries_read(database) -> dict[str, int] | None:

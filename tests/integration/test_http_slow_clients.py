@@ -79,7 +79,7 @@ async def test_a_body_that_drips_is_told_so_and_cut_off() -> None:
 
 
 async def test_who_was_refused_and_goes_on_sending_is_cut_off() -> None:
-    async with connection(receive_timeout_s=0.5, limits=Limits(body_bytes=10)) as (reader, writer):
+    async with connection(receive_timeout_s=0.5, limits=Limits(max_body_bytes=10)) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 100000000\r\n\r\n")
         await drip_until_cut_off(reader, writer)
 
