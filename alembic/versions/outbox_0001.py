@@ -174,7 +174,7 @@ POSTGRES = [
                                             CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
             name, name || '_day', lower_bound, upper_bound);
         EXECUTE pg_catalog.format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                       name, lower_bound, upper_bound);
+                                  name, lower_bound, upper_bound);
         EXECUTE pg_catalog.format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
     END $$
     """,

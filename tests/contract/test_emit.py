@@ -1,6 +1,7 @@
 """A message is written through every driver, session and connection, into the caller's transaction and nowhere else."""
 
 import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -19,6 +20,7 @@ from outbox import (
     InvalidTarget,
     NoTransaction,
     TooLarge,
+    emit,
 )
 
 results = sa.Table("results", sa.MetaData(), sa.Column("name", sa.Text))
@@ -253,6 +255,16 @@ async def test_nothing_is_read_back(writer):
     writes = [statement for statement in statements if statement.startswith("INSERT")]
     assert len(writes) >= 3
     assert not [statement for statement in writes if "RETURNING" in statement]
+
+
+def test_what_a_message_does_not_have_is_left_to_its_column(database):
+    """With many writers every parameter counts."""
+    statements = []
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    with database.engine.begin() as connection:
+        emit(connection, "page.read", {})
+    (written,) = statements
+    assert re.findall(r"\w+", written.partition("VALUES")[0])[2:] == ["outbox_message", "id", "type", "source", "data"]
 
 
 async def test_many_messages_take_a_session_two_statements_and_a_connection_one(writer):

@@ -164,6 +164,7 @@ def test_nobody_can_slip_a_function_in(postgres_database: Database) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         emit(connection, "page.read", {}, ordering_key="k")
     postgres_database.execute("SELECT outbox_add_partition(current_date + 5), outbox_drop_partition(current_date - 5)")
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 1
 
 
 def test_postgres_names_what_it_refuses_and_the_remedy(postgres_database: Database) -> None:
