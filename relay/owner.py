@@ -240,11 +240,13 @@ class OwningThread:
 
     def _check_stall(self) -> None:
         """A loop that does not turn sends nothing, and must not keep others from sending."""
+        lanes = self._dispatcher.lanes.values()
+        listeners = [lane.destination for lane in lanes if isinstance(lane.destination, ListenerDestination)]
+        for each in listeners:
+            stall.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:
             return
-        lanes = self._dispatcher.lanes.values()
-        listeners = [lane.destination.listener for lane in lanes if isinstance(lane.destination, ListenerDestination)]
-        listener, at = stall.blocker(self._loop_thread, listeners)
+        listener, at = stall.blocker(self._loop_thread, [each.listener for each in listeners])
         under_way = [f"{lane.name}: {entry.id}" for lane in lanes for entry in lane.under_way]
         log.critical(
             "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=under_way[:10]

@@ -1,15 +1,21 @@
-"""Who blocks the event loop: for the last words of a process that ends itself because of it."""
+"""What a process ends itself because of: who blocks the event loop, who holds all the threads."""
 
 from __future__ import annotations
 
 import faulthandler
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger("relay")
+
 EXIT_CODE = 1
 LOOK_AGAIN_S = 1.0
+HELD_S = 600.0
 MARGIN_S = 2.0  # longer than the owning thread waits, which can say more: it goes first where it can
 
 
@@ -30,6 +36,20 @@ def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> t
     found = next((names[each.f_code] for each in _outward(frame) if each.f_code in names), None)
     code = frame.f_code
     return found, f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}"
+
+
+def end_if_held(listener: str, held_s: float) -> None:
+    """End this process when calls that overran have held all threads of a listener for `HELD_S`.
+
+    A thread cannot be stopped, so that nothing else would free them: not even whatever they wait for, when it is back.
+
+    Args:
+        listener: Its name, for people.
+        held_s: For how long, in seconds.
+    """
+    if held_s > HELD_S:
+        log.critical("listener_stalled", listener=listener, for_s=round(held_s))
+        os._exit(EXIT_CODE)
 
 
 def name_of(listener: Callable[..., Any]) -> str:

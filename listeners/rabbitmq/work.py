@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 
 import sqlalchemy as sa
 import structlog
 
 from outbox import Message, Reject
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
+from relay.destinations.fence import Overran
 from relay.destinations.listener import ListenerDestination
+from relay.destinations.threads import NoThread
 from relay.observe.logging import one_line, redacted
+from relay.stall import end_if_held
 
 log = structlog.get_logger("consumer")
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, resources, operator intervention
 _OUTAGE = ("08", "53", "57")
+# but for what a listener does itself: a statement, or a pause between two, that lasts longer than the database allows
+_OWN_FAULT = ("57014", "25P03")
 
 
 class Work:
@@ -33,13 +39,17 @@ class Work:
         self.room = asyncio.Semaphore(concurrency)
 
     async def attempt(self, message: Message) -> Outcome:
-        """Taken: committed. Refused: never again. Failed: its own fault. Unreachable: the database is away."""
+        """Taken: committed. Refused: never again. Failed: its own fault. Unreachable: nobody's who is in the queue."""
+        if self._listener.is_at_work_on(message):
+            return failed(f"it took longer than {self._timeout_s:g} s, and has not come to its end yet")
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._listener.call(message)
+            await self._listener.call_within(self._timeout_s, message)
         except Reject as rejection:
             return refused(_shown(rejection))
-        except TimeoutError:
+        except NoThread:
+            end_if_held(self._listener.label, self._listener.held_s)
+            return unreachable(f"calls that took longer than {self._timeout_s:g} s hold all threads")
+        except Overran:
             return failed(f"it took longer than {self._timeout_s:g} s")
         except Exception as error:
             if is_outage(error):
@@ -58,11 +68,15 @@ def is_outage(error: BaseException) -> bool:
         return True  # nothing free in the connection pool
     if not isinstance(error, sa.exc.DBAPIError):
         return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _OWN_FAULT:
+        return False
     if error.connection_invalidated:
         return True
     if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return False
-    state = getattr(error.orig, "sqlstate", None)
+    if isinstance(error.orig, sqlite3.Error):
+        return error.orig.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR  # which is what it says to wrong SQL
     return state is None or state[:2] in _OUTAGE
 
 

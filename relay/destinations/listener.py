@@ -13,7 +13,6 @@ import inspect
 import traceback
 import typing
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from types import CodeType
 from typing import Any
@@ -26,9 +25,11 @@ from sqlalchemy.orm import Session
 from outbox import Message, Reject, once, once_async
 from outbox.errors import SettingsError
 from relay.database import Database
-from relay.decide.outcome import TAKEN, Outcome, failed, refused
+from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unreachable
 from relay.destinations.fence import Fence, Overran
 from relay.destinations.started import start
+from relay.destinations.threads import NoThread, Threads
+from relay.observe.logging import redacted
 from relay.stall import name_of
 
 log = structlog.get_logger("relay")
@@ -48,7 +49,7 @@ class ListenerDestination:
         database: Where a listener's session connects to.
         concurrency: Calls under way at once.
         timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: a plain callable
-            that overruns goes on, and its session must not be relied on.
+            that overruns goes on, and is not called again for the same message until it has come to its end.
 
     Raises:
         SettingsError: It cannot be imported, is not callable, or takes other parameters than a listener's.
@@ -70,7 +71,7 @@ class ListenerDestination:
         self._timeout_s = timeout_s
         self._shown: dict[tuple[CodeType, int], float] = {}
         self._database = database
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
         self._run: Run = self._choose(session_kind(self.listener))
@@ -79,6 +80,8 @@ class ListenerDestination:
         """Nothing to connect to: engines connect when they are first used."""
 
     async def send(self, message: Message) -> Outcome:
+        if self.is_at_work_on(message):
+            return busy(f"{self.label} took longer than {self._timeout_s:g} s, and is still at work on it")
         began_at, deadline = monotonic(), None
         try:
             if (rest := start(self._run(message, None))) is not None:
@@ -87,7 +90,13 @@ class ListenerDestination:
                 async with deadline:
                     await rest
         except Reject as rejection:
-            return refused(f"rejected by {self.label}: {rejection}")
+            return refused(redacted(f"rejected by {self.label}: {rejection}"))
+        except NoThread:
+            if deadline is None or not deadline.expired():
+                raise asyncio.CancelledError from None
+            return unreachable(
+                f"calls of {self.label} that took longer than {self._timeout_s:g} s hold all its threads"
+            )
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -97,7 +106,7 @@ class ListenerDestination:
             if deadline is not None and deadline.expired():
                 return failed(f"{self.label} took longer than {self._timeout_s:g} s")
             self._show(error, message)
-            return failed(f"{self.label} raised {type(error).__name__}: {error}")
+            return failed(redacted(f"{self.label} raised {type(error).__name__}: {error}"))
         return TAKEN
 
     async def call(self, message: Message) -> None:
@@ -115,6 +124,7 @@ class ListenerDestination:
 
         Raises:
             Overran: Its session has committed nothing, and will not.
+            NoThread: Calls that overran hold all threads, so that it was not begun.
         """
         fence = Fence(timeout_s)
         running = asyncio.ensure_future(self._run(message, fence))
@@ -126,7 +136,18 @@ class ListenerDestination:
         finally:
             running.cancel()
         await asyncio.wait([running], timeout=LAST_WORDS_S)
+        if running.done() and not running.cancelled() and isinstance(running.exception(), NoThread):
+            raise NoThread
         raise Overran
+
+    def is_at_work_on(self, message: Message) -> bool:
+        """Whether an earlier call with this message overran, and has not come to its end yet."""
+        return self._threads is not None and self._threads.is_at_work_on(message.id)
+
+    @property
+    def held_s(self) -> float:
+        """For how long, in seconds, calls that overran have held everything up: nothing can run until they end."""
+        return 0.0 if self._threads is None else self._threads.held_s
 
     def _show(self, error: Exception, message: Message) -> None:
         """The traceback, for whoever has to mend it: once a minute for each place that raises."""
@@ -139,7 +160,7 @@ class ListenerDestination:
 
     async def close(self) -> None:
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
         if self._engine is not None:
             self._engine.dispose()
         if self._async_engine is not None:
@@ -147,27 +168,21 @@ class ListenerDestination:
 
     def _choose(self, session: type[Session] | type[AsyncSession] | None) -> Run:
         listener = self.listener
-        is_async = _is_async(listener)
         if session is AsyncSession:
             self._async_engine = self._database.async_engine(**self._pool())
             return self._call_with_async_session
-        if not is_async:
-            self._threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix=f"outbox-{self.name}")
+        if _is_async(listener):
+            return lambda message, _: listener(message)
+        locks_all = session is Session and not self._database.is_postgres
+        enough = 1 if locks_all else self.concurrency
+        threads = self._threads = Threads(self.concurrency, f"outbox-{self.name}", enough=enough)
         if session is Session:
             self._engine = self._database.engine(**self._pool())
-            return self._in_thread(self._call_with_session)
-        if is_async:
-            return lambda message, _: listener(message)
-        return self._in_thread(lambda message, _: listener(message))
+            return _in(threads, self._call_with_session)
+        return _in(threads, lambda message, _: listener(message))
 
     def _pool(self) -> dict[str, Any]:
         return {"pool_size": self.concurrency, "max_overflow": 0, "pool_pre_ping": True}
-
-    def _in_thread(self, function: Callable[[Message, Fence | None], Any]) -> Run:
-        async def call(message: Message, fence: Fence | None) -> None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, function, message, fence)
-
-        return call
 
     def _call_with_session(self, message: Message, fence: Fence | None) -> None:
         with Session(self._engine) as session, session.begin():
@@ -188,6 +203,10 @@ class ListenerDestination:
             if fence is not None:
                 await session.flush()
                 fence.pass_through()
+
+
+def _in(threads: Threads, function: Callable[[Message, Fence | None], Any]) -> Run:
+    return lambda message, fence: threads.run(message.id, function, message, fence)
 
 
 def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:

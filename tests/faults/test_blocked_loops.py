@@ -81,3 +81,27 @@ def test_on_sqlite_too_a_blocked_relay_makes_room_for_the_one_that_stands_by(sql
     relay = start_blocked(sqlite_database, fleet, spawn, "sleep")
     fleet.start()
     assert_peer_goes_on(sqlite_database, fleet, relay)
+
+
+ENDING_SOON = "import relay.stall; relay.stall.HELD_S = 1; from relay.cli import main; main()"
+
+
+@pytest.mark.timeout(90)
+def test_a_plain_listener_all_of_whose_threads_hang_has_its_relay_end_itself_and_a_peer_goes_on(
+    postgres_database, fleet, spawn
+):
+    """A thread cannot be stopped: what they wait for may be back, and they hang on."""
+    fleet.configure(
+        postgres_database.url,
+        destinations={"pages": {"listener": "support.poison:hang", "concurrency": 2, "timeout_s": 0.2}},
+    )
+    relay = spawn("python", "-c", ENDING_SOON, "relay", env={**fleet.env, "POISON": "0,1"})
+    fleet.env["POISON"] = "none"
+    relay.wait_for_output("relay_started")
+    with postgres_database.engine.begin() as connection:
+        emit_many(connection, [("page.read", {"n": n}) for n in range(MESSAGES)])
+    assert relay.wait(deadline_s=30) == 1
+    (said,) = [line for line in relay.stderr.splitlines() if "listener_stalled" in line]
+    assert "support.poison:hang" in said
+    fleet.start()
+    eventually(lambda: postgres_database.scalar("SELECT count(*) FROM outbox_history") == MESSAGES, deadline_s=30)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from aio_pika.abc import AbstractChannel
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 from support.consuming import apply, baselines, consuming, effect_table, effects, is_empty, with_extraction
 from support.databases import Database
@@ -129,6 +131,77 @@ async def test_a_message_that_fails_delays_none_of_the_others_and_waits_its_time
         await eventually_async(lambda: attempts[-1:] == others[-1:])
     assert attempts == ["poison", *others]
     assert [each.message_id for each in await asyncio.to_thread(rabbitmq.take_all)] == ["poison"]
+
+
+async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_end(
+    rabbitmq: RabbitServer, postgres_database: Database
+) -> None:
+    """Its message is not begun again beside it; a second call would hang, too, and so on until no thread is left."""
+    go, attempts = threading.Event(), []
+
+    def hangs(message: Message, session: Session) -> None:
+        attempts.append(message.id)
+        if message.id == "h":
+            go.wait(60)
+
+    limits = Limits(concurrency=2, timeout_s=0.2, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
+    async with consuming(rabbitmq, postgres_database, listener=hangs, limits=limits):
+        try:
+            await rabbitmq.publish_async(b"{}", message_id="h")
+            await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+            for n in range(5):
+                await rabbitmq.publish_async(b"{}", message_id=f"e-{n}")
+            await is_empty(rabbitmq)
+        finally:
+            go.set()
+    [letter] = await asyncio.to_thread(rabbitmq.take_all, DEAD)
+    assert (letter.message_id, letter.headers["x-outbox-attempts"]) == ("h", 3)
+    assert sorted(attempts) == [*(f"e-{n}" for n in range(5)), "h"]
+    assert postgres_database.scalar("SELECT count(*) FROM inbox_message") == 5
+
+
+async def test_who_has_no_thread_for_all_of_them_hang_is_not_charged(
+    rabbitmq: RabbitServer, sqlite_database: Database
+) -> None:
+    go, attempts = threading.Event(), []
+
+    def hangs(message: Message) -> None:
+        attempts.append(message.id)
+        if message.id.startswith("h"):
+            go.wait(60)
+
+    limits = Limits(concurrency=2, timeout_s=0.1, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
+    async with consuming(rabbitmq, sqlite_database, listener=hangs, limits=limits):
+        try:
+            with capture_logs() as said:
+                for message_id in ("h-1", "h-2"):
+                    await rabbitmq.publish_async(b"{}", message_id=message_id)
+                await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 2), deadline_s=20)
+                await rabbitmq.publish_async(b"{}", message_id="e-1")
+                starved = "calls that took longer than 0.1 s hold all threads"
+                await eventually_async(lambda: sum(each.get("reason") == starved for each in said) > 3, deadline_s=20)
+        finally:
+            go.set()
+        await is_empty(rabbitmq)
+    assert attempts[2:] == ["e-1"]
+
+
+@pytest.mark.parametrize("statement", ["SELECT nothing FROM nowhere", "SELECT pg_sleep(5)"])
+async def test_wrong_sql_and_slow_sql_are_the_messages_fault_on_either_database(
+    rabbitmq: RabbitServer, database: Database, statement: str
+) -> None:
+    """The database answers: to wait for it would be to wait for ever."""
+    if database.kind == "postgres":
+        name = database.scalar("SELECT current_database()")
+        database.execute(f"ALTER DATABASE \"{name}\" SET statement_timeout = '100ms'")
+        database.engine.dispose()
+
+    def asks(message: Message, session: Session) -> None:
+        session.execute(text(statement))
+
+    async with consuming(rabbitmq, database, listener=asks):
+        await rabbitmq.publish_async(b"{}", message_id="e-1")
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
 
 
 async def test_no_more_than_the_prefetch_is_held_and_no_more_than_the_concurrency_is_worked_on(

@@ -7,6 +7,7 @@ begins and when it ends: the process, `+` or `-`, the message's number, and how 
 import asyncio
 import ctypes
 import os
+import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -39,6 +40,14 @@ async def hold_the_interpreter(message: Message) -> None:
     _begin(message)
     if _is_poison(message):
         ctypes.PyDLL(None).sleep(60)
+    _end(message)
+
+
+def hang(message: Message) -> None:
+    """Plain; never comes to an end with the poison."""
+    _begin(message)
+    if _is_poison(message):
+        threading.Event().wait()
     _end(message)
 
 

@@ -1,0 +1,104 @@
+"""The threads of a plain listener: a call that overruns keeps its own, and costs the others nothing but that."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from support.waiting import eventually_async
+
+from outbox import Message
+from relay.database import Database
+from relay.destinations.listener import ListenerDestination
+from relay.destinations.threads import NoThread
+
+TIMEOUT_S = 0.2
+
+
+def message(id_: str) -> Message:
+    return Message(id_, "page.read", "s", None, None, "{}", {}, datetime.now(UTC))
+
+
+class Hanging:
+    """Hangs with some messages, until it is let go."""
+
+    def __init__(self, *ids: str) -> None:
+        self.ids = ids
+        self.calls: list[str] = []
+        self.go = threading.Event()
+
+    def __call__(self, message: Message) -> None:
+        self.calls.append(message.id)
+        if message.id in self.ids:
+            self.go.wait()
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    listener = Hanging("h-1", "h-2")
+    yield listener
+    listener.go.set()
+
+
+def destination(listener: Callable[[Message], None], timeout_s: float | None = TIMEOUT_S) -> ListenerDestination:
+    database = Database.parse("sqlite:///never-opened.db")
+    return ListenerDestination("pages", listener, database=database, concurrency=2, timeout_s=timeout_s)
+
+
+async def test_a_message_whose_call_overran_is_not_begun_again_before_that_has_ended(hanging: Hanging) -> None:
+    pages = destination(hanging)
+    assert (await pages.send(message("h-1"))).kind == "failed"
+    again = await pages.send(message("h-1"))
+    assert (again.kind, hanging.calls) == ("busy", ["h-1"])
+    assert "still at work" in again.reason
+    hanging.go.set()
+    await eventually_async(lambda: not pages.is_at_work_on(message("h-1")))
+    assert (await pages.send(message("h-1"))).kind == "taken"
+    await pages.close()
+
+
+async def test_others_go_on_beside_it_and_nobody_is_charged_for_having_no_thread(hanging: Hanging) -> None:
+    pages = destination(hanging)
+    await pages.send(message("h-1"))
+    assert [(await pages.send(message(f"m-{n}"))).kind for n in range(5)] == ["taken"] * 5
+    assert pages.held_s == 0
+    await pages.send(message("h-2"))
+    starved = await pages.send(message("m-9"))
+    assert starved.kind == "unreachable"
+    assert "hold all its threads" in starved.reason
+    assert "m-9" not in hanging.calls
+    assert pages.held_s > 0
+    hanging.go.set()
+    await eventually_async(lambda: pages.held_s == 0)
+    assert (await pages.send(message("m-9"))).kind == "taken"
+    await pages.close()
+
+
+async def test_what_had_no_thread_within_its_time_was_not_begun(hanging: Hanging) -> None:
+    pages = destination(hanging)
+    for each in ("h-1", "h-2"):
+        await pages.send(message(each))
+    with pytest.raises(NoThread):
+        await pages.call_within(TIMEOUT_S, message("m-1"))
+    assert "m-1" not in hanging.calls
+    await pages.close()
+
+
+async def test_who_stops_waiting_for_a_thread_is_cancelled(hanging: Hanging) -> None:
+    pages = destination(hanging, timeout_s=None)
+    tasks = [asyncio.create_task(pages.send(message(each))) for each in ("h-1", "h-2", "m-1")]
+    await eventually_async(lambda: len(hanging.calls) == 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    await pages.close()
+
+
+async def test_the_password_of_a_url_is_no_part_of_what_is_kept_of_a_failure() -> None:
+    def fails(message: Message) -> None:
+        raise LookupError("cannot reach redis://:hunter2@cache/0")
+
+    outcome = await destination(fails).send(message("m-1"))
+    assert outcome.reason.endswith("raised LookupError: cannot reach redis://:***@cache/0")
