@@ -10,7 +10,7 @@ from typing import Any
 from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
 from relay.entry import Row
-from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, Cursors, Page, Pair
+from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair
 from relay.store.postgres import reading_sql as sql
 from relay.store.postgres.connection import OwningConnection
 
@@ -20,7 +20,6 @@ MUCH = 50  # rows that come in more than one piece
 
 Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
 FIRST: Due = ("-infinity", 0, "")
-LAST_POSITION = 2**63 - 1
 
 
 class Reading(OwningConnection):
@@ -186,9 +185,10 @@ class Reading(OwningConnection):
 
     def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> bool:
         rows = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
-        page.messages = [row[:-2] for row in rows]
         if not _is_full(rows, LATE_LIMIT):
+            page.messages = sorted((row[:-2] for row in rows), key=_position)
             return False
+        # Any page of them: in their order they are found by the readings that go back for them.
         for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
             cursors.go_back(shard, position)
         self._scheduled = FIRST
@@ -220,6 +220,8 @@ class Reading(OwningConnection):
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
             now = str(self._one("SELECT clock_timestamp()"))
+            if now < max(self._scheduled, self._retries)[0]:
+                self.reread_due()  # the clock was set back: what was written since then is due before what was read
             span = {"shards": list(shards), "now": now, "limit": limit}
             scheduled = self._run(sql.READ_SCHEDULED, **span, **_after(self._scheduled)).fetchall()
             retries = self._run(sql.READ_RETRIES, **span, **_after(self._retries)).fetchall()
@@ -261,6 +263,10 @@ def _room(page: Page) -> int:
     return PAGE_BYTES - sum(len(row[8].encode()) for row in page.messages)
 
 
+def _position(row: Row) -> int:
+    return int(row[1])
+
+
 def _after(due: Due) -> dict[str, Any]:
     return {"due": due[0], "position": due[1], "destination": due[2]}
 
@@ -273,6 +279,6 @@ def _is_full(rows: list[Row], limit: int) -> bool:
 def _reached(rows: list[Row], limit: int, now: str) -> Due:
     """How far a reading came: to its last row when there may be more, to now when there is none."""
     if not _is_full(rows, limit):
-        return now, LAST_POSITION, ""
+        return now, UNBOUNDED, ""
     last = rows[-1]
     return last[-3], last[1], last[12] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""

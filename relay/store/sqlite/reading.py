@@ -96,6 +96,8 @@ class Reading(OwningConnection):
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
+            if self._one(sql.TIME) < max(self._scheduled, self._retries)[0]:
+                self.reread_due()  # the clock was set back: what was written since then is due before what was read
             late = self._read_scheduled_late()
             scheduled, more_scheduled = self._page(sql.READ_SCHEDULED, limit, **_after(self._scheduled))
             retries, more_retries = self._page(sql.READ_RETRIES, limit, **_after(self._retries))

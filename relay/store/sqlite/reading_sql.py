@@ -55,9 +55,11 @@ ORDER BY m.due_at, m.position LIMIT :limit
 # is in memory: what is settled is gone.
 READ_SCHEDULED_LATE = f"""
 SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
-WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.position > :newest AND {IS_REGISTERED}
+WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.due_at <= {NOW}
+  AND m.position > :newest AND {IS_REGISTERED}
 ORDER BY m.position LIMIT :limit
 """
+TIME = f"SELECT {NOW}"
 NEWEST = "SELECT coalesce(max(position), 0) FROM outbox_message"
 
 # Index: outbox_delivery_retry. Strictly before now: within this very millisecond another may still be written.

@@ -96,6 +96,24 @@ def test_a_retry_written_after_the_last_look_is_found_however_short_its_wait(des
     assert sorted(set(found)) == sorted(sent)
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_from_being_read(desk: Desk) -> None:
+    retried, scheduled = desk.emit_one(), desk.emit_one(delay=3600)
+    session = desk.owner()
+    settle(session, ruling(retried, "a", "retry", delay_s=3600))
+    desk.make_due(retried)
+    desk.make_due(scheduled, "outbox_message")
+    session._retries = session._scheduled = ("2100-01-01 00:00:00", 1, "a")  # as far as the clock had come
+    found = session.read_due(list(ALL), 10)
+    assert (ids(found.messages), ids(found.deliveries)) == ([scheduled], [retried])
+
+
+def test_a_message_scheduled_after_the_clock_was_set_back_is_not_sent_early(lite: Desk) -> None:
+    session, cursors = lite.owner(), everything()
+    session._scheduled = ("2100-01-01 00:00:00", 1, "")
+    lite.emit_one(delay=3600)
+    assert _look(session, cursors) == []
+
+
 def test_two_destinations_of_one_message_are_both_read_when_they_are_due_together(desk: Desk) -> None:
     sent = desk.emit_one()
     session = desk.owner()

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, taken
 
 from outbox import emit
@@ -157,6 +157,46 @@ def test_more_late_commits_than_a_page_holds_are_all_read(pg: Desk) -> None:
     assert len(found) >= 2500
     rows = pg.database.rows("SELECT id FROM outbox_message WHERE source = 'sql'")
     assert {str(row.id) for row in rows} <= found
+
+
+def test_what_comes_late_is_read_in_its_order_wherever_it_lies(pg: Desk) -> None:
+    """Where rows were settled there is room, and a later row may lie before an earlier one."""
+    session, cursors = pg.owner(), everything()
+    with pg.database.engine.connect() as slow:
+        _write_backwards(slow, 9)
+        pg.emit(1, ordering_key="k")
+        assert len(session.read_ready(cursors, 5).messages) == 1
+        slow.commit()
+    assert [row[6] for row in session.read_ready(cursors, 100).messages] == [str(n) for n in range(1, 10)]
+
+
+def test_when_more_comes_late_than_a_page_holds_it_is_read_in_its_order_all_the_same(
+    pg: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LATE_LIMIT", 5)
+    session, cursors = pg.owner(), everything()
+    with pg.database.engine.connect() as slow:
+        _write_backwards(slow, 9)
+        pg.emit(1, ordering_key="k")
+        assert len(session.read_ready(cursors, 5).messages) == 1
+        slow.commit()
+    found = [row[6] for page in read_all(session, cursors) for row in page if row[6]]
+    assert found == [str(n) for n in range(1, 10)]
+
+
+def _write_backwards(connection: Connection, count: int) -> None:
+    """Messages of one key, numbered by their positions, that lie in the table the other way round."""
+    first = int(
+        connection.scalar(text("SELECT max(nextval('outbox_message_position_seq')) FROM generate_series(1, 20)"))
+    )
+    for n in range(count, 0, -1):
+        connection.execute(
+            text(
+                "INSERT INTO outbox_message (id, position, type, source, ordering_key, subject, data) "
+                "OVERRIDING SYSTEM VALUE VALUES (gen_random_uuid(), :position, 'page.read', 'sql', 'k', :n, '{}')"
+            ),
+            {"position": first - 20 + n, "n": str(n)},
+        )
 
 
 def test_a_session_that_has_not_looked_yet_misses_nothing_that_is_open(pg: Desk) -> None:
