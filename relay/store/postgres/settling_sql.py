@@ -42,7 +42,8 @@ SETTLE_MOVED_KEEPING_NONE = _settle_plain(_NAMED, keep_history=False)
 
 # What became of deliveries, if this is still the owner: the transaction's id, which messages there were, and what is
 # parked now. The ids come sorted, so that two of these never deadlock. What may be overwritten is the generation that
-# was read: an operator who has intervened raised it.
+# was read: an operator who has intervened raised it. Of a delivery that was read back, the message is held; where it is
+# not, a server that crashed has forgotten that, and the siblings of the delivery with it.
 # Index: both primary keys.
 _WRITE_RULED = f"""
 WITH owner AS MATERIALIZED (
@@ -52,7 +53,8 @@ WITH owner AS MATERIALIZED (
     FROM owner, jsonb_to_recordset(%(messages)s::jsonb) AS s (id uuid, generation int, ruled jsonb)
     CROSS JOIN LATERAL (
         SELECT m.id, m.shard, m.position, m.ordering_key FROM outbox_message AS m
-        WHERE m.id = s.id AND (s.generation IS NULL OR m.generation = s.generation) FOR UPDATE) AS m
+        WHERE m.id = s.id AND (m.generation = s.generation OR s.generation IS NULL AND m.state = 'held')
+        FOR UPDATE) AS m
 ), written AS (
     INSERT INTO outbox_delivery AS d (message_id, destination, shard, position, ordering_key, state, generation,
                                       attempts, due_at, first_failed_at, reason, fingerprint, log)
@@ -118,17 +120,21 @@ CROSS JOIN LATERAL (
 WHERE d.ordering_key IS NOT NULL
 """
 
-# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
+# Index: outbox_delivery_key. A key is free when the first of what is still to be done is blocked. To ask for that alone
+# is one descent; that nothing else is in the way would have to be seen of every delivery that is blocked.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
 CROSS JOIN LATERAL (
+    SELECT h.state FROM outbox_delivery AS h
+    WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
+      AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
+    ORDER BY h.position LIMIT 1
+) AS head
+CROSS JOIN LATERAL (
     SELECT b.message_id, b.destination FROM outbox_delivery AS b
-    WHERE b.ordering_key = k.ordering_key AND b.destination = k.destination AND b.state = 'blocked'
-      AND NOT EXISTS (
-        SELECT FROM outbox_delivery AS h
-        WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
-          AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND h.destination <> ALL (%(skipping)s::text[]))))
+    WHERE head.state = 'blocked'
+      AND b.ordering_key = k.ordering_key AND b.destination = k.destination AND b.state = 'blocked'
     ORDER BY b.position LIMIT {RELEASE_COUNT}
 ) AS b
 WHERE d.message_id = b.message_id AND d.destination = b.destination

@@ -14,9 +14,10 @@ SELECT {HISTORY}, {NOW}, 1 FROM outbox_message WHERE id = ? AND generation = ? A
 """
 DELETE_PLAIN = "DELETE FROM outbox_message WHERE id = ? AND generation = ? AND state <> 'held'"
 
+# Of a delivery that was read back, the message is held; where it is not, a file of earlier has been put in place.
 IS_CURRENT = """
 SELECT m.id FROM json_each(:messages) AS s JOIN outbox_message AS m ON m.id = s.value ->> 0
-WHERE s.value ->> 1 IS NULL OR m.generation = s.value ->> 1
+WHERE m.generation = s.value ->> 1 OR (s.value ->> 1 IS NULL AND m.state = 'held')
 """
 
 # What may be overwritten: the generation that was read. An operator who has intervened raised it.
@@ -80,17 +81,19 @@ SELECT d.destination, d.shard, min(d.position) FROM json_each(:ids) AS s
 JOIN outbox_delivery AS d ON d.message_id = s.value WHERE d.state = 'parked' GROUP BY 1, 2
 """
 
-# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
+# Index: outbox_delivery_key, whose own condition SQLite has to find in a statement, however plain it is that it holds.
+# A key is free when the first of what is still to be done is blocked.
 RELEASE_KEY = f"""
 UPDATE outbox_delivery SET state = 'parked', changed_at = {NOW}
 WHERE rowid IN (
     SELECT b.rowid FROM outbox_delivery AS b
     WHERE b.ordering_key = :key AND b.destination = :destination AND b.state = 'blocked' AND b.state <> 'delivered'
     ORDER BY b.position LIMIT {RELEASE_COUNT})
-  AND NOT EXISTS (
-    SELECT 1 FROM outbox_delivery AS h
+  AND 'blocked' = (
+    SELECT h.state FROM outbox_delivery AS h
     WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
-      AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND :blocks)))
+      AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND NOT :blocks)
+    ORDER BY h.position LIMIT 1)
 RETURNING destination, shard, position
 """
 

@@ -374,3 +374,15 @@ def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: D
     assert session.settle_plain(rows) == 0
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "delivered"))
     assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])
+
+
+def test_of_a_message_whose_setting_aside_is_forgotten_nothing_is_settled_by_half(desk: Desk) -> None:
+    """A server that crashed forgets what did not wait for its disk; who was sent it meanwhile, the relay remembers."""
+    sent, session = desk.emit_one(), desk.owner()
+    settle(session, ruling(sent, "a", "parked"), ruling(sent, "b", "parked"))
+    desk.database.execute("DELETE FROM outbox_delivery")
+    desk.database.execute("UPDATE outbox_message SET state = 'ready'")
+    settle(session, ruling(sent, "a", "delivered"), fresh=False)
+    assert desk.states() == {sent: "ready"}
+    assert desk.deliveries() == {}
+    assert desk.history() == {}
