@@ -80,9 +80,6 @@ class OwningConnection:
         if not is_owner:
             raise Lost("another session answered: this relay owns nothing any more")
 
-    def _is_owner(self) -> bool:
-        return bool(self._one(sql.ASSERT_OWNER))
-
     @contextmanager
     def _guard(self) -> Iterator[None]:
         """Whatever ends a session, or leaves it in doubt, ends ours."""

@@ -115,9 +115,17 @@ class Owning(Reading, Settling):
                 self._newest = int(self._one(sql.NEWEST))
                 # Before it sees what operators have done here: what they do from now on is found by the first look.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
-                self._run(sql.RELEASE_ORPHANS, shards=taken, skipping=list(skipping))
+                self._release_orphans(taken, skipping)
                 self._finish_discarded(taken, skipping)
         return taken
+
+    def _release_orphans(self, taken: Sequence[int], skipping: Sequence[str]) -> None:
+        """What is blocked behind nothing any more; beating, for that may take longer than peers would wait."""
+        for (shard,) in self._run(sql.BLOCKED_SHARDS, shards=list(taken)).fetchall():
+            cursor: int | None = 0
+            while cursor is not None:
+                cursor = self._one(sql.RELEASE_ORPHANS, shard=shard, cursor=cursor, skipping=list(skipping))
+                self._run(sql.STAY_ALIVE, number=self._number)
 
     def _inherit(self, taken: Sequence[int]) -> list[Inherited]:
         rows = self._run(sql.MARK_TAKEN, shards=taken, owner=self._relay_id).fetchall()
@@ -133,8 +141,8 @@ class Owning(Reading, Settling):
             written = self._run(
                 sql.NOTE, shards=list(records), records=list(records.values()), owner=self._relay_id
             ).rowcount
-            if written < len(records) and not self._is_owner():
-                raise Lost("another session answered: this relay owns nothing any more")
+            if written < len(records):
+                self._insist(self._one(connection_sql.ASSERT_OWNER))
 
     def _finish_discarded(self, shards: Sequence[int], skipping: Sequence[str]) -> None:
         while found := self._run(sql.DISCARDED, shards=list(shards)).fetchall():

@@ -6,6 +6,8 @@ from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
 from relay.store.contract import DISCARD_COUNT
 from relay.store.postgres.connection_sql import IS_OWNER
 
+ORPHAN_COUNT = 5_000  # blocked deliveries looked at in one statement
+
 SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
@@ -62,6 +64,8 @@ UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::j
 WHERE number = %(number)s AND {IS_OWNER}
 """
 
+STAY_ALIVE = "UPDATE outbox_relay SET last_seen_at = clock_timestamp() WHERE number = %(number)s"
+
 # The server's own lock table says who is alive and who holds what; the row says when it last beat.
 PEERS = f"""
 SELECT l.objid::int, l.pid, r.number, r.id, r.wants,
@@ -104,20 +108,32 @@ WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <
 STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
 
 
-# Index: outbox_delivery_blocked, then outbox_delivery_key.
-RELEASE_ORPHANS = """
-UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
-FROM unnest(%(shards)s::smallint[]) AS c (shard)
-CROSS JOIN LATERAL (
-    SELECT b.message_id, b.destination FROM outbox_delivery AS b
-    WHERE b.shard = c.shard AND b.state = 'blocked' AND NOT EXISTS (
-        SELECT FROM outbox_delivery AS h
-        WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
-          AND h.state NOT IN ('delivered', 'discarded')
-          AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
-    OFFSET 0
-) AS b
-WHERE d.message_id = b.message_id AND d.destination = b.destination
+# Index: outbox_delivery_blocked.
+BLOCKED_SHARDS = """
+SELECT c.shard FROM unnest(%(shards)s::smallint[]) AS c (shard) CROSS JOIN LATERAL (
+    SELECT FROM outbox_delivery AS b WHERE b.shard = c.shard AND b.state = 'blocked' ORDER BY b.position LIMIT 1) AS b
+"""
+# Index: outbox_delivery_blocked, then outbox_delivery_key. So many at a time, and where to go on: a day's outage of one
+# destination leaves millions, which are more than a statement has time for. A message has deliveries of one position.
+RELEASE_ORPHANS = f"""
+WITH blocked AS MATERIALIZED (
+    SELECT b.message_id, b.destination, b.ordering_key, b.position FROM outbox_delivery AS b
+    WHERE b.shard = %(shard)s AND b.state = 'blocked' AND b.position > %(cursor)s
+    ORDER BY b.position LIMIT {ORPHAN_COUNT}
+), released AS (
+    UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
+    FROM (
+        SELECT b.message_id, b.destination FROM blocked AS b
+        WHERE NOT EXISTS (
+            SELECT FROM outbox_delivery AS h
+            WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
+              AND h.state NOT IN ('delivered', 'discarded')
+              AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
+        OFFSET 0
+    ) AS b
+    WHERE d.message_id = b.message_id AND d.destination = b.destination
+)
+SELECT CASE WHEN count(*) = {ORPHAN_COUNT} THEN max(position) - 1 END FROM blocked
 """
 
 # Index: outbox_delivery_discarded, then both primary keys. What nothing but its discarding holds up any more.

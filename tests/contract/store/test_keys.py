@@ -4,6 +4,7 @@ import pytest
 from support.desk import ALL, Desk, ruling, settle, taken
 
 from relay.store.contract import RELEASE_COUNT
+from relay.store.postgres import ownership_sql
 
 
 def test_a_key_is_held_from_its_first_message_that_is_not_done(desk: Desk) -> None:
@@ -113,3 +114,19 @@ def test_who_takes_a_shard_leaves_blocked_what_waits_for_something(desk: Desk, s
     desk.owner("relay-2", skipping=skipping)
     assert desk.delivery(behind_dead).state == ("parked" if skipping else "blocked")
     assert desk.delivery(behind_failing).state == "blocked"
+
+
+def test_who_takes_a_shard_where_millions_are_blocked_looks_at_them_a_few_at_a_time(
+    pg: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once they are more than one statement has time for, and nobody could take the shard again."""
+    few = ownership_sql.RELEASE_ORPHANS.replace(str(ownership_sql.ORPHAN_COUNT), "3")
+    monkeypatch.setattr(ownership_sql, "RELEASE_ORPHANS", few)
+    held, *others = pg.emit(20, ordering_key="k")
+    session = pg.owner()
+    settle(session, ruling(held, "a", "retry", delay_s=60), *(ruling(each, "a", "blocked") for each in others))
+    settle(session, *(ruling(each, "b", "blocked", behind_memory=True) for each in others[9:]))
+    session.close()
+    pg.owner("relay-2")
+    assert [pg.delivery(each).state for each in others] == ["blocked"] * 19
+    assert [pg.delivery(each, "b").state for each in others[9:]] == ["parked", *["blocked"] * 9]
