@@ -68,7 +68,7 @@ class Dispatcher:
         self._epoch = 0
         self._settling_count = 0
         self._is_ending = False
-        self.pages_accepted = 0
+        self._pages_accepted = 0
         self.delivered_count = 0
         self._partly_delivered_count = 0
         for lane in lanes:
@@ -105,10 +105,16 @@ class Dispatcher:
         """Whether no destination takes anything now."""
         return not any(lane.is_open for lane in self.lanes.values())
 
+    def pages_accepted(self, epoch: int) -> int:
+        """How many pages of this session have arrived."""
+        return self._pages_accepted if epoch == self._epoch else 0
+
     def accept(self, page: Page, epoch: int) -> None:
         """Hand a page to the lanes."""
-        self.pages_accepted += 1
-        if epoch != self._epoch or self._is_ending:
+        if epoch != self._epoch:
+            return
+        self._pages_accepted += 1
+        if self._is_ending:
             return
         for row in page.deliveries:
             self._accept_delivery(row, page.blocked)
@@ -232,9 +238,10 @@ class Dispatcher:
                 continue
             for lane in entry.lanes:  # not the verdicts: they leave out those who took it
                 self._metrics.count(lane.name, entry.verdict_of(lane).state)
-        sample = list(entries)[:: max(len(entries) // SAMPLES_PER_BATCH, 1)]
+        taken = [entry for entry in entries if entry.verdicts is None and entry.lanes]
+        sample = taken[:: max(len(taken) // SAMPLES_PER_BATCH, 1)]
         now = datetime.now(UTC)
-        self._metrics.latencies([(now - e.message.created_at).total_seconds() for e in sample if e.verdicts is None])
+        self._metrics.latencies([(now - e.message.created_at).total_seconds() for e in sample], len(taken))
 
     @property
     def held_count(self) -> int:
@@ -256,6 +263,7 @@ class Dispatcher:
 
     def begin(self, epoch: int) -> None:
         """A new session owns what it will take; nothing of the last one is under its control."""
+        self._pages_accepted = 0
         self._epoch = self.caution.epoch = epoch
         for lane in self.lanes.values():
             lane.epoch = epoch

@@ -45,7 +45,6 @@ class Ownership:
         cursors: The shards that are read, and how far.
         dispatcher: What has entries of them.
         generation: The generation of the registered destinations this relay was started with.
-        skipping: The destinations whose dead letters do not hold their successors up.
         held_before: The shards that this relay held in its last session.
         on_loop: Runs a function on the dispatcher's event loop, later and in order.
     """
@@ -58,12 +57,11 @@ class Ownership:
         dispatcher: Dispatcher,
         *,
         generation: int,
-        skipping: Sequence[str],
         held_before: Collection[int],
         on_loop: OnLoop,
     ) -> None:
         self._session, self._reader, self._cursors, self._dispatcher = session, reader, cursors, dispatcher
-        self._generation, self._skipping, self._on_loop = generation, skipping, on_loop
+        self._generation, self._on_loop = generation, on_loop
         self._held_before = held_before
         since_s = 0.0 if held_before else session.server_age_s()
         self._anything_from = monotonic() + AFTER_RESTART_S - since_s
@@ -128,7 +126,7 @@ class Ownership:
         return monotonic() >= self._anything_from
 
     def _take(self, shards: Sequence[int]) -> None:
-        taken = self._session.take(shards, self._skipping) if shards else []
+        taken = self._session.take(shards, self._dispatcher.skipping) if shards else []
         if taken:
             inherited = self._session.inherited()
             # In order before every page of these shards.

@@ -19,9 +19,9 @@ class Reader:
 
     Args:
         session: Where from.
+        epoch: The session's number: pages of an earlier one may still be on their way.
         dispatcher: What has room, and who gets it.
         cursors: How far it has come; shards are added and removed by `relay.ownership`.
-        skipping: The destinations whose dead letters do not hold their successors up.
         page_size: Messages read at once.
         post: Hands a page over to the event loop.
     """
@@ -29,16 +29,16 @@ class Reader:
     def __init__(
         self,
         session: Session,
+        epoch: int,
         dispatcher: Dispatcher,
         cursors: Cursors,
         *,
-        skipping: Sequence[str],
         page_size: int,
         post: Callable[[Page], None],
     ) -> None:
-        self._session, self._dispatcher, self._cursors = session, dispatcher, cursors
-        self._skipping, self._page_size, self._post = skipping, page_size, post
-        self._posted = dispatcher.pages_accepted
+        self._session, self._epoch, self._dispatcher, self._cursors = session, epoch, dispatcher, cursors
+        self._page_size, self._post = page_size, post
+        self._posted = 0
         self._parked: set[str] = set()
         self._exceptions = False
         self._due_at = 0.0
@@ -90,7 +90,7 @@ class Reader:
     @property
     def caught_up(self) -> bool:
         """Whether the last look found nothing, and everything found before has arrived."""
-        return self._found_nothing and self._posted == self._dispatcher.pages_accepted
+        return self._found_nothing and self._ahead == 0
 
     @property
     def has_read_everything(self) -> bool:
@@ -115,7 +115,7 @@ class Reader:
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= hungry  # every ready message is behind us, and none of theirs was parked
         if found.discarded:
-            self.note_exceptions(self._session.discard(found.discarded, self._skipping))
+            self.note_exceptions(self._session.discard(found.discarded, self._dispatcher.skipping))
         self._parked |= found.unparked
         self._exceptions |= bool(found.unparked)
         page.messages += found.messages
@@ -129,8 +129,13 @@ class Reader:
             self._post(page)
         return len(page.messages) + len(page.deliveries) + len(found.discarded) + len(found.unparked) or is_unread
 
+    @property
+    def _ahead(self) -> int:
+        """Pages that have not arrived yet."""
+        return self._posted - self._dispatcher.pages_accepted(self._epoch)
+
     def _room(self) -> int:
-        ahead = self._posted - self._dispatcher.pages_accepted
+        ahead = self._ahead
         if not self._cursors.ready or ahead >= PAGES_AHEAD:
             return 0
         return max(self._dispatcher.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
@@ -155,14 +160,14 @@ class Reader:
     def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
         """Behind which deliveries those that are read back must wait."""
         pairs = {(row[12], row[7]) for row in rows if row[7] is not None}
-        return self._session.blocked_keys(pairs, self._skipping) if pairs else {}
+        return self._session.blocked_keys(pairs, self._dispatcher.skipping) if pairs else {}
 
     def _held_keys(self, rows: Sequence[Row]) -> Mapping[tuple[str, str], int]:
         """Which keys must wait behind a message in the table; asked only while anything at all is set aside."""
         keys = {row[7] for row in rows if row[7] is not None} if self._exceptions else set()
         if not keys:
             return {}
-        held = self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._skipping)
+        held = self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._dispatcher.skipping)
         if not held:
             self._exceptions = self._session.has_deliveries(list(self._cursors.ready))
         return held

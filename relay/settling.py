@@ -116,6 +116,9 @@ class Settler:
             if fresh:
                 self._session.mark_unrouted(fresh)
             self._leave(unrouted, batch)
+            for entry in batch:
+                if entry.epoch != self._epoch:
+                    self._reread(entry)
 
     def _leave(self, queue: deque[Entry], batch: Sequence[Entry]) -> None:
         """They are settled, and only now leave their queue."""

@@ -59,9 +59,9 @@ class Tenure:
         cursors = Cursors()
         self._reader = Reader(
             session,
+            epoch,
             dispatcher,
             cursors,
-            skipping=dispatcher.skipping,
             page_size=min(settings.page_size, max(settings.window // 2, 1)),  # so that there is room for one ahead
             post=lambda page: on_loop(dispatcher.accept, page, epoch),
         )
@@ -71,7 +71,6 @@ class Tenure:
             cursors,
             dispatcher,
             generation=generation,
-            skipping=dispatcher.skipping,
             held_before=held_before,
             on_loop=on_loop,
         )

@@ -22,32 +22,28 @@ WakeUp = Literal["notify", "poll"]
 
 
 class SampledHistogram:
-    """A histogram that takes whole batches: of many values it counts an even sample, weighted."""
+    """A histogram that takes whole batches: samples that stand for more."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = tuple(bounds)
-        self._counts = [0] * (len(bounds) + 1)
+        self._counts = [0.0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, values: Sequence[float]) -> None:
-        """Count a batch of values."""
-        remaining = len(values)
-        step = max(1, remaining // SAMPLES_PER_BATCH)
-        for value in values[::step]:
-            weight = min(step, remaining)
-            remaining -= weight
-            self._counts[bisect_left(self._bounds, value)] += weight
-            self._sum += value * weight
+    def observe(self, sample: Sequence[float], count: int) -> None:
+        """Count so many, of which this is an even sample."""
+        for value in sample:
+            self._counts[bisect_left(self._bounds, value)] += count / len(sample)
+            self._sum += value * count / len(sample)
 
     def describe(self) -> Iterable[Metric]:
         return [HistogramMetricFamily(self._name, self._documentation)]
 
     def collect(self) -> Iterator[Metric]:
-        total, buckets = 0, []
+        total, buckets = 0.0, []
         for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
             total += count
-            buckets.append((bound, float(total)))
+            buckets.append((bound, round(total, 6)))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
@@ -75,7 +71,7 @@ class Metrics:
     Example:
         >>> metrics = Metrics()
         >>> metrics.destination("api").delivered(500)
-        >>> metrics.latencies([0.004, 0.006])
+        >>> metrics.latencies([0.004, 0.006], 500)
         >>> b'outbox_deliveries_total{destination="api",verdict="delivered"} 500.0' in metrics.text()
         True
     """
@@ -101,9 +97,9 @@ class Metrics:
         else:
             self._deliveries.labels(destination, state).inc()
 
-    def latencies(self, values_s: Sequence[float]) -> None:
-        """For a batch of delivered messages, how long after their commit each was taken."""
-        self._latency.observe(values_s)
+    def latencies(self, sample_s: Sequence[float], count: int) -> None:
+        """So many were delivered; of a sample of them, how long after its commit each was taken."""
+        self._latency.observe(sample_s, count)
 
     def read(self, count: int, duration_s: float) -> None:
         """One read brought so many messages."""
