@@ -11,13 +11,14 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from threading import Event
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outbox.tables import tables
+from outbox.tables import Id, tables
 from relay.operations.reading import now
 from relay.settings import Settings
 
@@ -26,7 +27,13 @@ log = structlog.get_logger("relay")
 HOUSEKEEPING_LOCK = 0x6F757468
 DAYS_AHEAD = 3
 BATCH = 5_000
+PAUSE_S = 0.1  # between two batches, in which SQLite's other writers get on
+HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
+UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PARTITION = "outbox_history_%Y%m%d"
+
+
+Job = Callable[[sa.Connection], int]  # how many rows there were to delete
 
 
 class Housekeeping:
@@ -38,10 +45,11 @@ class Housekeeping:
         self._engine = settings.database.engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
         self._t = tables(settings.database.schema)
         self._scheduler = BackgroundScheduler(timezone=UTC)
+        self._stopping = Event()
 
     def start(self) -> None:
         """Begin; the first round runs at once."""
-        jobs: list[tuple[Callable[[sa.Connection], object], timedelta]] = [
+        jobs: list[tuple[Job, timedelta]] = [
             (self.remove_traces, timedelta(minutes=1)),
             (self.forget_inbox_marks, timedelta(minutes=10)),
         ]
@@ -56,6 +64,7 @@ class Housekeeping:
         self._scheduler.start()
 
     def stop(self) -> None:
+        self._stopping.set()
         self._scheduler.shutdown(wait=True)
         self._engine.dispose()
 
@@ -71,14 +80,17 @@ class Housekeeping:
             misfire_grace_time=None,
         )
 
-    def _run(self, job: Callable[[sa.Connection], object]) -> None:
-        """One round, if no other relay is at it, and the database takes writes."""
+    def _run(self, job: Job) -> None:
+        """One round, batch by batch, if no other relay is at it, and the database takes writes."""
         try:
-            with self._engine.begin() as connection:
-                if self._is_mine(connection):
-                    job(connection)
+            while self._batch(job) == BATCH and not self._stopping.wait(PAUSE_S):
+                continue
         except sa.exc.DBAPIError as error:
             log.warning("housekeeping_failed", job=job.__name__, reason=" ".join(str(error.orig).split()))
+
+    def _batch(self, job: Job) -> int:
+        with self._engine.begin() as connection:
+            return job(connection) if self._is_mine(connection) else 0
 
     def _is_mine(self, connection: sa.Connection) -> bool:
         if connection.dialect.name != "postgresql":
@@ -89,11 +101,12 @@ class Housekeeping:
 
     # ------------------------------------------------------------------- jobs
 
-    def add_partitions(self, connection: sa.Connection) -> None:
+    def add_partitions(self, connection: sa.Connection) -> int:
         """Today's partition of the history and those of the next days."""
         today = _today(connection)
         for offset in range(DAYS_AHEAD + 1):
             connection.execute(sa.select(sa.func.outbox_add_partition(today + timedelta(days=offset))))
+        return 0
 
     def drop_partitions(self) -> None:
         """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
@@ -132,38 +145,45 @@ class Housekeeping:
         connection.execute(sa.select(sa.func.outbox_drop_partition(day)))
         log.info("history_dropped", day=day.isoformat())
 
-    def delete_history(self, connection: sa.Connection) -> None:
+    def delete_history(self, connection: sa.Connection) -> int:
         """SQLite has no partitions: a batch of what is too old."""
         h = self._t.history.c
         before = now(connection) - timedelta(days=self._settings.retention_days)
         old: sa.Select[Any] = (
             sa.select(sa.literal_column("rowid")).select_from(self._t.history).where(h.delivered_at < before)
         )
-        connection.execute(
+        return connection.execute(
             sa.delete(self._t.history).where(sa.literal_column("rowid").in_(old.limit(BATCH).scalar_subquery()))
-        )
+        ).rowcount
 
-    def forget_inbox_marks(self, connection: sa.Connection) -> None:
+    def forget_inbox_marks(self, connection: sa.Connection) -> int:
         """A mark outlives its message wherever that still is; after that, and its retention, it can go."""
         i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
         before = now(connection) - timedelta(days=self._settings.inbox_retention_days)
-        as_text = sa.Text()
+        # Compared as what ids are stored as, for which there is an index; a mark may name what is none of ours.
+        id_: sa.ColumnElement[Any] = i.message_id
+        if connection.dialect.name == "postgresql":
+            id_ = sa.case((i.message_id.regexp_match(UUID), sa.cast(i.message_id, Id)))
         old: sa.Select[Any] = (
             sa.select(i.listener, i.message_id)
             .where(
                 i.done_at < before,
-                ~sa.exists().where(sa.cast(m.id, as_text) == i.message_id),
-                ~sa.exists().where(sa.cast(h.id, as_text) == i.message_id),
+                ~sa.exists().where(m.id == id_),
+                ~sa.exists().where(h.id == id_),
             )
             .limit(BATCH)
         )
-        connection.execute(sa.delete(self._t.inbox).where(sa.tuple_(i.listener, i.message_id).in_(old)))
+        return connection.execute(sa.delete(self._t.inbox).where(sa.tuple_(i.listener, i.message_id).in_(old))).rowcount
 
-    def remove_traces(self, connection: sa.Connection) -> None:
-        """Relays that have not beaten for long, and so are not."""
+    def remove_traces(self, connection: sa.Connection) -> int:
+        """Relays that have not beaten for long, and so are not.
+
+        On PostgreSQL one may be frozen and hold its locks: by its row a peer knows that it has to end its session.
+        """
         r = self._t.relay.c
         before = now(connection) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
-        connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before))
+        holds_nothing = HOLDS_NOTHING if connection.dialect.name == "postgresql" else sa.true()
+        return connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before, holds_nothing)).rowcount
 
 
 def _today(connection: sa.Connection) -> date:

@@ -131,6 +131,35 @@ def test_traces_of_relays_that_are_gone_are_removed_and_living_ones_stay(house: 
     assert [r.id for r in house.database.rows("SELECT id FROM outbox_relay")] == ["alive"]
 
 
+def test_a_frozen_relay_that_holds_its_locks_keeps_its_trace_by_which_a_peer_ends_it(
+    postgres_database: Database,
+) -> None:
+    house = House(postgres_database)
+    with postgres_database.engine.connect() as frozen:
+        frozen.exec_driver_sql("SELECT pg_advisory_lock(1, 64)")
+        frozen.exec_driver_sql(
+            "INSERT INTO outbox_relay (id, release, backend_pid, last_seen_at) "
+            "VALUES ('frozen', '0.1.0', pg_backend_pid(), '2020-01-01')"
+        )
+        frozen.commit()
+        run_once(house)
+        assert house.count("outbox_relay") == 1
+        frozen.invalidate()  # its session ends
+    eventually(lambda: run_once(house) or house.count("outbox_relay") == 0)
+
+
+def test_however_much_is_too_old_one_round_deletes_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch every ten minutes was less than a busy listener leaves behind."""
+    monkeypatch.setattr("relay.housekeeping.BATCH", 4)
+    for n in range(11):
+        house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=f"m-{n}")
+    house.age("inbox_message", "done_at", 6)
+    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=5))
+    housekeeping._run(housekeeping.forget_inbox_marks)
+    housekeeping._engine.dispose()
+    assert house.count("inbox_message") == 0
+
+
 def partitions(database: Database) -> list[str]:
     rows = database.rows(
         "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
