@@ -4,3 +4,8 @@ COMPLETED = "extraction.completed"
 PATH = "/extraction/internal/completed"
 BASELINE_LISTENER = "listeners.baseline:on_extraction_completed"
 CONTENT_ID = r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*"
+
+
+def id_by_content(content_id: str) -> str:
+    """What an event that has no id is known by, whichever way it comes."""
+    return f"content:{content_id}"

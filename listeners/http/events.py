@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 
 from listeners.http.refusal import Refusal
 from outbox import Message
-from relay.guide import COMPLETED, CONTENT_ID
+from relay.guide import COMPLETED, CONTENT_ID, id_by_content
 
 PLAIN, STRUCTURED, BATCH = "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"
 CONTENT_ID_LENGTH = 255
@@ -105,7 +105,7 @@ def _plain(headers: Headers, body: bytes, content_id: str) -> Message:
     _check_type(type_)
     subject = headers.get("ce-subject")
     return Message(
-        _id_in(headers) or _id_by_content(content_id),
+        _id_in(headers) or id_by_content(content_id),
         type_,
         unquote(headers.get("ce-source", "http")),
         None if subject is None else unquote(subject),
@@ -165,10 +165,6 @@ def _id_in(headers: Headers) -> str | None:
     if (given := headers.get("idempotency-key")) is not None:
         return _checked_id(_unquoted(given))
     return None
-
-
-def _id_by_content(content_id: str) -> str:
-    return f"content:{content_id}"
 
 
 def _unquoted(text: str) -> str:

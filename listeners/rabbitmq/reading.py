@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 from aio_pika.abc import AbstractIncomingMessage
 
 from outbox import Message
+from relay.guide import id_by_content
 
 STRUCTURED = "application/cloudevents"
 PREFIXES = ("cloudEvents_", "cloudEvents:")
-LONGEST_ID = 255
+LONGEST_ID = 255  # bytes, which is what a dead letter can carry
 
 
 class Unreadable(Exception):
@@ -80,25 +81,32 @@ def _structured(event: Any) -> tuple[dict[str, Any], Any, bytes]:
     """Attributes and data of an event in one JSON object."""
     if not isinstance(event, dict) or "data" not in event:
         raise Unreadable("a structured CloudEvent is a JSON object with data")
-    return event, event["data"], json.dumps(event["data"], ensure_ascii=False).encode()
+    try:
+        return event, event["data"], json.dumps(event["data"], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Unreadable("its data holds a lone surrogate, which is no character") from None
 
 
 def _id(given: Any, data: Any, body: bytes) -> str:
     if given is None or given == "":
         return _id_by_content(data, body)
     text = str(given)
-    if len(text) > LONGEST_ID or not text.isprintable():
-        raise Unreadable(f"an event id has 1 to {LONGEST_ID} printable characters")
+    if not _is_id(text):
+        raise Unreadable(f"an event id is printable, and 1 to {LONGEST_ID} bytes long")
     return text
 
 
 def _id_by_content(data: Any, body: bytes) -> str:
     """The same whatever the spelling of the JSON; for the guide's messages, the one its HTTP calls have too."""
     if isinstance(data, dict) and set(data) == {"contentId"} and isinstance(data["contentId"], str):
-        text = f"content:{data['contentId']}"
-        if len(text) <= LONGEST_ID and text.isprintable():
+        text = id_by_content(data["contentId"])
+        if _is_id(text):
             return text
     return id_of(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _is_id(text: str) -> bool:
+    return text.isprintable() and len(text.encode()) <= LONGEST_ID
 
 
 def id_of(body: bytes) -> str:
@@ -114,4 +122,7 @@ def _instant(given: Any) -> datetime:
             given = None
     if not isinstance(given, datetime):
         return datetime.now(UTC)
-    return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+    try:
+        return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
+    except OverflowError:  # the first or last hours of all years, in another zone
+        return datetime.now(UTC)

@@ -56,6 +56,31 @@ def test_a_structured_cloud_event_is_unpacked() -> None:
         read(incoming(b"[]", content_type="application/cloudevents+json"))
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("time", "9999-12-31T23:59:59-01:00"), ("time", "0001-01-01T00:00:00+01:00"), ("time", "yesterday")],
+)
+def test_a_time_that_no_clock_shows_is_the_time_of_its_coming(attribute: str, value: str) -> None:
+    got = read(incoming(headers={f"cloudEvents_{attribute}": value}))
+    assert abs((datetime.now(UTC) - got.created_at).total_seconds()) < 60
+
+
+@pytest.mark.parametrize(
+    ("body", "properties", "reason"),
+    [
+        (b'{"data": "\\ud800"}', {"content_type": "application/cloudevents+json"}, "surrogate"),
+        (b"{}", {"headers": {"cloudEvents_id": "\u0436" * 128}}, "255 bytes"),
+    ],
+)
+def test_what_no_dead_letter_could_carry_is_unreadable(body: bytes, properties: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Unreadable, match=reason):
+        read(incoming(body, **properties))
+
+
+def test_a_content_with_a_long_name_is_known_by_its_digest() -> None:
+    assert read(incoming(json.dumps({"contentId": "\u0436" * 130}).encode())).id.startswith("sha256:")
+
+
 def test_the_guides_bare_message_is_known_by_its_content_as_over_http() -> None:
     got = read(incoming(b'{"contentId": "c-1"}'))
     assert (got.id, got.type) == ("content:c-1", "extraction.completed")
