@@ -61,10 +61,12 @@ def run_online(connection: sa.Connection, *, is_prepared: bool) -> None:
         context.run_migrations()
 
 
-def own_connection() -> sa.Connection:
-    from relay.settings import database_url
+def own_connection() -> tuple[sa.Connection, str | None]:
+    """The database that is configured here, and the schema."""
+    from relay.settings import load
 
-    return sa.create_engine(database_url(), poolclass=sa.NullPool).connect()
+    settings = load(destinations=False)
+    return settings.database.engine(poolclass=sa.NullPool).connect(), settings.schema_name
 
 
 if context.is_offline_mode():
@@ -72,5 +74,6 @@ if context.is_offline_mode():
 elif connection := config.attributes.get("connection"):
     run_online(connection, is_prepared=True)
 else:
-    with own_connection() as connection:
+    connection, schema = own_connection()
+    with connection:
         run_online(connection, is_prepared=False)

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.errors import SettingsError
+from relay.observe.logging import redacted
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -87,7 +88,7 @@ class Database:
         return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
     def __str__(self) -> str:
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
+        return redacted(self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True))
 
     def engine(self, *, prepares: bool = True, **options: Any) -> sa.Engine:
         """A synchronous engine; dispose of it when done.

@@ -113,8 +113,8 @@ def verify_version(version: int, oldest_release: str) -> None:
     """Compare what a database says of itself with what this release needs."""
     if (version, oldest_release) == NO_VERSION:
         raise SchemaError(
-            "outbox_meta is empty, so nothing says which schema this is: somebody emptied it, perhaps with all others. "
-            f"If `outbox db upgrade` has nothing to do, put back what it held: {SAYS_VERSION}"
+            "outbox_meta is empty, so nothing says which schema this is; somebody emptied it, perhaps with all others: "
+            f"run `outbox db upgrade`, and if that has nothing to do, put back what it held, with {SAYS_VERSION}"
         )
     if version < SCHEMA_VERSION:
         raise SchemaError(

@@ -59,10 +59,11 @@ class Broker:
         """
         if self.ca_file is not None and not self.url.startswith("amqps:"):
             raise SettingsError(f"ca_file is given, but {self} is not encrypted: write amqps:// in the broker's URL")
-        try:
-            self._tls()
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"ca_file names {self.ca_file}, which cannot be used: {error}") from None
+        for setting, path, load in (("ca_file", self.ca_file, self._trust), ("certfile", self._certfile, self._tls)):
+            try:
+                load()
+            except (OSError, ssl.SSLError) as error:
+                raise SettingsError(f"{setting} names {path}, which cannot be used: {error}") from None
 
     async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> AbstractConnection:
         """Open a connection.
@@ -81,8 +82,19 @@ class Broker:
     def __str__(self) -> str:
         return str(URL(self.url).with_user(None).with_query(None))
 
-    def _tls(self) -> ssl.SSLContext | None:
+    @property
+    def _certfile(self) -> str | None:
+        return URL(self.url).query.get("certfile")
+
+    def _trust(self) -> ssl.SSLContext | None:
         return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """What aiormq would not do in a context that is not its own: show our certificate, too."""
+        context = self._trust()
+        if context is not None and self._certfile is not None:
+            context.load_cert_chain(self._certfile, URL(self.url).query.get("keyfile"))
+        return context
 
 
 def explained(error: BaseException | None) -> str:

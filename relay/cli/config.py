@@ -58,7 +58,8 @@ def _origin(key: str, found: BaseModel, section: str) -> str:
 
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
-    """Check the settings as a relay would: names, values, secrets, listeners. Exit code 3 if one will not do."""
+    """Check the settings as a relay would: names, values, secrets, listeners, certificates. Exit code 3 if one will not
+    do."""
     from relay.cli.opening import put_current_directory_on_path
     from relay.settings import load
 
@@ -75,10 +76,14 @@ def check() -> None:
 
 def _check(name: str, destination: DestinationSettings) -> None:
     from relay.destinations.listener import load, session_kind
-    from relay.settings import ListenerSettings
+    from relay.settings import ListenerSettings, RabbitSettings
 
     if isinstance(destination, ListenerSettings):
         session_kind(load(destination.listener))
+    elif isinstance(destination, RabbitSettings):
+        from relay.amqp import Broker
+
+        Broker.of(destination, name).check()
 
 
 def _warnings(name: str, destination: DestinationSettings, origin: str) -> list[str]:

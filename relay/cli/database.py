@@ -88,11 +88,15 @@ def check() -> None:
 def sql(
     dialect: Annotated[Dialect, typer.Option(help="Whose SQL.")] = Dialect.postgresql,
     only: Only = None,
-    schema: Annotated[str | None, typer.Option(help="The PostgreSQL schema to live in.")] = None,
+    schema: Annotated[
+        str | None, typer.Option(help="The PostgreSQL schema to live in; default: OUTBOX_SCHEMA.")
+    ] = None,
 ) -> None:
     """Print the migrations as SQL. Touches no database."""
     from relay import migrations
+    from relay.cli.opening import operator_settings
 
+    schema = schema or operator_settings().schema_name
     typer.echo(migrations.sql(dialect.value, schema=schema, only=only and only.value), nl=False)
 
 

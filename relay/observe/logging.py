@@ -22,6 +22,7 @@ QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
 SILENT = ("aio_pika", "aiormq")  # they log each failed attempt to connect; our own log says it once, with the reason
 
 _URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
 
 
 def configure(
@@ -97,7 +98,7 @@ def redacted(text: str) -> str:
         >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
         'cannot reach postgresql://app:***@db/outbox'
     """
-    return _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text)
+    return _QUERY_PASSWORD.sub(rf"\g<name>{MASK}", _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text))
 
 
 def one_line(text: str) -> str:

@@ -3,7 +3,7 @@
 from relay.settings.destination import DestinationPolicy
 from relay.settings.http import HttpSettings
 from relay.settings.listener import ListenerSettings
-from relay.settings.loading import database_url, load
+from relay.settings.loading import load
 from relay.settings.model import DestinationSettings, Settings
 from relay.settings.rabbitmq import RabbitSettings
 from relay.settings.serve import ServeSettings
@@ -16,6 +16,5 @@ __all__ = [
     "RabbitSettings",
     "ServeSettings",
     "Settings",
-    "database_url",
     "load",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -73,12 +73,13 @@ class DestinationPolicy(BaseModel):
 
 
 def url_secrets(url: str) -> set[str]:
-    """The password in a URL, as it stands there and decoded.
+    """The passwords in a URL, as they stand there and decoded.
 
     One that equals the user's name is left out: hiding that name everywhere would make every log unreadable.
     URLs are redacted whatever the password.
     """
     parts = urlsplit(url)
-    if not parts.password or parts.password == parts.username:
-        return set()
-    return {parts.password, unquote(parts.password)}
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    written = {parts.password, *(value for name, _, value in pairs if name in ("password", "sslpassword"))}
+    written -= {None, "", parts.username}
+    return {form for password in written if password for form in (password, unquote(password), unquote_plus(password))}

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.guide import BASELINE_LISTENER, COMPLETED, PATH
 from relay.settings import environment, file
 from relay.settings.http import HttpSettings
 from relay.settings.listener import ListenerSettings
-from relay.settings.model import DEFAULT_DATABASE_URL, DestinationSettings, Settings
+from relay.settings.model import DestinationSettings, Settings
 from relay.settings.problems import settings_error
 from relay.settings.rabbitmq import RabbitSettings
 
@@ -50,13 +49,6 @@ def load(
     settings = settings.model_copy(update={"destinations": _resolved(settings, environ)})
     settings._origins.update(origins)
     return settings
-
-
-def database_url(environ: Mapping[str, str] = os.environ, *, cwd: Path | None = None) -> str:
-    """The database that is configured here, as SQLAlchemy takes it; everything else is left unread."""
-    values, _ = _layers({}, environ, cwd or Path.cwd(), skip=("destinations",))
-    database = Database.parse(str(values.get("database_url", DEFAULT_DATABASE_URL)))
-    return database.url.render_as_string(hide_password=False)
 
 
 def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSettings]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from outbox.errors import SettingsError
 from relay.guide import BASELINE_LISTENER, CONTENT_ID
 from relay.settings.destination import LookUp
 from relay.settings.durations import Seconds, SecondsOrNone
@@ -76,13 +77,33 @@ class ServeSettings(BaseModel):
         return ServeSettings.model_validate({**self.model_dump(), **values})
 
     def secrets(self, look_up: LookUp) -> list[str]:
-        """What ``X-Internal-Secret`` may be, the current one first."""
-        return _both(self.secret_env, look_up)
+        """What ``X-Internal-Secret`` may be, the current one first.
+
+        Raises:
+            SettingsError: The variable is not set.
+        """
+        return _both(
+            self.secret_env,
+            look_up,
+            f"the receiver needs a secret: set {self.secret_env}, to what `openssl rand -hex 32` prints, here and "
+            "where the messages come from",
+        )
 
     def signing_secrets(self, look_up: LookUp) -> list[str]:
-        """What signatures may be made with, as ``whsec_…``; empty: with the secrets."""
-        return _both(self.signing_secret_env, look_up) if self.signing_secret_env else []
+        """What signatures may be made with, as ``whsec_…``; empty: with the secrets.
+
+        Raises:
+            SettingsError: The variable is named, and not set.
+        """
+        name = self.signing_secret_env
+        if name is None:
+            return []
+        return _both(name, look_up, f"signing_secret_env names {name}, but neither {name} nor {name}_FILE is set")
 
 
-def _both(name: str, look_up: LookUp) -> list[str]:
-    return [value for known in (name, f"{name}_PREVIOUS") if (value := look_up(known))]
+def _both(name: str, look_up: LookUp, problem: str) -> list[str]:
+    current = look_up(name)
+    if not current:
+        raise SettingsError(problem)
+    previous = look_up(f"{name}_PREVIOUS")
+    return [current, previous] if previous else [current]

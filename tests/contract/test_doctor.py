@@ -76,6 +76,13 @@ def test_a_database_without_an_outbox_is_told_to_upgrade(empty_postgres: Databas
     assert "relays" not in found
 
 
+def test_a_schema_of_a_later_release_is_not_told_to_upgrade_itself(database: Database) -> None:
+    database.execute("UPDATE outbox_meta SET schema_version = 9, oldest_release = '99.0'")
+    finding = examined(database)["schema"]
+    assert "from release 99.0 on" in finding.what
+    assert finding.do == "upgrade neverlost (`pip install -U neverlost`)"
+
+
 def test_shards_that_no_relay_owns_are_counted(desk: Desk) -> None:
     assert examined(desk.database)["relays"].what == "no relay is alive"
     session = desk.open()

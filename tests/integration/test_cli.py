@@ -16,6 +16,8 @@ from support.processes import Spawner
 
 from relay.cli.app import app
 
+PROJECT = Path(__file__).parents[2]
+
 # ------------------------------------------------------------------------------------------------ help and errors
 
 
@@ -151,6 +153,17 @@ def test_the_printed_sql_makes_the_same_tables(run: Run, empty_postgres: Databas
     assert run("db", "check", url=empty_postgres.url).returncode == 0
 
 
+def test_the_schema_that_is_configured_is_that_of_the_printed_sql_and_of_alembic(
+    run: Run, spawn: Spawner, empty_postgres: Database
+) -> None:
+    assert 'CREATE SCHEMA IF NOT EXISTS "messaging"' in run("db", "sql", OUTBOX_SCHEMA="messaging").stdout
+    env = {"DATABASE_URL": empty_postgres.url, "OUTBOX_SCHEMA": "messaging"}
+    alembic = spawn("alembic", "-c", str(PROJECT / "pyproject.toml"), "upgrade", "heads", env=env)
+    assert alembic.wait() == 0, alembic.stderr
+    assert run("db", "check", url=empty_postgres.url, OUTBOX_SCHEMA="messaging").returncode == 0
+    assert empty_postgres.scalar("SELECT to_regclass('public.outbox_message')") is None
+
+
 def test_grants_name_the_given_roles(run: Run) -> None:
     said = run("db", "grants", "--worker", "app", "--relay", "mover", "--schema", "messaging").stdout
     assert "GRANT INSERT ON messaging.outbox_message TO app;" in said
@@ -182,3 +195,12 @@ def test_config_check_finds_a_listener_that_cannot_be_loaded(spawn: Spawner, pri
     process = spawn("outbox", "config", "check")
     assert process.wait() == 3
     assert "printing_listener:on_completed" in process.stderr
+
+
+def test_config_check_finds_certificates_that_cannot_be_used(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "outbox.toml").write_text(
+        '[destinations.queue]\nkind = "rabbitmq"\nurl = "amqps://rabbit/"\nca_file = "nowhere.pem"\n'
+    )
+    ended = run("config", "check")
+    assert ended.returncode == 3
+    assert "ca_file names nowhere.pem, which cannot be used" in ended.stderr

@@ -226,6 +226,22 @@ def test_settings_come_from_the_file_and_flags_win(sqlite_database: Database, se
     assert served.post(OLD).json()["message"] == "Invalid signature"
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ('secret_env = "OTHER"', "set OTHER, to what"),
+        ('signing_secret_env = "API_SIGNING_SECRET"', "signing_secret_env names API_SIGNING_SECRET, but neither"),
+    ],
+)
+def test_a_secret_that_is_named_and_not_set_is_asked_for_by_its_name(
+    sqlite_database: Database, run: Run, tmp_path: Path, setting: str, says: str
+) -> None:
+    (tmp_path / "outbox.toml").write_text(f"[serve]\n{setting}\n")
+    ended = run("serve", url=sqlite_database.url, INTERNAL_API_SECRET=SECRET)
+    assert ended.returncode == 3
+    assert says in ended.stderr
+
+
 def test_a_misspelt_setting_of_it_is_found(sqlite_database: Database, spawn: Spawner, tmp_path: Path) -> None:
     (tmp_path / "outbox.toml").write_text("[serve]\nprot = 1\n")
     process = spawn("outbox", "config", "check", env={"DATABASE_URL": sqlite_database.url})

@@ -54,6 +54,11 @@ def test_json_where_nobody_reads_and_text_on_a_terminal() -> None:
     assert not terminal.getvalue().startswith("{")
 
 
+def test_a_password_in_the_query_of_a_url_is_one_too() -> None:
+    said = redacted("cannot reach postgresql:///app?host=/run/postgresql&password=s3cret&sslpassword=hu%20nter&user=a")
+    assert said == "cannot reach postgresql:///app?host=/run/postgresql&password=***&sslpassword=***&user=a"
+
+
 def test_text_has_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     terminal, pipe = configured(Terminal()), io.StringIO()

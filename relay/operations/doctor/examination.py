@@ -45,7 +45,6 @@ def _schema(engine: sa.Engine) -> Finding:
         with engine.connect() as connection:
             check_schema(connection)
     except SchemaError as error:
-        return bad(
-            "schema", str(error), "without its tables, nothing can be emitted or delivered", "`outbox db upgrade`"
-        )
+        what, _, remedy = str(error).partition(": ")
+        return bad("schema", what, "without tables that it knows, this release neither emits nor delivers", remedy)
     return ok("schema", "it is the one that this release needs")
