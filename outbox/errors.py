@@ -1,4 +1,4 @@
-"""Every error of ours, in one tree.
+"""Every error that a user of ours can meet, in one tree; what never leaves a package stands in that package.
 
 OutboxError
 ├── EmitError (also ValueError)      the message cannot be written as it is

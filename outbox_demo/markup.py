@@ -45,12 +45,15 @@ def from_plain(source: str) -> Prose:
 
 def from_html(source: str) -> Prose:
     """The visible text; the title is the page's own, or else its first heading."""
-    return _read_html(source)
+    page = Page()
+    page.feed(source)
+    page.close()
+    return Prose(_paragraphs("".join(page.text)), page.title)
 
 
 def from_markdown(source: str) -> Prose:
     """The rendered text; YAML front matter is not part of it."""
-    return _read_html(_markdown().render(FRONT_MATTER.sub("", source)))
+    return from_html(_markdown().render(FRONT_MATTER.sub("", source)))
 
 
 def from_rst(source: str) -> Prose:
@@ -68,13 +71,6 @@ def from_rst(source: str) -> Prose:
 @cache
 def _markdown() -> MarkdownIt:
     return MarkdownIt("commonmark").enable("table").enable("strikethrough")
-
-
-def _read_html(source: str) -> Prose:
-    page = Page()
-    page.feed(source)
-    page.close()
-    return Prose(_paragraphs("".join(page.text)), page.title)
 
 
 def _paragraphs(text: str) -> str:

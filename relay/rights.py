@@ -7,7 +7,7 @@ sentence at the start, with the command that mends it, and not an error in the m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -143,8 +143,3 @@ def _schema(connection: sa.Connection) -> str | None:
 
 def quoted(name: str) -> str:
     return str(_DIALECT.identifier_preparer.quote(name))
-
-
-def lines(needs: Sequence[Right], schema: str, role: str) -> list[str]:
-    """The statements that grant these rights."""
-    return [right.grant(schema, role) + ";" for right in needs]

@@ -7,7 +7,7 @@ import random
 import structlog
 
 from relay.database import is_refusal
-from relay.decide.backoff import Policy, jittered
+from relay.decide.backoff import Policy, half_jittered
 from relay.store.contract import Full, Lost, Standby
 from relay.store.ruling import fingerprint
 
@@ -19,7 +19,7 @@ RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 def reconnect_s(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
-    return jittered(RECONNECT.ceiling_s(failures), 0.5 + random.random() / 2)  # noqa: S311
+    return half_jittered(RECONNECT.ceiling_s(failures), random.random())  # noqa: S311
 
 
 class Trouble:

@@ -16,7 +16,7 @@ from listeners.rabbitmq.session import Session, Source
 from listeners.rabbitmq.work import Work
 from relay.amqp import TROUBLE, Broker, explained
 from relay.database import Database
-from relay.decide.backoff import Policy, jittered
+from relay.decide.backoff import Policy, half_jittered
 from relay.destinations.listener import ListenerDestination
 from relay.guide import BASELINE_LISTENER
 from relay.stall import name_of
@@ -144,7 +144,7 @@ class Consumer:
     async def _pause(self, failures: int) -> None:
         ceiling_s = RECONNECT.ceiling_s(failures)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(jittered(ceiling_s, 0.5 + random.random() / 2)):  # noqa: S311
+            async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311
                 await self._stopping.wait()
 
 

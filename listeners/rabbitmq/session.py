@@ -23,7 +23,7 @@ from listeners.rabbitmq.work import Work
 from outbox import Message
 from relay.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
 from relay.amqp.topology import QueueType
-from relay.decide.backoff import Policy, jittered
+from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import Outcome
 from relay.guide import COMPLETED
 
@@ -214,7 +214,7 @@ class Session:
                 return
 
     async def _wait(self, waits: int, **what: object) -> None:
-        delay_s = jittered(self._retry.ceiling_s(waits), 0.5 + random.random() / 2)  # noqa: S311
+        delay_s = half_jittered(self._retry.ceiling_s(waits), random.random())  # noqa: S311
         log.warning("will_try_again", **what, delay_s=round(delay_s, 3))
         try:
             async with asyncio.timeout(delay_s):

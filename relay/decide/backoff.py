@@ -37,6 +37,11 @@ def jittered(ceiling_s: float, chance: float) -> float:
     return ceiling_s * chance
 
 
+def half_jittered(ceiling_s: float, chance: float) -> float:
+    """Half of the ceiling at least: for what is waited for anyway, and shall not be asked for at once."""
+    return jittered(ceiling_s, 0.5 + chance / 2)
+
+
 def clamped(retry_after_s: float | None) -> float:
     """What a destination asked for, within reason: neither at once nor for ever."""
     if retry_after_s is None or retry_after_s != retry_after_s:

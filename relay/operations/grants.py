@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from relay import rights
-from relay.rights import lines
 
 
 def grants(
@@ -31,19 +32,19 @@ def grants(
 
 def _migrator(schema: str, role: str) -> list[str]:
     comment = "-- before the first `outbox db upgrade`: whoever runs it owns what it creates"
-    return [comment, *lines(rights.MIGRATOR, schema, role)]
+    return [comment, *_lines(rights.MIGRATOR, schema, role)]
 
 
 def _worker(schema: str, role: str, *, content: bool) -> list[str]:
     return [
         "-- workers: write a message, in Python or with outbox_emit(), and read nothing back",
-        *lines(rights.WORKER, schema, role),
+        *_lines(rights.WORKER, schema, role),
         "-- only for consumers of their own that use outbox.once",
-        *lines(rights.CONSUMER, schema, role),
+        *_lines(rights.CONSUMER, schema, role),
         "-- only for `outbox emit` and `outbox extract`, which look at the version of the schema first",
-        *lines(rights.COMMANDS, schema, role),
+        *_lines(rights.COMMANDS, schema, role),
         *(
-            ["-- only for the reference worker, `outbox extract`", *lines(rights.EXTRACT, schema, role)]
+            ["-- only for the reference worker, `outbox extract`", *_lines(rights.EXTRACT, schema, role)]
             if content
             else []
         ),
@@ -53,6 +54,11 @@ def _worker(schema: str, role: str, *, content: bool) -> list[str]:
 def _relay(schema: str, role: str, *, content: bool) -> list[str]:
     return [
         "-- relays, `outbox serve`, `outbox consume` and operators: read, settle, keep the history, wake up",
-        *lines(rights.RELAY, schema, role),
-        *(["-- only for the baseline listener", *lines(rights.BASELINE, schema, role)] if content else []),
+        *_lines(rights.RELAY, schema, role),
+        *(["-- only for the baseline listener", *_lines(rights.BASELINE, schema, role)] if content else []),
     ]
+
+
+def _lines(needs: Sequence[rights.Right], schema: str, role: str) -> list[str]:
+    """The statements that grant these rights."""
+    return [right.grant(schema, role) + ";" for right in needs]

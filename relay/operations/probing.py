@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from relay.destinations import build
 from relay.observe.logging import one_line, redacted
-from relay.settings import HttpSettings, ListenerSettings, Settings
-
-if TYPE_CHECKING:
-    from relay.settings import RabbitSettings
+from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings
 
 TIMEOUT_S = 10.0
 
@@ -90,7 +86,7 @@ async def _status(method: str, settings: HttpSettings) -> int:
 
 
 async def _rabbitmq(name: str, settings: RabbitSettings) -> Probed:
-    from relay.amqp.broker import Broker
+    from relay.amqp import Broker
 
     connection = await Broker.of(settings, f"outbox probe: {name}").connect(TIMEOUT_S)
     try:

@@ -1,4 +1,4 @@
-"""Several questions answered from one state of the database, so that their answers add up."""
+"""What every question shares: one state of the database, its clock, and what patterns mean."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from time import monotonic
 import structlog
 
 from relay.amqp import TROUBLE, explained
-from relay.decide.backoff import Policy, jittered
+from relay.decide.backoff import Policy, half_jittered
 from relay.destinations.rabbitmq.line import Line
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
@@ -121,7 +121,7 @@ class Keeper:
         """Wait before the next attempt, or until somebody wants to publish."""
         ceiling_s = RECONNECT.ceiling_s(failures)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(jittered(ceiling_s, 0.5 + random.random() / 2)):  # noqa: S311
+            async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311
                 await self._wanted.wait()
 
 
