@@ -21,14 +21,17 @@ from relay.migrations import upgrade
 
 
 async def test_a_database_that_is_away_costs_no_message_its_attempts(
-    rabbitmq: RabbitServer, sqlite_database: Database
+    rabbitmq: RabbitServer, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On SQLite every operational error is the database's; here, a table that is not there yet."""
+    """An SQLite file that somebody else has locked for longer than anybody waits."""
+    monkeypatch.setattr("relay.database.BUSY_TIMEOUT_S", 0.05)
+    effect_table(sqlite_database)
     async with consuming(rabbitmq, sqlite_database, listener=apply):
-        with capture_logs() as said:
+        with sqlite_database.engine.connect() as other, capture_logs() as said:
+            other.exec_driver_sql("BEGIN EXCLUSIVE")
             await rabbitmq.publish_async(b"{}", message_id="e-1")
             await eventually_async(lambda: sum(each["event"] == "will_try_again" for each in said) > 5)
-        effect_table(sqlite_database)
+            other.rollback()
         await eventually_async(lambda: effects(sqlite_database) == ["e-1"])
         await is_empty(rabbitmq)
     assert await asyncio.to_thread(rabbitmq.depth, DEAD) == -1
