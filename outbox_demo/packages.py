@@ -18,16 +18,16 @@ CHANGELOG = re.compile(
 )
 
 
-def installed_descriptions(limit: int = LIMIT) -> list[Document]:
-    """Documents made of the descriptions of installed packages, at most `limit`, the same ones each time.
+def installed_descriptions() -> list[Document]:
+    """Documents made of the descriptions of installed packages, at most `LIMIT`, the same ones each time.
 
     The packages with most to say are taken, a pasted changelog not counted; they come in the order of their
     names.
     """
-    longest = sorted(_descriptions().items(), key=lambda item: (-len(item[1][1]), item[0]))[: limit * 2]
+    longest = sorted(_descriptions().items(), key=lambda item: (-len(item[1][1]), item[0]))[: LIMIT * 2]
     documents = [_document(name, distribution, text) for name, (distribution, text) in longest]
     telling = sorted((d for d in documents if len(d.text) >= ENOUGH), key=lambda d: (-len(d.text), d.id))
-    return sorted(telling[:limit], key=lambda document: document.id)
+    return sorted(telling[:LIMIT], key=lambda document: document.id)
 
 
 def _descriptions() -> dict[str, tuple[Distribution, str]]:

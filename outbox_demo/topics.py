@@ -57,7 +57,7 @@ class Candidate:
         return self.strengths / self.count
 
 
-def extract_topics(text: str, limit: int = LIMIT) -> list[Topic]:
+def extract_topics(text: str) -> list[Topic]:
     """The strongest topics of a text, strongest first.
 
     Reads the first 200,000 characters. A text of a few sentences yields its few terms, an empty one none.
@@ -65,7 +65,7 @@ def extract_topics(text: str, limit: int = LIMIT) -> list[Topic]:
     candidates = _worth_scoring(_candidates(text[:MAX_CHARACTERS]))
     inside = _occurrences_inside_longer(candidates)
     scores = {stems: _score(stems, found, inside.get(stems, [])) for stems, found in candidates.items()}
-    best = sorted((stems for stems in scores if scores[stems] > 0), key=lambda stems: (-scores[stems], stems))[:limit]
+    best = sorted((stems for stems in scores if scores[stems] > 0), key=lambda stems: (-scores[stems], stems))[:LIMIT]
     return [
         Topic(
             topic=_commonest_form(candidates[stems].forms),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 
 from outbox.tables import SHARD_COUNT
 from relay.caution import Caution
 from relay.decide.standing import Finding, Standing
+from relay.decide.subscription import wants
 from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 from relay.entry import Entry, Row
 from relay.lane import Lane
@@ -136,7 +136,7 @@ class Dispatcher:
             self.unrouted.append(entry)
             return
         for lane in lanes:
-            if self._was_ruled_on(entry, lane):
+            if self._turn_away_if_accused(entry, lane):
                 continue
             before = held.get((lane.name, row[7])) if held else None
             lane.take_in_or_turn_away(entry, held=before is not None and before < entry.position)
@@ -150,15 +150,15 @@ class Dispatcher:
         before = blocked.get((lane.name, row[7]))
         if (before is not None and before < entry.position) or entry.key in lane.held_keys:
             lane.turn_away(entry, BLOCKED)
-        elif self._was_ruled_on(entry, lane):
+        elif self._turn_away_if_accused(entry, lane):
             return
         elif lane.wants:
             lane.offer(entry)
         else:
             lane.turn_away(entry, PARKED)
 
-    def _was_ruled_on(self, entry: Entry, lane: Lane) -> bool:
-        """Whether it is set aside because relays have died of it, perhaps."""
+    def _turn_away_if_accused(self, entry: Entry, lane: Lane) -> bool:
+        """Set it aside if relays have died of it, perhaps; whether it was."""
         verdict = self.caution.verdict(entry, lane) if self.caution.is_needed else None
         if verdict is not None:
             lane.turn_away(entry, verdict)
@@ -178,11 +178,7 @@ class Dispatcher:
     def _lanes_for(self, event_type: str) -> tuple[Lane, ...]:
         lanes = self._routes.get(event_type)
         if lanes is None:
-            lanes = tuple(
-                lane
-                for name, lane in self.lanes.items()
-                if any(fnmatchcase(event_type, glob) for glob in self._subscriptions[name])
-            )
+            lanes = tuple(lane for name, lane in self.lanes.items() if wants(self._subscriptions[name], event_type))
             if len(self._routes) > 10_000:  # event types are few, unless somebody makes them up as they go
                 self._routes.clear()
             self._routes[event_type] = lanes

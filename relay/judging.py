@@ -109,8 +109,8 @@ class Judging(Waiting):
         self._turned(before, now, tell=tell)
         self.wake()
 
-    def _is_mine_to_probe(self) -> bool:
-        """A destination that is down is probed by one relay for all of them."""
+    def _may_probe_or_asks(self) -> bool:
+        """A destination that is down is probed by one relay for all of them: whether this may, or it asks whether."""
         if self.blame.condition != "paused" or self.blame.is_open or self._is_alone or self._may_probe:
             return True
         if not self._asked:

@@ -139,11 +139,11 @@ class Lane(Judging):
             self._queue.extend(blame.take_back(now))
         if not self._queue or self.operator_pause or not self._may_send(now):
             return None
-        if blame.condition == "throttled" and blame.may_start(now):
+        if blame.end_wait(now):
             self._turned("throttled", now)
         if blame.condition == "healthy":
             entry = self._pick(newest=False)
-        elif blame.may_start(now) and self._is_mine_to_probe():
+        elif blame.may_start(now) and self._may_probe_or_asks():
             self._probe_newest = not self._probe_newest
             entry = self._pick(newest=self._probe_newest)
             if entry is not None:

@@ -69,7 +69,7 @@ class Rate:
         self._per_s, self._burst = per_s, burst
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
-    def wait_s(self, client: str, now: float) -> int:
+    def take(self, client: str, now: float) -> int:
         """Count a call: 0 if it may go on, else the whole seconds until one may."""
         bucket = self._buckets.setdefault(client, _Bucket(self._burst, now))
         self._buckets.move_to_end(client)

@@ -182,7 +182,7 @@ class Receiver:
 
     def _check_rate(self, client: str, *, admitted: bool) -> None:
         rate = self._known_rate if admitted else self._stranger_rate
-        if wait_s := rate.wait_s(client, monotonic()):
+        if wait_s := rate.take(client, monotonic()):
             raise Refusal(429, "rate", f"too many calls: come again in {wait_s} s", {"Retry-After": str(wait_s)})
 
     async def _handle(self, message: Message) -> None:

@@ -20,7 +20,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Show what was done by hand: who, when, what, how many, and why."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened_snapshot
     from relay.operations.record import record
 
     with opened_snapshot(operator_settings()) as connection:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.leaving import stop_on_signals
 from relay.guide import BASELINE_LISTENER, COMPLETED
 
 if TYPE_CHECKING:
@@ -47,9 +45,10 @@ def consume(
     """Receive events from RabbitMQ and run a listener once for each. AMQP_URL says where; run one, or many."""
     from listeners.rabbitmq import Consumer, Limits, Source
     from relay.amqp import Broker
-    from relay.cli.opening import opened, put_current_directory_on_path
+    from relay.cli.opening import put_current_directory_on_path
     from relay.decide.backoff import Policy
     from relay.observe.logging import configure
+    from relay.operations.opening import opened
     from relay.settings import load
 
     if not 0 < len(queue.encode()) <= MOST_BYTES or queue.startswith("amq."):
@@ -96,21 +95,5 @@ def _broker(settings: Settings, name: str | None) -> RabbitSettings:
 
 
 async def _run(consumer: Consumer) -> None:
-    _stop_on_signals(consumer)
+    stop_on_signals(consumer.stop)
     await consumer.run()
-
-
-def _stop_on_signals(consumer: Consumer) -> None:
-    """The first signal stops in order, the second at once."""
-    asked: list[int] = []
-
-    def stop(number: signal.Signals) -> None:
-        if asked:
-            sys.stderr.flush()
-            os._exit(128 + number)
-        asked.append(number)
-        consumer.stop()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)

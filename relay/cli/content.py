@@ -37,7 +37,8 @@ def missing(
     from sqlalchemy.orm import Session
 
     from listeners.content import missing_baselines
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
     from relay.rights import BASELINE, RELAY
 
     found = []

@@ -39,9 +39,10 @@ def dashboard(
     import asyncio
 
     from listeners.http.server import listen, make_server, serve
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.dashboard import create_app
     from relay.observe.logging import configure
+    from relay.operations.opening import opened
 
     is_local = _is_loopback(host)
     if not is_local and not allow_remote:

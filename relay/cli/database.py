@@ -53,7 +53,8 @@ def upgrade(
 ) -> None:
     """Bring the database to the newest schema. An SQLite file is created; run it as often as you like."""
     from relay import migrations
-    from relay.cli.opening import operator_settings, reaching
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import reaching
 
     settings = operator_settings()
     settings.require_database_folder()
@@ -71,7 +72,8 @@ def upgrade(
 def check() -> None:
     """Check that this release can use the schema; exit code 3 if not."""
     from relay import migrations
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
 
     settings = operator_settings()
     with opened(settings):

@@ -60,8 +60,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List dead letters: what they died of, how many of each, since when."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations.dead import causes, count_dead, dead_letters
+    from relay.operations.opening import opened_snapshot
 
     which = _filter((), destination, type_, older_than, newer_than, because, cause)
     if each and not as_json and limit > MOST_IN_A_TABLE:
@@ -162,8 +163,9 @@ def _change(
     dry_run: bool,
     ask: Callable[[int], bool] = lambda count: True,
 ) -> None:
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations.dead import causes
+    from relay.operations.opening import opened
 
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:

@@ -47,7 +47,8 @@ def demo(
     """
     from outbox_demo import screen
     from outbox_demo.demo import run
-    from relay.cli.opening import operator_settings, reaching
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import reaching
 
     settings = operator_settings()
     settings.require_database_folder()
@@ -69,7 +70,8 @@ def extract(
     """Extract topics from documents, and commit each result together with its message. A relay delivers them."""
     from outbox_demo import screen
     from outbox_demo.demo import Report, sources, work
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
     from relay.rights import COMMANDS, EXTRACT, WORKER
 
     report = Report()

@@ -28,8 +28,9 @@ def register(app: typer.Typer, look: str, act: str) -> None:
 @destinations.command("list", epilog=examples("outbox destinations list", "outbox destinations list --json"))
 def list_(as_json: Json = False) -> None:
     """List the registered destinations: how they are, why, until when, and what waits for them."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations.destinations import list_destinations
+    from relay.operations.opening import opened_snapshot
 
     with opened_snapshot(operator_settings()) as connection:
         found = list_destinations(connection)
@@ -66,8 +67,9 @@ def test(
 
 def pause(name: Name, reason: Reason = None) -> None:
     """Have all relays start nothing more at a destination, within a second. Its messages wait."""
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations.destinations import pause
+    from relay.operations.opening import opened
 
     with opened(operator_settings()) as engine:
         pause(engine, name, reason=reason)
@@ -76,8 +78,9 @@ def pause(name: Name, reason: Reason = None) -> None:
 
 def resume(name: Name, reason: Reason = None) -> None:
     """Have all relays try a destination again, whoever or whatever paused it or switched it off."""
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations.destinations import resume
+    from relay.operations.opening import opened
 
     with opened(operator_settings()) as engine:
         resume(engine, name, reason=reason)

@@ -35,8 +35,9 @@ def doctor(
     """Look for what will bite: database, pooler, settings, long transactions, relays, and what waits for whom."""
     import sqlalchemy as sa
 
-    from relay.cli.opening import operator_settings, reaching
+    from relay.cli.opening import operator_settings
     from relay.operations.doctor import examine
+    from relay.operations.opening import reaching
 
     older_than_s = duration_s("--older-than", older_than)
     settings = operator_settings()

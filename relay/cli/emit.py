@@ -43,7 +43,8 @@ def emit(
 
     from outbox import EmitError
     from outbox import emit as write
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
     from relay.rights import COMMANDS, WORKER
 
     if delay is not None and due_at is not None:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from time import monotonic
 
 from relay.cli.output import say
@@ -24,6 +24,24 @@ def keep_interrupts_out_of_the_log() -> None:
 
 def _is_no_interrupt(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Have the first signal stop in order, and the second end the process at once."""
+    import asyncio
+    import signal
+
+    asked: list[int] = []
+
+    def receive(number: signal.Signals) -> None:
+        if asked:
+            sys.stderr.flush()
+            os._exit(128 + number)
+        asked.append(number)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, receive, number)
 
 
 def leave_behind(code: int, known: Collection[threading.Thread]) -> None:

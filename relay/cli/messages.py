@@ -62,8 +62,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List messages, the last emitted first. Delivered ones: --state delivered."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations import list_messages
+    from relay.operations.opening import opened_snapshot
 
     with opened_snapshot(operator_settings()) as connection:
         found = list_messages(connection, state=state and state.value, type_=type_, limit=limit)
@@ -102,7 +103,8 @@ def discard_unrouted(
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
 ) -> None:
     """Give up messages that no subscription wants. The history keeps them."""
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
     from relay.operations.unrouted import discard_unrouted, unrouted_types
 
     with opened(operator_settings()) as engine:
@@ -126,8 +128,9 @@ def discard_unrouted(
 
 def print_message(message_id: str, *, as_json: bool) -> None:
     """All that is known of one message, for `messages show` and `dead show`."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations import show_message
+    from relay.operations.opening import opened_snapshot
 
     with opened_snapshot(operator_settings()) as connection:
         found = show_message(connection, message_id)

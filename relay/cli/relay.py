@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +12,7 @@ import typer
 from relay import stall
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.leaving import stop_on_signals
 from relay.cli.output import say
 from relay.wording import counted
 
@@ -87,12 +86,13 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
 
     tune_interpreter()
     relay = Relay(settings, apply=apply, wait_for_database=not drain)
-    signals = _Signals(relay)
+    stopping = _Stopping(relay)
+    stop_on_signals(stopping)
     port = 0 if drain else settings.health_port
     health = HealthServer(relay, port, stale_after_s=settings.lease_s, metrics=relay.metrics.text)
     try:
         async with health, relay:  # in this order: it is alive while it waits for its database
-            signals.started = True
+            stopping.started = True
             if parent_fd is not None:
                 _stop_when_orphaned(relay, parent_fd)
             watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
@@ -127,23 +127,15 @@ async def _drain(relay: Relay) -> int:
     return exits.FAILED if drained.reason and not drained.standing_by else exits.OK
 
 
-class _Signals:
-    """The first signal stops in order, the second at once."""
+class _Stopping:
+    """What a signal stops: a relay that has started in order, and one that has not the task that starts it."""
 
     def __init__(self, relay: Relay) -> None:
         self.started = False
         self._relay = relay
         self._task = asyncio.current_task()
-        self._asked = False
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
 
-    def _stop(self, number: signal.Signals) -> None:
-        if self._asked:
-            sys.stderr.flush()
-            os._exit(128 + number)
-        self._asked = True
+    def __call__(self) -> None:
         if self.started:
             self._relay.stop()
         elif self._task is not None:

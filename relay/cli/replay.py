@@ -46,7 +46,8 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print what is sent again as JSON, for scripts.")] = False,
 ) -> None:
     """Send delivered messages again, to one destination: to one that is new, or that has lost them."""
-    from relay.cli.opening import opened, operator_settings
+    from relay.cli.opening import operator_settings
+    from relay.operations.opening import opened
     from relay.operations.replay import Replay, look, replay
 
     what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new)

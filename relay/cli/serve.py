@@ -131,7 +131,7 @@ def _receiver(settings: Settings) -> Receiver:
 def _check_schema(settings: Settings) -> None:
     """Refuse a schema that will not do. A database that is down now may come back: /readyz says so meanwhile."""
     from outbox.errors import SchemaError, Unusable
-    from relay.cli.opening import opened
+    from relay.operations.opening import opened
 
     try:
         with opened(settings):

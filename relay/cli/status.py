@@ -66,8 +66,9 @@ def status(
 
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
-    from relay.cli.opening import opened_snapshot, operator_settings
+    from relay.cli.opening import operator_settings
     from relay.operations import live_relays
+    from relay.operations.opening import opened_snapshot
 
     settings = operator_settings()
     with opened_snapshot(settings) as connection:
@@ -94,8 +95,8 @@ def render(found: Status, database: str) -> RenderableType:
 
 
 def _look(settings: Settings) -> Status:
-    from relay.cli.opening import opened_snapshot
     from relay.operations import status
+    from relay.operations.opening import opened_snapshot
 
     with opened_snapshot(settings) as connection:
         return status(connection, alive_within_s=2 * settings.lease_s)

@@ -10,9 +10,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from outbox.errors import Unusable
-from relay.cli.opening import opened_snapshot
 from relay.operations import Status, status
 from relay.operations.dead import Cause, DeadFilter, causes
+from relay.operations.opening import opened_snapshot
 from relay.operations.reading import now
 from relay.operations.record import AuditEntry, record
 from relay.settings import Settings

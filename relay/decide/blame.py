@@ -70,13 +70,19 @@ class Blame(Generic[D]):
     is_open: bool = False  # paused for want of other evidence: whoever comes is tried at once
     suspects: list[Suspect[D]] = field(default_factory=list)
 
+    def end_wait(self, now: float) -> bool:
+        """End the wait that the destination asked for, if its time has come; whether it just has."""
+        if self.condition != "throttled" or now < self.until:
+            return False
+        self._turn("healthy", now)
+        return True
+
     def may_start(self, now: float) -> bool:
         """Whether another attempt may start now."""
         if self.condition == "healthy":
             return True
-        if self.condition == "throttled" and now >= self.until:
-            self._turn("healthy", now)
-            return True
+        if self.condition == "throttled":
+            return now >= self.until
         if self.condition == "doubted":
             return not self.probing
         return self.condition == "paused" and not self.probing and (now >= self.until or self.is_open)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.decide.blame import PROBE_EVERY_S
+from relay.decide.subscription import wants
 from relay.operations.relays import live_relays
 from relay.wording import utc
 
@@ -35,7 +35,7 @@ class Prospects:
         return [
             name
             for name, row in self._destinations.items()
-            if row.removed_at is None and any(fnmatchcase(self._message.type, glob) for glob in row.events)
+            if row.removed_at is None and wants(row.events, self._message.type)
         ]
 
     def of_message(self) -> str:

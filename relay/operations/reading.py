@@ -54,5 +54,9 @@ def matches(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[boo
     """Whether text is as the pattern says, in which ``*`` stands for anything."""
     if "*" not in pattern:
         return column == pattern
-    escaped = pattern.replace("/", "//").replace("%", "/%").replace("_", "/_")
-    return column.like(escaped.replace("*", "%"), escape="/")
+    return column.like(as_like(pattern), escape="/")
+
+
+def as_like(pattern: str) -> str:
+    """The pattern as LIKE takes it, with ESCAPE '/'."""
+    return pattern.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")

@@ -21,7 +21,7 @@ from outbox.ids import new_id
 from outbox.tables import tables
 from relay.audit import Action
 from relay.operations.destinations import registered
-from relay.operations.reading import now
+from relay.operations.reading import as_like, now
 from relay.operations.writing import BATCH, transaction
 from relay.stamp import nudge, stamp
 from relay.store import replay_sql
@@ -177,8 +177,8 @@ def _instant() -> Any:
 def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
     since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
     until = what.until or now(connection)
-    like = what.type_.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")
-    return {"since": _plain(connection, since), "until": _plain(connection, until), "type": like, "to": what.to}
+    type_ = as_like(what.type_)
+    return {"since": _plain(connection, since), "until": _plain(connection, until), "type": type_, "to": what.to}
 
 
 def _plain(connection: sa.Connection, at: datetime) -> Any:

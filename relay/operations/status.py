@@ -18,12 +18,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy as sa
 
 from outbox.tables import tables
+from relay.decide.subscription import wants
 from relay.operations.reading import age_s, now
 from relay.operations.relays import ALIVE_WITHIN_S, RelayStatus, live_relays
 
@@ -188,11 +188,7 @@ def _destinations(
 
 def _waiting_for(globs: list[str], messages: list[sa.Row[Any]]) -> int:
     """Messages in the read path that a subscription wants; most have no row in ``outbox_delivery``."""
-    return _total(
-        row
-        for row in messages
-        if row.state in ("ready", "scheduled") and any(fnmatchcase(row.type, glob) for glob in globs)
-    )
+    return _total(row for row in messages if row.state in ("ready", "scheduled") and wants(globs, row.type))
 
 
 def _settled_apart(connection: sa.Connection) -> Counter[str]:

@@ -17,7 +17,7 @@ from support.receivers import Receiver
 from support.scene import Scene, Taker
 
 from outbox import Message, emit
-from relay.cli.opening import opened_snapshot
+from relay.operations.opening import opened_snapshot
 from relay.relay import Relay
 from relay.settings import HttpSettings, Settings
 

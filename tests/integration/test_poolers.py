@@ -15,8 +15,8 @@ from support.pgbouncer import PgBouncer, PoolMode
 from support.waiting import eventually
 from support.writers import WAYS, Way, Writer
 
-from relay.cli.opening import opened
 from relay.operations.doctor import examine
+from relay.operations.opening import opened
 from relay.settings import Settings
 
 # What each driver's manual says to set behind a pooler that keeps no prepared statements.

@@ -204,6 +204,7 @@ def test_too_many_requests_make_everybody_wait_as_long_as_was_asked_and_charge_n
     rule = blame()
     assert states(attempt(rule, Letter(), throttled("429", 7), 1)) == ["absolved"]
     assert (rule.condition, rule.may_start(7.9), rule.may_start(8)) == ("throttled", False, True)
+    assert (rule.end_wait(7.9), rule.end_wait(8), rule.end_wait(8)) == (False, True, False)
     assert rule.condition == "healthy"
 
 

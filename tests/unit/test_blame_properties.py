@@ -32,6 +32,7 @@ class Line:
     def start(self, at_most: int = 4) -> None:
         if not self.waiting:
             self.waiting += self.rule.take_back(self.now)
+        self.rule.end_wait(self.now)
         if self.waiting and len(self.under_way) < at_most and self.rule.may_start(self.now):
             self.rule.start()
             self.under_way.append((self.waiting.pop(0), self.now))
