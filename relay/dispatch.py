@@ -13,9 +13,10 @@ from relay.decide.subscription import wants
 from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 from relay.entry import Entry, Row
 from relay.lane import Lane
-from relay.observe.metrics import SAMPLES_PER_BATCH, Metrics
+from relay.observe.metrics import Metrics
 from relay.store.contract import Page, Pair
 
+SAMPLES_PER_BATCH = 16  # of the latencies of what was settled together
 SETTLE_AT = 250  # verdicts that are worth a round trip of their own
 
 

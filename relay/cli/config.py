@@ -58,8 +58,7 @@ def _origin(key: str, found: BaseModel, section: str) -> str:
 
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
-    """Check the settings as a relay would: names, values, secrets, listeners, certificates. Exit code 3 if one will not
-    do."""
+    """Check the settings as a relay would, down to listeners and certificates. Exit code 3 if one will not do."""
     from relay.cli.opening import put_current_directory_on_path
     from relay.settings import load
 

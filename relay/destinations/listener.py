@@ -81,7 +81,7 @@ class ListenerDestination:
 
     async def send(self, message: Message) -> Outcome:
         if self.is_at_work_on(message):
-            return busy(f"{self.label} took longer than {self._timeout_s:g} s, and is still at work on it")
+            return busy(f"{self.label} is still at work on it: an earlier call has not come to its end")
         began_at, deadline = monotonic(), None
         try:
             if (rest := start(self._run(message, None))) is not None:
@@ -128,6 +128,7 @@ class ListenerDestination:
         """
         fence = Fence(timeout_s)
         running = asyncio.ensure_future(self._run(message, fence))
+        running.add_done_callback(_look_at)
         try:
             done, _ = await asyncio.wait([running], timeout=timeout_s)
             if done or not fence.close():
@@ -203,6 +204,12 @@ class ListenerDestination:
             if fence is not None:
                 await session.flush()
                 fence.pass_through()
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Else asyncio logs what it raised, where its caller had been cancelled and nobody was left to hear of it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _in(threads: Threads, function: Callable[[Message, Fence | None], Any]) -> Run:

@@ -16,7 +16,6 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15)
-SAMPLES_PER_BATCH = 16
 
 WakeUp = Literal["notify", "poll"]
 
@@ -43,7 +42,7 @@ class SampledHistogram:
         total, buckets = 0.0, []
         for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
             total += count
-            buckets.append((bound, round(total, 6)))
+            buckets.append((bound, round(total, 6)))  # a sum of weights, of which many are no binary fractions
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 

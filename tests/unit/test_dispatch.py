@@ -16,3 +16,17 @@ def test_a_page_of_a_lost_session_that_comes_late_is_none_of_the_next_ones() -> 
     assert (dispatcher.pages_accepted(1), dispatcher.pages_accepted(2)) == (0, 0)
     dispatcher.accept(Page(), 2)
     assert dispatcher.pages_accepted(2) == 1
+
+
+def test_how_late_a_message_was_delivered_is_asked_of_none_that_nobody_wanted() -> None:
+    metrics = Metrics()
+    dispatcher = Dispatcher([], {}, window=10, owns=lambda _: True, metrics=metrics, on_work=lambda: None)
+    dispatcher.begin(1)
+    dispatcher.accept(Page(messages=[row("m-1")]), 1)
+    assert [entry.id for entry in dispatcher.unrouted] == ["m-1"]
+    dispatcher.forget(list(dispatcher.unrouted))
+    assert b"outbox_latency_seconds_count 0.0" in metrics.text()
+
+
+def row(id_: str) -> tuple[object, ...]:
+    return (id_, 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None)

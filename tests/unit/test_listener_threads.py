@@ -1,6 +1,7 @@
 """The threads of a plain listener: a call that overruns keeps its own, and costs the others nothing but that."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -102,3 +103,19 @@ async def test_the_password_of_a_url_is_no_part_of_what_is_kept_of_a_failure() -
 
     outcome = await destination(fails).send(message("m-1"))
     assert outcome.reason.endswith("raised LookupError: cannot reach redis://:***@cache/0")
+
+
+async def test_who_is_cancelled_before_there_was_a_thread_leaves_no_error_behind(hanging: Hanging) -> None:
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+    pages = destination(hanging, timeout_s=None)
+    tasks = [asyncio.create_task(pages.call_within(60, message(each))) for each in ("h-1", "h-2", "m-1")]
+    await eventually_async(lambda: len(hanging.calls) == 2)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await asyncio.sleep(0)  # for what was called from them to end, too
+    del task, tasks
+    gc.collect()
+    assert said == []
+    await pages.close()

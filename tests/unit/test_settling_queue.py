@@ -4,11 +4,13 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from relay.settling import front
+from relay.entry import Entry
+from relay.settling import Settler, front
+from relay.store.contract import Session
 
 
 @pytest.fixture
@@ -38,3 +40,21 @@ def test_the_front_of_a_queue_can_be_looked_at_while_others_append_to_it() -> No
     finally:
         over.set()
         other.join()
+
+
+class Unasked:
+    """A session that nothing may be written through."""
+
+
+def test_what_nobody_wanted_is_read_again_when_the_session_that_read_it_is_lost() -> None:
+    """The next session's page dropped it, because this one was still held."""
+    row = ("m-1", 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None)
+    stale = Entry(row, (), epoch=1)
+    forgotten: list[Entry] = []
+    again: list[Entry] = []
+    settler = Settler(
+        cast(Session, Unasked()), 2, skipping=[], unconfirmed=[], note=lambda _: None, forget=forgotten.extend,
+        reread=again.append,
+    )  # fmt: skip
+    settler.set_aside(deque([stale]))
+    assert (forgotten, again) == ([stale], [stale])

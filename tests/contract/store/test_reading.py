@@ -159,21 +159,12 @@ def test_more_late_commits_than_a_page_holds_are_all_read(pg: Desk) -> None:
     assert {str(row.id) for row in rows} <= found
 
 
-def test_what_comes_late_is_read_in_its_order_wherever_it_lies(pg: Desk) -> None:
-    """Where rows were settled there is room, and a later row may lie before an earlier one."""
-    session, cursors = pg.owner(), everything()
-    with pg.database.engine.connect() as slow:
-        _write_backwards(slow, 9)
-        pg.emit(1, ordering_key="k")
-        assert len(session.read_ready(cursors, 5).messages) == 1
-        slow.commit()
-    assert [row[6] for row in session.read_ready(cursors, 100).messages] == [str(n) for n in range(1, 10)]
-
-
-def test_when_more_comes_late_than_a_page_holds_it_is_read_in_its_order_all_the_same(
-    pg: Desk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("late_limit", [1000, 5], ids=["all on a page", "more than a page"])
+def test_what_comes_late_is_read_in_its_order_wherever_it_lies(
+    pg: Desk, monkeypatch: pytest.MonkeyPatch, late_limit: int
 ) -> None:
-    monkeypatch.setattr(reading, "LATE_LIMIT", 5)
+    """Where rows were settled there is room, and a later row may lie before an earlier one."""
+    monkeypatch.setattr(reading, "LATE_LIMIT", late_limit)
     session, cursors = pg.owner(), everything()
     with pg.database.engine.connect() as slow:
         _write_backwards(slow, 9)
