@@ -120,21 +120,17 @@ CROSS JOIN LATERAL (
 WHERE d.ordering_key IS NOT NULL
 """
 
-# Index: outbox_delivery_key. A key is free when the first of what is still to be done is blocked. To ask for that alone
-# is one descent; that nothing else is in the way would have to be seen of every delivery that is blocked.
+# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
 CROSS JOIN LATERAL (
-    SELECT h.state FROM outbox_delivery AS h
-    WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
-      AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
-    ORDER BY h.position LIMIT 1
-) AS head
-CROSS JOIN LATERAL (
     SELECT b.message_id, b.destination FROM outbox_delivery AS b
-    WHERE head.state = 'blocked'
-      AND b.ordering_key = k.ordering_key AND b.destination = k.destination AND b.state = 'blocked'
+    WHERE b.ordering_key = k.ordering_key AND b.destination = k.destination AND b.state = 'blocked'
+      AND NOT EXISTS (
+        SELECT FROM outbox_delivery AS h
+        WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
+          AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND h.destination <> ALL (%(skipping)s::text[]))))
     ORDER BY b.position LIMIT {RELEASE_COUNT}
 ) AS b
 WHERE d.message_id = b.message_id AND d.destination = b.destination

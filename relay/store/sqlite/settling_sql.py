@@ -81,19 +81,17 @@ SELECT d.destination, d.shard, min(d.position) FROM json_each(:ids) AS s
 JOIN outbox_delivery AS d ON d.message_id = s.value WHERE d.state = 'parked' GROUP BY 1, 2
 """
 
-# Index: outbox_delivery_key, whose own condition SQLite has to find in a statement, however plain it is that it holds.
-# A key is free when the first of what is still to be done is blocked.
+# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
 RELEASE_KEY = f"""
 UPDATE outbox_delivery SET state = 'parked', changed_at = {NOW}
 WHERE rowid IN (
     SELECT b.rowid FROM outbox_delivery AS b
     WHERE b.ordering_key = :key AND b.destination = :destination AND b.state = 'blocked' AND b.state <> 'delivered'
     ORDER BY b.position LIMIT {RELEASE_COUNT})
-  AND 'blocked' = (
-    SELECT h.state FROM outbox_delivery AS h
+  AND NOT EXISTS (
+    SELECT 1 FROM outbox_delivery AS h
     WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
-      AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND NOT :blocks)
-    ORDER BY h.position LIMIT 1)
+      AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND :blocks)))
 RETURNING destination, shard, position
 """
 
