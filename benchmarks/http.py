@@ -40,7 +40,7 @@ from benchmarks.postgres import database
 from outbox import Message, emit_many
 from outbox.ids import new_id
 from relay.decide.outcome import TAKEN
-from relay.destinations.http import HttpDestination
+from relay.destinations.http.destination import HttpDestination
 from relay.migrations import upgrade
 from relay.observe.logging import configure
 from relay.relay import Relay

@@ -26,7 +26,7 @@ import structlog
 from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
 from relay import stall
-from relay.destinations.listener import ListenerDestination
+from relay.destinations.listener.destination import ListenerDestination
 from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.settings import Settings

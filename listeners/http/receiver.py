@@ -29,10 +29,10 @@ from listeners.http.signature import Verifier
 from outbox import Message, Reject
 from outbox.errors import SettingsError
 from relay.database import Database
-from relay.destinations.fence import Overran
-from relay.destinations.listener import ListenerDestination, load, session_kind
+from relay.destinations.http.keys import signing_key
+from relay.destinations.listener.destination import ListenerDestination, load, session_kind
+from relay.destinations.listener.fence import Overran
 from relay.guide import BASELINE_LISTENER, CONTENT_ID, PATH
-from relay.settings.signing import signing_key
 
 NAME = "http"
 

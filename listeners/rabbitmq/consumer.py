@@ -17,7 +17,7 @@ from listeners.rabbitmq.work import Work
 from relay.amqp import TROUBLE, Broker, explained
 from relay.database import Database
 from relay.decide.backoff import Policy, half_jittered
-from relay.destinations.listener import ListenerDestination
+from relay.destinations.listener.destination import ListenerDestination
 from relay.guide import BASELINE_LISTENER
 from relay.stall import name_of
 

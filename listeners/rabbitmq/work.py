@@ -10,9 +10,9 @@ import structlog
 
 from outbox import Message, Reject
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
-from relay.destinations.fence import Overran
-from relay.destinations.listener import ListenerDestination
-from relay.destinations.threads import NoThread
+from relay.destinations.listener.destination import ListenerDestination
+from relay.destinations.listener.fence import Overran
+from relay.destinations.listener.threads import NoThread
 from relay.observe.logging import one_line, redacted
 from relay.stall import end_if_held
 

@@ -22,7 +22,7 @@ from relay.observe.logging import one_line, redacted
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractConnection
 
-    from relay.settings import RabbitSettings
+    from relay.destinations.rabbitmq.settings import RabbitSettings
 
 HEARTBEAT_S = 10  # a silent broker is given up after three of these: aiormq's rule
 CONNECT_TIMEOUT_S = 10.0

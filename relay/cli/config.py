@@ -74,7 +74,7 @@ def check() -> None:
 
 
 def _check(name: str, destination: DestinationSettings) -> None:
-    from relay.destinations.listener import load, session_kind
+    from relay.destinations.listener.destination import load, session_kind
     from relay.settings import ListenerSettings, RabbitSettings
 
     if isinstance(destination, ListenerSettings):

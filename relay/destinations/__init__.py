@@ -1,10 +1,13 @@
-"""Where messages go: one module per kind, and what they have in common in `contract`."""
+"""Where messages go: one folder per kind, and what they have in common in `contract` and `policy`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from relay.destinations.contract import Destination
-from relay.destinations.listener import ListenerDestination
-from relay.settings import DestinationSettings, HttpSettings, ListenerSettings, Settings
+
+if TYPE_CHECKING:
+    from relay.settings import DestinationSettings, Settings
 
 
 def build(name: str, settings: DestinationSettings, relay: Settings) -> Destination:
@@ -13,7 +16,11 @@ def build(name: str, settings: DestinationSettings, relay: Settings) -> Destinat
     Raises:
         SettingsError: It cannot work as it is configured.
     """
+    from relay.settings import HttpSettings, ListenerSettings
+
     if isinstance(settings, ListenerSettings):
+        from relay.destinations.listener.destination import ListenerDestination
+
         return ListenerDestination(
             name,
             settings.listener,
@@ -23,9 +30,9 @@ def build(name: str, settings: DestinationSettings, relay: Settings) -> Destinat
         )
     # aiohttp and aio-pika take their time to be imported, and nobody needs both.
     if isinstance(settings, HttpSettings):
-        from relay.destinations.http import HttpDestination
+        from relay.destinations.http.destination import HttpDestination
 
         return HttpDestination(name, settings)
-    from relay.destinations.rabbitmq import RabbitDestination
+    from relay.destinations.rabbitmq.destination import RabbitDestination
 
     return RabbitDestination(name, settings)

@@ -53,7 +53,7 @@ async def probe(name: str, settings: Settings) -> Probed:
 async def _http(settings: HttpSettings) -> Probed:
     import aiohttp
 
-    from relay.destinations.pool import without_answer
+    from relay.destinations.http.pool import without_answer
 
     method = "a HEAD"
     try:

@@ -1,11 +1,11 @@
 """What a relay is told: flags, then environment, then ``outbox.toml``, then defaults."""
 
-from relay.settings.destination import DestinationPolicy
-from relay.settings.http import HttpSettings
-from relay.settings.listener import ListenerSettings
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.listener.settings import ListenerSettings
+from relay.destinations.policy import DestinationPolicy
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.settings.loading import load
 from relay.settings.model import DestinationSettings, Settings
-from relay.settings.rabbitmq import RabbitSettings
 from relay.settings.serve import ServeSettings
 
 __all__ = [

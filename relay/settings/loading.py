@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.listener.settings import ListenerSettings
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.guide import BASELINE_LISTENER, COMPLETED, PATH
 from relay.settings import environment, file
-from relay.settings.http import HttpSettings
-from relay.settings.listener import ListenerSettings
 from relay.settings.model import DestinationSettings, Settings
 from relay.settings.problems import settings_error
-from relay.settings.rabbitmq import RabbitSettings
 
 Made = TypeVar("Made")
 NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})

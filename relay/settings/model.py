@@ -18,11 +18,11 @@ from pydantic import (
 
 from outbox.errors import SettingsError
 from relay.database import Database
-from relay.settings.destination import url_secrets
-from relay.settings.durations import Days, Seconds
-from relay.settings.http import HttpSettings
-from relay.settings.listener import ListenerSettings
-from relay.settings.rabbitmq import RabbitSettings
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.listener.settings import ListenerSettings
+from relay.destinations.policy import url_secrets
+from relay.destinations.rabbitmq.settings import RabbitSettings
+from relay.durations import Days, Seconds
 from relay.settings.serve import ServeSettings
 
 IMPLIED_BY = {"api": "API_URL", "rabbitmq": "AMQP_URL"}

@@ -10,10 +10,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from outbox.errors import SettingsError
+from relay.destinations.listener.settings import module_and_callable
+from relay.destinations.policy import LookUp
+from relay.durations import Seconds, SecondsOrNone
 from relay.guide import BASELINE_LISTENER, CONTENT_ID
-from relay.settings.destination import LookUp
-from relay.settings.durations import Seconds, SecondsOrNone
-from relay.settings.listener import module_and_callable
 
 
 def _pattern(text: str) -> str:

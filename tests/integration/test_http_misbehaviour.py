@@ -18,7 +18,7 @@ from support.receivers import Behaviour, Receiver, Request, answering
 
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome
-from relay.destinations.http import HttpDestination
+from relay.destinations.http.destination import HttpDestination
 from relay.settings import HttpSettings
 
 SECRET = "a-shared-secret-of-forty-characters-long"

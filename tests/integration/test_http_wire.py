@@ -16,7 +16,7 @@ from support.receivers import Receiver, Request, answering
 from outbox import Message
 from relay.decide.outcome import TAKEN
 from relay.destinations.cloudevents import batch, binary_headers
-from relay.destinations.http import HttpDestination
+from relay.destinations.http.destination import HttpDestination
 from relay.settings import HttpSettings
 
 SECRET = "a-shared-secret-of-forty-characters-long"
@@ -114,7 +114,7 @@ async def test_every_attempt_has_the_same_id_and_body_and_a_signature_of_its_own
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([time.time() - 60, time.time()])
-    monkeypatch.setattr("relay.destinations.http.time", lambda: next(clock))
+    monkeypatch.setattr("relay.destinations.http.destination.time", lambda: next(clock))
     first, second = await sent(message(), message(attempt=2))
     assert first.body == second.body
     for name in ("ce-id", "webhook-id", "idempotency-key"):

@@ -18,7 +18,7 @@ from outbox import Message
 from outbox.errors import SettingsError
 from outbox.ids import new_id
 from relay.decide.outcome import TAKEN, Outcome
-from relay.destinations.rabbitmq import RabbitDestination
+from relay.destinations.rabbitmq.destination import RabbitDestination
 from relay.settings import RabbitSettings
 
 TYPE = "extraction.completed"

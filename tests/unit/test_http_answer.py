@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from relay.decide.outcome import TAKEN, Outcome
-from relay.destinations.answer import Answer, judge, retry_after_s
+from relay.destinations.http.answer import Answer, judge, retry_after_s
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 

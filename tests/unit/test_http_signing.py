@@ -7,7 +7,7 @@ import hmac
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.destinations.signing import Key
+from relay.destinations.http.signing import Key
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

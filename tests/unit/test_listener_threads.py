@@ -11,8 +11,8 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from relay.database import Database
-from relay.destinations.listener import ListenerDestination
-from relay.destinations.threads import NoThread
+from relay.destinations.listener.destination import ListenerDestination
+from relay.destinations.listener.threads import NoThread
 
 TIMEOUT_S = 0.2
 

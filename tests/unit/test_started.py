@@ -9,8 +9,8 @@ import pytest
 
 from outbox import Message
 from relay.database import Database
-from relay.destinations.listener import ListenerDestination
-from relay.destinations.started import start
+from relay.destinations.listener.destination import ListenerDestination
+from relay.destinations.listener.started import start
 
 
 async def run(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -12,9 +12,9 @@ from relay.amqp import TROUBLE, Broker, explained
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
 from relay.destinations.rabbitmq.keeper import Keeper, NoLine
 from relay.destinations.rabbitmq.line import Line, LineLost
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import TooLong
-from relay.settings import RabbitSettings
 
 BLOCKED = "the broker takes nothing from publishers: it is short of memory or disk (an alarm)"
 

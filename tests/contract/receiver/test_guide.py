@@ -17,7 +17,7 @@ from listeners.http import Limits, Receiver
 from outbox import Message
 from outbox.errors import SettingsError
 from relay.decide.outcome import TAKEN
-from relay.destinations.http import HttpDestination
+from relay.destinations.http.destination import HttpDestination
 from relay.settings import HttpSettings
 
 # ---------------------------------------------------------------- the guide's way

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from relay.settings.destination import DestinationPolicy
-from relay.settings.durations import SecondsOrNone
+from relay.destinations.policy import DestinationPolicy
+from relay.durations import SecondsOrNone
 
 _MODULE_AND_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 

@@ -26,9 +26,9 @@ from outbox import Message, Reject, once, once_async
 from outbox.errors import SettingsError
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unreachable
-from relay.destinations.fence import Fence, Overran
-from relay.destinations.started import start
-from relay.destinations.threads import NoThread, Threads
+from relay.destinations.listener.fence import Fence, Overran
+from relay.destinations.listener.started import start
+from relay.destinations.listener.threads import NoThread, Threads
 from relay.observe.logging import redacted
 from relay.stall import name_of
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from relay.settings.destination import DestinationPolicy, LookUp, url_secrets
-from relay.settings.signing import signing_key
+from relay.destinations.http.keys import signing_key
+from relay.destinations.policy import DestinationPolicy, LookUp, url_secrets
 
 # Names that no public server can have; where they lead is checked once more when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings

@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 from outbox import Message, __version__
 from relay.decide.outcome import TAKEN, Outcome, failed
-from relay.destinations.answer import UNAUTHORIZED, Answer, judge
 from relay.destinations.cloudevents import (
     BATCH_TYPE,
     JSON_TYPE,
@@ -27,10 +26,11 @@ from relay.destinations.cloudevents import (
     fits_a_batch,
     producer_headers,
 )
-from relay.destinations.pool import Pool
-from relay.destinations.signing import Key, signature
+from relay.destinations.http.answer import UNAUTHORIZED, Answer, judge
+from relay.destinations.http.pool import Pool
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.http.signing import Key, signature
 from relay.observe.logging import Masking, one_line
-from relay.settings.http import HttpSettings
 
 DETAIL_LENGTH = 500
 

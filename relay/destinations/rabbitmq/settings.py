@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from relay.settings.destination import DestinationPolicy, LookUp, url_secrets
+from relay.destinations.policy import DestinationPolicy, LookUp, url_secrets
 
 
 class RabbitSettings(DestinationPolicy):

@@ -1,0 +1,1 @@
+"""A destination over HTTP: a POST for each message."""

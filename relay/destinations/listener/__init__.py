@@ -1,0 +1,1 @@
+"""A destination in this process: a Python callable."""
