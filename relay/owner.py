@@ -26,7 +26,7 @@ import structlog
 from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
 from relay import stall
-from relay.destinations.listener.destination import ListenerDestination
+from relay.destinations.contract import InProcess
 from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.settings import Settings
@@ -241,12 +241,12 @@ class OwningThread:
     def _check_stall(self) -> None:
         """A loop that does not turn sends nothing, and must not keep others from sending."""
         lanes = self._dispatcher.lanes.values()
-        listeners = [lane.destination for lane in lanes if isinstance(lane.destination, ListenerDestination)]
-        for each in listeners:
+        in_process = [lane.destination for lane in lanes if isinstance(lane.destination, InProcess)]
+        for each in in_process:
             stall.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:
             return
-        listener, at = stall.blocker(self._loop_thread, [each.listener for each in listeners])
+        listener, at = stall.blocker(self._loop_thread, [each.listener for each in in_process])
         under_way = [f"{lane.name}: {entry.id}" for lane in lanes for entry in lane.under_way]
         log.critical(
             "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=under_way[:10]

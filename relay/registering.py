@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 import sqlalchemy as sa
 import structlog
 
 from outbox.errors import Unusable
 from relay.database import is_refusal
-from relay.guide import BASELINE_LISTENER
+from relay.destinations import registry
 from relay.registry import Registration, register
-from relay.rights import BASELINE, RELAY, Right
-from relay.settings import ListenerSettings, Settings
+from relay.rights import RELAY, Right
+from relay.settings import Settings
 from relay.store.contract import Standby
 from relay.trouble import reconnect_s
 
@@ -52,8 +53,8 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
 
 
 def _needs(settings: Settings) -> Sequence[Right]:
-    listeners = [s.listener for s in settings.destinations.values() if isinstance(s, ListenerSettings)]
-    return RELAY + (BASELINE if BASELINE_LISTENER in listeners else ())
+    further = (registry.kind(each.kind).needs(each) for each in settings.destinations.values())
+    return list(dict.fromkeys([*RELAY, *chain.from_iterable(further)]))
 
 
 def _refuse(settings: Settings, error: sa.exc.OperationalError, reason: str, *, wait_for_database: bool) -> None:

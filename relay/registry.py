@@ -36,7 +36,7 @@ class Registration:
 
     Args:
         name: The destination.
-        kind: ``"listener"``, ``"http"`` or ``"rabbitmq"``.
+        kind: What it says after ``kind =``.
         events: The event types it wants, globs allowed.
         on_dead: ``"block"`` or ``"skip"``.
     """

@@ -17,8 +17,8 @@ from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
-from relay.destinations import build
 from relay.destinations.contract import Destination
+from relay.destinations.registry import build
 from relay.dispatch import Dispatcher
 from relay.housekeeping import Housekeeping
 from relay.lane import Lane
@@ -121,7 +121,7 @@ class Relay:
         """Check everything that can be checked, register, and begin."""
         settings = self.settings
         settings.require_database_file()
-        destinations = {name: build(name, s, settings) for name, s in settings.destinations.items()}
+        destinations = {name: build(name, s, settings.database) for name, s in settings.destinations.items()}
         generation = await register_configured(settings, apply=self._apply, wait_for_database=self._wait_for_database)
         loop = asyncio.get_running_loop()
         self._lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]

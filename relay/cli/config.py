@@ -49,51 +49,30 @@ def _print_section(console: Console, name: str, values: dict[str, Any], found: B
 
 
 def _origin(key: str, found: BaseModel, section: str) -> str:
-    from relay.settings.environment import API_SECRET, API_URL
+    from relay.destinations import registry
 
     if key not in found.model_fields_set:
         return "the default"
-    return API_SECRET if section == API_URL and key.startswith("secret") else section
+    implied = next((each for each in registry.implied() if each.variable == section), None)
+    return section if implied is None else implied.origins.get(key, section)
 
 
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
     """Check the settings as a relay would, down to listeners and certificates. Exit code 3 if one will not do."""
     from relay.cli.opening import put_current_directory_on_path
+    from relay.destinations import registry
     from relay.settings import load
 
     settings = load()
     put_current_directory_on_path()
     for name, destination in settings.destinations.items():
-        _check(name, destination)
+        registry.check(name, destination)
         say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}")
-    for name in settings.destinations:
-        for warning in _warnings(name, settings.destinations[name], settings.origin_of_destination(name)):
-            say(f"warning: {warning}")
+    for name, destination in settings.destinations.items():
+        for warning in registry.kind(destination.kind).warnings(destination, settings.origin_of_destination(name)):
+            say(f"warning: destination {name} {warning}")
     say(f"the settings are in order; the database is {settings.database}")
-
-
-def _check(name: str, destination: DestinationSettings) -> None:
-    from relay.destinations.listener.destination import load, session_kind
-    from relay.settings import ListenerSettings, RabbitSettings
-
-    if isinstance(destination, ListenerSettings):
-        session_kind(load(destination.listener))
-    elif isinstance(destination, RabbitSettings):
-        from relay.amqp import Broker
-
-        Broker.of(destination, name).check()
-
-
-def _warnings(name: str, destination: DestinationSettings, origin: str) -> list[str]:
-    from relay.settings import HttpSettings
-    from relay.settings.environment import API_SECRET, API_URL
-
-    if isinstance(destination, HttpSettings) and destination.secret is None:
-        # a secret belongs to one destination: this variable is implied for the one that API_URL means, and no other
-        how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'
-        return [f"destination {name} sends no secret: {how} if the receiver wants one"]
-    return []
 
 
 def _values(settings: Settings) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from outbox import Message
 from relay.decide.outcome import Outcome
@@ -25,6 +25,22 @@ class Destination(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+@runtime_checkable
+class InProcess(Destination, Protocol):
+    """One that runs code of the user in this process.
+
+    Such code can hold all the threads that it is given, and can keep the event loop from turning. Then the process ends
+    itself, and says which code it was.
+    """
+
+    label: str  # what a log calls the code
+    listener: Callable[..., Any]  # what is found on the event loop's stack
+
+    @property
+    def held_s(self) -> float:
+        """For how long, in seconds, attempts that overran have held everything up; 0 while something can run."""
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ class DestinationPolicy(BaseModel):
     """The settings that destinations of every kind share.
 
     Args:
+        kind: What kind it is of; each kind's own model has it as a default.
         events: The event types it wants; globs as in a shell (``extraction.*``).
         concurrency: How many deliveries may be under way at once, per relay.
         timeout_s: The deadline of one attempt.
@@ -41,6 +42,7 @@ class DestinationPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    kind: str
     events: list[Glob] = Field(default=["*"], min_length=1)
     concurrency: int = Field(default=16, ge=1, le=1000)
     timeout_s: SecondsOrNone = Field(default=10.0, gt=0, le=3600)

@@ -13,9 +13,6 @@ from relay.settings.model import Settings
 PREFIX = "OUTBOX_"
 CONFIG = "OUTBOX_CONFIG"
 DATABASE_URLS = ("OUTBOX_DATABASE_URL", "DATABASE_URL")
-API_URL = "API_URL"
-API_SECRET = "INTERNAL_API_SECRET"  # noqa: S105 (the name of a variable)
-AMQP_URL = "AMQP_URL"
 
 FIELDS = {
     PREFIX + ("SCHEMA" if field == "schema_name" else field.upper()): field

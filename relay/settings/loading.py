@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,10 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
-from relay.destinations.http.settings import HttpSettings
-from relay.destinations.listener.settings import ListenerSettings
-from relay.destinations.rabbitmq.settings import RabbitSettings
-from relay.guide import BASELINE_LISTENER, COMPLETED, PATH
+from relay.destinations import registry
 from relay.settings import environment, file
 from relay.settings.model import DestinationSettings, Settings
 from relay.settings.problems import settings_error
@@ -44,28 +42,24 @@ def load(
     skip = () if destinations else ("destinations",)
     values, origins = _layers(overrides, environ, cwd or Path.cwd(), skip)
     if destinations and "destinations" not in values:
-        values["destinations"] = _guarded(lambda: implicit_destinations(environ), {"url": environment.API_URL})
-    settings = _guarded(lambda: Settings.model_validate(values), origins)
+        values["destinations"] = implicit_destinations(environ)
+    settings = _guarded(lambda: Settings.model_validate(values), origins, values.get("destinations"))
     settings = settings.model_copy(update={"destinations": _resolved(settings, environ)})
     settings._origins.update(origins)
     return settings
 
 
 def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSettings]:
-    """What the guide's variables mean: ``API_URL``, ``AMQP_URL``, both, or neither."""
+    """Return the destinations that variables such as ``API_URL`` stand for, or the one for which none is needed."""
+
+    def look_up(variable: str) -> str | None:
+        return environment.look_up(variable, environ)
+
     found: dict[str, DestinationSettings] = {}
-    if base := environ.get(environment.API_URL):
-        found["api"] = _api(base, environ)
-    if environment.look_up(environment.AMQP_URL, environ):
-        found["rabbitmq"] = RabbitSettings(url_env=environment.AMQP_URL, events=[COMPLETED])
-    if not found:
-        found["baseline"] = ListenerSettings(listener=BASELINE_LISTENER, events=[COMPLETED])
+    for each in registry.implied():
+        if look_up(each.variable) if each.variable else not found:
+            found[each.name] = _guarded(partial(each.make, look_up), each.origins)
     return found
-
-
-def _api(base: str, environ: Mapping[str, str]) -> HttpSettings:
-    secret_env = environment.API_SECRET if environment.look_up(environment.API_SECRET, environ) else None
-    return HttpSettings(url=base.rstrip("/") + PATH, events=[COMPLETED], secret_env=secret_env)
 
 
 def _layers(
@@ -99,8 +93,8 @@ def _resolved(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _guarded(make: Callable[[], Made], origins: Mapping[str, str]) -> Made:
+def _guarded(make: Callable[[], Made], origins: Mapping[str, str], destinations: object = None) -> Made:
     try:
         return make()
     except ValidationError as error:
-        raise settings_error(error, lambda field: origins.get(field, field)) from None
+        raise settings_error(error, lambda field: origins.get(field, field), destinations) from None

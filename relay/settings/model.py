@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,28 +13,20 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SerializeAsAny,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from outbox.errors import SettingsError
 from relay.database import Database
-from relay.destinations.http.settings import HttpSettings
-from relay.destinations.listener.settings import ListenerSettings
-from relay.destinations.policy import url_secrets
-from relay.destinations.rabbitmq.settings import RabbitSettings
+from relay.destinations import registry
+from relay.destinations.policy import DestinationPolicy, url_secrets
 from relay.durations import Days, Seconds
 from relay.settings.serve import ServeSettings
 
-IMPLIED_BY = {"api": "API_URL", "rabbitmq": "AMQP_URL"}
 DEFAULT_DATABASE_URL = "sqlite:///outbox.db"
-
-DestinationSettings = ListenerSettings | HttpSettings | RabbitSettings
-KINDS: dict[str, type[DestinationSettings]] = {
-    "listener": ListenerSettings,
-    "http": HttpSettings,
-    "rabbitmq": RabbitSettings,
-}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SCHEMA = re.compile(r"""[^\s"'\\]+""")  # it goes into libpq's options
@@ -41,6 +34,24 @@ _SCHEMA = re.compile(r"""[^\s"'\\]+""")  # it goes into libpq's options
 
 def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def _of_its_kind(value: object) -> object:
+    """Validate a destination by the model that its kind has."""
+    if isinstance(value, DestinationPolicy):
+        return value
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("no_table", "write a table: [destinations.NAME], with a kind")
+    if "kind" not in value:
+        raise PydanticCustomError("kind_missing", "kind is needed: {kinds}", {"kinds": registry.listed()})
+    try:
+        model = registry.kind(str(value["kind"])).settings
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return model.model_validate(value)
+
+
+DestinationSettings = Annotated[SerializeAsAny[DestinationPolicy], BeforeValidator(_of_its_kind)]
 
 
 class Settings(BaseModel):
@@ -71,6 +82,7 @@ class Settings(BaseModel):
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 
     Example:
+        >>> from relay import ListenerSettings
         >>> reports = ListenerSettings(listener="my_app.reports:on_completed", events=["extraction.*"])
         >>> Settings(destinations={"reports": reports}).lease_s
         15.0
@@ -82,7 +94,7 @@ class Settings(BaseModel):
     schema_name: str | None = Field(
         default=None, min_length=1, max_length=63, validation_alias=AliasChoices("schema_name", "schema")
     )
-    destinations: dict[str, Annotated[DestinationSettings, Field(discriminator="kind")]] = {}
+    destinations: dict[str, DestinationSettings] = {}
     serve: ServeSettings = ServeSettings()
     lease_s: Seconds = Field(default=15.0, ge=1, le=3600)
     beat_s: Seconds = Field(default=1.0, ge=0.05, le=1200)
@@ -144,7 +156,8 @@ class Settings(BaseModel):
 
     def origin_of_destination(self, name: str) -> str:
         """Where a destination comes from: a file, the variable that implies it, or ``"the default"``."""
-        return self._origins.get("destinations") or IMPLIED_BY.get(name, "the default")
+        by = {each.name: each.variable for each in registry.implied()}
+        return self._origins.get("destinations") or by.get(name) or "the default"
 
     def require_database_file(self) -> None:
         """Refuse an SQLite file that does not exist: opening it would create an empty one.

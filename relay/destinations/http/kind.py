@@ -1,0 +1,56 @@
+"""The kind ``http``: a POST for each message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.database import Database
+from relay.destinations.contract import Destination
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.kind import Implied, Kind, Probed
+from relay.destinations.policy import LookUp
+from relay.guide import COMPLETED, PATH
+
+API_URL = "API_URL"
+API_SECRET = "INTERNAL_API_SECRET"  # noqa: S105 (the name of a variable)
+
+
+def _build(name: str, settings: HttpSettings, database: Database) -> Destination:
+    from relay.destinations.http.destination import HttpDestination
+
+    return HttpDestination(name, settings)
+
+
+async def _probe(name: str, settings: HttpSettings) -> Probed:
+    from relay.destinations.http.probe import probe
+
+    return await probe(settings)
+
+
+def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
+    if settings.secret is not None:
+        return ()
+    # a secret belongs to one destination: this variable is implied for the one that API_URL means, and no other
+    how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'
+    return (f"sends no secret: {how} if the receiver wants one",)
+
+
+def _api(look_up: LookUp) -> HttpSettings:
+    base = look_up(API_URL) or ""
+    secret_env = API_SECRET if look_up(API_SECRET) else None
+    return HttpSettings(url=base.rstrip("/") + PATH, events=[COMPLETED], secret_env=secret_env)
+
+
+KIND = Kind(
+    name="http",
+    settings=HttpSettings,
+    build=_build,
+    probe=_probe,
+    warnings=_warnings,
+    implied=Implied(
+        "api",
+        API_URL,
+        _api,
+        {"url": API_URL} | dict.fromkeys(("secret", "secret_env", "secret_previous"), API_SECRET),
+    ),
+)

@@ -1,0 +1,55 @@
+"""The kind ``listener``: a Python callable in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.database import Database
+from relay.destinations.contract import Destination
+from relay.destinations.kind import Implied, Kind, Probed
+from relay.destinations.listener.settings import ListenerSettings
+from relay.destinations.policy import LookUp
+from relay.guide import BASELINE_LISTENER, COMPLETED
+from relay.rights import BASELINE, Right
+
+
+def _build(name: str, settings: ListenerSettings, database: Database) -> Destination:
+    from relay.destinations.listener.destination import ListenerDestination
+
+    return ListenerDestination(
+        name,
+        settings.listener,
+        database=database,
+        concurrency=settings.concurrency,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def _check(name: str, settings: ListenerSettings) -> None:
+    from relay.destinations.listener.destination import load, session_kind
+
+    session_kind(load(settings.listener))
+
+
+async def _probe(name: str, settings: ListenerSettings) -> Probed:
+    """Report what building it has shown already."""
+    return Probed(True, "the listener is there", "it can be imported, and its parameters are those of a listener")
+
+
+def _needs(settings: ListenerSettings) -> Sequence[Right]:
+    return BASELINE if settings.listener == BASELINE_LISTENER else ()
+
+
+def _baseline(look_up: LookUp) -> ListenerSettings:
+    return ListenerSettings(listener=BASELINE_LISTENER, events=[COMPLETED])
+
+
+KIND = Kind(
+    name="listener",
+    settings=ListenerSettings,
+    build=_build,
+    probe=_probe,
+    check=_check,
+    needs=_needs,
+    implied=Implied("baseline", None, _baseline),
+)

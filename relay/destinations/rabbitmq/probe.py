@@ -1,0 +1,26 @@
+"""Whether a broker lets us in, without a message."""
+
+from __future__ import annotations
+
+from relay.amqp import Broker
+from relay.destinations.kind import Probed
+from relay.destinations.rabbitmq.settings import RabbitSettings
+
+TIMEOUT_S = 10.0
+
+
+async def probe(name: str, settings: RabbitSettings) -> Probed:
+    """Connect, and look for the exchange where it is not ours to create."""
+    connection = await Broker.of(settings, f"outbox probe: {name}").connect(TIMEOUT_S)
+    try:
+        channel = await connection.channel()
+        if not settings.declare:
+            await channel.get_exchange(settings.exchange, ensure=True)
+    finally:
+        await connection.close()
+    what = "" if settings.declare else f", and the exchange {settings.exchange} is there"
+    return Probed(
+        True,
+        f"the broker lets us in{what}",
+        "name, connection, TLS, user, password, virtual host; whether a queue takes an event shows with the first one",
+    )

@@ -1,0 +1,123 @@
+"""Which kinds of destinations there are: ours, and those that installed packages bring.
+
+A package brings a kind through the entry-point group ``neverlost.destinations``: the entry point's name is the kind's,
+and it names a `relay.destinations.kind.Kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from outbox.errors import SettingsError
+from relay.database import Database
+from relay.destinations.contract import Destination
+from relay.destinations.kind import Implied, Kind
+from relay.destinations.policy import DestinationPolicy
+
+GROUP = "neverlost.destinations"
+OURS = ("listener", "http", "rabbitmq")
+
+
+def names() -> list[str]:
+    """Return the names of all kinds, ours first."""
+    return [*OURS, *(name for name in sorted(_theirs()) if name not in OURS)]
+
+
+def listed() -> str:
+    """Return the names of all kinds as a sentence has them."""
+    *others, last = [f'"{name}"' for name in names()]
+    return f"{', '.join(others)} or {last}"
+
+
+@cache
+def kind(name: str) -> Kind[DestinationPolicy]:
+    """Return a kind by its name.
+
+    Raises:
+        SettingsError: There is none of this name, or the package that brings it cannot be used.
+    """
+    if name in OURS:
+        found: Kind[DestinationPolicy] = import_module(f"relay.destinations.{name}.kind").KIND
+        return found
+    offers = _theirs().get(name, [])
+    if not offers:
+        raise SettingsError(f"there is no such kind: use {listed()}; a package can bring others")
+    if len(offers) > 1:
+        values = " and ".join(each.value for each in offers)
+        raise SettingsError(f"several installed packages bring the kind {name} ({values}): uninstall all but one")
+    return _loaded(offers[0])
+
+
+def implied() -> Iterator[Implied]:
+    """Yield the destinations that variables stand for; the one that needs no variable comes last."""
+    found = [each for name in OURS if (each := kind(name).implied)]
+    yield from sorted(found, key=lambda each: each.variable is None)
+
+
+def build(name: str, settings: DestinationPolicy, database: Database) -> Destination:
+    """Make a destination from its settings.
+
+    Args:
+        name: The destination's name.
+        settings: Its settings.
+        database: Where the outbox is.
+
+    Raises:
+        SettingsError: It cannot work as it is configured, or its client library is not installed.
+    """
+    with needing_its_library(name, settings.kind) as found:
+        return found.build(name, settings, database)
+
+
+def check(name: str, settings: DestinationPolicy) -> None:
+    """Look at what can be looked at without a network.
+
+    Raises:
+        SettingsError: It cannot work as it is configured, or its client library is not installed.
+    """
+    with needing_its_library(name, settings.kind) as found:
+        found.check(name, settings)
+
+
+@contextmanager
+def needing_its_library(name: str, of_kind: str) -> Iterator[Kind[DestinationPolicy]]:
+    """Say which extra to install when a client library is missing.
+
+    Raises:
+        SettingsError: It is missing.
+    """
+    found = kind(of_kind)
+    try:
+        yield found
+    except ModuleNotFoundError as error:
+        if found.extra is None:
+            raise
+        raise SettingsError(
+            f"destination {name}: kind {of_kind} needs {error.name}, which is not installed: "
+            f"run pip install 'neverlost[{found.extra}]'"
+        ) from error
+
+
+@cache
+def _theirs() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for each in entry_points(group=GROUP):
+        found.setdefault(each.name, []).append(each)
+    return found
+
+
+def _loaded(offer: EntryPoint) -> Kind[DestinationPolicy]:
+    where = f"the kind {offer.name} ({offer.value}, entry-point group {GROUP})"
+    try:
+        found = offer.load()
+    except Exception as error:  # any error that a module raises when it is imported
+        raise SettingsError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(found, Kind):
+        raise SettingsError(f"{where} is not a relay.destinations.kind.Kind")
+    if not found.name == offer.name == found.settings.model_fields["kind"].default:
+        raise SettingsError(f"{where} goes by different names in its entry point, its Kind and its settings")
+    return found
