@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.errors import SettingsError
+from relay import libpq, pinning
 from relay.observe.logging import redacted
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -64,6 +67,7 @@ class Database:
             raise SettingsError("the database URL holds more than one @: write %40 for one in the user or the password")
         match url.drivername.partition("+")[0]:
             case "postgres" | "postgresql":
+                libpq.parameters(url)
                 return cls(url.set(drivername="postgresql+psycopg"), schema)
             case "sqlite":
                 return cls(url.set(drivername="sqlite"), None)._with_file()
@@ -85,33 +89,67 @@ class Database:
     @property
     def conninfo(self) -> str:
         """The libpq connection string, password included: never log it."""
-        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(**libpq.parameters(self.url))
 
     def __str__(self) -> str:
         return redacted(self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True))
 
-    def engine(self, *, prepares: bool = True, **options: Any) -> sa.Engine:
-        """A synchronous engine; dispose of it when done.
+    def engine(self, *, prepares: bool = True, keeps_session: bool = False, **options: Any) -> sa.Engine:
+        """Return a synchronous engine for our own statements; dispose of it when done.
 
         Args:
             prepares: Whether to prepare statements that come again; a pooler in transaction mode would lose them.
+            keeps_session: Whether it is known that no pooler takes the session away between transactions.
             options: SQLAlchemy's.
         """
-        options = self._options(options)
-        if self.is_postgres and not prepares:
-            options["connect_args"] = options.get("connect_args", {}) | {"prepare_threshold": None}
-        engine = sa.create_engine(self.url, **options)
         if not self.is_postgres:
+            engine = sa.create_engine(self.url, **self._file_options(options))
             self._watch(engine)
+            return engine
+        options = {"isolation_level": "READ COMMITTED"} | self._server_options(options)
+        if not prepares:
+            options["connect_args"]["prepare_threshold"] = None
+        engine = sa.create_engine(self._server, **options)
+        pinning.pin(engine, self._pins | pinning.MEANINGS, keeps_session=keeps_session)
         return engine
 
-    def async_engine(self, **options: Any) -> AsyncEngine:
-        """An asynchronous engine; dispose of it when done."""
-        url = self.url if self.is_postgres else self.url.set(drivername="sqlite+aiosqlite")
-        engine = create_async_engine(url, **self._options(options))
+    def listener_engine(self, **options: Any) -> sa.Engine:
+        """Return a synchronous engine for a listener's sessions: they keep their role's isolation and time zone."""
         if not self.is_postgres:
-            self._watch(engine.sync_engine)
+            return self.engine(**options)
+        engine = sa.create_engine(self._server, **self._server_options(options))
+        pinning.pin(engine, self._pins)
         return engine
+
+    def async_listener_engine(self, **options: Any) -> AsyncEngine:
+        """Return an asynchronous engine for sessions that a listener gets."""
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        if not self.is_postgres:
+            engine = create_async_engine(self.url.set(drivername="sqlite+aiosqlite"), **self._file_options(options))
+            self._watch(engine.sync_engine)
+            return engine
+        engine = create_async_engine(self._server, **self._server_options(options))
+        pinning.pin(engine, self._pins)
+        return engine
+
+    @property
+    def _server(self) -> URL:
+        """The URL without its options: what is to be connected to is in the parameters."""
+        return self.url.set(query={})
+
+    @property
+    def _pins(self) -> dict[str, str]:
+        return pinning.FORMATS | pinning.WRITES | pinning.search_path(self.schema)
+
+    def _server_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"connect_args": libpq.parameters(self.url) | options.get("connect_args", {})}
+
+    @staticmethod
+    def _file_options(options: dict[str, Any]) -> dict[str, Any]:
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
 
     def _watch(self, engine: sa.Engine) -> None:
         """Set up each connection, and give up one whose file is another by now."""
@@ -127,13 +165,6 @@ class Database:
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "connect", note_file)
         sa.event.listen(engine, "checkout", insist_on_file)
-
-    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        if not self.is_postgres:
-            return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
-        if self.schema is None:
-            return options
-        return {"connect_args": {"options": f'-c search_path="{self.schema}"'}} | options
 
     def _with_file(self) -> Database:
         if self.url.database in (None, "", ":memory:"):

@@ -42,7 +42,7 @@ class Housekeeping:
     def __init__(self, settings: Settings) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._settings = settings
-        self._engine = settings.database.engine(pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._engine = settings.database.engine(keeps_session=True, pool_size=1, max_overflow=0, pool_pre_ping=True)
         self._t = tables(settings.database.schema)
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._stopping = Event()

@@ -2,7 +2,7 @@
 nobody does."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from threading import Event, Thread
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from support.pgbouncer import PgBouncer, PoolMode
 from support.waiting import eventually
 from support.writers import WAYS, Way, Writer
 
+from relay.migrations import upgrade
 from relay.operations.doctor import examine
 from relay.operations.opening import opened
 from relay.settings import Settings
@@ -140,3 +141,29 @@ def test_the_doctor_knows_one_mode_from_the_other(pool, mode: PoolMode, severity
     found = examine(pool(mode).engine, lease_s=15, older_than_s=300)
     (connection,) = [each for each in found if each.check == "connection"]
     assert connection.severity == severity
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_schema_of_its_own_is_found_through_a_pooler_and_left_to_nobody_else(pool, mode: PoolMode):
+    pooled = pool(mode)
+    upgrade(pooled.url, schema="messaging")
+    settings = Settings(database_url=pooled.url, schema_name="messaging")
+    with opened(settings) as engine:
+        for _ in range(8):  # beyond the number of times after which a driver would prepare its statements
+            with engine.connect() as connection:
+                assert connection.scalar(sa.text("SELECT to_regclass('outbox_message')::text")) == "outbox_message"
+                assert connection.scalar(sa.text("SELECT current_schema()")) == "messaging"
+    with ExitStack() as stack:
+        others = [stack.enter_context(pooled.engine.connect()) for _ in range(4)]
+        paths = {str(other.scalar(sa.text("SHOW search_path"))) for other in others}
+    assert not any("messaging" in path for path in paths)
+
+
+def test_a_relay_with_a_schema_of_its_own_works_behind_session_pooling(pool, spawn, fleet):
+    pooled = pool("session")
+    upgrade(pooled.url, schema="messaging")
+    pooled.execute("SELECT messaging.outbox_emit('a.b', jsonb_build_object('n', n)) FROM generate_series(1, 5) AS n")
+    fleet.configure(pooled.url)
+    relay = spawn("outbox", "relay", "--drain", env=fleet.env | {"OUTBOX_SCHEMA": "messaging"})
+    assert relay.wait() == 0, relay.report()
+    assert pooled.scalar("SELECT count(*) FROM messaging.outbox_history") == 5

@@ -170,7 +170,7 @@ class ListenerDestination:
     def _choose(self, session: type[Session] | type[AsyncSession] | None) -> Run:
         listener = self.listener
         if session is AsyncSession:
-            self._async_engine = self._database.async_engine(**self._pool())
+            self._async_engine = self._database.async_listener_engine(**self._pool())
             return self._call_with_async_session
         if _is_async(listener):
             return lambda message, _: listener(message)
@@ -178,7 +178,7 @@ class ListenerDestination:
         enough = 1 if locks_all else self.concurrency
         threads = self._threads = Threads(self.concurrency, f"outbox-{self.name}", enough=enough)
         if session is Session:
-            self._engine = self._database.engine(**self._pool())
+            self._engine = self._database.listener_engine(**self._pool())
             return _in(threads, self._call_with_session)
         return _in(threads, lambda message, _: listener(message))
 

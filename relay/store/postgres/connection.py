@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import sql as pgsql
 from psycopg.types.string import TextLoader
 
 from outbox.errors import Unusable
+from relay import pinning
 from relay.database import Database
 from relay.store.contract import Full, Lost
 from relay.store.postgres import connection_sql as sql
 from relay.store.postgres.asking import Ahead, Answer, Asking
 
+HAS_TRANSACTION_TIMEOUT = 170000
 ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)  # a session, or leaves it in doubt
 
 
@@ -43,12 +44,12 @@ class OwningConnection:
         connection = self._connection
         for name in ("uuid", "jsonb", "timestamptz", "xid8"):
             connection.adapters.register_loader(name, TextLoader)
-        if self._database.schema is not None:
-            self._set("search_path", pgsql.Identifier(self._database.schema).as_string(connection))
         lease_ms = int(self._lease_s * 1000)
         values = {"lease_ms": lease_ms, "lock_ms": lease_ms // 3, "check_ms": max(lease_ms // 5, 100)}
-        for name, value in sql.SESSION_SETTINGS.items():
-            self._set(name, value.format(**values))
+        pins = sql.SESSION_SETTINGS | pinning.search_path(self._database.schema)
+        if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT:
+            pins |= {"transaction_timeout": "0"}
+        connection.execute(pinning.statement({name: value.format(**values) for name, value in pins.items()}).encode())
         for name, value in sql.OPTIONAL_SETTINGS.items():
             try:
                 self._set(name, value.format(**values))

@@ -9,23 +9,31 @@ to be empty is read from one end of its primary key to the other, and matched wi
 
 from __future__ import annotations
 
+from relay import pinning
+
 IS_OWNER = "current_setting('outbox.owner', true) = %(token)s"
 
 # Index: outbox_destination_generation. Asked for once a statement, and in its own snapshot: a message that was
 # committed after others were registered is never seen by a relay that does not know of them.
 IS_REGISTERED = "NOT EXISTS (SELECT FROM outbox_destination WHERE generation > %(registered)s)"
 
+# The planner is told what to use, too: a role may have switched off the very thing that each statement relies on.
 SESSION_SETTINGS = {
+    **pinning.FORMATS,
+    **pinning.MEANINGS,
+    **pinning.WRITES,
     "idle_session_timeout": "{lease_ms}",
     "idle_in_transaction_session_timeout": "{lease_ms}",
     "statement_timeout": "{lease_ms}",
     "lock_timeout": "{lock_ms}",
     "synchronous_commit": "on",
-    "timezone": "UTC",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_bitmapscan": "off",
+    "enable_indexscan": "on",
+    "enable_indexonlyscan": "on",
+    "enable_nestloop": "on",
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }

@@ -1,0 +1,101 @@
+"""From a database URL to the parameters of a PostgreSQL connection: one function, for engines and bare connections.
+
+SQLAlchemy reads the URL, as it does in the workers. What another driver calls by another name is translated, and what
+only another driver knows is left out, so that one URL serves a worker on asyncpg and a relay on psycopg.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from typing import Any
+from urllib.parse import unquote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from outbox.errors import SettingsError
+
+# Options of asyncpg, psycopg and pg8000 that a URL may hold, and that say nothing about the way to the server.
+DRIVERS_OWN = frozenset(
+    {
+        "async_fallback",
+        "command_timeout",
+        "max_cacheable_statement_size",
+        "max_cached_statement_lifetime",
+        "prepare_threshold",
+        "prepared_statement_cache_size",
+        "prepared_statement_name_func",
+        "statement_cache_size",
+    }
+)
+RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout"}
+SSL_WORDS = {"true": "require", "1": "require", "on": "require", "false": "disable", "0": "disable", "off": "disable"}
+MEANT = {"schema": "OUTBOX_SCHEMA", "currentSchema": "OUTBOX_SCHEMA", "search_path": "OUTBOX_SCHEMA"}
+
+
+def parameters(url: URL) -> dict[str, str]:
+    """Return what libpq is told about a server, by libpq's keywords, password included: never log it.
+
+    Args:
+        url: Of PostgreSQL, whatever driver it names.
+
+    Raises:
+        SettingsError: The URL has an option that libpq does not know, or says something twice. No value is repeated.
+    """
+    from sqlalchemy.dialects.postgresql.psycopg import dialect
+
+    try:
+        _, given = dialect().create_connect_args(url)  # type: ignore[no-untyped-call]
+    except sa.exc.ArgumentError as error:
+        raise SettingsError(f"the database URL is malformed: {error}") from None
+    found = {name: _single(name, value) for name, value in given.items() if name not in DRIVERS_OWN}
+    if found.get("host", "").lower().startswith("%2f"):
+        found["host"] = unquote(found["host"])  # a socket's directory, as libpq's own URLs write it
+    found = _translated(found) | {"client_encoding": "utf8"}
+    _refuse_unknown(found)
+    return found
+
+
+def _single(name: str, value: Any) -> str:
+    if not isinstance(value, tuple | list):
+        return str(value)
+    if name == "options":
+        return " ".join(value)
+    raise SettingsError(f"the database URL has the option {name} more than once: leave one of them")
+
+
+def _translated(found: dict[str, str]) -> dict[str, str]:
+    """The same, with the words of other drivers replaced by libpq's; one that libpq has already wins."""
+    for theirs, ours in RENAMED.items():
+        value = found.pop(theirs, None)
+        if value is not None:
+            found.setdefault(ours, SSL_WORDS.get(value.lower(), value) if theirs == "ssl" else value.partition(".")[0])
+    return found
+
+
+def _refuse_unknown(found: dict[str, str]) -> None:
+    for name in found:
+        if name not in _known():
+            raise SettingsError(
+                f"the database URL has the option {name}, which PostgreSQL's client library does not know: "
+                + _instead(name)
+            )
+
+
+def _instead(name: str) -> str:
+    if name in MEANT:
+        return f"remove it, and set {MEANT[name]}"
+    close = difflib.get_close_matches(name, _known(), n=1, cutoff=0.7)
+    return (
+        f"did you mean {close[0]}?"
+        if close
+        else "remove it, or give a setting of the server as options=-c%20name%3Dvalue"
+    )
+
+
+@cache
+def _known() -> frozenset[str]:
+    from psycopg import pq
+
+    return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
