@@ -13,13 +13,15 @@ from support.databases import Database, PostgresDatabases, SqliteDatabases, sqli
 from support.guardian import dismiss_guardian
 from support.postgres import PostgresServer
 from support.processes import Spawner
+from support.rabbitmq import RabbitServer
 from support.secrecy import assert_hidden, everything_in, secrets_of
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 HERE = Path(__file__).parent
 _LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
-_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py")  # one of their module's, which takes seconds
+# A fixture of their module's, which takes seconds.
+_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
 
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
@@ -149,6 +151,25 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
     finally:
         for server in servers:
             server.remove()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitServer]:
+    """The one RabbitMQ of this run."""
+    server = RabbitServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
+    """RabbitMQ with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
+    rabbitmq_server.recover()
+    yield rabbitmq_server
+    rabbitmq_server.thaw()
 
 
 @pytest.fixture(scope="session")

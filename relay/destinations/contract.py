@@ -56,8 +56,14 @@ class BatchDestination(Destination, Protocol):
         """Whether this message may go in a batch at all."""
 
     async def send_many(self, messages: Sequence[Message]) -> Outcome:
-        """One attempt for all of them, all or nothing.
+        """One attempt for all of them.
 
-        Taken means that every one was. What no message is to blame for (unreachable, throttled, gone) holds for all of
-        them. After anything else they are sent one by one, so that one bad message never condemns its neighbours.
+        Returns one outcome for all, or a sequence with one outcome for each message, in their order.
+
+        One outcome for all means all or nothing: taken means that every one was. What no message is to blame for
+        (unreachable, throttled, gone) holds for all of them. After anything else they are sent one by one, so that one
+        bad message never condemns its neighbours. An outcome in a sequence holds for its message alone.
+
+        No two messages of a batch have the same ordering key. Messages that were taken and are sent again, because the
+        answer was lost, come with the same id.
         """

@@ -1,12 +1,10 @@
-"""What integration tests share: commands (`support.commands`), relays and the brokers (`support.rabbitmq`)."""
+"""What integration tests share: commands (`support.commands`) and relays."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import Ended, Run, runner
 from support.processes import Spawner
-from support.rabbitmq import RabbitServer
 
 LISTENER = """
 import time
@@ -45,22 +43,3 @@ def printer(tmp_path: Path) -> None:
     """A listener in the current directory that prints what it takes."""
     (tmp_path / "printing_listener.py").write_text(LISTENER)
     (tmp_path / "outbox.toml").write_text(CONFIG)
-
-
-@pytest.fixture(scope="session")
-def rabbitmq_server() -> Iterator[RabbitServer]:
-    """The one RabbitMQ of this run."""
-    server = RabbitServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
-    """RabbitMQ with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
-    rabbitmq_server.recover()
-    yield rabbitmq_server
-    rabbitmq_server.thaw()

@@ -1,0 +1,31 @@
+"""Every kind of destination keeps the contract that packages can run against kinds of their own."""
+
+import pytest
+from support.rabbitmq import RabbitServer
+from support.worlds import http_world, listener_world, rabbitmq_world
+
+from outbox.testing.destination_contract import PROMISES, Promise
+
+every_promise = pytest.mark.parametrize("promise", PROMISES, ids=str)
+
+
+@every_promise
+def test_a_listener_keeps_the_contract(promise: Promise) -> None:
+    promise(listener_world())
+
+
+@every_promise
+def test_http_keeps_the_contract(promise: Promise) -> None:
+    with http_world() as world:
+        promise(world)
+
+
+@every_promise
+def test_http_in_batches_keeps_the_contract(promise: Promise) -> None:
+    with http_world(batch=20) as world:
+        promise(world)
+
+
+@every_promise
+def test_rabbitmq_keeps_the_contract(promise: Promise, rabbitmq: RabbitServer) -> None:
+    promise(rabbitmq_world(rabbitmq))

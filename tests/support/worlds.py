@@ -1,0 +1,88 @@
+"""What destinations of each kind send to, for the contract that all of them keep (`outbox.testing`)."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import unquote
+
+from outbox import Message
+from outbox.testing.destination_contract import Taken, World
+from support.rabbitmq import RabbitServer
+from support.receivers import Receiver
+
+SECRET = "secret-of-the-api-" + "s" * 16
+
+
+def listener_world() -> World:
+    """A listener that remembers what it is called with."""
+    taken: list[Taken] = []
+
+    def listener(message: Message) -> None:
+        taken.append(Taken(message.id, message.body))
+
+    return World({"kind": "listener", "listener": listener}, taken=lambda: taken)
+
+
+@contextmanager
+def http_world(**table: Any) -> Iterator[World]:
+    """A server on an event loop of its own, so that it answers whatever the test's does."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    receiver = Receiver()
+
+    def on_loop(work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        on_loop(receiver.close())
+        try:
+            yield
+        finally:
+            on_loop(receiver.open())
+
+    on_loop(receiver.open())
+    try:
+        settings = {"kind": "http", "url": receiver.url, "secret": SECRET, **table}
+        yield World(settings, taken=lambda: list(_posted(receiver)), away=away)
+    finally:
+        on_loop(receiver.close())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _posted(receiver: Receiver) -> Iterator[Taken]:
+    for request in receiver.requests:
+        if request.method != "POST":
+            continue
+        if "batch" in (request.header("content-type") or ""):
+            for event in json.loads(request.body):
+                yield Taken(event["id"], json.dumps(event["data"]).encode())
+        else:
+            yield Taken(unquote(request.header("ce-id") or ""), request.body)
+
+
+def rabbitmq_world(server: RabbitServer) -> World:
+    """A broker with nothing in it; what is taken out of its queue is remembered."""
+    taken: list[Taken] = []
+
+    def look() -> list[Taken]:
+        if server.depth("extraction.completed") > 0:
+            taken.extend(Taken(each.message_id or "", each.body) for each in server.take_all())
+        return taken
+
+    @contextmanager
+    def away() -> Iterator[None]:
+        server.kill()
+        try:
+            yield
+        finally:
+            server.start()
+
+    table = {"kind": "rabbitmq", "url": server.url, "events": ["extraction.completed"]}
+    return World(table, taken=look, away=away)
