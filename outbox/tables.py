@@ -220,6 +220,7 @@ def _relay(metadata: sa.MetaData) -> sa.Table:
         sa.Column("number", BigInt, primary_key=True, server_default=sa.FetchedValue()),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("backend_pid", sa.Integer),
+        sa.Column("presence", sa.Integer),  # the key of the lock that it holds for as long as it is alive
         sa.Column("release", sa.Text, nullable=False),
         sa.Column("shards", JSON, nullable=False, server_default="[]"),
         sa.Column("wants", sa.Integer, nullable=False, server_default="0"),
@@ -234,7 +235,8 @@ def _shard(metadata: sa.MetaData) -> sa.Table:
         metadata,
         sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
         sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false()),
-        sa.Column("owner", sa.Text),
+        sa.Column("owner", sa.Text),  # its id, for people
+        sa.Column("relay", BigInt),  # its number, for relays
         sa.Column("started", JSON),
     )
 

@@ -24,13 +24,14 @@ from relay.settings import Settings
 
 log = structlog.get_logger("relay")
 
-HOUSEKEEPING_LOCK = 0x6F757468
+LOCK_NOT_AVAILABLE = "55P03"
 DAYS_AHEAD = 3
 BATCH = 5_000
 PAUSE_S = 0.1  # between two batches, in which SQLite's other writers get on
 HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
 UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PARTITION = "outbox_history_%Y%m%d"
+PARTITION_LENGTH = len("outbox_history_20260131")  # what may follow tells it from a table of others
 
 
 Job = Callable[[sa.Connection], int]  # how many rows there were to delete
@@ -89,15 +90,22 @@ class Housekeeping:
             log.warning("housekeeping_failed", job=job.__name__, reason=" ".join(str(error.orig).split()))
 
     def _batch(self, job: Job) -> int:
-        with self._engine.begin() as connection:
-            return job(connection) if self._is_mine(connection) else 0
+        try:
+            with self._engine.begin() as connection:
+                return job(connection) if self._is_mine(connection) else 0
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            return 0  # another relay is at it
 
     def _is_mine(self, connection: sa.Connection) -> bool:
         if connection.dialect.name != "postgresql":
             return True
-        schema = sa.func.hashtext(sa.func.current_schema())  # of several outboxes in one database, each has its own
-        taken = sa.func.pg_try_advisory_xact_lock(HOUSEKEEPING_LOCK, schema)
-        return bool(connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery()) & taken)))
+        if connection.scalar(sa.select(sa.func.pg_is_in_recovery())):
+            return False
+        # In the way of no beat. It needs a right on the table: a lock by number could be held by any login, for ever.
+        connection.exec_driver_sql("LOCK TABLE outbox_relay IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
+        return True
 
     # ------------------------------------------------------------------- jobs
 
@@ -114,27 +122,28 @@ class Housekeeping:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
                 takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
-                for day, state in self._partitions(connection):
+                for name, state in self._partitions(connection):
+                    day = datetime.strptime(name[:PARTITION_LENGTH], PARTITION).replace(tzinfo=UTC).date()
                     if takes_writes and day < oldest:
-                        self._drop(connection, day, state)
+                        self._drop(connection, name, day, state)
         except sa.exc.DBAPIError as error:
             log.warning("housekeeping_failed", job="drop_partitions", reason=" ".join(str(error.orig).split()))
 
-    def _partitions(self, connection: sa.Connection) -> list[tuple[date, str]]:
-        """Days and states: attached, pending (somebody held up the detaching), detached (and never dropped)."""
+    def _partitions(self, connection: sa.Connection) -> list[tuple[str, str]]:
+        """Names and states: attached, pending (somebody held up the detaching), detached (and never dropped)."""
         rows = connection.execute(
             sa.text(
                 "SELECT c.relname, CASE i.inhdetachpending WHEN false THEN 'attached' WHEN true THEN 'pending' "
                 "ELSE 'detached' END FROM pg_class AS h JOIN pg_class AS c ON c.relnamespace = h.relnamespace "
-                "AND c.relkind = 'r' AND c.relname ~ '^outbox_history_[0-9]{8}$' "
+                "AND c.relkind = 'r' AND c.relowner = h.relowner "
+                "AND c.relname ~ '^outbox_history_[0-9]{8}(_[0-9a-f]{8})?$' "
                 "LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = h.oid "
                 "WHERE h.oid = to_regclass('outbox_history') ORDER BY 1"
             )
         )
-        return [(datetime.strptime(name, PARTITION).replace(tzinfo=UTC).date(), state) for name, state in rows]
+        return [(name, state) for name, state in rows]
 
-    def _drop(self, connection: sa.Connection, day: date, state: str) -> None:
-        name = day.strftime(PARTITION)
+    def _drop(self, connection: sa.Connection, name: str, day: date, state: str) -> None:
         connection.exec_driver_sql("SET lock_timeout = '2s'")
         owns = connection.scalar(
             sa.text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('outbox_history')")

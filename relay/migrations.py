@@ -21,6 +21,7 @@ import outbox
 from outbox.errors import SchemaError
 from outbox.tables import VERSION_TABLE
 from relay.database import BUSY_TIMEOUT_S, Database
+from relay.migration_turn import take_turn
 from relay.rights import MIGRATOR, USAGE, refuse_without
 
 BRANCHES = ("outbox", "content")
@@ -30,7 +31,6 @@ SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__ve
 LOCK_TIMEOUT_S = 2.0
 LOCK_TRIES = 20
 LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
-MIGRATION_LOCK = 0x6F7574626F78  # "outbox": twenty at a time, one works, the others wait
 
 
 def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
@@ -123,7 +123,7 @@ def verify_version(version: int, oldest_release: str) -> None:
     if _numbers(oldest_release) > _numbers(outbox.__version__):
         raise SchemaError(
             f"the schema (version {version}) may be used from release {oldest_release} on and this is "
-            f"{outbox.__version__}: upgrade neverlost (`pip install -U neverlost`)"
+            f"{outbox.__version__}: use release {oldest_release} or newer, from the source that this one came from"
         )
 
 
@@ -173,7 +173,7 @@ def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connecti
 
 def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
     """One migration at a time, never waiting long for a lock that workers need, into one schema."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+    take_turn(connection)
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
     if schema is not None:
         quoted = connection.dialect.identifier_preparer.quote(schema)

@@ -25,7 +25,7 @@ from relay.database import Database
 from relay.migrations import check_schema
 from relay.rights import Right, refuse_without
 from relay.stamp import stamp
-from relay.store.contract import ON_A_STANDBY, REGISTRY_LOCK, Standby
+from relay.store.contract import ON_A_STANDBY, Standby
 
 log = structlog.get_logger("relay")
 
@@ -99,7 +99,7 @@ def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registrati
             + "; ".join(differences)
             + ". Correct the configuration, or run `outbox relay --apply` to register it"
         )
-    if connection.dialect.name == "postgresql" and connection.scalar(sa.text("SELECT pg_is_in_recovery()")):
+    if _is_standby(connection):
         raise Standby(ON_A_STANDBY)
     _replace(connection, t, wanted, known, generation + 1)
     Action("destinations apply", {"changes": differences}).add(connection, len(differences))
@@ -156,8 +156,14 @@ def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(REGISTRY_LOCK)))
-    else:
+    if connection.dialect.name != "postgresql":
         # Any write takes SQLite's one write lock, and so makes the reads that follow current.
         connection.exec_driver_sql("UPDATE outbox_meta SET schema_version = schema_version")
+    elif not _is_standby(connection):
+        # Against other registrations, and against those who set messages aside as unrouted; readers go on.
+        connection.exec_driver_sql("LOCK TABLE outbox_destination IN EXCLUSIVE MODE")
+
+
+def _is_standby(connection: sa.Connection) -> bool:
+    on_postgres = connection.dialect.name == "postgresql"
+    return on_postgres and bool(connection.scalar(sa.text("SELECT pg_is_in_recovery()")))

@@ -18,6 +18,15 @@ depends_on = None
 STATES = "'ready', 'scheduled', 'held', 'unrouted'"
 DELIVERY_STATES = "'parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded'"
 DESTINATION_STATES = "'healthy', 'paused', 'throttled', 'off'"
+# With a suffix, where others had taken its name.
+IS_THE_DAYS = "c.relname::text ~ ('^' || name || '(_[0-9a-f]{8})?$')"
+# Made by the owner of `history`, and nothing of others hangs on it.
+IS_OUR_TABLE = """
+    c.relkind = 'r' AND c.relowner = history.relowner AND NOT c.relrowsecurity
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid)
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))"""
 FIRST, LAST = "'0002-01-01Z'", "'9999-01-01Z'"  # the dates that Python has
 
 # Whoever writes SQL is not checked by `emit`, so the tables refuse what could not be told apart, shown or read back.
@@ -155,40 +164,67 @@ POSTGRES = [
     # a quarter of that statement's time.
     "CREATE INDEX outbox_history_id ON outbox_history (id)",
     # Created apart, then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent where PARTITION OF would stop
-    # every reader. The CHECK spares it the scan. One that somebody has detached is attached again: while it is not, but
-    # its name is taken, nothing can be settled that day.
-    """
+    # every reader. The CHECK spares it the scan. A table of ours that was detached is attached again: nothing can be
+    # settled on a day without a partition. A table of others is not, for its triggers would run with our rights: it
+    # keeps its name, and the partition gets another, which cannot be guessed. The lock is one that needs a right on
+    # the table: any login may hold an advisory lock.
+    f"""
     CREATE FUNCTION outbox_add_partition(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s' AS $$
     DECLARE
         name text := 'outbox_history_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD');
         lower_bound timestamptz := day::timestamp AT TIME ZONE 'UTC';
         upper_bound timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+        history pg_catalog.pg_class;
+        is_ours boolean;
     BEGIN
-        PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('outbox_history'),
-                                                 pg_catalog.hashtext(pg_catalog.current_schema()::text));
-        IF EXISTS (SELECT FROM pg_catalog.pg_inherits
-                   WHERE inhrelid = pg_catalog.to_regclass(pg_catalog.quote_ident(name))) THEN RETURN; END IF;
+        LOCK TABLE ONLY outbox_history IN SHARE UPDATE EXCLUSIVE MODE;
+        SELECT h.* INTO history FROM pg_catalog.pg_class AS h WHERE h.oid = 'outbox_history'::pg_catalog.regclass;
+        IF EXISTS (SELECT FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+                   WHERE i.inhparent = history.oid
+                     AND {IS_THE_DAYS}) THEN RETURN; END IF;
+        SELECT {IS_OUR_TABLE} INTO is_ours
+        FROM pg_catalog.pg_class AS c WHERE c.relnamespace = history.relnamespace AND c.relname::text = name;
+        IF is_ours IS NULL THEN
+            is_ours := NOT EXISTS (SELECT FROM pg_catalog.pg_type AS t
+                                   WHERE t.typnamespace = history.relnamespace AND t.typname::text = name);
+        END IF;
+        IF NOT is_ours THEN
+            name := name || '_' || pg_catalog.left(pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 8);
+        END IF;
         EXECUTE pg_catalog.format(
             'CREATE TABLE IF NOT EXISTS %I (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS,
                                             CONSTRAINT %I CHECK (delivered_at >= %L AND delivered_at < %L))',
             name, name || '_day', lower_bound, upper_bound);
+        IF NOT (SELECT {IS_OUR_TABLE} FROM pg_catalog.pg_class AS c
+                WHERE c.relnamespace = history.relnamespace AND c.relname::text = name) THEN
+            RAISE EXCEPTION 'the table % has just been made by others', name;
+        END IF;
         EXECUTE pg_catalog.format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                                   name, lower_bound, upper_bound);
         EXECUTE pg_catalog.format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
     END $$
     """,
-    # For a relay whose role does not own the table and so may not DETACH CONCURRENTLY.
-    """
+    # For a relay whose role does not own the table and so may not DETACH CONCURRENTLY. A table of others stays.
+    f"""
     CREATE FUNCTION outbox_drop_partition(day date) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
     DECLARE
         name text := 'outbox_history_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD');
+        history pg_catalog.pg_class;
+        found text;
     BEGIN
         IF day >= (pg_catalog.clock_timestamp() AT TIME ZONE 'UTC')::date THEN
             RAISE EXCEPTION 'the partition of % is still in use', day;
         END IF;
-        EXECUTE pg_catalog.format('DROP TABLE IF EXISTS %I', name);
+        SELECT h.* INTO history FROM pg_catalog.pg_class AS h WHERE h.oid = 'outbox_history'::pg_catalog.regclass;
+        FOR found IN
+            SELECT c.relname::text FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = history.relnamespace AND c.relkind = 'r' AND c.relowner = history.relowner
+              AND {IS_THE_DAYS}
+        LOOP
+            EXECUTE pg_catalog.format('DROP TABLE %I', found);
+        END LOOP;
     END $$
     """,
     # They run with their owner's rights: for those alone to whom `outbox db grants` gives them.
@@ -220,6 +256,7 @@ POSTGRES = [
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         id text NOT NULL,
         backend_pid integer,
+        presence integer,
         release text NOT NULL,
         shards jsonb NOT NULL DEFAULT '[]',
         wants integer NOT NULL DEFAULT 0,
@@ -232,6 +269,7 @@ POSTGRES = [
         shard smallint PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
         dirty boolean NOT NULL DEFAULT false,
         owner text,
+        relay bigint,
         started jsonb
     ) WITH (fillfactor = 50)
     """,
@@ -423,6 +461,7 @@ SQLITE = [
         number INTEGER NOT NULL PRIMARY KEY,
         id TEXT NOT NULL,
         backend_pid INTEGER,
+        presence INTEGER,
         release TEXT NOT NULL,
         shards JSON NOT NULL DEFAULT '[]',
         wants INTEGER NOT NULL DEFAULT 0,
@@ -435,6 +474,7 @@ SQLITE = [
         shard SMALLINT NOT NULL PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
         dirty BOOLEAN NOT NULL DEFAULT 0,
         owner TEXT,
+        relay INTEGER,
         started JSON
     )
     """,

@@ -14,7 +14,7 @@ def main() -> None:
             raise
         sys.stderr.write(
             f"outbox: {missing.name} is not installed: this is an installation for workers, which emit and no more. "
-            "For commands install neverlost with all that it needs, without --no-deps\n"
+            "For commands install the same wheel again, without --no-deps\n"
         )
         sys.exit(3)
     run()

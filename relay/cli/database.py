@@ -63,9 +63,12 @@ def upgrade(
             _plan(settings, only)
             return
         done = migrations.upgrade(settings.database_url, schema=settings.schema_name, only=only and only.value)
+        warning = _creators(settings)
     for revision in done:
         typer.echo(revision)
     say(f"{settings.database} is up to date" + (f": applied {len(done)}" if done else ", nothing to do"))
+    if warning:
+        say(f"warning: {warning}")
 
 
 @db.command(epilog=examples("outbox db check && outbox relay"))
@@ -122,6 +125,20 @@ def grants(
     schema = schema or operator_settings().schema_name
     text = statements(schema=schema, worker=worker, relay=relay, migrator=migrator, content=only != Branch.outbox)
     typer.echo(text, nl=False)
+
+
+def _creators(settings: Settings) -> str | None:
+    """Who else may CREATE in the schema, and what that means; ``None`` where no other role may."""
+    if not settings.database.is_postgres:
+        return None
+    from sqlalchemy import NullPool
+
+    from relay.operations.doctor.strangers import creators
+
+    engine = settings.database.engine(poolclass=NullPool)
+    with engine.connect() as connection:
+        found = creators(connection)
+    return None if found.severity == "ok" else f"{found.what}: {found.why}. Run {found.do}"
 
 
 def _plan(settings: Settings, only: Branch | None) -> None:

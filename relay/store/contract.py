@@ -27,7 +27,6 @@ DISCARD_COUNT = 500  # discarded deliveries that are finished at once
 LOG_LENGTH = 20  # attempts that a delivery remembers
 UNBOUNDED = 2**63 - 1
 ANY_GENERATION = 2**31 - 1
-REGISTRY_LOCK = 0x6F757472656769  # an advisory lock: whoever registers destinations holds it alone
 
 
 Pair = tuple[str, str]  # (destination, ordering key)

@@ -295,3 +295,22 @@ def test_a_relay_goes_on_beside_one_that_is_stuck_and_of_another_role(roles: Rol
     assert [(record["event"], record["relay"]) for record in records] == [("peer_not_ended", "stuck")]
     for session in sessions:
         session.close()
+
+
+def test_a_stranger_that_passes_for_a_relay_which_ended_is_found_out_when_it_does_not_beat(roles: Roles) -> None:
+    """It has the process id of that relay, by chance, and took its presence lock; only its role is wrong."""
+    store = PostgresStore(Address.parse(roles.relay.url, schema=SCHEMA), lease_s=15, keep_history=True, notify=True)
+    session = store.open("well", ANY_GENERATION)
+    with roles.worker.engine.connect() as stranger:
+        stranger.exec_driver_sql(f"SELECT pg_advisory_lock(hashtext('{SCHEMA}.outbox_message'), 4711)")
+        pid = stranger.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        roles.owner.execute(
+            f"INSERT INTO {SCHEMA}.outbox_relay (id, backend_pid, presence, release, last_seen_at) "
+            "VALUES ('ended', :pid, 4711, '0.1.0', now() - interval '1 hour')",
+            pid=pid,
+        )
+        roles.owner.execute(f"UPDATE {SCHEMA}.outbox_shard SET relay = (SELECT max(number) FROM {SCHEMA}.outbox_relay)")
+        assert session.take(range(64), []) == []
+        session.beat([], 0)
+        assert sorted(session.take(range(64), [])) == list(range(64))
+    session.close()

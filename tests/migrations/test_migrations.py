@@ -154,7 +154,7 @@ def test_a_foreign_table_of_that_name_is_refused_by_name_with_nothing_half_made(
 
 @pytest.mark.parametrize(
     ("version", "oldest", "told"),
-    [(0, "0.1.0", "outbox db upgrade"), (2, "9.0.0", "pip install -U neverlost")],
+    [(0, "0.1.0", "outbox db upgrade"), (2, "9.0.0", "use release 9.0.0 or newer")],
 )
 def test_a_schema_of_another_age_says_which_command_to_run(version: int, oldest: str, told: str) -> None:
     with pytest.raises(SchemaError, match=told):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from outbox.errors import SchemaError
 from relay.migrations import check_schema
-from relay.operations.doctor import outbox, postgres, sqlite
+from relay.operations.doctor import outbox, postgres, sqlite, strangers
 from relay.operations.doctor.finding import Finding, bad, ok
 from relay.operations.reading import snapshot
 
@@ -36,6 +36,7 @@ def _findings(engine: sa.Engine, lease_s: float, older_than_s: float) -> Iterato
         return  # the others would only say once more that there are no tables
     if on_postgres:
         yield from postgres.tables_(engine)
+        yield from strangers.strangers(engine)
     with snapshot(engine) as connection:
         yield from outbox.contents(connection, lease_s=lease_s, older_than_s=older_than_s)
 

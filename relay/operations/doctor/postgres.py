@@ -45,7 +45,10 @@ ORDER BY s.n_dead_tup DESC
 MISSING_DAYS = """
 SELECT to_char(day, 'YYYY-MM-DD') FROM generate_series(0, 1) AS ahead
 CROSS JOIN LATERAL (SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date + ahead AS day) AS d
-WHERE to_regclass('outbox_history_' || to_char(day, 'YYYYMMDD')) IS NULL
+WHERE NOT EXISTS (
+    SELECT FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass('outbox_history')
+      AND left(c.relname::text, 23) = 'outbox_history_' || to_char(day, 'YYYYMMDD'))
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,6 +22,7 @@ from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
 from relay.store.postgres import ownership_sql as sql
+from relay.store.postgres.claiming import Claims
 from relay.store.postgres.connection import sentence
 from relay.store.postgres.reading import Reading
 from relay.store.postgres.settling import Settling
@@ -44,6 +46,7 @@ class Owning(Reading, Settling):
         self._inherited: list[Inherited] = []
         self._key = self._check_database()
         self._number = self._register()
+        self._claims = Claims(self._run, key=self._key, number=self._number, owner=relay_id)
 
     def _check_database(self) -> int:
         """The class of our advisory locks, once it is clear that this database can be worked on."""
@@ -60,9 +63,10 @@ class Owning(Reading, Settling):
         return version, oldest
 
     def _register(self) -> int:
-        number = int(self._one(sql.REGISTER, id=self._relay_id, release=outbox.__version__))
-        if not self._one(sql.LOCK_PRESENCE, key=self._key, number=number):
-            raise Lost(f"presence lock {number} is taken")
+        presence = secrets.choice(sql.PRESENCES)
+        number = int(self._one(sql.REGISTER, id=self._relay_id, presence=presence, release=outbox.__version__))
+        if not self._one(sql.LOCK_PRESENCE, key=self._key, presence=presence):
+            raise Lost(f"presence lock {presence} is taken: another is drawn")
         return number
 
     def server_age_s(self) -> float:
@@ -74,14 +78,14 @@ class Owning(Reading, Settling):
             beat = self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number)
             if beat.rowcount != 1:
                 raise Lost("this relay is no longer registered as the owner of its session")
-            locks = self._run(sql.PEERS, key=self._key).fetchall()
+            living = self._run(sql.PEERS, key=self._key).fetchall()
             registry = self._run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
-            ended = [str(row[3]) for row in locks if self._is_stuck(row) and self._end(row)]
+            ended = [str(row[2]) for row in living if self._is_stuck(row) and self._end(row)]
         return Peers(
             me=self._number,
-            wants_of={row[2]: row[4] for row in locks if row[2] is not None},
-            held=frozenset(row[0] for row in locks if row[0] < sql.PRESENCE_BASE),
+            wants_of={row[0]: row[3] for row in living},
+            held=frozenset(int(shard) for row in living for shard in (row[5] or "").split(",") if shard),
             generation=max((row[1] for row in registry), default=0),
             standings={row[0]: Standing(*row[2:]) for row in registry},
             ended=ended,
@@ -89,17 +93,18 @@ class Owning(Reading, Settling):
         )
 
     def _is_stuck(self, row: Row) -> bool:
-        number, silent_for_s = row[2], row[5]
-        is_other = number is not None and number != self._number
-        return is_other and silent_for_s > 2 * self._lease_s and row[1] not in self._not_to_be_ended
+        number, pid, silent_for_s = row[0], row[1], row[4]
+        return number != self._number and silent_for_s > 2 * self._lease_s and pid not in self._not_to_be_ended
 
     def _end(self, row: Row) -> bool:
         """End a peer's session; false where that is not ours to end: it is another role's."""
+        number, pid, name = row[:3]
         try:
-            self._run(sql.END_SESSION, pid=row[1])
+            self._run(sql.END_SESSION, pid=pid)
         except psycopg.errors.InsufficientPrivilege as error:
-            self._not_to_be_ended.add(row[1])
-            log.warning("peer_not_ended", relay=row[3], backend_pid=row[1], reason=sentence(error))
+            if not self._run(sql.FORGET_IMPOSTOR, number=number, pid=pid).rowcount:
+                self._not_to_be_ended.add(pid)
+                log.warning("peer_not_ended", relay=name, backend_pid=pid, reason=sentence(error))
             return False
         return True
 
@@ -108,10 +113,10 @@ class Owning(Reading, Settling):
         if not wanted:
             return []
         with self._guard():
-            taken = [row[0] for row in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)]
+            taken, left_behind = self._claims.claim(wanted)
             if taken:
                 self._owned.update(taken)
-                self._inherited = self._inherit(taken)
+                self._inherited = self._inherit(left_behind)
                 self._newest = int(self._one(sql.NEWEST))
                 # Before it sees what operators have done here: what they do from now on is found by the first look.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
@@ -127,8 +132,7 @@ class Owning(Reading, Settling):
                 cursor = self._one(sql.RELEASE_ORPHANS, shard=shard, cursor=cursor, skipping=list(skipping))
                 self._run(sql.STAY_ALIVE, number=self._number)
 
-    def _inherit(self, taken: Sequence[int]) -> list[Inherited]:
-        rows = self._run(sql.MARK_TAKEN, shards=taken, owner=self._relay_id).fetchall()
+    def _inherit(self, rows: Sequence[Row]) -> list[Inherited]:
         ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
         present = frozenset(row[0] for row in self._run(sql.PRESENT, ids=list(ids)).fetchall()) if ids else frozenset()
         return [inherited_by(self._relay_id, row, present) for row in rows]
@@ -150,8 +154,7 @@ class Owning(Reading, Settling):
 
     def give(self, shards: Sequence[int]) -> None:
         with self._guard():
-            self._run(sql.MARK_GIVEN, shards=list(shards))
-            self._run(sql.UNLOCK_SHARDS, shards=list(shards), key=self._key)
+            self._claims.release(shards)
             self._owned.difference_update(shards)
 
     def report(self, finding: Finding) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from outbox.tables import SHARD_COUNT
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
 from relay.store.contract import DISCARD_COUNT
 from relay.store.postgres.connection_sql import IS_OWNER
@@ -18,31 +19,63 @@ WHERE t.oid = to_regclass('outbox_message')
 """
 
 REGISTER = """
-INSERT INTO outbox_relay (id, backend_pid, release) VALUES (%(id)s, pg_backend_pid(), %(release)s) RETURNING number
+INSERT INTO outbox_relay (id, backend_pid, presence, release)
+VALUES (%(id)s, pg_backend_pid(), %(presence)s, %(release)s) RETURNING number
 """
 UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
 
-# Presence locks stand above the shards; a number is reused after a billion relays.
-PRESENCE_BASE = 64
-PRESENCE_MODULUS = 2**30
-LOCK_PRESENCE = (
-    f"SELECT pg_try_advisory_lock(%(key)s, {PRESENCE_BASE} + (%(number)s::bigint %% {PRESENCE_MODULUS})::int)"
+# Presence locks stand above the shards. Each is drawn by lot: a login that has no rights here cannot hold it before.
+PRESENCES = range(SHARD_COUNT, 2**31)
+LOCK_PRESENCE = "SELECT pg_try_advisory_lock(%(key)s, %(presence)s)"
+
+# The server's own lock table says who is alive; the row, which only a relay's role can write, says whose lock it is.
+LOCKS = """
+SELECT l.objid::bigint AS objid, l.pid FROM pg_locks AS l
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid = (%(key)s::bigint & 4294967295)::oid
+"""
+LIVING = f"""
+locks AS MATERIALIZED ({LOCKS}), living AS MATERIALIZED (
+    SELECT r.number, r.backend_pid, r.id, r.wants,
+           extract(epoch FROM clock_timestamp() - r.last_seen_at)::float8 AS silent_for_s
+    FROM locks AS l JOIN outbox_relay AS r ON r.backend_pid = l.pid AND r.presence = l.objid
 )
+"""
+# A role that may not do what a relay does, nor become one that may.
+MAY_OWN = """
+EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_roles AS r ON pg_has_role(a.usesysid, r.oid, 'MEMBER')
+        WHERE a.pid = {pid} AND has_table_privilege(r.oid, 'outbox_shard', 'UPDATE'))
+"""
 
 LOCK_SHARDS = f"""
 SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
 """
 NEWEST = "SELECT last_value FROM outbox_message_position_seq"
+# Why shards could not be locked: by whom they are.
+HOLDERS = f"""
+WITH {LIVING}
+SELECT l.objid::int, l.pid, a.usename::text, a.application_name,
+       EXISTS (SELECT FROM living AS v WHERE v.backend_pid = l.pid), {MAY_OWN.format(pid="l.pid")}
+FROM locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.objid = ANY (%(shards)s::bigint[])
+"""
+EXISTING = "SELECT shard FROM outbox_shard WHERE shard = ANY (%(shards)s::smallint[])"
 UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
+# What makes a shard ours: the row names us, and named none that is alive. Of two that find it free at once, one finds
+# that it has changed. A number is one session's; once that has ended, it is never alive again.
 MARK_TAKEN = f"""
-UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s
+WITH {LIVING}
+UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s, relay = %(number)s
 FROM unnest(%(shards)s::smallint[]) AS s (shard) JOIN outbox_shard AS was ON was.shard = s.shard
-WHERE o.shard = s.shard AND {IS_OWNER}
+WHERE o.shard = s.shard AND {IS_OWNER} AND o.relay IS NOT DISTINCT FROM was.relay
+  AND NOT EXISTS (SELECT FROM living AS v WHERE v.number = was.relay AND v.number <> %(number)s)
 RETURNING o.shard, was.dirty, was.owner, was.started, clock_timestamp()
 """
 MARK_GIVEN = f"""
-UPDATE outbox_shard AS o SET dirty = false, owner = NULL
-FROM unnest(%(shards)s::smallint[]) AS s (shard) WHERE o.shard = s.shard AND {IS_OWNER}
+UPDATE outbox_shard AS o SET dirty = false, owner = NULL, relay = NULL
+FROM unnest(%(shards)s::smallint[]) AS s (shard)
+WHERE o.shard = s.shard AND o.relay = %(number)s AND {IS_OWNER}
 """
 
 # It has to outlive the relay, not the server: nobody waits for the disk.
@@ -66,20 +99,21 @@ WHERE number = %(number)s AND {IS_OWNER}
 
 STAY_ALIVE = "UPDATE outbox_relay SET last_seen_at = clock_timestamp() WHERE number = %(number)s"
 
-# The server's own lock table says who is alive and who holds what; the row says when it last beat.
+# Who is alive, and what each of them holds: by its locks, and by the rows that name it.
 PEERS = f"""
-SELECT l.objid::int, l.pid, r.number, r.id, r.wants,
-       extract(epoch FROM clock_timestamp() - r.last_seen_at)::float8
-FROM pg_locks AS l
-LEFT JOIN outbox_relay AS r
-    ON l.objid >= {PRESENCE_BASE} AND r.backend_pid = l.pid
-   AND l.objid = {PRESENCE_BASE} + r.number %% {PRESENCE_MODULUS}
-WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.classid = (%(key)s::bigint & 4294967295)::oid
+WITH {LIVING}
+SELECT v.number, v.backend_pid, v.id, v.wants, v.silent_for_s, (
+    SELECT string_agg(h.shard::text, ',') FROM (
+        SELECT l.objid AS shard FROM locks AS l WHERE l.pid = v.backend_pid AND l.objid < {SHARD_COUNT}
+        UNION SELECT o.shard FROM outbox_shard AS o WHERE o.relay = v.number) AS h)
+FROM living AS v
 """
 
 END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
+# One that may not own took the process id and the presence of a relay that has ended.
+FORGET_IMPOSTOR = f"""
+DELETE FROM outbox_relay WHERE number = %(number)s AND NOT {MAY_OWN.format(pid="%(pid)s")}
+"""
 
 STANDING = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
     extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""

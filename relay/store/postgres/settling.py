@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from relay.entry import Row
-from relay.store.contract import REGISTRY_LOCK, Batch, Parked, Ruled
+from relay.store.contract import Batch, Parked, Ruled
 from relay.store.postgres import settling_sql as sql
 from relay.store.postgres.connection import OwningConnection, commit
 from relay.store.ruling import as_record, finishable_messages, finished_keys
@@ -142,5 +142,5 @@ class Settling(OwningConnection):
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         with self._guard(), self._transaction():
-            self._run(sql.SHARE_REGISTRY, key=REGISTRY_LOCK)
+            self._run(sql.SHARE_REGISTRY)
             self._run(sql.MARK_UNROUTED, ids=[m[0] for m in messages], generations=[m[1] for m in messages])

@@ -138,7 +138,8 @@ RETURNING d.destination, d.shard, d.position
 """
 
 # Held while messages are set aside as unrouted: whoever registers others waits, and then finds them.
-SHARE_REGISTRY = "SELECT pg_advisory_xact_lock_shared(%(key)s)"
+# A lock on the table, which needs a right on it: a lock by number could be held by any login.
+SHARE_REGISTRY = "LOCK TABLE outbox_destination IN ROW SHARE MODE"
 # Index: outbox_message_pkey, and then the row's address.
 MARK_UNROUTED = f"""
 UPDATE outbox_message AS m SET state = 'unrouted', due_at = NULL

@@ -56,8 +56,6 @@ def test_who_registers_waits_for_those_who_set_messages_aside(pg: Desk) -> None:
     from psycopg import connect
     from psycopg.errors import LockNotAvailable
 
-    from relay.store.contract import REGISTRY_LOCK
-
     pg.register("a", generation=1)
     old = pg.owner(generation=1)
     message_id = pg.emit_one()
@@ -69,7 +67,7 @@ def test_who_registers_waits_for_those_who_set_messages_aside(pg: Desk) -> None:
             with connect(pg.database.url) as other:
                 other.execute("SET lock_timeout = '100ms'")
                 with pytest.raises(LockNotAvailable):
-                    other.execute("SELECT pg_advisory_xact_lock(%s)", [REGISTRY_LOCK])
+                    other.execute("LOCK TABLE outbox_destination IN EXCLUSIVE MODE")
             locked.append(True)
         return run(statement, **parameters)
 

@@ -1,0 +1,387 @@
+"""A login of the same database that has no rights on the outbox: it stops nothing, whatever it locks or makes."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import make_url
+from structlog.testing import capture_logs
+from support.databases import Database, PostgresDatabases
+from support.desk import ALL, Desk
+from support.scene import Scene, Taker
+from support.waiting import eventually
+
+from outbox.errors import SchemaError
+from relay import Settings, migration_turn, migrations
+from relay.cli import main
+from relay.housekeeping import Housekeeping
+from relay.operations.doctor import Finding, examine
+from relay.registry import Registration, register
+
+CLASS = "hashtext('public.outbox_message')"
+Stranger = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def role(postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """A login without any rights; roles are the server's."""
+    admin = Database("postgres", postgres_databases.url("postgres"))
+    name = f"stranger_{postgres_databases._prefix}"
+    admin.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    with suppress(sa.exc.DBAPIError):  # a database that is about to be dropped still names it
+        admin.execute(f"DROP ROLE {name}")
+    admin.dispose()
+
+
+@pytest.fixture
+def stranger(postgres_database: Database, role: str) -> Iterator[Stranger]:
+    with closing(_connect(postgres_database, role)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def desk(postgres_database: Database) -> Iterator[Desk]:
+    desk = Desk(postgres_database)
+    yield desk
+    for session in desk.sessions:
+        session.close()
+
+
+@pytest.fixture
+def may_create(postgres_database: Database, role: str) -> None:
+    """As everybody may in `public` before PostgreSQL 15."""
+    postgres_database.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+    postgres_database.execute(f"GRANT SELECT ON outbox_history TO {role}")  # to copy it the short way
+    postgres_database.execute("CREATE TABLE spied (data jsonb, as_role text)")
+    postgres_database.execute("GRANT INSERT ON spied TO public")
+
+
+def _connect(database: Database, role: str) -> Stranger:
+    url = make_url(database.url).set(username=role).render_as_string(hide_password=False)
+    return psycopg.connect(url, autocommit=True, application_name="a stranger")
+
+
+def hold_shards(connection: Stranger, how: str = "pg_advisory_lock") -> None:
+    connection.execute(f"SELECT {how}({CLASS}, shard) FROM generate_series(0, 63) AS shard")
+
+
+# ------------------------------------------------------------------------------------------------ shards
+
+
+def test_a_stranger_that_holds_every_lock_of_a_shard_keeps_no_relay_from_owning(desk: Desk, stranger: Stranger) -> None:
+    hold_shards(stranger)
+    with capture_logs() as said:
+        _, second = desk.owner("one"), desk.open("two")
+    (named,) = [record for record in said if record["event"] == "lock_held_by_no_relay"]
+    pid = stranger.info.backend_pid
+    assert (named["backend_pid"], named["role"], named["shards"]) == (pid, stranger.info.user, 64)
+    assert named["hint"] == f"SELECT pg_terminate_backend({pid})"
+    assert second.take(list(ALL), []) == []
+    assert second.beat([], 0).held == set(ALL)
+
+
+def test_a_shared_lock_of_a_stranger_is_none_the_better(desk: Desk, stranger: Stranger) -> None:
+    hold_shards(stranger, "pg_advisory_lock_shared")
+    desk.owner("one")
+
+
+def test_no_two_relays_own_one_shard_when_a_stranger_lets_go_of_its_lock(desk: Desk, stranger: Stranger) -> None:
+    hold_shards(stranger)
+    first, second = desk.owner("one"), desk.open("two")
+    stranger.execute("SELECT pg_advisory_unlock_all()")
+    assert second.take(list(ALL), []) == []
+    first.give([5, 6])
+    assert second.take(list(ALL), []) == [5, 6]
+    assert first.take([5, 6], []) == []
+    assert (first.beat([], 0).held, second.beat([5, 6], 0).held) == (set(ALL), set(ALL))
+
+
+def test_a_stranger_that_waits_for_the_locks_of_a_relay_gets_no_shard_when_that_ends(
+    desk: Desk, stranger: Stranger
+) -> None:
+    first, second = desk.owner("one"), desk.open("two")
+    waiting = Thread(target=hold_shards, args=[stranger])
+    waiting.start()
+    ours = "SELECT count(*) FROM pg_locks WHERE pid = :pid AND locktype = 'advisory' AND granted = :granted"
+    pid = stranger.info.backend_pid
+    eventually(lambda: desk.database.scalar(ours, pid=pid, granted=False) == 1)
+    first.close()
+    waiting.join(timeout=30)
+    assert desk.database.scalar(ours, pid=pid, granted=True) == 64
+    assert sorted(second.take(list(ALL), [])) == list(ALL)
+
+
+def test_a_prepared_transaction_that_holds_the_locks_keeps_no_relay_from_owning(desk: Desk, stranger: Stranger) -> None:
+    name = f"held in {desk.database.url.rpartition('/')[2]}"
+    stranger.execute("BEGIN")
+    hold_shards(stranger, "pg_advisory_xact_lock")
+    stranger.execute(f"PREPARE TRANSACTION '{name}'")
+    try:
+        desk.owner("one")
+    finally:
+        stranger.execute(f"ROLLBACK PREPARED '{name}'")
+
+
+def test_a_session_of_a_relays_role_that_holds_a_lock_is_named_and_respected(desk: Desk) -> None:
+    session = desk.open("one")
+    with closing(psycopg.connect(desk.database.url, autocommit=True, application_name="psql")) as operator:
+        operator.execute(f"SELECT pg_advisory_lock({CLASS}, 7)")
+        with capture_logs() as said:
+            assert sorted(session.take(list(ALL), [])) == [s for s in ALL if s != 7]
+            assert session.take([7], []) == []
+        (named,) = [record for record in said if record["event"] == "lock_held_by_no_relay"]
+        assert (named["application"], named["owned_all_the_same"]) == ("psql", False)
+    eventually(lambda: session.take([7], []) == [7])
+
+
+def test_a_shard_without_a_row_is_owned_by_its_lock_and_by_one_relay(desk: Desk) -> None:
+    desk.database.execute("DELETE FROM outbox_shard")
+    first, second = desk.owner("one"), desk.open("two")
+    assert second.take(list(ALL), []) == []
+    first.give([3])
+    assert second.take([3], []) == [3]
+
+
+def test_a_shard_whose_row_was_put_back_stays_with_the_relay_that_holds_its_lock(desk: Desk) -> None:
+    first, second = desk.owner("one"), desk.open("two")
+    desk.database.execute("UPDATE outbox_shard SET relay = NULL, owner = NULL")
+    assert second.take(list(ALL), []) == []
+    assert second.beat([], 0).held == set(ALL)
+    first.close()
+    eventually(lambda: set(second.take(list(ALL), [])) or second.beat([], 0).held == set(ALL))
+
+
+def test_a_stranger_cannot_keep_a_relay_from_registering(desk: Desk, stranger: Stranger) -> None:
+    """Presence locks had the next numbers once, which could be taken in advance."""
+    stranger.execute(f"SELECT pg_advisory_lock({CLASS}, 64 + n) FROM generate_series(0, 1000) AS n")
+    session = desk.owner("one")
+    assert set(session.beat(list(ALL), 0).wants_of) == {session._number}
+
+
+def test_a_stranger_that_takes_the_presence_of_a_relay_that_ended_is_no_relay(desk: Desk, stranger: Stranger) -> None:
+    first, second = desk.owner("one"), desk.open("two")
+    presence = desk.database.scalar("SELECT presence FROM outbox_relay WHERE number = :n", n=first._number)
+    first._connection.close()  # without a word: its row stays
+    stranger.execute(f"SELECT pg_advisory_lock({CLASS}, {presence})")
+    assert set(second.beat([], 0).wants_of) == {second._number}
+    assert sorted(second.take(list(ALL), [])) == list(ALL)
+
+
+async def test_messages_are_delivered_while_a_stranger_holds_what_it_can(
+    postgres_database: Database, stranger: Stranger
+) -> None:
+    scene, taker = Scene(postgres_database), Taker()
+    hold_shards(stranger)
+    async with asyncio.timeout(60):
+        scene.emit(20)
+        assert await scene.drain({"a": taker}) == 20
+
+
+# ------------------------------------------------------------------------------------------------ other locks
+
+
+def test_a_stranger_holds_up_neither_registration_nor_housekeeping_nor_partitions(
+    postgres_database: Database, stranger: Stranger
+) -> None:
+    """Each of these had an advisory lock once; their locks are on tables now, where a stranger has no right."""
+    stranger.execute("SELECT pg_advisory_lock(x'6F757472656769'::bigint)")
+    stranger.execute("SELECT pg_advisory_lock(x'6F757468'::int, hashtext('public'))")
+    stranger.execute("SELECT pg_advisory_lock(hashtext('outbox_history'), hashtext('public'))")
+    for table in ("outbox_destination", "outbox_relay", "outbox_history", "outbox_shard"):
+        with pytest.raises(InsufficientPrivilege):
+            stranger.execute(f"DO $$ BEGIN LOCK TABLE {table} IN ROW SHARE MODE; END $$")
+    settings = Settings(database_url=postgres_database.url)
+    assert register(settings.database, [Registration("a", "listener", ["*"], "block")]) == 1
+    postgres_database.execute("INSERT INTO outbox_relay (id, release, last_seen_at) VALUES ('gone', '0', '2020-01-01')")
+    keeper = Housekeeping(settings)
+    keeper._run(keeper.remove_traces)
+    keeper._engine.dispose()
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_relay") == 0
+    postgres_database.execute("SELECT outbox_add_partition('2020-02-02')")
+
+
+def test_two_relays_do_not_keep_house_at_once(postgres_database: Database) -> None:
+    keeper = Housekeeping(Settings(database_url=postgres_database.url))
+    postgres_database.execute("INSERT INTO outbox_relay (id, release, last_seen_at) VALUES ('gone', '0', '2020-01-01')")
+    with postgres_database.engine.connect() as other, other.begin():
+        assert keeper._is_mine(other)
+        keeper._run(keeper.remove_traces)
+        assert postgres_database.scalar("SELECT count(*) FROM outbox_relay") == 1
+    keeper._run(keeper.remove_traces)
+    keeper._engine.dispose()
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_relay") == 0
+
+
+def test_an_upgrade_gives_up_on_a_stranger_and_names_it(
+    postgres_database: Database, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migration_turn, "PATIENCE_S", 0.3)
+    stranger.execute(f"SELECT pg_advisory_lock({migration_turn.MIGRATION_LOCK})")
+    pid = stranger.info.backend_pid
+    with pytest.raises(SchemaError) as error:
+        migrations.upgrade(postgres_database.url)
+    said = str(error.value)
+    assert f"SELECT pg_terminate_backend({pid})" in said
+    assert f"role {stranger.info.user}, a stranger" in said
+    postgres_database.execute(f"SELECT pg_terminate_backend({pid})")
+    eventually(lambda: migrations.upgrade(postgres_database.url) == [])
+
+
+# ------------------------------------------------------------------------------------------------ what doctor says
+
+
+def examined(database: Database) -> dict[str, Finding]:
+    return {each.check: each for each in examine(database.engine, lease_s=15, older_than_s=300)}
+
+
+def test_doctor_names_a_stranger_that_holds_our_locks_and_the_statement_that_ends_it(
+    postgres_database: Database, stranger: Stranger
+) -> None:
+    assert examined(postgres_database)["locks"].severity == "ok"
+    hold_shards(stranger)
+    found = examined(postgres_database)["locks"]
+    assert found.severity == "note"
+    assert f"pid {stranger.info.backend_pid} (role {stranger.info.user}, a stranger) holds 64" in found.what
+    assert f"SELECT pg_terminate_backend({stranger.info.backend_pid})" in found.do
+
+
+def test_doctor_calls_it_bad_when_the_holder_might_be_a_relay(desk: Desk) -> None:
+    desk.owner()
+    assert examined(desk.database)["locks"].severity == "ok", "a relay holds them"
+    desk.sessions.pop().close()
+    with closing(psycopg.connect(desk.database.url, autocommit=True)) as operator:
+        hold_shards(operator)
+        assert examined(desk.database)["locks"].severity == "bad"
+
+
+def test_doctor_names_who_holds_the_lock_of_migrations(postgres_database: Database, stranger: Stranger) -> None:
+    stranger.execute(f"SELECT pg_advisory_lock({migration_turn.MIGRATION_LOCK})")
+    assert f"pid {stranger.info.backend_pid} " in examined(postgres_database)["locks"].what
+
+
+@pytest.mark.usefixtures("may_create")
+def test_doctor_names_who_else_may_create_in_our_schema(postgres_database: Database, role: str) -> None:
+    postgres_database.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    found = examined(postgres_database)["schema rights"]
+    assert found.severity == "bad"
+    assert f"PUBLIC, {role} may CREATE in the schema public" in found.what
+    statement = found.do.partition(";")[0]
+    assert statement == f"REVOKE CREATE ON SCHEMA public FROM PUBLIC, {role}"
+    postgres_database.execute(statement)
+    assert examined(postgres_database)["schema rights"].severity == "ok"
+
+
+@pytest.mark.usefixtures("may_create")
+def test_an_upgrade_warns_of_who_else_may_create_in_our_schema(
+    postgres_database: Database, role: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_database.url)
+    monkeypatch.setattr(sys, "argv", ["outbox", "db", "upgrade"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = " ".join(capfd.readouterr().err.split())
+    assert ended.value.code == 0, said
+    assert f"warning: {role} may CREATE in the schema public" in said
+    assert f"REVOKE CREATE ON SCHEMA public FROM {role}" in said
+
+
+@pytest.mark.usefixtures("may_create")
+def test_doctor_names_what_took_the_name_of_a_partition(postgres_database: Database, stranger: Stranger) -> None:
+    assert "names" not in examined(postgres_database)
+    stranger.execute("CREATE VIEW outbox_history_20300102 AS SELECT 1 AS one")
+    assert f"outbox_history_20300102 (owned by {stranger.info.user})" in examined(postgres_database)["names"].what
+
+
+# ------------------------------------------------------------------------------------------------ partitions
+
+DAY = "outbox_history_20300102"
+
+
+def partition_of_the_day(database: Database) -> Any:
+    return database.rows(
+        "SELECT c.relname, pg_get_userbyid(c.relowner) = pg_get_userbyid(h.relowner) AS is_ours FROM pg_class AS h "
+        "JOIN pg_inherits AS i ON i.inhparent = h.oid JOIN pg_class AS c ON c.oid = i.inhrelid "
+        f"WHERE h.oid = 'outbox_history'::regclass AND c.relname LIKE '{DAY}%'"
+    )
+
+
+def spying_table(connection: Stranger) -> None:
+    connection.execute(f"CREATE TABLE {DAY} (LIKE outbox_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+    connection.execute(
+        "CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN INSERT INTO spied VALUES (NEW.data, current_user); RETURN NEW; END $$"
+    )
+    connection.execute(f"CREATE TRIGGER spy BEFORE INSERT ON {DAY} FOR EACH ROW EXECUTE FUNCTION spy()")
+
+
+STRANGE: list[Callable[[Stranger], object]] = [
+    spying_table,
+    lambda connection: connection.execute(f"CREATE VIEW {DAY} AS SELECT 1 AS one"),
+    lambda connection: connection.execute(f"CREATE TYPE {DAY} AS ENUM ('a')"),
+    lambda connection: connection.execute(f"CREATE SEQUENCE {DAY}"),
+    lambda connection: connection.execute(
+        f"CREATE TABLE mine (n int) PARTITION BY RANGE (n); CREATE TABLE {DAY} PARTITION OF mine DEFAULT"
+    ),
+]
+
+
+@pytest.mark.usefixtures("may_create")
+@pytest.mark.parametrize("make", STRANGE, ids=["a table that spies", "a view", "a type", "a sequence", "a partition"])
+def test_what_a_stranger_made_under_the_name_of_a_partition_is_left_alone_and_the_day_has_one(
+    postgres_database: Database, stranger: Stranger, make: Callable[[Stranger], object]
+) -> None:
+    make(stranger)
+    for _ in range(2):  # the second finds the first
+        postgres_database.execute("SELECT outbox_add_partition('2030-01-02')")
+    (made,) = partition_of_the_day(postgres_database)
+    assert made.is_ours
+    postgres_database.execute(
+        "INSERT INTO outbox_history (id, delivered_at, position, type, source, data, headers, created_at, attempts) "
+        "VALUES (gen_random_uuid(), '2030-01-02Z', 1, 'a', 'b', '{}', '{}', now(), 1)"
+    )
+    assert postgres_database.scalar("SELECT count(*) FROM spied") == 0
+    assert postgres_database.scalar(f"SELECT count(*) FROM {made.relname}") == 1
+
+
+HANGING = {
+    "a trigger": f"CREATE TRIGGER t BEFORE INSERT ON {DAY} FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_"
+    "trigger()",
+    "a rule": f"CREATE RULE r AS ON INSERT TO {DAY} DO ALSO INSERT INTO spied VALUES (NEW.data, current_user)",
+    "a policy": f"CREATE POLICY p ON {DAY}",
+    "row security": f"ALTER TABLE {DAY} ENABLE ROW LEVEL SECURITY",
+}
+
+
+@pytest.mark.usefixtures("may_create")
+@pytest.mark.parametrize("statement", HANGING.values(), ids=HANGING.keys())
+def test_a_table_of_ours_that_something_hangs_on_is_not_attached_again(
+    postgres_database: Database, statement: str
+) -> None:
+    postgres_database.execute("SELECT outbox_add_partition('2030-01-02')")
+    postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {DAY}")
+    postgres_database.execute(statement.replace("BEFORE INSERT", "BEFORE UPDATE"))
+    postgres_database.execute("SELECT outbox_add_partition('2030-01-02')")
+    (made,) = partition_of_the_day(postgres_database)
+    assert made.relname != DAY
+
+
+@pytest.mark.usefixtures("may_create")
+def test_retention_drops_no_table_of_a_stranger(postgres_database: Database, stranger: Stranger) -> None:
+    """Although the owner of our tables may be a superuser, who could."""
+    stranger.execute("CREATE TABLE outbox_history_20200202 (precious text)")
+    postgres_database.execute("SELECT outbox_add_partition('2020-02-02')")
+    keeper = Housekeeping(Settings(database_url=postgres_database.url))
+    with capture_logs() as said:
+        keeper.drop_partitions()
+    keeper._engine.dispose()
+    assert [record["event"] for record in said] == ["history_dropped"]
+    left = postgres_database.rows("SELECT relname FROM pg_class WHERE relname LIKE 'outbox_history_20200202%'")
+    assert [row.relname for row in left] == ["outbox_history_20200202"]
