@@ -190,11 +190,6 @@ def file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def as_text(stored: bytes) -> str:
-    """What SQLite holds as text, which may be any bytes: SQL can write what is not UTF-8, and nothing can refuse it."""
-    return stored.decode(errors="replace")
-
-
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")

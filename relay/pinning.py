@@ -65,7 +65,7 @@ def pin(engine: sa.Engine | AsyncEngine, settings: Mapping[str, str], *, keeps_s
     def on_connect(connection: Any, record: Any) -> None:
         info = record.driver_connection.info
         local = "false" if keeps_session else f"pg_backend_pid() <> {info.backend_pid:d}"
-        pid = _first_value(connection, f"{statement(settings, local=local)}, pg_backend_pid()")
+        pid = ask_first(connection, f"{statement(settings, local=local)}, pg_backend_pid()")
         if not keeps_session and pid != info.backend_pid:
             record.info[POOLED] = True
             record.driver_connection.prepare_threshold = None
@@ -78,8 +78,8 @@ def pin(engine: sa.Engine | AsyncEngine, settings: Mapping[str, str], *, keeps_s
     sa.event.listen(sync, "begin", on_begin)
 
 
-def _first_value(connection: Any, query: str) -> Any:
-    """Run it outside of a transaction, in one round trip; the last column of its row."""
+def ask_first(connection: Any, query: str) -> Any:
+    """Run a query on a new connection, in one round trip outside of a transaction; return the last column."""
     before = connection.autocommit
     connection.autocommit = True
     cursor = connection.cursor()

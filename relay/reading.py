@@ -8,6 +8,7 @@ from time import monotonic
 from relay.dispatch import Dispatcher
 from relay.entry import Entry, Row
 from relay.store.contract import Cursors, Page, Pair, Parked, Session
+from relay.unreadable import Unreadable
 
 DUE_EVERY_S = 0.1
 LOOK_EVERY_S = 0.005  # for what comes late, while there is no room for more
@@ -22,6 +23,7 @@ class Reader:
         epoch: The session's number: pages of an earlier one may still be on their way.
         dispatcher: What has room, and who gets it.
         cursors: How far it has come; shards are added and removed by `relay.ownership`.
+        unreadable: Sets aside what cannot be read.
         page_size: Messages read at once.
         post: Hands a page over to the event loop.
     """
@@ -33,11 +35,12 @@ class Reader:
         dispatcher: Dispatcher,
         cursors: Cursors,
         *,
+        unreadable: Unreadable,
         page_size: int,
         post: Callable[[Page], None],
     ) -> None:
         self._session, self._epoch, self._dispatcher, self._cursors = session, epoch, dispatcher, cursors
-        self._page_size, self._post = page_size, post
+        self._unreadable, self._page_size, self._post = unreadable, page_size, post
         self._posted = 0
         self._parked: set[str] = set()
         self._exceptions = False
@@ -119,15 +122,18 @@ class Reader:
         self._parked |= found.unparked
         self._exceptions |= bool(found.unparked)
         page.messages += found.messages
+        count = len(page.messages) + len(page.deliveries)
+        if self._session.unreadable:
+            self.note_exceptions(self._unreadable.take_out(page))
         can_look = room > 0 or not self._cursors.ready or self._dispatcher.is_closed
         is_unread = room > 0 and (found.full or bool(self._parked & self._hungry()))
-        self._found_nothing = can_look and not page and not found and not is_unread
+        self._found_nothing = can_look and not count and not found and not is_unread
         if page:
             page.held = self._held_keys(page.messages)
             page.blocked = self._blocked_keys(page.deliveries)
             self._posted += 1
             self._post(page)
-        return len(page.messages) + len(page.deliveries) + len(found.discarded) + len(found.unparked) or is_unread
+        return count + len(found.discarded) + len(found.unparked) or is_unread
 
     @property
     def _ahead(self) -> int:

@@ -18,6 +18,7 @@ from relay.reading import Reader
 from relay.settings import Settings
 from relay.settling import Settler, Unconfirmed
 from relay.store.contract import Cursors, Peers, Session
+from relay.unreadable import Unreadable
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
 FEW, MANY = 25, 200  # exceptions settled between two looks: in a stream, in a drain
@@ -62,6 +63,12 @@ class Tenure:
             epoch,
             dispatcher,
             cursors,
+            unreadable=Unreadable(
+                session,
+                {name: each.events for name, each in settings.destinations.items()},
+                skipping=dispatcher.skipping,
+                count=metrics.count,
+            ),
             page_size=min(settings.page_size, max(settings.window // 2, 1)),  # so that there is room for one ahead
             post=lambda page: on_loop(dispatcher.accept, page, epoch),
         )

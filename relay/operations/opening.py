@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from outbox.errors import OutboxError, SchemaError, Unusable
-from relay.database import Database, as_text
+from relay.any_text import accept_any_bytes
+from relay.database import Database
 from relay.migrations import check_schema
 from relay.observe.logging import redacted
 from relay.operations.reading import snapshot
@@ -29,8 +30,7 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
     """
     settings.require_database_file()
     engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
-    if not settings.database.is_postgres:
-        sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "text_factory", as_text))
+    accept_any_bytes(engine)
     try:
         with reaching(settings.database, needs=needs):
             with engine.connect() as connection:

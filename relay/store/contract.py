@@ -44,6 +44,10 @@ class Full(Lost):
     """The database has no room for what is to be written: wait until it has."""
 
 
+class Damaged(Exception):
+    """A row can neither be read nor changed: what the disk has of it is not what was written."""
+
+
 class Standby(Lost):
     """This database, or somebody else's lock on it, allows no owner here now: wait and look again."""
 
@@ -186,7 +190,14 @@ class Inherited:
 
 
 class Session(Protocol):
-    """One owning session. Not thread-safe: it belongs to the thread that opened it."""
+    """One owning session. Not thread-safe: it belongs to the thread that opened it.
+
+    Attributes:
+        unreadable: Message → why it cannot be read. What is read stands on its page all the same, with something else
+            in place of its data; whoever reads takes both out.
+    """
+
+    unreadable: dict[str, str]
 
     def server_age_s(self) -> float:
         """Seconds since the server was started."""
@@ -266,7 +277,11 @@ class Session(Protocol):
         """
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
-        """Settle anything else, on disk as ``settle_plain`` does; returns what is parked now."""
+        """Settle anything else, on disk as ``settle_plain`` does; returns what is parked now.
+
+        Raises:
+            Damaged: A row among these cannot be changed.
+        """
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         """Finish what an operator discarded; returns what that released."""

@@ -16,7 +16,7 @@ from support.databases import Database
 from support.receivers import Receiver
 from support.scene import Scene, Taker
 
-from outbox import Message, emit
+from outbox import emit
 from relay.operations.opening import opened_snapshot
 from relay.relay import Relay
 from relay.settings import HttpSettings, Settings
@@ -277,31 +277,6 @@ async def test_over_http_no_header_breaks_out_and_none_stops_a_message(database:
 async def test_a_listener_is_given_what_was_written(database: Database) -> None:
     insert(database, headers=json.dumps(STRANGE), subject="\x1b]0;x\x07", source="ß?")
     assert await Scene(database).drain({"a": Taker()}) == 1
-
-
-NOT_UTF8 = {"data": "7b2261223a22ff227d", "headers": "7b2261223a22ff227d"}
-
-
-@pytest.mark.parametrize("column", ["source", "subject", "ordering_key", "data", "headers"])
-async def test_text_that_is_not_utf8_stops_nobody_and_is_delivered_with_replacements(
-    sqlite_database: Database, column: str
-) -> None:
-    """SQLite takes any bytes for text, and has no function that a CHECK could ask."""
-    columns = {"id": f"'{ID}'", "type": "'page.read'", "source": "'sql'", "data": "'{}'"}
-    columns[column] = f"CAST(x'{NOT_UTF8.get(column, 'ff')}' AS TEXT)"
-    sqlite_database.execute(f"INSERT INTO outbox_message ({', '.join(columns)}) VALUES ({', '.join(columns.values())})")
-    with sqlite_database.engine.begin() as connection:
-        good = {emit(connection, "page.read", {"n": n}) for n in range(3)}
-    taken: dict[str, Any] = {}
-
-    async def take(message: Message) -> None:
-        taken[message.id] = message.data
-
-    scene = Scene(sqlite_database)
-    async with scene.relay({"a": take}):
-        await scene.becomes(4, 0, 0, 0)
-    assert taken.keys() == good | {ID}
-    assert taken[ID] == ({"a": "\ufffd"} if column == "data" else {})
 
 
 def test_an_operator_sees_text_that_is_not_utf8(sqlite_database: Database) -> None:

@@ -2,7 +2,6 @@
 
 import json
 
-import psycopg
 import pytest
 from sqlalchemy import make_url
 from support.commands import Run
@@ -158,10 +157,7 @@ def test_a_url_with_several_hosts_reaches_the_one_that_answers(
 def test_a_database_in_another_encoding_works(
     postgres_databases: PostgresDatabases, run: Run, relay: Run, printer: None, encoding: str
 ) -> None:
-    name = f"outbox_test_{encoding.lower()}"
-    with psycopg.connect(postgres_databases.url("postgres"), autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        connection.execute(f"CREATE DATABASE \"{name}\" ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    name = postgres_databases.create(encoding=encoding)
     try:
         url = postgres_databases.url(name)
         assert run("db", "upgrade", url=url).returncode == 0

@@ -92,14 +92,16 @@ class PostgresDatabases:
     def url(self, name: str) -> str:
         return self._admin.set(database=name).render_as_string(hide_password=False)
 
-    def create(self, template: str | None = None) -> str:
-        """Create a database and return its name."""
+    def create(self, template: str | None = None, *, encoding: str | None = None) -> str:
+        """Create a database, in an encoding other than the server's if it is named, and return its name."""
         self._drop_retired()
         self._count += 1
         name = f"{self._prefix}_{self._count}"
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+        if encoding is not None:
+            statement += sql.SQL(" TEMPLATE template0 LOCALE 'C' ENCODING {}").format(encoding)
         self._execute(statement)
         return name
 

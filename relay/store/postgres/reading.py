@@ -12,7 +12,7 @@ from relay.decide.visibility import Horizon
 from relay.entry import Row
 from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair
 from relay.store.postgres import reading_sql as sql
-from relay.store.postgres.connection import OwningConnection
+from relay.store.postgres.salvaging import UNREADABLE, Salvaging
 
 LATE_LIMIT = 1000
 QUICK_S = 0.1
@@ -22,7 +22,7 @@ Due = tuple[str, int, str]  # how far the reading of what falls due has come: (d
 FIRST: Due = ("-infinity", 0, "")
 
 
-class Reading(OwningConnection):
+class Reading(Salvaging):
     """What a session reads."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -86,11 +86,14 @@ class Reading(OwningConnection):
         since = self._since(horizon, cursors)
         if self._read_much:
             self._ask.catch_up()  # alone, a large answer is waited for in one piece
-        answer = self._run(sql.LOOK_AND_READ, **since, **span)
-        self._own_transactions = []  # those of the meantime are for the next look
-        if meanwhile is not None:
-            meanwhile()
-        rows = answer.fetchall()
+        try:
+            answer = self._run(sql.LOOK_AND_READ, **since, **span)
+            self._own_transactions = []  # those of the meantime are for the next look
+            if meanwhile is not None:
+                meanwhile()
+            rows = answer.fetchall()
+        except UNREADABLE:
+            rows = self._salvage(sql.LOOK_AND_READ, **since, **span)
         snapshot, mine, late, foreign = rows[0][-1].split()
         self._insist(mine == "t")
         went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
@@ -116,7 +119,7 @@ class Reading(OwningConnection):
         }
 
     def _read_on(self, page: Page, cursors: Cursors, span: dict[str, Any]) -> None:
-        self._take_in(page, cursors, self._run(sql.READ_READY, **span).fetchall(), span)
+        self._take_in(page, cursors, self._fetch(sql.READ_READY, **span), span)
 
     def _read_new(self, page: Page, cursors: Cursors, limit: int) -> None:
         """Begin to read shards that were just taken, one, then as many more as go quickly.
@@ -184,7 +187,7 @@ class Reading(OwningConnection):
             self._per_shard = min(self._per_shard * 2, limit)
 
     def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> bool:
-        rows = self._run(sql.READ_LATE, limit=LATE_LIMIT, **since).fetchall()
+        rows = self._fetch(sql.READ_LATE, limit=LATE_LIMIT, **since)
         if not _is_full(rows, LATE_LIMIT):
             page.messages = sorted((row[:-2] for row in rows), key=_position)
             return False
@@ -205,14 +208,14 @@ class Reading(OwningConnection):
     def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         pairs = [(d, s) for d in destinations for s in cursors.ready]
         with self._guard():
-            rows = self._run(
+            rows = self._fetch(
                 sql.READ_PARKED,
                 destinations=[d for d, _ in pairs],
                 shards=[s for _, s in pairs],
                 cursors=[cursors.parked.get(pair, 0) for pair in pairs],
                 until=[cursors.parked_until(s) for _, s in pairs],
                 limit=limit,
-            ).fetchall()
+            )
         for row in rows:
             cursors.parked[row[12], row[2]] = row[1]
         return [row[:-2] for row in rows]
@@ -223,8 +226,8 @@ class Reading(OwningConnection):
             if now < max(self._scheduled, self._retries)[0]:
                 self.reread_due()  # the clock was set back: what was written since then is due before what was read
             span = {"shards": list(shards), "now": now, "limit": limit}
-            scheduled = self._run(sql.READ_SCHEDULED, **span, **_after(self._scheduled)).fetchall()
-            retries = self._run(sql.READ_RETRIES, **span, **_after(self._retries)).fetchall()
+            scheduled = self._fetch(sql.READ_SCHEDULED, **span, **_after(self._scheduled))
+            retries = self._fetch(sql.READ_RETRIES, **span, **_after(self._retries))
         self._scheduled = _reached(scheduled, limit, now)
         self._retries = _reached(retries, limit, now)
         return Page(

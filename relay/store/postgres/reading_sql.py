@@ -7,6 +7,9 @@ from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at, m.ctid"""
+# The same columns, without anything that may be unreadable: types are ASCII, and a key is shown as its bytes.
+BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
+    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'), 'null', '{}', m.created_at, m.ctid"""
 # Whoever reads without the locks that go with it finds nothing, and the look says why.
 IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
@@ -37,6 +40,9 @@ _READY = f"""(
     WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
 )"""
 READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
+
+# Index: outbox_message_pkey.
+READ_ONE = f"SELECT {MESSAGE} FROM outbox_message AS m WHERE m.id = ANY (%(ids)s::uuid[])"
 
 # What has become visible since the last look. What a dump brought along from a cluster that had come further bears an
 # id of the future, and has not come late. OFFSET 0 is a fence: without it the planner may turn the conditions on

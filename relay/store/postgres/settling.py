@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import psycopg
 
 from relay.entry import Row
-from relay.store.contract import Batch, Parked, Ruled
+from relay.store.contract import Batch, Damaged, Parked, Ruled
 from relay.store.postgres import settling_sql as sql
-from relay.store.postgres.connection import OwningConnection, commit
+from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")
@@ -136,6 +136,8 @@ class Settling(OwningConnection):
                 if error.diag.table_name != "outbox_history":
                     raise
                 self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
+            except psycopg.errors.DataCorrupted as error:
+                raise Damaged(sentence(error)) from error
             except psycopg.errors.DeadlockDetected:
                 pass  # rows are locked by their ids, but those that lie where they were read in the order of the table
             return (again or write)()

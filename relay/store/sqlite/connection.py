@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from relay.database import BUSY_TIMEOUT_S, as_text
+from relay.database import BUSY_TIMEOUT_S
 from relay.entry import Row
 from relay.store.contract import PAGE_BYTES, Full, Lost
 
+NOT_TEXT = "it holds bytes that are not UTF-8"
+
+
+class Garbled(str):
+    """Text that is not UTF-8, with U+FFFD in place of what it has instead."""
+
 
 class File:
-    """The database's file, and what its sessions have learned about it.
+    """The database's file.
 
     Args:
         path: Where it is.
@@ -22,15 +28,12 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.holds_bytes = False  # that are not UTF-8; looking out for them costs a tenth of the reading
 
     def connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
             raise Lost(f"the database file {self.path} is not there")
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous = FULL").close()
-        if self.holds_bytes:
-            db.text_factory = as_text
         return db
 
 
@@ -40,12 +43,16 @@ class OwningConnection:
     Args:
         file: What to open.
         generation: Of the registered destinations that this relay knows.
+
+    Attributes:
+        unreadable: Message → why it cannot be read, since somebody last took them out.
     """
 
     def __init__(self, file: File, *, generation: int) -> None:
         self._file = file
         self._db = file.connect()
         self._constants = {"registered": generation}
+        self.unreadable: dict[str, str] = {}
 
     def _run(self, statement: str, **parameters: Any) -> sqlite3.Cursor:
         return self._db.execute(statement, {**self._constants, **parameters})
@@ -59,7 +66,23 @@ class OwningConnection:
     def _page(
         self, statement: str, limit: int, room_bytes: int = PAGE_BYTES, **parameters: Any
     ) -> tuple[list[Row], bool]:
-        """Rows that end with their size, without it, until there are enough of them or of their bytes; whether so."""
+        """Rows that end with their size, without it, until there are enough of them or of their bytes; whether so.
+
+        Looking out for text that is not UTF-8 costs a tenth of the reading, and so it is done where there is some.
+        """
+        try:
+            return self._page_of_text(statement, limit, room_bytes, parameters)
+        except sqlite3.OperationalError as error:
+            if not _is_garbled(error):
+                raise
+        with self._looking_out():
+            rows, is_full = self._page_of_text(statement, limit, room_bytes, parameters)
+        self.unreadable.update((row[0], NOT_TEXT) for row in rows if any(isinstance(each, Garbled) for each in row))
+        return rows, is_full
+
+    def _page_of_text(
+        self, statement: str, limit: int, room_bytes: int, parameters: dict[str, Any]
+    ) -> tuple[list[Row], bool]:
         rows: list[Row] = []
         if room_bytes <= 0:
             return rows, True
@@ -71,6 +94,15 @@ class OwningConnection:
                 break
         cursor.close()
         return rows, len(rows) == limit or room_bytes <= 0
+
+    @contextmanager
+    def _looking_out(self) -> Iterator[None]:
+        """Have text that is not UTF-8 come as `Garbled`, where it would be an error."""
+        self._db.text_factory = _text
+        try:
+            yield
+        finally:
+            self._db.text_factory = str
 
     def _write_one(self, statement: str, **parameters: Any) -> Any:
         with self._transaction():
@@ -99,8 +131,16 @@ class OwningConnection:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if str(error).startswith("Could not decode"):  # Python's own error, which quotes the text
-                self._file.holds_bytes = True
-                raise Lost("a message holds what is not UTF-8: it is read with U+FFFD in its place") from None
             kind = Full if error.sqlite_errorcode == sqlite3.SQLITE_FULL else Lost
             raise kind(str(error)) from error
+
+
+def _is_garbled(error: sqlite3.OperationalError) -> bool:
+    return str(error).startswith("Could not decode")  # Python's own error
+
+
+def _text(stored: bytes) -> str:
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return Garbled(stored.decode(errors="replace"))

@@ -47,16 +47,21 @@ class Settling(OwningConnection):
             ruled = [r for r in batch.ruled if r.message_id in known]
             self._run(sql.WRITE_RULED, ruled=json.dumps(list(map(as_record, ruled))))
             self._run(sql.HOLD_MESSAGES, ids=json.dumps(sorted(known)))
-            keys = self._run(sql.KEYS_OF, pairs=json.dumps(finished_keys(ruled, batch.skipping))).fetchall()
+            keys = self._keys_of(finished_keys(ruled, batch.skipping))
             self._finish(sorted(known))
             parked = self._run(sql.PARKED_OF, ids=json.dumps(sorted(known))).fetchall()
             return parked + self._release(keys, batch.skipping)
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
         with self._guard(), self._transaction():
-            keys = self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
+            keys = self._keys_of(deliveries)
             self._finish(sorted({message_id for message_id, _ in deliveries}))
             return self._release(keys, skipping)
+
+    def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> list[Row]:
+        """Their keys. Behind one that is no text nothing is blocked: it would not be readable, either."""
+        with self._looking_out():
+            return self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
 
     def _finish(self, ids: Sequence[str]) -> None:
         done = json.dumps([row[0] for row in self._run(sql.DONE, ids=json.dumps(ids))])

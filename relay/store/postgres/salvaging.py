@@ -1,0 +1,62 @@
+"""Reading a page in which a row cannot be read: row by row, so that its neighbours go on.
+
+A database in SQL_ASCII holds any bytes, one in WIN1252 bytes that stand for no character, and a damaged disk pieces of
+a value: one such row is an error for the whole page. Then the page is read once more without what may be unreadable,
+and each of its messages alone. That costs a round trip each, and only pages with such a row pay for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from relay.entry import Row
+from relay.store.contract import MESSAGE_COLUMNS
+from relay.store.postgres.connection import OwningConnection, sentence
+from relay.store.postgres.reading_sql import BARE_MESSAGE, MESSAGE, READ_ONE
+
+UNREADABLE = (
+    UnicodeDecodeError,
+    psycopg.errors.UntranslatableCharacter,
+    psycopg.errors.CharacterNotInRepertoire,
+    psycopg.errors.DataCorrupted,
+)
+KEY = MESSAGE_COLUMNS.index("ordering_key")
+NOT_TEXT = "it holds bytes that are not UTF-8"
+
+
+class Salvaging(OwningConnection):
+    """Fetches rows that begin with a message's columns.
+
+    Attributes:
+        unreadable: Message → why it cannot be read, since somebody last took them out.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.unreadable: dict[str, str] = {}
+
+    def _fetch(self, statement: str, **parameters: Any) -> list[Row]:
+        try:
+            return self._run(statement, **parameters).fetchall()
+        except UNREADABLE:
+            return self._salvage(statement, **parameters)
+
+    def _salvage(self, statement: str, **parameters: Any) -> list[Row]:
+        """The same rows, in which only those messages that cannot be read are bare."""
+        rows = self._run(statement.replace(MESSAGE, BARE_MESSAGE), **parameters).fetchall()
+        return [row if row[0] is None else self._read_alone(row) for row in rows]
+
+    def _read_alone(self, bare: Row) -> Row:
+        reason = "it was gone when it was read again"
+        try:
+            if (whole := self._run(READ_ONE, ids=[bare[0]]).fetchone()) is not None:
+                return whole + bare[len(MESSAGE_COLUMNS) :]
+        except UnicodeDecodeError:
+            reason = NOT_TEXT
+        except UNREADABLE as error:
+            reason = sentence(error)
+        self.unreadable[bare[0]] = reason
+        key = bare[KEY] and bytes.fromhex(bare[KEY]).decode(errors="replace")
+        return (*bare[:KEY], key, *bare[KEY + 1 :])
