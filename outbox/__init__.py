@@ -18,6 +18,7 @@ from outbox.errors import (
     Reject,
     TooDeep,
     TooLarge,
+    TransactionHeld,
     UnknownEvent,
     UntypedEvent,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Reject",
     "TooDeep",
     "TooLarge",
+    "TransactionHeld",
     "UnknownEvent",
     "UntypedEvent",
     "emit",

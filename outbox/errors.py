@@ -16,6 +16,7 @@ OutboxError
 │   │   └── TooDeep                  nested beyond the limit
 │   ├── TooLarge                     over the size limit
 │   └── NoTransaction                the connection commits by itself, so nothing would be atomic
+├── TransactionHeld                  a listener ended the transaction that its session is in
 ├── UnknownEvent                     no Event class, or more than one, is registered for a message's type
 ├── Unusable                         this process cannot do its work here (exit code 3)
 │   ├── SettingsError                a setting is wrong, unknown or missing
@@ -89,6 +90,10 @@ class TooLarge(EmitError):
 
 class NoTransaction(EmitError):
     """The connection commits every statement by itself: result and message would not be one transaction."""
+
+
+class TransactionHeld(OutboxError):
+    """A listener ended the transaction that its session is in, which only its caller commits or rolls back."""
 
 
 class UnknownEvent(OutboxError):

@@ -30,9 +30,12 @@ from outbox import Message, Reject
 from outbox.errors import SettingsError
 from relay.database import Database
 from relay.destinations.http.keys import signing_key
-from relay.destinations.listener.destination import ListenerDestination, load, session_kind
+from relay.destinations.listener.calling import how_to_call
+from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.fence import Overran
+from relay.destinations.listener.loading import load
 from relay.guide import BASELINE_LISTENER, CONTENT_ID, PATH
+from relay.observe.logging import plain_trace
 
 NAME = "http"
 
@@ -198,8 +201,8 @@ class Receiver:
         except Overran:
             log.warning("handler_overran", event_id=message.id, handler=self._work.label, timeout_s=timeout_s)
             raise Refusal(500, "handler_timeout", "the event was not handled in time: send it again") from None
-        except Exception:
-            log.exception("handler_failed", event_id=message.id)
+        except Exception as error:
+            log.exception("handler_failed", event_id=message.id, exc_info=False, exception=plain_trace(error))
             raise Refusal(500, "handler_failed", "the event could not be handled: send it again") from None
 
 
@@ -210,7 +213,7 @@ def _work(
         database = Database.parse(database)
     handler = load(handler)
     if database is None:
-        if session_kind(handler) is not None:
+        if how_to_call(handler).session is not None:
             raise SettingsError(f"the handler of {name} asks for a session: say which database it is to connect to")
         database = Database.parse("sqlite:///never-opened.db")
     return ListenerDestination(name, handler, database=database, concurrency=concurrency)

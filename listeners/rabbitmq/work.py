@@ -13,7 +13,7 @@ from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.fence import Overran
 from relay.destinations.listener.threads import NoThread
-from relay.observe.logging import one_line, redacted
+from relay.observe.logging import one_line, plain_trace, redacted
 from relay.stall import end_if_held
 
 log = structlog.get_logger("consumer")
@@ -54,7 +54,7 @@ class Work:
         except Exception as error:
             if is_outage(error):
                 return unreachable(_shown(error))
-            log.warning("listener_raised", message_id=message.id, exc_info=error)
+            log.warning("listener_raised", message_id=message.id, exception=plain_trace(error))
             return failed(f"{type(error).__name__}: {_shown(error)}")
         return TAKEN
 

@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TextIO
 
 import structlog
@@ -22,6 +24,10 @@ QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
 SILENT = ("aio_pika", "aiormq")  # they log each failed attempt to connect; our own log says it once, with the reason
 
 _URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
+_LEADING_TO_THEM = tuple(
+    f"{each}/" for each in (Path(__file__).parents[1], Path(traceback.__file__).parent / "concurrent")
+)
+
 _QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
 
 
@@ -99,6 +105,19 @@ def redacted(text: str) -> str:
         'cannot reach postgresql://app:***@db/outbox'
     """
     return _QUERY_PASSWORD.sub(rf"\g<name>{MASK}", _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text))
+
+
+def plain_trace(error: BaseException) -> str:
+    """Return an error's traceback as text: without local variables, which may hold secrets, and passwords in URLs.
+
+    It begins where it leaves this project and the standard library's threads: with the listener, for example. A process
+    that has not called `configure` (a test) would else print every frame with its variables.
+    """
+    formatted = traceback.TracebackException.from_exception(error)
+    theirs = [each for each in formatted.stack if not each.filename.startswith(_LEADING_TO_THEM)]
+    if theirs:
+        formatted.stack = traceback.StackSummary.from_list(formatted.stack[formatted.stack.index(theirs[0]) :])
+    return redacted("".join(formatted.format()).rstrip())
 
 
 def one_line(text: str) -> str:

@@ -205,6 +205,22 @@ async def test_drain_async_delivers_to_several_by_name(database):
     assert sorted(seen) == ["book.bought"] * 2 + ["page.read"] * 2
 
 
+def test_a_listener_that_raises_in_a_test_is_shown_in_a_few_lines_without_its_variables(database, capsys):
+    with database.engine.begin() as connection:
+        emit(connection, "page.read", {})
+
+    def listener(message):
+        password = "correct-horse"
+        raise ValueError(len(password))
+
+    drain(database.engine, listener)
+    said = capsys.readouterr().out
+    assert "ValueError: 13" in said
+    assert "test_testing.py" in said
+    assert "correct-horse" not in said
+    assert len(said.splitlines()) < 20
+
+
 async def test_drain_in_an_event_loop_says_what_to_write(database):
     with pytest.raises(OutboxError, match=r"write await drain_async\(…\)"):
         drain(database.engine, print)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from relay.observe.logging import configure, one_line, redacted
+from relay.observe.logging import configure, one_line, plain_trace, redacted
 
 SECRET = "correct-horse"
 
@@ -160,3 +160,22 @@ def test_passwords_in_urls_are_masked_without_being_known() -> None:
 
 def test_readable_text_is_left_as_it_is() -> None:
     assert one_line("Überschrift – 見出し 🎉") == "Überschrift – 見出し 🎉"
+
+
+def test_a_traceback_shows_no_variables_and_no_password_also_where_logging_was_never_configured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails() -> None:
+        local = SECRET
+        raise LookupError("redis://:hunter2@cache/0", len(local))
+
+    structlog.reset_defaults()
+    try:
+        fails()
+    except LookupError as error:
+        structlog.get_logger("relay").warning("listener_raised", exception=plain_trace(error))
+    said = capsys.readouterr().out
+    assert "in fails" in said
+    assert "LookupError: ('redis://:***@cache/0', 13)" in said
+    assert SECRET not in said
+    assert len(said.splitlines()) < 12

@@ -26,11 +26,13 @@ class Fence:
     and once it is committing, its caller has to wait for how that ends.
 
     Args:
-        timeout_s: How long the call may take; what the database is told, too.
+        timeout_s: How long the call may take.
+        tells_database: Whether the database is told, too, which costs a round trip.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, *, tells_database: bool = True) -> None:
         self._timeout_s = timeout_s
+        self._tells_database = tells_database
         self._lock = Lock()
         self._is_committing = self._is_closed = False
 
@@ -51,7 +53,13 @@ class Fence:
                 raise Overran
             self._is_committing = True
 
+    def reopen(self) -> bool:
+        """Take back that a commit comes next, because it failed; return whether there is time for another try."""
+        with self._lock:
+            self._is_committing = False
+            return not self._is_closed
+
     def limit(self, execute: Callable[..., object], *, is_postgres: bool) -> None:
         """Have the database end what hangs, in a statement or between two: its locks would hold up the next attempt."""
-        if is_postgres:
+        if is_postgres and self._tells_database:
             execute(LIMIT, {"limit": f"{max(int(self._timeout_s * 1000), 1)}ms"})

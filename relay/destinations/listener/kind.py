@@ -26,9 +26,10 @@ def _build(name: str, settings: ListenerSettings, database: Database) -> Destina
 
 
 def _check(name: str, settings: ListenerSettings) -> None:
-    from relay.destinations.listener.destination import load, session_kind
+    from relay.destinations.listener.calling import how_to_call
+    from relay.destinations.listener.loading import load
 
-    session_kind(load(settings.listener))
+    how_to_call(load(settings.listener))
 
 
 async def _probe(name: str, settings: ListenerSettings) -> Probed:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Coroutine, Generator
 from types import CoroutineType
 from typing import Any
 
+from relay.destinations.listener.returned import check_returned
+
 
 def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
     """Run a coroutine until it waits for something, or to its end; then there is no rest.
@@ -15,12 +17,16 @@ def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
     Args:
         awaitable: A coroutine is run here, in the task that will await its rest; what it raises before it waits is
             raised here. Anything else is all rest.
+
+    Raises:
+        ReturnedSomething: The coroutine came to its end and returned something else than ``None``.
     """
     if not isinstance(awaitable, CoroutineType):
         return awaitable
     try:
         return Rest(awaitable, awaitable.send(None))
-    except StopIteration:
+    except StopIteration as ended:
+        check_returned(ended.value)
         return None
 
 
@@ -35,7 +41,7 @@ class Rest:
     def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
         self._coroutine, self._waits_for = coroutine, waits_for
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         try:
             while True:
                 try:
@@ -44,5 +50,5 @@ class Rest:
                     self._waits_for = self._coroutine.throw(error)
                 else:
                     self._waits_for = self._coroutine.send(answer)
-        except StopIteration:
-            return
+        except StopIteration as ended:
+            return ended.value

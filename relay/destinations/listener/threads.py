@@ -33,8 +33,8 @@ class Threads:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._overran: dict[Future[Any], tuple[str, float]] = {}
 
-    async def run(self, message_id: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a function in a thread.
+    async def run(self, message_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in a thread, and return what it returns.
 
         Raises:
             CancelledError: Whoever waited for it was cancelled, while it ran; it runs on.
@@ -42,7 +42,7 @@ class Threads:
         """
         future = self._pool.submit(function, *arguments)
         try:
-            await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if future.cancel():
                 raise NoThread from None

@@ -1,0 +1,46 @@
+"""Trying a transaction again at once, where the database ended it for the sake of another one.
+
+A deadlock or a serialisation failure says nothing about the message and nothing about the destination: the same
+transaction usually succeeds a moment later. So it is repeated in place, a few times, after pauses with jitter.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from outbox import Reject
+
+# serialization_failure, deadlock_detected: https://www.postgresql.org/docs/current/errcodes-appendix.html
+CONFLICTS = frozenset({"40001", "40P01"})
+
+CEILINGS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+_LONGEST_CHAIN = 20
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the database ended the transaction for another one's sake, also where that is only the cause."""
+    if isinstance(error, Reject):
+        return False
+    return any(_state_of(each) in CONFLICTS for each in _chain(error))
+
+
+def pauses_s() -> Iterator[float]:
+    """Yield the pauses before each further try, in seconds: half fixed, half by chance."""
+    for ceiling_s in CEILINGS_S:
+        yield ceiling_s * (1 + random.random()) / 2  # noqa: S311
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    for _ in range(_LONGEST_CHAIN):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _state_of(error: BaseException) -> str | None:
+    found = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return getattr(found, "sqlstate", None)

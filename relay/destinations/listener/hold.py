@@ -1,0 +1,102 @@
+"""Keeping a listener from ending the transaction that its session is in.
+
+The inbox mark is in that transaction, too. A listener that committed it and then failed would never be called again:
+its first half would be done, its second half would not, and the mark would say that all is done. One that rolled it
+back and returned would count as one that had taken the message. So the destination alone ends it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from outbox.errors import TransactionHeld
+
+_METHODS = ("commit", "rollback", "close", "reset", "invalidate", "prepare")
+
+_ENDS = re.compile(
+    r"\s*(commit|end|abort|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b", re.IGNORECASE
+)
+
+_IN_ERROR = 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
+
+
+class Hold:
+    """Keeps the transactions of the sessions of one engine.
+
+    Args:
+        engine: An engine that only this destination uses.
+        label: The listener's name, for people.
+    """
+
+    def __init__(self, engine: sa.Engine, label: str) -> None:
+        self._label = label
+        self._held: set[sa.Connection] = set()
+        sa.event.listen(engine, "commit", self._refuse_commit)
+        sa.event.listen(engine, "before_cursor_execute", self._refuse_sql)
+
+    @contextmanager
+    def on(self, session: Session) -> Iterator[None]:
+        """Keep the session's transaction until the block ends.
+
+        Raises:
+            TransactionHeld: The block came to its end, and the transaction had ended or could not be committed.
+        """
+        connection, transaction = session.connection(), session.get_transaction()
+        inner = connection.get_transaction()
+        self._take(session, connection)
+        try:
+            yield
+        finally:
+            self._release(session, connection)
+        is_ours = session.get_transaction() is transaction and not connection.closed
+        if not is_ours or inner is None or not inner.is_active or connection.get_transaction() is not inner:
+            self._refuse("has ended the transaction of its session")
+        if transaction is None or not session.is_active or _is_in_error(connection):
+            raise TransactionHeld(
+                f"{self._label} went on after an error that has undone everything in its transaction: let the error "
+                "out, or put what may fail in a savepoint, with session.begin_nested()"
+            )
+
+    def _take(self, session: Session, connection: sa.Connection) -> None:
+        self._held.add(connection)
+        for name in _METHODS:
+            setattr(session, name, self._refusing(name))
+
+    def _release(self, session: Session, connection: sa.Connection) -> None:
+        self._held.discard(connection)
+        for name in _METHODS:
+            vars(session).pop(name, None)
+
+    def _refusing(self, name: str) -> Any:
+        def refuse(*_: object, **__: object) -> NoReturn:
+            self._refuse(f"has called session.{name}()")
+
+        return refuse
+
+    def _refuse_commit(self, connection: sa.Connection) -> None:
+        if connection in self._held:
+            self._refuse("has committed the transaction of its session")
+
+    def _refuse_sql(self, connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+        if connection in self._held and (found := _ENDS.match(statement)):
+            self._refuse(f"has executed {' '.join(found[1].upper().split())}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TransactionHeld(
+            f"{self._label} {what}, which is committed together with the inbox mark when the listener returns, and "
+            "rolled back when it raises: leave that to its caller; session.begin_nested() makes a savepoint"
+        )
+
+
+def _is_in_error(connection: sa.Connection) -> bool:
+    """Return whether PostgreSQL would answer a COMMIT with a ROLLBACK, and not call that an error."""
+    if connection.invalidated:
+        return True
+    info = getattr(connection.connection.driver_connection, "info", None)
+    return bool(getattr(info, "transaction_status", None) == _IN_ERROR)
