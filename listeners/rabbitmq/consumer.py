@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.session import Session, Source
 from listeners.rabbitmq.work import Work
 from relay.amqp import TROUBLE, Broker, explained
@@ -34,6 +35,7 @@ class Limits:
 
     Args:
         prefetch: Messages held unacknowledged at most, those that wait for another attempt included.
+        max_body_bytes: A message with a longer body is a dead letter, unread.
         concurrency: Of these, how many are worked on at once.
         timeout_s: The deadline of one call of the listener, in seconds.
         retry: After so many failures a message is a dead letter; the waits between them.
@@ -41,6 +43,7 @@ class Limits:
     """
 
     prefetch: int = 64
+    max_body_bytes: int = 1024 * 1024
     concurrency: int = 8
     timeout_s: float = 60.0
     retry: Policy = field(default=Policy(max_attempts=5, backoff_s=1.0, backoff_max_s=60.0))
@@ -121,9 +124,16 @@ class Consumer:
             await self._end(session)
 
     async def _open(self) -> Session:
-        connection = await self._broker.connect()
+        connection = await self._broker.connect(connection_class=TolerantConnection)
         limits = self._limits
-        session = Session(connection, self._source, self._work, retry=limits.retry, prefetch=limits.prefetch)
+        session = Session(
+            connection,
+            self._source,
+            self._work,
+            retry=limits.retry,
+            prefetch=limits.prefetch,
+            max_body_bytes=limits.max_body_bytes,
+        )
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await session.start()

@@ -6,13 +6,17 @@ integration guide would be refused. And a broker that moves a dead letter by its
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from weakref import WeakValueDictionary
 
-import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError
+from pamqp import commands
 
+from listeners.rabbitmq.properties import Properties, Value, encode, entry, table, text
+from listeners.rabbitmq.reading import Incoming
 from relay.amqp import ensure_queue
 from relay.amqp.topology import QueueType
 
@@ -20,8 +24,19 @@ SUFFIX = ".dead"
 REASON = "x-outbox-reason"
 ATTEMPTS = "x-outbox-attempts"
 DIED_AT = "x-outbox-died-at"
+DROPPED = "x-outbox-dropped"
+MESSAGE_ID = "x-outbox-message-id"
 ORIGIN = ("x-outbox-queue", "x-outbox-exchange", "x-outbox-routing-key")
+OURS = frozenset(name.encode() for name in (REASON, ATTEMPTS, DIED_AT, DROPPED, MESSAGE_ID, *ORIGIN))
 CONFIRM_S = 10.0
+SLOWEST_BYTES_PER_S = 1_000_000
+
+# What has no effect on where a message goes, how long it stays, or who may send it.
+KEPT = ("content_type", "content_encoding", "correlation_id", "timestamp", "type", "app_id")
+# RabbitMQ sends a copy to each queue that these name, which may well be the queue that the message died in.
+ROUTING = frozenset((b"CC", b"BCC"))
+PERSISTENT = b"\x02"
+_FRAME_OVERHEAD = 8 + 12  # of a content header: the frame's own octets; the class, a weight and the size of the body
 
 
 class DeadLetters:
@@ -39,8 +54,9 @@ class DeadLetters:
         self.queue = queue + SUFFIX
         self._queue_type: QueueType = queue_type
         self._channel: AbstractChannel | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def publish(self, incoming: AbstractIncomingMessage, message_id: str, reason: str, attempts: int) -> None:
+    async def publish(self, incoming: Incoming, message_id: str, reason: str, attempts: int) -> None:
         """Return when the broker has it: only then may the original be acknowledged.
 
         Args:
@@ -53,13 +69,28 @@ class DeadLetters:
         Raises:
             AMQPError, OSError, TimeoutError, RuntimeError: It has not, or nobody knows.
         """
-        letter = _letter(incoming, message_id, {**_origin(incoming, self._from), REASON: reason, ATTEMPTS: attempts})
-        channel = await self._open()
-        try:
-            await channel.default_exchange.publish(letter, self.queue, mandatory=True, timeout=CONFIRM_S)
-        except DeliveryError:
-            await ensure_queue(self._connection, self.queue, self._queue_type)
-            await channel.default_exchange.publish(letter, self.queue, mandatory=True, timeout=CONFIRM_S)
+        told = {**_origin(incoming, self._from), REASON: reason, ATTEMPTS: attempts, **_now()}
+        # aiormq knows by its id what is returned to it: of two letters of one id it would take one for confirmed.
+        async with self._turns.setdefault(message_id, asyncio.Lock()):
+            channel = await self._open()
+            try:
+                await self._publish(channel, incoming, message_id, told)
+            except DeliveryError:
+                await ensure_queue(self._connection, self.queue, self._queue_type)
+                await self._publish(channel, incoming, message_id, told)
+
+    async def _publish(
+        self, channel: AbstractChannel, incoming: Incoming, message_id: str, told: dict[str, Value]
+    ) -> None:
+        underlay = await channel.get_underlay_channel()
+        longest = underlay.connection.connection_tune.frame_max
+        await underlay.basic_publish(
+            incoming.body,
+            routing_key=self.queue,
+            properties=_Octets(letter(incoming.properties, message_id, told, longest), message_id),
+            mandatory=True,
+            timeout=CONFIRM_S + len(incoming.body) / SLOWEST_BYTES_PER_S,
+        )
 
     async def _open(self) -> AbstractChannel:
         if self._channel is None or self._channel.is_closed:
@@ -70,21 +101,54 @@ class DeadLetters:
         return self._channel
 
 
-def _origin(incoming: AbstractIncomingMessage, queue: str) -> dict[str, Any]:
-    return dict(zip(ORIGIN, (queue, incoming.exchange or "", incoming.routing_key or ""), strict=True))
+class _Octets(commands.Basic.Properties):
+    """Properties that are octets already: as they came, they cannot be encoded wrong."""
+
+    def __init__(self, octets: bytes, message_id: str) -> None:
+        super().__init__(message_id=message_id)
+        self._octets = octets
+
+    def marshal(self) -> bytes:
+        return self._octets
 
 
-def _letter(incoming: AbstractIncomingMessage, message_id: str, told: dict[str, Any]) -> aio_pika.Message:
-    """As it came, persistent, with what became of it."""
-    return aio_pika.Message(
-        incoming.body,
-        headers={**incoming.headers, **told, DIED_AT: datetime.now(UTC).isoformat()},
-        content_type=incoming.content_type,
-        content_encoding=incoming.content_encoding,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        message_id=message_id,
-        correlation_id=incoming.correlation_id,
-        timestamp=incoming.timestamp,
-        type=incoming.type,
-        app_id=incoming.app_id,
-    )
+def letter(properties: Properties, message_id: str, told: Mapping[str, Value], frame_max: int) -> bytes:
+    """Return a dead letter's properties: those of its original, octet for octet, and what became of it.
+
+    Args:
+        properties: The original's.
+        message_id: What the letter is known by.
+        told: Headers of ours.
+        frame_max: How long a frame may be; 0: as long as it takes. Where the original's headers have no room in one
+            beside ours, the letter goes without them and says so.
+    """
+    kept = [(name, octets) for name, octets in properties.entries if name not in OURS]
+    ours = [entry(name, value) for name, value in (*told.items(), *_undecoded(properties))]
+    routing = sorted({name.decode() for name, _ in kept if name in ROUTING})
+    note = [entry(DROPPED, f"{', '.join(routing)}: a copy would go where they say")] if routing else []
+    theirs = [octets for name, octets in kept if name not in ROUTING]
+    whole = _fields(properties, message_id, [*theirs, *ours, *note])
+    if not frame_max or len(whole) + _FRAME_OVERHEAD <= frame_max:
+        return whole
+    size = sum(map(len, theirs))
+    note = [entry(DROPPED, f"all headers: they take {size:,} bytes, and a frame has {frame_max:,}")]
+    return _fields(properties, message_id, [*ours, *note])
+
+
+def _fields(properties: Properties, message_id: str, headers: list[bytes]) -> bytes:
+    fields = {name: properties.octets[name] for name in KEPT if name in properties.octets}
+    return encode({**fields, "headers": table(headers), "delivery_mode": PERSISTENT, "message_id": text(message_id)})
+
+
+def _undecoded(properties: Properties) -> Iterator[tuple[str, bytes]]:
+    """The original's id where it is no text, by which nothing could be known."""
+    if "message_id" in properties.octets and "message_id" not in properties.values:
+        yield MESSAGE_ID, properties.octets["message_id"][1:]
+
+
+def _origin(incoming: Incoming, queue: str) -> dict[str, Value]:
+    return dict(zip(ORIGIN, (queue, incoming.exchange, incoming.routing_key), strict=True))
+
+
+def _now() -> dict[str, Value]:
+    return {DIED_AT: datetime.now(UTC).isoformat()}

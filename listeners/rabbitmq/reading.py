@@ -3,6 +3,8 @@
 The id that makes the work happen once is the event's own. The guide's publisher sends none, so that its messages are
 known by what they say.
 
+Nothing that a publisher can send raises anything else here than `Unreadable`.
+
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
 """
 
@@ -10,17 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from listeners.rabbitmq.frames import OCTETS
+from listeners.rabbitmq.properties import Properties, decode
 from outbox import Message
 from relay.guide import id_by_content
 
 STRUCTURED = "application/cloudevents"
 PREFIXES = ("cloudEvents_", "cloudEvents:")
+REPLACED = "\ufffd"
+LARGE_BYTES = 16 * 1024
 LONGEST_ID = 255  # bytes, which is what a dead letter can carry
 
 
@@ -28,30 +35,106 @@ class Unreadable(Exception):
     """No listener could make anything of it; says why."""
 
 
-def read(incoming: AbstractIncomingMessage) -> Message:
-    """The message.
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message as it came out of a queue.
+
+    Args:
+        body: Its body.
+        properties: What it says of itself.
+        exchange: The exchange that it was published to.
+        routing_key: With which key.
+        ack: Tells the broker that it is done.
+    """
+
+    body: bytes
+    properties: Properties
+    exchange: str
+    routing_key: str
+    ack: Callable[[], Awaitable[None]]
+
+    @classmethod
+    def of(cls, message: AbstractIncomingMessage) -> Incoming:
+        """Take over what a `TolerantConnection` received."""
+        octets = message.headers[OCTETS]
+        assert isinstance(octets, bytes | bytearray)
+        return cls(message.body, decode(bytes(octets)), message.exchange or "", message.routing_key or "", message.ack)
+
+    def text(self, name: str) -> str | None:
+        """Return the property of this name, if there is one and it is text."""
+        found = self.properties.values.get(name)
+        return found if isinstance(found, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that no listener could make anything of.
+
+    Args:
+        reason: Why.
+        id: What its dead letter is known by.
+    """
+
+    reason: str
+    id: str
+
+
+def is_large(message: AbstractIncomingMessage) -> bool:
+    """Return whether reading it takes long enough to hold up others."""
+    return len(message.body) > LARGE_BYTES or len(_properties(message)) > LARGE_BYTES
+
+
+def _properties(message: AbstractIncomingMessage) -> bytes:
+    octets = message.headers[OCTETS]
+    assert isinstance(octets, bytes | bytearray)
+    return bytes(octets)
+
+
+def understand(message: AbstractIncomingMessage, max_body_bytes: int) -> tuple[Incoming, Message | Refused]:
+    """Read a message as far as it can be read."""
+    incoming = Incoming.of(message)
+    try:
+        return incoming, read(incoming, max_body_bytes)
+    except Unreadable as reason:
+        return incoming, Refused(str(reason), incoming.text("message_id") or id_of(incoming.body))
+
+
+def read(incoming: Incoming, max_body_bytes: int = 1024 * 1024) -> Message:
+    """Return the message.
 
     Raises:
-        Unreadable: Its body is not JSON, or its attributes are malformed.
+        Unreadable: Its properties cannot be decoded, its body is too long or not JSON, or its attributes are malformed.
     """
-    if (incoming.content_encoding or "identity").lower() not in ("identity", "utf-8"):
-        raise Unreadable(f"the content encoding {incoming.content_encoding!r} is not understood")
-    data = _json(incoming.body)
-    attributes = _attributes(incoming.headers)
-    body = incoming.body
-    if (incoming.content_type or "").lower().startswith(STRUCTURED):
+    _check(incoming, max_body_bytes)
+    body, headers = incoming.body, incoming.properties.headers
+    data = _json(body)
+    attributes = _attributes(headers)
+    if (incoming.text("content_type") or "").lower().startswith(STRUCTURED):
         attributes, data, body = _structured(data)
-    subject = attributes.get("subject")
+    subject, key = attributes.get("subject"), attributes.get("partitionkey")
     return Message(
-        _id(incoming.message_id or attributes.get("id"), data, body),
-        str(attributes.get("type") or incoming.type or incoming.routing_key or ""),
-        str(attributes.get("source") or incoming.app_id or "amqp"),
+        _id(incoming.text("message_id") or attributes.get("id"), data, body),
+        str(attributes.get("type") or incoming.text("type") or incoming.routing_key),
+        str(attributes.get("source") or incoming.text("app_id") or "amqp"),
         None if subject is None else str(subject),
-        None if attributes.get("partitionkey") is None else str(attributes["partitionkey"]),
+        None if key is None else str(key),
         body,
-        {name: value for name, value in incoming.headers.items() if isinstance(value, str) and not _is_ours(name)},
-        _instant(attributes.get("time") or incoming.timestamp),
+        {name: value for name, value in headers.items() if isinstance(value, str) and not _is_ours(name)},
+        _instant(attributes.get("time") or incoming.properties.values.get("timestamp")),
     )
+
+
+def _check(incoming: Incoming, max_body_bytes: int) -> None:
+    if len(incoming.body) > max_body_bytes:
+        raise Unreadable(f"its body has {len(incoming.body):,} bytes, and at most {max_body_bytes:,} are read")
+    if incoming.properties.problem is not None:
+        raise Unreadable(incoming.properties.problem)
+    for name in ("exchange", "routing_key"):
+        if REPLACED in getattr(incoming, name):
+            raise Unreadable(f"its {name.replace('_', ' ')} is not text in UTF-8")
+    encoding = incoming.text("content_encoding") or "identity"
+    if encoding.lower() not in ("identity", "utf-8"):
+        raise Unreadable(f"the content encoding {encoding!r} is not understood")
 
 
 def _json(body: bytes) -> Any:
@@ -70,7 +153,11 @@ def _no_json(constant: str) -> NoReturn:
 
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
-    return {name[len(PREFIXES[0]) :]: value for name, value in headers.items() if _is_ours(name)}
+    found = {name[len(PREFIXES[0]) :]: value for name, value in headers.items() if _is_ours(name)}
+    for name, value in found.items():
+        if isinstance(value, bytes | list | dict):
+            raise Unreadable(f"its attribute {ascii(name)[1:-1]} is no text in UTF-8")
+    return found
 
 
 def _is_ours(header: str) -> bool:

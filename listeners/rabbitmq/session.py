@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPChannelError
 
 from listeners.rabbitmq.dead import DeadLetters
-from listeners.rabbitmq.reading import Unreadable, id_of, read
+from listeners.rabbitmq.reading import Incoming, Refused, is_large, understand
 from listeners.rabbitmq.work import Work
 from outbox import Message
 from relay.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
@@ -56,19 +56,28 @@ class Session:
         work: What is done with it.
         retry: How patient it is.
         prefetch: Messages held unacknowledged at most.
+        max_body_bytes: The longest body that is read.
 
     Attributes:
         ended: Done when nothing comes any more; says the event to log, and why.
     """
 
     def __init__(
-        self, connection: AbstractConnection, source: Source, work: Work, *, retry: Policy, prefetch: int
+        self,
+        connection: AbstractConnection,
+        source: Source,
+        work: Work,
+        *,
+        retry: Policy,
+        prefetch: int,
+        max_body_bytes: int,
     ) -> None:
         self._connection = connection
         self._source = source
         self._work = work
         self._retry = retry
         self._prefetch = prefetch
+        self._max_body_bytes = max_body_bytes
         self._dead = DeadLetters(connection, source.queue, source.queue_type)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -156,28 +165,33 @@ class Session:
         if not self.ended.done():
             self.ended.set_result(event)
 
-    async def _on_message(self, incoming: AbstractIncomingMessage) -> None:
+    async def _on_message(self, message: AbstractIncomingMessage) -> None:
         # A task of our own: aiormq cancels its tasks with the channel, whatever they are in the middle of.
-        task = asyncio.create_task(self._handle(incoming))
+        task = asyncio.create_task(self._handle(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # ----------------------------------------------------------- one message
 
-    async def _handle(self, incoming: AbstractIncomingMessage) -> None:
+    async def _handle(self, message: AbstractIncomingMessage) -> None:
         try:
-            try:
-                message = read(incoming)
-            except Unreadable as reason:
-                await self._bury(incoming, incoming.message_id or id_of(incoming.body), f"unreadable: {reason}", 0)
+            incoming, found = await self._understood(message)
+            if isinstance(found, Refused):
+                await self._bury(incoming, found.id, f"unreadable: {found.reason}", 0)
             else:
-                await self._work_on(incoming, message)
+                await self._work_on(incoming, found)
         except TROUBLE as error:
-            log.info("not_acknowledged", message_id=incoming.message_id, reason=explained(error))
+            log.info("not_acknowledged", message_id=message.message_id, reason=explained(error))
         except Exception:
-            log.exception("consumer_broke", message_id=incoming.message_id)
+            log.exception("consumer_broke", message_id=message.message_id)
 
-    async def _work_on(self, incoming: AbstractIncomingMessage, message: Message) -> None:
+    async def _understood(self, message: AbstractIncomingMessage) -> tuple[Incoming, Message | Refused]:
+        """What it says. A large one is read in a thread: others go on meanwhile."""
+        if is_large(message):
+            return await asyncio.to_thread(understand, message, self._max_body_bytes)
+        return understand(message, self._max_body_bytes)
+
+    async def _work_on(self, incoming: Incoming, message: Message) -> None:
         """Try until it is taken, refused, or has failed too often."""
         charged = waits = 0
         while not self._stopping.is_set():
@@ -199,7 +213,7 @@ class Session:
         async with self._work.room:
             return None if self._stopping.is_set() else await self._work.attempt(message)
 
-    async def _bury(self, incoming: AbstractIncomingMessage, message_id: str, reason: str, attempts: int) -> None:
+    async def _bury(self, incoming: Incoming, message_id: str, reason: str, attempts: int) -> None:
         """Publish the dead letter; acknowledge when that is confirmed; until it is, keep trying."""
         waits = 0
         while not self._stopping.is_set():

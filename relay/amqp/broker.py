@@ -65,8 +65,14 @@ class Broker:
             except (OSError, ssl.SSLError) as error:
                 raise SettingsError(f"{setting} names {path}, which cannot be used: {error}") from None
 
-    async def connect(self, timeout_s: float = CONNECT_TIMEOUT_S) -> AbstractConnection:
+    async def connect(
+        self, timeout_s: float = CONNECT_TIMEOUT_S, *, connection_class: type[aio_pika.Connection] = aio_pika.Connection
+    ) -> AbstractConnection:
         """Open a connection.
+
+        Args:
+            timeout_s: How long that may take, in seconds.
+            connection_class: Its class.
 
         Raises:
             AMQPError: The broker does not let us in, or is not one.
@@ -77,7 +83,7 @@ class Broker:
         defaults = {"heartbeat": str(HEARTBEAT_S), "name": self.name}
         url = given.update_query({key: value for key, value in defaults.items() if key not in given.query})
         async with asyncio.timeout(timeout_s):
-            return await aio_pika.connect(url, ssl_context=self._tls())
+            return await aio_pika.connect(url, ssl_context=self._tls(), connection_class=connection_class)
 
     def __str__(self) -> str:
         return str(URL(self.url).with_user(None).with_query(None))

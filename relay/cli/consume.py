@@ -41,6 +41,9 @@ def consume(
     prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Messages held unacknowledged at most.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many of them are worked on at once.")] = 8,
     max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures before it is a dead letter.")] = 5,
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message is a dead letter, unread.")
+    ] = 1024 * 1024,
 ) -> None:
     """Receive events from RabbitMQ and run a listener once for each. AMQP_URL says where; run one, or many."""
     from listeners.rabbitmq import Consumer, Limits, Source
@@ -63,6 +66,7 @@ def consume(
     limits = Limits(
         prefetch=prefetch,
         concurrency=min(concurrency, prefetch),
+        max_body_bytes=max_body_bytes,
         retry=Policy(max_attempts=max_attempts, backoff_s=1.0, backoff_max_s=60.0),
         grace_s=settings.grace_s,
     )

@@ -6,30 +6,33 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aio_pika.message import IncomingMessage
-from aiormq.abc import DeliveredMessage
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands, frame
 from pamqp.header import ContentHeader
 
-from listeners.rabbitmq.reading import Unreadable, read
+from listeners.rabbitmq.properties import decode
+from listeners.rabbitmq.reading import Incoming, Unreadable, read
 from outbox import Message
 from relay.destinations.rabbitmq.wire import Wire
 
 
-def incoming(body: bytes = b"{}", **properties: Any) -> IncomingMessage:
-    delivery = commands.Basic.Deliver("tag", 1, False, "extraction.events", "extraction.completed")
-    header = ContentHeader(0, len(body), commands.Basic.Properties(**properties))
-    return IncomingMessage(DeliveredMessage(delivery=delivery, header=header, body=body, channel=None))  # type: ignore[arg-type]
+async def not_acknowledged() -> None: ...
 
 
-def as_it_arrives(message: Message) -> IncomingMessage:
+def incoming(body: bytes = b"{}", *, routing_key: str = "extraction.completed", **properties: Any) -> Incoming:
+    """As it comes from pamqp's encoder."""
+    octets = commands.Basic.Properties(**properties).marshal()
+    return Incoming(body, decode(octets), "extraction.events", routing_key, not_acknowledged)
+
+
+def as_it_arrives(message: Message) -> Incoming:
     octets = Wire("extraction.events", 1, 0).encode(message)
     octets = octets[frame.unmarshal(octets)[0] :]
     _, _, header = frame.unmarshal(octets)
-    delivery = commands.Basic.Deliver("tag", 1, False, "extraction.events", message.type)
-    return IncomingMessage(DeliveredMessage(delivery=delivery, header=header, body=message.body, channel=None))  # type: ignore[arg-type]
+    assert isinstance(header, ContentHeader)
+    properties = decode(header.properties.marshal())
+    return Incoming(message.body, properties, "extraction.events", message.type, not_acknowledged)
 
 
 def test_what_our_relay_sends_is_read_as_the_message_it_was() -> None:

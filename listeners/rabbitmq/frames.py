@@ -1,0 +1,120 @@
+"""A connection on which no message can end the reader.
+
+aiormq decodes every frame that comes, and closes the connection over one that it cannot decode; the broker then hands
+the same message out again, and nothing behind it is ever done. So frames are mended before aiormq sees them. Of a
+message's properties aiormq gets the octets, in one header of ours; `listeners.rabbitmq.properties` decodes those. Names
+that are not text in UTF-8 get U+FFFD in place of what is not.
+
+The place is aiormq's own: a *transport factory* opens the stream that frames are read from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any, cast
+
+import aio_pika
+from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from yarl import URL
+
+from listeners.rabbitmq.properties import encode, entry, find, table
+
+OCTETS = "octets"  # the header that holds the properties
+
+_HEAD = struct.Struct(">BHI")
+_METHOD, _HEADER = 1, 2
+_PROPERTIES_AT = 12  # after the class, a weight, and the size of the body
+_LONGEST_TEXT = 255
+
+# Of the methods that hold text which a stranger may have chosen, or that RabbitMQ cuts off at 255 octets, in the middle
+# of a character if need be: how many octets lie before each text. (connection.close, channel.close, basic.return,
+# basic.deliver, basic.get-ok)
+_TEXTS = {
+    (10, 50): (2,),
+    (20, 40): (2,),
+    (60, 50): (2, 0, 0),
+    (60, 60): (0, 9, 0),
+    (60, 71): (9, 0),
+}
+
+
+class TolerantConnection(aio_pika.Connection):
+    """An aio-pika connection whose incoming frames are mended."""
+
+    def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
+        super().__init__(url, *arguments, **options)
+        transport = TLSTransportFactory() if self.url.scheme == "amqps" else TCPTransportFactory()
+        self.kwargs["transport_factory"] = _Mending(transport)
+
+
+class _Mending(TransportFactory):
+    def __init__(self, transport: TransportFactory) -> None:
+        self._transport = transport
+
+    async def create(self, url: URL, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self._transport.create(url, **options)
+        return cast("asyncio.StreamReader", _Reader(reader)), writer
+
+
+class _Reader:
+    """As much of a stream reader as aiormq uses: what it reads are whole frames, mended."""
+
+    def __init__(self, stream: asyncio.StreamReader) -> None:
+        self._stream = stream
+        self._ready = memoryview(b"")
+
+    def at_eof(self) -> bool:
+        return not self._ready and self._stream.at_eof()
+
+    async def readexactly(self, size: int) -> bytes:
+        if not self._ready:
+            self._ready = memoryview(await self._frame())
+        if len(self._ready) < size:
+            raise asyncio.IncompleteReadError(bytes(self._ready), size)
+        read, self._ready = bytes(self._ready[:size]), self._ready[size:]
+        return read
+
+    async def _frame(self) -> bytes:
+        head = await self._stream.readexactly(_HEAD.size)
+        if head.startswith(b"AMQP"):
+            return head  # what a broker says that speaks another version: aiormq knows it
+        kind, channel, size = _HEAD.unpack(head)
+        rest = await self._stream.readexactly(size + 1)
+        if kind not in (_METHOD, _HEADER):
+            return head + rest
+        payload = mended(kind, rest[:-1])
+        return _HEAD.pack(kind, channel, len(payload)) + payload + rest[-1:]
+
+
+def mended(kind: int, payload: bytes) -> bytes:
+    """The payload of a frame, as something that aiormq can decode."""
+    if kind == _HEADER:
+        return _wrapped(payload)
+    texts = _TEXTS.get(struct.unpack(">HH", payload[:4]))
+    return payload if texts is None or payload.isascii() else _with_readable(payload, texts)
+
+
+def _wrapped(payload: bytes) -> bytes:
+    """A content header with one header in it, and the message's id, by which aiormq knows what was returned to it."""
+    octets = payload[_PROPERTIES_AT:]
+    fields = {"headers": table([entry(OCTETS, octets)])}
+    if id_ := find(octets, "message_id"):
+        fields["message_id"] = id_
+    return payload[:_PROPERTIES_AT] + encode(fields)
+
+
+def _with_readable(payload: bytes, texts: tuple[int, ...]) -> bytes:
+    at, parts = 4, [payload[:4]]
+    for before in texts:
+        start = at + before
+        end = start + 1 + payload[start]
+        text = _readable(payload[start + 1 : end])
+        parts += payload[at:start], bytes((len(text),)), text
+        at = end
+    return b"".join((*parts, payload[at:]))
+
+
+def _readable(octets: bytes) -> bytes:
+    readable = octets.decode(errors="replace").encode()[:_LONGEST_TEXT]
+    return readable.decode(errors="ignore").encode()  # nor cut off in the middle of a character
