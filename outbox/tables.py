@@ -242,16 +242,20 @@ def _shard(metadata: sa.MetaData) -> sa.Table:
 
 
 def _audit(metadata: sa.MetaData) -> sa.Table:
+    later = sa.text("part_of IS NOT NULL")
     return sa.Table(
         "outbox_audit",
         metadata,
         sa.Column("id", BigInt, primary_key=True, server_default=sa.FetchedValue()),
+        sa.Column("part_of", BigInt),  # the row of the same action's beginning
         sa.Column("at", Instant, nullable=False, server_default=sa.FetchedValue()),
+        sa.Column("role", sa.Text, server_default=sa.FetchedValue()),  # that had logged in; on SQLite there is none
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("action", sa.Text, nullable=False),
         sa.Column("target", JSON, nullable=False),
         sa.Column("count", BigInt, nullable=False),
         sa.Column("reason", sa.Text),
+        sa.Index("outbox_audit_part", "part_of", postgresql_where=later, sqlite_where=later),
     )
 
 

@@ -1,4 +1,8 @@
-"""What was done by hand, on record: one row per action, with who, when, what, how many and why."""
+"""What was done by hand, on record: who, when, what, how many and why.
+
+Rows are added and never changed: a relay's role has no right to. The database says when, and which role had logged in;
+the name of the user is what this process believes, and may be told (`LOGNAME`).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,8 @@ from outbox.tables import tables
 class Action:
     """One action of an operator.
 
-    It may take many transactions. Each of them writes how far the action has come, so that one that was interrupted is
-    on record with what it did. An action that changed nothing leaves no row.
+    It may take many transactions. Each of them writes what it did, as a part of the action that the first one began.
+    So an action that was interrupted is on record with what it did. One that changed nothing leaves no row.
 
     Args:
         name: What was done, as the command line calls it: ``"dead retry"``.
@@ -33,13 +37,13 @@ class Action:
         """So many more, in this transaction; returns the action's number, which no other action has."""
         audit = tables().audit
         self.count += count
+        values = {"actor": self.actor, "action": self.name, "target": self.target, "reason": self.reason}
+        inserted = connection.scalar(
+            sa.insert(audit).values(count=count, part_of=self.number, **values).returning(audit.c.id)
+        )
+        assert inserted is not None
         if self.number is None:
-            values = {"actor": self.actor, "action": self.name, "target": self.target, "reason": self.reason}
-            inserted = connection.scalar(sa.insert(audit).values(count=self.count, **values).returning(audit.c.id))
-            assert inserted is not None
             self.number = inserted
-        else:
-            connection.execute(sa.update(audit).where(audit.c.id == self.number).values(count=self.count))
         return self.number
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy import Dialect
-from sqlalchemy.dialects.postgresql import psycopg
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from outbox.errors import Unusable
 
-_DIALECT: Dialect = psycopg.dialect()  # type: ignore[no-untyped-call]
+# Not psycopg's, which writes every % twice.
+_DIALECT: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 NAMED_AT_MOST = 4
@@ -30,11 +31,13 @@ class Right:
         privileges: As GRANT has them.
         kind: ``"SCHEMA"``, ``"TABLE"``, ``"SEQUENCE"`` or ``"FUNCTION"``.
         name: Of the object; of a function with its argument types; of the schema nothing.
+        columns: Of a table: those that are enough. Empty: all of them.
     """
 
     privileges: tuple[str, ...]
     kind: str
     name: str = ""
+    columns: tuple[str, ...] = ()
 
     def on(self, schema: str) -> str:
         """What GRANT calls the object."""
@@ -42,8 +45,14 @@ class Right:
             return f"SCHEMA {quoted(schema)}"
         return ("" if self.kind == "TABLE" else f"{self.kind} ") + f"{quoted(schema)}.{self.name}"
 
+    @property
+    def what(self) -> str:
+        """The privileges, as GRANT has them."""
+        columns = f" ({', '.join(self.columns)})" if self.columns else ""
+        return ", ".join(privilege + columns for privilege in self.privileges)
+
     def grant(self, schema: str, role: str) -> str:
-        return f"GRANT {', '.join(self.privileges)} ON {self.on(schema)} TO {quoted(role)}"
+        return f"GRANT {self.what} ON {self.on(schema)} TO {quoted(role)}"
 
 
 def _tables(privileges: str, *names: str) -> tuple[Right, ...]:
@@ -56,7 +65,13 @@ MIGRATOR = (Right(("USAGE", "CREATE"), "SCHEMA"),)
 
 WORKER = (
     USAGE,
-    *_tables("INSERT", "outbox_message"),
+    # What `emit` and `outbox_emit` fill in. The rest (its place, when it was written, its fate) is the database's.
+    Right(
+        ("INSERT",),
+        "TABLE",
+        "outbox_message",
+        ("id", "type", "source", "subject", "ordering_key", "data", "headers", "due_at", "state"),
+    ),
     Right(("EXECUTE",), "FUNCTION", "outbox_emit(text, jsonb, text, text, jsonb, timestamptz, uuid)"),
     Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
 )
@@ -67,7 +82,10 @@ EXTRACT = (*_tables("SELECT INSERT UPDATE", "contents"), *_tables("SELECT INSERT
 RELAY = (
     USAGE,
     *_tables("SELECT INSERT UPDATE DELETE", "outbox_message", "outbox_delivery", "outbox_relay"),
-    *_tables("SELECT INSERT UPDATE", "outbox_destination", "outbox_audit"),
+    *_tables("SELECT INSERT UPDATE", "outbox_destination"),
+    *_tables("SELECT", "outbox_audit"),
+    # Added to, and never changed; when it was and which role it was is the database's to say.
+    Right(("INSERT",), "TABLE", "outbox_audit", ("part_of", "actor", "action", "target", "count", "reason")),
     *_tables("SELECT INSERT DELETE", "inbox_message"),
     *_tables("SELECT INSERT", "outbox_history"),
     *_tables("SELECT UPDATE", "outbox_shard"),
@@ -96,7 +114,7 @@ def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema:
         role = str(connection.scalar(sa.text("SELECT current_user")))
         named = lacking[:NAMED_AT_MOST]
         more = f" and {len(lacking) - len(named)} other rights" if len(lacking) > len(named) else ""
-        what = "; ".join(f"{right.privileges[0]} on {right.on(schema)}" for right in named) + more
+        what = "; ".join(f"{right.what} on {right.on(schema)}" for right in named) + more
         grants = "; ".join(right.grant(schema, role) for right in named) if not more else "what that prints"
         raise Unusable(
             f"the role {role} lacks {what} (`outbox db grants` prints everything that each role needs). "
@@ -105,13 +123,16 @@ def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema:
 
 
 _LACKING = """
-SELECT r.kind, r.name, r.privilege FROM pg_namespace AS n
-CROSS JOIN jsonb_to_recordset(CAST(:wanted AS jsonb)) AS r (number int, kind text, name text, privilege text)
+SELECT r.number FROM pg_namespace AS n
+CROSS JOIN jsonb_to_recordset(CAST(:wanted AS jsonb))
+    AS r (number int, kind text, name text, privilege text, columns jsonb)
 LEFT JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = r.name
 LEFT JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = split_part(r.name, '(', 1)
 WHERE n.nspname = :schema AND NOT CASE r.kind
     WHEN 'SCHEMA' THEN has_schema_privilege(n.oid, r.privilege)
-    WHEN 'TABLE' THEN c.oid IS NULL OR has_table_privilege(c.oid, r.privilege)
+    WHEN 'TABLE' THEN c.oid IS NULL OR CASE WHEN r.columns = '[]' THEN has_table_privilege(c.oid, r.privilege)
+        ELSE NOT EXISTS (SELECT FROM jsonb_array_elements_text(r.columns) AS k (name)
+                         WHERE NOT has_column_privilege(c.oid, k.name, r.privilege)) END
     WHEN 'SEQUENCE' THEN c.oid IS NULL OR has_sequence_privilege(c.oid, r.privilege)
     ELSE p.oid IS NULL OR has_function_privilege(p.oid, r.privilege) END
 ORDER BY r.number
@@ -119,13 +140,13 @@ ORDER BY r.number
 
 
 def _lacking(connection: sa.Connection, schema: str, needs: Iterable[Right]) -> list[Right]:
-    single = [(right.kind, right.name, privilege) for right in needs for privilege in right.privileges]
+    single = [replace(right, privileges=(privilege,)) for right in needs for privilege in right.privileges]
     wanted = [
-        {"number": number, "kind": kind, "name": name, "privilege": privilege}
-        for number, (kind, name, privilege) in enumerate(single)
+        {"number": n, "kind": r.kind, "name": r.name, "privilege": r.privileges[0], "columns": r.columns}
+        for n, r in enumerate(single)
     ]
     rows = connection.execute(sa.text(_LACKING), {"wanted": json.dumps(wanted), "schema": schema})
-    return [Right((row.privilege,), row.kind, row.name) for row in rows]
+    return [single[row.number] for row in rows]
 
 
 # As it was set, for a schema without USAGE is not among those that are searched.

@@ -102,6 +102,9 @@ POSTGRES = [
         NEW.size := pg_catalog.octet_length(NEW.data::text);
         IF NEW.state IN ('ready', 'scheduled') THEN
             NEW.txid := pg_catalog.pg_current_xact_id();
+        ELSIF TG_OP = 'INSERT' AND NOT pg_catalog.has_table_privilege(TG_RELID, 'UPDATE') THEN
+            RAISE check_violation USING TABLE = TG_TABLE_NAME, COLUMN = 'state', MESSAGE = pg_catalog.format(
+                'outbox_message.state %L: write nothing, or scheduled, together with a due_at', NEW.state);
         END IF;
         RETURN NEW;
     END $$
@@ -277,7 +280,9 @@ POSTGRES = [
     """
     CREATE TABLE outbox_audit (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        part_of bigint,
         at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        role text DEFAULT session_user,
         actor text NOT NULL,
         action text NOT NULL,
         target jsonb NOT NULL,
@@ -285,6 +290,7 @@ POSTGRES = [
         reason text
     )
     """,
+    "CREATE INDEX outbox_audit_part ON outbox_audit (part_of) WHERE part_of IS NOT NULL",
     """
     CREATE TABLE inbox_message (
         listener text NOT NULL,
@@ -483,7 +489,9 @@ SQLITE = [
     f"""
     CREATE TABLE outbox_audit (
         id INTEGER NOT NULL PRIMARY KEY,
+        part_of INTEGER,
         at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
+        role TEXT,
         actor TEXT NOT NULL,
         action TEXT NOT NULL,
         target JSON NOT NULL,
@@ -491,6 +499,7 @@ SQLITE = [
         reason TEXT
     )
     """,
+    "CREATE INDEX outbox_audit_part ON outbox_audit (part_of) WHERE part_of IS NOT NULL",
     f"""
     CREATE TABLE inbox_message (
         listener TEXT NOT NULL,

@@ -29,7 +29,10 @@ def audit(
     if as_json:
         print_json(found)
     elif found:
-        rows = ((e.at, e.actor, e.action, json.dumps(e.target, ensure_ascii=False), e.count, e.reason) for e in found)
-        stdout().print(table("At", "Who", "What", "To what", "Count", "Why", rows=rows, right=["Count"]))
+        rows = (
+            (e.at, e.actor, e.role, e.action, json.dumps(e.target, ensure_ascii=False), e.count, e.reason)
+            for e in found
+        )
+        stdout().print(table("At", "Who", "Role", "What", "To what", "Count", "Why", rows=rows, right=["Count"]))
     else:
         say("nothing was done by hand yet")

@@ -16,6 +16,7 @@ from outbox.tables import SHARD_COUNT, tables
 from relay.database import Database as Address
 from relay.operations import show_message, writing
 from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
+from relay.operations.record import record
 from relay.store.contract import Batch, Cursors, Ruled
 from relay.store.ruling import fingerprint
 from relay.store.sqlite import SqliteStore
@@ -47,7 +48,7 @@ def ids_of(scene: Scene) -> dict[int, str]:
 
 def audit(scene: Scene) -> list[Any]:
     with engine_of(scene).connect() as connection:
-        return list(connection.execute(sa.select(tables().audit).order_by(tables().audit.c.id)))
+        return record(connection, limit=100)[::-1]
 
 
 def bury(scene: Scene, count: int, *, destination: str = "a", reason: str = "refused", **options: Any) -> list[int]:

@@ -16,6 +16,7 @@ from relay.lane import Lane
 from relay.operations import show_message
 from relay.operations.dead import DeadFilter, retry
 from relay.operations.destinations import list_destinations, pause, resume
+from relay.operations.record import record
 from relay.operations.unrouted import discard_unrouted, unrouted_types
 
 
@@ -31,7 +32,7 @@ def lane_of(relay: Any, name: str = "a") -> Lane:
 
 def audit(scene: Scene) -> list[Any]:
     with scene.database.engine.connect() as connection:
-        return list(connection.execute(sa.select(tables().audit).order_by(tables().audit.c.id)))
+        return record(connection, limit=100)[::-1]
 
 
 def destination(scene: Scene, name: str = "a") -> Any:

@@ -4,16 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from support.databases import Database
 from support.scene import Outage, Scene, Taker, rejecting, to
 from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.errors import OutboxError
-from outbox.tables import tables
 from relay.operations import show_message
 from relay.operations.dead import DeadFilter, discard, retry
+from relay.operations.record import record
 from relay.operations.replay import Replay, look, replay
 
 
@@ -28,7 +27,7 @@ def count_in_history(scene: Scene) -> int:
 
 def audit(scene: Scene) -> list[Any]:
     with scene.database.engine.connect() as connection:
-        return list(connection.execute(sa.select(tables().audit).order_by(tables().audit.c.id)))
+        return record(connection, limit=100)[::-1]
 
 
 async def delivered(scene: Scene, count: int, **options: Any) -> Taker:

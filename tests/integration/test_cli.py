@@ -166,8 +166,21 @@ def test_the_schema_that_is_configured_is_that_of_the_printed_sql_and_of_alembic
 
 def test_grants_name_the_given_roles(run: Run) -> None:
     said = run("db", "grants", "--worker", "app", "--relay", "mover", "--schema", "messaging").stdout
-    assert "GRANT INSERT ON messaging.outbox_message TO app;" in said
+    assert "GRANT INSERT (id, type, source, subject, ordering_key, data, headers, due_at, state) ON messaging." in said
     assert "messaging.topic_graphs TO mover;" in said
+
+
+def test_grants_name_roles_and_schemas_whatever_they_are_called(run: Run, empty_postgres: Database) -> None:
+    schema, role = "100%", f"w%{empty_postgres.url.rpartition('_')[2]}"
+    assert run("db", "upgrade", url=empty_postgres.url, OUTBOX_SCHEMA=schema).returncode == 0
+    empty_postgres.execute(f'CREATE ROLE "{role}"')
+    said = run("db", "grants", "--worker", role, "--relay", role, "--schema", schema).stdout
+    assert f'TO "{role}";' in said
+    with psycopg.connect(empty_postgres.url, autocommit=True) as connection:
+        connection.execute(said)
+        connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    printed = run("db", "sql", "--schema", schema).stdout
+    assert f'"{schema}"' in printed
 
 
 # ------------------------------------------------------------------------------------------------ config and content

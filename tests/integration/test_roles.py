@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from outbox import Outbox
 from outbox.errors import Unusable
 from relay import ListenerSettings, Relay, Settings, rights
+from relay.audit import Action
 from relay.cli import main
 from relay.database import Database as Address
 from relay.guide import BASELINE_LISTENER
@@ -26,6 +27,7 @@ from relay.operations import grants, snapshot, status
 from relay.operations.dead import DeadFilter, discard, retry
 from relay.operations.destinations import list_destinations, pause, resume
 from relay.operations.doctor import examine
+from relay.operations.record import record
 from relay.rights import Right
 from relay.store.contract import ANY_GENERATION
 from relay.store.postgres import PostgresStore
@@ -126,7 +128,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 def singles(needs: tuple[Right, ...]) -> list[Right]:
     """Each privilege by itself."""
-    return [Right((privilege,), right.kind, right.name) for right in needs for privilege in right.privileges]
+    return [replace(right, privileges=(privilege,)) for right in needs for privilege in right.privileges]
 
 
 def name_of(right: Right) -> str:
@@ -135,7 +137,7 @@ def name_of(right: Right) -> str:
 
 def assert_named(said: str, right: Right, role: str) -> None:
     """What is missing, and what to run."""
-    assert f"the role {role} lacks {right.privileges[0]} on {right.on(SCHEMA)}" in said
+    assert f"the role {role} lacks {right.what} on {right.on(SCHEMA)}" in said
     assert right.grant(SCHEMA, role) in said
     assert "outbox db grants" in said
 
@@ -217,6 +219,72 @@ async def _becomes(engine: sa.Engine, is_so: Callable[[Any], bool]) -> None:
 def test_a_worker_may_not_remove_history(roles: Roles) -> None:
     with pytest.raises(sa.exc.DBAPIError, match="permission denied for function outbox_drop_partition"):
         roles.worker.execute(f"SELECT {SCHEMA}.outbox_drop_partition('2020-02-02')")
+
+
+COLUMNS = {
+    "position": "1",
+    "generation": "7",
+    "created_at": "'2020-01-01'",
+    "txid": "'3'",
+    "shard": "0",
+    "size": "1",
+}
+
+
+@pytest.mark.parametrize(("column", "value"), COLUMNS.items(), ids=COLUMNS)
+def test_a_worker_may_not_write_what_is_the_databases_to_say(roles: Roles, column: str, value: str) -> None:
+    with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_message"):
+        roles.worker.execute(
+            f"INSERT INTO {SCHEMA}.outbox_message (id, type, source, data, {column}) OVERRIDING SYSTEM VALUE "
+            f"VALUES (gen_random_uuid(), 'page.read', 'sql', '{{}}', {value})"
+        )
+
+
+INSERT = f"INSERT INTO {SCHEMA}.outbox_message (id, type, source, data, state, due_at) VALUES "
+
+
+@pytest.mark.parametrize("state", ["held", "unrouted"])
+def test_a_worker_may_not_write_a_message_that_no_relay_would_read(roles: Roles, state: str) -> None:
+    values = f"(gen_random_uuid(), 'page.read', 'sql', '{{}}', '{state}', NULL)"
+    with pytest.raises(sa.exc.DBAPIError, match=f"outbox_message.state '{state}': write nothing, or scheduled"):
+        roles.worker.execute(INSERT + values)
+    roles.relay.execute(INSERT + values)
+
+
+def test_a_worker_may_schedule_in_sql_what_it_writes(roles: Roles) -> None:
+    roles.worker.execute(INSERT + "(gen_random_uuid(), 'page.read', 'sql', '{}', 'scheduled', now())")
+    assert roles.owner.scalar(f"SELECT state FROM {SCHEMA}.outbox_message") == "scheduled"
+
+
+def test_a_worker_emits_every_kind_of_message_one_by_one_and_many_at_once(roles: Roles) -> None:
+    outbox = Outbox(schema=SCHEMA)
+    every: dict[str, Any] = {"ordering_key": "k", "subject": "s", "headers": {"a": "b"}}
+    with roles.worker.engine.begin() as connection:
+        outbox.emit(connection, "page.read", {}, **every, delay=60)
+        outbox.emit_many(connection, [("page.read", {"n": n}) for n in range(3)])
+    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_message") == 4
+
+
+def test_a_relay_adds_to_the_audit_and_changes_nothing_in_it(roles: Roles) -> None:
+    engine = roles.settings(roles.relay).database.engine()
+    with engine.begin() as connection:
+        action = Action("dead retry", {}, reason="a test")
+        first = action.add(connection, 500)
+        assert action.add(connection, 50) == first
+        Action("replay", {}).add(connection, 3)
+        found = record(connection, limit=10)
+    assert [(each.action, each.count) for each in found] == [("replay", 3), ("dead retry", 550)]
+    assert {each.role for each in found} == {roles.role(roles.relay)}
+    engine.dispose()
+    for statement in (
+        "UPDATE outbox_audit SET actor = 'ada'",
+        "UPDATE outbox_audit SET count = 0",
+        "DELETE FROM outbox_audit",
+        "INSERT INTO outbox_audit (actor, action, target, count, role) VALUES ('a', 'b', '{}', 1, 'ada')",
+        "INSERT INTO outbox_audit (actor, action, target, count, at) VALUES ('a', 'b', '{}', 1, '2020-01-01')",
+    ):
+        with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_audit"):
+            roles.relay.execute(statement.replace("outbox_audit", f"{SCHEMA}.outbox_audit"))
 
 
 # ------------------------------------------------------------------------------------------------ one right less
