@@ -14,6 +14,7 @@ from support.guardian import dismiss_guardian
 from support.postgres import PostgresServer
 from support.processes import Spawner
 from support.rabbitmq import RabbitServer
+from support.redis import RedisServer
 from support.secrecy import assert_hidden, everything_in, secrets_of
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -22,6 +23,8 @@ HERE = Path(__file__).parent
 _LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
+# Each is one for the whole run: what shares it runs in one process.
+_SERVERS = {"rabbitmq_server", "redis_server"}
 
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
@@ -75,8 +78,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first, so that none is left with it at the end; what shares a server stays together."""
     items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(HERE).parts[0]))
     for item in items:
-        if "rabbitmq_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+        if servers := _SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(min(servers)))
         elif item.path.name in _SHARE_A_FIXTURE:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
@@ -170,6 +173,25 @@ def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
     rabbitmq_server.recover()
     yield rabbitmq_server
     rabbitmq_server.thaw()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The one Redis of this run."""
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """Redis with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
+    redis_server.recover()
+    yield redis_server
+    redis_server.thaw()
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def doctor(
     engine = settings.database.engine(poolclass=sa.NullPool)
     try:
         with reaching(settings.database):
-            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s)
+            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _other_sides()
     finally:
         engine.dispose()
     if as_json:
@@ -55,6 +55,20 @@ def doctor(
     if any(each.severity == "bad" for each in found):
         is_unusable = found[0].check == "schema" and found[0].severity == "bad"
         raise typer.Exit(exits.UNUSABLE if is_unusable else exits.UNHEALTHY)
+
+
+def _other_sides() -> list[Finding]:
+    """Look at the destinations, where this host has what they need; another host may have."""
+    from outbox.errors import SettingsError
+    from relay.operations.doctor.destinations import other_sides
+    from relay.operations.doctor.finding import note
+    from relay.settings import load
+
+    try:
+        return other_sides(load({}))
+    except SettingsError as error:
+        why, do = "their other sides were not looked at", "run `outbox doctor` where a relay runs"
+        return [note("destinations", f"they are not usable here: {error}", why, do)]
 
 
 def _print(found: list[Finding]) -> None:

@@ -11,6 +11,13 @@ from relay.decide.outcome import Outcome
 BATCH_BYTES = 512 * 1024  # of bodies in one batch; a message that is larger by itself goes alone
 
 
+def together(outcomes: Sequence[Outcome]) -> Outcome | Sequence[Outcome]:
+    """Return the outcomes of a batch in short: one, where all messages were taken or none could get through."""
+    first = outcomes[0]
+    is_one = first.kind in ("taken", "unreachable") and all(each == first for each in outcomes)
+    return first if is_one else outcomes
+
+
 class Destination(Protocol):
     """Where messages go. The plural folder around this file holds the kinds."""
 

@@ -34,6 +34,21 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Risk:
+    """What `outbox doctor` says of the other side of a destination.
+
+    Args:
+        what: What was found there.
+        why: What it may lead to.
+        do: What to do about it.
+    """
+
+    what: str
+    why: str
+    do: str
+
+
+@dataclass(frozen=True)
 class Implied:
     """A destination that an environment variable stands for, where no file names destinations.
 
@@ -74,6 +89,8 @@ class Kind(Generic[S]):
         probe: Finds out whether a destination can be reached, and sends no message. What it raises counts as "no".
         check: Looks at what can be looked at without a network, and raises `SettingsError`.
         warnings: Says what is permitted and probably not meant. Its second argument says where the settings come from.
+        risks: Looks at what the other side may do with messages that it took. What it raises is reported.
+            ``None``: there is nothing to look at.
         needs: The rights in the database that such a destination needs, beyond a relay's.
         implied: The destination that a variable stands for.
         extra: The extra of this distribution that installs its client library.
@@ -85,6 +102,7 @@ class Kind(Generic[S]):
     probe: Callable[[str, S], Awaitable[Probed]]
     check: Callable[[str, S], None] = _checks_nothing
     warnings: Callable[[S, str], Sequence[str]] = _warns_of_nothing
+    risks: Callable[[str, S], Awaitable[Sequence[Risk]]] | None = None
     needs: Callable[[S], Sequence[Right]] = _needs_nothing
     implied: Implied | None = None
     extra: str | None = None

@@ -2,7 +2,8 @@
 
 import pytest
 from support.rabbitmq import RabbitServer
-from support.worlds import http_world, listener_world, rabbitmq_world
+from support.redis import RedisServer
+from support.worlds import http_world, listener_world, rabbitmq_world, redis_world
 
 from outbox.testing.destination_contract import PROMISES, Promise
 
@@ -29,3 +30,8 @@ def test_http_in_batches_keeps_the_contract(promise: Promise) -> None:
 @every_promise
 def test_rabbitmq_keeps_the_contract(promise: Promise, rabbitmq: RabbitServer) -> None:
     promise(rabbitmq_world(rabbitmq))
+
+
+@every_promise
+def test_redis_keeps_the_contract(promise: Promise, redis: RedisServer) -> None:
+    promise(redis_world(redis))

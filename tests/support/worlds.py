@@ -12,6 +12,7 @@ from outbox import Message
 from outbox.testing.destination_contract import Taken, World
 from support.rabbitmq import RabbitServer
 from support.receivers import Receiver
+from support.redis import RedisServer
 
 SECRET = "secret-of-the-api-" + "s" * 16
 
@@ -86,3 +87,12 @@ def rabbitmq_world(server: RabbitServer) -> World:
 
     table = {"kind": "rabbitmq", "url": server.url, "events": ["extraction.completed"]}
     return World(table, taken=look, away=away)
+
+
+def redis_world(server: RedisServer, **table: Any) -> World:
+    """A Redis with nothing in it."""
+
+    def look() -> list[Taken]:
+        return [Taken(each[b"id"].decode(), each[b"data"]) for each in server.entries("extraction.completed")]
+
+    return World({"kind": "redis", "url": server.url, **table}, taken=look, away=server.away)

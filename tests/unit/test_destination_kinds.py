@@ -1,6 +1,7 @@
 """A kind of destination is a folder, found by its name through one registry; installed packages bring others."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,3 +153,23 @@ def test_a_kind_that_two_packages_bring_is_refused_with_both(tmp_path: Path, mon
     assert "uninstall all but one" in told
     assert "pigeon_post:KIND" in told
     assert "dove_post:KIND" in told
+
+
+@pytest.mark.parametrize(("kind", "library", "table"), [("redis", "redis", {"url": "redis://localhost/"})])
+def test_without_a_client_library_the_extra_to_install_is_named(
+    kind: str, library: str, table: dict[str, object]
+) -> None:
+    code = f"""
+import sys
+sys.modules[{library!r}] = None
+from relay.destinations import registry
+from relay.settings import Settings
+settings = Settings.model_validate({{"destinations": {{"a": {{"kind": {kind!r}, **{table!r}}}}}}})
+for use in (registry.check, lambda *given: registry.build(*given, settings.database)):
+    try:
+        use("a", settings.destinations["a"])
+    except registry.SettingsError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count(f"run pip install 'neverlost[{kind}]'") == 2

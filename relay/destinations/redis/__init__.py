@@ -1,0 +1,1 @@
+"""A destination on Redis: an entry in a stream for each message."""

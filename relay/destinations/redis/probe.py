@@ -1,0 +1,70 @@
+"""What can be said of a Redis without sending a message: whether it lets us in, and what it may lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from relay.destinations import naming
+from relay.destinations.kind import Probed, Risk
+from relay.destinations.redis import server
+from relay.destinations.redis.settings import RedisSettings
+
+
+async def probe(name: str, settings: RedisSettings) -> Probed:
+    """Connect, ask for the version, and look whether the one stream is a stream."""
+    async with server.connect(settings, f"neverlost-probe-{name}") as client:
+        found = await server.version(client)
+        if naming.is_literal(settings.stream):
+            kind = (await client.type(settings.stream)).decode()
+            if kind not in ("none", "stream"):
+                return Probed(False, f"the key {settings.stream} holds a {kind}, and no stream", "the connection")
+    can = found >= server.DEDUPLICATES_FROM
+    if settings.deduplicate is True and not can:
+        return Probed(False, f"Redis {server.shown(found)} cannot drop what it has already", "the connection")
+    how = "is dropped" if can and settings.deduplicate else "gets another entry"
+    return Probed(
+        True,
+        f"Redis {server.shown(found)} lets us in; a message that is sent twice {how}",
+        "name, connection, TLS, user, password, version; whether it may write shows with the first message",
+    )
+
+
+async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
+    """Return what this Redis may lose although it has answered."""
+    async with server.connect(settings, f"neverlost-doctor-{name}") as client:
+        try:
+            found = await _config(client, "appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
+        except ResponseError as error:
+            what = f"Redis does not show its configuration ({error})"
+            return (Risk(what, "what it may lose is unknown", "look at its appendonly and appendfsync yourself"),)
+    return list(_losses(found))
+
+
+def _losses(config: dict[str, str]) -> Sequence[Risk]:
+    found = []
+    if config["appendonly"] != "yes":
+        what, loss = "Redis keeps no append-only file", "all that it took since its last snapshot"
+    elif config["appendfsync"] != "always":
+        what, loss = f"Redis has appendfsync {config['appendfsync']}", "what it took in the last second or more"
+    else:
+        what = loss = ""
+    if what:
+        why = f"when its machine fails, it loses {loss}, and a relay does not send that again"
+        found.append(Risk(what, why, "CONFIG SET appendonly yes and appendfsync always, or accept it"))
+    if config["maxmemory"] != "0" and config["maxmemory-policy"] != "noeviction":
+        what = f"Redis has maxmemory-policy {config['maxmemory-policy']}"
+        why = "when its memory is full, it removes keys, and may remove a stream with all that is in it"
+        found.append(Risk(what, why, "CONFIG SET maxmemory-policy noeviction"))
+    return found
+
+
+async def _config(client: Redis, *names: str) -> dict[str, str]:
+    found = await client.config_get(*names)
+    return {_text(name): _text(value) for name, value in found.items()}
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

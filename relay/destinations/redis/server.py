@@ -1,0 +1,43 @@
+"""The connections to one Redis, and what that Redis can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from relay.destinations.redis.settings import RedisSettings
+
+DEDUPLICATES_FROM = (8, 6)
+
+
+def connect(settings: RedisSettings, name: str) -> Redis:
+    """Return a client that opens connections when they are first used, and repeats no command.
+
+    Args:
+        settings: Where the server is.
+        name: What it sees us as.
+    """
+    tls: dict[str, Any] = {}
+    if settings.address.startswith("rediss:") and settings.ca_file is not None:
+        tls["ssl_ca_certs"] = str(settings.ca_file)
+    return Redis.from_url(
+        settings.address,
+        max_connections=settings.concurrency + 1,
+        client_name=name,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        **tls,
+    )
+
+
+async def version(client: Redis) -> tuple[int, ...]:
+    """Return the server's version, as numbers."""
+    found = await client.info("server")
+    return tuple(int(part) for part in str(found["redis_version"]).split(".") if part.isdigit())
+
+
+def shown(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,78 @@
+"""A message as an entry of a stream: the data's bytes, and the CloudEvents attributes beside them.
+
+CloudEvents has no binding for Redis. The fields are named as the attributes are, the data is in ``data``, and the
+producer's headers that are no attributes stand in ``headers``, as a JSON object.
+
+Source: https://redis.io/docs/latest/commands/xadd/
+"""
+
+from __future__ import annotations
+
+import json
+from binascii import crc32
+from collections.abc import Callable
+
+from outbox import Message
+
+Argument = str | bytes | int
+TRACE = ("traceparent", "tracestate")
+
+# Redis remembers 100 ids of a producer for 100 s. Relays send more than that before a killed one's messages are sent
+# again by another, so that each message has one of many producers, chosen by its id.
+PRODUCERS = 1024
+
+
+class Wire:
+    """Makes commands.
+
+    Args:
+        stream: Makes the stream's key.
+        maxlen: How many entries Redis keeps; ``None`` for all.
+        producer: What the names begin with under which ids are remembered.
+    """
+
+    def __init__(self, stream: Callable[[Message], str], maxlen: int | None, producer: str) -> None:
+        self._stream = stream
+        self._producer = producer
+        self._trim: tuple[Argument, ...] = () if maxlen is None else ("MAXLEN", "~", maxlen)
+
+    def command(self, message: Message, *, deduplicated: bool) -> list[Argument]:
+        """Return the command that appends a message.
+
+        Args:
+            message: The message.
+            deduplicated: Whether Redis shall drop it if it has it already.
+        """
+        known: tuple[Argument, ...] = ()
+        if deduplicated:
+            known = ("IDMP", f"{self._producer}:{crc32(message.id.encode()) % PRODUCERS}", message.id)
+        return ["XADD", self._stream(message), *known, *self._trim, "*", *fields(message)]
+
+
+def fields(message: Message) -> list[Argument]:
+    """Return the entry's fields, each name before its value."""
+    found: list[Argument] = [
+        "specversion", "1.0",
+        "id", message.id,
+        "type", message.type,
+        "source", message.source,
+        "time", message.created_at.isoformat().replace("+00:00", "Z"),
+        "datacontenttype", "application/json",
+    ]  # fmt: skip
+    if message.subject is not None:
+        found += ("subject", message.subject)
+    if message.ordering_key is not None:
+        found += ("partitionkey", message.ordering_key)
+    if message.headers:
+        found += _headers(message.headers)
+    return [*found, "data", message.body]
+
+
+def _headers(headers: dict[str, str]) -> list[Argument]:
+    found: list[Argument] = []
+    for name in TRACE:
+        if name in headers:
+            found += (name, str(headers[name]))
+    if others := {name: str(value) for name, value in headers.items() if name not in TRACE}:
+        found += ("headers", json.dumps(others, ensure_ascii=False))
+    return found

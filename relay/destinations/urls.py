@@ -1,0 +1,77 @@
+"""Destinations at a URL that may hold a password, given as it is or by the variable that holds it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from relay.destinations.policy import DestinationPolicy, LookUp, url_secrets
+
+
+class UrlPolicy(DestinationPolicy):
+    """The settings of a destination that is found by one URL.
+
+    Args:
+        url: The URL.
+        url_env: Or the variable that holds it; ``NAME_FILE`` names a file that does.
+    """
+
+    WHAT: ClassVar[str] = "broker"  # what is at the URL, for messages
+    SCHEMES: ClassVar[tuple[str, ...]]
+    EXAMPLE: ClassVar[str]
+
+    url: SecretStr | None = None
+    url_env: str | None = Field(default=None, min_length=1)
+
+    @field_validator("url")
+    @classmethod
+    def _is_well_formed(cls, value: SecretStr | None) -> SecretStr | None:
+        return value and cls.checked(value)
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError(f"give the {self.WHAT} as url or as url_env, one of the two")
+        return self
+
+    @property
+    def address(self) -> str:
+        """The URL, password included: never log it."""
+        assert self.url is not None
+        return self.url.get_secret_value()
+
+    @property
+    def shown(self) -> str:
+        """The URL without a user, a password and a query."""
+        parts = urlsplit(self.address)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+    def resolved(self, look_up: LookUp) -> Self:
+        if self.url_env is None:
+            return self
+        value = look_up(self.url_env)
+        if value is None:
+            raise ValueError(f"url_env names {self.url_env}, but neither {self.url_env} nor {self.url_env}_FILE is set")
+        return self.model_copy(update={"url": self.checked(SecretStr(value))})
+
+    def secrets(self) -> set[str]:
+        return url_secrets(self.address) if self.url else set()
+
+    @classmethod
+    def checked(cls, url: SecretStr) -> SecretStr:
+        """Return the URL.
+
+        Raises:
+            ValueError: It is malformed, or of another scheme. The message shows none of it.
+        """
+        try:
+            parts = urlsplit(url.get_secret_value())
+            place, _ = parts.hostname or (parts.path if "unix" in cls.SCHEMES else ""), parts.port
+        except ValueError:
+            raise ValueError(f"the {cls.WHAT}'s URL is malformed: write {cls.EXAMPLE}") from None
+        if parts.scheme not in cls.SCHEMES or not place:
+            raise ValueError(f"the {cls.WHAT}'s URL must be {cls.EXAMPLE}")
+        return url

@@ -1,0 +1,171 @@
+"""What the Redis destination makes of a server's answers, and how a message looks in a stream."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import Run
+from support.databases import Database
+from support.ports import free_port
+from support.redis import PASSWORD, RedisServer
+from support.scene import Scene
+
+from outbox import Message
+from outbox.ids import new_id
+from relay.destinations import registry
+from relay.operations.probing import probe
+from relay.settings import DestinationPolicy, Settings
+
+STREAM = "extraction.completed"
+
+
+def message(type: str = STREAM, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
+    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
+    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
+
+
+def settings_of(url: str, **table: Any) -> DestinationPolicy:
+    table = {"kind": "redis", "url": url, "timeout_s": 5, **table}
+    return Settings.model_validate({"destinations": {"redis": table}}).destinations["redis"]
+
+
+@asynccontextmanager
+async def destination(url: str, **table: Any) -> AsyncIterator[Any]:
+    from relay.destinations.redis.destination import RedisDestination
+
+    made = RedisDestination("redis", settings_of(url, **table))  # type: ignore[arg-type]
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_an_entry_has_the_attributes_as_fields_and_the_data_as_it_is(redis: RedisServer) -> None:
+    sent = message(subject="contents/1", ordering_key="c-1", headers={"x-tenant": "7", "traceparent": "00-1-2-01"})
+    async with destination(redis.url) as made:
+        assert (await made.send(sent)).kind == "taken"
+    (entry,) = redis.entries(STREAM)
+    assert {name.decode(): value.decode() for name, value in entry.items()} == {
+        "specversion": "1.0",
+        "id": sent.id,
+        "type": STREAM,
+        "source": "outbox",
+        "time": "2026-01-01T10:00:00Z",
+        "datacontenttype": "application/json",
+        "subject": "contents/1",
+        "partitionkey": "c-1",
+        "traceparent": "00-1-2-01",
+        "headers": '{"x-tenant": "7"}',
+        "data": '{"contentId": "c-1"}',
+    }
+
+
+async def test_a_stream_is_named_by_the_type_or_as_the_settings_say(redis: RedisServer) -> None:
+    async with destination(redis.url, stream="events:{type}") as made:
+        await made.send(message("report.wanted"))
+    async with destination(redis.url, stream="everything") as made:
+        await made.send_many([message("report.wanted"), message()])
+    assert [len(redis.entries(name)) for name in ("events:report.wanted", "everything")] == [1, 2]
+
+
+async def test_nothing_is_trimmed_unless_asked_for_and_then_a_check_says_that_it_loses(redis: RedisServer) -> None:
+    many = [message() for _ in range(1000)]
+    async with destination(redis.url) as made:
+        await made.send_many(many)
+    assert len(redis.entries(STREAM)) == 1000
+    async with destination(redis.url, maxlen=10) as made:
+        await made.send_many(many)
+    assert len(redis.entries(STREAM)) < 1000
+    kind = registry.kind("redis")
+    assert kind.warnings(settings_of(redis.url), "the file") == ()
+    assert "drops the oldest entries, read or not" in kind.warnings(settings_of(redis.url, maxlen=10), "the file")[0]
+
+
+async def test_what_is_wrong_with_one_stream_condemns_no_neighbour_in_a_batch(redis: RedisServer) -> None:
+    redis.use("SET", "report.wanted", "no stream")
+    async with destination(redis.url) as made:
+        outcomes = await made.send_many([message(), message("report.wanted"), message()])
+    assert [each.kind for each in outcomes] == ["taken", "failed", "taken"]
+    assert "WRONGTYPE" in outcomes[1].reason
+    assert len(redis.entries(STREAM)) == 2
+
+
+async def test_what_is_wrong_with_the_only_stream_is_no_messages_fault(redis: RedisServer) -> None:
+    redis.use("SET", "everything", "no stream")
+    async with destination(redis.url, stream="everything") as made:
+        assert (await made.send(message())).kind == "unreachable"
+
+
+async def test_a_stream_that_is_forbidden_is_a_fault_of_its_type_alone(redis: RedisServer) -> None:
+    redis.use("ACL", "SETUSER", "relay", "on", ">relay-password", f"~{STREAM}", "+@all")
+    url = redis.url.replace(f":{PASSWORD}@", "relay:relay-password@")
+    async with destination(url) as made:
+        outcomes = await made.send_many([message(), message("report.wanted")])
+    async with destination(url, stream="elsewhere") as made:
+        alone = await made.send(message())
+    assert [each.kind for each in outcomes] == ["taken", "failed"]
+    assert alone.kind == "unreachable"
+
+
+@pytest.mark.parametrize("state", ["out of memory", "a replica", "a wrong password", "nobody listens"])
+async def test_a_server_that_takes_nothing_charges_no_message(redis: RedisServer, state: str) -> None:
+    url = redis.url
+    match state:
+        case "out of memory":
+            redis.use("CONFIG", "SET", "maxmemory", "1")
+        case "a replica":
+            redis.use("REPLICAOF", "127.0.0.1", free_port())
+        case "a wrong password":
+            url = url.replace(PASSWORD, "wrong")
+        case _:
+            url = f"redis://127.0.0.1:{free_port()}/0"
+    try:
+        async with destination(url) as made:
+            outcomes = [await made.send(message()), await made.send_many([message(), message()])]
+    finally:
+        redis.use("REPLICAOF", "NO", "ONE")
+    assert {each.kind for each in outcomes} == {"unreachable"}
+    assert PASSWORD not in "".join(each.reason for each in outcomes)
+
+
+async def test_a_frozen_server_is_given_up_in_time_and_found_again(redis: RedisServer) -> None:
+    async with destination(redis.url, timeout_s=0.3) as made:
+        assert (await made.send(message())).kind == "taken"
+        redis.freeze()
+        outcome = await made.send(message())
+        redis.thaw()
+        assert (outcome.kind, "did not answer within 0.3 s" in outcome.reason) == ("unreachable", True)
+        assert (await made.send(message())).kind == "taken"
+
+
+async def test_dropping_what_is_there_already_is_refused_where_the_server_cannot(redis: RedisServer) -> None:
+    if redis.version >= (8, 6):
+        pytest.xfail("this server can")
+    async with destination(redis.url, deduplicate=True) as made:
+        outcome = await made.send(message())
+    assert outcome.kind == "unreachable"
+    assert "set deduplicate = false, or use a newer server" in outcome.reason
+    settings = Settings(destinations={"redis": settings_of(redis.url, deduplicate=True)})
+    assert not (await probe("redis", settings)).well
+    said = (await probe("redis", Settings(destinations={"redis": settings_of(redis.url)}))).said
+    assert "a message that is sent twice gets another entry" in said
+
+
+def test_a_doctor_says_what_this_redis_may_lose(
+    redis: RedisServer, run: Run, database: Database, tmp_path: Path
+) -> None:
+    Scene(database)
+    (tmp_path / "outbox.toml").write_text(f'[destinations.streams]\nkind = "redis"\nurl = "{redis.url}"\n')
+
+    def said() -> list[tuple[str, str]]:
+        found = json.loads(run("doctor", "--json", url=database.url).stdout)
+        return [(each["severity"], each["what"]) for each in found if each["check"] == "destination streams"]
+
+    assert said() == [("ok", "nothing speaks against it")]
+    redis.use("CONFIG", "SET", "appendfsync", "everysec")
+    redis.use("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+    assert said() == [("note", "Redis has appendfsync everysec"), ("note", "Redis has maxmemory-policy allkeys-lru")]

@@ -1,0 +1,132 @@
+"""A server program of the test run's own: started, stopped, killed and frozen whenever a test wants it so.
+
+Its data, log and port are its own, on the loopback address. The program is the machine's: without it the tests that
+need it are skipped, and say so; CI installs it.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from support.guardian import guardian
+from support.ports import free_port
+from support.waiting import eventually
+
+_START_S = 60
+
+
+@cache
+def program(name: str, package: str) -> str:
+    """The path of a program; without it, the test that asks is skipped."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if found is None:
+        pytest.skip(f"there is no {name} on this machine: install it (apt-get install {package})")
+    return found
+
+
+class Server:
+    """One server, to be stopped, killed, frozen and started again on the same data and port.
+
+    Args:
+        name: What it is called, in the name of its folder and in messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"outbox-{name}-"))
+        guardian().remove(self.directory)
+        self.log_path = self.directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_frozen = False
+
+    def command(self) -> Sequence[str]:
+        """What starts it."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        socket.create_connection(("127.0.0.1", self.port), 1).close()
+        return True
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start, and return when it takes connections."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                list(self.command()),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        guardian().watch(self._process.pid)
+        eventually(self._is_up, deadline_s=_START_S, what=f"{self.name} on port {self.port}", ignoring=(OSError,))
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is closed, nothing is flushed."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: an orderly stop."""
+        self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._is_frozen = True
+
+    def thaw(self) -> None:
+        if self._is_frozen and self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+        self._is_frozen = False
+
+    def recover(self) -> None:
+        """Running and thawed, whatever the last test did."""
+        self.thaw()
+        if not self.is_running:
+            self.start()
+
+    def remove(self) -> None:
+        self.thaw()
+        if self.is_running:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Killed for as long as this is open."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def _is_up(self) -> bool:
+        if not self.is_running:
+            raise RuntimeError(f"{self.name} ended:\n{self.log[-4000:]}")
+        return self.answers()
+
+    def _end(self, ending: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(ending)
+        self._process.wait(60)
+        guardian().forget(self._process.pid)
