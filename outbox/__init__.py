@@ -1,30 +1,36 @@
 """A transactional outbox: write your result and a message about it in one transaction."""
 
-from outbox.draft import Draft
-from outbox.errors import (
-    EmitError,
-    InvalidData,
-    InvalidDelay,
-    InvalidEvent,
-    InvalidHeaders,
-    InvalidId,
-    InvalidOrderingKey,
-    InvalidSource,
-    InvalidSubject,
-    InvalidTarget,
-    InvalidType,
-    NoTransaction,
-    OutboxError,
-    Reject,
-    TooDeep,
-    TooLarge,
-    TransactionHeld,
-    UnknownEvent,
-    UntypedEvent,
-)
-from outbox.event import Event
-from outbox.message import Message
-from outbox.producer import Outbox, emit, emit_async, emit_many, emit_many_async, once, once_async
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from outbox.draft import Draft
+    from outbox.errors import (
+        EmitError,
+        InvalidData,
+        InvalidDelay,
+        InvalidEvent,
+        InvalidHeaders,
+        InvalidId,
+        InvalidOrderingKey,
+        InvalidSource,
+        InvalidSubject,
+        InvalidTarget,
+        InvalidType,
+        NoTransaction,
+        OutboxError,
+        Reject,
+        TooDeep,
+        TooLarge,
+        TransactionHeld,
+        UnknownEvent,
+        UntypedEvent,
+    )
+    from outbox.event import Event
+    from outbox.message import Message
+    from outbox.producer import Outbox, emit, emit_async, emit_many, emit_many_async, once, once_async
 
 __version__ = "0.1.0"
 
@@ -59,3 +65,19 @@ __all__ = [
     "once",
     "once_async",
 ]
+
+_MODULES = ("errors", "event", "message", "draft", "producer")  # the light ones first
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: a command that emits nothing does not load SQLAlchemy's ORM."""
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"outbox.{module}"))
+            if name in found:
+                return globals().setdefault(name, found[name])
+    raise AttributeError(f"module 'outbox' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL, make_url
 
 from outbox.errors import SettingsError
 from relay import libpq, pinning
-from relay.observe.logging import redacted
+from relay.observe.text import redacted
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -132,7 +132,7 @@ class Database:
             self._watch(engine.sync_engine)
             return engine
         engine = create_async_engine(self._server, **self._server_options(options))
-        pinning.pin(engine, self._pins)
+        pinning.pin(engine.sync_engine, self._pins)
         return engine
 
     @property

@@ -11,7 +11,7 @@ import time
 import sqlalchemy as sa
 
 from outbox.errors import SchemaError
-from relay.observe.logging import one_line
+from relay.observe.text import one_line
 
 MIGRATION_LOCK = 0x6F7574626F78  # "outbox": twenty at a time, one works, the others wait
 PATIENCE_S = 60.0

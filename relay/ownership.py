@@ -24,8 +24,8 @@ from outbox.tables import SHARD_COUNT
 from relay.decide.crashes import Record
 from relay.decide.shares import plan_shares
 from relay.dispatch import Dispatcher
-from relay.migrations import verify_version
 from relay.reading import Reader
+from relay.schema import verify_version
 from relay.store.contract import Cursors, Inherited, Peers, Session
 
 log = structlog.get_logger("relay")

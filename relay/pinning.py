@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 # How values are written as text. The encoding is asked for with the connection's first message (`relay.libpq`).
 FORMATS = {
@@ -52,7 +51,7 @@ def statement(settings: Mapping[str, str], *, local: str = "false") -> str:
     return "SELECT " + ", ".join(f"set_config('{name}', {_literal(it)}, {local})" for name, it in settings.items())
 
 
-def pin(engine: sa.Engine | AsyncEngine, settings: Mapping[str, str], *, keeps_session: bool = False) -> None:
+def pin(engine: sa.Engine, settings: Mapping[str, str], *, keeps_session: bool = False) -> None:
     """Have every connection of an engine begin with these settings.
 
     Args:
@@ -60,7 +59,6 @@ def pin(engine: sa.Engine | AsyncEngine, settings: Mapping[str, str], *, keeps_s
         settings: By name.
         keeps_session: Whether it is known that no pooler takes the session away, so that it need not be looked at.
     """
-    sync = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
 
     def on_connect(connection: Any, record: Any) -> None:
         info = record.driver_connection.info
@@ -74,8 +72,8 @@ def pin(engine: sa.Engine | AsyncEngine, settings: Mapping[str, str], *, keeps_s
         if POOLED in connection.info:
             connection.exec_driver_sql(statement(settings, local="true"))
 
-    sa.event.listen(sync, "connect", on_connect, insert=True)
-    sa.event.listen(sync, "begin", on_begin)
+    sa.event.listen(engine, "connect", on_connect, insert=True)
+    sa.event.listen(engine, "begin", on_begin)
 
 
 def ask_first(connection: Any, query: str) -> Any:

@@ -22,8 +22,8 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import Tables, tables
 from relay.audit import Action
 from relay.database import Database
-from relay.migrations import check_schema
 from relay.rights import Right, refuse_without
+from relay.schema import check_schema
 from relay.stamp import stamp
 from relay.store.contract import ON_A_STANDBY, Standby
 

@@ -11,14 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
-from sqlalchemy import Dialect
-from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from outbox.errors import Unusable
-
-# Not psycopg's, which writes every % twice.
-_DIALECT: Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
-
 
 NAMED_AT_MOST = 4
 
@@ -163,4 +157,8 @@ def _schema(connection: sa.Connection) -> str | None:
 
 
 def quoted(name: str) -> str:
-    return str(_DIALECT.identifier_preparer.quote(name))
+    from sqlalchemy.dialects.postgresql.base import PGDialect
+
+    # Not psycopg's, which writes every % twice.
+    dialect: sa.Dialect = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    return str(dialect.identifier_preparer.quote(name))

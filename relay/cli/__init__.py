@@ -5,6 +5,7 @@ import sys
 
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``, which a worker's slim image has, too."""
+    _say_that_it_starts(sys.argv[1:])
     try:
         from relay.cli.app import main as run
     except KeyboardInterrupt:
@@ -18,6 +19,13 @@ def main() -> None:
         )
         sys.exit(3)
     run()
+
+
+def _say_that_it_starts(arguments: list[str]) -> None:
+    """Begin the demo with a line, before anything is imported: where nothing is compiled yet, that takes its time."""
+    if arguments[:1] == ["demo"] and not {"-h", "--help"} & set(arguments) and sys.stderr is not None:
+        sys.stderr.write("Loading the demo; the first time this can take half a minute ...\n")
+        sys.stderr.flush()
 
 
 __all__ = ["main"]

@@ -81,7 +81,7 @@ def _values(settings: Settings) -> dict[str, Any]:
 
 
 def _destination(settings: DestinationSettings) -> dict[str, Any]:
-    from relay.observe.logging import redacted
+    from relay.observe.text import redacted
 
     dumped = settings.model_dump(mode="json", exclude_none=True)
     return {key: redacted(value) if isinstance(value, str) else value for key, value in dumped.items()}

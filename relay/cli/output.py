@@ -126,7 +126,7 @@ def _bare() -> Table:
 
 def cell(value: object) -> str:
     """A value as a table shows it: nothing is a dash, and no control character reaches the terminal."""
-    from relay.observe.logging import one_line
+    from relay.observe.text import one_line
 
     match value:
         case None | "":

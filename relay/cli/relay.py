@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay import stall
 from relay.cli import exits
 from relay.cli.examples import examples
 from relay.cli.leaving import stop_on_signals
@@ -111,6 +110,8 @@ async def _wait(relay: Relay) -> int:
 
 async def _watch_for_stalls(stall_timeout_s: float) -> None:
     """Wind up the clock that ends this process; a loop that does not turn does not come here."""
+    from relay import stall
+
     try:
         while True:
             stall.wind_up(stall_timeout_s)

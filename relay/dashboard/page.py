@@ -11,7 +11,7 @@ from html import escape
 from shlex import quote
 
 from relay.dashboard.picture import Picture
-from relay.observe.logging import one_line, redacted
+from relay.observe.text import one_line, redacted
 from relay.wording import duration, ranges, utc
 
 STYLE = """

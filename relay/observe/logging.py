@@ -18,17 +18,17 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-MASK = "***"
+from relay.observe.text import MASK, one_line, redacted
+
+__all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"]
+
 SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
 SILENT = ("aio_pika", "aiormq")  # they log each failed attempt to connect; our own log says it once, with the reason
 
-_URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
 _LEADING_TO_THEM = tuple(
     f"{each}/" for each in (Path(__file__).parents[1], Path(traceback.__file__).parent / "concurrent")
 )
-
-_QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
 
 
 def configure(
@@ -97,16 +97,6 @@ class Masking:
         return one_line(self.masked(str(value)))
 
 
-def redacted(text: str) -> str:
-    """``text`` with the passwords of all URLs in it masked.
-
-    Example:
-        >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
-        'cannot reach postgresql://app:***@db/outbox'
-    """
-    return _QUERY_PASSWORD.sub(rf"\g<name>{MASK}", _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text))
-
-
 def plain_trace(error: BaseException) -> str:
     """Return an error's traceback as text: without local variables, which may hold secrets, and passwords in URLs.
 
@@ -118,18 +108,6 @@ def plain_trace(error: BaseException) -> str:
     if theirs:
         formatted.stack = traceback.StackSummary.from_list(formatted.stack[formatted.stack.index(theirs[0]) :])
     return redacted("".join(formatted.format()).rstrip())
-
-
-def one_line(text: str) -> str:
-    r"""``text`` with control characters escaped.
-
-    Example:
-        >>> one_line("taken\nERROR forged")
-        'taken\\nERROR forged'
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _shared() -> list[Processor]:

@@ -1,10 +1,16 @@
 """What operators ask and do, as functions of a connection; command line and dashboard only render it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from relay.operations.grants import grants
-from relay.operations.messages import DeliveryRow, MessageDetail, MessageRow, list_messages, show_message
 from relay.operations.reading import snapshot
 from relay.operations.relays import RelayStatus, live_relays
 from relay.operations.status import DestinationStatus, Status, status
+
+if TYPE_CHECKING:
+    from relay.operations.messages import DeliveryRow, MessageDetail, MessageRow, list_messages, show_message
 
 __all__ = [
     "DeliveryRow",
@@ -20,3 +26,12 @@ __all__ = [
     "snapshot",
     "status",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is about messages when it is asked for: `outbox status` asks for none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module 'relay.operations' has no attribute {name!r}")
+    from relay.operations import messages
+
+    return getattr(messages, name)

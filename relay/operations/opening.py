@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from outbox.errors import OutboxError, SchemaError, Unusable
 from relay.any_text import accept_any_bytes
 from relay.database import Database
-from relay.migrations import check_schema
-from relay.observe.logging import redacted
+from relay.observe.text import redacted
 from relay.operations.reading import snapshot
 from relay.rights import RELAY, Right, refuse_without
+from relay.schema import check_schema
 from relay.settings import Settings
 
 

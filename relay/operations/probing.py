@@ -6,7 +6,7 @@ import asyncio
 
 from relay.destinations.kind import Probed
 from relay.destinations.registry import build, needing_its_library
-from relay.observe.logging import one_line, redacted
+from relay.observe.text import one_line, redacted
 from relay.settings import Settings
 
 TIMEOUT_S = 10.0

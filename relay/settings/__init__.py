@@ -1,12 +1,19 @@
 """What a relay is told: flags, then environment, then ``outbox.toml``, then defaults."""
 
-from relay.destinations.http.settings import HttpSettings
-from relay.destinations.listener.settings import ListenerSettings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from relay.destinations.policy import DestinationPolicy
-from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.settings.loading import load
 from relay.settings.model import DestinationSettings, Settings
 from relay.settings.serve import ServeSettings
+
+if TYPE_CHECKING:
+    from relay.destinations.http.settings import HttpSettings
+    from relay.destinations.listener.settings import ListenerSettings
+    from relay.destinations.rabbitmq.settings import RabbitSettings
 
 __all__ = [
     "DestinationPolicy",
@@ -18,3 +25,12 @@ __all__ = [
     "Settings",
     "load",
 ]
+
+_OF_A_KIND = {"HttpSettings": "http", "ListenerSettings": "listener", "RabbitSettings": "rabbitmq"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a kind's settings when they are asked for: most commands have nothing to do with destinations."""
+    if name not in _OF_A_KIND:
+        raise AttributeError(f"module 'relay.settings' has no attribute {name!r}")
+    return getattr(import_module(f"relay.destinations.{_OF_A_KIND[name]}.settings"), name)

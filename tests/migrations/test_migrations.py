@@ -20,6 +20,7 @@ from outbox.errors import SchemaError
 from outbox.tables import VERSION_TABLE, Xid8, include_name, is_outbox_table, tables
 from relay import migrations
 from relay.database import Database as Target
+from relay.schema import verify_version
 
 REVISIONS = ["content_0001", "outbox_0001"]
 
@@ -158,8 +159,8 @@ def test_a_foreign_table_of_that_name_is_refused_by_name_with_nothing_half_made(
 )
 def test_a_schema_of_another_age_says_which_command_to_run(version: int, oldest: str, told: str) -> None:
     with pytest.raises(SchemaError, match=told):
-        migrations.verify_version(version, oldest)
+        verify_version(version, oldest)
 
 
 def test_a_newer_schema_that_permits_this_release_is_fine() -> None:
-    migrations.verify_version(2, "0.1.0")
+    verify_version(2, "0.1.0")

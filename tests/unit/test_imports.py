@@ -1,5 +1,6 @@
 """A worker's image may be slim: `import outbox` loads SQLAlchemy and pydantic, and nothing heavier."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -54,5 +55,84 @@ def test_the_check_sees_what_a_package_loads():
     assert {"alembic", "sqlalchemy"} <= packages_loaded_by("alembic")
 
 
-def test_the_help_does_not_wait_for_what_commands_need():
-    assert packages_loaded_by("relay.cli.app") & {"sqlalchemy", "pydantic", "alembic", "aiohttp"} == set()
+# What a command may need at work, and what none of those below needs to say what it says.
+HEAVY = {
+    "aio_pika",
+    "aiohttp",
+    "alembic",
+    "apscheduler",
+    "fastapi",
+    "httpx",
+    "markdown_it",
+    "networkx",
+    "numpy",
+    "opentelemetry",
+    "prometheus_client",
+    "starlette",
+    "structlog",
+    "uvicorn",
+}
+RUN = """
+import json, sys
+from relay.cli import main
+sys.argv = ["outbox", *{arguments}]
+try:
+    main()
+except SystemExit as end:
+    print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules_loaded_by_a_command(*arguments: str) -> set[str]:
+    """All modules, by their full names, that a fresh interpreter has loaded when a command has ended."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", RUN.format(arguments=list(arguments))], capture_output=True, text=True, check=True
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    assert code in (0, None), done.stderr
+    return set(modules)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status", "--help"], ["relay", "--help"]], ids=str)
+def test_help_and_version_load_no_database_and_no_settings(arguments):
+    loaded = modules_loaded_by_a_command(*arguments)
+    unwanted = HEAVY | {"sqlalchemy", "psycopg", "relay.settings", "relay.database", "relay.relay"}
+    assert loaded & (unwanted - {"markdown_it"}) == set()  # Rich's, for the help
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "--json"], ["relays"]], ids=str)
+def test_looking_at_the_outbox_loads_no_relay_no_server_and_no_migrations(command, monkeypatch, sqlite_database):
+    monkeypatch.setenv("DATABASE_URL", sqlite_database.url)
+    loaded = modules_loaded_by_a_command(*command)
+    unwanted = HEAVY | {"sqlalchemy.orm", "sqlalchemy.ext.asyncio", "psycopg", "relay.relay", "relay.migrations"}
+    assert loaded & unwanted == set()
+    assert loaded & {"sqlalchemy", "relay.operations.status"}, "the check sees what a command loads"
+
+
+def test_the_demo_says_that_it_starts_before_it_loads_anything():
+    """Where nothing is compiled yet, loading takes far longer than somebody waits for a sign of life."""
+    watched = """
+import sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if not name.startswith("relay"):
+            print("loads", name, file=sys.stderr)
+sys.meta_path.insert(0, Watch())
+from relay.cli import main
+sys.argv = ["outbox", "demo", "--no-such-option"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", watched], capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("Loading the demo"))
+    loaded = {line.split()[1] for line in lines[:at] if line.startswith("loads")}
+    assert {name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names} == set()
+    assert "loads typer" in lines[at:]
+
+
+@pytest.mark.parametrize("package", ["outbox", "relay", "relay.settings", "relay.operations"])
+def test_every_name_that_a_package_offers_can_be_imported_from_it(package):
+    module = importlib.import_module(package)
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018

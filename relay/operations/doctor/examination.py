@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from outbox.errors import SchemaError
-from relay.migrations import check_schema
 from relay.operations.doctor import outbox, postgres, sqlite, strangers
 from relay.operations.doctor.finding import Finding, bad, ok
 from relay.operations.reading import snapshot
+from relay.schema import check_schema
 
 
 def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.migration_turn import MIGRATION_LOCK
-from relay.observe.logging import one_line
+from relay.observe.text import one_line
 from relay.operations.doctor.finding import Finding, bad, note, ok
 from relay.rights import quoted
 from relay.store.postgres.ownership_sql import LOCK_CLASS, MAY_OWN

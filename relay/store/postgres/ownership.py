@@ -17,7 +17,7 @@ from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
-from relay.migrations import NO_VERSION, verify_version
+from relay.schema import NO_VERSION, verify_version
 from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql

@@ -13,7 +13,7 @@ from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.entry import Row
-from relay.migrations import NO_VERSION, verify_version
+from relay.schema import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
 from relay.store.ruling import storable
