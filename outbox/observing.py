@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -13,8 +13,8 @@ from outbox.draft import Prepared
 class Observer(Protocol):
     """Is told about every message of this process, whichever session or connection it goes through."""
 
-    def emitted(self, messages: Sequence[Prepared], row: object) -> None:
-        """A session accepted messages; ``row`` waits in it for the flush that writes them."""
+    def emitted(self, messages: Sequence[Prepared], waits: Callable[[str], bool]) -> None:
+        """Note that a session accepted messages; ``waits`` tells by its id whether one is still to be written."""
 
     def written(self, messages: Sequence[Prepared], connection: sa.Connection) -> None:
         """Messages are part of the connection's transaction, accepted by a session before or straight away."""

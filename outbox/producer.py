@@ -10,11 +10,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from outbox import inbox
+from outbox.accepted import accept
 from outbox.attributes import checked_source
 from outbox.draft import Draft, Prepared, prepare
 from outbox.errors import EmitError, InvalidEvent
 from outbox.event import Event
-from outbox.rows import add_to_session, write
+from outbox.rows import write
 from outbox.targets import run_sync, sync_target, unit_of_work
 from outbox.trace import trace_headers
 
@@ -88,7 +89,8 @@ class Outbox:
             EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``InvalidEvent``,
                 ``UntypedEvent``, ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``,
                 ``InvalidSubject``, ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``.
-            NoTransaction: The connection is in autocommit mode. A session finds that out when it flushes.
+            NoTransaction: The connection is in autocommit mode, which a session finds out when it flushes; or the
+                session's transaction has ended or failed.
 
         Example:
             >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
@@ -228,7 +230,7 @@ class Outbox:
         if not messages:
             return []
         if isinstance(sync, Session):
-            add_to_session(sync, self.schema, messages)
+            accept(sync, self.schema, messages)
         else:
             write(sync, self.schema, messages)
         return [message.id for message in messages]

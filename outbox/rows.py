@@ -1,4 +1,4 @@
-"""Writing messages: the columns that a producer fills, and the two ways to fill them.
+"""Writing messages: the columns that a producer fills, and how they are filled.
 
 Whatever the database gives a message (position, shard, transaction id, size, instant of creation) is left to the
 database, and nothing is read back, so that a worker needs no right but INSERT.
@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from json.encoder import encode_basestring as quoted
-from typing import Any, ClassVar
-from weakref import ref
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Mapper, Session, registry
 from sqlalchemy.sql.functions import FunctionElement
 
 from outbox.draft import Prepared
@@ -190,74 +188,3 @@ def _record(message: Prepared) -> str:
         f'{{"id":"{message.id}","type":"{message.type}","source":{quoted(message.source)},"data":{message.data},'
         f'"headers":{message.headers}{optional}}}'
     )
-
-
-# ------------------------------------------------------------------------------------ with a session's flush
-
-
-class WaitingMessages:
-    """What a session's unit of work holds: the messages that its next flush writes, as one mapped row.
-
-    The flush inserts the row, which becomes the last of the messages; the others are inserted just before it, on
-    the same connection. So an emit costs the session one object per flush, and many cost few statements.
-    """
-
-    schema: ClassVar[str | None]
-
-    def __init__(self) -> None:
-        self.messages: list[Prepared] = []
-        self.is_open = True
-
-    @property
-    def waits(self) -> bool:
-        """Whether the session will still write it."""
-        return bool(sa.inspect(self).pending)
-
-
-@cache
-def waiting_messages(schema: str | None) -> type[WaitingMessages]:
-    """The mapped class for one outbox."""
-    mapped = type("OutboxMessage", (WaitingMessages,), {"schema": schema})
-    # Defaults are never fetched: that would take RETURNING, and with it the right to SELECT.
-    registry().map_imperatively(mapped, message_table(schema), eager_defaults=False)
-    sa.event.listen(mapped, "before_insert", _write_waiting)
-    return mapped
-
-
-def add_to_session(session: Session, schema: str | None, messages: Sequence[Prepared]) -> None:
-    """Have the session's next flush write the messages, after those that already wait for it."""
-    row = _open_row(session, waiting_messages(schema))
-    row.messages.extend(messages)
-    for observer in observers:
-        observer.emitted(messages, row)
-
-
-def _open_row(session: Session, mapped: type[WaitingMessages]) -> WaitingMessages:
-    # Begun by a savepoint, ended by a rollback, flushed: in each case the row no longer waits, and a new one does.
-    row: WaitingMessages | None = session.info.get(mapped, _nothing)()
-    if row is None or not row.is_open or not row.waits:
-        row = mapped()
-        session.add(row)
-        session.info[mapped] = ref(row)
-    return row
-
-
-def _nothing() -> None:
-    return None
-
-
-def _write_waiting(mapper: Mapper[Any], connection: sa.Connection, row: WaitingMessages) -> None:
-    # Closed first: what a mapper event of the host emits from here on needs a row of its own.
-    row.is_open = False
-    _prepare_transaction(connection, row.messages)
-    *others, last = row.messages
-    if others:
-        _insert(connection, message_table(row.schema), others)
-    columns = _columns(last)
-    if (delay_s := columns.pop("delay_s", None)) is not None:
-        columns["due_at"] = DueIn(sa.literal(delay_s, sa.Float))
-    for name, value in columns.items():
-        setattr(row, name, value)
-    for observer in observers:
-        observer.written(row.messages, connection)
-    row.messages = []

@@ -23,7 +23,6 @@ from outbox.errors import OutboxError
 from outbox.event import Event
 from outbox.message import Message
 from outbox.observing import observers
-from outbox.rows import WaitingMessages
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -38,10 +37,10 @@ class Captured:
 
     Args:
         prepared: The message in its final form.
-        row: What waits in a session to be flushed, if it does.
+        waits: Tells by its id whether a session still has to write it.
     """
 
-    def __init__(self, prepared: Prepared, row: WaitingMessages | None) -> None:
+    def __init__(self, prepared: Prepared, waits: Callable[[str], bool]) -> None:
         self.id = prepared.id
         self.type = prepared.type
         self.source = prepared.source
@@ -52,7 +51,7 @@ class Captured:
         self.due_at = prepared.due_at
         self.delay = timedelta(seconds=prepared.delay_s) if prepared.delay_s is not None else None
         self._prepared = prepared
-        self._row = row
+        self._waits = waits
         self._fate: State | None = None
 
     @property
@@ -60,7 +59,7 @@ class Captured:
         """Where it is: in the session, in the open transaction, committed for good, or gone."""
         if self._fate is not None:
             return self._fate
-        return "pending" if self._row is not None and self._row.waits else "rolled back"
+        return "pending" if self._waits(self.id) else "rolled back"
 
     @property
     def message(self) -> Message:
@@ -148,19 +147,18 @@ class _Watch:
         self._by_id: dict[str, Captured] = {}
         self._transactions: dict[sa.Connection, _Transaction] = {}
 
-    def emitted(self, messages: Sequence[Prepared], row: object) -> None:
-        assert isinstance(row, WaitingMessages)
-        self._see(messages, row)
+    def emitted(self, messages: Sequence[Prepared], waits: Callable[[str], bool]) -> None:
+        self._see(messages, waits)
 
     def written(self, messages: Sequence[Prepared], connection: sa.Connection) -> None:
-        self._see([each for each in messages if each.id not in self._by_id], None)
+        self._see([each for each in messages if each.id not in self._by_id], lambda _: False)
         if connection not in self._transactions:
             self._transactions[connection] = _Transaction(connection)
         self._transactions[connection].add([self._by_id[each.id] for each in messages])
 
-    def _see(self, messages: Sequence[Prepared], row: WaitingMessages | None) -> None:
+    def _see(self, messages: Sequence[Prepared], waits: Callable[[str], bool]) -> None:
         for message in messages:
-            self._by_id[message.id] = Captured(message, row)
+            self._by_id[message.id] = Captured(message, waits)
             self.captured.append(self._by_id[message.id])
 
 

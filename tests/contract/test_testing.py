@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+import structlog
 from sqlalchemy.orm import Session
 from support.writers import WAYS, Writer
 
@@ -213,6 +214,7 @@ def test_a_listener_that_raises_in_a_test_is_shown_in_a_few_lines_without_its_va
         password = "correct-horse"
         raise ValueError(len(password))
 
+    structlog.reset_defaults()  # as in a process where nothing has configured it
     drain(database.engine, listener)
     said = capsys.readouterr().out
     assert "ValueError: 13" in said
