@@ -162,10 +162,8 @@ def _delivery(metadata: sa.MetaData) -> sa.Table:
             "position",
             **where("ordering_key IS NOT NULL AND state <> 'delivered'"),
         ),
-        sa.Index("outbox_delivery_blocked", "shard", "position", **where("state = 'blocked'")),
         sa.Index("outbox_delivery_retry", "shard", "due_at", "position", **where("state = 'retry'")),
         sa.Index("outbox_delivery_dead", "destination", "changed_at", **where("state = 'dead'")),
-        sa.Index("outbox_delivery_discarded", "shard", **where("state = 'discarded'")),
         sa.Index("outbox_delivery_txid", "txid", "shard"),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
@@ -26,6 +27,10 @@ class Reader:
         unreadable: Sets aside what cannot be read.
         page_size: Messages read at once.
         post: Hands a page over to the event loop.
+
+    Attributes:
+        discarded: What operators discarded, for `relay.sweeping` to finish; taken from the left.
+        exception_count: How often something was set aside, or may have been.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class Reader:
         self._posted = 0
         self._parked: set[str] = set()
         self._exceptions = False
+        self.exception_count = 0
+        self.discarded: deque[tuple[str, str]] = deque()
         self._due_at = 0.0
         self._look_at = 0.0
         self._found_nothing = False
@@ -53,10 +60,8 @@ class Reader:
         for shard in shards:
             self._cursors.ready[shard] = 0
         self._cursors.exhausted.difference_update(shards)
-        if self._session.has_deliveries(shards):
-            self._parked = set(self._dispatcher.lanes)
-            self._exceptions = True
-        self._found_nothing = False
+        self._parked = set(self._dispatcher.lanes)
+        self.note_exceptions([])
         self._session.reread_due()
         self._due_at = 0.0
 
@@ -85,10 +90,20 @@ class Reader:
     def note_exceptions(self, parked: Sequence[Parked]) -> None:
         """Something was set aside: newcomers must ask for their key from now on, and what is parked is read back."""
         self._exceptions = True
+        self.exception_count += 1
         self._found_nothing = False
         for destination, shard, position in parked:
             self._cursors.lower(destination, shard, position)
             self._parked.add(destination)
+
+    def forget_exceptions(self, exception_count: int) -> None:
+        """Let newcomers ask no more: no delivery held a key, unless more was set aside since then.
+
+        Args:
+            exception_count: What `exception_count` was before anybody looked.
+        """
+        if exception_count == self.exception_count:
+            self._exceptions = False
 
     @property
     def caught_up(self) -> bool:
@@ -117,10 +132,10 @@ class Reader:
         found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0), meanwhile)
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= hungry  # every ready message is behind us, and none of theirs was parked
-        if found.discarded:
-            self.note_exceptions(self._session.discard(found.discarded, self._dispatcher.skipping))
-        self._parked |= found.unparked
-        self._exceptions |= bool(found.unparked)
+        self.discarded += found.discarded
+        if found.unparked:
+            self._parked |= found.unparked
+            self.note_exceptions([])
         page.messages += found.messages
         count = len(page.messages) + len(page.deliveries)
         if self._session.unreadable:
@@ -173,7 +188,4 @@ class Reader:
         keys = {row[7] for row in rows if row[7] is not None} if self._exceptions else set()
         if not keys:
             return {}
-        held = self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._dispatcher.skipping)
-        if not held:
-            self._exceptions = self._session.has_deliveries(list(self._cursors.ready))
-        return held
+        return self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._dispatcher.skipping)

@@ -1,7 +1,8 @@
 """One session's time in office: what it owns, reads and settles, turn by turn, in the owning thread.
 
 Each turn: note what is about to be sent, settle what everybody took, beat if it is time, read if there is room, and
-only then settle exceptions: what they cost shall not be the latency of those who take everything.
+only then settle exceptions: what they cost shall not be the latency of those who take everything. At the end of a turn
+comes a part of what is swept (see `relay.sweeping`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from relay.reading import Reader
 from relay.settings import Settings
 from relay.settling import Settler, Unconfirmed
 from relay.store.contract import Cursors, Peers, Session
+from relay.sweeping import Sweeper
 from relay.unreadable import Unreadable
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
@@ -90,6 +92,7 @@ class Tenure:
             forget=lambda entries: on_loop(dispatcher.forget, entries),
             reread=self._reader.reread,
         )
+        self._sweeper = Sweeper(session, cursors, self._reader, skipping=dispatcher.skipping)
         self._next_beat = 0.0
         self._busy_until = self._looked_at = 0.0
         self._is_ending = False
@@ -104,7 +107,7 @@ class Tenure:
     @property
     def caught_up(self) -> bool:
         """Whether everything that could be found was found and has arrived."""
-        return self._is_settled_in and self._reader.caught_up
+        return self._is_settled_in and self._reader.caught_up and not self._sweeper.is_hurried
 
     def begin(self) -> None:
         """Settle what was taken before this session, register, and take a share at once, or with the next beat.
@@ -135,6 +138,8 @@ class Tenure:
         count += read + self._settle_exceptions(FEW if read < WORTH_A_TURN else MANY)
         if count < WORTH_A_TURN or not self._settles_meanwhile:
             self._finish_settling()
+        if not self._is_ending:
+            self._sweeper.turn()
         if read and self._is_asleep:
             self._metrics.woken("poll")
         if count:
@@ -158,6 +163,7 @@ class Tenure:
         may_take_anything = self._ownership.may_take_anything
         peers = self._ownership.beat()
         self._metrics.beat()
+        self._sweeper.beat()
         for _ in peers.ended:
             self._metrics.peer_ended()
         if not self._is_ending:
@@ -165,7 +171,7 @@ class Tenure:
             if self._ownership.is_changing:
                 self._next_beat = now + self._settings.beat_s / HASTE
         caution = self._dispatcher.caution
-        if caution.is_needed and self._reader.has_read_everything:
+        if caution.is_needed and self._reader.has_read_everything and not self._sweeper.is_hurried:
             self._on_loop(caution.rest)
         self._is_settled_in = may_take_anything
 
@@ -251,6 +257,8 @@ class Tenure:
         self._busy_until = monotonic() + self._settings.quiet_s
 
     def sleep_s(self) -> float:
+        if self._sweeper.is_hurried:
+            return 0.0
         now, settings = monotonic(), self._settings
         until_beat = max(self._next_beat - now, 0.0)
         if now < self._busy_until:

@@ -141,10 +141,8 @@ POSTGRES = [
     "CREATE INDEX outbox_delivery_parked ON outbox_delivery (destination, shard, position) WHERE state = 'parked'",
     """CREATE INDEX outbox_delivery_key ON outbox_delivery (ordering_key, destination, position)
        WHERE ordering_key IS NOT NULL AND state <> 'delivered'""",
-    "CREATE INDEX outbox_delivery_blocked ON outbox_delivery (shard, position) WHERE state = 'blocked'",
     "CREATE INDEX outbox_delivery_retry ON outbox_delivery (shard, due_at, position) WHERE state = 'retry'",
     "CREATE INDEX outbox_delivery_dead ON outbox_delivery (destination, changed_at) WHERE state = 'dead'",
-    "CREATE INDEX outbox_delivery_discarded ON outbox_delivery (shard) WHERE state = 'discarded'",
     "CREATE INDEX outbox_delivery_txid ON outbox_delivery (txid, shard)",
     # ----------------------------------------------------------------- history
     """
@@ -418,10 +416,8 @@ SQLITE = [
     "CREATE INDEX outbox_delivery_parked ON outbox_delivery (destination, position) WHERE state = 'parked'",
     """CREATE INDEX outbox_delivery_key ON outbox_delivery (ordering_key, destination, position)
        WHERE ordering_key IS NOT NULL AND state <> 'delivered'""",
-    "CREATE INDEX outbox_delivery_blocked ON outbox_delivery (shard) WHERE state = 'blocked'",
     "CREATE INDEX outbox_delivery_retry ON outbox_delivery (due_at, position) WHERE state = 'retry'",
     "CREATE INDEX outbox_delivery_dead ON outbox_delivery (destination, changed_at) WHERE state = 'dead'",
-    "CREATE INDEX outbox_delivery_discarded ON outbox_delivery (shard) WHERE state = 'discarded'",
     "CREATE INDEX outbox_delivery_txid ON outbox_delivery (txid) WHERE txid > 0",
     f"""
     CREATE TABLE outbox_history (

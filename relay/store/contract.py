@@ -24,6 +24,7 @@ MESSAGE_COLUMNS = (
 PAGE_BYTES = 1024 * 1024
 RELEASE_COUNT = 500  # blocked deliveries of one key that are let go at once
 DISCARD_COUNT = 500  # discarded deliveries that are finished at once
+SETTLED_S = 10  # a delivery that was blocked for longer, with nothing before it in the table, is released
 LOG_LENGTH = 20  # attempts that a delivery remembers
 UNBOUNDED = 2**63 - 1
 ANY_GENERATION = 2**31 - 1
@@ -144,6 +145,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Swept:
+    """What one slice of the deliveries held.
+
+    Args:
+        next_at: Where the next slice begins; ``None`` when this one was the last.
+        parked: What was blocked although nothing before it was still to be done, and is parked now.
+        discarded: (message, destination) pairs that wait for nothing but to be finished.
+        holds_keys: Whether any delivery holds its ordering key.
+    """
+
+    next_at: int | None
+    parked: Sequence[Parked] = ()
+    discarded: Sequence[tuple[str, str]] = ()
+    holds_keys: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     """What a beat shows of the others, by the database's own lock table and clock.
 
@@ -206,11 +224,7 @@ class Session(Protocol):
         """Say that I am alive, and see who else is."""
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
-        """Lock those of the shards that are free, mark them dirty, and let go of what waits there for nobody.
-
-        A delivery waits for nobody when it was blocked behind a message that only a former owner had in memory.
-        What operators discarded while nobody owned these shards is finished.
-        """
+        """Lock those of the shards that are free, and mark them dirty. What waits there for nothing `sweep` finds."""
 
     def inherited(self) -> Sequence[Inherited]:
         """What the last owners left of the shards that were taken by the last ``take``."""
@@ -257,8 +271,19 @@ class Session(Protocol):
         of a relay that died, and was set aside by its successor.
         """
 
-    def has_deliveries(self, shards: Sequence[int]) -> bool:
-        """Whether any delivery of these shards is set aside."""
+    def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
+        """Look through one slice of all deliveries, and release what is blocked behind nothing.
+
+        A delivery is blocked behind nothing when its predecessor was in the memory of a former owner, or when a
+        release missed it. The first of its key is parked; its delivery releases the next ones.
+
+        Args:
+            at: Where the slice begins: 0, or where the last one said.
+            shards: The shards to look at.
+            fresh: Those of them where a delivery may have lost its predecessor a moment ago. Elsewhere a delivery that
+                was blocked within the last `SETTLED_S` is left alone: its predecessor is likely to be in memory.
+            skipping: The destinations whose dead letters do not hold their successors up.
+        """
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
         """Move messages, as they were read, that every destination took to history; returns how many there were.

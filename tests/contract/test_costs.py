@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.databases import Database
-from support.desk import Desk
+from support.desk import Desk, sweep
 from support.plans import Plan, watched
 from support.scene import Scene, Taker
 
@@ -42,11 +42,9 @@ RIDES_ON: dict[str, set[str]] = {
     "WRITE_RULED": MESSAGE | DELIVERY,
     "WRITE_UNKNOWN": MESSAGE | DELIVERY,
     "FINISH": MESSAGE | DELIVERY,
-    "KEYS_OF": DELIVERY,
+    "KEYS_OF": DELIVERY | {"outbox_shard_pkey"},
     "RELEASE_KEYS": KEY | DELIVERY,
-    "BLOCKED_SHARDS": {"outbox_delivery_blocked"},
-    "RELEASE_ORPHANS": {"outbox_delivery_blocked"} | KEY | DELIVERY,
-    "DISCARDED": {"outbox_delivery_discarded"} | MESSAGE | DELIVERY,
+    "SWEEP": MESSAGE | KEY | DELIVERY,
     "MARK_UNROUTED": {REGISTERED, *MESSAGE},
 }
 AS_EMITTED = {"id_": "outbox_uuid7()", "data": "jsonb_build_object('pad', repeat('x', 190))"}
@@ -132,6 +130,7 @@ def a_working_life(session: PostgresSession, database: Database) -> None:
         session.settle(Batch([], [verdict(row, "delivered") for row in others[0]]))
         session.settle(Batch([], [replace(verdict(row, "parked"), is_unknown=True) for row in others[1]]))
         session.discard([(row[0], "a") for row in others[1]], [])
+        sweep(session)
 
 
 def by_name(plans: list[Plan]) -> dict[str, list[Plan]]:
@@ -162,8 +161,6 @@ def test_every_statement_rides_on_its_index_whatever_is_there_and_whatever_the_p
         a_working_life(session, postgres_database)
     assert_rides_on_its_indexes(plans)
     rare = {"LATE_FLOOR", "SETTLE_PLAIN_KEEPING_NONE", "SETTLE_MOVED_KEEPING_NONE"}
-    if not count:
-        rare.add("RELEASE_ORPHANS")  # nothing is blocked when it takes its shards
     assert set(RIDES_ON) - rare <= set(by_name(plans)), "the life above asks for everything"
 
 
@@ -201,6 +198,45 @@ def test_a_key_that_is_blocked_costs_the_same_on_sqlite_too(lite: Desk) -> None:
         session._db.set_progress_handler(None, 1)
         work.append(steps[count])
     assert work[1] == work[0]
+
+
+@pytest.mark.parametrize("keys", [1, 1_000_000], ids=["of one key", "each of its own key"])
+def test_a_slice_costs_the_same_however_much_is_blocked_was_blocked_or_lies_elsewhere(
+    postgres_database: Database, session: PostgresSession, keys: int
+) -> None:
+    """What was released lies there still, for no vacuum may take it away."""
+    session.take(ALL, [])
+    costs = []
+    with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
+        slow.exec_driver_sql("SELECT count(*) FROM outbox_delivery")
+        for count in (10_000, 20_000):
+            fill(postgres_database, count, key=f"'k' || n % {keys}")
+            postgres_database.execute(
+                "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
+                "SELECT id, 'a', shard, position, ordering_key, 'blocked' FROM outbox_message ON CONFLICT DO NOTHING"
+            )
+            with watched(session) as plans:
+                at: int | None = 0
+                while at is not None:
+                    at = session.sweep(at, ALL, ALL, []).next_at
+            costs.append([(plan.rows_looked_at, plan.pages) for plan in plans if plan.name == "SWEEP"])
+    (rows, pages), (rows_later, pages_later) = (map(max, zip(*each, strict=True)) for each in costs)
+    assert len(costs[1]) > 2 * len(costs[0]) > 4
+    assert rows_later <= 1.1 * rows
+    assert pages_later <= 1.5 * pages  # the indexes are deeper
+
+
+async def test_taking_shards_costs_the_same_however_much_is_blocked_there(postgres_database: Database) -> None:
+    costs = []
+    for count in (0, 20_000):
+        set_aside(postgres_database, count)
+        session = open_session(postgres_database)
+        with watched(session) as plans:
+            assert len(session.take(ALL, [])) == SHARD_COUNT
+        session.close()
+        costs.append(Counter(plan.name for plan in plans))
+        assert not {"outbox_delivery"} & {table for plan in plans for table in plan.scanned_tables}
+    assert costs[0] == costs[1]
 
 
 def test_more_late_commits_than_a_page_ride_on_the_index_too(

@@ -38,7 +38,7 @@ INDEXES = {
     "WRITE_RULED": ["outbox_message_pkey"],
     "WRITE_UNKNOWN": ["outbox_message_pkey"],
     "FINISH": ["outbox_delivery_pkey", "outbox_message_pkey"],
-    "KEYS_OF": ["outbox_delivery_pkey"],
+    "KEYS_OF": ["outbox_delivery_pkey", "outbox_shard_pkey"],
     "MARK_UNROUTED": [REGISTERED, "outbox_message_pkey"],
     "PRESENT": ["outbox_message_pkey"],
 }

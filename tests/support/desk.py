@@ -132,6 +132,19 @@ def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[
     return pages
 
 
+def sweep(
+    session: Session, shards: Sequence[int] = ALL, *, fresh: Sequence[int] = ALL, skipping: Sequence[str] = ()
+) -> bool:
+    """Look through all deliveries once, and finish what was discarded; whether any held its key."""
+    at: int | None = 0
+    holds_keys = False
+    while at is not None:
+        found = session.sweep(at, list(shards), list(fresh), skipping)
+        session.discard(found.discarded, skipping)
+        at, holds_keys = found.next_at, holds_keys or found.holds_keys
+    return holds_keys
+
+
 def taken(*message_ids: str, generation: int = 0) -> list[Row]:
     """Messages that every destination took, as rows of a reader who does not know where they lie."""
     empty = dict.fromkeys(MESSAGE_COLUMNS)

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from relay.store.postgres import connection_sql, ownership_sql, reading_sql, settling_sql
+from relay.store.postgres import connection_sql, ownership_sql, reading_sql, settling_sql, sweeping_sql
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _flat(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 STATEMENTS = {
     name: text
-    for module in (connection_sql, ownership_sql, reading_sql, settling_sql)
+    for module in (connection_sql, ownership_sql, reading_sql, settling_sql, sweeping_sql)
     for name, text in vars(module).items()
     if isinstance(text, str) and re.match(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE)\b", text)
 }

@@ -24,7 +24,7 @@ from relay.store.contract import Lost
 
 STEP_DEADLINE_S = 60.0
 WATCHED = (
-    "beat", "take", "give", "read_ready", "read_parked", "read_due", "held_keys", "blocked_keys", "has_deliveries",
+    "beat", "take", "give", "read_ready", "read_parked", "read_due", "held_keys", "blocked_keys", "sweep",
     "settle_plain_ahead", "settle", "discard", "mark_unrouted", "report", "claim_probe",
 )  # fmt: skip
 

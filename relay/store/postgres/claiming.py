@@ -74,12 +74,12 @@ class Claims:
 
     def release(self, shards: Collection[int]) -> None:
         """Hand these shards back, clean."""
-        self._run(sql.MARK_GIVEN, shards=list(shards), number=self._number)
+        self._run(sql.MARK_GIVEN, shards=sorted(shards), number=self._number)
         self._unlock(shards)
 
     def _mark(self, shards: Sequence[int]) -> list[Row]:
         return self._run(
-            sql.MARK_TAKEN, shards=shards, owner=self._owner, number=self._number, key=self._key
+            sql.MARK_TAKEN, shards=sorted(shards), owner=self._owner, number=self._number, key=self._key
         ).fetchall()
 
     def _usurped(self, shards: Sequence[int]) -> set[int]:

@@ -120,17 +120,7 @@ class Owning(Reading, Settling):
                 self._newest = int(self._one(sql.NEWEST))
                 # Before it sees what operators have done here: what they do from now on is found by the first look.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
-                self._release_orphans(taken, skipping)
-                self._finish_discarded(taken, skipping)
         return taken
-
-    def _release_orphans(self, taken: Sequence[int], skipping: Sequence[str]) -> None:
-        """What is blocked behind nothing any more; beating, for that may take longer than peers would wait."""
-        for (shard,) in self._run(sql.BLOCKED_SHARDS, shards=list(taken)).fetchall():
-            cursor: int | None = 0
-            while cursor is not None:
-                cursor = self._one(sql.RELEASE_ORPHANS, shard=shard, cursor=cursor, skipping=list(skipping))
-                self._run(sql.STAY_ALIVE, number=self._number)
 
     def _inherit(self, rows: Sequence[Row]) -> list[Inherited]:
         ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
@@ -141,16 +131,13 @@ class Owning(Reading, Settling):
         return self._inherited
 
     def note(self, records: Mapping[int, str | None]) -> None:
+        shards = sorted(records)
         with self._guard():
             written = self._run(
-                sql.NOTE, shards=list(records), records=list(records.values()), owner=self._relay_id
+                sql.NOTE, shards=shards, records=[records[shard] for shard in shards], owner=self._relay_id
             ).rowcount
             if written < len(records):
                 self._insist(self._one(connection_sql.ASSERT_OWNER))
-
-    def _finish_discarded(self, shards: Sequence[int], skipping: Sequence[str]) -> None:
-        while found := self._run(sql.DISCARDED, shards=list(shards)).fetchall():
-            self.discard(found, skipping)
 
     def give(self, shards: Sequence[int]) -> None:
         with self._guard():

@@ -1,13 +1,10 @@
-"""Locks, beats and peers, and what is done on taking a shard: each with its index (see connection_sql)."""
+"""Locks, beats and peers: each with its index (see connection_sql)."""
 
 from __future__ import annotations
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
-from relay.store.contract import DISCARD_COUNT
 from relay.store.postgres.connection_sql import IS_OWNER
-
-ORPHAN_COUNT = 5_000  # blocked deliveries looked at in one statement
 
 SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
 
@@ -97,8 +94,6 @@ UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::j
 WHERE number = %(number)s AND {IS_OWNER}
 """
 
-STAY_ALIVE = "UPDATE outbox_relay SET last_seen_at = clock_timestamp() WHERE number = %(number)s"
-
 # Who is alive, and what each of them holds: by its locks, and by the rows that name it.
 PEERS = f"""
 WITH {LIVING}
@@ -140,42 +135,3 @@ UPDATE outbox_destination SET until = clock_timestamp() + {PROBE_LEASE_S} * inte
 WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <= clock_timestamp() AND {IS_OWNER}
 """
 STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
-
-
-# Index: outbox_delivery_blocked.
-BLOCKED_SHARDS = """
-SELECT c.shard FROM unnest(%(shards)s::smallint[]) AS c (shard) CROSS JOIN LATERAL (
-    SELECT FROM outbox_delivery AS b WHERE b.shard = c.shard AND b.state = 'blocked' ORDER BY b.position LIMIT 1) AS b
-"""
-# Index: outbox_delivery_blocked, then outbox_delivery_key. So many at a time, and where to go on: a day's outage of one
-# destination leaves millions, which are more than a statement has time for. A message has deliveries of one position.
-RELEASE_ORPHANS = f"""
-WITH blocked AS MATERIALIZED (
-    SELECT b.message_id, b.destination, b.ordering_key, b.position FROM outbox_delivery AS b
-    WHERE b.shard = %(shard)s AND b.state = 'blocked' AND b.position > %(cursor)s
-    ORDER BY b.position LIMIT {ORPHAN_COUNT}
-), released AS (
-    UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
-    FROM (
-        SELECT b.message_id, b.destination FROM blocked AS b
-        WHERE NOT EXISTS (
-            SELECT FROM outbox_delivery AS h
-            WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
-              AND h.state NOT IN ('delivered', 'discarded')
-              AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
-        OFFSET 0
-    ) AS b
-    WHERE d.message_id = b.message_id AND d.destination = b.destination
-)
-SELECT CASE WHEN count(*) = {ORPHAN_COUNT} THEN max(position) - 1 END FROM blocked
-"""
-
-# Index: outbox_delivery_discarded, then both primary keys. What nothing but its discarding holds up any more.
-DISCARDED = f"""
-SELECT d.message_id, d.destination FROM unnest(%(shards)s::smallint[]) AS c (shard)
-JOIN outbox_delivery AS d ON d.shard = c.shard AND d.state = 'discarded'
-WHERE EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id)
-  AND NOT EXISTS (SELECT FROM outbox_delivery AS s
-                  WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded'))
-LIMIT {DISCARD_COUNT}
-"""

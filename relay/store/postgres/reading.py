@@ -256,10 +256,6 @@ class Reading(Salvaging):
             ).fetchall()
         return {(row[0], row[1]): row[2] for row in rows}
 
-    def has_deliveries(self, shards: Sequence[int]) -> bool:
-        with self._guard():
-            return bool(self._one(sql.HAS_DELIVERIES, shards=list(shards)))
-
 
 def _room(page: Page) -> int:
     """The bytes that the page may still take."""

@@ -175,8 +175,3 @@ CROSS JOIN LATERAL (
     ORDER BY d.position LIMIT 1
 ) AS d
 """
-
-HAS_DELIVERIES = """
-SELECT EXISTS (SELECT FROM unnest(%(shards)s::smallint[]) AS c (shard)
-               JOIN outbox_delivery AS d ON d.shard = c.shard WHERE d.state <> 'delivered')
-"""

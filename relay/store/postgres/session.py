@@ -14,6 +14,7 @@ from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning
 from relay.store.postgres.ownership_sql import UNREGISTER
 from relay.store.postgres.pooler import refuse_transaction_pooling
+from relay.store.postgres.sweeping import Sweeping
 from relay.store.postgres.waking import Waking
 
 
@@ -65,7 +66,7 @@ class PostgresStore:
         )
 
 
-class PostgresSession(Owning, Waking):
+class PostgresSession(Owning, Sweeping, Waking):
     """One owning session."""
 
     def __init__(

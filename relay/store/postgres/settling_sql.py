@@ -111,16 +111,25 @@ FROM done LEFT JOIN summary ON summary.message_id = done.id
 WHERE %(keep)s
 """
 
-# Index: outbox_delivery_pkey.
+# Index: outbox_delivery_pkey. Whoever may release a key has its turn until the transaction ends: of two that rule on
+# messages of one key, the second sees in its next statement what the first has written. A turn is the lock of a shard's
+# row, which needs a right, as an advisory lock does not. All who lock several of these rows do so in their order.
 KEYS_OF = """
-SELECT DISTINCT d.destination, d.ordering_key
-FROM unnest(%(ids)s::uuid[], %(destinations)s::text[]) AS k (id, destination)
-CROSS JOIN LATERAL (
-    SELECT * FROM outbox_delivery AS d WHERE d.message_id = k.id AND d.destination = k.destination OFFSET 0) AS d
-WHERE d.ordering_key IS NOT NULL
+WITH keys AS MATERIALIZED (
+    SELECT DISTINCT d.destination, d.ordering_key, d.shard
+    FROM unnest(%(ids)s::uuid[], %(destinations)s::text[]) AS k (id, destination)
+    CROSS JOIN LATERAL (
+        SELECT * FROM outbox_delivery AS d WHERE d.message_id = k.id AND d.destination = k.destination OFFSET 0) AS d
+    WHERE d.ordering_key IS NOT NULL
+), turns AS MATERIALIZED (
+    SELECT o.shard FROM outbox_shard AS o WHERE o.shard = ANY (ARRAY(SELECT shard FROM keys))
+    ORDER BY o.shard FOR NO KEY UPDATE
+)
+SELECT destination, ordering_key FROM keys WHERE (SELECT count(*) FROM turns) IS NOT NULL
 """
 
-# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
+# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done. It waits
+# for no row: one that is locked is being ruled on by another, who has the next turn.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
@@ -131,7 +140,7 @@ CROSS JOIN LATERAL (
         SELECT FROM outbox_delivery AS h
         WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
           AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND h.destination <> ALL (%(skipping)s::text[]))))
-    ORDER BY b.position LIMIT {RELEASE_COUNT}
+    ORDER BY b.position LIMIT {RELEASE_COUNT} FOR UPDATE SKIP LOCKED
 ) AS b
 WHERE d.message_id = b.message_id AND d.destination = b.destination
 RETURNING d.destination, d.shard, d.position

@@ -12,7 +12,6 @@ import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
-from relay.entry import Row
 from relay.schema import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
@@ -75,8 +74,6 @@ class Owning(Reading, Settling):
             return []
         with self._guard(), self._transaction():
             self._inherited = self._inherit(taken)
-            self._run(sql.RELEASE_ORPHANS, shards=json.dumps(taken), skipping=json.dumps(list(skipping)))
-        self._finish_discarded(skipping)
         self._owned.update(taken)
         return taken
 
@@ -94,14 +91,6 @@ class Owning(Reading, Settling):
         rows = [(record, shard, self._relay_id) for shard, record in records.items()]
         with self._guard(), self._synchronous("NORMAL"), self._transaction():
             self._db.executemany(sql.NOTE, rows).close()
-
-    def _finish_discarded(self, skipping: Sequence[str]) -> None:
-        while found := self._discarded():
-            self.discard(found, skipping)
-
-    def _discarded(self) -> list[Row]:
-        with self._guard():
-            return self._run(sql.DISCARDED).fetchall()
 
     def give(self, shards: Sequence[int]) -> None:
         with self._guard(), self._transaction():

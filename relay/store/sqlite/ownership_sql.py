@@ -1,8 +1,7 @@
-"""Registering, beats, and what is done on taking a shard: each with its index (see connection_sql)."""
+"""Registering, beats, and what a shard's row says: each with its index (see connection_sql)."""
 
 from __future__ import annotations
 
-from relay.store.contract import DISCARD_COUNT
 from relay.store.sqlite.connection_sql import NOW
 
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
@@ -27,26 +26,6 @@ NOTE = "UPDATE outbox_shard SET started = ? WHERE shard = ? AND owner = ?"
 
 # Index: outbox_message's id.
 PRESENT = "SELECT m.id FROM json_each(:ids) AS s JOIN outbox_message AS m ON m.id = s.value"
-
-# Index: outbox_delivery_blocked, then outbox_delivery_key.
-RELEASE_ORPHANS = f"""
-UPDATE outbox_delivery AS d SET state = 'parked', changed_at = {NOW}
-WHERE d.state = 'blocked' AND d.shard IN (SELECT value FROM json_each(:shards)) AND NOT EXISTS (
-    SELECT 1 FROM outbox_delivery AS h
-    WHERE h.ordering_key = d.ordering_key AND h.destination = d.destination AND h.position < d.position
-      AND h.state <> 'discarded' AND h.state <> 'delivered'
-      AND NOT (h.state = 'dead' AND h.destination IN (SELECT value FROM json_each(:skipping))))
-"""
-
-# Index: outbox_delivery_discarded, then outbox_delivery's primary key and outbox_message's id. What nothing but its
-# discarding holds up any more.
-DISCARDED = f"""
-SELECT d.message_id, d.destination FROM outbox_delivery AS d
-WHERE d.state = 'discarded' AND EXISTS (SELECT 1 FROM outbox_message AS m WHERE m.id = d.message_id)
-  AND NOT EXISTS (SELECT 1 FROM outbox_delivery AS s
-                  WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded'))
-LIMIT {DISCARD_COUNT}
-"""
 
 # There is one relay, so whatever it found out is so.
 REPORT = f"""

@@ -143,10 +143,6 @@ class Reading(OwningConnection):
             ).fetchall()
         return {(row[0], row[1]): row[2] for row in rows}
 
-    def has_deliveries(self, shards: Sequence[int]) -> bool:
-        with self._guard():
-            return bool(self._one(sql.HAS_DELIVERIES))
-
 
 def _after(due: Due) -> dict[str, Any]:
     return {"due": due[0], "position": due[1], "destination": due[2]}

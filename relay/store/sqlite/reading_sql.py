@@ -94,4 +94,3 @@ SELECT destination, ordering_key, position FROM (
     FROM json_each(:pairs) AS k
 ) WHERE position IS NOT NULL
 """
-HAS_DELIVERIES = "SELECT EXISTS (SELECT 1 FROM outbox_delivery WHERE state <> 'delivered')"

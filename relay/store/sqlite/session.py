@@ -14,6 +14,7 @@ from relay.store.contract import ANY_GENERATION, Lost, Peers, Standby
 from relay.store.sqlite.connection import File
 from relay.store.sqlite.ownership import Owning
 from relay.store.sqlite.ownership_sql import UNREGISTER
+from relay.store.sqlite.sweeping import Sweeping
 from relay.store.sqlite.waking import Waking
 
 
@@ -43,7 +44,7 @@ class SqliteStore:
             raise
 
 
-class SqliteSession(Owning, Waking):
+class SqliteSession(Owning, Sweeping, Waking):
     """One owning session.
 
     It owns the file, and the lock, that had these names when it began. A name may be given to another file: a backup

@@ -1,10 +1,15 @@
 """A key is held from its first message that is not done, and let go when that is."""
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
 import pytest
-from support.desk import ALL, Desk, ruling, settle, taken
+from support.desk import Desk, ruling, settle, taken
+from support.waiting import eventually
 
 from relay.store.contract import RELEASE_COUNT
-from relay.store.postgres import ownership_sql
 
 
 def test_a_key_is_held_from_its_first_message_that_is_not_done(desk: Desk) -> None:
@@ -80,53 +85,93 @@ def test_a_long_key_is_let_go_in_parts_and_each_part_lets_the_next_one_go(desk: 
     assert [desk.delivery(i).state for i in others[-2:]] == ["parked", "parked"]
 
 
-def test_who_takes_a_shard_lets_go_of_what_waits_there_for_nobody(desk: Desk) -> None:
-    """A former owner had the predecessor in memory only; it may be delivered by now, or in the queue again."""
-    _head, second = desk.emit(2, ordering_key="k")
-    session = desk.owner()
-    settle(session, ruling(second, "a", "blocked", behind_memory=True))
-    session.close()
-    desk.owner("relay-2")
-    assert desk.delivery(second).state == "parked"
+# ------------------------------------------------------------------------------- two sessions, one key
 
 
-def test_what_waits_behind_memory_is_not_let_go_when_its_owner_takes_more(desk: Desk) -> None:
-    """In the first seconds of a session a relay asks with every beat for what it held before."""
-    _, successor = desk.emit(2, ordering_key="k")
-    shard = desk.database.scalar("SELECT shard FROM outbox_message LIMIT 1")
-    others = [each for each in ALL if each != shard]
-    session = desk.open()
-    session.take([shard], [])
-    settle(session, ruling(successor, "a", "blocked", behind_memory=True))
-    for shards in ([shard], others, ALL):
-        session.take(shards, [])
-        assert desk.delivery(successor).state == "blocked"
+class Held:
+    """A session that stops at its release of keys: before it, or between it and the commit.
+
+    Args:
+        session: Which.
+        when: ``"before"`` or ``"after"``.
+    """
+
+    def __init__(self, session: Any, when: str) -> None:
+        self._release, self._when = session._release, when
+        self.has_come, self.may_go = Event(), Event()
+        session._release = self._held
+
+    def _held(self, *arguments: Any) -> Any:
+        released = self._release(*arguments) if self._when == "after" else None
+        self.has_come.set()
+        assert self.may_go.wait(20)
+        return released if self._when == "after" else self._release(*arguments)
 
 
-@pytest.mark.parametrize("skipping", [[], ["a"]], ids=["blocking", "skipping"])
-def test_who_takes_a_shard_leaves_blocked_what_waits_for_something(desk: Desk, skipping: list[str]) -> None:
-    dead, behind_dead = desk.emit(2, ordering_key="k")
-    failing, behind_failing = desk.emit(2, ordering_key="l")
-    session = desk.owner()
-    settle(session, ruling(dead, "a", "dead"), ruling(failing, "a", "retry", delay_s=60))
-    settle(session, ruling(behind_dead, "a", "blocked"), ruling(behind_failing, "a", "blocked"))
-    session.close()
-    desk.owner("relay-2", skipping=skipping)
-    assert desk.delivery(behind_dead).state == ("parked" if skipping else "blocked")
-    assert desk.delivery(behind_failing).state == "blocked"
+def count_tries(session: Any, tries: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note whose transaction it is, with each that is begun."""
+    plain = session._settle
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        tries.append(session._relay_id)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(session, "_settle", noted)
 
 
-def test_who_takes_a_shard_where_millions_are_blocked_looks_at_them_a_few_at_a_time(
-    pg: Desk, monkeypatch: pytest.MonkeyPatch
+def overlap(desk: Desk, held: Held, first: Callable[[], Any], second: Callable[[], Any]) -> None:
+    """Run both, the second one while the first is held, as far as it comes without it."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    def has_come_as_far_as_it_can(running: Future[Any]) -> bool:
+        return running.done() or bool(desk.database.scalar(waits))
+
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(first)]
+        assert held.has_come.wait(20)
+        done.append(pool.submit(second))
+        eventually(lambda: has_come_as_far_as_it_can(done[1]))
+        held.may_go.set()
+        for each in done:
+            each.result(20)
+
+
+@pytest.mark.parametrize("is_owner_first", [True, False], ids=["the owner first", "the former owner first"])
+def test_of_two_that_rule_on_one_key_at_once_the_second_sees_what_the_first_wrote(
+    pg: Desk, is_owner_first: bool
 ) -> None:
-    """All at once they are more than one statement has time for, and nobody could take the shard again."""
-    few = ownership_sql.RELEASE_ORPHANS.replace(str(ownership_sql.ORPHAN_COUNT), "3")
-    monkeypatch.setattr(ownership_sql, "RELEASE_ORPHANS", few)
-    held, *others = pg.emit(20, ordering_key="k")
-    session = pg.owner()
-    settle(session, ruling(held, "a", "retry", delay_s=60), *(ruling(each, "a", "blocked") for each in others))
-    settle(session, *(ruling(each, "b", "blocked", behind_memory=True) for each in others[9:]))
-    session.close()
-    pg.owner("relay-2")
-    assert [pg.delivery(each).state for each in others] == ["blocked"] * 19
-    assert [pg.delivery(each, "b").state for each in others[9:]] == ["parked", *["blocked"] * 9]
+    """Else the next of the key would stay blocked behind nothing: neither of them would release it."""
+    head, following = pg.emit(2, ordering_key="k")
+    owner, former = pg.owner("owner"), pg.open("former")
+    settle(owner, ruling(head, "a", "retry"))
+
+    def set_aside() -> None:
+        settle(owner, ruling(following, "a", "blocked"))
+
+    def say_what_was_taken() -> None:
+        settle(former, ruling(head, "a", "delivered"))
+
+    if is_owner_first:
+        overlap(pg, Held(owner, "after"), set_aside, say_what_was_taken)
+    else:
+        overlap(pg, Held(former, "after"), say_what_was_taken, set_aside)
+    assert pg.deliveries() == {(following, "a"): "parked"}
+    assert list(pg.history()) == [head]
+
+
+def test_two_that_rule_on_one_key_at_once_do_not_wait_for_each_other(pg: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is about to release what the other is just settling: a deadlock would have to be tried again."""
+    head, second, third = pg.emit(3, ordering_key="k")
+    owner, former = pg.owner("owner"), pg.open("former")
+    settle(owner, ruling(head, "a", "retry"), *(ruling(each, "a", "blocked") for each in (second, third)))
+    tries: list[str] = []
+    for session in (owner, former):
+        count_tries(session, tries, monkeypatch)
+    overlap(
+        pg,
+        Held(owner, "before"),
+        lambda: settle(owner, ruling(head, "a", "delivered", attempts=1), fresh=False),
+        lambda: settle(former, ruling(second, "a", "delivered"), fresh=False),
+    )
+    assert tries == ["owner", "former"]
+    assert pg.deliveries() == {(third, "a"): "parked"}

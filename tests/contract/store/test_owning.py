@@ -266,7 +266,7 @@ METHODS: list[tuple[str, Callable[[Any], object]]] = [
     ("read_parked", lambda s: s.read_parked(everything(), ["a"], 10)),
     ("read_due", lambda s: s.read_due([1], 10)),
     ("held_keys", lambda s: s.held_keys(["k"], ["a"], [])),
-    ("has_deliveries", lambda s: s.has_deliveries([1])),
+    ("sweep", lambda s: s.sweep(0, [1], [1], [])),
     ("settle_plain", lambda s: s.settle_plain(taken("0197c0de-0000-7000-8000-000000000000"))),
     ("settle", lambda s: s.settle(Batch([], []))),
     ("discard", lambda s: s.discard([], [])),

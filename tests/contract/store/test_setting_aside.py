@@ -77,14 +77,6 @@ def test_what_a_relay_parks_itself_is_not_news_to_it(desk: Desk) -> None:
     assert session.read_ready(cursors, 10).unparked == set()
 
 
-def test_whether_anything_is_set_aside_is_known(desk: Desk) -> None:
-    sent = desk.emit_one()
-    session = desk.owner()
-    assert not session.has_deliveries(list(ALL))
-    settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "dead"))
-    assert session.has_deliveries(list(ALL))
-
-
 # -------------------------------------------------------------------------------------------- unrouted
 
 
@@ -132,17 +124,6 @@ def test_a_discarded_message_that_others_still_wait_for_stays(desk: Desk) -> Non
     assert desk.deliveries() == {(sent, "a"): "discarded", (sent, "b"): "retry"}
     settle(session, ruling(sent, "b", "delivered", attempts=1), fresh=False)
     assert list(desk.history()) == [sent]
-
-
-def test_what_was_discarded_while_nobody_owned_the_shard_is_finished_on_taking_it(desk: Desk) -> None:
-    first = desk.owner()
-    dead, second = desk.emit(2, ordering_key="k")
-    settle(first, ruling(dead, "a", "dead"), ruling(second, "a", "blocked"))
-    first.close()
-    desk.put_back_delivery(dead, "discarded")
-    desk.owner("relay-2")
-    assert desk.deliveries() == {(second, "a"): "parked"}
-    assert list(desk.history()) == [dead]
 
 
 def test_what_is_discarded_between_taking_a_shard_and_looking_for_the_first_time_is_noticed(desk: Desk) -> None:
