@@ -11,6 +11,7 @@ import pytest
 from support import nursery
 from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
 from support.guardian import dismiss_guardian
+from support.nats import NatsServer
 from support.postgres import PostgresServer
 from support.processes import Spawner
 from support.rabbitmq import RabbitServer
@@ -24,7 +25,7 @@ _LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
 # Each is one for the whole run: what shares it runs in one process.
-_SERVERS = {"rabbitmq_server", "redis_server"}
+_SERVERS = {"nats_server", "rabbitmq_server", "redis_server"}
 
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
@@ -192,6 +193,25 @@ def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
     redis_server.recover()
     yield redis_server
     redis_server.thaw()
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """The one NATS server of this run."""
+    server = NatsServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def nats(nats_server: NatsServer) -> Iterator[NatsServer]:
+    """NATS with one empty stream. A test may stop, kill and freeze it: the next one finds it well again."""
+    nats_server.recover()
+    yield nats_server
+    nats_server.thaw()
 
 
 @pytest.fixture(scope="session")

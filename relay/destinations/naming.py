@@ -37,19 +37,22 @@ def template(*placeholders: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def namer(text: str, quoted: Callable[[str], str] = str) -> Callable[[Message], str]:
+def namer(
+    text: str, of_type: Callable[[str], str] = str, of_key: Callable[[str], str] = str
+) -> Callable[[Message], str]:
     """Return what makes a message's name.
 
     Args:
         text: The template.
-        quoted: Makes a part of a name from any text; what it makes may not clash with the name's own characters.
+        of_type: Makes a part of a name from an event type.
+        of_key: Makes a part of a name from an ordering key.
     """
     if is_literal(text):
         return lambda message: text
 
     @lru_cache(maxsize=1024)  # types are few, unless somebody makes them up as they go
     def filled(type_: str, key: str | None) -> str:
-        return text.replace(TYPE, quoted(type_)).replace(KEY, NO_KEY if key is None else quoted(key))
+        return text.replace(TYPE, of_type(type_)).replace(KEY, NO_KEY if key is None else of_key(key))
 
     if KEY in text:
         return lambda message: filled(message.type, message.ordering_key)

@@ -1,9 +1,10 @@
 """Every kind of destination keeps the contract that packages can run against kinds of their own."""
 
 import pytest
+from support.nats import NatsServer
 from support.rabbitmq import RabbitServer
 from support.redis import RedisServer
-from support.worlds import http_world, listener_world, rabbitmq_world, redis_world
+from support.worlds import http_world, listener_world, nats_world, rabbitmq_world, redis_world
 
 from outbox.testing.destination_contract import PROMISES, Promise
 
@@ -35,3 +36,8 @@ def test_rabbitmq_keeps_the_contract(promise: Promise, rabbitmq: RabbitServer) -
 @every_promise
 def test_redis_keeps_the_contract(promise: Promise, redis: RedisServer) -> None:
     promise(redis_world(redis))
+
+
+@every_promise
+def test_nats_keeps_the_contract(promise: Promise, nats: NatsServer) -> None:
+    promise(nats_world(nats))

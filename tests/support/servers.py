@@ -89,6 +89,8 @@ class Server:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         self._is_frozen = True
+        threads = list(Path(f"/proc/{self._process.pid}/task").glob("*/stat"))
+        eventually(lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads))
 
     def thaw(self) -> None:
         if self._is_frozen and self._process is not None:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from outbox import Message
 from outbox.testing.destination_contract import Taken, World
+from support.nats import NatsServer
 from support.rabbitmq import RabbitServer
 from support.receivers import Receiver
 from support.redis import RedisServer
@@ -96,3 +97,12 @@ def redis_world(server: RedisServer, **table: Any) -> World:
         return [Taken(each[b"id"].decode(), each[b"data"]) for each in server.entries("extraction.completed")]
 
     return World({"kind": "redis", "url": server.url, **table}, taken=look, away=server.away)
+
+
+def nats_world(server: NatsServer, **table: Any) -> World:
+    """A NATS server with an empty stream."""
+
+    def look() -> list[Taken]:
+        return [Taken(unquote(each.headers["ce-id"]), each.data or b"") for each in server.messages()]
+
+    return World({"kind": "nats", "url": server.url, **table}, taken=look, away=server.away)

@@ -155,7 +155,13 @@ def test_a_kind_that_two_packages_bring_is_refused_with_both(tmp_path: Path, mon
     assert "dove_post:KIND" in told
 
 
-@pytest.mark.parametrize(("kind", "library", "table"), [("redis", "redis", {"url": "redis://localhost/"})])
+@pytest.mark.parametrize(
+    ("kind", "library", "table"),
+    [
+        ("redis", "redis", {"url": "redis://localhost/"}),
+        ("nats", "nats", {"url": "nats://localhost"}),
+    ],
+)
 def test_without_a_client_library_the_extra_to_install_is_named(
     kind: str, library: str, table: dict[str, object]
 ) -> None:

@@ -1,0 +1,105 @@
+"""Publishes to JetStream, and calls a message delivered when a stream has acknowledged it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from nats.errors import Error
+
+from outbox import Message
+from relay.decide.outcome import Outcome, unreachable
+from relay.destinations.attempt import Connector
+from relay.destinations.contract import together
+from relay.destinations.nats.line import Line, explained
+from relay.destinations.nats.settings import NatsSettings
+from relay.destinations.nats.streams import ensure
+
+log = structlog.get_logger("relay")
+
+
+class NatsDestination:
+    """Delivers to NATS JetStream.
+
+    | JetStream …                                                   | outcome     |
+    |---------------------------------------------------------------|-------------|
+    | acknowledges, also as a duplicate                             | taken       |
+    | has no stream for the subject, or another one than expected   | unreachable |
+    | is away, silent, full, short of storage, not enabled          | unreachable |
+    | finds the message too large                                   | refused     |
+    | forbids the subject of this message, or says another error    | failed      |
+
+    Args:
+        name: The destination's name.
+        settings: Where to, and how.
+    """
+
+    def __init__(self, name: str, settings: NatsSettings) -> None:
+        self.name = name
+        self.concurrency = settings.concurrency
+        self.batch_size = settings.batch
+        self._settings = settings
+        self._timeout_s = settings.timeout_s
+        self._lines = Connector(self._open)
+
+    async def start(self) -> None:
+        """Do nothing: the connection is made when it is first used."""
+
+    def may_share(self, message: Message) -> bool:
+        return True
+
+    async def send(self, message: Message) -> Outcome:
+        (outcome,) = await self._publish([message])
+        return outcome
+
+    async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
+        """Publish all of them, then wait for all answers; an outcome for each."""
+        return together(await self._publish(messages))
+
+    async def close(self) -> None:
+        await self._lines.close()
+
+    async def _publish(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        due: list[asyncio.Future[Outcome]] = []
+        line: Line | None = None
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                line = await self._lines.get()
+                before = line.duplicate_count
+                for message in messages:
+                    due.append(await line.publish(message))  # noqa: PERF401 (what is due counts when time is up)
+                outcomes = [await each for each in due]
+        except TimeoutError:
+            return self._late(line, due, len(messages))
+        except (Error, OSError) as error:
+            return [unreachable(f"no connection to {self._settings.shown}: {explained(error)}")] * len(messages)
+        if count := line.duplicate_count - before:
+            log.info("duplicates_dropped", destination=self.name, count=count)
+        return outcomes
+
+    def _late(self, line: Line | None, due: list[asyncio.Future[Outcome]], count: int) -> Sequence[Outcome]:
+        """Those that were answered in time have their outcomes; no one waits for the others any more."""
+        if line is None:
+            reason = f"no connection to {self._settings.shown} in time"
+        else:
+            reason = f"{self._settings.shown} did not acknowledge within {self._timeout_s:g} s"
+        found = [each.result() if _is_answered(each) else unreachable(reason) for each in due]
+        for each in due:
+            each.cancel()
+        return [*found, *[unreachable(reason)] * (count - len(due))]
+
+    async def _open(self) -> Line:
+        line = await Line.open(self._settings, f"outbox relay: {self.name}")
+        log.info("broker_connected", destination=self.name)
+        if self._settings.declare:
+            try:
+                await ensure(line.client, self._settings)
+            except BaseException:
+                await line.close()
+                raise
+        return line
+
+
+def _is_answered(future: asyncio.Future[Outcome]) -> bool:
+    return future.done() and not future.cancelled()

@@ -1,0 +1,164 @@
+"""One connection: many publishes under way at once, each with its own acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+from typing import Any, NamedTuple, Self
+
+from nats.aio.client import Client
+from nats.errors import Error, NoServersError
+
+from outbox import Message
+from relay.decide.outcome import Outcome, failed, refused, unreachable
+from relay.destinations.nats import wire
+from relay.destinations.nats.answer import judge
+from relay.destinations.nats.settings import NatsSettings
+from relay.observe.logging import one_line, redacted
+
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+PING_S = 10  # a server that is silent for two of these is given up
+
+_FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
+
+
+class Due(NamedTuple):
+    """A publish whose acknowledgement is due."""
+
+    subject: str
+    outcome: asyncio.Future[Outcome]
+
+
+class Line:
+    """Made by `open`; when it is lost it is done with.
+
+    Attributes:
+        duplicate_count: How many messages a stream had already.
+    """
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self.duplicate_count = 0
+        self._settings = settings
+        self._subject = wire.subject_of(settings.subject)
+        self._client = Client()
+        self._due: dict[str, Due] = {}
+        self._tokens = map(str, itertools.count())
+        self._inbox = ""
+
+    @classmethod
+    async def open(cls, settings: NatsSettings, name: str) -> Self:
+        """Connect to the first server that lets us in.
+
+        Raises:
+            Error, OSError, TimeoutError: None does; why the last one does not.
+        """
+        *others, last = settings.servers()
+        for server in others:
+            with contextlib.suppress(Error, OSError, TimeoutError):
+                return await cls._open(settings, server, name)
+        return await cls._open(settings, last, name)
+
+    @classmethod
+    async def _open(cls, settings: NatsSettings, server: str, name: str) -> Self:
+        line = cls(settings)
+        try:
+            await line._connect(server, name)
+        except BaseException:
+            await line.close()
+            raise
+        return line
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._client.is_connected)
+
+    @property
+    def client(self) -> Client:
+        return self._client
+
+    async def publish(self, message: Message) -> asyncio.Future[Outcome]:
+        """Publish a message; the future has its outcome when the stream has answered, or the line is lost."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        subject = self._subject(message)
+        headers = wire.headers(message, self._settings.stream)
+        size = wire.size(headers, message.body)
+        if size > self._client.max_payload:
+            outcome.set_result(refused(f"it has {size:,} bytes; the server takes {self._client.max_payload:,}"))
+            return outcome
+        token = next(self._tokens)
+        self._due[token] = Due(subject, outcome)
+        outcome.add_done_callback(lambda _: self._due.pop(token, None))
+        try:
+            await self._client.publish(subject, message.body, reply=f"{self._inbox}.{token}", headers=headers)
+        except Error as error:
+            _settle(outcome, unreachable(f"connection lost: {explained(error)}"))
+        return outcome
+
+    async def close(self) -> None:
+        with contextlib.suppress(Error, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._client.close()
+        self._lose("closed")
+
+    async def _connect(self, server: str, name: str) -> None:
+        settings = self._settings
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await self._try(
+                servers=[server],
+                name=name,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # 0 means that it never stops
+                reconnect_time_wait=0,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_S,
+                error_cb=self._on_error,
+                closed_cb=self._on_closed,
+                user_credentials=str(settings.credentials_file) if settings.credentials_file else None,
+                tls=settings.tls_context(),
+                pending_size=-1,
+            )
+            self._inbox = self._client.new_inbox()
+            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+
+    async def _try(self, **options: Any) -> None:
+        try:
+            await self._client.connect(**options)
+        except NoServersError as error:
+            raise self._client.last_error or error from None  # that says why
+
+    async def _on_answer(self, answer: Any) -> None:
+        due = self._due.get(answer.subject.rpartition(".")[2])
+        if due is None:
+            return
+        status = (answer.headers or {}).get("Status")
+        outcome, is_duplicate = judge(answer.data, status, due.subject)
+        self.duplicate_count += is_duplicate
+        _settle(due.outcome, outcome)
+
+    async def _on_error(self, error: Exception) -> None:
+        """A publish that is forbidden is not answered, but complained of, by its subject."""
+        if (found := _FORBIDDEN.search(str(error))) is None:
+            return
+        judged = failed if "{" in self._settings.subject else unreachable
+        for due in [due for due in self._due.values() if due.subject == found[1]]:
+            _settle(due.outcome, judged(f"the server forbids to publish to {due.subject}"))
+
+    async def _on_closed(self) -> None:
+        self._lose("closed by the server")
+
+    def _lose(self, reason: str) -> None:
+        for due in list(self._due.values()):
+            _settle(due.outcome, unreachable(f"connection lost: {reason}"))
+
+
+def explained(error: BaseException) -> str:
+    """Return a sentence for people, on one line and without a secret."""
+    return one_line(redacted(str(error).removeprefix("nats: "))) or type(error).__name__
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)

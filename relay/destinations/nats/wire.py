@@ -1,0 +1,61 @@
+"""A message as NATS carries it: the data is the payload, everything else stands in headers.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/nats-protocol-binding.md (binary mode), and
+for the other headers https://docs.nats.io/nats-concepts/jetstream/headers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from outbox import Message
+from relay.destinations import naming
+from relay.destinations.cloudevents import JSON_TYPE, binary_headers, encoded, producer_headers
+
+MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_STREAM = "Nats-Expected-Stream"
+RESERVED = "nats-"  # what begins so means something to the server
+
+_LINE, _END, _PER_HEADER = len("NATS/1.0\r\n"), len("\r\n"), len(": \r\n")
+
+
+def subject_of(template: str) -> Callable[[Message], str]:
+    """Return what makes a message's subject. What a token of a subject cannot hold is percent-encoded."""
+    return naming.namer(template, _type, _token)
+
+
+def headers(message: Message, stream: str | None) -> dict[str, str]:
+    """Return a message's headers.
+
+    Args:
+        message: The message.
+        stream: The stream that has to take it; ``None`` for any.
+    """
+    found = {name.decode(): value.decode() for name, value in binary_headers(message)}
+    found["Content-Type"] = JSON_TYPE
+    if message.ordering_key is not None:
+        found["ce-partitionkey"] = encoded(message.ordering_key).decode()
+    if message.headers:
+        for name, value in producer_headers(message):
+            if not name.lower().startswith(RESERVED.encode()):
+                found[name.decode()] = value.decode("latin-1")
+    found[MESSAGE_ID] = message.id
+    if stream is not None:
+        found[EXPECTED_STREAM] = stream
+    return found
+
+
+def size(headers: dict[str, str], body: bytes) -> int:
+    """Return what the server counts against its limit, in bytes."""
+    named = sum(len(name) + len(value.encode()) + _PER_HEADER for name, value in headers.items())
+    return _LINE + named + _END + len(body)
+
+
+def _type(text: str) -> str:
+    """A type is several tokens, separated by dots; an empty one is none."""
+    return ".".join(_token(part) or "%" for part in text.split("."))
+
+
+def _token(text: str) -> str:
+    return quote(text, safe="-_~:@+=").replace(".", "%2E")

@@ -1,0 +1,208 @@
+"""What the NATS destination makes of a server's answers, and how a message looks in a stream."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from support.nats import PASSWORD, STREAM, USER, NatsServer
+from support.ports import free_port
+
+from outbox import Message
+from outbox.ids import new_id
+from relay.destinations import registry
+from relay.operations.probing import probe
+from relay.settings import DestinationPolicy, Settings
+
+TYPE = "extraction.completed"
+
+
+def message(type: str = TYPE, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
+    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
+    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
+
+
+def settings_of(url: str, **table: Any) -> DestinationPolicy:
+    table = {"kind": "nats", "url": url, "timeout_s": 5, **table}
+    return Settings.model_validate({"destinations": {"nats": table}}).destinations["nats"]
+
+
+@asynccontextmanager
+async def destination(url: str, **table: Any) -> AsyncIterator[Any]:
+    from relay.destinations.nats.destination import NatsDestination
+
+    made = NatsDestination("nats", settings_of(url, **table))  # type: ignore[arg-type]
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def in_stream(nats: NatsServer, stream: str = STREAM) -> list[Any]:
+    from support.nats import _all
+
+    return await nats.on_jetstream(lambda js: _all(js, stream))
+
+
+async def test_a_message_is_an_event_in_binary_mode_under_its_id(nats: NatsServer) -> None:
+    headers = {"x-tenant": "7", "traceparent": "00-1-2-01", "Nats-Msg-Id": "not-the-producers"}
+    sent = message(subject="contents/1 ✓", ordering_key="c-1", headers=headers)
+    async with destination(nats.url) as made:
+        assert (await made.send(sent)).kind == "taken"
+    (stored,) = await in_stream(nats)
+    assert (stored.subject, stored.data) == (TYPE, b'{"contentId": "c-1"}')
+    assert stored.headers == {
+        "ce-specversion": "1.0",
+        "ce-id": sent.id,
+        "ce-type": TYPE,
+        "ce-source": "outbox",
+        "ce-time": "2026-01-01T10:00:00+00:00",
+        "ce-subject": "contents/1%20%E2%9C%93",
+        "ce-partitionkey": "c-1",
+        "Content-Type": "application/json",
+        "x-tenant": "7",
+        "traceparent": "00-1-2-01",
+        "Nats-Msg-Id": sent.id,
+    }
+
+
+async def test_a_subject_may_have_the_type_and_the_key(nats: NatsServer) -> None:
+    async with destination(nats.url, subject="extraction.{type}.{key}") as made:
+        await made.send_many([message("a.b", ordering_key="k.1 *"), message("a.b")])
+    assert [each.subject for each in await in_stream(nats)] == ["extraction.a.b.k%2E1%20%2A", "extraction.a.b.-"]
+
+
+async def test_what_is_sent_again_is_stored_once_and_taken_each_time(nats: NatsServer) -> None:
+    sent = [message() for _ in range(3)]
+    async with destination(nats.url) as made:
+        for _ in range(2):
+            assert (await made.send_many(sent)).kind == "taken"
+        line = await made._lines.get()
+    assert len(await in_stream(nats)) == 3
+    assert line.duplicate_count == 3
+
+
+async def test_a_subject_that_no_stream_takes_is_an_outage_with_that_reason(nats: NatsServer) -> None:
+    async with destination(nats.url, subject="reports.{type}") as made:
+        outcome = await made.send(message())
+    assert outcome.kind == "unreachable"
+    assert outcome.reason.startswith("no stream takes the subject reports.extraction.completed: create one")
+
+
+async def test_a_subject_that_another_stream_took_over_is_an_outage(nats: NatsServer) -> None:
+    async with destination(nats.url, stream="REPORTS") as made:
+        assert (await made.send(message())).kind == "unreachable"
+    assert await in_stream(nats) == []
+
+
+async def test_a_stream_is_made_only_when_that_is_wanted_and_one_that_is_there_is_left_alone(nats: NatsServer) -> None:
+    table = {"stream": "REPORTS", "subject": "reports.{type}"}
+    async with destination(nats.url, **table) as made:
+        assert (await made.send(message())).kind == "unreachable"
+    for _ in range(2):
+        async with destination(nats.url, declare=True, **table) as made:
+            assert (await made.send(message())).kind == "taken"
+    assert len(await in_stream(nats, "REPORTS")) == 2
+    found = await nats.on_jetstream(lambda js: js.stream_info("REPORTS"))
+    assert found.config.subjects == ["reports.>"]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"declare": True}, "needs the name of the stream"),
+        ({"declare": True, "stream": "S", "events": ["*"]}, "give the subject a beginning of its own"),
+        ({"subject": "a b"}, "subject"),
+        ({"subject": "{topic}"}, "{topic} is not known here: use {type} and {key}"),
+        ({"url": "http://localhost"}, "must be nats://user:password@host:4222"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings_of(**{"url": "nats://localhost", **table})
+    assert said in str(caught.value)
+
+
+async def test_what_is_too_large_is_refused_alone_and_the_connection_is_kept(nats: NatsServer) -> None:
+    body = '{"pad": "%s"}' % ("x" * (300 * 1024 - 100))
+    async with destination(nats.url) as made:
+        outcomes = await made.send_many([message(), message(data=body), message(data='"' + "x" * 400_000 + '"')])
+        before = await made._lines.get()
+        assert (await made.send(message())).kind == "taken"
+        assert await made._lines.get() is before
+    assert [each.kind for each in outcomes] == ["taken", "refused", "refused"]
+
+
+async def test_a_message_that_the_stream_finds_too_large_is_refused(nats: NatsServer) -> None:
+    await nats.on_jetstream(lambda js: js.add_stream(name="SMALL", subjects=["small"], max_msg_size=1000))
+    async with destination(nats.url, subject="small") as made:
+        outcomes = await made.send_many([message(data='"' + "x" * 2000 + '"'), message()])
+    assert [each.kind for each in outcomes] == ["refused", "taken"]
+
+
+async def test_a_subject_that_is_forbidden_condemns_no_neighbour(nats: NatsServer) -> None:
+    url = nats.url.replace(f"{USER}:", "limited:")
+    async with destination(url) as made:
+        outcomes = await made.send_many([message("report.wanted"), message()])
+    assert [each.kind for each in outcomes] == ["failed", "taken"]
+    assert "forbids to publish to report.wanted" in outcomes[0].reason
+
+
+async def test_a_stream_that_is_full_is_an_outage(nats: NatsServer) -> None:
+    await nats.on_jetstream(lambda js: js.add_stream(name="FULL", subjects=["full"], max_msgs=1, discard="new"))
+    async with destination(nats.url, subject="full") as made:
+        assert (await made.send(message())).kind == "taken"
+        assert (await made.send(message())).kind == "unreachable"
+
+
+@pytest.mark.parametrize("state", ["a wrong password", "nobody listens"])
+async def test_a_server_that_lets_nothing_in_charges_no_message(nats: NatsServer, state: str) -> None:
+    wrong = nats.url.replace(PASSWORD, "wrong-password")
+    url = wrong if state == "a wrong password" else f"nats://127.0.0.1:{free_port()}"
+    async with destination(url) as made:
+        outcomes = [await made.send(message()), await made.send_many([message(), message()])]
+    assert {each.kind for each in outcomes} == {"unreachable"}
+    assert "wrong-password" not in "".join(each.reason for each in outcomes)
+
+
+async def test_the_next_server_is_tried_when_one_is_away(nats: NatsServer) -> None:
+    async with destination(f"nats://127.0.0.1:{free_port()},{nats.url}") as made:
+        assert (await made.send(message())).kind == "taken"
+
+
+async def test_a_frozen_server_is_given_up_in_time_and_what_it_had_is_stored_once(nats: NatsServer) -> None:
+    sent = [message() for _ in range(3)]
+    async with destination(nats.url, timeout_s=0.5) as made:
+        assert (await made.send(message())).kind == "taken"
+        nats.freeze()
+        outcome = await made.send_many(sent)
+        nats.thaw()
+        assert (outcome.kind, "did not acknowledge within 0.5 s" in outcome.reason) == ("unreachable", True)
+        assert (await made.send_many(sent)).kind == "taken"
+    assert len(await in_stream(nats)) == 4
+
+
+async def test_a_probe_names_the_subject_that_no_stream_takes(nats: NatsServer) -> None:
+    async def probed(**table: Any) -> tuple[bool, str]:
+        found = await probe("nats", Settings(destinations={"nats": settings_of(nats.url, **table)}))
+        return found.well, found.said
+
+    assert await probed(events=[TYPE]) == (True, f"the server lets us in, and takes our subjects into {STREAM}")
+    assert await probed(events=["report.wanted"]) == (
+        False,
+        "the server lets us in, and has no stream for report.wanted",
+    )
+
+
+async def test_a_doctor_says_what_a_stream_may_lose(nats: NatsServer) -> None:
+    await nats.on_jetstream(lambda js: js.add_stream(name="MEMORY", subjects=["memory"], storage="memory"))
+    risks = registry.kind("nats").risks
+    assert risks is not None
+    in_memory = await risks("nats", settings_of(nats.url, subject="memory"))
+    on_disk = await risks("nats", settings_of(nats.url, events=[TYPE]))
+    assert [each.what for each in (*in_memory, *on_disk)] == [
+        "the stream MEMORY is in memory",
+        f"the stream {STREAM} has one replica",
+    ]
