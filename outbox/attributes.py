@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from outbox.errors import InvalidDelay, InvalidHeaders, InvalidOrderingKey, InvalidSource, InvalidSubject
 from outbox.payload import is_storable
 
 MAX_KEY_LENGTH = 255
 MAX_SUBJECT_LENGTH = 1024
+MAX_HEADER_BYTES = 8000  # of a name and its value: the receivers of this world end a line of a request near 8 KiB
 MAX_SOURCE_LENGTH = 255
 MAX_HEADERS_BYTES = 8 * 1024
 MAX_DELAY = timedelta(days=3660)
@@ -47,7 +49,7 @@ def checked_key(key: str | None) -> str | None:
 
 
 def checked_subject(subject: str | None) -> str | None:
-    """A subject: 1 to 1,024 characters.
+    """A subject: 1 to 1,024 characters, of which a header can hold the percent-encoded form.
 
     Raises:
         InvalidSubject: It is not.
@@ -55,11 +57,22 @@ def checked_subject(subject: str | None) -> str | None:
     if subject is None or (
         isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_LENGTH and is_storable(subject)
     ):
+        if subject is not None and not subject.isascii():
+            _check_encoded(subject)
         return subject
     raise InvalidSubject(
         f"the subject {ascii(subject)[:60]} cannot be stored: pass 1 to {MAX_SUBJECT_LENGTH:,} characters without NUL "
         "or lone surrogates, or None"
     )
+
+
+def _check_encoded(subject: str) -> None:
+    encoded = len(quote(subject))
+    if encoded > MAX_HEADER_BYTES:
+        raise InvalidSubject(
+            f"the subject {ascii(subject)[:60]} takes {encoded:,} bytes in a header: pass one that takes "
+            f"{MAX_HEADER_BYTES:,} at most, and put the rest into the data"
+        )
 
 
 def checked_source(source: str) -> str:
@@ -91,7 +104,13 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     checked = {_checked_name(name): _checked_value(name, value) for name, value in headers.items()}
     if len({name.lower() for name in checked}) < len(checked):
         raise InvalidHeaders("two headers differ in upper and lower case only, which no wire tells apart: drop one")
-    if sum(len(name) + len(value) for name, value in checked.items()) > MAX_HEADERS_BYTES:
+    sizes = {name: len(name) + len(value) for name, value in checked.items()}
+    if max(sizes.values()) > MAX_HEADER_BYTES:
+        raise InvalidHeaders(
+            f"the header {max(sizes, key=sizes.__getitem__)!r} is longer than {MAX_HEADER_BYTES:,} bytes: move it to "
+            "the data"
+        )
+    if sum(sizes.values()) > MAX_HEADERS_BYTES:
         raise InvalidHeaders(f"the headers are longer than {MAX_HEADERS_BYTES:,} bytes together: move some to the data")
     return checked
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Sequence
@@ -148,10 +147,10 @@ def as_text(line: Line) -> str:
     return f"{line.document.id}  {counted(line.topics, 'topic')}  {news}  {line.document.title}"
 
 
-def as_json(line: Line) -> str:
+def as_fields(line: Line) -> dict[str, Any]:
     """The same for scripts; without a message id it was known already."""
     fields = {"content_id": line.document.id, "title": line.document.title, "topics": line.topics}
-    return json.dumps(fields | {"message_id": line.message_id}, ensure_ascii=False)
+    return fields | {"message_id": line.message_id}
 
 
 def skipped_together(found: Report) -> list[str]:

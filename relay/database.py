@@ -55,6 +55,8 @@ class Database:
             SettingsError: The URL is malformed, or names another kind of database. The URL itself is not repeated: it
                 may hold a password.
         """
+        if not text.isprintable():
+            raise SettingsError("the database URL holds a line break or a control character: remove it")
         try:
             url = make_url(text)
         except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number

@@ -50,6 +50,21 @@ class Limits:
     grace_s: float = 20.0
 
 
+@dataclass(frozen=True)
+class Health:
+    """How a consumer is.
+
+    Args:
+        broker: Whether it is connected, and what comes is handed to it.
+        detail: Why not.
+        loop_age_s: 0: it is the event loop itself that says so.
+    """
+
+    broker: bool
+    detail: str = ""
+    loop_age_s: float = 0.0
+
+
 class Consumer:
     """Runs a listener for what comes out of a queue.
 
@@ -84,7 +99,12 @@ class Consumer:
         runner = ListenerDestination(_name(listener), listener, database=database, concurrency=limits.concurrency)
         self._work = Work(runner, concurrency=limits.concurrency, timeout_s=limits.timeout_s)
         self._stopping = asyncio.Event()
-        self._reason = ""
+        self._reason = "not connected yet"
+        self._is_consuming = False
+
+    def health(self) -> Health:
+        """How it is: ready while it consumes."""
+        return Health(self._is_consuming, "" if self._is_consuming else self._reason)
 
     def stop(self) -> None:
         """Begin the orderly end; `run` returns when it is reached."""
@@ -114,12 +134,14 @@ class Consumer:
                 log.warning("broker_unreachable", broker=str(self._broker), reason=reason)
             self._reason = reason
             return
+        self._is_consuming = True
         log.info("consuming", broker=str(self._broker), queue=self._source.queue, prefetch=self._limits.prefetch)
         stopping = asyncio.create_task(self._stopping.wait())
         either: list[asyncio.Future[Any]] = [stopping, session.ended]
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._is_consuming = False
             stopping.cancel()
             await self._end(session)
 
@@ -148,6 +170,7 @@ class Consumer:
             return
         if session.ended.done():
             event, reason = session.ended.result()
+            self._reason = reason
             log.warning(event, queue=self._source.queue, reason=reason)
         await session.close()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 import threading
@@ -89,6 +90,7 @@ def outbox(
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``."""
     _replace_closed_streams()
+    _print_anything()
     known = threading.enumerate()
     keep_interrupts_out_of_the_log()
     code = _run()
@@ -106,6 +108,13 @@ def _replace_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+
+
+def _print_anything() -> None:
+    """What a stream's encoding has no character for is shown escaped, as in Python and in JSON."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:

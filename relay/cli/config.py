@@ -72,6 +72,8 @@ def check() -> None:
     for name, destination in settings.destinations.items():
         for warning in registry.kind(destination.kind).warnings(destination, settings.origin_of_destination(name)):
             say(f"warning: destination {name} {warning}")
+    for variable, reason in settings.ignored.items():
+        say(f"warning: {variable} is set, and is ignored: {reason}")
     say(f"the settings are in order; the database is {settings.database}")
 
 

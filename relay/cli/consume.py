@@ -9,6 +9,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.health import HealthHost, HealthPort
 from relay.cli.leaving import stop_on_signals
 from relay.guide import BASELINE_LISTENER, COMPLETED
 
@@ -41,6 +42,8 @@ def consume(
     prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Messages held unacknowledged at most.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many of them are worked on at once.")] = 8,
     max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures before it is a dead letter.")] = 5,
+    health_host: HealthHost = None,
+    health_port: HealthPort = None,
     max_body_bytes: Annotated[
         int, typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message is a dead letter, unread.")
     ] = 1024 * 1024,
@@ -59,7 +62,7 @@ def consume(
         raise typer.BadParameter(
             f"--queue {queue}: name a queue in at most {MOST_BYTES} bytes, not beginning with amq."
         )
-    settings = load()
+    settings = load({"health_host": health_host, "health_port": health_port})
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
     put_current_directory_on_path()
     rabbit = _broker(settings, destination)
@@ -78,7 +81,7 @@ def consume(
         limits=limits,
     )
     with opened(settings):  # exists, answers, has our schema
-        asyncio.run(_run(consumer))
+        asyncio.run(_run(consumer, settings))
     raise typer.Exit(exits.OK)
 
 
@@ -94,10 +97,16 @@ def _broker(settings: Settings, name: str | None) -> RabbitSettings:
             f"several destinations are of kind rabbitmq: choose with --destination {'|'.join(found)}"
             if found
             else "no RabbitMQ broker is configured: set AMQP_URL to amqp://user:password@host/vhost"
+            + "".join(f"; {name} is set, and is ignored: {why}" for name, why in settings.ignored.items())
         )
     return found[name] if name is not None else next(iter(found.values()))
 
 
-async def _run(consumer: Consumer) -> None:
+async def _run(consumer: Consumer, settings: Settings) -> None:
+    """Consume. Its health is shown where it is asked for: by default the port is the relay's on the same machine."""
+    from relay.observe.health import HealthServer
+
     stop_on_signals(consumer.stop)
-    await consumer.run()
+    port = 0 if settings.origin("health_port") == "the default" else settings.health_port
+    async with HealthServer(consumer, port, host=settings.health_host):
+        await consumer.run()

@@ -10,6 +10,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.output import as_json as json_text
 from relay.cli.output import program, say, stderr, stdout
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def extract(
         count, documents = sources(paths)
         watcher.documents(count)
         for line in work(engine, documents, report, watcher):
-            typer.echo(screen.as_json(line) if as_json else screen.as_text(line))
+            typer.echo(json_text(screen.as_fields(line)) if as_json else screen.as_text(line))
     for sentence in screen.extraction_summary(report):
         say(sentence)
     raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)

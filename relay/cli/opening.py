@@ -13,6 +13,14 @@ def operator_settings(**overrides: object) -> Settings:
     return load(overrides, destinations=False)
 
 
+def report_ignored(settings: Settings) -> None:
+    """Log the variables that are set and mean nothing here."""
+    import structlog
+
+    for variable, reason in settings.ignored.items():
+        structlog.get_logger("relay").warning("variable_ignored", variable=variable, reason=reason)
+
+
 def put_current_directory_on_path() -> None:
     """Make listeners in the current directory importable.
 

@@ -59,7 +59,7 @@ def print_json_array(values: Iterable[Any]) -> int:
     """One JSON array on stdout, written as its items come, so that they may be very many; returns their number."""
     count = 0
     for value in values:
-        text = json.dumps(value, default=_plain, indent=2, ensure_ascii=False)
+        text = as_json(value, indent=2)
         sys.stdout.write(("[\n  " if count == 0 else ",\n  ") + text.replace("\n", "\n  "))
         count += 1
     sys.stdout.write("\n]\n" if count else "[]\n")
@@ -69,8 +69,17 @@ def print_json_array(values: Iterable[Any]) -> int:
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """One JSON document on stdout; dataclasses become objects, times ISO 8601 in UTC."""
-    sys.stdout.write(json.dumps(value, default=_plain, indent=indent, ensure_ascii=False) + "\n")
+    sys.stdout.write(as_json(value, indent=indent) + "\n")
     sys.stdout.flush()
+
+
+def as_json(value: Any, *, indent: int | None = None) -> str:
+    """A JSON document as stdout can hold it: JSON is UTF-8, and in no other encoding may it hold more than ASCII."""
+    return json.dumps(value, default=_plain, indent=indent, ensure_ascii=not _is_utf8())
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = ()) -> Table:
@@ -130,7 +139,7 @@ def cell(value: object) -> str:
 
     match value:
         case None | "":
-            return "–"
+            return "–" if _is_utf8() else "-"
         case datetime():
             return utc(value)
         case int() if not isinstance(value, bool):

@@ -11,6 +11,7 @@ import typer
 
 from relay.cli import exits
 from relay.cli.examples import examples
+from relay.cli.health import HealthHost, HealthPort
 from relay.cli.leaving import stop_on_signals
 from relay.cli.output import say
 from relay.wording import counted
@@ -45,24 +46,25 @@ def relay(
             help="Register the destinations that are configured here, for all relays, in place of those that were.",
         ),
     ] = False,
-    health_port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Serve /healthz, /readyz, /metrics here; 0: nowhere.")
-    ] = None,
+    health_host: HealthHost = None,
+    health_port: HealthPort = None,
     parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Deliver messages to their destinations. Run one, or many, here or on other machines."""
-    from relay.cli.opening import put_current_directory_on_path
+    from relay.cli.opening import put_current_directory_on_path, report_ignored
     from relay.observe.logging import configure
     from relay.settings import load
 
-    settings = load({"health_port": health_port})
+    settings = load({"health_host": health_host, "health_port": health_port})
     settings.require_database_file()
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    report_ignored(settings)
     put_current_directory_on_path()
     if processes > 1:
         from relay.cli.supervisor import supervise
 
-        code = asyncio.run(supervise(processes, drain=drain, apply=apply, health_port=settings.health_port))
+        health = settings.health_host, settings.health_port
+        code = asyncio.run(supervise(processes, drain=drain, apply=apply, health=health))
     else:
         code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
     raise typer.Exit(code)
@@ -88,7 +90,8 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
     stopping = _Stopping(relay)
     stop_on_signals(stopping)
     port = 0 if drain else settings.health_port
-    health = HealthServer(relay, port, stale_after_s=settings.lease_s, metrics=relay.metrics.text)
+    host, stale_s = settings.health_host, settings.lease_s
+    health = HealthServer(relay, port, host=host, stale_after_s=stale_s, metrics=relay.metrics.text)
     try:
         async with health, relay:  # in this order: it is alive while it waits for its database
             stopping.started = True

@@ -25,19 +25,19 @@ SETTLED_AFTER_S = 60.0  # who has run for so long starts again at once
 log = structlog.get_logger("relay")
 
 
-async def supervise(count: int, *, drain: bool, apply: bool, health_port: int) -> int:
+async def supervise(count: int, *, drain: bool, apply: bool, health: tuple[str, int]) -> int:
     """Run relays until they are told to stop or, with ``drain``, are done.
 
     Args:
         count: How many.
         drain: Each delivers what can be delivered now, and exits.
         apply: They register the configured destinations, when they start for the first time.
-        health_port: The first one's; the others have those after it. 0: none.
+        health: The address of their health pages, and the first one's port; the others have those after it. 0: none.
 
     Returns:
         The exit code: the worst of theirs.
     """
-    supervisor = Supervisor(count, drain=drain, apply=apply, health_port=health_port)
+    supervisor = Supervisor(count, drain=drain, apply=apply, health=health)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.forward, number)
@@ -45,11 +45,11 @@ async def supervise(count: int, *, drain: bool, apply: bool, health_port: int) -
 
 
 class Supervisor:
-    def __init__(self, count: int, *, drain: bool, apply: bool, health_port: int) -> None:
+    def __init__(self, count: int, *, drain: bool, apply: bool, health: tuple[str, int]) -> None:
         self._count = count
         self._drain = drain
         self._apply = apply
-        self._health_port = health_port
+        self._health_host, self._health_port = health
         self._children: dict[int, Process] = {}
         self._stopping = asyncio.Event()
         self._signal = signal.SIGTERM
@@ -110,7 +110,17 @@ class Supervisor:
 
     def _command(self, index: int, *, apply: bool) -> list[str]:
         port = self._health_port + index if self._health_port else 0
-        command = [sys.executable, "-P", "-m", "relay.cli", "relay", "--health-port", str(port)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "relay.cli",
+            "relay",
+            "--health-host",
+            self._health_host,
+            "--health-port",
+            str(port),
+        ]
         command += ["--parent-fd", str(self._read_end)]
         command += ["--drain"] * self._drain + ["--apply"] * apply
         return command

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from outbox import Message
-from outbox.attributes import HEADER_NAME, HEADER_VALUE, RESERVED_NAMES, RESERVED_PREFIXES
+from outbox.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, RESERVED_NAMES, RESERVED_PREFIXES
 
 JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
@@ -27,7 +27,10 @@ _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def binary_headers(message: Message) -> list[Header]:
-    """The attributes of a message as headers; its data, untouched, is the body."""
+    """The attributes of a message as headers; its data, untouched, is the body.
+
+    A subject that SQL wrote may be longer than receivers let a header be. CloudEvents can do without one.
+    """
     headers = [
         SPECVERSION,
         (b"ce-id", encoded(message.id)),
@@ -35,8 +38,8 @@ def binary_headers(message: Message) -> list[Header]:
         (b"ce-source", _known(message.source)),
         (b"ce-time", message.created_at.isoformat().encode()),
     ]
-    if message.subject is not None:
-        headers.append((b"ce-subject", encoded(message.subject)))
+    if message.subject is not None and len(subject := encoded(message.subject)) <= MAX_HEADER_BYTES:
+        headers.append((b"ce-subject", subject))
     return headers
 
 
@@ -44,12 +47,14 @@ def producer_headers(message: Message) -> Iterator[Header]:
     """The producer's own headers and its trace.
 
     Whoever wrote the message by SQL was not told what a header may be called or hold: a name that is ours or no name is
-    left out, and what would break out of a header is percent-encoded.
+    left out, as is a value that is too long, and what would break out of a header is percent-encoded.
     """
     for name, value in message.headers.items():
         if _is_free(name):
             value = str(value)
-            yield name.encode(), value.encode() if HEADER_VALUE.fullmatch(value) else _quoted(value)
+            line = name.encode(), value.encode() if HEADER_VALUE.fullmatch(value) else _quoted(value)
+            if len(line[0]) + len(line[1]) <= MAX_HEADER_BYTES:
+                yield line
 
 
 def batch(messages: Iterable[Message]) -> bytes:

@@ -74,6 +74,17 @@ class DestinationPolicy(BaseModel):
         return set()
 
 
+def on_one_line(url: str) -> str:
+    """Return a URL as it is, if it is one to the last character.
+
+    Raises:
+        ValueError: It holds blanks, line breaks or control characters, which Python's parser removes without a word.
+    """
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ValueError("a URL holds no blanks, line breaks or control characters: remove them, or write %20")
+    return url
+
+
 def url_secrets(url: str) -> set[str]:
     """The passwords in a URL, as they stand there and decoded.
 

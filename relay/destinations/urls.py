@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from relay.destinations.policy import DestinationPolicy, LookUp, url_secrets
+from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
 
 
 class UrlPolicy(DestinationPolicy):
@@ -67,6 +67,7 @@ class UrlPolicy(DestinationPolicy):
         Raises:
             ValueError: It is malformed, or of another scheme. The message shows none of it.
         """
+        on_one_line(url.get_secret_value())
         try:
             parts = urlsplit(url.get_secret_value())
             place, _ = parts.hostname or (parts.path if "unix" in cls.SCHEMES else ""), parts.port

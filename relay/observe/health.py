@@ -1,7 +1,8 @@
-"""Is this relay well? ``/healthz``, ``/readyz`` and ``/metrics`` on the loopback address.
+"""Is this process well? ``/healthz``, ``/readyz`` and ``/metrics`` of a relay or a consumer.
 
-Served by the relay's own event loop: where the loop is stuck, nobody answers, which is the right answer. Readiness is
-about this process and its database, never about a destination: a restart cures no outage of somebody else.
+Served by its own event loop: where the loop is stuck, nobody answers, which is the right answer. Readiness is about
+this process and what it takes messages from (its database, its broker), never about a destination: a restart cures
+no outage of somebody else. The pages are on the loopback address, unless a host is named where others reach them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import structlog
 import uvicorn
@@ -23,47 +24,52 @@ from relay.observe.logging import one_line, redacted
 
 TRY_AGAIN_S = 5.0
 LOOPBACK = "127.0.0.1"
+SOURCES = ("database", "schema", "broker")  # without which a process can do nothing
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 log = structlog.get_logger("relay")
 
 
 class Health(Protocol):
-    """What a relay says of itself; `relay.relay.Health` is one."""
+    """What a process says of itself: `relay.relay.Health`, or that of a consumer.
+
+    It may also say of ``database``, ``schema`` and ``broker`` whether they are there, and how many shards it ``owns``.
+    """
 
     @property
-    def database(self) -> bool: ...
-    @property
-    def schema(self) -> bool: ...
-    @property
     def loop_age_s(self) -> float: ...
-    @property
-    def owns(self) -> int: ...
     @property
     def detail(self) -> str: ...
 
 
 class Observed(Protocol):
-    """What is asked of a relay here."""
+    """What is asked of a relay or a consumer here."""
 
     def health(self) -> Health: ...
 
 
 class HealthServer:
-    """Serves a relay's health while it is entered.
+    """Serves a process's health while it is entered.
 
     Args:
-        relay: Whose health.
-        port: On the loopback address; 0 serves nothing.
+        observed: Whose health.
+        port: 0 serves nothing.
+        host: The address to listen on, or a name of it.
         stale_after_s: An event loop that has not turned for so long is not ready.
         metrics: Makes the text of ``/metrics``.
     """
 
     def __init__(
-        self, relay: Observed, port: int, *, stale_after_s: float = 15.0, metrics: Callable[[], bytes] | None = None
+        self,
+        observed: Observed,
+        port: int,
+        *,
+        host: str = LOOPBACK,
+        stale_after_s: float = 15.0,
+        metrics: Callable[[], bytes] | None = None,
     ) -> None:
-        self.port = port
-        self._relay = relay
+        self.port, self.host = port, host
+        self._observed = observed
         self._stale_after_s = stale_after_s
         self._metrics = metrics
         self._server: _Server | None = None
@@ -73,9 +79,10 @@ class HealthServer:
 
     async def __aenter__(self) -> HealthServer:
         if self.port:
-            self._listening = _bound(self.port)
-            if self._listening is None:
-                _warn(self.port)
+            try:
+                self._listening = _bound(self.host, self.port)
+            except OSError as error:
+                _warn(self.host, self.port, error)
             self._serving = asyncio.create_task(self._serve(_Server(_config(self._app()))), name="health")
         return self
 
@@ -93,7 +100,8 @@ class HealthServer:
         """Serve; where the port is taken, as soon as it is free: a relay that is being replaced lets go of it."""
         while self._listening is None:
             await asyncio.sleep(TRY_AGAIN_S)
-            self._listening = _bound(self.port)
+            with contextlib.suppress(OSError):
+                self._listening = _bound(self.host, self.port)
         with contextlib.closing(self._listening):
             self._server = server
             server.should_exit = self._is_over
@@ -104,24 +112,24 @@ class HealthServer:
         return Starlette(routes=[Route(path, _uncached(answer)) for path, answer in routes])
 
     async def _healthz(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "loop_age_s": round(self._relay.health().loop_age_s, 3)})
+        return JSONResponse({"status": "ok", "loop_age_s": round(self._observed.health().loop_age_s, 3)})
 
     async def _readyz(self, _: Request) -> Response:
-        health = self._relay.health()
-        ready = health.database and health.schema and health.loop_age_s < self._stale_after_s
+        health = self._observed.health()
+        sources = _said(health, SOURCES)
+        ready = all(sources.values()) and health.loop_age_s < self._stale_after_s
         body = {
             "ready": ready,
-            "database": health.database,
-            "schema": health.schema,
+            **sources,
             "loop_age_s": round(health.loop_age_s, 3),
-            "owns": health.owns,
+            **_said(health, ("owns",)),
             "detail": one_line(redacted(health.detail)),
         }
         return JSONResponse(body, status_code=200 if ready else 503)
 
     async def _metrics_text(self, _: Request) -> Response:
         if self._metrics is None:
-            return Response("this relay counts nothing\n", status_code=404)
+            return Response("nothing is counted here\n", status_code=404)
         return Response(self._metrics(), headers={"content-type": PROMETHEUS})
 
 
@@ -148,26 +156,38 @@ def _config(app: Starlette) -> uvicorn.Config:
     )
 
 
-def _bound(port: int) -> socket.socket | None:
-    """A listening socket; ``None`` where the port is taken."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: The port is taken, or the host is none of this machine's.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((LOOPBACK, port))
+        listening.bind(address)
         listening.listen(16)
     except OSError:
         listening.close()
-        return None
+        raise
     return listening
 
 
-def _warn(port: int) -> None:
+def _said(health: Health, names: Sequence[str]) -> dict[str, Any]:
+    """What a process says under these names, as far as it says anything."""
+    return {name: getattr(health, name) for name in names if hasattr(health, name)}
+
+
+def _warn(host: str, port: int, error: OSError) -> None:
     """Delivering matters more."""
     log.warning(
         "health_port_unavailable",
+        host=host,
         port=port,
-        reason="the port is taken; it is tried again",
-        hint="set OUTBOX_HEALTH_PORT to another port, or to 0 for no health page",
+        reason=f"{error.strerror or error}; it is tried again",
+        hint="set OUTBOX_HEALTH_HOST and OUTBOX_HEALTH_PORT to an address of this machine that is free, or the port "
+        "to 0 for no health page",
     )
 
 

@@ -36,9 +36,9 @@ def fields(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """
     check_names(environ)
     found = {
-        field: (name, environ[name])
+        field: (name, value)
         for name, field in FIELDS.items()
-        if environ.get(name) and not _KUBERNETES_PORT.match(environ[name])
+        if (value := environ.get(name, "").strip()) and not _KUBERNETES_PORT.match(value)
     }
     for name in DATABASE_URLS:
         if url := look_up(name, environ):
@@ -58,12 +58,12 @@ def check_names(environ: Mapping[str, str]) -> None:
 
 
 def look_up(name: str, environ: Mapping[str, str]) -> str | None:
-    """The value of a secret: that of ``NAME``, or the content of the file that ``NAME_FILE`` names.
+    """The value of ``NAME``, or the content of the file that ``NAME_FILE`` names, without blanks and lines around it.
 
     Raises:
         SettingsError: Both are set, or the file cannot be read.
     """
-    value, path = environ.get(name), environ.get(f"{name}_FILE")
+    value, path = (environ.get(each, "").strip() for each in (name, f"{name}_FILE"))
     if value and path:
         raise SettingsError(f"{name} and {name}_FILE are both set: unset one of them")
     return _read(f"{name}_FILE", path) if path else value or None
@@ -99,7 +99,7 @@ def _is_known(name: str) -> bool:
 
 def _read(name: str, path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsError(f"{name} names {path}, which cannot be read: {reason}") from None

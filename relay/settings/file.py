@@ -35,12 +35,20 @@ def read(path: Path, environ: Mapping[str, str], *, skip: Container[str] = ()) -
         SettingsError: It cannot be read, is not TOML, or uses a variable that is not set.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     return {key: _expanded(value, environ, f"{path}: {key}") for key, value in content.items() if key not in skip}
+
+
+def mentions(path: Path, variable: str) -> bool:
+    """Whether a file has to do with a variable: takes its value, or names it."""
+    try:
+        return variable in path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _expanded(value: Any, environ: Mapping[str, str], where: str) -> Any:

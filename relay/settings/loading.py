@@ -46,6 +46,7 @@ def load(
     settings = _guarded(lambda: Settings.model_validate(values), origins, values.get("destinations"))
     settings = settings.model_copy(update={"destinations": _resolved(settings, environ)})
     settings._origins.update(origins)
+    settings._ignored.update(_ignored(origins.get("destinations"), environ))
     return settings
 
 
@@ -60,6 +61,14 @@ def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSe
         if look_up(each.variable) if each.variable else not found:
             found[each.name] = _guarded(partial(each.make, look_up), each.origins)
     return found
+
+
+def _ignored(path: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that would stand for destinations, if no file named any: variable → why it does not."""
+    if path is None:
+        return {}
+    set_here = [each.variable for each in registry.implied() if each.variable and environ.get(each.variable)]
+    return {name: f"{path} names the destinations" for name in set_here if not file.mentions(Path(path), name)}
 
 
 def _layers(

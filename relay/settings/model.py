@@ -75,7 +75,8 @@ class Settings(BaseModel):
         stall_timeout_s: With its event loop stuck for so long, the process ends itself.
         retention_days: How long delivered messages are kept; 0 keeps none.
         inbox_retention_days: How long a listener remembers what it has done.
-        health_port: Where /healthz, /readyz and /metrics are, on the loopback address; 0 is off.
+        health_host: The address of /healthz, /readyz and /metrics; the loopback address unless told otherwise.
+        health_port: Their port; 0 is off.
         notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: nobody notifies any more,
             and polling remains.
         log_format: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal.
@@ -107,12 +108,14 @@ class Settings(BaseModel):
     stall_timeout_s: Seconds = Field(default=60.0, ge=1, le=3600)
     retention_days: Days = Field(default=7, ge=0, le=3650)
     inbox_retention_days: Days = Field(default=30, ge=1, le=3650)
+    health_host: str = Field(default="127.0.0.1", min_length=1)
     health_port: int = Field(default=9810, ge=0, le=65_535)
     notify: bool = True
     log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _ignored: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("database_url")
     @classmethod
@@ -153,6 +156,11 @@ class Settings(BaseModel):
     def origin(self, field: str) -> str:
         """Where a field's value comes from: a flag, a variable, a file, or ``"the default"``."""
         return self._origins.get(field, "the default")
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """Variables that are set and mean nothing here: variable → why."""
+        return self._ignored
 
     def origin_of_destination(self, name: str) -> str:
         """Where a destination comes from: a file, the variable that implies it, or ``"the default"``."""

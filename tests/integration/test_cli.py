@@ -14,6 +14,7 @@ from support.databases import Database
 from support.ports import free_port
 from support.processes import Spawner
 
+from outbox import emit
 from relay.cli.app import app
 
 PROJECT = Path(__file__).parents[2]
@@ -217,3 +218,32 @@ def test_config_check_finds_certificates_that_cannot_be_used(run: Run, tmp_path:
     ended = run("config", "check")
     assert ended.returncode == 3
     assert "ca_file names nowhere.pem, which cannot be used" in ended.stderr
+
+
+def test_a_variable_that_means_nothing_beside_the_file_is_named(spawn: Spawner, printer: None, tmp_path: Path) -> None:
+    environ = {"API_URL": "http://localhost:3000", "DATABASE_URL": f"sqlite:///{tmp_path}/test.db"}
+    checked = spawn("outbox", "config", "check", env=environ)
+    assert checked.wait() == 0
+    assert "warning: API_URL is set, and is ignored" in checked.stderr
+    assert spawn("outbox", "db", "upgrade", env=environ).wait() == 0
+    drained = spawn("outbox", "relay", "--drain", env=environ)
+    assert drained.wait() == 0
+    assert "variable_ignored" in drained.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+def test_output_in_any_encoding_is_complete_and_json_is_json(
+    spawn: Spawner, database: Database, tmp_path: Path, encoding: str
+) -> None:
+    subject = "größe 5 € 日本 😀"
+    (tmp_path / "outbox.toml").write_text('[destinations."a"]\nkind = "http"\nurl = "http://localhost/größe/日本"\n')
+    with database.engine.begin() as connection:
+        emit(connection, "extraction.completed", {"text": subject}, subject=subject)
+    environ = {"DATABASE_URL": database.url, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for command in (["config", "show"], ["messages", "list"], ["status"], ["dead", "list"]):
+        shown = spawn("outbox", *command, env=environ)
+        assert shown.wait() == 0, shown.report()
+    listed = spawn("outbox", "messages", "list", "--json", env=environ)
+    assert listed.wait() == 0, listed.report()
+    (message,) = json.loads(listed.stdout)
+    assert message["subject"] == subject

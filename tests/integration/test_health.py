@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+from support.consuming import consuming
 from support.databases import Database
 from support.ports import free_port
 from support.postgres import PostgresServer
 from support.processes import Process, Spawner
-from support.waiting import eventually
+from support.rabbitmq import RabbitServer
+from support.waiting import eventually, eventually_async
 
 from outbox import emit
 from relay.observe.health import Health, HealthServer
@@ -154,6 +157,59 @@ async def test_port_0_serves_nothing_and_only_loopback_is_served() -> None:
         if not own.startswith("127."):
             with pytest.raises(OSError, match="refused"):
                 await asyncio.to_thread(get, port, "/healthz", own)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.2", "localhost"])
+async def test_it_is_served_where_it_is_told_to_be(host: str) -> None:
+    port = free_port()
+    async with HealthServer(Well(), port, host=host):
+        reached = await asyncio.to_thread(get, port, "/healthz", "127.0.0.2" if host == "0.0.0.0" else host)
+    assert reached[0] == 200
+
+
+def test_a_relay_is_told_by_flag_or_variable_where_its_health_is(
+    spawn: Spawner, sqlite_database: Database, start: Callable[..., tuple[Process, int]]
+) -> None:
+    port = free_port("127.0.0.2")
+    arguments = ("--health-host", "127.0.0.2", "--health-port", str(port), "--processes", "2")
+    spawn("outbox", "relay", *arguments, env={"DATABASE_URL": sqlite_database.url})
+    for each in (port, port + 1):
+        eventually(lambda p=each: get(p, "/healthz", "127.0.0.2")[0] == 200, ignoring=(OSError,), deadline_s=30)
+    with pytest.raises(OSError, match="refused"):
+        get(port, "/healthz")
+
+
+async def test_an_address_that_is_not_of_this_machine_is_one_warning_with_the_reason() -> None:
+    with capture_logs() as said:
+        async with HealthServer(Well(), free_port(), host="192.0.2.1"):
+            pass
+    (warning,) = said
+    assert (warning["event"], warning["host"]) == ("health_port_unavailable", "192.0.2.1")
+    assert "taken" not in warning["reason"]
+
+
+async def test_a_consumer_is_ready_while_it_consumes(rabbitmq: RabbitServer, sqlite_database: Database) -> None:
+    port = free_port()
+    source = consuming(rabbitmq, sqlite_database, listener=lambda message: None)
+    async with source as consumer, HealthServer(consumer, port):
+        await eventually_async(lambda: asyncio.to_thread(is_ready, port), deadline_s=20)
+        await asyncio.to_thread(rabbitmq.kill)
+        await eventually_async(lambda: asyncio.to_thread(lambda: not is_ready(port)), deadline_s=20)
+        status, body = await asyncio.to_thread(readiness, port)
+        assert (status, body["broker"]) == (503, False)
+        assert body["detail"]
+        assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
+        await asyncio.to_thread(rabbitmq.recover)
+        await eventually_async(lambda: asyncio.to_thread(is_ready, port), deadline_s=60)
+
+
+def test_outbox_consume_shows_its_health_where_it_is_asked_to(
+    rabbitmq: RabbitServer, spawn: Spawner, sqlite_database: Database
+) -> None:
+    port = free_port()
+    environ = {"DATABASE_URL": sqlite_database.url, "AMQP_URL": rabbitmq.url}
+    spawn("outbox", "consume", "--health-port", str(port), env=environ)
+    eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
 
 
 async def test_two_relays_in_one_process_count_apart() -> None:

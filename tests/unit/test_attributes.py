@@ -75,6 +75,19 @@ def test_a_subject_that_cannot_be_stored_is_refused(subject):
         prepared(subject=subject)
 
 
+def test_a_subject_that_no_header_can_hold_is_refused():
+    """Percent-encoded a character takes up to twelve bytes, and receivers end a line of a request near 8 KiB."""
+    assert prepared(subject="語" * 888)
+    with pytest.raises(InvalidSubject, match="8,001 bytes in a header"):
+        prepared(subject="語" * 889)
+
+
+def test_a_header_that_no_receiver_would_read_is_refused():
+    assert prepared(headers={"x-a": "v" * 7_000, "x-b": "v" * 1_000})
+    with pytest.raises(InvalidHeaders, match="'x-a' is longer than 8,000 bytes"):
+        prepared(headers={"x-a": "v" * 7_998})
+
+
 @pytest.mark.parametrize("source", ["", "a b", "a\n", "é", "x" * 256, None])
 def test_a_source_that_is_no_uri_reference_is_refused(source):
     with pytest.raises(InvalidSource, match="URI reference"):
@@ -111,9 +124,9 @@ def test_headers_that_differ_in_case_only_are_refused():
 
 
 def test_headers_have_a_size():
-    assert prepared(headers={"x": "v" * 8191}).headers
+    assert prepared(headers={"x": "v" * 4095, "y": "v" * 4095}).headers
     with pytest.raises(InvalidHeaders, match="8,192 bytes"):
-        prepared(headers={"x": "v" * 8192})
+        prepared(headers={"x": "v" * 4095, "y": "v" * 4096})
 
 
 def test_headers_are_a_mapping():

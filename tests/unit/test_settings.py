@@ -126,6 +126,75 @@ def test_api_url_is_the_base_of_the_guides_endpoint(tmp_path: Path) -> None:
     assert api.secret.get_secret_value() == "s" * 40
 
 
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("http://localhost:3000\n", "http://localhost:3000/extraction/internal/completed"),
+        ("\t http://localhost:3000/ \r\n", "http://localhost:3000/extraction/internal/completed"),
+        ("http://localhost:3000/v1/?tenant=a", "http://localhost:3000/v1/extraction/internal/completed?tenant=a"),
+        ("http://localhost:3000?tenant=a/b", "http://localhost:3000/extraction/internal/completed?tenant=a/b"),
+    ],
+)
+def test_blanks_around_a_variable_are_no_part_of_it_and_the_path_comes_before_the_query(
+    tmp_path: Path, base: str, url: str
+) -> None:
+    api = loaded(tmp_path, API_URL=base).destinations["api"]
+    assert isinstance(api, HttpSettings)
+    assert api.url == url
+
+
+def test_every_variable_and_file_is_taken_without_blanks_around_it(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbf" + b"s" * 40 + b"\r\n")
+    settings = loaded(
+        tmp_path,
+        API_URL="http://localhost:3000",
+        INTERNAL_API_SECRET_FILE=str(tmp_path / "secret"),
+        AMQP_URL="amqp://app:pw@rabbit/\n",
+        OUTBOX_DATABASE_URL=" postgresql://app@db/app\n",
+        OUTBOX_LEASE_S="50\n",
+    )
+    api, rabbit = settings.destinations["api"], settings.destinations["rabbitmq"]
+    assert isinstance(api, HttpSettings)
+    assert isinstance(rabbit, RabbitSettings)
+    assert api.secret is not None
+    assert (api.secret.get_secret_value(), rabbit.broker) == ("s" * 40, "amqp://app:pw@rabbit/")
+    assert (settings.database_url, settings.lease_s) == ("postgresql://app@db/app", 50)
+
+
+@pytest.mark.parametrize("odd", ["\\n", "\\t", " ", "\\u0000", "\\u00a0"])
+@pytest.mark.parametrize(
+    "destination",
+    [
+        'kind = "http"\nurl = "http://localhost{odd}/x"',
+        'kind = "http"\nurl = "http://localhost/x{odd}"',
+        'kind = "http"\nurl = "http://localhost/x"\nproxy = "http://proxy:80{odd}"',
+        'kind = "rabbitmq"\nurl = "amqp://app:pw@rabbit/{odd}"',
+    ],
+)
+def test_a_url_with_a_blank_or_a_line_break_in_it_is_refused(tmp_path: Path, odd: str, destination: str) -> None:
+    write(tmp_path, "[destinations.a]\n" + destination.format(odd=odd))
+    assert "a URL holds no blanks, line breaks" in refused(tmp_path)
+
+
+def test_a_database_url_with_a_line_break_in_it_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 'database_url = "postgresql://app@db/app\\n"')
+    assert "the database URL holds a line break" in refused(tmp_path)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "outbox.toml").write_bytes(b"\xef\xbb\xbflease_s = 40\n")
+    assert loaded(tmp_path).lease_s == 40
+
+
+def test_a_variable_that_a_file_makes_ineffective_is_known_as_ignored(tmp_path: Path) -> None:
+    environ = {"API_URL": "http://localhost:3000", "AMQP_URL": "amqp://app:pw@rabbit/"}
+    assert loaded(tmp_path, **environ).ignored == {}
+    write(tmp_path, '[destinations.a]\nkind = "http"\nurl = "${API_URL}/x"\n')
+    ignored = loaded(tmp_path, **environ).ignored
+    assert list(ignored) == ["AMQP_URL"]
+    assert "outbox.toml names the destinations" in ignored["AMQP_URL"]
+
+
 def test_amqp_url_and_api_url_both_apply(tmp_path: Path) -> None:
     settings = loaded(tmp_path, API_URL="http://localhost:3000", AMQP_URL="amqp://app:pw@rabbit/")
     assert sorted(settings.destinations) == ["api", "rabbitmq"]

@@ -36,9 +36,14 @@ def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
 
 
 def _api(look_up: LookUp) -> HttpSettings:
-    base = look_up(API_URL) or ""
     secret_env = API_SECRET if look_up(API_SECRET) else None
-    return HttpSettings(url=base.rstrip("/") + PATH, events=[COMPLETED], secret_env=secret_env)
+    return HttpSettings(url=_endpoint(look_up(API_URL) or ""), events=[COMPLETED], secret_env=secret_env)
+
+
+def _endpoint(base: str) -> str:
+    """The guide's endpoint below a base URL, before its query."""
+    before, mark, query = base.partition("?")
+    return before.rstrip("/") + PATH + mark + query
 
 
 KIND = Kind(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from relay.destinations.http.keys import signing_key
-from relay.destinations.policy import DestinationPolicy, LookUp, url_secrets
+from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
 
 # Names that no public server can have; where they lead is checked once more when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
@@ -22,6 +22,7 @@ SECRET = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def _http_url(text: str) -> str:
+    on_one_line(text)
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -84,7 +85,7 @@ class HttpSettings(DestinationPolicy):
     @field_validator("proxy")
     @classmethod
     def _is_a_proxy(cls, value: str | None) -> str | None:
-        parts = urlsplit(value or "http://none")
+        parts = urlsplit(on_one_line(value or "http://none"))
         if parts.scheme != "http" or not parts.hostname:
             raise ValueError("write http://[user:password@]host:port")
         return value
