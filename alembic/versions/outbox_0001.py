@@ -27,6 +27,7 @@ IS_OUR_TABLE = """
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid)
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))"""
+SHARD = "pg_catalog.hashtextextended(coalesce(NEW.ordering_key, {id}::text), 0::bigint) & 63::bigint"
 FIRST, LAST = "'0002-01-01Z'", "'9999-01-01Z'"  # the dates that Python has
 
 # Whoever writes SQL is not checked by `emit`, so the tables refuse what could not be told apart, shown or read back.
@@ -98,7 +99,7 @@ POSTGRES = [
                     END);
             END IF;
         END IF;
-        NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0::bigint) & 63::bigint;
+        NEW.shard := {SHARD.format(id="NEW.id")};
         NEW.size := pg_catalog.octet_length(NEW.data::text);
         IF NEW.state IN ('ready', 'scheduled') THEN
             NEW.txid := pg_catalog.pg_current_xact_id();
@@ -112,6 +113,20 @@ POSTGRES = [
     # They fire in the order of their names, and nobody may change what this one has checked.
     """CREATE TRIGGER zz_outbox_message_checked BEFORE INSERT OR UPDATE ON outbox_message
        FOR EACH ROW EXECUTE FUNCTION outbox_message_checked()""",
+    # What logical replication applies fires no ordinary trigger, and brings the publisher's transaction ids along. This
+    # one fires for it and for nothing else. It refuses nothing: the publisher has checked the row, or taken it without.
+    f"""
+    CREATE FUNCTION outbox_message_applied() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        NEW.shard := {SHARD.format(id="NEW.id")};
+        NEW.size := pg_catalog.octet_length(NEW.data::text);
+        NEW.txid := pg_catalog.pg_current_xact_id();
+        RETURN NEW;
+    END $$
+    """,
+    """CREATE TRIGGER zz_outbox_message_applied BEFORE INSERT OR UPDATE ON outbox_message
+       FOR EACH ROW EXECUTE FUNCTION outbox_message_applied()""",
+    "ALTER TABLE outbox_message ENABLE REPLICA TRIGGER zz_outbox_message_applied",
     # -------------------------------------------------------------- deliveries
     f"""
     CREATE TABLE outbox_delivery (
@@ -144,6 +159,17 @@ POSTGRES = [
     "CREATE INDEX outbox_delivery_retry ON outbox_delivery (shard, due_at, position) WHERE state = 'retry'",
     "CREATE INDEX outbox_delivery_dead ON outbox_delivery (destination, changed_at) WHERE state = 'dead'",
     "CREATE INDEX outbox_delivery_txid ON outbox_delivery (txid, shard)",
+    f"""
+    CREATE FUNCTION outbox_delivery_applied() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        NEW.shard := {SHARD.format(id="NEW.message_id")};
+        NEW.txid := pg_catalog.pg_current_xact_id();
+        RETURN NEW;
+    END $$
+    """,
+    """CREATE TRIGGER zz_outbox_delivery_applied BEFORE INSERT OR UPDATE ON outbox_delivery
+       FOR EACH ROW EXECUTE FUNCTION outbox_delivery_applied()""",
+    "ALTER TABLE outbox_delivery ENABLE REPLICA TRIGGER zz_outbox_delivery_applied",
     # ----------------------------------------------------------------- history
     """
     CREATE TABLE outbox_history (
@@ -516,7 +542,7 @@ TABLES = [
 
 FUNCTIONS = [
     "outbox_emit", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
-    "outbox_message_checked", "outbox_message_inserted",
+    "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied", "outbox_message_inserted",
 ]  # fmt: skip
 
 

@@ -127,6 +127,25 @@ def test_what_came_in_while_triggers_were_off_stops_no_relay(postgres_database: 
             postgres_database.execute(f"UPDATE outbox_message SET {change}")
 
 
+@pytest.mark.parametrize("table", ["outbox_message", "outbox_delivery"])
+def test_what_replication_applies_is_found_by_the_transaction_that_applied_it(
+    postgres_database: Database, table: str
+) -> None:
+    """What is written with the role of a replica fires no ordinary trigger, and brings another cluster's ids along."""
+    insert(postgres_database, ordering_key="a", id=ID)
+    postgres_database.execute(
+        "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
+        "SELECT id, 'a', shard, position, ordering_key, 'parked' FROM outbox_message"
+    )
+    shard = postgres_database.scalar("SELECT shard FROM outbox_message")
+    with postgres_database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        connection.exec_driver_sql(f"UPDATE {table} SET txid = '3', shard = 63 - shard")
+        mine = connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()
+    (row,) = postgres_database.rows(f"SELECT txid::text AS txid, shard FROM {table}")
+    assert (row.txid, row.shard) == (mine, shard)
+
+
 def test_what_is_made_ready_by_hand_is_found_by_a_relay_that_is_past_it(postgres_database: Database) -> None:
     insert(postgres_database, due_at="2990-01-01Z", state="scheduled", txid="3", id=ID)
     assert postgres_database.scalar("SELECT txid::text FROM outbox_message") != "3"

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.operations.doctor.finding import Finding, bad, note, ok
+from relay.operations.doctor.replication import replication
 from relay.wording import utc
 
 OLDEST = 140000
@@ -70,6 +71,7 @@ def tables_(engine: sa.Engine) -> Iterator[Finding]:
         yield _autovacuum(connection)
         yield _partitions(connection)
         yield _notify(connection)
+        yield from replication(connection)
 
 
 def _way(connection: sa.Connection, other: sa.Connection) -> Finding:
