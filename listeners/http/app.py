@@ -40,8 +40,11 @@ def create_app(receiver: Receiver, database: Database) -> FastAPI:
         receiver: Takes the calls.
         database: Whose schema has to be there for the receiver to be ready.
     """
+    # A redirect to or from a trailing slash would repeat the caller's Host.
     # FastAPI's own pages run scripts from elsewhere: empty pages where there is no way out, and a risk where there is.
-    app = FastAPI(title="neverlost receiver", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="neverlost receiver", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.include_router(receiver.router)
     readiness = _Readiness(database)
 

@@ -30,8 +30,8 @@ EVENT_FIELDS = {
     "id": {"type": "string", "minLength": 1, "maxLength": events.LONGEST_ID, "pattern": "^[!-~]+$"},
     "source": {"type": "string"},
     "type": {"const": COMPLETED},
-    "subject": {"type": "string"},
-    "time": {"type": "string", "format": "date-time"},
+    "subject": {"type": ["string", "null"]},
+    "time": {"type": ["string", "null"], "format": "date-time"},
 }
 
 

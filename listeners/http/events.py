@@ -25,6 +25,7 @@ PLAIN, STRUCTURED, BATCH = "application/json", "application/cloudevents+json", "
 CONTENT_ID_LENGTH = 255
 LONGEST_ID = 255
 BATCH_SIZE = 1000
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)  # RFC 3339, section 5.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def _plain(headers: Headers, body: bytes, content_id: str) -> Message:
         raise _unprocessable("specversion", "only CloudEvents 1.0 is understood")
     type_ = unquote(headers.get("ce-type", COMPLETED))
     _check_type(type_)
-    subject = headers.get("ce-subject")
+    subject, time = headers.get("ce-subject"), headers.get("ce-time")
     return Message(
         _id_in(headers) or id_by_content(content_id),
         type_,
@@ -112,7 +113,7 @@ def _plain(headers: Headers, body: bytes, content_id: str) -> Message:
         None,
         body,
         dict(_trace(headers)),
-        _instant(headers.get("ce-time")),
+        _instant(None if time is None else unquote(time)),
     )
 
 
@@ -124,16 +125,18 @@ def _event(event: Any, schema: Schema) -> Message:
         raise _unprocessable("specversion", "only CloudEvents 1.0 is understood")
     _check_type(event["type"])
     schema.check(event.get("data"))
-    subject = event.get("subject")
+    subject, time = event.get("subject"), event.get("time")
+    if not isinstance(subject, str | None):
+        raise _unprocessable("schema", "subject must be a string")
     return Message(
         _checked_id(event["id"]),
         event["type"],
         event["source"],
-        subject if isinstance(subject, str) else None,
+        subject,
         None,
         json.dumps(event["data"]),
         {},
-        _instant(event.get("time")),
+        _instant(time),
     )
 
 
@@ -186,12 +189,21 @@ def _check_type(text: str) -> None:
 
 
 def _instant(text: Any) -> datetime:
-    """When the event happened, as far as its sender can tell; else now."""
-    try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
-    except (ValueError, TypeError, OverflowError):
+    """Return when the event happened: now, where it does not say, or names an instant that no clock of ours shows.
+
+    Raises:
+        Refusal: It is no instant (422).
+    """
+    if text is None:
         return datetime.now(UTC)
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
+        raise _unprocessable("schema", "time must be an instant as in 2026-01-31T12:00:00Z (RFC 3339)")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        return datetime.now(UTC)
+    except ValueError:
+        raise _unprocessable("schema", "time must be an instant that there is") from None
 
 
 def _trace(headers: Headers) -> Iterator[tuple[str, str]]:

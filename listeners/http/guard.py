@@ -83,5 +83,29 @@ class Rate:
         return math.ceil((1 - bucket.tokens) / self._per_s)
 
 
+class Lines:
+    """Permits log lines of refused strangers: they cause no more of them than a log can hold.
+
+    Args:
+        client: Lines of one client: a second in the long run, and at once.
+        all_clients: Lines of all clients together, likewise.
+    """
+
+    def __init__(self, client: tuple[float, int] = (1.0, 20), all_clients: tuple[float, int] = (20.0, 200)) -> None:
+        self._client, self._all = Rate(*client), Rate(*all_clients)
+        self._left_out = 0
+
+    def permit(self, client: str, now: float) -> bool:
+        """Count a line; ``False`` if it is to be left out."""
+        is_permitted = not self._client.take(client, now) and not self._all.take("", now)
+        self._left_out += not is_permitted
+        return is_permitted
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many were left out since this was asked last, as a field of a log line; nothing for none."""
+        count, self._left_out = self._left_out, 0
+        return {"not_logged": count} if count else {}
+
+
 def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()

@@ -8,6 +8,7 @@ batch, each event has a transaction of its own.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -19,11 +20,12 @@ import structlog
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader
+from starlette.datastructures import Headers
 
 from listeners.http import events
 from listeners.http.body import read_body
 from listeners.http.documentation import RESPONSES, Success, operation
-from listeners.http.guard import Guard, Rate
+from listeners.http.guard import Guard, Lines, Rate
 from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
@@ -36,8 +38,10 @@ from relay.destinations.listener.fence import Overran
 from relay.destinations.listener.loading import load
 from relay.guide import BASELINE_LISTENER, CONTENT_ID, PATH
 from relay.observe.logging import plain_trace
+from relay.serving import client_of
 
 NAME = "http"
+LARGE_BYTES = 16 * 1024
 
 audit = structlog.get_logger("audit")
 log = structlog.get_logger("receiver")
@@ -116,6 +120,7 @@ class Receiver:
         self._verifier = Verifier(_keys(signing_secrets) or [s.encode() for s in known], required=require_signature)
         self._known_rate = Rate(limits.rate_per_s, max(int(2 * limits.rate_per_s), 1))
         self._stranger_rate = Rate(limits.stranger_rate_per_s, limits.stranger_burst)
+        self._lines = Lines()
         self._schema = events.Schema(_pattern(limits.content_id_pattern), limits.content_id_length)
         self._work = _work(name, handler, database, limits.concurrency)
         self.router = self._router()
@@ -146,30 +151,34 @@ class Receiver:
 
     async def _receive(self, request: Request) -> Response:
         started = monotonic()
+        admitted = self._guard.admits(_raw(request, b"x-internal-secret"))
         refusal: Refusal | None = None
         count = 0
         try:
-            count = await self._take(request)
+            count = await self._take(request, admitted=admitted)
         except Refusal as caught:
             refusal = caught
         except Exception:
             log.exception("receiver_broke")
             refusal = Refusal(500, "internal", "something went wrong here: send it again")
+        client = _client(request)
+        if not admitted and not self._lines.permit(client_of(client), monotonic()):
+            return _response(refusal)
         audit.info(
             "call",
-            client=_client(request),
+            client=client,
             event_id=events.event_id(request.headers),
             events=count,
             outcome="refused" if refusal else "taken",
             status=refusal.status if refusal else 200,
             reason=refusal.reason if refusal else None,
             took_ms=round((monotonic() - started) * 1000, 1),
+            **self._lines.left_out(),
         )
-        return refusal.response() if refusal else JSONResponse({"success": True})
+        return _response(refusal)
 
-    async def _take(self, request: Request) -> int:
+    async def _take(self, request: Request, *, admitted: bool) -> int:
         """All the checks in their order, then the handler; returns how many events there were."""
-        admitted = self._guard.admits(_raw(request, b"x-internal-secret"))
         limits = self._limits
         body = await read_body(request, limit=limits.max_body_bytes, timeout_s=limits.receive_timeout_s, keep=admitted)
         self._check_rate(_client(request), admitted=admitted)
@@ -178,14 +187,20 @@ class Receiver:
         if problem := self._verifier.problem(request.headers, body, time()):
             raise Refusal(401, problem, "Invalid signature", unauthorized().headers)
         kind = events.check_content_type(request.headers)
-        messages = events.parse(kind, request.headers, body, self._schema)
+        messages = await self._parsed(kind, request.headers, body)
         for message in messages:
             await self._handle(message)
         return len(messages)
 
+    async def _parsed(self, kind: str, headers: Headers, body: bytes) -> list[Message]:
+        """What it says. A large one is read in a thread: others go on meanwhile."""
+        if len(body) > LARGE_BYTES:
+            return await asyncio.to_thread(events.parse, kind, headers, body, self._schema)
+        return events.parse(kind, headers, body, self._schema)
+
     def _check_rate(self, client: str, *, admitted: bool) -> None:
         rate = self._known_rate if admitted else self._stranger_rate
-        if wait_s := rate.take(client, monotonic()):
+        if wait_s := rate.take(client_of(client), monotonic()):
             raise Refusal(429, "rate", f"too many calls: come again in {wait_s} s", {"Retry-After": str(wait_s)})
 
     async def _handle(self, message: Message) -> None:
@@ -231,6 +246,10 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise SettingsError(f"the pattern for contentId is no regular expression: {error}") from None
+
+
+def _response(refusal: Refusal | None) -> Response:
+    return refusal.response() if refusal else JSONResponse({"success": True})
 
 
 def _client(request: Request) -> str:

@@ -38,11 +38,11 @@ def dashboard(
     """Show what `status` shows as a page in a browser. It can change nothing."""
     import asyncio
 
-    from listeners.http.server import listen, make_server, serve
     from relay.cli.opening import operator_settings
     from relay.dashboard import create_app
     from relay.observe.logging import configure
     from relay.operations.opening import opened
+    from relay.serving import listen, make_server, serve
 
     is_local = _is_loopback(host)
     if not is_local and not allow_remote:

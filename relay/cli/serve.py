@@ -82,7 +82,8 @@ def _with(settings: Settings, given: dict[str, object]) -> Settings:
 
 async def _run(settings: Settings) -> None:
     from listeners.http import create_app
-    from listeners.http.server import listen, make_server, serve
+    from relay.serving import listen, make_server, serve
+    from relay.serving.server import RESERVED
 
     serving = settings.serve
     app = create_app(_receiver(settings), settings.database)
@@ -91,6 +92,7 @@ async def _run(settings: Settings) -> None:
         app,
         receive_timeout_s=2 * serving.receive_timeout_s,
         grace_s=settings.grace_s,
+        reserved=RESERVED + serving.concurrency,
         proxies=serving.proxies,
     )
     listening = listen(serving.host, serving.port)

@@ -31,7 +31,7 @@ def create_app(settings: Settings, *, hosts: Sequence[str], refresh_s: int) -> F
         hosts: The names it answers to: a page elsewhere that gave its own name to this address gets nothing.
         refresh_s: How often the page loads itself again.
     """
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     camera = Camera(settings)
 

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relay.observe.logging import one_line, redacted
+from relay.serving import Server, make_server
 
 TRY_AGAIN_S = 5.0
+TIMEOUT_S = 5.0
+CONNECTIONS = 64
 LOOPBACK = "127.0.0.1"
 SOURCES = ("database", "schema", "broker")  # without which a process can do nothing
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,7 +74,7 @@ class HealthServer:
         self._observed = observed
         self._stale_after_s = stale_after_s
         self._metrics = metrics
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._listening: socket.socket | None = None
         self._is_over = False
         self._serving: asyncio.Task[None] | None = None
@@ -83,7 +85,7 @@ class HealthServer:
                 self._listening = _bound(self.host, self.port)
             except OSError as error:
                 _warn(self.host, self.port, error)
-            self._serving = asyncio.create_task(self._serve(_Server(_config(self._app()))), name="health")
+            self._serving = asyncio.create_task(self._serve(self._made()), name="health")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -96,7 +98,7 @@ class HealthServer:
             self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
 
-    async def _serve(self, server: _Server) -> None:
+    async def _serve(self, server: Server) -> None:
         """Serve; where the port is taken, as soon as it is free: a relay that is being replaced lets go of it."""
         while self._listening is None:
             await asyncio.sleep(TRY_AGAIN_S)
@@ -107,9 +109,21 @@ class HealthServer:
             server.should_exit = self._is_over
             await server.serve([self._listening])
 
+    def _made(self) -> Server:
+        return make_server(
+            self._app(),
+            receive_timeout_s=TIMEOUT_S,
+            send_timeout_s=TIMEOUT_S,
+            keep_alive_s=int(TIMEOUT_S),
+            grace_s=1,
+            connections=CONNECTIONS,
+        )
+
     def _app(self) -> Starlette:
         routes = [("/healthz", self._healthz), ("/readyz", self._readyz), ("/metrics", self._metrics_text)]
-        return Starlette(routes=[Route(path, _uncached(answer)) for path, answer in routes])
+        app = Starlette(routes=[Route(path, _uncached(answer)) for path, answer in routes])
+        app.router.redirect_slashes = False  # a redirect would repeat the caller's Host
+        return app
 
     async def _healthz(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "loop_age_s": round(self._observed.health().loop_age_s, 3)})
@@ -131,29 +145,6 @@ class HealthServer:
         if self._metrics is None:
             return Response("nothing is counted here\n", status_code=404)
         return Response(self._metrics(), headers={"content-type": PROMETHEUS})
-
-
-class _Server(uvicorn.Server):
-    """Signals are the relay's: uvicorn would take them away."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _config(app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=16,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=1,
-    )
 
 
 def _bound(host: str, port: int) -> socket.socket:

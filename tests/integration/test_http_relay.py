@@ -21,9 +21,9 @@ from support.waiting import eventually_async
 import relay.database
 from listeners.http import Receiver as Api
 from listeners.http import create_app
-from listeners.http.server import listen, make_server
 from outbox import Message, emit
 from relay.relay import Relay
+from relay.serving import listen, make_server
 from relay.settings import HttpSettings, Settings
 
 NEW = "the-new-secret-0123456789abcdef0123456789"

@@ -8,8 +8,8 @@ import httpx
 from fastapi import FastAPI
 
 from listeners.http import Receiver, create_app
-from listeners.http.server import listen, make_server
 from relay.database import Database
+from relay.serving import listen, make_server
 
 
 @asynccontextmanager

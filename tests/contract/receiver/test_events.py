@@ -1,6 +1,7 @@
 """What may come in, under which id, and what comes of it."""
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from support.databases import Database
 from support.receiving import BODY, GUIDES, PATH, SECRET, Counting
 from support.serving import calling
 
-from listeners.http import Receiver
+from listeners.http import Receiver, events
 from outbox import Message, Reject
 
 # ---------------------------------------------------------------- what may come in
@@ -248,3 +249,50 @@ async def test_an_event_of_another_type_is_refused() -> None:
     async with calling(Receiver([SECRET], handler=Counting())) as client:
         response = await client.post(PATH, content=BODY, headers=GUIDES | {"ce-type": "other.event"})
     assert (response.status_code, response.json()["reason"]) == (422, "event_type")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"time": ""}, 422),
+        ({"time": "yesterday"}, 422),
+        ({"time": "2026-01-31"}, 422),
+        ({"time": "2026-01-31T12:00:00"}, 422),
+        ({"time": "2026-02-31T12:00:00Z"}, 422),
+        ({"time": "2026-01-31T12:00:00Z\n"}, 422),
+        ({"time": 1767225600}, 422),
+        ({"subject": 7}, 422),
+        ({"subject": ["a"]}, 422),
+        ({"time": None, "subject": None}, 200),
+        ({"time": "2026-01-31t12:00:00.123456789z"}, 200),
+        ({"time": "9999-12-31T23:59:59-01:00"}, 200),
+    ],
+)
+async def test_what_an_event_says_of_itself_follows_the_schema(wrong: dict[str, Any], status: int) -> None:
+    handler = Counting()
+    assert (await post_events(handler, [event(**wrong)])).status_code == status
+    assert len(handler.seen) == (status == 200)
+
+
+@pytest.mark.parametrize(("time", "status"), [("", 422), ("soon", 422), ("2026-01-31T12%3A00%3A00%2B01:00", 200)])
+async def test_so_does_what_its_headers_say(time: str, status: int) -> None:
+    async with calling(Receiver([SECRET], handler=Counting())) as client:
+        response = await client.post(PATH, content=BODY, headers=GUIDES | {"ce-time": time})
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(("spaces", "is_large"), [(0, False), (20_000, True)])
+async def test_what_is_large_is_read_in_a_thread_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, spaces: int, is_large: bool
+) -> None:
+    read_in: list[threading.Thread] = []
+    parse = events.parse
+
+    def watched(*given: Any) -> list[Message]:
+        read_in.append(threading.current_thread())
+        return parse(*given)
+
+    monkeypatch.setattr("listeners.http.events.parse", watched)
+    async with calling(Receiver([SECRET], handler=Counting())) as client:
+        assert (await client.post(PATH, content=BODY + b" " * spaces, headers=GUIDES)).status_code == 200
+    assert [thread is not threading.main_thread() for thread in read_in] == [is_large]

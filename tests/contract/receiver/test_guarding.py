@@ -177,3 +177,28 @@ async def test_only_a_proxy_we_know_says_who_the_client_is(
     async with serving(app, proxies=proxies) as url, httpx.AsyncClient(trust_env=False) as caller:
         await caller.post(url + PATH, content=BODY, headers=headers)
     assert audited(calls)[0]["client"] == client
+
+
+async def test_refused_strangers_leave_few_lines_and_hide_no_call_that_was_taken(calls: list[EventDict]) -> None:
+    async with calling(Receiver([SECRET], handler=Counting())) as client:
+        for _ in range(60):
+            await client.post(PATH, content=BODY, headers={"X-Internal-Secret": "guess-guess"})
+            await client.post(PATH, content=BODY, headers=GUIDES)
+    found = audited(calls)
+    refused = [each for each in found if each["outcome"] == "refused"]
+    assert len(found) - len(refused) == 60
+    assert 20 <= len(refused) < 40
+    assert sum(each.get("not_logged", 0) for each in found) + len(refused) in (59, 60)
+
+
+async def test_all_addresses_of_a_host_of_ipv6_share_a_rate() -> None:
+    app = FastAPI()
+    app.include_router(Receiver([SECRET], handler=Counting(), limits=Limits(stranger_burst=3)).router)
+    async with serving(app, proxies=("127.0.0.1",)) as url, httpx.AsyncClient(trust_env=False) as caller:
+
+        async def call(address: str) -> int:
+            headers = GUIDES | {"X-Internal-Secret": "guess", "X-Forwarded-For": address}
+            return (await caller.post(url + PATH, content=BODY, headers=headers)).status_code
+
+        assert [await call(f"2001:db8::{n}") for n in range(1, 5)] == [401, 401, 401, 429]
+        assert await call("2001:db8:0:1::1") == 401

@@ -1,0 +1,44 @@
+"""Whom an address belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
+
+HOST_BITS = 64
+
+
+@lru_cache(maxsize=1024)
+def client_of(address: str) -> str:
+    """Return what stands for the client at this address: an IPv4 address, or an IPv6 network of 64 bits.
+
+    A single host of IPv6 has a network of 64 bits, and with it more addresses than could be counted.
+
+    Example:
+        >>> client_of("2001:db8::1") == client_of("2001:db8::ffff")
+        True
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((int(parsed), HOST_BITS), strict=False))
+
+
+class Networks:
+    """Addresses and networks, which have an address in them or not."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ip_network(each) for each in networks]
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._networks)

@@ -1,0 +1,79 @@
+"""Who is connected, and who has to go where there is no room.
+
+A connection *waits* while we wait for its client: for a request to arrive, or for an answer to be read. Where there is
+no room, the connection that has waited for longest makes room: one of the same client where that client has too many,
+else one of all. So idle connections, however many there are, keep nobody out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+
+class Connection(Protocol):
+    """What can be cut off."""
+
+    def cut_off(self) -> None: ...
+
+
+class Connections:
+    """Counts connections.
+
+    Args:
+        limit: Connections at most.
+        per_client: Connections of one client at most.
+    """
+
+    def __init__(self, *, limit: int, per_client: int) -> None:
+        self._limit, self._per_client = limit, per_client
+        self._clients: dict[Connection, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._waiting: dict[Connection, None] = {}  # the one that has waited for longest is the first
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def arrive(self, connection: Connection, client: str, *, is_proxy: bool = False) -> bool:
+        """Count a new connection, which waits; ``False`` where there is no room for it.
+
+        Args:
+            connection: The connection.
+            client: Whose it is.
+            is_proxy: Whether there are many clients behind it, so that the limit of one does not apply.
+        """
+        if self._counts[client] >= self._per_client and not is_proxy:
+            if not self._make_room(client):
+                return False
+        elif len(self._clients) >= self._limit and not self._make_room(None):
+            return False
+        self._clients[connection] = client
+        self._counts[client] += 1
+        self._waiting[connection] = None
+        return True
+
+    def wait(self, connection: Connection) -> None:
+        """Begin to wait for its client, if that has not begun."""
+        if connection in self._clients:
+            self._waiting.setdefault(connection)
+
+    def work(self, connection: Connection) -> None:
+        """End the waiting: it is our turn."""
+        self._waiting.pop(connection, None)
+
+    def leave(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        self._waiting.pop(connection, None)
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            self._counts[client] -= 1
+            if not self._counts[client]:
+                del self._counts[client]
+
+    def _make_room(self, client: str | None) -> bool:
+        for connection in self._waiting:
+            if client is None or self._clients[connection] == client:
+                self.leave(connection)
+                connection.cut_off()
+                return True
+        return False
