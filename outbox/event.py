@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from outbox.errors import InvalidType, UnknownEvent
+from outbox.payload import to_jsonable
 
 MAX_TYPE_LENGTH = 255
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -35,7 +36,10 @@ class Event(BaseModel):
         {'contentId': 'c-1'}
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    # By default pydantic writes null for a NaN in a field of any type. It is to be refused as in other fields.
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, ser_json_inf_nan="constants"
+    )
 
     __event_type__: ClassVar[str | None] = None
 
@@ -50,8 +54,12 @@ class Event(BaseModel):
             _classes.setdefault(type, {})[cls.__module__, cls.__qualname__] = cls
 
     def to_data(self) -> Any:
-        """The event as JSON's own types, named as on the wire."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Return the event in JSON's own types, named as on the wire.
+
+        Raises:
+            InvalidData: A field cannot be written as JSON.
+        """
+        return to_jsonable(self)
 
 
 # By type, then by module and qualified name, so that reloading a module replaces its classes.

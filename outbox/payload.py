@@ -1,5 +1,9 @@
 """The data of a message as JSON text, once it is certain that every database and wire can hold it.
 
+One pass over the data makes a copy of JSON's own types and checks it; the text is made of that copy. So what was
+checked is sent, and nothing else: also of an iterator, which gives its items once, and of objects that another thread
+changes.
+
 What is refused here would otherwise fail inside the worker's transaction (PostgreSQL takes neither NUL nor NaN), come
 back as something else, or be a message that no listener can read.
 """
@@ -9,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema, to_json
 
 from outbox.errors import InvalidData, TooDeep, TooLarge
 
@@ -18,6 +22,8 @@ MAX_DEPTH = 64
 # Python's own json refuses to read an integer of more than 4,300 digits.
 MAX_INTEGER_BITS = 14_000
 
+_serializer = SchemaSerializer(core_schema.any_schema(), core_schema.CoreConfig(ser_json_inf_nan="constants"))
+
 _Path = tuple[str | int, ...]
 
 
@@ -25,7 +31,7 @@ def to_payload(data: Any) -> str:
     """Check the data and serialise it as compact JSON.
 
     What JSON has no type for is written the way pydantic does: a ``datetime`` as ISO 8601, a ``Decimal`` and a ``UUID``
-    as text, a set as an array, an enum as its value, a model by its aliases.
+    as text, a set or an iterator as an array, an enum as its value, a model by its aliases.
 
     Args:
         data: A JSON object or array; at most 64 levels deep and 262,144 bytes (UTF-8) long.
@@ -39,8 +45,7 @@ def to_payload(data: Any) -> str:
         >>> to_payload({"contentId": "c-1", "topics": ["outbox"]})
         '{"contentId":"c-1","topics":["outbox"]}'
     """
-    _check(data, (), MAX_DEPTH)
-    serialised = to_json(data)
+    serialised = to_json(_plain(data, (), MAX_DEPTH))
     if serialised[:1] not in b"{[":
         # A number by itself would change on SQLite, whose JSON columns hold text that looks like a number as one.
         raise InvalidData(f'data is {ascii(data)[:20]}, not an object or array: wrap it, as in {{"value": …}}')
@@ -59,38 +64,60 @@ def is_storable(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
-def _check(value: Any, path: _Path, room: int) -> None:
+def to_jsonable(value: Any) -> Any:
+    """Return a value of another type in JSON's own types, as pydantic writes it.
+
+    Raises:
+        InvalidData: Pydantic cannot write it.
+    """
+    return _converted(value, ())
+
+
+def _plain(value: Any, path: _Path, room: int) -> Any:
+    """Return a checked copy of JSON's own types."""
     kind = type(value)
     if kind is str:
         _check_text(value, path)
-    elif kind is dict:
-        _check_object(value, path, room)
-    elif kind is list or kind is tuple:
-        _check_array(value, path, room)
     elif kind is float:
         _check_float(value, path)
     elif kind is int:
         _check_integer(value, path)
+    elif isinstance(value, dict):
+        return _plain_object(value, path, room)
+    elif isinstance(value, list | tuple):
+        return _plain_array(value, path, room)
     elif value is not None and kind is not bool:
-        _check(_converted(value, path), path, room)
+        return _plain(_converted(value, path), path, room)
+    return value
 
 
-def _check_object(value: dict[Any, Any], path: _Path, room: int) -> None:
+def _plain_object(value: dict[Any, Any], path: _Path, room: int) -> dict[str, Any]:
     if room == 0:
         raise _too_deep(path)
+    plain = {}
     for key, item in value.items():
         if type(key) is not str:
             raise _refused(path, f"has the key {ascii(key)[:60]}, and JSON's keys are strings: use str(key)")
         if not is_storable(key):
             raise _refused(path, f"has the key {ascii(key)[:60]}, which holds NUL or a lone surrogate: replace it")
-        _check(item, (*path, key), room - 1)
+        plain[key] = item if _is_plain(item) else _plain(item, (*path, key), room - 1)
+    return plain
 
 
-def _check_array(value: list[Any] | tuple[Any, ...], path: _Path, room: int) -> None:
+def _plain_array(value: list[Any] | tuple[Any, ...], path: _Path, room: int) -> list[Any]:
     if room == 0:
         raise _too_deep(path)
-    for index, item in enumerate(value):
-        _check(item, (*path, index), room - 1)
+    return [item if _is_plain(item) else _plain(item, (*path, index), room - 1) for index, item in enumerate(value)]
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether nothing is to be done or said about a value: most are so, and their path is not needed."""
+    kind = type(value)
+    if kind is str:
+        return is_storable(value)
+    if kind is int:
+        return bool(value.bit_length() <= MAX_INTEGER_BITS)
+    return math.isfinite(value) if kind is float else value is None or kind is bool
 
 
 def _check_text(value: str, path: _Path) -> None:
@@ -111,12 +138,37 @@ def _check_integer(value: int, path: _Path) -> None:
 def _converted(value: Any, path: _Path) -> Any:
     """A value of another type, as pydantic would write it."""
     try:
-        converted = to_jsonable_python(value)
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise _refused(path, f"cannot be written as JSON: {error}") from error
+        converted = _serializer.to_python(value, mode="json", by_alias=True)
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+        raise _refused(path, f"cannot be written as JSON: {ascii(str(error))[1:-1]}") from error
     if type(converted) not in _JSON_TYPES:
         raise _refused(path, f"is of {type(value)}, which cannot be written as JSON: convert it first")
+    if hasattr(value, "__pydantic_serializer__") and _writes_null_for_nan(value) and _holds_null(converted):
+        _check_nulls(converted, _serializer.to_python(value, by_alias=True), path)
     return converted
+
+
+def _writes_null_for_nan(model: Any) -> bool:
+    """Return whether pydantic turns NaN in a field of any type into null: it does by default, and not in an Event."""
+    return bool(getattr(model, "model_config", {}).get("ser_json_inf_nan") != "constants")
+
+
+def _holds_null(converted: Any) -> bool:
+    if isinstance(converted, dict | list):
+        return any(map(_holds_null, converted.values() if isinstance(converted, dict) else converted))
+    return converted is None
+
+
+def _check_nulls(converted: Any, original: Any, path: _Path) -> None:
+    """Refuse a null that was NaN, where both have the same shape."""
+    if converted is None and type(original) is float:
+        _check_float(original, path)
+    elif isinstance(converted, dict) and isinstance(original, dict):
+        for key in converted.keys() & original.keys():
+            _check_nulls(converted[key], original[key], (*path, key))
+    elif isinstance(converted, list) and isinstance(original, list | tuple):
+        for index, (item, its_original) in enumerate(zip(converted, original, strict=False)):
+            _check_nulls(item, its_original, (*path, index))
 
 
 _JSON_TYPES = frozenset({str, dict, list, float, int, bool, type(None)})

@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from outbox import Event, InvalidType, UnknownEvent
+from outbox import EmitError, Event, InvalidType, UnknownEvent
 from outbox.event import event_class
+from outbox.payload import to_payload
 
 
 class PageRead(Event, type="page.read"):
@@ -119,3 +122,19 @@ def test_a_class_that_is_defined_again_replaces_itself():
     assert event_class("page.again") is not None
     again = define()
     assert event_class("page.again") is again
+
+
+class Loose(Event, type="loose.happened"):
+    anything: Any = None
+    raw: bytes = b""
+
+
+def test_data_that_json_cannot_hold_is_an_emit_error_in_an_event_too() -> None:
+    with pytest.raises(EmitError, match="cannot be written as JSON"):
+        Loose(raw=b"\xff").to_data()
+    with pytest.raises(EmitError, match=r"data\.anything is nan"):
+        to_payload(Loose(anything=float("nan")).to_data())
+
+
+def test_an_iterator_in_an_event_is_written_with_all_its_items() -> None:
+    assert to_payload(Loose(anything=(n for n in range(3))).to_data()) == '{"anything":[0,1,2],"raw":""}'

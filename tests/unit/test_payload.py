@@ -1,15 +1,17 @@
 import json
 import math
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
 from outbox import InvalidData, TooDeep, TooLarge
 from outbox.payload import MAX_BYTES, MAX_DEPTH, to_payload
@@ -152,3 +154,59 @@ def test_size_is_counted_in_bytes_as_serialised(char):
 def test_the_largest_integer_that_python_reads_back_is_read_back():
     value = [10**4000]
     assert json.loads(to_payload(value)) == value
+
+
+@pytest.mark.parametrize(
+    "iterator",
+    [
+        lambda rows: (row for row in rows),
+        lambda rows: map(dict, rows),
+        lambda rows: filter(None, rows),
+        lambda rows: iter(rows),
+    ],
+    ids=["generator", "map", "filter", "iter"],
+)
+def test_an_iterator_is_written_with_all_its_items(iterator):
+    rows = [{"n": 1}, {"n": 2}]
+    assert json.loads(to_payload({"items": iterator(rows), "after": 1})) == {"items": rows, "after": 1}
+
+
+def test_what_an_iterator_gives_is_checked_like_everything_else():
+    assert json.loads(to_payload({"items": zip([1, 2], ["a", "b"], strict=True)})) == {"items": [[1, "a"], [2, "b"]]}
+    with pytest.raises(InvalidData, match=r"data\.items\[1\] is nan"):
+        to_payload({"items": (each for each in [1.0, math.nan])})
+    with pytest.raises(TooDeep):
+        to_payload({"items": (nested(MAX_DEPTH) for _ in range(1))})
+
+
+class Loose(BaseModel):
+    anything: Any = None
+    by_name: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    "model", [Loose(anything=math.nan), Loose(by_name={"x": math.inf}), Loose(anything=[Loose(anything=-math.inf)])]
+)
+def test_a_field_of_any_type_that_holds_nan_is_refused_and_does_not_become_null(model):
+    with pytest.raises(InvalidData, match="JSON does not have"):
+        to_payload(model)
+    with pytest.raises(InvalidData, match="JSON does not have"):
+        to_payload({"nested": [model]})
+
+
+class Blank(BaseModel):
+    ratio: Any = math.nan
+
+    @field_serializer("ratio", when_used="json")
+    def blank(self, value):
+        return ""
+
+
+def test_a_field_that_says_itself_how_nan_is_written_is_left_alone():
+    assert json.loads(to_payload({"it": Blank(), "none": Loose()}))["it"] == {"ratio": ""}
+
+
+@pytest.mark.parametrize("mapping", [OrderedDict, lambda items: defaultdict(str, items)])
+def test_two_keys_that_would_become_one_are_refused_in_every_kind_of_dict(mapping):
+    with pytest.raises(InvalidData, match="JSON's keys are strings"):
+        to_payload(mapping({1: "a", "1": "b"}))
