@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from outbox.draft import Draft
     from outbox.errors import (
+        DuplicateId,
         EmitError,
         InvalidData,
         InvalidDelay,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Draft",
+    "DuplicateId",
     "EmitError",
     "Event",
     "InvalidData",

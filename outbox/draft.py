@@ -53,6 +53,7 @@ class Prepared(NamedTuple):
     due_at: datetime | None
     delay_s: float | None
     strict_order: bool
+    has_given_id: bool = False
 
 
 def prepare(source: str, draft: Draft, trace: Mapping[str, str]) -> Prepared:
@@ -79,6 +80,7 @@ def prepare(source: str, draft: Draft, trace: Mapping[str, str]) -> Prepared:
         due_at=due_at,
         delay_s=delay_s,
         strict_order=draft.strict_order,
+        has_given_id=draft.id is not None,
     )
 
 

@@ -11,6 +11,7 @@ OutboxError
 │   │   ├── InvalidSubject           empty, too long, or not storable text
 │   │   ├── InvalidHeaders           not text to text, a reserved name, or not fit for a wire
 │   │   ├── InvalidId                not a UUID
+│   │   │   └── DuplicateId          another message has it
 │   │   └── InvalidDelay             delay or due_at is naive, negative, too far away, or both are given
 │   ├── InvalidData                  JSON cannot hold it: NaN, NUL, lone surrogates, objects it does not know
 │   │   └── TooDeep                  nested beyond the limit
@@ -70,6 +71,10 @@ class InvalidHeaders(InvalidEvent):
 
 class InvalidId(InvalidEvent):
     """The message id is not a UUID; or the inbox cannot store the message id or the name of the listener."""
+
+
+class DuplicateId(InvalidId):
+    """Another message has this id: it waits, is dead, or is in the history."""
 
 
 class InvalidDelay(InvalidEvent):

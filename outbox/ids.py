@@ -53,3 +53,18 @@ def normal_id(given: UUID | str) -> str:
         except ValueError:
             pass  # said below, as for what is no text at all
     raise InvalidId(f"the id {ascii(given)[:60]} is not a UUID: pass a uuid.UUID or its text, or leave it out")
+
+
+def comparable_id(given: UUID | str) -> str:
+    """Return an id as it is compared: a UUID in its normal form, however it is spelled; any other text as it is.
+
+    Example:
+        >>> comparable_id("0197C2F0A1B27C3D8E4F5A6B7C8D9E0F")
+        '0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f'
+        >>> comparable_id("order-7")
+        'order-7'
+    """
+    try:
+        return normal_id(given)
+    except InvalidId:
+        return str(given)

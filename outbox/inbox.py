@@ -10,21 +10,27 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidId
+from outbox.ids import comparable_id
 from outbox.payload import is_storable
+from outbox.refusals import explained
 from outbox.tables import tables
 from outbox.transaction import join_transaction
 
 
 def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:
     """Write down that a listener has done a message; ``False`` if that was written down before."""
-    values = {"listener": _checked("listener", listener), "message_id": _checked("message id", str(message_id))}
+    values = {
+        "listener": _checked("listener", listener),
+        "message_id": _checked("message id", comparable_id(message_id)),
+    }
     join_transaction(connection)
     inbox = tables(schema).inbox
     insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # No conflict target: naming one takes the right to SELECT, which a worker's role lacks.
     statement = insert(inbox).values(values).on_conflict_do_nothing()
     # An INSERT's cursor is closed before its count can be asked for, and psycopg's then says -1.
-    result = connection.execute(statement, execution_options={"preserve_rowcount": True})
+    with explained():
+        result = connection.execute(statement, execution_options={"preserve_rowcount": True})
     return result.rowcount == 1
 
 

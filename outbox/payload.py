@@ -11,6 +11,7 @@ back as something else, or be a message that no listener can read.
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema, to_json
@@ -143,32 +144,23 @@ def _converted(value: Any, path: _Path) -> Any:
         raise _refused(path, f"cannot be written as JSON: {ascii(str(error))[1:-1]}") from error
     if type(converted) not in _JSON_TYPES:
         raise _refused(path, f"is of {type(value)}, which cannot be written as JSON: convert it first")
-    if hasattr(value, "__pydantic_serializer__") and _writes_null_for_nan(value) and _holds_null(converted):
-        _check_nulls(converted, _serializer.to_python(value, by_alias=True), path)
+    if isinstance(value, datetime) or hasattr(value, "__pydantic_serializer__"):
+        _check_what_pydantic_hides(converted, _serializer.to_python(value, by_alias=True), path)
     return converted
 
 
-def _writes_null_for_nan(model: Any) -> bool:
-    """Return whether pydantic turns NaN in a field of any type into null: it does by default, and not in an Event."""
-    return bool(getattr(model, "model_config", {}).get("ser_json_inf_nan") != "constants")
-
-
-def _holds_null(converted: Any) -> bool:
-    if isinstance(converted, dict | list):
-        return any(map(_holds_null, converted.values() if isinstance(converted, dict) else converted))
-    return converted is None
-
-
-def _check_nulls(converted: Any, original: Any, path: _Path) -> None:
-    """Refuse a null that was NaN, where both have the same shape."""
+def _check_what_pydantic_hides(converted: Any, original: Any, path: _Path) -> None:
+    """Refuse a null that was NaN and a time that was naive, where what was written has the shape of the original."""
     if converted is None and type(original) is float:
         _check_float(original, path)
+    elif isinstance(original, datetime) and original.utcoffset() is None and converted == original.isoformat():
+        raise _refused(path, "is a datetime without a time zone, which is another time elsewhere: give it one")
     elif isinstance(converted, dict) and isinstance(original, dict):
         for key in converted.keys() & original.keys():
-            _check_nulls(converted[key], original[key], (*path, key))
+            _check_what_pydantic_hides(converted[key], original[key], (*path, key))
     elif isinstance(converted, list) and isinstance(original, list | tuple):
         for index, (item, its_original) in enumerate(zip(converted, original, strict=False)):
-            _check_nulls(item, its_original, (*path, index))
+            _check_what_pydantic_hides(item, its_original, (*path, index))
 
 
 _JSON_TYPES = frozenset({str, dict, list, float, int, bool, type(None)})

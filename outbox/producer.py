@@ -77,7 +77,8 @@ class Outbox:
             due_at: Deliver no earlier than at this instant, which has a time zone. Not together with ``delay``.
             headers: Text to text, sent along with every delivery; at most 8 KiB of ASCII.
             subject: What the event is about, as the CloudEvents ``subject``; 1 to 1,024 characters.
-            id: The message id, if it has to be a certain one; a new UUIDv7 by default.
+            id: The message id, if it has to be a certain one; a new UUIDv7 by default. An id is for one message: it is
+                refused while another message with it waits, is dead, or is in the history.
             strict_order: Make other transactions that emit with this key and ``strict_order`` wait until this one
                 has ended, so that the messages of the key go out in the order of the commits. Two transactions
                 that take several keys in opposite order deadlock, and PostgreSQL then ends one of them.
@@ -88,7 +89,9 @@ class Outbox:
         Raises:
             EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``InvalidEvent``,
                 ``UntypedEvent``, ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``,
-                ``InvalidSubject``, ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``.
+                ``InvalidSubject``, ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``; and ``DuplicateId``,
+                which a session finds out when it flushes.
+            SchemaError: The outbox's tables are not there. A session finds that out when it flushes.
             NoTransaction: The connection is in autocommit mode, which a session finds out when it flushes; or the
                 session's transaction has ended or failed.
 

@@ -18,8 +18,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from outbox.draft import Prepared
+from outbox.errors import DuplicateId
 from outbox.message import NO_HEADERS
 from outbox.observing import observers
+from outbox.refusals import explained
 from outbox.tables import Id, Instant
 from outbox.transaction import join_transaction, wait_for_turn
 
@@ -79,9 +81,15 @@ def message_table(schema: str | None) -> sa.Table:
 
 
 def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prepared]) -> None:
-    """Write messages at once, in their order, as part of the connection's transaction."""
+    """Write messages at once, in their order, as part of the connection's transaction.
+
+    Raises:
+        DuplicateId: A given id is that of another message, which waits, is dead, or is in the history.
+        SchemaError: The outbox's tables are not there.
+    """
     _prepare_transaction(connection, messages)
-    _insert(connection, message_table(schema), messages)
+    with explained():
+        _insert(connection, message_table(schema), messages)
     for observer in observers:
         observer.written(messages, connection)
 
@@ -94,32 +102,75 @@ def _prepare_transaction(connection: sa.Connection, messages: Sequence[Prepared]
 
 
 def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
-    if len(messages) == 1:
-        columns = _columns(messages[0])
-        connection.execute(_row_statement(table, "delay_s" in columns), columns)
-    elif connection.dialect.name == "postgresql":
-        _insert_in_batches(connection, table, messages)
-    else:
+    if connection.dialect.name != "postgresql":
         _insert_alike(connection, table, messages)
+    elif len(messages) == 1:
+        columns = _columns(messages[0])
+        connection.execute(_row_statement(table, "delay_s" in columns, "given_id" in columns), columns)
+    else:
+        _insert_in_batches(connection, table, messages)
+
+
+def new_id(schema: str | None, given: Any) -> Any:
+    """Return the SQL that gives a given id back, and fails if it is that of a message which was settled already.
+
+    The primary key sees those that wait alone: without this, whether a second message with the same id is refused or
+    delivered would depend on how fast the first one was.
+    """
+    function = sa.func.outbox_new_id if schema is None else getattr(sa.func, schema).outbox_new_id
+    return function(given, type_=Id)
 
 
 # ------------------------------------------------------------------------------------------------ one by one
 
 
 def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
-    """One statement per run of messages that fill the same columns."""
+    """Write one statement for each run of messages that fill the same columns."""
     for names, alike in groupby(map(_columns, messages), key=dict.keys):
-        connection.execute(_row_statement(table, "delay_s" in names), list(alike))
+        if "given_id" in names:
+            for columns in alike:
+                _insert_given(connection, table, columns)
+        else:
+            connection.execute(_row_statement(table, "delay_s" in names, False), list(alike))
 
 
 @cache
-def _row_statement(table: sa.Table, is_delayed: bool) -> sa.Insert:
+def _row_statement(table: sa.Table, is_delayed: bool, has_given_id: bool) -> sa.Insert:
     statement = table.insert()
-    return statement.values(due_at=DueIn(sa.bindparam("delay_s", type_=sa.Float))) if is_delayed else statement
+    if has_given_id:
+        statement = statement.values(id=new_id(table.schema, sa.bindparam("given_id", type_=Id)))
+    return statement.values(due_at=_due_in_delay()) if is_delayed else statement
+
+
+def _due_in_delay() -> DueIn:
+    return DueIn(sa.bindparam("delay_s", type_=sa.Float))
+
+
+def _insert_given(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
+    """Write a message with a given id (SQLite, which has no functions of ours)."""
+    statement = _given_statement(table, tuple(columns))
+    if connection.execute(statement, columns, execution_options={"preserve_rowcount": True}).rowcount == 0:
+        raise DuplicateId(
+            f"a message with the id {columns['given_id']} was delivered already: each id is for one message; leave it "
+            "out, or take what comes of the first one as done"
+        )
+
+
+@cache
+def _given_statement(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    history = sa.table("outbox_history", sa.column("id", Id), schema=table.schema)
+    given = sa.bindparam("given_id", type_=Id)
+    values: dict[str, Any] = {each: sa.bindparam(each, type_=table.c[each].type) for each in names if each in table.c}
+    values["id"] = given
+    if "delay_s" in names:
+        values["due_at"] = _due_in_delay()
+    is_new = ~sa.exists().where(history.c.id == given)
+    return table.insert().from_select(list(values), sa.select(*values.values()).where(is_new), include_defaults=False)
 
 
 def _columns(message: Prepared) -> dict[str, Any]:
-    columns: dict[str, Any] = {"id": message.id, "type": message.type, "source": message.source, "data": message.data}
+    id = "given_id" if message.has_given_id else "id"
+    columns: dict[str, Any] = {id: message.id, "type": message.type, "source": message.source, "data": message.data}
     # What a message does not have is left to the column: with many writers every parameter counts.
     if message.subject is not None:
         columns["subject"] = message.subject
@@ -139,22 +190,24 @@ def _columns(message: Prepared) -> dict[str, Any]:
 
 def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
     # An executemany costs the server five times as much: a plan, a trigger and a reply for every row.
-    statement = _batch_statement(table)
+    statement = _batch_statement(table, any(each.has_given_id for each in messages))
     for batch in _batches(messages):
         connection.execute(statement, {"batch": batch})
 
 
 @cache
-def _batch_statement(table: sa.Table) -> sa.Insert:
+def _batch_statement(table: sa.Table, has_given_ids: bool) -> sa.Insert:
     """INSERT … SELECT … FROM jsonb_to_recordset(:batch), whose rows come out in the order of the array."""
     columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
     record = (
         sa.func.jsonb_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSONB))
-        .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION))
+        .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION), sa.Column("given", sa.Boolean))
         .render_derived(name="record", with_types=True)
     )
     due_at = sa.func.coalesce(record.c.due_at, DueIn(record.c.delay_s))
-    values = [due_at if each.name == "due_at" else record.c[each.name] for each in columns]
+    values: list[Any] = [due_at if each.name == "due_at" else record.c[each.name] for each in columns]
+    if has_given_ids:
+        values[0] = sa.case((record.c.given, new_id(table.schema, record.c.id)), else_=record.c.id)
     state = sa.case((due_at.is_(None), sa.literal_column("'ready'")), else_=sa.literal_column(f"'{SCHEDULED}'"))
     names = [each.name for each in columns]
     return table.insert().from_select([*names, "state"], sa.select(*values, state), include_defaults=False)
@@ -182,6 +235,8 @@ def _record(message: Prepared) -> str:
         optional += f',"ordering_key":{quoted(message.ordering_key)}'
     if message.due_at is not None:
         optional += f',"due_at":"{message.due_at.isoformat()}"'
+    if message.has_given_id:
+        optional += ',"given":true'
     if message.delay_s is not None:
         optional += f',"delay_s":{message.delay_s!r}'
     return (

@@ -68,6 +68,7 @@ WORKER = (
     ),
     Right(("EXECUTE",), "FUNCTION", "outbox_emit(text, jsonb, text, text, jsonb, timestamptz, uuid)"),
     Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_new_id(uuid)"),
 )
 CONSUMER = _tables("INSERT", "inbox_message")
 COMMANDS = _tables("SELECT", "outbox_meta")

@@ -73,6 +73,7 @@ POSTGRES = [
             WHEN pg_catalog.length(NEW.type) > 255 OR NEW.type !~ {TYPE} THEN 'type'
             WHEN NEW.source = '' THEN 'source'
             WHEN pg_catalog.length(NEW.ordering_key) NOT BETWEEN 1 AND 255 THEN 'ordering_key'
+            WHEN pg_catalog.jsonb_typeof(NEW.data) NOT IN ('object', 'array') THEN 'data'
             WHEN pg_catalog.jsonb_typeof(NEW.headers) <> 'object' THEN 'headers'
             WHEN NEW.state NOT IN ({STATES}) THEN 'state'
             WHEN NEW.state = 'ready' AND NEW.due_at IS NOT NULL THEN 'due_at'
@@ -91,6 +92,7 @@ POSTGRES = [
                         WHEN 'type' THEN 'words of letters, digits, _ and -, separated by dots, at most 255 characters'
                         WHEN 'source' THEN 'who sends it'
                         WHEN 'ordering_key' THEN '1 to 255 characters, or NULL'
+                        WHEN 'data' THEN 'an object or an array, as in {{"value": 1}}'
                         WHEN 'headers' THEN 'an object, as in {{"name": "value"}}'
                         WHEN 'state' THEN 'nothing, or scheduled, together with a due_at'
                         WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
@@ -354,13 +356,31 @@ POSTGRES = [
             FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
     $$
     """,
+    # Every role that emits may call it. A row on its way to the history is waited for: it is in one place or the other.
+    """
+    CREATE FUNCTION outbox_new_id(given uuid) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    BEGIN
+        PERFORM FROM outbox_message WHERE id = given FOR KEY SHARE;
+        IF FOUND THEN
+            RAISE unique_violation USING TABLE = 'outbox_message', COLUMN = 'id',
+                MESSAGE = pg_catalog.format('outbox_message.id %s: a message with this id is not settled yet', given);
+        END IF;
+        PERFORM FROM outbox_history WHERE id = given;
+        IF FOUND THEN
+            RAISE unique_violation USING TABLE = 'outbox_message', COLUMN = 'id',
+                MESSAGE = pg_catalog.format('outbox_message.id %s: a message with this id is settled already', given);
+        END IF;
+        RETURN given;
+    END $$
+    """,
     """
     CREATE FUNCTION outbox_emit(
         type text, data jsonb, ordering_key text DEFAULT NULL, subject text DEFAULT NULL,
         headers jsonb DEFAULT '{}', due_at timestamptz DEFAULT NULL, id uuid DEFAULT NULL
     ) RETURNS uuid LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
     DECLARE
-        new_id uuid := coalesce(id, outbox_uuid7());
+        new_id uuid := CASE WHEN id IS NULL THEN outbox_uuid7() ELSE outbox_new_id(id) END;
     BEGIN
         INSERT INTO outbox_message (id, type, source, subject, ordering_key, data, headers, due_at, state)
         VALUES (new_id, type, 'outbox', subject, ordering_key, data, coalesce(headers, '{}'), due_at,
@@ -391,7 +411,7 @@ SQLITE = [
         source TEXT NOT NULL CHECK (source <> ''),
         subject TEXT,
         ordering_key TEXT CHECK (length(ordering_key) BETWEEN 1 AND 255),
-        data JSON NOT NULL CHECK (json_valid(data) AND typeof(data) = 'text'),
+        data JSON NOT NULL CHECK (json_type(data) IN ('object', 'array') AND typeof(data) = 'text'),
         headers JSON NOT NULL DEFAULT '{{}}' CHECK (json_type(headers) = 'object'),
         created_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
         due_at DATETIME,
@@ -541,7 +561,7 @@ TABLES = [
 ]  # fmt: skip
 
 FUNCTIONS = [
-    "outbox_emit", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
+    "outbox_emit", "outbox_new_id", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
     "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied", "outbox_message_inserted",
 ]  # fmt: skip
 

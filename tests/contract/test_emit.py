@@ -2,17 +2,19 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from support.waiting import eventually
 from support.writers import WAYS, Writer
 
 from outbox import (
     Draft,
+    DuplicateId,
     EmitError,
     Event,
     InvalidData,
@@ -22,6 +24,7 @@ from outbox import (
     TooLarge,
     emit,
 )
+from outbox.errors import SchemaError
 
 results = sa.Table("results", sa.MetaData(), sa.Column("name", sa.Text))
 
@@ -184,9 +187,75 @@ async def test_a_message_for_later_is_scheduled_for_that_instant(writer):
 async def test_a_given_id_is_stored_in_its_usual_form_and_only_once(writer):
     spelled = "0197C2F0A1B27C3D8E4F5A6B7C8D9E0F"
     assert await writer.emit("page.read", {}, id=spelled) == str(UUID(spelled))
-    with pytest.raises(DBAPIError):
+    with pytest.raises(DuplicateId, match="each id is for one message"):
         await writer.emit("page.read", {}, id=UUID(spelled))
     assert [str(row.id) for row in writer.rows("id")] == [str(UUID(spelled))]
+
+
+async def test_a_given_id_is_refused_also_when_its_first_message_is_settled(writer):
+    """Otherwise it would depend on the relay's speed whether the second one is refused or delivered."""
+    id, new = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f", "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e10"
+    columns = "id, position, type, source, data, headers, created_at"
+    await writer.emit("page.read", {"n": 1}, id=id)
+    writer.database.execute(f"INSERT INTO outbox_history ({columns}, attempts) SELECT {columns}, 1 FROM outbox_message")
+    writer.database.execute("DELETE FROM outbox_message")
+    with pytest.raises(DuplicateId, match="each id is for one message"):
+        await writer.emit("page.read", {"n": 2}, id=id, delay=5, subject="s")
+    with pytest.raises(DuplicateId):
+        async with writer.transaction() as transaction:
+            await transaction.emit_many(
+                [("page.read", {}), Draft("page.read", {}, id=new), Draft("page.read", {"n": 2}, id=id)]
+            )
+    assert writer.rows() == []
+    async with writer.transaction() as transaction:
+        await transaction.emit_many([("page.read", {"n": 3}), Draft("page.read", {"n": 4}, id=new, delay=5)])
+    assert [parsed(row.data)["n"] for row in writer.rows("data")] == [3, 4]
+
+
+def test_what_a_relay_is_settling_just_then_is_waited_for(postgres_database):
+    """The row is deleted, and not yet in the history, when the second message with its id comes."""
+    id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
+    columns = "id, position, type, source, data, headers, created_at"
+    with postgres_database.engine.begin() as connection:
+        emit(connection, "page.read", {}, id=id)
+    with postgres_database.engine.connect() as relay, ThreadPoolExecutor(1) as pool:
+        relay.execute(
+            sa.text(f"INSERT INTO outbox_history ({columns}, attempts) SELECT {columns}, 1 FROM outbox_message")
+        )
+        relay.execute(sa.text("DELETE FROM outbox_message"))
+
+        def emit_again():
+            with postgres_database.engine.begin() as connection:
+                emit(connection, "page.read", {}, id=id)
+
+        second = pool.submit(emit_again)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        eventually(lambda: postgres_database.scalar(waits) == 1)
+        relay.commit()
+        with pytest.raises(DuplicateId):
+            second.result()
+
+
+async def test_missing_tables_are_named_with_the_command_that_makes_them(writer):
+    writer.database.execute("DROP TABLE outbox_message")
+    writer.database.execute("DROP TABLE inbox_message")
+    with pytest.raises(SchemaError, match="run `outbox db upgrade`") as raised:
+        await writer.emit("page.read", {})
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    with pytest.raises(SchemaError, match="run `outbox db upgrade`"):
+        async with writer.transaction() as transaction:
+            await transaction.once("listener", "m-1")
+
+
+async def test_once_knows_an_id_however_it_is_spelled(writer):
+    id = UUID("0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f")
+    async with writer.transaction() as transaction:
+        assert await transaction.once("listener", str(id))
+        for spelling in (id, str(id).upper(), id.hex, id.hex.upper(), f"urn:uuid:{id}"):
+            assert not await transaction.once("listener", spelling)
+        assert await transaction.once("listener", "order-A")
+        assert await transaction.once("listener", "order-a")
 
 
 REFUSALS = [

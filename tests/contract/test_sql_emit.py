@@ -106,5 +106,31 @@ def test_a_bare_number_is_refused_by_sqlite_which_would_not_keep_it_as_text(sqli
     insert = "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'page.read', 'sql', :data)"
     sqlite_database.execute(insert, id=str(uuid4()), data="{}")
     for number in ("7", "1.10", "12345678901234567890"):
-        with pytest.raises(DBAPIError, match="CHECK constraint failed: json_valid"):
+        with pytest.raises(DBAPIError, match="CHECK constraint failed: json_type"):
             sqlite_database.execute(insert, id=str(uuid4()), data=number)
+
+
+@pytest.mark.parametrize("body", ["1", '"text"', "null", "true"])
+def test_a_value_by_itself_is_refused_as_emit_refuses_it(database, body):
+    """On SQLite, which has no outbox_emit, by the table."""
+    statement = "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'a.b', 's', :body)"
+    if database.kind == "postgres":
+        statement = "SELECT outbox_emit('a.b', CAST(:body AS jsonb), id => CAST(:id AS uuid))"
+    with pytest.raises(DBAPIError, match=r"an object or an array|CHECK constraint failed"):
+        database.execute(statement, id=str(uuid4()), body=body)
+    assert database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+def test_an_id_is_taken_once_whether_its_message_waits_or_is_settled(postgres_database):
+    id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
+    again = f"SELECT outbox_emit('a.b', '{{}}', id => '{id}')"
+    columns = "id, position, type, source, data, headers, created_at"
+    postgres_database.execute(again)
+    with pytest.raises(DBAPIError, match="not settled yet"):
+        postgres_database.execute(again)
+    postgres_database.execute(
+        f"INSERT INTO outbox_history ({columns}, attempts) SELECT {columns}, 1 FROM outbox_message"
+    )
+    postgres_database.execute("DELETE FROM outbox_message")
+    with pytest.raises(DBAPIError, match="settled already"):
+        postgres_database.execute(again)

@@ -49,7 +49,7 @@ def test_what_is_accepted_says_the_same_as_json(value):
     assert json.loads(to_payload(value)) == value
 
 
-@pytest.mark.parametrize("value", [None, True, 7, 1.5, "text", datetime(2026, 1, 1), Colour.RED])
+@pytest.mark.parametrize("value", [None, True, 7, 1.5, "text", datetime(2026, 1, 1, tzinfo=UTC), Colour.RED])
 def test_a_value_by_itself_has_to_be_wrapped(value):
     with pytest.raises(InvalidData, match=r'wrap it, as in \{"value": …\}'):
         to_payload(value)
@@ -210,3 +210,22 @@ def test_a_field_that_says_itself_how_nan_is_written_is_left_alone():
 def test_two_keys_that_would_become_one_are_refused_in_every_kind_of_dict(mapping):
     with pytest.raises(InvalidData, match="JSON's keys are strings"):
         to_payload(mapping({1: "a", "1": "b"}))
+
+
+class Timed(BaseModel):
+    at: datetime
+    log: list[Any] = []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"at": datetime(2026, 1, 1)},
+        {"at": [Timed(at=datetime(2026, 1, 1))]},
+        Timed(at=datetime(2026, 1, 1, tzinfo=UTC), log=[{"at": datetime(2026, 1, 1, 12, 0, 0, 5)}]),
+    ],
+)
+def test_a_time_without_a_time_zone_is_refused_as_due_at_is(value):
+    with pytest.raises(InvalidData, match=r"\.at is a datetime without a time zone"):
+        to_payload(value)
+    assert to_payload({"at": Timed(at=datetime(2026, 1, 1, tzinfo=UTC))})
