@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from outbox.errors import SettingsError
-from relay import libpq, pinning
+from relay import libpq, lockless, pinning
 from relay.observe.text import redacted
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class Database:
             options["connect_args"]["prepare_threshold"] = None
         engine = sa.create_engine(self._server, **options)
         pinning.pin(engine, self._pins | pinning.MEANINGS, keeps_session=keeps_session)
+        lockless.watch(engine)
         return engine
 
     def listener_engine(self, **options: Any) -> sa.Engine:

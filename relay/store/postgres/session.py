@@ -9,6 +9,7 @@ import psycopg
 
 from outbox.errors import Unusable
 from relay.database import Database
+from relay.lockless import ASK, refuse_lockless_server
 from relay.store.contract import ANY_GENERATION
 from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning
@@ -40,6 +41,7 @@ class PostgresStore:
         except psycopg.OperationalError as error:
             raise as_lost(error) from error
         try:
+            refuse_lockless_server(_version(connection))
             refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
             return PostgresSession(self, connection, relay_id, generation)
         except ENDS as error:
@@ -64,6 +66,11 @@ class PostgresStore:
             keepalives_interval=max(int(self.lease_s / 6), 1),
             keepalives_count=3,
         )
+
+
+def _version(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute(ASK).fetchone()
+    return str(row[0]) if row is not None else ""
 
 
 class PostgresSession(Owning, Sweeping, Waking):
