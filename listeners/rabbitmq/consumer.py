@@ -21,6 +21,7 @@ from relay.decide.backoff import Policy, half_jittered
 from relay.destinations.listener.destination import ListenerDestination
 from relay.guide import BASELINE_LISTENER
 from relay.stall import name_of
+from relay.store.ruling import fingerprint
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
 SOUND_S = 5.0
@@ -130,7 +131,7 @@ class Consumer:
             session = await self._open()
         except TROUBLE as error:
             reason = explained(error)
-            if not failures or reason != self._reason:
+            if not failures or fingerprint(reason) != fingerprint(self._reason):
                 log.warning("broker_unreachable", broker=str(self._broker), reason=reason)
             self._reason = reason
             return

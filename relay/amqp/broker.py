@@ -7,13 +7,16 @@ when it ends: whoever uses it learns why, and opens another.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
+from aio_pika.exceptions import AMQPError, ConnectionClosed, InvalidFrameError, ProbableAuthenticationError
+from pamqp.commands import Connection
 from yarl import URL
 
 from outbox.errors import SettingsError
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 10  # a silent broker is given up after three of these: aiormq's rule
 CONNECT_TIMEOUT_S = 10.0
 LONGEST_REASON = 500
+_OBJECT = re.compile(r"<([\w.]+) object at 0x[0-9a-f]+>")
 
 # What talking to a broker raises when something is wrong with the broker or the way there.
 TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
@@ -82,8 +86,14 @@ class Broker:
         given = URL(self.url)
         defaults = {"heartbeat": str(HEARTBEAT_S), "name": self.name}
         url = given.update_query({key: value for key, value in defaults.items() if key not in given.query})
-        async with asyncio.timeout(timeout_s):
-            return await aio_pika.connect(url, ssl_context=self._tls(), connection_class=connection_class)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await aio_pika.connect(url, ssl_context=self._tls(), connection_class=connection_class)
+        except InvalidFrameError as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise ConnectionClosed(refusal.reply_code, refusal.reply_text) from None
 
     def __str__(self) -> str:
         return str(URL(self.url).with_user(None).with_query(None))
@@ -121,4 +131,16 @@ def explained(error: BaseException | None) -> str:
 
 def _words(error: BaseException) -> str:
     said = " ".join(str(part) for part in error.args if part is not None)
-    return said or type(error).__name__
+    return _OBJECT.sub(r"\1", said) or type(error).__name__
+
+
+def _refusal(error: InvalidFrameError) -> Connection.Close | None:
+    """What the broker said when it closed the connection in place of opening it: that the virtual host is not ours.
+
+    aiormq expects another frame, and tells of this one its address alone.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = frame.f_locals.get("frame")
+        if isinstance(found, Connection.Close):
+            return found
+    return None

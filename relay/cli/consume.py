@@ -53,14 +53,16 @@ def consume(
     from relay.amqp import Broker
     from relay.cli.opening import put_current_directory_on_path
     from relay.decide.backoff import Policy
+    from relay.destinations.rabbitmq.settings import NAME
     from relay.observe.logging import configure
     from relay.operations.opening import opened
     from relay.settings import load
 
-    if not 0 < len(queue.encode()) <= MOST_BYTES or queue.startswith("amq."):
+    if not 0 < len(queue) <= MOST_BYTES or queue.startswith("amq.") or not NAME.fullmatch(queue):
         # RabbitMQ would make a queue of another name for "", durable, and with each attempt to consume one more.
         raise typer.BadParameter(
-            f"--queue {queue}: name a queue in at most {MOST_BYTES} bytes, not beginning with amq."
+            f"--queue {queue}: name a queue in at most {MOST_BYTES} letters, digits, blanks and - _ . : @ # , / +, not "
+            "beginning with amq."
         )
     settings = load({"health_host": health_host, "health_port": health_port})
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())

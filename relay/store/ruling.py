@@ -64,5 +64,5 @@ def fingerprint(reason: str | None) -> str | None:
     """Equal for failures of one cause: the reason without what varies (numbers, ids, quoted values)."""
     if reason is None:
         return None
-    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
+    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
     return blake2s(plain.encode(), digest_size=6).hexdigest()

@@ -187,7 +187,7 @@ def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
     assert f"importing {name} raised {said.format(tmp_path / (name + '.py'))}" in ended.stderr
 
 
-@pytest.mark.parametrize("queue", ["", "amq.topic", "q" * 251], ids=["empty", "reserved", "long"])
+@pytest.mark.parametrize("queue", ["", "amq.topic", "q" * 251, "größe"], ids=["empty", "reserved", "long", "foreign"])
 def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_database: Database, queue: str) -> None:
     """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
     ended = run("consume", "--queue", queue, url=sqlite_database.url, AMQP_URL="amqp://127.0.0.1:1/")

@@ -10,6 +10,7 @@ from typing import Any
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from pydantic import ValidationError
 from support.ports import free_port
 from support.rabbitmq import EXCHANGE, QUEUE, RabbitServer, drained, on_channel
 from support.waiting import eventually_async
@@ -17,6 +18,7 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.errors import SettingsError
 from outbox.ids import new_id
+from relay.amqp import TROUBLE, Broker, explained
 from relay.decide.outcome import TAKEN, Outcome
 from relay.destinations.rabbitmq.destination import RabbitDestination
 from relay.settings import RabbitSettings
@@ -244,6 +246,35 @@ async def test_tls_works_with_a_ca_of_ones_own_and_not_without(rabbitmq: RabbitS
         outcome = await made.send(message())
     assert outcome.kind == "unreachable"
     assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
+
+
+@pytest.mark.parametrize("vhost", ["nowhere", "forbidden"])
+async def test_a_virtual_host_that_is_refused_is_named_in_the_same_words_each_time(
+    rabbitmq: RabbitServer, vhost: str
+) -> None:
+    if vhost == "forbidden":
+        rabbitmq.control("add_vhost", vhost)
+        rabbitmq.control("clear_permissions", "-p", vhost, "guest")
+    try:
+        reasons = [await refusal(Broker(rabbitmq.url.rstrip("/") + f"/{vhost}")) for _ in range(2)]
+    finally:
+        if vhost == "forbidden":
+            rabbitmq.control("delete_vhost", vhost)
+    assert reasons[0] == reasons[1]
+    assert f"vhost {vhost}" in reasons[0].replace("'", "")
+    assert "0x" not in reasons[0]
+
+
+async def refusal(broker: Broker) -> str:
+    with pytest.raises(TROUBLE) as caught:
+        await broker.connect()
+    return explained(caught.value)
+
+
+@pytest.mark.parametrize("name", ["größe", "a\nb", "x" * 128, ""], ids=["foreign", "line", "long", "empty"])
+def test_an_exchange_that_the_client_library_refuses_is_a_wrong_setting(name: str) -> None:
+    with pytest.raises(ValidationError, match="an exchange is named with letters"):
+        RabbitSettings(url="amqp://localhost/", exchange=name)
 
 
 def test_a_ca_file_that_cannot_be_used_or_would_not_be_is_a_wrong_setting(tmp_path: Path) -> None:

@@ -4,7 +4,13 @@ import psycopg
 from structlog.testing import capture_logs
 
 from relay.store.contract import Lost
+from relay.store.ruling import fingerprint
 from relay.trouble import Trouble
+
+
+def test_an_address_in_a_reason_makes_it_no_other_cause() -> None:
+    first, second = (f"got <Connection.Close object at {at}>" for at in ("0x7f22de15f650", "0x7f22de15f9b0"))
+    assert fingerprint(first) == fingerprint(second)
 
 
 def test_what_breaks_a_session_again_and_again_is_said_once_though_its_words_have_the_time_of_day() -> None:

@@ -17,6 +17,7 @@ import structlog
 from relay.amqp import TROUBLE, explained
 from relay.decide.backoff import Policy, half_jittered
 from relay.destinations.rabbitmq.line import Line
+from relay.store.ruling import fingerprint
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
 PATIENCE_S = 2.0  # how long a send waits for an attempt that is under way
@@ -107,7 +108,7 @@ class Keeper:
 
     def _failed(self, error: BaseException, failures: int) -> None:
         reason = explained(error)
-        if not failures or reason != self._reason:
+        if not failures or fingerprint(reason) != fingerprint(self._reason):
             log.warning("broker_unreachable", destination=self._name, reason=reason)
         self._reason = reason
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from relay.destinations.urls import UrlPolicy
+
+# What AMQP's client library takes for a name of an exchange or a queue.
+NAME = re.compile(r"[a-zA-Z0-9-_.:@#,/+ ]+")
+LONGEST_EXCHANGE = 127
+
+
+def exchange_name(name: str) -> str:
+    """Return the name, if an exchange can have it."""
+    if len(name) > LONGEST_EXCHANGE or not NAME.fullmatch(name):
+        raise ValueError(
+            f"an exchange is named with letters, digits, blanks and - _ . : @ # , / +, at most {LONGEST_EXCHANGE}"
+        )
+    return name
 
 
 class RabbitSettings(UrlPolicy):
@@ -28,7 +42,7 @@ class RabbitSettings(UrlPolicy):
     EXAMPLE = "amqp://user:password@host/vhost, or amqps://…"
 
     kind: Literal["rabbitmq"] = "rabbitmq"
-    exchange: str = Field(default="extraction.events", min_length=1, max_length=255)
+    exchange: Annotated[str, AfterValidator(exchange_name)] = "extraction.events"
     declare: bool = True
     queue_type: Literal["classic", "quorum"] = "classic"
     ca_file: Path | None = None
