@@ -22,9 +22,10 @@ from outbox.tables import VERSION_TABLE
 from relay.database import BUSY_TIMEOUT_S, Database
 from relay.migration_turn import take_turn
 from relay.rights import MIGRATOR, USAGE, refuse_without
-from relay.schema import check_schema
+from relay.schema import check_schema, refuse_strangers
 
 BRANCHES = ("outbox", "content")
+TAKEN = ("42P07", "42710", "42723")  # a relation, another object, a function of this name is there already
 LOCK_TIMEOUT_S = 2.0
 LOCK_TRIES = 20
 LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
@@ -64,6 +65,20 @@ def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -
             command.downgrade(config, f"{branch}@base")
 
     return _run(database, down)
+
+
+def planned(database: Database, *, only: str | None = None) -> list[str]:
+    """The revisions that ``upgrade`` would apply, in order.
+
+    Raises:
+        SchemaError: It would refuse, because somebody else has tables of these names.
+    """
+    found = pending(database, only=only)
+    with _connect(database) as connection:
+        for branch in BRANCHES:
+            if f"{branch}_0001" in found:
+                refuse_strangers(connection, branch, database.schema)
+    return found
 
 
 def pending(database: Database, *, only: str | None = None) -> list[str]:
@@ -117,10 +132,26 @@ def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
         if _is_newer(connection, ScriptDirectory.from_config(config)):
             return []
         config.attributes.update(connection=connection, schema=database.schema)
-        work(config)
+        try:
+            work(config)
+        except sa.exc.DBAPIError as error:
+            if (taken := _taken(error)) is None:
+                raise
+            raise taken from error
         script = ScriptDirectory.from_config(config)
         done = _with_ancestors(script, set(_current(connection))) - _with_ancestors(script, set(before))
         return sorted(done)
+
+
+def _taken(error: sa.exc.DBAPIError) -> SchemaError | None:
+    """Say which name of ours somebody else has taken, if that is what a migration failed of."""
+    said = " ".join(str(error.orig).split())
+    if getattr(error.orig, "sqlstate", None) not in TAKEN and "already exists" not in said:
+        return None
+    return SchemaError(
+        f"{said}: the outbox did not create it, so nothing was changed. Set OUTBOX_SCHEMA to give the outbox a schema "
+        "of its own (on SQLite: a file), or rename it"
+    )
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from outbox.tables import Tables, tables
 from relay.audit import Action
 from relay.database import Database
 from relay.rights import Right, refuse_without
-from relay.schema import check_schema
+from relay.schema import CONTENT_TABLES, check_content, check_schema
 from relay.stamp import stamp
 from relay.store.contract import ON_A_STANDBY, Standby
 
@@ -78,8 +78,10 @@ def register(
     engine = database.engine(poolclass=sa.NullPool)
     try:
         with engine.begin() as connection:
-            refuse_without(connection, needs)
+            refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
             check_schema(connection)
+            check_content(connection, needs)
+            refuse_without(connection, needs)
             _one_at_a_time(connection)
             return _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
     finally:

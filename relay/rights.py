@@ -72,7 +72,11 @@ WORKER = (
 )
 CONSUMER = _tables("INSERT", "inbox_message")
 COMMANDS = _tables("SELECT", "outbox_meta")
-EXTRACT = (*_tables("SELECT INSERT UPDATE", "contents"), *_tables("SELECT INSERT", "extractions"))
+EXTRACT = (
+    *_tables("SELECT INSERT UPDATE", "contents"),
+    *_tables("SELECT INSERT", "extractions"),
+    *_tables("SELECT", "outbox_alembic_version"),
+)
 
 RELAY = (
     USAGE,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 
 import outbox
 from outbox.errors import SchemaError
-from relay.rights import USAGE, refuse_without
+from outbox.tables import VERSION_TABLE, tables
+from relay.rights import USAGE, Right, refuse_without
+
+CONTENT_TABLES = ("contents", "extractions", "topic_graphs")
 
 SCHEMA_VERSION = 1
 NO_VERSION = (0, "0")  # of a database whose outbox_meta is empty
@@ -24,6 +29,59 @@ def check_schema(connection: sa.Connection) -> None:
         raise SchemaError("this database has no outbox: run `outbox db upgrade`")
     found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
     verify_version(*(found or NO_VERSION))
+
+
+def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
+    """Refuse content tables that are somebody else's, where these rights are about content.
+
+    Raises:
+        SchemaError: The content tables are not ours, or there are none.
+    """
+    if not any(right.kind == "TABLE" and right.name in CONTENT_TABLES for right in needs):
+        return
+    versions: list[str] = []
+    if sa.inspect(connection).has_table(VERSION_TABLE):
+        versions = list(connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")))  # noqa: S608 (a constant)
+    if not any(version.startswith("content_") for version in versions):
+        raise SchemaError(
+            f"the baseline listener and `outbox extract` need tables named {listed(CONTENT_TABLES)}, and the outbox "
+            "has not created them here: run `outbox db upgrade`; or, where the application has such tables, name "
+            "destinations in outbox.toml"
+        )
+
+
+def refuse_strangers(connection: sa.Connection, branch: str, schema: str | None) -> None:
+    """Refuse a database in which a branch that is to be applied would find tables of somebody else.
+
+    Raises:
+        SchemaError: Names them.
+    """
+    names = CONTENT_TABLES if branch == "content" else tuple(tables().metadata.tables)
+    inspector = sa.inspect(connection)
+    if connection.dialect.name == "postgresql":
+        schema = schema or connection.scalar(sa.text("SELECT current_schema()"))
+    found = [name for name in names if inspector.has_table(name, schema=schema)]
+    if found:
+        raise strangers(found, branch)
+
+
+def strangers(names: Iterable[str], branch: str) -> SchemaError:
+    """Say that these tables are in our way."""
+    found = list(names)
+    remedy = (
+        "To keep your own and install only the outbox, run: outbox db upgrade --only outbox"
+        if branch == "content"
+        else "Set OUTBOX_SCHEMA to give the outbox a schema of its own (on SQLite: a file), or rename them"
+    )
+    what = "a table" if len(found) == 1 else "tables"
+    return SchemaError(
+        f"this database already has {what} named {listed(found)}, which the outbox did not create, so nothing was "
+        f"changed. {remedy}"
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def verify_version(version: int, oldest_release: str) -> None:

@@ -56,6 +56,7 @@ def consume(
     from relay.destinations.rabbitmq.settings import NAME
     from relay.observe.logging import configure
     from relay.operations.opening import opened
+    from relay.rights import BASELINE, RELAY
     from relay.settings import load
 
     if not 0 < len(queue) <= MOST_BYTES or queue.startswith("amq.") or not NAME.fullmatch(queue):
@@ -82,7 +83,8 @@ def consume(
         source=Source(queue, rabbit.exchange, rabbit.queue_type),
         limits=limits,
     )
-    with opened(settings):  # exists, answers, has our schema
+    needs = RELAY + BASELINE if listener == BASELINE_LISTENER else RELAY
+    with opened(settings, needs=needs):  # exists, answers, has our schema
         asyncio.run(_run(consumer, settings))
     raise typer.Exit(exits.OK)
 

@@ -148,7 +148,7 @@ def _plan(settings: Settings, only: Branch | None) -> None:
     if not database.is_postgres and not database.path.exists():
         say(f"would create {database.path.absolute()}, then apply every migration")
         return
-    planned = migrations.pending(database, only=only and only.value)
+    planned = migrations.planned(database, only=only and only.value)
     for revision in planned:
         typer.echo(revision)
     say(f"{len(planned)} to apply to {database}" if planned else f"nothing to do: {database} is up to date")

@@ -133,10 +133,13 @@ def _receiver(settings: Settings) -> Receiver:
 def _check_schema(settings: Settings) -> None:
     """Refuse a schema that will not do. A database that is down now may come back: /readyz says so meanwhile."""
     from outbox.errors import SchemaError, Unusable
+    from relay.guide import BASELINE_LISTENER
     from relay.operations.opening import opened
+    from relay.rights import BASELINE, RELAY
 
+    needs = RELAY + BASELINE if settings.serve.handler == BASELINE_LISTENER else RELAY
     try:
-        with opened(settings):
+        with opened(settings, needs=needs):
             return
     except SchemaError:
         raise

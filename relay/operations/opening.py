@@ -13,7 +13,7 @@ from relay.database import Database
 from relay.observe.text import redacted
 from relay.operations.reading import snapshot
 from relay.rights import RELAY, Right, refuse_without
-from relay.schema import check_schema
+from relay.schema import check_content, check_schema
 from relay.settings import Settings
 
 
@@ -23,7 +23,8 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
 
     Args:
         settings: Where it is.
-        needs: The rights that are looked for when one turns out to be missing.
+        needs: The rights that are looked for when one turns out to be missing; where they are about content, it has
+            to be ours.
 
     Raises:
         Unusable: It has not; says what to run.
@@ -35,6 +36,7 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
         with reaching(settings.database, needs=needs):
             with engine.connect() as connection:
                 check_schema(connection)
+                check_content(connection, needs)
             yield engine
     finally:
         engine.dispose()
