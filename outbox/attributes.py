@@ -19,17 +19,25 @@ MAX_HEADERS_BYTES = 8 * 1024
 MAX_DELAY = timedelta(days=3660)
 EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)  # in any time zone a date
 
-RESERVED_PREFIXES = ("ce-", "cloudevents", "webhook-")
+RESERVED_PREFIXES = ("ce-", "cloudevents", "webhook-", "x-forwarded-")
 # fmt: off
 RESERVED_NAMES = frozenset((
     "accept", "accept-encoding", "authorization", "connection", "content-encoding", "content-length",
     "content-type", "cookie", "date", "expect", "host", "idempotency-key", "keep-alive", "proxy-authorization",
     "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent",
     "x-internal-secret",
+    # what receivers believe because their proxy sets it
+    "cf-connecting-ip", "client-ip", "fastly-client-ip", "forwarded", "proxy", "remote-user", "true-client-ip", "via",
+    "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-host", "x-http-host-override", "x-http-method",
+    "x-http-method-override", "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
+    "x-original-url", "x-real-ip", "x-remote-addr", "x-remote-user", "x-rewrite-url",
+    # by which RabbitMQ copies a message to other queues
+    "bcc", "cc",
 ))
 # fmt: on
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+_SIGN = re.compile(r"[^a-z0-9]")
 HEADER_VALUE = re.compile(r"[\t -~]*")
 _SOURCE = re.compile(r"[!-~]+")
 
@@ -115,11 +123,20 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
+def is_reserved(name: str) -> bool:
+    """Return whether a receiver could take this header for one that the delivery, or a proxy, has set.
+
+    WSGI, CGI and some proxies tell ``X_Internal_Secret`` and ``X.Internal.Secret`` from ``X-Internal-Secret`` no more.
+    """
+    known = _SIGN.sub("-", name.lower())
+    return known in RESERVED_NAMES or known.startswith(RESERVED_PREFIXES)
+
+
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
         raise InvalidHeaders(f"{ascii(name)[:60]} is no header name: use letters, digits and -, as in x-tenant")
-    if name.lower() in RESERVED_NAMES or name.lower().startswith(RESERVED_PREFIXES):
-        raise InvalidHeaders(f"the header {name!r} is set by the delivery itself: choose a name of your own")
+    if is_reserved(name):
+        raise InvalidHeaders(f"the header {name!r} is set by the delivery or by proxies: choose a name of your own")
     return name
 
 

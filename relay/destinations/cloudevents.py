@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from outbox import Message
-from outbox.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, RESERVED_NAMES, RESERVED_PREFIXES
+from outbox.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, is_reserved
 
 JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
@@ -102,7 +102,6 @@ def _type_and_source(type_: str, source: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _is_free(name: str) -> bool:
-    known = name.lower()
-    if known in TRACE:
+    if name.lower() in TRACE:
         return True
-    return bool(HEADER_NAME.fullmatch(name)) and known not in RESERVED_NAMES and not known.startswith(RESERVED_PREFIXES)
+    return bool(HEADER_NAME.fullmatch(name)) and not is_reserved(name)

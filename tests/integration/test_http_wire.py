@@ -140,7 +140,13 @@ async def test_the_producers_trace_and_headers_go_along() -> None:
     assert request.header("x-tenant") == "t 1"
 
 
-@pytest.mark.parametrize("name", ["X-Internal-Secret", "ce-id", "Webhook-Signature", "Host", "content-length", "a b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Internal-Secret", "ce-id", "Webhook-Signature", "Host", "content-length", "a b", "X_Internal_Secret",
+        "X.Internal.Secret", "ce_id", "X-Forwarded-For", "X_FORWARDED_HOST", "X-Original-URL", "Forwarded", "X-Real-IP",
+    ],
+)  # fmt: skip
 async def test_a_header_written_by_sql_replaces_none_of_ours(name: str) -> None:
     (request,) = await sent(message(headers={name: "forged"}))
     assert "forged" not in [value for _, value in request.headers]

@@ -99,6 +99,9 @@ def test_a_source_that_is_no_uri_reference_is_refused(source):
     [
         "ce-id", "CE-Type", "webhook-id", "Webhook-Signature", "X-Internal-Secret", "idempotency-key", "Content-Type",
         "content-length", "Host", "Authorization", "traceparent", "TraceState", "transfer-encoding", "cloudEvents_id",
+        "X_Internal_Secret", "x.internal.secret", "Content_Type", "ce_id", "Webhook_Id", "X-Forwarded-For",
+        "X_Forwarded_Host", "Forwarded", "X-Original-URL", "X_Rewrite_URL", "X-Real-IP", "X-HTTP-Method-Override",
+        "Via", "CC", "bcc",
     ],
 )  # fmt: skip
 def test_a_header_that_the_delivery_sets_is_refused_in_any_case(name):

@@ -98,3 +98,9 @@ def test_what_was_written_by_sql_and_is_no_text_goes_as_text() -> None:
     _, header, *_ = read_back(Wire("e", 7, 4096).encode(a_message(headers=strange)))
     assert strange.keys() < header.properties.headers.keys()
     assert (header.properties.headers["x-number"], header.properties.headers["x-null"]) == ("7", "None")
+
+
+def test_no_header_copies_a_message_to_other_queues() -> None:
+    octets = Wire("extraction.events", 7, 0).encode(a_message(headers={"CC": "q", "BCC": "q", "x-cc": "q"}))
+    header = read_back(octets)[1]
+    assert {"CC", "BCC", "x-cc"} & header.properties.headers.keys() == {"x-cc"}

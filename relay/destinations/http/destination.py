@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import time
-from urllib.parse import quote
 
 from outbox import Message, __version__
 from relay.decide.outcome import TAKEN, Outcome, failed
@@ -27,10 +25,11 @@ from relay.destinations.cloudevents import (
     producer_headers,
 )
 from relay.destinations.http.answer import UNAUTHORIZED, Answer, judge
+from relay.destinations.http.echo import Echo
 from relay.destinations.http.pool import Pool
 from relay.destinations.http.settings import HttpSettings
 from relay.destinations.http.signing import Key, signature
-from relay.observe.logging import Masking, one_line
+from relay.observe.logging import one_line
 
 DETAIL_LENGTH = 500
 
@@ -58,7 +57,7 @@ class HttpDestination:
         ] or [[]]
         self._keys = [Key(key) for key in settings.signing_keys()]
         self._deadline_s = settings.timeout_s
-        self._masking = Masking(_spellings(settings.secrets()))
+        self._echo = Echo(settings.secrets())
         self._pool: Pool | None = None
 
     async def start(self) -> None:
@@ -95,7 +94,7 @@ class HttpDestination:
         except TimeoutError:
             return failed(f"no complete answer within {self._deadline_s:g} s")
         if isinstance(answer, Outcome):
-            return Outcome(answer.kind, one_line(self._masking.masked(answer.reason)))
+            return Outcome(answer.kind, one_line(self._echo.masked(answer.reason)))
         if answer.is_success:
             return TAKEN
         return judge(answer, on_409=self._settings.on_409, now=datetime.now(UTC), detail=self._detail(answer))
@@ -123,10 +122,5 @@ class HttpDestination:
 
     def _detail(self, answer: Answer) -> str:
         """The beginning of the body, on one line and without a secret that the receiver may have repeated."""
-        text = answer.body[: 8 * DETAIL_LENGTH].decode("utf-8", "replace")
-        return one_line(self._masking.masked(text))[:DETAIL_LENGTH]
-
-
-def _spellings(secrets: set[str]) -> set[str]:
-    """Secrets as they are, in JSON and in a URL: whoever repeats one may have encoded it."""
-    return {spelled for s in secrets for spelled in (s, json.dumps(s)[1:-1], quote(s, safe=""))}
+        text = answer.body[: 2 * DETAIL_LENGTH].decode("utf-8", "replace")
+        return one_line(self._echo.masked(text))[:DETAIL_LENGTH]

@@ -19,6 +19,7 @@ from outbox import Message
 
 CONTENT_TYPE = "application/json"
 PERSISTENT = 2
+COPYING = ("CC", "BCC")  # by which RabbitMQ copies a message to other queues
 
 _HEADER, _BODY = 2, 3
 _END = b"\xce"
@@ -83,7 +84,7 @@ def headers(message: Message) -> dict[str, str]:
     whole seconds. The ordering key is the extension ``partitionkey``.
     """
     attributes = {
-        **message.headers,
+        **{name: value for name, value in message.headers.items() if name not in COPYING},
         "cloudEvents_specversion": "1.0",
         "cloudEvents_id": message.id,
         "cloudEvents_source": message.source,

@@ -1,0 +1,79 @@
+"""What a receiver repeats of our secrets in its answer, masked in any spelling.
+
+An error page may show a request's headers in HTML, a debugger in base64 or hexadecimal, a log line by line. So not the
+secret is looked for but its pieces: of the letters and digits of each spelling, any eight in a row, with anything
+between them that is neither. What is cut, split or wrapped is found as well.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, unquote
+
+from relay.observe.logging import MASK, Masking
+
+PIECE = 8
+_ESCAPED = re.compile(r"\\u00([0-9a-f]{2})|\\x([0-9a-f]{2})", re.IGNORECASE)
+
+
+class Echo:
+    """Masks secrets in what a receiver said.
+
+    Args:
+        secrets: What must not be shown.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = set(secrets)
+        self._whole = Masking(known)
+        self._pieces = {piece for secret in known for spelled in _spellings(secret) for piece in _pieces(spelled)}
+
+    def masked(self, text: str) -> str:
+        """Return the text without what it repeats; nothing of it where a secret is escaped character by character."""
+        found = self._without_pieces(self._whole.masked(text))
+        return MASK if self._spans(_unescaped(found)) else found
+
+    def _without_pieces(self, text: str) -> str:
+        parts: list[str] = []
+        at = 0
+        for start, end in self._spans(text):
+            parts += text[at:start], MASK
+            at = end
+        return "".join((*parts, text[at:]))
+
+    def _spans(self, text: str) -> list[tuple[int, int]]:
+        """Where pieces stand, from their first letter to after their last one; those that touch are one."""
+        places = [at for at, letter in enumerate(text) if letter.isalnum()]
+        letters = "".join(text[at] for at in places).translate(_LOWER)
+        spans: list[tuple[int, int]] = []
+        for n in range(len(letters) - PIECE + 1):
+            if letters[n : n + PIECE] in self._pieces:
+                start, end = places[n], places[n + PIECE - 1] + 1
+                if spans and start < spans[-1][1]:
+                    start = spans.pop()[0]
+                spans.append((start, end))
+        return spans
+
+
+_LOWER = {code: chr(code).lower() for code in range(ord("A"), ord("Z") + 1)}
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """As it is, in HTML, in a URL, in hexadecimal, and in base64: what comes before it there may have any length."""
+    octets = secret.encode()
+    yield from (secret, html.escape(secret), quote(secret, safe=""), octets.hex())
+    for before in range(3):
+        yield b64encode(bytes(before) + octets).decode()[before and before + 1 :]
+
+
+def _pieces(spelled: str) -> Iterator[str]:
+    letters = "".join(filter(str.isalnum, spelled)).translate(_LOWER)
+    return (letters[n : n + PIECE] for n in range(len(letters) - PIECE + 1))
+
+
+def _unescaped(text: str) -> str:
+    plain = _ESCAPED.sub(lambda found: chr(int(found[1] or found[2], 16)), text)
+    return html.unescape(unquote(plain))
