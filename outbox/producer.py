@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     from outbox.targets import AsyncTarget, SyncTarget, Target
 
     Item: TypeAlias = Event | tuple[str, Any] | Draft
+
+
+class Common(TypedDict, total=False):
+    """The options that may be the same for many messages: what ``emit`` takes after the data, except the id."""
+
+    ordering_key: str | None
+    delay: timedelta | float | None
+    due_at: datetime | None
+    headers: Mapping[str, str] | None
+    subject: str | None
+    strict_order: bool
+
+
+class Options(Common, total=False):
+    """The options of one message: what ``emit`` takes after the data."""
+
+    id: UUID | str | None
 
 
 class Outbox:
@@ -47,6 +64,10 @@ class Outbox:
         self.schema = schema
         self.source = checked_source(source)
 
+    @overload
+    def emit(self, target: Target, event: Event, **options: Unpack[Options]) -> str: ...
+    @overload
+    def emit(self, target: Target, event: str, data: Any, **options: Unpack[Options]) -> str: ...
     def emit(
         self,
         target: Target,
@@ -113,7 +134,13 @@ class Outbox:
         )
         return self._emit(target, [draft])[0]
 
-    async def emit_async(self, target: AsyncTarget, event: Event | str, data: Any = None, **options: Any) -> str:
+    @overload
+    async def emit_async(self, target: AsyncTarget, event: Event, **options: Unpack[Options]) -> str: ...
+    @overload
+    async def emit_async(self, target: AsyncTarget, event: str, data: Any, **options: Unpack[Options]) -> str: ...
+    async def emit_async(
+        self, target: AsyncTarget, event: Event | str, data: Any = None, **options: Unpack[Options]
+    ) -> str:
         """``emit`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit``.
 
         Args:
@@ -134,7 +161,7 @@ class Outbox:
         """
         return (await self._emit_async(target, [Draft(event, data, **options)]))[0]
 
-    def emit_many(self, target: Target, items: Iterable[Item], **common: Any) -> list[str]:
+    def emit_many(self, target: Target, items: Iterable[Item], **common: Unpack[Common]) -> list[str]:
         """Write many messages in one round trip, in their order.
 
         Args:
@@ -155,7 +182,7 @@ class Outbox:
         """
         return self._emit(target, [_draft(item, common) for item in items])
 
-    async def emit_many_async(self, target: AsyncTarget, items: Iterable[Item], **common: Any) -> list[str]:
+    async def emit_many_async(self, target: AsyncTarget, items: Iterable[Item], **common: Unpack[Common]) -> list[str]:
         """``emit_many`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit_many``.
 
         Args:
@@ -254,7 +281,7 @@ class Outbox:
             raise type(error)(f"items[{index}]: {error}") from error
 
 
-def _draft(item: Item, common: dict[str, Any]) -> Draft:
+def _draft(item: Item, common: Common) -> Draft:
     if isinstance(item, Draft):
         return item
     if isinstance(item, Event):

@@ -18,6 +18,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -26,6 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 SHARD_COUNT = 64
+INBOX = "inbox_message"
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 Id = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
@@ -89,17 +91,34 @@ def tables(schema: str | None = None) -> Tables:
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
     """Hide the outbox's tables from a host's autogenerate: pass it to ``context.configure(include_name=…)``.
 
+    A table called ``inbox_message`` may be the host's own: it is hidden only in a schema that holds an outbox.
+
     Args:
         name: The name Alembic is looking at.
         type_: What it names: ``"table"``, ``"index"``, ``"column"`` …
-        parent_names: The names above it (unused).
+        parent_names: The names above it: ``schema_name`` says in which schema.
 
     Returns:
         ``False`` for our tables, the history's partitions and our version table, ``True`` for everything else.
 
     Source: https://alembic.sqlalchemy.org/en/latest/autogenerate.html#omitting-table-names-from-the-autogenerate-process
     """
-    return not (type_ == "table" and name is not None and is_outbox_table(name))
+    if type_ != "table" or name is None or not is_outbox_table(name):
+        return True
+    return name == INBOX and not _holds_an_outbox((parent_names or {}).get("schema_name"))
+
+
+def _holds_an_outbox(schema: str | None) -> bool:
+    """Ask the database that Alembic is looking at; where that is not to be had, take it that it does."""
+    context = sys.modules.get("alembic.context")
+    try:
+        connection = context.get_context().connection if context is not None else None
+    except (NameError, AttributeError):  # no env.py is running, or none any more
+        connection = None
+    if connection is None:
+        return True
+    inspector = sa.inspect(connection)
+    return bool(inspector.has_table("outbox_message", schema=schema or inspector.default_schema_name))
 
 
 def is_outbox_table(name: str) -> bool:
@@ -259,7 +278,7 @@ def _audit(metadata: sa.MetaData) -> sa.Table:
 
 def _inbox(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
-        "inbox_message",
+        INBOX,
         metadata,
         sa.Column("listener", sa.Text, primary_key=True),
         sa.Column("message_id", sa.Text, primary_key=True),

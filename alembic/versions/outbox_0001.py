@@ -388,6 +388,20 @@ POSTGRES = [
         RETURN new_id;
     END $$
     """,
+    # Temporary tables come last. By default they come before all schemas: any session could put tables of its own in
+    # the place of ours, and the row policies of these would be executed with the rights of our owner.
+    """
+    DO $$
+    DECLARE
+        function regprocedure;
+    BEGIN
+        FOREACH function IN ARRAY ARRAY['outbox_add_partition(date)', 'outbox_drop_partition(date)',
+                                        'outbox_message_inserted()', 'outbox_new_id(uuid)']::regprocedure[] LOOP
+            EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path TO %I, pg_temp', function,
+                                      pg_catalog.current_schema());
+        END LOOP;
+    END $$
+    """,
     """SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date + offset_days)
        FROM generate_series(0, 3) AS offset_days""",
 ]

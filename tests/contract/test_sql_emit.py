@@ -1,6 +1,7 @@
 """Other languages and least privilege: `outbox_emit`, and a role that may INSERT and nothing else."""
 
 import json
+import re
 from uuid import UUID, uuid4
 
 import pytest
@@ -134,3 +135,21 @@ def test_an_id_is_taken_once_whether_its_message_waits_or_is_settled(postgres_da
     postgres_database.execute("DELETE FROM outbox_message")
     with pytest.raises(DBAPIError, match="settled already"):
         postgres_database.execute(again)
+
+
+def test_tables_of_a_session_never_stand_in_for_ours_where_our_owners_rights_are_used(worker_role, postgres_database):
+    functions = postgres_database.rows(
+        "SELECT proname, array_to_string(proconfig, ' ') AS settings FROM pg_proc "
+        "WHERE prosecdef AND proname ~ '^outbox_'"
+    )
+    assert len(functions) >= 4
+    for each in functions:
+        assert re.search(r"search_path=\w+, pg_temp", each.settings), each.proname
+    id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
+    again = f"SELECT outbox_emit('a.b', '{{}}', id => '{id}')"
+    postgres_database.execute(again)
+    with worker_role.engine.connect() as connection:
+        connection.execute(sa.text("CREATE TEMP TABLE outbox_message (id uuid)"))
+        connection.execute(sa.text("CREATE TEMP TABLE outbox_history (id uuid)"))
+        with pytest.raises(DBAPIError, match="not settled yet"):
+            connection.execute(sa.text(f"SELECT outbox_new_id('{id}')"))

@@ -82,6 +82,24 @@ def test_a_hosts_own_history_is_untouched_before_and_after_ours(empty_database: 
     assert migrations.upgrade(empty_database.url, only="outbox") == []
 
 
+HOSTS_INBOX = """
+sa.Table("inbox_message", metadata, sa.Column("id", sa.Integer, primary_key=True))
+with sa.create_engine"""
+
+
+@pytest.mark.parametrize("empty_database", ["postgres"], indirect=True)
+def test_a_hosts_own_inbox_message_stays_in_its_sight_beside_an_outbox_in_another_schema(
+    empty_database: Database, alembic: Alembic, tmp_path: Path
+) -> None:
+    """Otherwise its autogenerate would create the table again."""
+    env = tmp_path / "host" / "env.py"
+    env.write_text(env.read_text().replace("with sa.create_engine", HOSTS_INBOX.lstrip(), 1))
+    alembic("upgrade", "head")
+    empty_database.execute("CREATE TABLE inbox_message (id integer PRIMARY KEY)")
+    migrations.upgrade(empty_database.url, schema="messaging", only="outbox")
+    assert "No new upgrade operations detected" in alembic("check")
+
+
 # ------------------------------------------------------------------------------------------------ two outboxes
 
 
