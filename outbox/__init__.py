@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+# An application has everything from here on: what `emit` listens for on sessions must not begin in the middle of one.
+# A command of ours imports what it needs, before it has a session: most emit nothing, and need no ORM.
+if TYPE_CHECKING or "relay.cli" not in sys.modules:
     from outbox.draft import Draft
     from outbox.errors import (
         DuplicateId,
@@ -72,7 +75,7 @@ _MODULES = ("errors", "event", "message", "draft", "producer")  # the light ones
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is asked for: a command that emits nothing does not load SQLAlchemy's ORM."""
+    """Import a name when a command asks for it."""
     if name in __all__:
         for module in _MODULES:
             found = vars(import_module(f"outbox.{module}"))

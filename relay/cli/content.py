@@ -36,6 +36,7 @@ def missing(
     """List contents that have an extraction and no baseline graph."""
     from sqlalchemy.orm import Session
 
+    import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)
     from listeners.content import missing_baselines
     from relay.cli.opening import operator_settings
     from relay.operations.opening import opened

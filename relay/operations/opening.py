@@ -92,6 +92,8 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | No
         return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
     if state == "55P03" or (state or "").startswith("40"):
         return OutboxError(f"{said} in {database}: somebody else was changing the same; run it again")
+    if state == "57014":
+        return OutboxError(f"{said} in {database}: raise statement_timeout for this role, or run it at a quieter time")
     if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
         return Unusable(
             f"cannot reach the database {database}: {said}; check that the server runs and accepts connections, "

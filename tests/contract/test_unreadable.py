@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from support.commands import Run, runner
 from support.databases import Database, PostgresDatabases
-from support.desk import Desk, everything, ids, ruling, settle
+from support.desk import Desk, everything, ids, ruling
 from support.postgres import PostgresServer
 from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
 
 from relay.migrations import upgrade
+from relay.store.contract import Batch
 
 BAD = "0197c0de-0000-7000-8000-000000000bad"
 COLUMNS = ["subject", "source", "ordering_key", "headers", "data"]
@@ -113,17 +115,38 @@ def test_every_way_of_reading_knows_what_it_could_not_read(odd: Database) -> Non
         cursors = everything()
         assert sorted(ids(session.read_ready(cursors, 10).messages)) == sorted([*good, BAD])
         assert list(session.unreadable) == [BAD]
+        session.unreadable = {}
+        desk.put_back(BAD)
+        assert ids(session.read_ready(cursors, 10).messages) == [BAD], "it comes late"
+        assert list(session.unreadable) == [BAD]
         for state, read in (
             ("parked", lambda: session.read_parked(everything_read(), ["a"], 10)),
             ("retry", lambda: session.read_due(list(range(64)), 10).deliveries),
         ):
             session.unreadable = {}
-            settle(session, ruling(BAD, "a", state), fresh=state == "parked")
+            settle_again(session, state)
             if state == "retry":
                 desk.make_due(BAD)
                 session.reread_due()
             assert ids(read()) == [BAD], state
             assert list(session.unreadable) == [BAD], state
+    finally:
+        session.close()
+
+
+def settle_again(session: Any, state: str) -> None:
+    """The message was read as ready, in its second generation; later it is held."""
+    messages = [(BAD, 1)] if state == "parked" else []
+    session.settle(Batch(messages, [ruling(BAD, "a", state)]))
+
+
+def test_what_was_scheduled_is_known_to_be_unreadable_when_it_is_due(odd: Database) -> None:
+    desk = Desk(odd)
+    write_unreadable(odd, state="'scheduled'", due_at="'2020-01-01 00:00:00'")
+    session = desk.owner()
+    try:
+        assert ids(session.read_due(list(range(64)), 10).messages) == [BAD]
+        assert list(session.unreadable) == [BAD]
     finally:
         session.close()
 

@@ -46,6 +46,17 @@ def test_importing_outbox_loads_sqlalchemy_and_pydantic_and_nothing_heavier():
     assert packages_loaded_by("outbox") - ALLOWED == set()
 
 
+def test_an_application_has_all_of_outbox_when_it_imports_it():
+    """What listens on sessions must not begin to do so in the middle of one, with the first message."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", "import outbox, sys; print('outbox.accepted' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.parametrize("package", ["relay", "listeners", "outbox_demo"])
 def test_importing_outbox_loads_no_other_package_of_ours(package):
     assert package not in packages_loaded_by("outbox")

@@ -1,0 +1,28 @@
+"""What a driver says of a database, as a sentence with the remedy that fits."""
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError, Unusable
+from relay.database import Database
+from relay.operations.opening import reaching
+
+DATABASE = Database.parse("postgresql://app:hunter2@db/app")
+
+
+def raised(error: psycopg.Error) -> sa.exc.DBAPIError:
+    return sa.exc.OperationalError("SELECT 1", {}, error)
+
+
+def test_a_statement_that_took_too_long_is_no_database_that_cannot_be_reached() -> None:
+    """A role may have a statement_timeout of its own."""
+    with pytest.raises(OutboxError, match="raise statement_timeout for this role") as caught, reaching(DATABASE):
+        raise raised(psycopg.errors.QueryCanceled("canceling statement due to statement timeout"))
+    assert not isinstance(caught.value, Unusable)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_shuts_down_is_one() -> None:
+    with pytest.raises(Unusable, match="cannot reach the database"), reaching(DATABASE):
+        raise raised(psycopg.errors.AdminShutdown("terminating connection due to administrator command"))
