@@ -1,0 +1,45 @@
+"""Everything that is imported is declared: else it is there by chance, in whatever version something else brings."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+OURS = {"outbox", "relay", "listeners", "outbox_demo"}
+
+
+def modules_imported_in(file: Path) -> set[str]:
+    """The top-level modules that a source file imports, wherever in it, but for the standard library's and ours."""
+    named: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            named.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            named.add(node.module)
+    return {name.partition(".")[0] for name in named} - sys.stdlib_module_names - OURS
+
+
+def declared() -> set[str]:
+    """The distributions that pyproject.toml asks for, with and without extras."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    return {normalized(re.match(r"[A-Za-z0-9._-]+", each)[0]) for each in wanted}
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_module_that_is_imported_belongs_to_a_distribution_that_is_declared():
+    sources = [file for folder in (*OURS, "alembic") for file in (PROJECT / folder).rglob("*.py")]
+    imported = set().union(*map(modules_imported_in, sources))
+    assert {"h11", "pamqp", "starlette", "pydantic_core"} <= imported, "the check sees imports"
+    distributions_of = packages_distributions()
+    undeclared = {
+        module for module in imported if declared().isdisjoint(map(normalized, distributions_of.get(module, [module])))
+    }
+    assert undeclared == set()
