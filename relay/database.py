@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +167,10 @@ class Database:
             if found is not None and found != record.info["file"]:
                 raise sa.exc.DisconnectionError(f"the database file {self.path} was replaced")
 
+        def make_private(*_: object) -> None:
+            create_private(self.path)
+
+        sa.event.listen(engine, "do_connect", make_private)
         sa.event.listen(engine, "connect", _set_pragmas)
         sa.event.listen(engine, "connect", note_file)
         sa.event.listen(engine, "checkout", insist_on_file)
@@ -191,6 +197,12 @@ def file_at(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def create_private(path: Path) -> None:
+    """Create the file for its owner alone, where there is none yet; SQLite gives its other files the same rights."""
+    with contextlib.suppress(OSError):  # it is there, or SQLite will say why it cannot be
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

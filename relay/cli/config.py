@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from rich.console import Console
 
+    from relay.observe.logging import Masking
     from relay.settings import DestinationSettings, Settings
 
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
@@ -25,12 +27,18 @@ def register(app: typer.Typer, panel: str) -> None:
 @config.command(epilog=examples("outbox config show", "OUTBOX_LEASE_S=30s outbox config show --json"))
 def show(as_json: Json = False) -> None:
     """Show every setting, its value and where that comes from. Secrets are masked."""
+    from relay.observe.logging import Masking
     from relay.settings import load
 
     settings = load()
-    values = _values(settings)
-    serve = settings.serve.model_dump(mode="json", exclude_none=True)
-    destinations = {name: _destination(found) for name, found in settings.destinations.items()}
+    masking = Masking(settings.secrets())
+    written = _written(settings)
+    values = as_written(_values(settings), written)
+    serve = as_written(settings.serve.model_dump(mode="json", exclude_none=True), written.get("serve"))
+    destinations = {
+        name: as_written(_destination(found, masking), written.get("destinations", {}).get(name))
+        for name, found in settings.destinations.items()
+    }
     if as_json:
         print_json({**values, "serve": serve, "destinations": destinations})
         return
@@ -82,11 +90,34 @@ def _values(settings: Settings) -> dict[str, Any]:
     return {"database_url": str(settings.database), **values}
 
 
-def _destination(settings: DestinationSettings) -> dict[str, Any]:
-    from relay.observe.text import redacted
-
+def _destination(settings: DestinationSettings, masking: Masking) -> dict[str, Any]:
     dumped = settings.model_dump(mode="json", exclude_none=True)
-    return {key: redacted(value) if isinstance(value, str) else value for key, value in dumped.items()}
+    return {key: masking.masked(value) if isinstance(value, str) else value for key, value in dumped.items()}
+
+
+def _written(settings: Settings) -> dict[str, Any]:
+    """What the settings file says, as far as nothing else has the last word."""
+    from pathlib import Path
+
+    from relay.settings import file
+
+    path = file.find(os.environ, Path.cwd())
+    if path is None:
+        return {}
+    content = {"schema_name" if key == "schema" else key: value for key, value in file.written(path).items()}
+    return {key: value for key, value in content.items() if settings.origin(key) == str(path)}
+
+
+def as_written(value: Any, written: Any) -> Any:
+    """Return the value; or what the file has in its place, where that uses a variable, which may be a secret."""
+    match written:
+        case str() if "${" in written:
+            return written
+        case dict() if isinstance(value, dict):
+            return {key: as_written(item, written.get(key)) for key, item in value.items()}
+        case list() if isinstance(value, list) and len(value) == len(written):
+            return [as_written(item, each) for item, each in zip(value, written, strict=True)]
+    return value
 
 
 def _shown(value: Any) -> Any:

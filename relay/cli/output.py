@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -38,7 +39,10 @@ def stderr() -> Console:
 
 def say(message: str) -> None:
     """A message to whoever watches."""
-    stderr().print(pasteable(message), soft_wrap=True)
+    from relay.observe.text import one_line
+
+    shown = "\n".join(map(one_line, pasteable(message).split("\n")))
+    stderr().print(shown, soft_wrap=True)
 
 
 def program() -> str:
@@ -74,8 +78,19 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """A JSON document as stdout can hold it: JSON is UTF-8, and in no other encoding may it hold more than ASCII."""
-    return json.dumps(value, default=_plain, indent=indent, ensure_ascii=not _is_utf8())
+    """A JSON document as stdout can hold it: JSON is UTF-8, and in no other encoding may it hold more than ASCII.
+
+    What a terminal would obey or not show, as directions of writing and the controls beyond ASCII, is escaped.
+    """
+    text = json.dumps(value, default=_plain, indent=indent, ensure_ascii=not _is_utf8())
+    return _SUSPECT.sub(_escaped, text)
+
+
+_SUSPECT = re.compile(r"[^\n -~]")  # a line break is one of ours: json has escaped those in the data
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def _is_utf8() -> bool:

@@ -98,7 +98,7 @@ def needing_its_library(name: str, of_kind: str) -> Iterator[Kind[DestinationPol
             raise
         raise SettingsError(
             f"destination {name}: kind {of_kind} needs {error.name}, which is not installed: "
-            f"run pip install 'neverlost[{found.extra}]'"
+            f"install the extra {found.extra}, in a checkout with pip install '.[{found.extra}]'"
         ) from error
 
 

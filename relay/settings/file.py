@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
     """The file that applies, if there is one.
 
     Raises:
-        SettingsError: ``OUTBOX_CONFIG`` names a file that is not there.
+        SettingsError: ``OUTBOX_CONFIG`` names a file that is not there, or the one in the current directory is another
+            user's.
     """
     if chosen := environ.get(CONFIG):
         path = cwd / chosen
@@ -25,7 +27,27 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
             raise SettingsError(f"{CONFIG} names {path}, which is not a file")
         return path
     path = cwd / DEFAULT_NAME
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    _refuse_another_users(path)
+    return path
+
+
+def _refuse_another_users(path: Path) -> None:
+    """Refuse a file that lies here by the doing of another user: it can send secrets to its hosts, and run its code."""
+    if not hasattr(os, "geteuid"):
+        return
+    owner = path.stat().st_uid
+    if owner not in (os.geteuid(), 0):
+        raise SettingsError(
+            f"{path} belongs to another user (uid {owner}), who could have your secrets sent anywhere: if you trust "
+            f"it, name it with {CONFIG}={path}, or change its owner; else run outbox in another directory"
+        )
+
+
+def written(path: Path) -> dict[str, Any]:
+    """Return the file's content as it stands there, with each ``${VAR}``."""
+    return tomllib.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read(path: Path, environ: Mapping[str, str], *, skip: Container[str] = ()) -> dict[str, Any]:
@@ -35,7 +57,7 @@ def read(path: Path, environ: Mapping[str, str], *, skip: Container[str] = ()) -
         SettingsError: It cannot be read, is not TOML, or uses a variable that is not set.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = written(path)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

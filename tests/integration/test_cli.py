@@ -187,6 +187,29 @@ def test_grants_name_roles_and_schemas_whatever_they_are_called(run: Run, empty_
 # ------------------------------------------------------------------------------------------------ config and content
 
 
+def test_config_show_prints_a_variable_as_it_stands_in_the_file(run: Run, tmp_path: Path) -> None:
+    """Of a URL's path or query, nothing tells what is a secret."""
+    (tmp_path / "outbox.toml").write_text(
+        "health_port = 9999\n[serve]\nhost = '${HERE}'\n[destinations.hook]\nkind = 'http'\n"
+        "url = 'https://hooks.example/${HOOK_TOKEN}?key=${HOOK_KEY}'\nproxy = 'http://me:pass%20word@proxy:3128'\n"
+    )
+    environ = {"HOOK_TOKEN": "hunter2-token", "HOOK_KEY": "hunter2-key", "HERE": "127.0.0.1"}
+    for arguments in (["config", "show"], ["config", "show", "--json"]):
+        process = run(*arguments, url="sqlite:///x.db", **environ)
+        assert process.returncode == 0, process.stderr
+        assert "https://hooks.example/${HOOK_TOKEN}?key=${HOOK_KEY}" in process.stdout
+        assert not {each for each in ("hunter2", "word") if each in process.stdout}
+        assert "http://me:***@proxy:3128" in process.stdout
+        assert "9999" in process.stdout
+
+
+def test_a_variable_of_the_environment_has_the_last_word_and_is_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "outbox.toml").write_text("log_level = '${LEVEL}'\n")
+    environ = {"LEVEL": "info", "OUTBOX_LOG_LEVEL": "error"}
+    shown = run("config", "show", "--json", url="sqlite:///x.db", **environ).stdout
+    assert json.loads(shown)["log_level"] == "error"
+
+
 def test_config_show_masks_secrets_and_names_origins(run: Run) -> None:
     environ = {"API_URL": "http://localhost:3000", "INTERNAL_API_SECRET": "hunter2-api", "OUTBOX_LEASE_S": "30s"}
     process = run("config", "show", url="postgresql://app:hunter2@db/app", **environ)

@@ -145,7 +145,7 @@ class SqliteDatabases:
 
     def copy_to(self, path: Path) -> str:
         """Put a migrated database at `path` and return its URL."""
-        shutil.copyfile(self.migrated_file, path)
+        shutil.copy(self.migrated_file, path)
         return sqlite_url(path)
 
 

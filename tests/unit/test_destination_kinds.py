@@ -178,4 +178,4 @@ for use in (registry.check, lambda *given: registry.build(*given, settings.datab
         print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.count(f"run pip install 'neverlost[{kind}]'") == 2
+    assert done.stdout.count(f"install the extra {kind}, in a checkout with pip install '.[{kind}]'") == 2

@@ -1,5 +1,6 @@
 """Flags over environment over file over defaults, and what is wrong with each is said in a sentence."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +428,28 @@ def test_an_sqlite_file_that_is_missing_is_named_with_its_variable(tmp_path: Pat
     assert "DATABASE_URL" in str(caught.value)
     assert "outbox db upgrade" in str(caught.value)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_a_file_of_another_user_in_the_current_directory_is_refused_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write where an operator works could have secrets sent to a host of theirs."""
+    path = tmp_path / "outbox.toml"
+    path.write_text("lease_s = 30\n")
+    monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    if path.stat().st_uid == 0:
+        os.chown(path, 12345, -1)
+        monkeypatch.setattr("os.geteuid", lambda: 0)
+    with pytest.raises(SettingsError, match=r"belongs to another user .*OUTBOX_CONFIG="):
+        load(environ={}, cwd=tmp_path)
+    assert load(environ={"OUTBOX_CONFIG": str(path)}, cwd=tmp_path).lease_s == 30
+
+
+def test_a_file_of_the_superuser_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an image, or where an orchestrator mounts it."""
+    path = tmp_path / "outbox.toml"
+    path.write_text("lease_s = 30\n")
+    if path.stat().st_uid != 0:
+        pytest.skip("needs a file of the superuser")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert load(environ={}, cwd=tmp_path).lease_s == 30

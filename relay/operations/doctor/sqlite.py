@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
+import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from relay.operations.doctor.finding import Finding, bad, ok
+from relay.operations.doctor.finding import Finding, bad, note, ok
 
 OLDEST = (3, 38, 0)  # the first with the operator ->>
 
@@ -16,6 +19,7 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
     """The library, the journal, and the file itself."""
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:
+        yield _rights(Path(str(engine.url.database)))
         mode = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
         damage = _damage(connection)
     yield journal(mode)
@@ -28,6 +32,18 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
             "the file is damaged: what is in it may be lost",
             "stop everything that uses it, copy it, and recover it: sqlite3 outbox.db .recover",
         )
+
+
+def _rights(path: Path) -> Finding:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o077:
+        return ok("file rights", "its owner alone may read it")
+    return note(
+        "file rights",
+        f"{path} has the mode {mode:04o}: other users of this machine may read it",
+        "it holds every message",
+        f"chmod 600 {shlex.quote(str(path))}, if they are not meant to",
+    )
 
 
 def _damage(connection: sa.Connection) -> list[str]:

@@ -32,7 +32,7 @@ class SqliteStore:
 
     def open(self, relay_id: str, generation: int = ANY_GENERATION) -> SqliteSession:
         path = self.file.path
-        lock = FileLock(path.with_name(path.name + ".relay.lock"), timeout=0)
+        lock = FileLock(path.with_name(path.name + ".relay.lock"), timeout=0, mode=0o600)
         try:
             lock.acquire()
         except Timeout:
