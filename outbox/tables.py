@@ -7,7 +7,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 |----------------------|----------------------------------------------------------------------------------|
 | outbox_message       | what is not settled everywhere yet: small, whatever the history                  |
 | outbox_delivery      | the exceptions: deliveries that are parked, blocked, waiting, dead, or done early |
-| outbox_history       | what was delivered, when, after how many attempts; one partition a day           |
+| outbox_history       | what was delivered, discarded or cancelled, and when; one partition a day        |
 | outbox_destination   | the registered destinations, their subscriptions and health                      |
 | outbox_relay         | the relays that are alive, and their beat                                        |
 | outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
@@ -202,9 +202,20 @@ def _history(metadata: sa.MetaData) -> sa.Table:
         sa.Column("headers", JSON, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
-        # {destination: {"state": …, "attempts": …}}; null when every destination took it at the first try
+        # the generation of the registered destinations for which it was settled; see outbox_destination.wanted
+        sa.Column("registered", sa.Integer),
+        # "discarded" or "cancelled"; null when a destination took it
+        sa.Column("outcome", sa.Text),
+        # {destination: {"state": …, "attempts": …, "at": …}}; null when every destination took it at the first try
         sa.Column("deliveries", JSON),
         sa.Index("outbox_history_id", "id"),
+        sa.Index(
+            "outbox_history_outcome",
+            "outcome",
+            "id",
+            postgresql_where=sa.text("outcome IS NOT NULL"),
+            sqlite_where=sa.text("outcome IS NOT NULL"),
+        ),
     )
 
 
@@ -215,6 +226,8 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("events", JSON, nullable=False),
+        # [[generation, events], …]: what it wanted from which generation on; null events: it was removed
+        sa.Column("wanted", JSON, nullable=False, server_default="[]"),
         sa.Column("on_dead", sa.Text, nullable=False, server_default="block"),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False, server_default="healthy"),

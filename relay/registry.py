@@ -22,6 +22,7 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import Tables, tables
 from relay.audit import Action
 from relay.database import Database
+from relay.decide.subscription import remembered
 from relay.rights import Right, refuse_without
 from relay.schema import CONTENT_TABLES, check_content, check_schema
 from relay.stamp import stamp
@@ -129,23 +130,22 @@ def _replace(
     generation: int,
 ) -> None:
     """Removed destinations keep their row: whatever still waits for them stays visible, and waits."""
-    now = sa.func.now()
-    connection.execute(
-        sa.update(t.destination)
-        .where(t.destination.c.name.in_(known.keys() - wanted.keys()))
-        .values(generation=generation, removed_at=now, changed_at=now)
-    )
-    ever = set(connection.scalars(sa.select(t.destination.c.name)))
+    d, now = t.destination.c, sa.func.now()
+    memory = {row.name: row.wanted for row in connection.execute(sa.select(d.name, d.wanted))}
+    for name in known.keys() - wanted.keys():
+        gone = {"removed_at": now, "changed_at": now, "wanted": remembered(memory[name], generation, None)}
+        connection.execute(sa.update(t.destination).where(d.name == name).values(generation=generation, **gone))
     for w in wanted.values():
         values: dict[str, Any] = {
             "kind": w.kind,
             "events": list(w.events),
+            "wanted": remembered(memory.get(w.name, []), generation, w.events),
             "on_dead": w.on_dead,
             "generation": generation,
             "removed_at": None,
         }
-        if w.name in ever:
-            connection.execute(sa.update(t.destination).where(t.destination.c.name == w.name).values(values))
+        if w.name in memory:
+            connection.execute(sa.update(t.destination).where(d.name == w.name).values(values))
         else:
             connection.execute(sa.insert(t.destination).values(name=w.name, **values))
     _look_again_at_unrouted(connection, t)

@@ -16,7 +16,7 @@ branch_labels = ("outbox",)
 depends_on = None
 
 STATES = "'ready', 'scheduled', 'held', 'unrouted'"
-DELIVERY_STATES = "'parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded'"
+DELIVERY_STATES = "'parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded', 'cancelled'"
 DESTINATION_STATES = "'healthy', 'paused', 'throttled', 'off'"
 # With a suffix, where others had taken its name.
 IS_THE_DAYS = "c.relname::text ~ ('^' || name || '(_[0-9a-f]{8})?$')"
@@ -186,12 +186,15 @@ POSTGRES = [
         headers jsonb NOT NULL,
         created_at timestamptz NOT NULL,
         attempts integer NOT NULL,
+        registered integer,
+        outcome text,
         deliveries jsonb
     ) PARTITION BY RANGE (delivered_at)
     """,
     # Not unique: a row gets here only in the statement that takes it out of outbox_message, and uniqueness would cost
     # a quarter of that statement's time.
     "CREATE INDEX outbox_history_id ON outbox_history (id)",
+    "CREATE INDEX outbox_history_outcome ON outbox_history (outcome, id) WHERE outcome IS NOT NULL",
     # Created apart, then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent where PARTITION OF would stop
     # every reader. The CHECK spares it the scan. A table of ours that was detached is attached again: nothing can be
     # settled on a day without a partition. A table of others is not, for its triggers would run with our rights: it
@@ -264,6 +267,7 @@ POSTGRES = [
         name text PRIMARY KEY,
         kind text NOT NULL,
         events jsonb NOT NULL,
+        wanted jsonb NOT NULL DEFAULT '[]',
         on_dead text NOT NULL DEFAULT 'block' CHECK (on_dead IN ('block', 'skip')),
         generation integer NOT NULL,
         state text NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),
@@ -492,16 +496,20 @@ SQLITE = [
         headers JSON NOT NULL,
         created_at DATETIME NOT NULL,
         attempts INTEGER NOT NULL,
+        registered INTEGER,
+        outcome TEXT,
         deliveries JSON
     )
     """,
     "CREATE INDEX outbox_history_id ON outbox_history (id)",
+    "CREATE INDEX outbox_history_outcome ON outbox_history (outcome, id) WHERE outcome IS NOT NULL",
     "CREATE INDEX outbox_history_delivered ON outbox_history (delivered_at)",
     f"""
     CREATE TABLE outbox_destination (
         name TEXT NOT NULL PRIMARY KEY,
         kind TEXT NOT NULL,
         events JSON NOT NULL,
+        wanted JSON NOT NULL DEFAULT '[]',
         on_dead TEXT NOT NULL DEFAULT 'block' CHECK (on_dead IN ('block', 'skip')),
         generation INTEGER NOT NULL,
         state TEXT NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),

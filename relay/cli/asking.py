@@ -24,6 +24,17 @@ def confirmed(question: str, *, yes: bool) -> bool:
     return typer.confirm(question, err=True)
 
 
+def refuse_empty(given: dict[str, str | None]) -> None:
+    """Refuse options that are empty, as of a shell variable that is not set: some would choose everything.
+
+    Raises:
+        BadParameter: One of them is.
+    """
+    for option, text in given.items():
+        if text == "":
+            raise typer.BadParameter(f"{option} is empty: say what to look for, or leave it out")
+
+
 @contextmanager
 def counting(doing: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal, if there is one; yields what takes the count so far."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relay.cli import exits
-from relay.cli.asking import confirmed, counting
+from relay.cli.asking import confirmed, counting, refuse_empty
 from relay.cli.examples import examples
 from relay.cli.instants import duration_s
 from relay.cli.messages import print_message, uuid_of
@@ -202,7 +202,7 @@ def _filter(
 ) -> DeadFilter:
     from relay.operations.dead import DeadFilter
 
-    _refuse_empty({"--destination": destination, "--type": type_, "--because": because, "--cause": cause})
+    refuse_empty({"--destination": destination, "--type": type_, "--because": because, "--cause": cause})
     return DeadFilter(
         ids=tuple(uuid_of(each) for each in ids),
         destination=destination,
@@ -212,13 +212,6 @@ def _filter(
         reason=because,
         fingerprint=cause,
     )
-
-
-def _refuse_empty(given: dict[str, str | None]) -> None:
-    """Of a shell variable that is not set; every cause begins with nothing, so it would choose all of them."""
-    for option, text in given.items():
-        if text == "":
-            raise typer.BadParameter(f"{option} is empty: say what to look for, or leave it out")
 
 
 def _causes(found: list[Any]) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from relay.cli import exits
-from relay.cli.asking import confirmed, counting
+from relay.cli.asking import confirmed, counting, refuse_empty
 from relay.cli.examples import examples
+from relay.cli.instants import past_instant
 from relay.cli.output import Json, cell, pasteable, print_json, say, stdout, table
 from relay.wording import counted
 
@@ -28,7 +29,13 @@ class State(StrEnum):
     scheduled = "scheduled"
     held = "held"
     unrouted = "unrouted"
+    parked = "parked"
+    blocked = "blocked"
+    retry = "retry"
+    dead = "dead"
     delivered = "delivered"
+    discarded = "discarded"
+    cancelled = "cancelled"
 
 
 MEANING = {
@@ -36,7 +43,9 @@ MEANING = {
     "scheduled": "is not due yet",
     "held": "waits for what its deliveries wait for",
     "unrouted": "is wanted by no subscription; it will flow when one appears",
-    "delivered": "has been taken by every destination",
+    "delivered": "a destination took it, and nothing is left to do",
+    "discarded": "an operator gave it up; no destination took it",
+    "cancelled": "an operator cancelled it; no destination took it",
 }
 
 
@@ -49,33 +58,58 @@ def register(app: typer.Typer, panel: str) -> None:
     epilog=examples(
         "outbox messages list",
         "outbox messages list --state delivered --limit 5",
+        "outbox messages list --key c-1",
+        "outbox messages list --destination api --state retry",
+        "outbox messages list --state cancelled --since 1d",
         "outbox messages list --type 'extraction.*' --json | jq -r '.[].id'",
     ),
 )
 def list_(
-    state: Annotated[State | None, typer.Option(help="Default: everything not delivered yet.")] = None,
+    state: Annotated[
+        State | None, typer.Option(help="Of the message or of a delivery. Default: everything not settled yet.")
+    ] = None,
     type_: Annotated[
         str | None,
         typer.Option("--type", help="An event type; * stands for anything. Of a rare one, all messages are looked at."),
     ] = None,
+    key: Annotated[str | None, typer.Option(help="An ordering key.")] = None,
+    subject: Annotated[str | None, typer.Option(help="A subject; * stands for anything.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Still to be delivered there; with a state: in that state there.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Created since then, or settled: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then, or settled.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List messages, the last emitted first. Delivered ones: --state delivered."""
+    """List messages, the last emitted first. Settled ones: --state delivered, discarded or cancelled."""
     from relay.cli.opening import operator_settings
     from relay.operations import list_messages
     from relay.operations.opening import opened_snapshot
 
+    refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
+    filters: dict[str, Any] = {
+        "state": state and state.value,
+        "type_": type_,
+        "key": key,
+        "subject": subject,
+        "destination": destination,
+        "since": since and past_instant("--since", since),
+        "until": until and past_instant("--until", until),
+    }
     with opened_snapshot(operator_settings()) as connection:
-        found = list_messages(connection, state=state and state.value, type_=type_, limit=limit)
+        found = list_messages(connection, **filters, limit=limit)
     if as_json:
         print_json(found)
         return
     if not found:
-        say("there is no such message" if state or type_ else "nothing waits")
+        say("there is no such message" if any(filters.values()) else "nothing waits")
         return
     rows = ((m.id, m.type, _state(m), m.ordering_key, m.created_at, m.settled_at or m.due_at) for m in found)
-    stdout().print(table("Id", "Type", "State", "Key", "Created", "Due or delivered", rows=rows))
+    stdout().print(table("Id", "Type", "State", "Key", "Created", "Due or settled", rows=rows))
     if len(found) == limit:
         say(f"the newest {limit}; --limit shows more")
 
@@ -154,17 +188,30 @@ def _print(found: MessageDetail) -> None:
     shown.show_header = False
     console.print(shown)
     if found.deliveries:
-        rows = (
-            (d.destination, d.state, d.attempts, d.due_at, d.reason, pasteable(d.next or "")) for d in found.deliveries
-        )
-        columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
         console.print()
-        console.print(table(*columns, rows=rows, right=["Attempts"]))
+        console.print(_settled(found.deliveries) if found.message.settled_at else _open(found.deliveries))
+    if found.before:
+        console.print()
+        console.print("Before it was sent again:")
+        console.print(_settled(found.before))
     for delivery in found.deliveries:
         if delivery.log:
             console.print()
             console.print(f"Attempts at {cell(delivery.destination)}:")
             console.print(_log(delivery))
+
+
+def _open(deliveries: list[DeliveryRow]) -> Table:
+    """What each destination waits for."""
+    rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, pasteable(d.next or "")) for d in deliveries)
+    columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
+    return table(*columns, rows=rows, right=["Attempts"])
+
+
+def _settled(deliveries: list[DeliveryRow]) -> Table:
+    """Which destination took it, when, and at which attempt; and which did not, and why."""
+    rows = ((d.destination, d.state, d.changed_at, d.taken_at_attempt or d.attempts, d.reason) for d in deliveries)
+    return table("Destination", "State", "When", "Attempts", "Reason", rows=rows, right=["Attempts"])
 
 
 def _facts(found: MessageDetail) -> dict[str, object]:
@@ -180,8 +227,8 @@ def _facts(found: MessageDetail) -> dict[str, object]:
         "ordering key": message.ordering_key,
         "created": message.created_at,
         "due": message.due_at,
-        "delivered": message.settled_at,
-        "delivered before": ", ".join(cell(at) for at in again) or None,
+        message.state if message.settled_at else "settled": message.settled_at,
+        "settled before": ", ".join(cell(at) for at in again) or None,
         "attempts": found.attempts,
         "shard": found.shard if found.owner is None else f"{found.shard}, owned by {found.owner}",
         "done by": ", ".join(f"{name} at {cell(at)}" for name, at in found.inbox.items()) or None,

@@ -11,6 +11,7 @@ from relay.cli import exits
 from relay.cli.asking import confirmed, counting
 from relay.cli.examples import examples
 from relay.cli.instants import past_instant
+from relay.cli.messages import uuid_of
 from relay.cli.output import print_json, say, stdout, table
 from relay.wording import counted
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from relay.operations.replay import Found
 
 
+NONE_SETTLED = "there is no such message in the history; `outbox messages show ID` says where one is"
+
+
 def register(app: typer.Typer, panel: str) -> None:
     app.command(
         rich_help_panel=panel,
         epilog=examples(
+            "outbox replay 0197c0de-0000-7000-8000-000000000000 --to reports",
             "outbox replay --to reports --since 7d --dry-run",
             "outbox replay --to reports --type 'extraction.*' --since 2026-03-01 --until 2026-03-02T12:00",
             "outbox replay --to api --since 2h --as-new --rate 50  # for a receiver that would ignore known ids",
@@ -30,6 +35,10 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def replay(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="These messages; also discarded or cancelled ones.")
+    ] = None,
+    *,
     to: Annotated[str, typer.Option(metavar="DESTINATION", help="Where to: a registered destination.")],
     type_: Annotated[str, typer.Option("--type", help="Which event type; * stands for anything.")] = "*",
     since: Annotated[
@@ -45,12 +54,13 @@ def replay(
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what is sent again as JSON, for scripts.")] = False,
 ) -> None:
-    """Send delivered messages again, to one destination: to one that is new, or that has lost them."""
+    """Send settled messages again, to one destination: to one that is new, or that has lost them."""
     from relay.cli.opening import operator_settings
     from relay.operations.opening import opened
     from relay.operations.replay import Replay, look, replay
 
-    what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new)
+    named = tuple(uuid_of(each) for each in ids or ())
+    what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new, named)
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
             found = look(connection, what)
@@ -62,7 +72,9 @@ def replay(
         if count:
             _explain(found, what.to, as_new=as_new)
         if dry_run or not count:
-            say(f"would replay {counted(count, 'message')}; nothing was done" if count else "there is no such message")
+            say(f"would replay {counted(count, 'message')}; nothing was done" if count else NONE_SETTLED)
+            if named and not count:
+                raise typer.Exit(exits.FAILED)
             return
         if not confirmed(f"Replay {counted(count, 'message')} to {to}?", yes=yes):
             say("nothing was done")

@@ -72,7 +72,7 @@ def relays(as_json: Json = False) -> None:
 
     settings = operator_settings()
     with opened_snapshot(settings) as connection:
-        found = live_relays(connection, alive_within_s=2 * settings.lease_s)
+        found = live_relays(connection)
     if as_json:
         print_json(found)
     elif found:
@@ -99,7 +99,7 @@ def _look(settings: Settings) -> Status:
     from relay.operations.opening import opened_snapshot
 
     with opened_snapshot(settings) as connection:
-        return status(connection, alive_within_s=2 * settings.lease_s)
+        return status(connection)
 
 
 def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
@@ -130,8 +130,10 @@ def _message_table(found: Status) -> RenderableType:
     rows = [
         ("waiting", f"{found.waiting:,}", _waiting_note(found)),
         ("unrouted", f"{found.unrouted:,}", "no subscription wants them" if found.unrouted else ""),
-        ("dead", f"{found.dead:,}", "given up; somebody has to look" if found.dead else ""),
+        ("dead", f"{found.dead:,}", _dead_note(found)),
         ("delivered", f"{about}{found.delivered:,}", "in the history"),
+        ("discarded", f"{found.discarded:,}", "given up by an operator" if found.discarded else ""),
+        ("cancelled", f"{found.cancelled:,}", "taken back by an operator" if found.cancelled else ""),
     ]
     made = table("Messages", "Count", "", right=["Count"])
     for name, count, note in rows:
@@ -143,19 +145,24 @@ def _waiting_note(found: Status) -> str:
     notes = []
     if found.oldest_waiting_s is not None:
         notes.append(f"the oldest for {duration(found.oldest_waiting_s)}")
-    for count, what in (
-        (found.scheduled, "not due yet"),
-        (found.parked, "parked"),
-        (found.retrying, "waiting for a retry"),
-    ):
-        if count:
-            notes.append(f"{count:,} {what}")
+    if found.scheduled:
+        notes.append(f"{found.scheduled:,} not due yet")
     return "; ".join(notes)
 
 
+def _dead_note(found: Status) -> str:
+    if not found.dead:
+        return ""
+    too = f"; {found.waiting_and_dead:,} of them still wait for another destination" if found.waiting_and_dead else ""
+    return f"given up by a destination: an operator has to look{too}"
+
+
 def _destination_table(found: Status) -> RenderableType:
-    rows = ((name, d.state, d.waiting, d.dead, d.reason) for name, d in found.destinations.items())
-    return table("Destination", "State", "Waiting", "Dead", "Reason", rows=rows, right=["Waiting", "Dead"])
+    rows = (
+        (name, d.state, d.waiting, d.parked, d.retrying, d.dead, d.reason) for name, d in found.destinations.items()
+    )
+    numbers = ("Waiting", "parked", "retrying", "Dead")
+    return table("Destination", "State", *numbers, "Reason", rows=rows, right=numbers)
 
 
 def _relay_table(found: list[RelayStatus]) -> RenderableType:

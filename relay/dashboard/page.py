@@ -38,7 +38,7 @@ code { font: .87em ui-monospace, monospace; user-select: all; }
 """.strip()
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 TONE = {"healthy": "good", "off": "bad", "removed": "bad"}
-WIDE, NUMBERS = {"Reason", "For example", "To what"}, {"Count", "Waiting", "Dead", "Shards"}
+WIDE, NUMBERS = {"Reason", "For example", "To what"}, {"Count", "Waiting", "parked", "retrying", "Dead", "Shards"}
 
 Row = Iterable[object]
 
@@ -70,11 +70,11 @@ def _tiles(picture: Picture) -> str:
         ("Waiting", found.waiting, ""),
         ("Oldest waiting", duration(found.oldest_waiting_s), ""),
         ("Not due yet", found.scheduled, ""),
-        ("Parked", found.parked, "warn"),
-        ("Retrying", found.retrying, "warn"),
         ("Unrouted", found.unrouted, "bad"),
         ("Dead", found.dead, "bad"),
         ("Delivered", f"{'~' if found.delivered_is_estimate else ''}{found.delivered:,}", ""),
+        ("Discarded", found.discarded, ""),
+        ("Cancelled", found.cancelled, ""),
     )
     tiles = (
         f'<div><dt>{name}</dt><dd class="{tone if value else ""}">{_text(value)}</dd></div>'
@@ -98,6 +98,8 @@ def _destinations_and_relays(picture: Picture) -> tuple[str, str]:
             n,
             _toned(d.state, TONE.get(d.state, "warn")),
             d.waiting,
+            d.parked,
+            d.retrying,
             d.dead,
             d.reason,
             d.until,
@@ -109,7 +111,7 @@ def _destinations_and_relays(picture: Picture) -> tuple[str, str]:
         (r.id, len(r.shards), ranges(r.shards), f"{duration(r.last_seen_s)} ago", r.release)
         for r in picture.status.relays
     )
-    columns = ("Destination", "State", "Waiting", "Dead", "Reason", "Until", "To try it now")
+    columns = ("Destination", "State", "Waiting", "parked", "retrying", "Dead", "Reason", "Until", "To try it now")
     return (
         _section("Destinations", columns, destinations, "None is registered: `outbox relay` registers it."),
         _section(

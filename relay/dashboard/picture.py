@@ -64,7 +64,7 @@ class Camera:
             return error
 
     def _read(self, connection: sa.Connection) -> Picture:
-        found = status(connection, alive_within_s=2 * self._settings.lease_s)
+        found = status(connection)
         return Picture(
             database=str(self._settings.database),
             at=now(connection),

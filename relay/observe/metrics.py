@@ -89,12 +89,19 @@ class Metrics:
             self._destinations[name] = DestinationMetrics(self._deliveries, self._in_flight, self._healthy, name)
         return self._destinations[name]
 
-    def count(self, destination: str, state: str) -> None:
-        """One verdict that is not the common one: ``retry``, ``dead``, ``parked``, ``blocked`` or ``delivered``."""
+    def count(self, destination: str, state: str, count: int = 1) -> None:
+        """So many of a verdict that is not the common one.
+
+        Args:
+            destination: Whose.
+            state: ``retry``, ``dead``, ``parked``, ``blocked`` or ``delivered``; ``discarded`` or ``cancelled`` by an
+                operator.
+            count: How many.
+        """
         if state in ("parked", "blocked"):
-            self._parked.inc()
+            self._parked.inc(count)
         else:
-            self._deliveries.labels(destination, state).inc()
+            self._deliveries.labels(destination, state).inc(count)
 
     def latencies(self, sample_s: Sequence[float], count: int) -> None:
         """So many were delivered; of a sample of them, how long after its commit each was taken."""
@@ -138,7 +145,7 @@ class Metrics:
     def _make_destination_metrics(self) -> None:
         self._deliveries = Counter(
             "outbox_deliveries",
-            "Verdicts on deliveries: delivered, retry (charged) or dead",
+            "Verdicts on deliveries: delivered, retry (charged) or dead; discarded or cancelled by an operator",
             ["destination", "verdict"],
             registry=self.registry,
         )

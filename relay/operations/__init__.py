@@ -10,7 +10,8 @@ from relay.operations.relays import RelayStatus, live_relays
 from relay.operations.status import DestinationStatus, Status, status
 
 if TYPE_CHECKING:
-    from relay.operations.messages import DeliveryRow, MessageDetail, MessageRow, list_messages, show_message
+    from relay.operations.messages import MessageRow, list_messages
+    from relay.operations.showing import DeliveryRow, MessageDetail, show_message
 
 __all__ = [
     "DeliveryRow",
@@ -32,6 +33,6 @@ def __getattr__(name: str) -> Any:
     """Import what is about messages when it is asked for: `outbox status` asks for none of it."""
     if name not in __all__:
         raise AttributeError(f"module 'relay.operations' has no attribute {name!r}")
-    from relay.operations import messages
+    from relay.operations import messages, showing
 
-    return getattr(messages, name)
+    return getattr(messages if hasattr(messages, name) else showing, name)

@@ -51,12 +51,16 @@ class Prospects:
                 return self._reader()
         return "what its deliveries wait for, below; it is history when all of them are done"
 
+    def of_settled(self) -> str:
+        """Say what happens to a message of which nothing is left to do."""
+        return f"nothing is sent; relay {self.owner} moves it to the history" if self.owner else self._nobody()
+
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:
             case "delivered":
-                return "done"
-            case "discarded":
-                return "nothing: an operator discarded it"
+                return f"done: taken at {utc(row.changed_at)}, at attempt {row.attempts + 1}"
+            case "discarded" | "cancelled":
+                return f"nothing: an operator {row.state} it"
             case "dead":
                 return f"an operator decides: `outbox dead retry {row.message_id}`, or `outbox dead discard …`"
             case "blocked":

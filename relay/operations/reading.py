@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from outbox.tables import Instant
+from outbox.tables import Instant, tables
 
 
 @contextmanager
@@ -43,6 +43,44 @@ def now(connection: sa.Connection) -> datetime:
 def exact(connection: sa.Connection, instant: sa.ColumnElement[datetime]) -> sa.ColumnElement[Any]:
     """An instant to compare with itself later, to the last digit: SQLite stores text of differing length."""
     return instant if connection.dialect.name == "postgresql" else sa.type_coerce(instant, sa.Text)
+
+
+# A page is small beside its tables, and what has just filled up was never analysed: look each row up.
+BY_INDEX = """
+SELECT set_config('enable_' || way, 'off', true)
+FROM unnest(ARRAY['seqscan', 'bitmapscan', 'hashjoin', 'mergejoin']) AS way
+"""
+
+
+def by_index(connection: sa.Connection) -> None:
+    """Have the rest of this transaction read row by row, in the order of an index, and stop when it has enough."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(BY_INDEX)
+
+
+def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
+    """Whether a message has a delivery in one of these states, of any destination or of one.
+
+    OFFSET 0 is a fence: without it the planner may read all such deliveries, and sort all messages, before the first.
+    A state with nothing added is one, too: it keeps the planner from an index of all that are in that state.
+    """
+    d = tables().delivery.c
+    query = sa.select(d.state).where(d.message_id == tables().message.c.id, (d.state + "").in_(states))
+    if destination is not None:
+        query = query.where(d.destination == destination)
+    return query.offset(0).exists()
+
+
+def since(connection: sa.Connection, instant: sa.ColumnElement[Any], at: datetime) -> sa.ColumnElement[bool]:
+    """Whether an instant of a table is this one or later: SQLite compares text, which is as long as it was written."""
+    if connection.dialect.name == "postgresql":
+        return instant >= at
+    return sa.type_coerce(instant, sa.Text) >= sqlite_text(at)
+
+
+def sqlite_text(at: datetime) -> str:
+    """An instant as SQLite's tables have it."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def age_s(at: datetime, now: datetime) -> float:

@@ -20,8 +20,9 @@ from outbox.errors import OutboxError
 from outbox.ids import new_id
 from outbox.tables import tables
 from relay.audit import Action
+from relay.operations.choosing import plain
 from relay.operations.destinations import registered
-from relay.operations.reading import as_like, now
+from relay.operations.reading import as_like, by_index, now, sqlite_text
 from relay.operations.writing import BATCH, transaction
 from relay.stamp import nudge, stamp
 from relay.store import replay_sql
@@ -37,6 +38,7 @@ class Replay:
 
     Args:
         to: The destination.
+        ids: Of these messages; also of one that was discarded or cancelled, for that takes it back.
         type_: Which event type; ``*`` stands for anything.
         since: Delivered at this instant or later.
         until: Delivered before this instant; by default, the moment at which the replay begins.
@@ -48,11 +50,11 @@ class Replay:
     since: datetime | None = None
     until: datetime | None = None
     as_new: bool = False
+    ids: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For the record."""
-        shown = {name.rstrip("_"): value for name, value in vars(self).items() if value is not None}
-        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in shown.items()}
+        return {name.rstrip("_"): plain(value) for name, value in vars(self).items() if value not in (None, ())}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
         OutboxError: The destination is not registered.
     """
     _require_destination(connection, what.to)
-    statement = sa.text(_sql(connection)["count"]).columns(
+    statement = sa.text(_sql(connection)["count_named" if what.ids else "count"]).columns(
         type=sa.Text, count=sa.Integer, first_at=_instant(), last_at=_instant(), marked=sa.Integer
     )
     rows = connection.execute(statement, _range(connection, what))
@@ -115,9 +117,9 @@ def replay(
     started, after = time.monotonic(), FIRST_ID
     while True:
         with transaction(engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(replay_sql.BY_INDEX)
-            page = connection.execute(sa.text(_sql(connection)["page"]), span | {"after": after, "limit": size}).all()
+            by_index(connection)
+            page_sql = sa.text(_sql(connection)["page_of_named" if what.ids else "page"])
+            page = connection.execute(page_sql, span | {"after": after, "limit": size}).all()
             if not page:
                 return action.count
             after = str(page[-1][0])
@@ -178,13 +180,14 @@ def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
     since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
     until = what.until or now(connection)
     type_ = as_like(what.type_)
-    return {"since": _plain(connection, since), "until": _plain(connection, until), "type": type_, "to": what.to}
+    span = {"since": _plain(connection, since), "until": _plain(connection, until), "type": type_, "to": what.to}
+    return span | ({"named": _array(connection, list(what.ids))} if what.ids else {})
 
 
 def _plain(connection: sa.Connection, at: datetime) -> Any:
     if connection.dialect.name == "postgresql":
         return at
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return sqlite_text(at)
 
 
 def _picked(connection: sa.Connection, picked: list[tuple[str, Any, str]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ no more.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +29,8 @@ SETTLED_S = 10  # a delivery that was blocked for longer, with nothing before it
 LOG_LENGTH = 20  # attempts that a delivery remembers
 UNBOUNDED = 2**63 - 1
 ANY_GENERATION = 2**31 - 1
+GIVEN_UP = "'discarded', 'cancelled'"  # by an operator; the owner of the shard does what follows from it
+FINAL = f"'delivered', {GIVEN_UP}"  # nothing is left to do
 
 
 Pair = tuple[str, str]  # (destination, ordering key)
@@ -93,7 +96,7 @@ class Page:
     Args:
         messages: Messages to take up.
         deliveries: Deliveries to take up again.
-        discarded: (message, destination) pairs that an operator discarded.
+        discarded: (message, destination) pairs that an operator discarded or cancelled.
         unparked: Destinations for which something was parked by somebody else.
         held: (destination, ordering key) → the lowest position of a message in the table that is not done.
         blocked: (destination, ordering key) → the lowest position of a delivery in the table that may not start now.
@@ -213,9 +216,11 @@ class Session(Protocol):
     Attributes:
         unreadable: Message → why it cannot be read. What is read stands on its page all the same, with something else
             in place of its data; whoever reads takes both out.
+        given_up: (destination, state) → deliveries that operators gave up and that are finished now, to be counted.
     """
 
     unreadable: dict[str, str]
+    given_up: Counter[tuple[str, str]]
 
     def server_age_s(self) -> float:
         """Seconds since the server was started."""
@@ -309,7 +314,7 @@ class Session(Protocol):
         """
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
-        """Finish what an operator discarded; returns what that released."""
+        """Finish what an operator discarded or cancelled; returns what that released."""
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         """Set messages aside that no subscription wants, unless others have been registered meanwhile."""

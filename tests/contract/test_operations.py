@@ -1,13 +1,16 @@
 """What operators are told is true, adds up, and is the same on both databases."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from support.databases import Database
+from support.desk import Desk
 
 from outbox import emit
 from outbox.tables import tables
@@ -63,13 +66,17 @@ def become(connection: sa.Connection, message_id: str, state: str) -> None:
     connection.execute(sa.update(message).where(message.c.id == message_id).values(state=state))
 
 
-def deliver(connection: sa.Connection, message_id: str) -> None:
+ENDS = [("cancelled", "cancelled"), ("cancelled", "discarded"), ("discarded", "discarded"), ("delivered", "cancelled")]
+
+
+def deliver(connection: sa.Connection, message_id: str, **values: object) -> None:
     """Move a message to the history."""
-    message, history = tables().message, tables().history
+    message, history, delivery = tables().message, tables().history, tables().delivery
     row = connection.execute(sa.select(message).where(message.c.id == message_id)).one()
     shared = {c.name: getattr(row, c.name) for c in history.c if c.name in message.c}
-    connection.execute(sa.insert(history).values(**shared, attempts=1))
+    connection.execute(sa.insert(history).values(**shared, attempts=1, **values))
     connection.execute(sa.delete(message).where(message.c.id == message_id))
+    connection.execute(sa.delete(delivery).where(delivery.c.message_id == message_id))
 
 
 def now(connection: sa.Connection) -> datetime:
@@ -100,14 +107,52 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
     deliver(connection, delivered)
     set_aside(connection, done_at_api, "api", "delivered")
 
+    given_up = [send(connection) for _ in range(4)]
+    for message_id, (api, reports) in zip(given_up, ENDS, strict=True):
+        become(connection, message_id, "held")
+        set_aside(connection, message_id, "api", api)
+        set_aside(connection, message_id, "reports", reports)
+    deliver(connection, given_up[0], outcome="cancelled")
+
     found = status(connection)
 
-    assert (found.waiting, found.dead, found.unrouted, found.delivered) == (5, 2, 1, 1)
-    assert found.waiting + found.dead + found.unrouted + found.delivered == 9
+    assert (found.waiting, found.dead, found.unrouted, found.waiting_and_dead) == (6, 2, 1, 1)
+    assert (found.delivered, found.cancelled, found.discarded) == (2, 2, 1)
+    once = found.waiting + found.dead + found.unrouted + found.delivered + found.cancelled + found.discarded
+    assert once - found.waiting_and_dead == 13
     assert (found.scheduled, found.parked, found.retrying) == (1, 2, 2)
     # api: ready, scheduled, parked, retrying; reports: ready, scheduled, done_at_api, retrying, half_dead
-    assert found.destinations["api"] == DestinationStatus("healthy", None, waiting=4, dead=2)
-    assert found.destinations["reports"] == DestinationStatus("healthy", None, waiting=5, dead=0)
+    assert found.destinations["api"] == DestinationStatus("healthy", None, 4, 2, parked=1, retrying=1)
+    assert found.destinations["reports"] == DestinationStatus("healthy", None, 5, 0, parked=1, retrying=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_two_numbers_contradict_each_other(connection: sa.Connection, seed: int) -> None:
+    """Whatever states are mixed: what is a part is no more than the whole, and what waits is as old as it is many."""
+    chance = random.Random(seed)
+    register(connection, "api", "extraction.*")
+    register(connection, "reports", "*")
+    for _ in range(12):
+        message_id = send(connection, **({"delay": HOUR} if chance.random() < 0.1 else {}))
+        if chance.random() < 0.8:
+            become(connection, message_id, "held")
+            for name in ("api", "reports"):
+                state = chance.choice(["parked", "retry", "dead", "delivered", "discarded", "cancelled"])
+                due_at = now(connection) + HOUR if state == "retry" else None
+                set_aside(connection, message_id, name, state, reason="why", due_at=due_at)
+    found = status(connection)
+    ways = found.destinations.values()
+    assert found.scheduled + found.waiting_and_dead <= found.waiting
+    assert found.waiting_and_dead <= found.dead
+    assert found.parked == sum(way.parked for way in ways)
+    assert found.retrying == sum(way.retrying for way in ways)
+    assert all(way.parked + way.retrying <= way.waiting <= found.waiting for way in ways)
+    assert sum(way.waiting for way in ways) >= found.waiting
+    assert all(way.dead <= found.dead for way in ways)
+    assert sum(way.dead for way in ways) >= found.dead
+    assert (found.oldest_waiting_s is None) == (found.waiting == found.scheduled)
+    settled = found.delivered + found.cancelled + found.discarded
+    assert found.waiting + found.dead - found.waiting_and_dead + settled == 12
 
 
 def test_a_destination_waits_only_for_what_it_wants(connection: sa.Connection) -> None:
@@ -160,22 +205,31 @@ def test_the_oldest_waiting_message_is_one_that_is_due(connection: sa.Connection
     assert oldest_s > 7190, "dead for one destination, it still waits for another"
 
 
-def test_only_relays_that_beat_are_alive(connection: sa.Connection) -> None:
-    table = tables().relay
-    for name, shards, age in (("first", [3, 1, 2], 0), ("silent", [4], 60), ("second", [], 5)):
-        connection.execute(
-            sa.insert(table).values(
-                id=name,
-                release="0.1.0",
-                shards=shards,
-                last_seen_at=now(connection) - timedelta(seconds=age),
-                **({"number": age + 1} if connection.dialect.name == "sqlite" else {}),
-            )
-        )
-    found = live_relays(connection, alive_within_s=30)
-    assert [(relay.id, relay.shards) for relay in found] == [("first", [1, 2, 3]), ("second", [])]
-    assert 4 < found[1].last_seen_s < 9
-    assert status(connection).relays[0].id == "first"
+def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(database: Database) -> None:
+    desk = Desk(database)
+    database.execute(
+        "INSERT INTO outbox_relay (id, backend_pid, release, shards) VALUES ('killed', 1, '0', :shards)",
+        shards=json.dumps(list(range(64))),
+    )
+
+    def found() -> list[tuple[str, int]]:
+        with database.engine.connect() as connection:
+            assert [relay.id for relay in status(connection).relays] == [relay.id for relay in live_relays(connection)]
+            return [(relay.id, len(relay.shards)) for relay in live_relays(connection)]
+
+    assert found() == [], "what it has said outlives its session"
+    first = desk.owner("first")
+    first.beat(list(range(64)), 0)
+    assert found() == [("first", 64)]
+    if database.kind == "postgres":
+        second = desk.open("second")
+        first.give(list(range(32)))
+        second.take(list(range(32)), [])
+        assert found() == [("first", 32), ("second", 32)], "at once, whatever the last beats said"
+        second.close()
+        assert found() == [("first", 32)]
+    first.close()
+    assert found() == []
 
 
 @pytest.mark.parametrize("data", ["[" * 2000 + "]" * 2000, f"[{'1' * 5000}]"], ids=["deep", "long"])
@@ -254,14 +308,97 @@ def test_grants_can_be_run_and_are_enough_to_emit(postgres_database: Database) -
         connection.rollback()
 
 
-def test_what_was_discarded_is_in_the_history_and_is_not_counted_as_delivered(database: Database) -> None:
-    summaries = [None, '{"a": {"state": "delivered"}}', '{"a":{"state":"delivered"}}', '{"a": {"state": "discarded"}}']
-    for number, summary in enumerate(summaries):
+def test_what_was_given_up_is_in_the_history_and_is_not_counted_as_delivered(database: Database) -> None:
+    for number, outcome in enumerate([None, None, None, "discarded", "cancelled", "cancelled"]):
         database.execute(
-            "INSERT INTO outbox_history (id, position, type, source, data, headers, created_at, attempts, deliveries) "
-            "VALUES (:id, 1, 'x.y', 'outbox', '{}', '{}', CURRENT_TIMESTAMP, 1, :deliveries)",
+            "INSERT INTO outbox_history (id, position, type, source, data, headers, created_at, attempts, outcome) "
+            "VALUES (:id, 1, 'x.y', 'outbox', '{}', '{}', CURRENT_TIMESTAMP, 1, :outcome)",
             id=f"0197c0de-0000-7000-8000-00000000000{number}",
-            deliveries=summary,
+            outcome=outcome,
         )
     with database.engine.connect() as connection:
-        assert status(connection).delivered == 3
+        found = status(connection)
+    assert (found.delivered, found.discarded, found.cancelled) == (3, 1, 2)
+
+
+def test_messages_are_listed_by_key_subject_time_destination_and_the_state_of_a_delivery(
+    connection: sa.Connection,
+) -> None:
+    register(connection, "api", "extraction.*")
+    register(connection, "reports", "*")
+    keyed = send(connection, ordering_key="k*", subject="book/1")
+    other = send(connection, "audit.read", ordering_key="kk", subject="book/2")
+    parked, taken, given_up, half = (send(connection) for _ in range(4))
+    for message_id in (parked, given_up, half):
+        become(connection, message_id, "held")
+    set_aside(connection, parked, "api", "parked")
+    set_aside(connection, parked, "reports", "delivered")
+    set_aside(connection, given_up, "api", "cancelled")
+    set_aside(connection, given_up, "reports", "discarded")
+    set_aside(connection, half, "api", "cancelled")
+    set_aside(connection, half, "reports", "dead", reason="why")
+    deliver(connection, taken, registered=1)
+
+    def listed(**which: Any) -> list[str]:
+        return [row.id for row in list_messages(connection, **which)]
+
+    assert listed(key="k*") == [keyed]
+    assert listed(subject="book/*") == [other, keyed]
+    assert listed(destination="api") == [parked, keyed]
+    assert listed(destination="reports") == [half, other, keyed]
+    assert listed(destination="reports", type_="audit.*") == [other]
+    assert listed(state="parked") == [parked]
+    assert listed(state="dead", destination="reports") == [half]
+    assert listed(state="dead", destination="api") == []
+    assert listed(state="held") == [half, parked]
+    assert listed(state="cancelled") == [given_up], "what its owner has yet to move is cancelled already"
+    assert listed(state="cancelled", destination="api") == [half, given_up]
+    assert listed(state="discarded", destination="reports") == [given_up]
+    assert listed(state="discarded") == []
+    assert listed(state="delivered") == [taken]
+    assert listed(state="delivered", destination="reports") == [taken, parked]
+    states = {row.id: row.state for row in list_messages(connection)}
+    assert (states[given_up], states[half], states[parked]) == ("cancelled", "held", "held")
+    deliver(connection, given_up, outcome="cancelled", deliveries={"api": {"state": "cancelled", "attempts": 0}})
+    assert [(row.id, row.state) for row in list_messages(connection, state="cancelled")] == [(given_up, "cancelled")]
+    m, an_hour_ago = tables().message, now(connection) - HOUR
+    connection.execute(sa.update(m).where(m.c.id == keyed).values(created_at=an_hour_ago))
+    assert listed(until=an_hour_ago + HOUR / 2) == [keyed]
+    assert listed(since=an_hour_ago + HOUR / 2, type_="audit.*") == [other]
+    assert listed(state="delivered", since=now(connection) - HOUR) == [taken]
+    assert listed(state="delivered", until=now(connection) - HOUR) == []
+
+
+def test_a_delivered_message_says_who_took_it_when_and_at_which_attempt(connection: sa.Connection) -> None:
+    """Of what all took at the first try the row says no more than the generation that was registered."""
+    register(connection, "api", "audit.*")
+    register(connection, "reports", "*")
+    register(connection, "gone", "*")
+    d = tables().destination
+    memory = {"api": [[1, ["extraction.*"]], [3, ["audit.*"]]], "gone": [[1, ["*"]], [2, None]]}
+    for name, wanted in memory.items():
+        connection.execute(sa.update(d).where(d.c.name == name).values(wanted=wanted))
+    plain, later, retried = send(connection), send(connection), send(connection)
+    deliver(connection, plain, registered=1)
+    deliver(connection, later, registered=4)
+    at = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+    story = {
+        "api": {"state": "delivered", "attempts": 2, "at": at.isoformat()},
+        "b": {"state": "discarded", "attempts": 5},
+    }
+    deliver(connection, retried, registered=1, deliveries=story)
+
+    def shown(message_id: str) -> list[tuple[str, str, int | None]]:
+        found = show_message(connection, message_id)
+        assert found is not None
+        return [(each.destination, each.state, each.taken_at_attempt) for each in found.deliveries]
+
+    assert shown(plain) == [("api", "delivered", 1), ("gone", "delivered", 1), ("reports", "delivered", 1)]
+    assert shown(later) == [("reports", "delivered", 1)], "what was registered when it was settled, and not what is now"
+    assert shown(retried) == [("api", "delivered", 3), ("b", "discarded", None)]
+    detail = show_message(connection, plain)
+    assert detail is not None
+    assert {each.changed_at for each in detail.deliveries} == {detail.message.settled_at}
+    detail = show_message(connection, retried)
+    assert detail is not None
+    assert detail.deliveries[0].changed_at == at

@@ -15,8 +15,8 @@ from relay.wording import counted
 
 def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) -> Iterator[Finding]:
     """What waits, for whom, and who is there to deliver it."""
-    found = status(connection, alive_within_s=2 * lease_s)
-    yield _relays(found)
+    found = status(connection)
+    yield _relays(found, lease_s)
     yield _crash_watch(connection)
     yield _oldest(found, older_than_s)
     yield from _destinations(found)
@@ -24,9 +24,17 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
     yield _unrouted(connection)
 
 
-def _relays(found: Status) -> Finding:
+def _relays(found: Status, lease_s: float) -> Finding:
     if not found.relays:
         return bad("relays", "no relay is alive", "nothing is delivered", "start one: `outbox relay`")
+    silent = [relay for relay in found.relays if relay.last_seen_s > 2 * lease_s]
+    if silent:
+        return bad(
+            "relays",
+            f"{', '.join(relay.id for relay in silent)} has not beaten for two leases, and its session is still there",
+            "the messages of its shards wait until the server or a peer ends that session",
+            "look at that host: the process may be frozen, or the host cut off",
+        )
     owned = {shard for relay in found.relays for shard in relay.shards}
     missing = SHARD_COUNT - len(owned)
     if missing:

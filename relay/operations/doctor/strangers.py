@@ -10,8 +10,9 @@ import sqlalchemy as sa
 from relay.migration_turn import MIGRATION_LOCK
 from relay.observe.text import one_line
 from relay.operations.doctor.finding import Finding, bad, note, ok
+from relay.presence import LOCK_CLASS
 from relay.rights import quoted
-from relay.store.postgres.ownership_sql import LOCK_CLASS, MAY_OWN
+from relay.store.postgres.ownership_sql import MAY_OWN
 
 # Who may make tables and functions where ours are: neither the owner of the schema, nor that of our tables, nor a
 # superuser. 0 is PUBLIC.

@@ -17,6 +17,7 @@ from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.entry import Row
+from relay.presence import LOCK_CLASS
 from relay.schema import NO_VERSION, verify_version
 from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
@@ -52,7 +53,7 @@ class Owning(Reading, Settling):
         """The class of our advisory locks, once it is clear that this database can be worked on."""
         if self._one("SELECT pg_is_in_recovery()"):
             raise Standby(ON_A_STANDBY)
-        found = self._run(sql.LOCK_CLASS).fetchone()
+        found = self._run(LOCK_CLASS).fetchone()
         if found is None:
             raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
         verify_version(*self._schema_version())

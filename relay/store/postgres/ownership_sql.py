@@ -10,11 +10,6 @@ SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_
 
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
 
-LOCK_CLASS = """
-SELECT hashtext(n.nspname || '.outbox_message') FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
-WHERE t.oid = to_regclass('outbox_message')
-"""
-
 REGISTER = """
 INSERT INTO outbox_relay (id, backend_pid, presence, release)
 VALUES (%(id)s, pg_backend_pid(), %(presence)s, %(release)s) RETURNING number

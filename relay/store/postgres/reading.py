@@ -198,7 +198,7 @@ class Reading(Salvaging):
         return True
 
     def _read_foreign(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
-        """What operators did to deliveries: put back, or discarded."""
+        """What operators did to deliveries: put back, discarded, or cancelled."""
         for destination, shard, position, discarded in self._run(sql.LATE_DELIVERIES, **since).fetchall():
             page.discarded += [(message_id, destination) for message_id in discarded or ()]
             if position is not None:

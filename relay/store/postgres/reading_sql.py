@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import PAGE_BYTES
+from relay.store.contract import GIVEN_UP, PAGE_BYTES
 from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
@@ -62,8 +62,8 @@ _IS_LATE = """
      OR (m.state = 'scheduled' AND m.due_at <= %(due)s::timestamptz AND (%(floor)s::bigint[])[m.shard + 1] >= 0))
 """
 # Retries are written by their owner alone, which knows them, as it knows what it parked itself.
-_IS_FOREIGN = """
-    m.state IN ('parked', 'discarded') AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
+_IS_FOREIGN = f"""
+    m.state IN ('parked', {GIVEN_UP}) AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
 """
 
 REGISTERED = f"SELECT {IS_REGISTERED}"
@@ -96,7 +96,7 @@ LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE
 # Index: outbox_delivery_txid.
 LATE_DELIVERIES = f"""
 SELECT m.destination, m.shard, min(m.position) FILTER (WHERE m.state = 'parked'),
-       array_agg(m.message_id::text) FILTER (WHERE m.state = 'discarded')
+       array_agg(m.message_id::text) FILTER (WHERE m.state IN ({GIVEN_UP}))
 FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN} GROUP BY 1, 2
 """
 
@@ -153,13 +153,13 @@ READ_RETRIES = _page(
 )
 
 # Index: outbox_delivery_key, one descent per destination and key: of a key that is blocked, however many wait for it.
-HELD_KEYS = """
+HELD_KEYS = f"""
 SELECT n.destination, k.ordering_key, d.position
 FROM unnest(%(keys)s::text[]) AS k (ordering_key) CROSS JOIN unnest(%(destinations)s::text[]) AS n (destination)
 CROSS JOIN LATERAL (
     SELECT d.position FROM outbox_delivery AS d
     WHERE d.ordering_key = k.ordering_key AND d.destination = n.destination AND d.state <> 'delivered'
-      AND d.state <> 'discarded' AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
+      AND d.state NOT IN ({GIVEN_UP}) AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
     ORDER BY d.position LIMIT 1
 ) AS d
 """

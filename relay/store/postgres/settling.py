@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ class Settling(OwningConnection):
     def __init__(self, *arguments: Any, keep_history: bool, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._keep_history = keep_history
+        self.given_up: Counter[tuple[str, str]] = Counter()
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
         return self.settle_plain_ahead(rows, durable=durable)()
@@ -109,7 +111,7 @@ class Settling(OwningConnection):
 
     def _finish(self, ids: Collection[str]) -> None:
         if ids:
-            self._run(sql.FINISH, ids=sorted(ids), keep=self._keep_history)
+            self.given_up.update(self._run(sql.FINISH, ids=sorted(ids), keep=self._keep_history).fetchall())
 
     def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> Sequence[Row]:
         if not deliveries:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
-from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
+from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT
+from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED, STILL_BLOCKED
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
@@ -31,7 +31,8 @@ def _settle_plain(which: str, *, keep_history: bool) -> str:
 WITH done AS ({delete}
     RETURNING {HISTORY}
 )
-INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts) SELECT {HISTORY}, statement_timestamp(), 1 FROM done
+INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, registered)
+SELECT {HISTORY}, statement_timestamp(), 1, %(registered)s::int FROM done
 """
 
 
@@ -42,8 +43,9 @@ SETTLE_MOVED_KEEPING_NONE = _settle_plain(_NAMED, keep_history=False)
 
 # What became of deliveries, if this is still the owner: the transaction's id, which messages there were, and what is
 # parked now. The ids come sorted, so that two of these never deadlock. What may be overwritten is the generation that
-# was read: an operator who has intervened raised it. Of a delivery that was read back, the message is held; where it is
-# not, a server that crashed has forgotten that, and the siblings of the delivery with it.
+# was read: an operator who has intervened raised it. What was cancelled while it was under way is delivered if it was
+# taken, and else stays cancelled. Of a delivery that was read back, the message is held; where it is not, a server that
+# crashed has forgotten that, and the siblings of the delivery with it.
 # Index: both primary keys.
 _WRITE_RULED = f"""
 WITH owner AS MATERIALIZED (
@@ -81,34 +83,41 @@ WRITE_RULED = _WRITE_RULED.format(
         reason = coalesce(excluded.reason, d.reason), fingerprint = coalesce(excluded.fingerprint, d.fingerprint),
         log = jsonb_path_query_array(d.log || excluded.log, '$[last - {LOG_LENGTH - 1} to last]'),
         changed_at = clock_timestamp(), txid = pg_current_xact_id()
-    WHERE d.generation = excluded.generation"""
+    WHERE d.generation = excluded.generation AND (d.state <> 'cancelled' OR excluded.state = 'delivered')"""
 )
 WRITE_UNKNOWN = _WRITE_RULED.format(on_conflict="DO NOTHING")
 
-# Index: both primary keys. What an operator discarded counts as done, and history says so.
+# Index: both primary keys. What an operator discarded or cancelled counts as done, and history says so;
+# it is what the statement tells.
 FINISH = f"""
 WITH done AS (
     DELETE FROM outbox_message AS m
     WHERE {_NAMED} AND m.state = 'held' AND NOT EXISTS (
         SELECT FROM outbox_delivery AS d
-        WHERE d.message_id = m.id AND d.state NOT IN ('delivered', 'discarded') OFFSET 0)
+        WHERE d.message_id = m.id AND d.state NOT IN ({FINAL}) OFFSET 0)
     RETURNING m.*
 ), deliveries AS (
     DELETE FROM outbox_delivery AS d USING (
         SELECT d.ctid AS address FROM done
         CROSS JOIN LATERAL (SELECT d.ctid FROM outbox_delivery AS d WHERE d.message_id = done.id OFFSET 0) AS d
     ) AS s WHERE d.ctid = s.address
-    RETURNING d.message_id, d.destination, d.state, d.attempts
+    RETURNING d.message_id, d.destination, d.state, d.attempts, d.changed_at, d.reason
 ), summary AS (
-    SELECT message_id, max(attempts) AS attempts,
-           jsonb_object_agg(destination, jsonb_build_object('state', state, 'attempts', attempts)) AS deliveries
+    SELECT message_id, max(attempts + (state = 'delivered')::int) AS attempts,
+           CASE WHEN bool_or(state = 'delivered') THEN NULL
+                WHEN bool_or(state = 'cancelled') THEN 'cancelled' ELSE 'discarded' END AS outcome,
+           jsonb_object_agg(destination, jsonb_strip_nulls(jsonb_build_object(
+               'state', state, 'attempts', attempts, 'at', changed_at,
+               'reason', CASE WHEN state <> 'delivered' THEN reason END))) AS deliveries
     FROM deliveries GROUP BY message_id
+), kept AS (
+    INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, registered, outcome, deliveries)
+    SELECT {", ".join("done." + column for column in HISTORY.split(", "))}, clock_timestamp(),
+           coalesce(summary.attempts, 0), %(registered)s::int, summary.outcome, summary.deliveries
+    FROM done LEFT JOIN summary ON summary.message_id = done.id
+    WHERE %(keep)s
 )
-INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, deliveries)
-SELECT {", ".join("done." + column for column in HISTORY.split(", "))}, clock_timestamp(),
-       coalesce(summary.attempts, 0) + 1, summary.deliveries
-FROM done LEFT JOIN summary ON summary.message_id = done.id
-WHERE %(keep)s
+SELECT destination, state FROM deliveries WHERE state IN ({GIVEN_UP})
 """
 
 # Index: outbox_delivery_pkey. Whoever may release a key has its turn until the transaction ends: of two that rule on
@@ -142,7 +151,7 @@ CROSS JOIN LATERAL (
           AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND h.destination <> ALL (%(skipping)s::text[]))))
     ORDER BY b.position LIMIT {RELEASE_COUNT} FOR UPDATE SKIP LOCKED
 ) AS b
-WHERE d.message_id = b.message_id AND d.destination = b.destination
+WHERE d.message_id = b.message_id AND d.destination = b.destination AND {STILL_BLOCKED}
 RETURNING d.destination, d.shard, d.position
 """
 

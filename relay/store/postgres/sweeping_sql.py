@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import SETTLED_S
+from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S
 from relay.store.postgres.connection_sql import IS_OWNER
 
 PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
@@ -32,7 +32,7 @@ WITH slice AS MATERIALIZED (
         WHERE NOT EXISTS (
             SELECT FROM outbox_delivery AS h
             WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
-              AND h.state NOT IN ('delivered', 'discarded')
+              AND h.state NOT IN ({FINAL})
               AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
         OFFSET 0
     ) AS b
@@ -45,12 +45,12 @@ WITH slice AS MATERIALIZED (
     RETURNING d.destination, d.shard, d.position, d.txid
 ), finished AS MATERIALIZED (
     SELECT d.message_id, d.destination FROM slice AS d
-    WHERE d.state = 'discarded' AND EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0)
+    WHERE d.state IN ({GIVEN_UP}) AND EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0)
       AND NOT EXISTS (SELECT FROM outbox_delivery AS s
-                      WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded') OFFSET 0)
+                      WHERE s.message_id = d.message_id AND s.state NOT IN ({FINAL}) OFFSET 0)
 )
 SELECT pg_relation_size('outbox_delivery') / current_setting('block_size')::int,
-       EXISTS (SELECT FROM slice WHERE ordering_key IS NOT NULL AND state <> 'discarded'),
+       EXISTS (SELECT FROM slice WHERE ordering_key IS NOT NULL AND state NOT IN ({GIVEN_UP})),
        (SELECT coalesce(jsonb_agg(jsonb_build_array(destination, shard, position, txid::text)), '[]') FROM released),
        (SELECT coalesce(jsonb_agg(jsonb_build_array(message_id, destination)), '[]') FROM finished)
 """

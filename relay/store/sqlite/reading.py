@@ -66,7 +66,7 @@ class Reading(OwningConnection):
             cursors.exhausted.clear()
             self._cursor = page.messages[0][1] - 1
         for message_id, destination, shard, position, state in self._run(sql.LATE_DELIVERIES, stamp=self._stamp):
-            if state == "discarded":
+            if state != "parked":
                 page.discarded.append((message_id, destination))
             else:
                 page.unparked.add(destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.store.contract import GIVEN_UP
 from relay.store.sqlite.connection_sql import IS_REGISTERED, NOW
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
@@ -27,9 +28,9 @@ ORDER BY m.position LIMIT :limit
 """
 
 # Index: outbox_delivery_txid.
-LATE_DELIVERIES = """
+LATE_DELIVERIES = f"""
 SELECT d.message_id, d.destination, d.shard, d.position, d.state FROM outbox_delivery AS d
-WHERE d.txid > :stamp AND d.txid > 0 AND d.state IN ('parked', 'discarded')
+WHERE d.txid > :stamp AND d.txid > 0 AND d.state IN ('parked', {GIVEN_UP})
 """
 
 LAST_STAMP = """
@@ -70,12 +71,12 @@ ORDER BY d.due_at, d.position, d.destination LIMIT :limit
 """
 
 # Index: outbox_delivery_key, one descent per destination and key.
-HELD_KEYS = """
+HELD_KEYS = f"""
 SELECT destination, ordering_key, position FROM (
     SELECT n.value AS destination, k.value AS ordering_key, (
         SELECT d.position FROM outbox_delivery AS d
         WHERE d.ordering_key = k.value AND d.ordering_key IS NOT NULL AND d.destination = n.value
-          AND d.state <> 'delivered' AND d.state <> 'discarded'
+          AND d.state <> 'delivered' AND d.state NOT IN ({GIVEN_UP})
           AND NOT (d.state = 'dead' AND n.value IN (SELECT value FROM json_each(:skipping)))
         ORDER BY d.position LIMIT 1) AS position
     FROM json_each(:keys) AS k CROSS JOIN json_each(:destinations) AS n

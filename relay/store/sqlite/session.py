@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from relay.database import Database, file_at
+from relay.presence import side_file
 from relay.store.contract import ANY_GENERATION, Lost, Peers, Standby
 from relay.store.sqlite.connection import File
 from relay.store.sqlite.ownership import Owning
@@ -32,7 +33,7 @@ class SqliteStore:
 
     def open(self, relay_id: str, generation: int = ANY_GENERATION) -> SqliteSession:
         path = self.file.path
-        lock = FileLock(path.with_name(path.name + ".relay.lock"), timeout=0, mode=0o600)
+        lock = FileLock(side_file(path), timeout=0, mode=0o600)
         try:
             lock.acquire()
         except Timeout:

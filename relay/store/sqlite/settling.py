@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,12 +24,14 @@ class Settling(OwningConnection):
     def __init__(self, *arguments: Any, keep_history: bool, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._keep_history = keep_history
+        self.given_up: Counter[tuple[str, str]] = Counter()
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
         messages = [(row[0], row[3]) for row in rows]
+        kept = [(*each, self._constants["registered"]) for each in messages]
         with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
             if self._keep_history:
-                self._db.executemany(sql.KEEP_PLAIN, messages).close()
+                self._db.executemany(sql.KEEP_PLAIN, kept).close()
             cursor = self._db.executemany(sql.DELETE_PLAIN, messages)
             count = cursor.rowcount
             cursor.close()
@@ -67,7 +70,8 @@ class Settling(OwningConnection):
         done = json.dumps([row[0] for row in self._run(sql.DONE, ids=json.dumps(ids))])
         if self._keep_history:
             self._run(sql.KEEP, ids=done)
-        self._run(sql.DELETE_DELIVERIES, ids=done)
+        deleted = self._run(sql.DELETE_DELIVERIES, ids=done).fetchall()
+        self.given_up.update(row for row in deleted if row[1] != "delivered")
         self._run(sql.DELETE_MESSAGES, ids=done)
 
     def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
+from relay.store.contract import FINAL, LOG_LENGTH, RELEASE_COUNT
 from relay.store.sqlite.connection_sql import IS_REGISTERED, NOW
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
 # Index: outbox_message's id. The history first, then the queue: SQLite has no DELETE … RETURNING inside of an INSERT.
 KEEP_PLAIN = f"""
-INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts)
-SELECT {HISTORY}, {NOW}, 1 FROM outbox_message WHERE id = ? AND generation = ? AND state <> 'held'
+INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, registered)
+SELECT {HISTORY}, {NOW}, 1, ?3 FROM outbox_message WHERE id = ?1 AND generation = ?2 AND state <> 'held'
 """
 DELETE_PLAIN = "DELETE FROM outbox_message WHERE id = ? AND generation = ? AND state <> 'held'"
 
@@ -20,7 +20,8 @@ SELECT m.id FROM json_each(:messages) AS s JOIN outbox_message AS m ON m.id = s.
 WHERE m.generation = s.value ->> 1 OR (s.value ->> 1 IS NULL AND m.state = 'held')
 """
 
-# What may be overwritten: the generation that was read. An operator who has intervened raised it.
+# What may be overwritten: the generation that was read. An operator who has intervened raised it. What was cancelled
+# while it was under way is delivered if it was taken, and else stays cancelled.
 WRITE_RULED = f"""
 INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, generation, attempts,
                              due_at, first_failed_at, reason, fingerprint, log)
@@ -45,6 +46,7 @@ ON CONFLICT (message_id, destination) DO UPDATE SET
                            LIMIT {LOG_LENGTH}) ORDER BY part, key)),
     changed_at = {NOW}
 WHERE outbox_delivery.generation = excluded.generation
+  AND (outbox_delivery.state <> 'cancelled' OR excluded.state = 'delivered')
 """
 
 HOLD_MESSAGES = """
@@ -52,21 +54,29 @@ UPDATE outbox_message SET state = 'held', due_at = NULL
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'held'
 """
 
-DONE = """
+DONE = f"""
 SELECT m.id FROM json_each(:ids) AS s JOIN outbox_message AS m ON m.id = s.value
 WHERE NOT EXISTS (SELECT 1 FROM outbox_delivery AS d
-                  WHERE d.message_id = m.id AND d.state NOT IN ('delivered', 'discarded'))
+                  WHERE d.message_id = m.id AND d.state NOT IN ({FINAL}))
 """
 
 KEEP = f"""
-INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, deliveries)
+INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, registered, outcome, deliveries)
 SELECT {HISTORY}, {NOW},
-       coalesce((SELECT max(attempts) FROM outbox_delivery AS d WHERE d.message_id = m.id), 0) + 1,
-       (SELECT json_group_object(destination, json_object('state', state, 'attempts', attempts))
+       coalesce((SELECT max(attempts + (state = 'delivered')) FROM outbox_delivery AS d WHERE d.message_id = m.id), 0),
+       :registered,
+       (SELECT CASE WHEN max(state = 'delivered') THEN NULL
+                    WHEN max(state = 'cancelled') THEN 'cancelled' ELSE 'discarded' END
+        FROM outbox_delivery AS d WHERE d.message_id = m.id),
+       (SELECT json_group_object(destination, json_patch('{{}}', json_object(
+            'state', state, 'attempts', attempts, 'at', replace(changed_at, ' ', 'T') || 'Z',
+            'reason', CASE WHEN state <> 'delivered' THEN reason END)))
         FROM outbox_delivery AS d WHERE d.message_id = m.id)
 FROM outbox_message AS m WHERE m.id IN (SELECT value FROM json_each(:ids))
 """
-DELETE_DELIVERIES = "DELETE FROM outbox_delivery WHERE message_id IN (SELECT value FROM json_each(:ids))"
+DELETE_DELIVERIES = """
+DELETE FROM outbox_delivery WHERE message_id IN (SELECT value FROM json_each(:ids)) RETURNING destination, state
+"""
 DELETE_MESSAGES = "DELETE FROM outbox_message WHERE id IN (SELECT value FROM json_each(:ids))"
 
 # Index: outbox_delivery's primary key.

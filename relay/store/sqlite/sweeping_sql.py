@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import SETTLED_S
+from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S
 from relay.store.sqlite.connection_sql import NOW
 
 ROWS = 1_000  # in one slice
@@ -15,7 +15,7 @@ SELECT max(rowid), count(*) FROM (
 _SLICE = "outbox_delivery NOT INDEXED WHERE rowid > :at AND rowid <= :until"
 
 HOLDS_KEYS = f"""
-SELECT EXISTS (SELECT 1 FROM {_SLICE} AND ordering_key IS NOT NULL AND state NOT IN ('delivered', 'discarded'))
+SELECT EXISTS (SELECT 1 FROM {_SLICE} AND ordering_key IS NOT NULL AND state NOT IN ({FINAL}))
 """
 
 # Then outbox_delivery_key, one descent per destination and key in the slice: nothing that is still to be done comes
@@ -30,7 +30,7 @@ SELECT b.rowid FROM (
 ) AS b WHERE NOT EXISTS (
     SELECT 1 FROM outbox_delivery AS h
     WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
-      AND h.state <> 'discarded' AND h.state <> 'delivered'
+      AND h.state <> 'delivered' AND h.state NOT IN ({GIVEN_UP})
       AND NOT (h.state = 'dead' AND h.destination IN (SELECT value FROM json_each(:skipping))))
 """
 RELEASE = f"""
@@ -41,7 +41,7 @@ WHERE rowid IN (SELECT value FROM json_each(:orphans)) AND state = 'blocked' RET
 # Then outbox_message's id and outbox_delivery's primary key.
 DISCARDED = f"""
 SELECT d.message_id, d.destination FROM (SELECT message_id, destination, state FROM {_SLICE}) AS d
-WHERE d.state = 'discarded' AND EXISTS (SELECT 1 FROM outbox_message AS m WHERE m.id = d.message_id)
+WHERE d.state IN ({GIVEN_UP}) AND EXISTS (SELECT 1 FROM outbox_message AS m WHERE m.id = d.message_id)
   AND NOT EXISTS (SELECT 1 FROM outbox_delivery AS s
-                  WHERE s.message_id = d.message_id AND s.state NOT IN ('delivered', 'discarded'))
+                  WHERE s.message_id = d.message_id AND s.state NOT IN ({FINAL}))
 """

@@ -1,0 +1,31 @@
+"""How deliveries and messages end: three words, the same everywhere.
+
+| state     | a delivery                                  | a message                                                  |
+|-----------|---------------------------------------------|------------------------------------------------------------|
+| delivered | its destination took it                     | a destination took it                                      |
+| cancelled | an operator took it back before it was sent | no destination took it, and an operator cancelled it       |
+| discarded | an operator gave a dead letter up           | no destination took it, and an operator gave it up as dead |
+
+A message that no subscription wanted is discarded, or cancelled, for ``nobody``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+DELIVERED, CANCELLED, DISCARDED = "delivered", "cancelled", "discarded"
+OUTCOMES = (DELIVERED, CANCELLED, DISCARDED)  # the first that any delivery has is its message's
+GIVEN_UP = (CANCELLED, DISCARDED)
+OPEN = ("parked", "blocked", "retry")  # still to be made
+
+
+def outcome(states: Collection[str]) -> str | None:
+    """Return what became of a message with deliveries in these states; ``None`` while something is left to do.
+
+    Example:
+        >>> outcome(["discarded", "delivered"]), outcome(["discarded"]), outcome(["dead", "delivered"])
+        ('delivered', 'discarded', None)
+    """
+    if not states or not set(states) <= set(OUTCOMES):
+        return None
+    return next(each for each in OUTCOMES if each in states)

@@ -1,0 +1,37 @@
+"""The registered destinations: what each wants, and what it wanted when a message was settled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+from relay.decide.subscription import wanted_in, wants
+
+
+class Registered:
+    """The registry as it is now, and as it was.
+
+    Args:
+        connection: To the outbox's database.
+    """
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.rows = {row.name: row for row in connection.execute(sa.select(tables().destination))}
+
+    def wanting(self, type_: str) -> list[str]:
+        """Return the destinations that want this event type now."""
+        return [name for name, row in self.rows.items() if row.removed_at is None and wants(row.events, type_)]
+
+    def wanted(self, type_: str, generation: int | None) -> list[str]:
+        """Return the destinations that wanted this event type in a generation; none if that is not known."""
+        if generation is None:
+            return []
+        return sorted(name for name, row in self.rows.items() if wants(_events(row, generation), type_))
+
+
+def _events(row: sa.Row[Any], generation: int) -> Any:
+    if not row.wanted:  # registered by a release that did not remember
+        return row.events if row.removed_at is None else []
+    return wanted_in(row.wanted, generation)
