@@ -29,7 +29,7 @@ class Reader:
         post: Hands a page over to the event loop.
 
     Attributes:
-        discarded: What operators discarded, for `relay.sweeping` to finish; taken from the left.
+        discarded: What operators discarded or cancelled, for `relay.sweeping` to finish; taken from the left.
         exception_count: How often something was set aside, or may have been.
     """
 

@@ -12,11 +12,12 @@ After that, a slice a beat is enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from relay.reading import Reader
 from relay.store.contract import DISCARD_COUNT, Cursors, Session
+from relay.withdrawing import Withdrawals
 
 SLICES_S = 0.02  # seconds of a turn, while shards are fresh
 
@@ -30,11 +31,23 @@ class Sweeper:
         session: Where they are.
         cursors: The shards that are owned.
         reader: Reads what is released, and knows what operators discarded.
+        withdrawals: Has it let go of in memory before it is finished.
         skipping: The destinations whose dead letters do not hold their successors up.
+        count: Called with a destination, a state, and how many deliveries in it are finished.
     """
 
-    def __init__(self, session: Session, cursors: Cursors, reader: Reader, *, skipping: Sequence[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        cursors: Cursors,
+        reader: Reader,
+        withdrawals: Withdrawals,
+        *,
+        skipping: Sequence[str],
+        count: Callable[[str, str, int], None],
+    ) -> None:
         self._session, self._cursors, self._reader, self._skipping = session, cursors, reader, skipping
+        self._withdrawals, self._count = withdrawals, count
         self._place: Place = (0, 0)
         self._shards: frozenset[int] = frozenset()
         self._fresh: dict[int, Place] = {}  # shard → where its first lap ends
@@ -45,7 +58,8 @@ class Sweeper:
     @property
     def is_hurried(self) -> bool:
         """Whether there is more to do than a slice a beat."""
-        return bool(self._fresh or self._reader.discarded or self._shards != self._cursors.ready.keys())
+        is_settled_in = not self._fresh and self._shards == self._cursors.ready.keys()
+        return not is_settled_in or bool(self._reader.discarded) or self._withdrawals.are_due
 
     def beat(self) -> None:
         """Look through one slice with the next turn."""
@@ -91,4 +105,10 @@ class Sweeper:
         discarded = self._reader.discarded
         batch = [discarded.popleft() for _ in range(min(len(discarded), DISCARD_COUNT))]
         if batch:
-            self._reader.note_exceptions(self._session.discard(batch, self._skipping))
+            self._withdrawals.post(batch)
+        if withdrawn := self._withdrawals.take():
+            self._reader.note_exceptions(self._session.discard(withdrawn, self._skipping))
+        given_up = self._session.given_up
+        while given_up:
+            (destination, state), count = given_up.popitem()
+            self._count(destination, state, count)

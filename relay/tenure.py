@@ -21,6 +21,7 @@ from relay.settling import Settler, Unconfirmed
 from relay.store.contract import Cursors, Peers, Session
 from relay.sweeping import Sweeper
 from relay.unreadable import Unreadable
+from relay.withdrawing import Withdrawals
 
 WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
 FEW, MANY = 25, 200  # exceptions settled between two looks: in a stream, in a drain
@@ -92,7 +93,10 @@ class Tenure:
             forget=lambda entries: on_loop(dispatcher.forget, entries),
             reread=self._reader.reread,
         )
-        self._sweeper = Sweeper(session, cursors, self._reader, skipping=dispatcher.skipping)
+        self._withdrawals = Withdrawals(dispatcher, on_loop)
+        self._sweeper = Sweeper(
+            session, cursors, self._reader, self._withdrawals, skipping=dispatcher.skipping, count=metrics.count
+        )
         self._next_beat = 0.0
         self._busy_until = self._looked_at = 0.0
         self._is_ending = False
@@ -107,7 +111,8 @@ class Tenure:
     @property
     def caught_up(self) -> bool:
         """Whether everything that could be found was found and has arrived."""
-        return self._is_settled_in and self._reader.caught_up and not self._sweeper.is_hurried
+        is_clean = not self._sweeper.is_hurried and not self._withdrawals.are_pending
+        return self._is_settled_in and self._reader.caught_up and is_clean
 
     def begin(self) -> None:
         """Settle what was taken before this session, register, and take a share at once, or with the next beat.

@@ -17,6 +17,7 @@ import typer
 
 from relay.cli import (
     audit,
+    cancel,
     config,
     consume,
     content,
@@ -66,6 +67,7 @@ content.register(app, LOOK)
 destinations.register(app, LOOK, ACT)
 audit.register(app, LOOK)
 doctor.register(app, LOOK)
+cancel.register(app, ACT)
 dead.register(app, ACT)
 replay.register(app, ACT)
 

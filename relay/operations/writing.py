@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 BATCH = 500  # rows that one transaction changes at most: nobody waits long for a lock of ours
+DEADLOCK, TRIES = "40P01", 5
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -19,3 +23,14 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
+
+
+def insisting(work: Callable[[], T]) -> T:
+    """Do it, again if the server has ended it to resolve a deadlock: relays may lock the same rows in another order."""
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return work()
+        except sa.exc.DBAPIError as error:
+            if not tries_left or getattr(error.orig, "sqlstate", None) != DEADLOCK:
+                raise
+    raise AssertionError("unreachable")

@@ -11,10 +11,11 @@ import pytest
 from support.databases import Database
 from support.plans import Plan, asked
 
-from relay.operations import list_messages, show_message, snapshot, status
+from relay.operations import counting, list_messages, show_message, snapshot, status
+from relay.operations.cancelling import cancel, cancellable
+from relay.operations.choosing import Choice
 from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters
 from relay.operations.replay import Replay, look, replay
-from relay.operations.status import delivered_count
 
 COUNT = 100_000
 DEAD = 2_000
@@ -38,10 +39,16 @@ FROM outbox_message WHERE state = 'held'
 """
 # Of two days, as if delivered at 50 a second until noon of yesterday and of today.
 HISTORY = """
-INSERT INTO outbox_history (id, delivered_at, position, type, source, data, headers, created_at, attempts)
+INSERT INTO outbox_history (id, delivered_at, position, type, source, data, headers, created_at, attempts, registered)
 SELECT outbox_uuid7(), date_trunc('day', now(), 'UTC') - (n % 2) * interval '1 day' + n * interval '10 milliseconds',
-       n, 'type.' || n / 10 % 10, 'sql', '{}', '{}', now(), 1
+       n, 'type.' || n / 10 % 10, 'sql', '{}', '{}', now(), 1, 1
 FROM generate_series(1, :count) AS n
+"""
+GIVEN_UP = """
+UPDATE outbox_history SET outcome = CASE WHEN position % 100 = 0 THEN 'discarded' ELSE 'cancelled' END,
+    deliveries = jsonb_build_object('a', jsonb_build_object('state',
+        CASE WHEN position % 100 = 0 THEN 'discarded' ELSE 'cancelled' END, 'attempts', 0))
+WHERE position % 50 = 0
 """
 MIDNIGHT = "SELECT date_trunc('day', now(), 'UTC')"
 
@@ -53,7 +60,7 @@ def full(request: pytest.FixtureRequest, postgres_database: Database) -> Databas
         "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[\"*\"]', 1)"
     )
     database.execute("SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - 1)")
-    for statement in (MESSAGES, HELD, HISTORY):
+    for statement in (MESSAGES, HELD, HISTORY, GIVEN_UP):
         database.execute(statement, **({"count": COUNT} if ":count" in statement else {}))
     if request.param == "analysed":
         database.execute("ANALYZE")
@@ -66,8 +73,11 @@ def looked_at(plans: Iterable[Plan], table: str) -> int:
 
 @pytest.mark.parametrize(
     ("state", "type_"),
-    [(None, None), ("held", None), ("unrouted", None), ("delivered", None), (None, "type.3"), ("delivered", "type.*")],
-)
+    [
+        (None, None), ("held", None), ("unrouted", None), ("parked", None), ("blocked", None), ("delivered", None),
+        (None, "type.3"), ("delivered", "type.*"),
+    ],
+)  # fmt: skip
 def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
     full: Database, state: str | None, type_: str | None
 ) -> None:
@@ -76,6 +86,30 @@ def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
     assert len(found) == LIMIT
     # one in ten is of that type, or unrouted, and two deliveries at most have to be looked up for each
     assert looked_at(plans, "outbox_") <= 20 * LIMIT, plans
+
+
+@pytest.mark.parametrize("state", ["cancelled", "discarded"])
+def test_a_list_of_what_was_given_up_passes_over_what_is_not_settled_and_no_long_history(
+    full: Database, state: str
+) -> None:
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        found = list_messages(connection, state=state, limit=LIMIT)
+    assert len(found) == LIMIT
+    assert looked_at(plans, "outbox_history") <= 2 * LIMIT, plans
+    assert looked_at(plans, "outbox_message") <= COUNT, plans
+
+
+def test_what_can_be_cancelled_is_counted_in_a_pass_and_each_batch_looks_at_its_own(full: Database) -> None:
+    which = Choice(type_="type.3")
+    with asked(full.engine) as plans:
+        with full.engine.connect() as connection:
+            count = sum(each.count for each in cancellable(connection, which))
+        assert looked_at(plans, "outbox_message") <= COUNT, plans
+        plans.clear()
+        assert cancel(full.engine, which) == count
+    # held as well as unread: each is passed once, from the first id to the last, and its deliveries are looked up
+    assert looked_at(plans, "outbox_message") <= 4 * COUNT, plans
+    assert looked_at(plans, "outbox_delivery") <= DELIVERIES + 4 * count, plans
 
 
 def test_a_message_is_shown_without_a_look_at_its_neighbours(full: Database) -> None:
@@ -103,11 +137,12 @@ def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_lo
     full: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full.execute("ANALYZE outbox_history")
-    monkeypatch.setitem(delivered_count.__globals__, "COUNT_AT_MOST", COUNT // 2)
+    monkeypatch.setattr(counting, "COUNT_AT_MOST", COUNT // 2)
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
         found = status(connection)
     assert (found.delivered_is_estimate, found.dead) == (True, DEAD)
-    assert looked_at(plans, "outbox_history") == 0, plans
+    assert (found.discarded, found.cancelled) == (COUNT // 100, COUNT // 100)
+    assert looked_at(plans, "outbox_history") <= COUNT // 50, plans
     assert looked_at(plans, "outbox_message") <= 2 * COUNT, plans
     assert looked_at(plans, "outbox_delivery") <= 4 * DELIVERIES, plans
 
