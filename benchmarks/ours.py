@@ -114,7 +114,7 @@ def _drain(options: argparse.Namespace) -> dict[str, float]:
     async def drain() -> dict[str, float]:
         async with Relay(_settings(options, listener)) as relay:
             began_at, cpu_before_s = time.perf_counter(), time.process_time()
-            await relay.drain()
+            await relay.drain(look=False)
             took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
             return {
                 "rate": options.messages / took_s,

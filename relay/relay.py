@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -23,6 +24,7 @@ from relay.dispatch import Dispatcher
 from relay.housekeeping import Housekeeping
 from relay.lane import Lane
 from relay.observe.metrics import Metrics
+from relay.operations.leftover import Left, what_is_left
 from relay.owner import OwningThread
 from relay.registering import register_configured
 from relay.settings import DestinationSettings, Settings, load
@@ -42,12 +44,14 @@ class Drained:
         partly: Messages that only some of their destinations took.
         reason: Why it ended before everything was looked at, if so.
         standing_by: Whether that is because another relay owns the database's messages now.
+        left: What is due and was not delivered, and why; empty when everything was, or when nothing could be seen.
     """
 
     delivered: int
     partly: int = 0
     reason: str | None = None
     standing_by: bool = False
+    left: Sequence[Left] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +177,22 @@ class Relay:
             await self._winding_down
         self._raise_error()
 
-    async def drain(self) -> Drained:
+    async def drain(self, *, look: bool = True) -> Drained:
         """Deliver everything that can be delivered now.
 
         What waits for a backoff, a due date, a paused destination or another relay's shards is left to wait. A database
         that is lost on the way is waited for as long as one that is not there at the beginning.
+
+        Args:
+            look: Whether to look at what is left, over a connection of its own.
         """
         assert self._dispatcher is not None
         assert self._owner is not None
         self._dispatcher.caution.hurry()
         before, partly_before = self._dispatcher.delivered_count, self._dispatcher.partly_delivered_count
         patience_s = 2 * self.settings.beat_s + 1
-        deadline = monotonic() + patience_s
+        began_at = monotonic()
+        deadline = began_at + patience_s
         trouble, reason = self._owner.trouble, None
         while not self._is_drained():
             if self._ended.is_set():
@@ -196,11 +204,14 @@ class Relay:
                 reason = trouble.reason
                 break
             await asyncio.sleep(0.002)
+        seen = look and (reason is None or trouble.is_standing_by)
+        left = await asyncio.to_thread(what_is_left, self.settings, began_at) if seen else ()
         return Drained(
             self._dispatcher.delivered_count - before,
             self._dispatcher.partly_delivered_count - partly_before,
             reason,
             trouble.is_standing_by,
+            left,
         )
 
     def health(self) -> Health:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from collections.abc import Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +19,7 @@ from relay.cli.output import say
 from relay.wording import counted
 
 if TYPE_CHECKING:
+    from relay.operations.leftover import Left
     from relay.relay import Relay
     from relay.settings import Settings
 
@@ -26,13 +29,14 @@ def register(app: typer.Typer, panel: str) -> None:
         rich_help_panel=panel,
         epilog=examples(
             "outbox relay",
-            "outbox relay --drain  # deliver what can be delivered now, then exit",
+            "outbox relay --drain  # deliver what can be delivered now, then exit: 0 if nothing is left, else 4",
             "outbox relay --processes 4",
             "outbox relay --apply  # after a change of destinations",
         )
         + "\n\nSIGTERM and Ctrl-C stop it in order: what is under way may finish within grace_s, then it exits with 0. "
         "A second one stops it at once, with 143 or 130: nothing is lost, but something may be delivered twice. "
-        "Without --drain it is never done by itself.\n\n" + exits.HELP,
+        "Without --drain it is never done by itself. With it, it exits with 0 when everything that was due is "
+        "delivered, and with 4 when something is left: it says what, and why.\n\n" + exits.HELP,
     )(relay)
 
 
@@ -64,7 +68,12 @@ def relay(
         from relay.cli.supervisor import supervise
 
         health = settings.health_host, settings.health_port
+        began_at = monotonic()
         code = asyncio.run(supervise(processes, drain=drain, apply=apply, health=health))
+        if drain and code == exits.OK:
+            from relay.operations.leftover import what_is_left
+
+            code = _judged(what_is_left(settings, began_at))
     else:
         code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
     raise typer.Exit(code)
@@ -99,7 +108,7 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
                 _stop_when_orphaned(relay, parent_fd)
             watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
             try:
-                return await _drain(relay) if drain else await _wait(relay)
+                return await _drain(relay, look=parent_fd is None) if drain else await _wait(relay)
             finally:
                 watch.cancel()
     except asyncio.CancelledError:  # told to stop before it could start: there is nothing to put in order
@@ -123,12 +132,19 @@ async def _watch_for_stalls(stall_timeout_s: float) -> None:
         stall.stop()
 
 
-async def _drain(relay: Relay) -> int:
-    drained = await relay.drain()
+async def _drain(relay: Relay, *, look: bool) -> int:
+    """Drain, and judge what is left; of several relays, their supervisor does, when all of them are done."""
+    drained = await relay.drain(look=look)
     partly = f", and {drained.partly:,} to some of their destinations" if drained.partly else ""
     reason = f"; then: {drained.reason}" if drained.reason else ""
     say(f"delivered {counted(drained.delivered, 'message')}{partly}{reason}")
-    return exits.FAILED if drained.reason and not drained.standing_by else exits.OK
+    return exits.FAILED if drained.reason and not drained.standing_by else _judged(drained.left)
+
+
+def _judged(left: Sequence[Left]) -> int:
+    for each in left:
+        say(f"left: {each}")
+    return exits.UNHEALTHY if left else exits.OK
 
 
 class _Stopping:
