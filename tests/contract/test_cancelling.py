@@ -148,18 +148,19 @@ async def test_what_is_parked_retried_blocked_or_unrouted_can_be_cancelled_and_w
     scene.emit(2, ordering_key="k")
     scene.emit(1, type="debug.seen")
     async with scene.relay({"a": a, "b": b}) as relay:
-        scene.emit(1)
-        await eventually_async(lambda: scene.deliveries()["b", "retry"] == 1)
-        await relay.drain()
-    b = to(Taker(rejecting(4)), events=["page.*", "audit.*"])
+        while not scene.deliveries()["b", "retry"]:  # it is charged when others are taken, begun after it failed
+            scene.emit(1)
+            await relay.drain()
+    others = scene.count - 3
+    b = to(Taker(rejecting(scene.count)), events=["page.*", "audit.*"])
     scene.emit(1, type="audit.read")
     await scene.drain({"a": a, "b": b})
     assert scene.deliveries()["b", "blocked"] == 1
     assert (scene.status.dead, scene.status.unrouted) == (1, 1)
     assert cancel(engine_of(scene), ALL) == 3, "the first of the key, the one behind it, and the unrouted one"
-    assert scene.account == (3, 0, 1, 0)
+    assert scene.account == (2 + others, 0, 1, 0)
     await scene.drain({"a": a, "b": b})
-    assert outcomes(scene) == {0: "delivered", 1: "delivered", 2: "cancelled", 3: "delivered"}
+    assert outcomes(scene) == dict.fromkeys(range(3 + others), "delivered") | {2: "cancelled"}
     with engine_of(scene).connect() as connection:
         (first,) = [row for row in list_messages(connection, state="delivered", key="k") if "b" in row.deliveries][-1:]
     assert first.deliveries == {"a": "delivered", "b": "cancelled"}

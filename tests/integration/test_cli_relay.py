@@ -107,6 +107,25 @@ def test_a_file_in_the_current_directory_replaces_no_module_of_ours(
     assert "took c-1" in process.stdout
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_drain_exits_with_0_only_if_nothing_is_left_and_else_with_4_and_the_reason(
+    run: Run, relay: Run, sqlite_database: Database, postgres_database: Database, printer: None, processes: str
+) -> None:
+    url = (sqlite_database if processes == "1" else postgres_database).url
+    once = ("--drain", "--processes", processes)
+    run("emit", "a.b", '{"contentId": "c-1"}', url=url)
+    run("emit", "a.b", '{"contentId": "c-2"}', "--delay", "1h", url=url)
+    process = relay(*once, url=url, OUTBOX_HEALTH_PORT="0")
+    assert (process.returncode, "left" in process.stderr) == (0, False), process.report()
+    run("pause", "printer", "--reason", "a release", url=url)
+    run("emit", "a.b", '{"contentId": "c-3"}', url=url)
+    process = relay(*once, url=url, OUTBOX_HEALTH_PORT="0")
+    assert process.returncode == 4, process.report()
+    assert "left: 1 for printer: an operator paused it (a release" in process.stderr
+    run("resume", "printer", url=url)
+    assert relay(*once, url=url, OUTBOX_HEALTH_PORT="0").returncode == 0
+
+
 def test_a_relay_configured_otherwise_says_where_and_owns_nothing(
     run: Run, relay: Run, database: Database, printer: None, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ async def with_dead_letters(scene: Scene) -> None:
     [
         ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "retry"], ["dead", "discard"], ["replay"], ["pause"],
         ["resume"], ["destinations"], ["destinations", "list"], ["destinations", "test"], ["audit"], ["doctor"],
-        ["messages", "discard-unrouted"],
+        ["messages", "discard-unrouted"], ["messages", "list"], ["messages", "show"], ["cancel"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -86,6 +86,8 @@ def test_every_command_explains_itself_and_gives_examples(run: Run, command: lis
     assert f"outbox {' '.join(command)}" in ended.out
     assert "$ outbox" in ended.out or command in (["dead"], ["destinations"])
 
+
+ENDS = ("delivered", "discarded", "cancelled")
 
 # ------------------------------------------------------------------------------------------------------ dead letters
 
@@ -181,6 +183,94 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
 
 
 # ------------------------------------------------------------------------------------------------------------- hands
+
+
+# ----------------------------------------------------------------------------------------- cancelling, and one message
+
+
+async def test_cancelling_shows_what_it_would_be_asks_and_is_on_record(run: Run, scene: Scene) -> None:
+    await scene.drain({"a": Taker()})
+    scene.emit(2, ordering_key="k")
+    scene.emit(1)
+    assert run("cancel").code == 2, "all are cancelled only if that is what was said"
+    assert run("cancel", "--key", "").code == 2
+    dry = run("cancel", "--key", "k", "--dry-run")
+    assert (dry.code, "would cancel 2 messages" in dry.err, "page.read" in dry.out) == (0, True, True)
+    refused = run("cancel", "--key", "k")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert scene.account == (0, 3, 0, 0)
+    done = run("cancel", "--key", "k", "--yes", "--reason", "withdrawn", "--json")
+    assert done.json == [{"type": "page.read", "state": "ready", "count": 2}]
+    assert (done.code, "cancelled 2 messages" in done.err) == (0, True)
+    (entry, *_) = run("audit", "--json").json
+    assert (entry["action"], entry["target"], entry["count"], entry["reason"]) == (
+        "cancel",
+        {"key": "k"},
+        2,
+        "withdrawn",
+    )
+    assert run("cancel", "--all", "--type", "other.*", "--yes").code == 0
+    taker = Taker()
+    await scene.drain({"a": taker})
+    assert taker.taken == [2]
+
+
+async def test_an_id_that_cannot_be_cancelled_is_explained(run: Run, scene: Scene) -> None:
+    scene.emit(2)
+    await scene.drain({"a": Taker(rejecting(1))})
+    (taken,) = run("messages", "list", "--state", "delivered", "--json").json
+    (dead,) = run("messages", "list", "--state", "dead", "--json").json
+    unknown = "0197c0de-0000-7000-8000-000000000000"
+    ended = run("cancel", taken["id"], dead["id"], unknown, "--yes")
+    assert ended.code == 1
+    assert f"{taken['id']}: delivered" in ended.err
+    assert f"{dead['id']}: dead at a" in ended.err
+    assert f"{unknown}: there is no such message" in ended.err
+
+
+async def test_the_three_ends_of_a_message_are_told_apart_everywhere(run: Run, scene: Scene) -> None:
+    scene.emit(2)
+    await scene.drain({"a": Taker(rejecting(1))})
+    run("dead", "discard", "--all", "--yes")
+    scene.emit(1)
+    run("cancel", "--all", "--yes")
+    for _ in range(2):  # before and after a relay has moved them to the history
+        ids = {state: run("messages", "list", "--state", state, "--json").json for state in ENDS}
+        assert [len(found) for found in ids.values()] == [1, 1, 1]
+        found = run("status", "--json").json
+        assert [found[state] for state in ENDS] == [1, 1, 1]
+        assert (found["waiting"], found["dead"]) == (0, 0)
+        for state in ENDS:
+            shown = run("messages", "show", ids[state][0]["id"])
+            assert f"{state}: " in shown.out
+        await scene.drain({"a": Taker()})
+    assert run("replay", "--to", "a", "--dry-run", "--json").json[0]["count"] == 1, "what was given up is left alone"
+    for line in run("status").out.splitlines():
+        if line.startswith(ENDS):
+            assert line.split()[1] == "1"
+
+
+async def test_a_delivered_message_says_which_destination_took_it_when_and_at_which_attempt(
+    run: Run, scene: Scene
+) -> None:
+    scene.emit(1)
+    await scene.drain({"a": Taker(), "b": Taker(), "other": to(Taker(), events=["other.*"])})
+    (row,) = run("messages", "list", "--state", "delivered", "--destination", "b", "--json").json
+    await scene.drain({"b": Taker()}, apply=True)
+    shown = run("messages", "show", row["id"], "--json").json
+    assert [(d["destination"], d["state"], d["taken_at_attempt"]) for d in shown["deliveries"]] == [
+        ("a", "delivered", 1),
+        ("b", "delivered", 1),
+    ]
+    assert all(d["changed_at"] == shown["message"]["settled_at"] for d in shown["deliveries"])
+    assert "Attempts" in run("messages", "show", row["id"]).out
+    replayed = run("replay", row["id"], "--to", "b", "--yes")
+    assert "put 1 message on the way to b" in replayed.err
+    await scene.drain({"b": Taker()})
+    shown = run("messages", "show", row["id"], "--json").json
+    assert [d["destination"] for d in shown["deliveries"]] == ["b"]
+    assert [d["destination"] for d in shown["before"]] == ["a", "b"]
+    assert run("replay", "0197c0de-0000-7000-8000-000000000000", "--to", "b", "--yes").code == 1
 
 
 async def test_destinations_are_listed_paused_and_resumed(run: Run, scene: Scene) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.desk import Desk, everything, ruling, settle, taken
+from support.desk import Desk, everything, ruling, settle, sweep, taken
 
 CANCEL = "UPDATE outbox_delivery SET state = 'cancelled', due_at = NULL, txid = {stamp} WHERE message_id = :id"
 INSERT = """
@@ -73,7 +73,7 @@ def test_what_waits_behind_a_cancelled_message_of_its_key_goes_on(desk: Desk, wa
     if way == "found on taking the shard":
         session.close()
         cancel(desk, first)
-        desk.owner("relay-2")
+        sweep(desk.owner("relay-2"))
     else:
         cursors = everything()
         session.read_ready(cursors, 10)
