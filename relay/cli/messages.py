@@ -203,9 +203,15 @@ def _print(found: MessageDetail) -> None:
 
 def _open(deliveries: list[DeliveryRow]) -> Table:
     """What each destination waits for."""
-    rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, pasteable(d.next or "")) for d in deliveries)
+    rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, _next(d)) for d in deliveries)
     columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
     return table(*columns, rows=rows, right=["Attempts"])
+
+
+def _next(delivery: DeliveryRow) -> str:
+    if delivery.taken_at_attempt is not None:
+        return f"nothing: taken at {cell(delivery.changed_at)}, at attempt {delivery.taken_at_attempt}"
+    return pasteable(delivery.next or "")
 
 
 def _settled(deliveries: list[DeliveryRow]) -> Table:

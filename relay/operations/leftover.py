@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,12 +65,16 @@ def leftover(connection: sa.Connection, *, since_s: float) -> list[Left]:
     """
     began_at = now(connection) - timedelta(seconds=since_s)
     registered = Registered(connection)
-    return [
+    found = [
         *_set_aside(connection, registered),
         *_unread(connection, registered, began_at),
         *_dead(connection, began_at),
         *_unrouted(connection),
     ]
+    counts: Counter[tuple[str | None, str]] = Counter()
+    for each in found:
+        counts[each.destination, each.why] += each.count
+    return [Left(destination, count, why) for (destination, why), count in counts.items()]
 
 
 def _set_aside(connection: sa.Connection, registered: Registered) -> Iterator[Left]:

@@ -58,7 +58,7 @@ class Prospects:
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:
             case "delivered":
-                return f"done: taken at {utc(row.changed_at)}, at attempt {row.attempts + 1}"
+                return "done"
             case "discarded" | "cancelled":
                 return f"nothing: an operator {row.state} it"
             case "dead":
