@@ -11,6 +11,7 @@ import pytest
 from support import nursery
 from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
 from support.guardian import dismiss_guardian
+from support.kafka import KafkaServer, MockCluster, Noida, Tansu
 from support.nats import NatsServer
 from support.postgres import PostgresServer
 from support.processes import Spawner
@@ -25,7 +26,7 @@ _LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
 # Each is one for the whole run: what shares it runs in one process.
-_SERVERS = {"nats_server", "rabbitmq_server", "redis_server"}
+_SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "redis_server"}
 
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
@@ -212,6 +213,25 @@ def nats(nats_server: NatsServer) -> Iterator[NatsServer]:
     nats_server.recover()
     yield nats_server
     nats_server.thaw()
+
+
+@pytest.fixture(scope="session", params=[Tansu, Noida, MockCluster], ids=lambda made: made.__name__)
+def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
+    """Each of the brokers that speak Kafka's protocol."""
+    server: KafkaServer = request.param()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
+    """A broker: the test runs once on each. It may stop, kill and freeze it: the next one finds it well again."""
+    kafka_server.recover()
+    yield kafka_server
+    kafka_server.thaw()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ BATCH_BYTES = 512 * 1024  # of bodies in one batch; a message that is larger by 
 def together(outcomes: Sequence[Outcome]) -> Outcome | Sequence[Outcome]:
     """Return the outcomes of a batch in short: one, where all messages were taken or none could get through."""
     first = outcomes[0]
-    is_one = first.kind in ("taken", "unreachable") and all(each == first for each in outcomes)
+    is_one = first.kind in ("taken", "unreachable") and all(each is first or each == first for each in outcomes)
     return first if is_one else outcomes
 
 

@@ -19,7 +19,7 @@ from relay.destinations.kind import Implied, Kind
 from relay.destinations.policy import DestinationPolicy
 
 GROUP = "neverlost.destinations"
-OURS = ("listener", "http", "rabbitmq", "redis", "nats")
+OURS = ("listener", "http", "rabbitmq", "redis", "nats", "kafka")
 
 
 def names() -> list[str]:

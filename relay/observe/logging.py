@@ -24,7 +24,8 @@ __all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"
 
 SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
-SILENT = ("aio_pika", "aiormq")  # they log each failed attempt to connect; our own log says it once, with the reason
+# They log each failed attempt to connect; our own log says it once, with the reason.
+SILENT = ("aio_pika", "aiokafka", "aiormq")
 
 _LEADING_TO_THEM = tuple(
     f"{each}/" for each in (Path(__file__).parents[1], Path(traceback.__file__).parent / "concurrent")

@@ -1,10 +1,11 @@
 """Every kind of destination keeps the contract that packages can run against kinds of their own."""
 
 import pytest
+from support.kafka import KafkaServer
 from support.nats import NatsServer
 from support.rabbitmq import RabbitServer
 from support.redis import RedisServer
-from support.worlds import http_world, listener_world, nats_world, rabbitmq_world, redis_world
+from support.worlds import http_world, kafka_world, listener_world, nats_world, rabbitmq_world, redis_world
 
 from outbox.testing.destination_contract import PROMISES, Promise
 
@@ -41,3 +42,8 @@ def test_redis_keeps_the_contract(promise: Promise, redis: RedisServer) -> None:
 @every_promise
 def test_nats_keeps_the_contract(promise: Promise, nats: NatsServer) -> None:
     promise(nats_world(nats))
+
+
+@every_promise
+def test_kafka_keeps_the_contract(promise: Promise, kafka: KafkaServer) -> None:
+    promise(kafka_world(kafka))

@@ -68,7 +68,7 @@ class Server:
             self._process = subprocess.Popen(
                 list(self.command()),
                 cwd=self.directory,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -131,4 +131,6 @@ class Server:
         assert self._process is not None
         self._process.send_signal(ending)
         self._process.wait(60)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         guardian().forget(self._process.pid)

@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from outbox import Message
+from outbox.ids import new_id
 from outbox.testing.destination_contract import Taken, World
+from support.kafka import KafkaServer, MockCluster
 from support.nats import NatsServer
 from support.rabbitmq import RabbitServer
 from support.receivers import Receiver
@@ -106,3 +108,15 @@ def nats_world(server: NatsServer, **table: Any) -> World:
         return [Taken(unquote(each.headers["ce-id"]), each.data or b"") for each in server.messages()]
 
     return World({"kind": "nats", "url": server.url, **table}, taken=look, away=server.away)
+
+
+def kafka_world(server: KafkaServer, **table: Any) -> World:
+    """A broker with an empty topic."""
+    topic = f"topic-{new_id()}"
+    server.create_topic(topic)
+
+    def look() -> list[Taken]:
+        return [Taken(each.headers["ce_id"].decode(), each.value) for each in server.records(topic)]
+
+    settings = {"kind": "kafka", "bootstrap_servers": server.bootstrap, "topic": topic, "timeout_s": 2, **table}
+    return World(settings, taken=look, away=None if isinstance(server, MockCluster) else server.away)

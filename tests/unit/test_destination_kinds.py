@@ -160,6 +160,7 @@ def test_a_kind_that_two_packages_bring_is_refused_with_both(tmp_path: Path, mon
     [
         ("redis", "redis", {"url": "redis://localhost/"}),
         ("nats", "nats", {"url": "nats://localhost"}),
+        ("kafka", "aiokafka", {"bootstrap_servers": "localhost:9092"}),
     ],
 )
 def test_without_a_client_library_the_extra_to_install_is_named(

@@ -1,0 +1,1 @@
+"""A destination on Kafka: record batches, one per partition and turn."""

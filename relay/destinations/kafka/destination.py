@@ -1,0 +1,202 @@
+"""Publishes record batches, and calls a message delivered when all in-sync replicas have it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import structlog
+from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionError
+
+from outbox import Message
+from relay.decide.outcome import TAKEN, Outcome, refused, unreachable
+from relay.destinations import naming
+from relay.destinations.attempt import Connector
+from relay.destinations.contract import together
+from relay.destinations.kafka import wire
+from relay.destinations.kafka.answer import ends_a_producer, explained, judge, may_be_of_a_record
+from relay.destinations.kafka.due import Due
+from relay.destinations.kafka.producer import GIVE_UP_S, Producer
+from relay.destinations.kafka.settings import TOPIC, KafkaSettings
+
+log = structlog.get_logger("relay")
+Outcomes = dict[str, Outcome]
+
+
+class KafkaDestination:
+    """Delivers to Kafka.
+
+    | the brokers …                                                     | outcome                   |
+    |-------------------------------------------------------------------|---------------------------|
+    | confirm the batch (``acks=all``)                                  | taken                     |
+    | reject a batch over a record: too large, invalid                  | each again, alone         |
+    | reject a record that is alone                                     | refused                   |
+    | find the topic of this event type invalid or not ours             | refused                   |
+    | find the one topic invalid or not ours                            | unreachable               |
+    | are away, silent, without a leader or enough replicas, do not know| unreachable               |
+    | the topic, or do not let us in                                    |                           |
+    | say anything else                                                 | failed                    |
+
+    What was not confirmed in time may have been stored, or may still be: it stays due, and the message waits for that
+    answer when it is tried again, instead of being published twice.
+
+    Args:
+        name: The destination's name.
+        settings: Where to, and how.
+    """
+
+    def __init__(self, name: str, settings: KafkaSettings) -> None:
+        assert settings.timeout_s is not None
+        self.name = name
+        self.concurrency = settings.concurrency
+        self.batch_size = settings.batch
+        self._settings = settings
+        self._timeout_s = settings.timeout_s
+        self._shares_a_topic = naming.is_literal(settings.topic)
+        self._topic = naming.namer(settings.topic)
+        self._producers = Connector(self._open)
+        self._due = Due()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Do nothing: the producer is made when it is first used."""
+
+    def may_share(self, message: Message) -> bool:
+        return True
+
+    async def send(self, message: Message) -> Outcome:
+        return (await self._deliver([message]))[0]
+
+    async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
+        """One record batch for each partition; an outcome for each message."""
+        return together(await self._deliver(messages))
+
+    async def close(self) -> None:
+        await self._due.close()
+        await self._producers.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def _deliver(self, messages: Sequence[Message]) -> list[Outcome]:
+        late = unreachable(f"{self._settings.shown} did not confirm it within {self._timeout_s:g} s")
+        known: Outcomes = {}
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                known |= await self._publish([each for each in messages if not self._due.has(each.id)])
+                known |= await self._due.outcomes([each.id for each in messages if each.id not in known])
+        except TimeoutError:
+            known |= self._due.known([each.id for each in messages])
+        except (KafkaError, OSError) as error:
+            late = unreachable(f"no connection to {self._settings.shown}: {explained(error)}")
+        return [known.get(each.id, late) for each in messages]
+
+    async def _publish(self, messages: Sequence[Message]) -> Outcomes:
+        """Have the batches on their way, each in a task; return the outcomes of what goes on no way."""
+        if not messages:
+            return {}
+        producer = await self._producers.get()
+        known: Outcomes = {}
+        topics: dict[str, list[Message]] = defaultdict(list)
+        for message in messages:
+            topics[self._topic(message)].append(message)
+        found = await asyncio.gather(*(self._partitions(producer, topic) for topic in topics))
+        for (topic, group), partitions in zip(topics.items(), found, strict=True):
+            if isinstance(partitions, Outcome):
+                known |= dict.fromkeys([each.id for each in group], partitions)
+                continue
+            for partition, part in _by_partition(group, partitions).items():
+                work = self._bounded(producer, self._publish_to(producer, topic, partition, part))
+                self._due.add([each.id for each in part], asyncio.create_task(work))
+        return known
+
+    async def _partitions(self, producer: Producer, topic: str) -> Sequence[int] | Outcome:
+        if not TOPIC.fullmatch(topic):
+            return refused(f"{topic!r} cannot name a topic")
+        try:
+            async with asyncio.timeout(self._timeout_s / 2):
+                return await producer.partitions(topic)
+        except (TimeoutError, UnknownTopicOrPartitionError):
+            return unreachable(f"{self._settings.shown} knows no topic {topic}, or no leader for it: create the topic")
+        except KafkaError as error:
+            outcome = judge(error, shares_a_topic=self._shares_a_topic)
+            return Outcome(outcome.kind, f"topic {topic}: {outcome.reason}")
+
+    async def _bounded(self, producer: Producer, work: Coroutine[Any, Any, Outcomes]) -> Outcomes:
+        """Give up what is not confirmed for so long: another relay may have delivered it, and others after it."""
+        try:
+            async with asyncio.timeout(self._timeout_s + GIVE_UP_S):
+                return await work
+        except TimeoutError:
+            self._retire(producer, ProducerClosed("the brokers have not confirmed for too long"))
+            raise
+
+    async def _publish_to(
+        self, producer: Producer, topic: str, partition: int, messages: Sequence[Message]
+    ) -> Outcomes:
+        found: Outcomes = {}
+        try:
+            sent = await producer.send(topic, partition, messages)
+        except (KafkaError, OSError) as error:
+            return self._rejected(producer, messages, error)
+        for part, confirmed in sent:
+            try:
+                await confirmed
+            except (KafkaError, OSError) as error:
+                if may_be_of_a_record(error) and len(part) > 1:
+                    self._retire(producer, error)
+                    found |= await self._one_by_one(topic, partition, part)
+                else:
+                    found |= self._rejected(producer, part, error)
+            else:
+                found |= dict.fromkeys([each.id for each in part], TAKEN)
+        return found
+
+    async def _one_by_one(self, topic: str, partition: int, messages: Sequence[Message]) -> Outcomes:
+        """A batch was rejected over one of its records, and nothing of it was stored."""
+        found: Outcomes = {}
+        for message in messages:
+            try:
+                producer = await self._producers.get()
+            except (KafkaError, OSError) as error:
+                found[message.id] = self._judged(error)
+            else:
+                found |= await self._publish_to(producer, topic, partition, [message])
+        return found
+
+    def _rejected(self, producer: Producer, messages: Sequence[Message], error: Exception) -> Outcomes:
+        self._retire(producer, error)
+        return dict.fromkeys([each.id for each in messages], self._judged(error))
+
+    def _judged(self, error: Exception) -> Outcome:
+        return judge(error, shares_a_topic=self._shares_a_topic)
+
+    def _retire(self, producer: Producer, error: Exception) -> None:
+        """Take no new batch to a producer that is of no use any more; what is under way may come to its end."""
+        if not producer.is_open or not ends_a_producer(error, is_idempotent=producer.is_idempotent):
+            return
+        log.info("producer_retired", destination=self.name, reason=explained(error))
+        producer.is_open = False
+        task = asyncio.create_task(self._close_later(producer))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_later(self, producer: Producer) -> None:
+        await self._due.settled(self._timeout_s)
+        await producer.close()
+
+    async def _open(self) -> Producer:
+        producer = await Producer.open(self._settings, f"neverlost-{self.name}")
+        log.info("broker_connected", destination=self.name, idempotent=producer.is_idempotent)
+        return producer
+
+
+def _by_partition(messages: Sequence[Message], partitions: Sequence[int]) -> dict[int, list[Message]]:
+    """Messages of a key go to its partition; those without one together to any."""
+    found: dict[int, list[Message]] = defaultdict(list)
+    anywhere = random.choice(partitions)  # noqa: S311 (spreads load)
+    for message in messages:
+        key = wire.key(message)
+        found[anywhere if key is None else partitions[wire.partition(key, len(partitions))]].append(message)
+    return found

@@ -1,0 +1,84 @@
+"""What was published and not answered yet, whether or not anyone still waits for it.
+
+A message that is tried again waits for the answer that is due. An answer that comes when no one waits is kept for a
+minute, for the next attempt. Not for longer: by then the message may be another relay's, and published anew because
+an operator replayed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from relay.decide.outcome import Outcome, unreachable
+from relay.observe.logging import one_line
+
+LATE_S = 60.0
+
+Publishing = asyncio.Task[dict[str, Outcome]]
+
+
+class Due:
+    """Message id → the task whose result has its outcome."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Publishing] = {}
+
+    def has(self, id_: str) -> bool:
+        """Whether an answer for this message is due, or came late."""
+        return id_ in self._tasks
+
+    def add(self, ids: Iterable[str], task: Publishing) -> None:
+        """Expect the answers for these messages from a task."""
+        ids = list(ids)
+        self._tasks |= dict.fromkeys(ids, task)
+        task.add_done_callback(lambda done: self._forget_later(ids, done))
+
+    async def outcomes(self, ids: Sequence[str]) -> dict[str, Outcome]:
+        """Wait for the answers for these messages, and hand them out."""
+        tasks = {self._tasks[id_] for id_ in ids}
+        if tasks:
+            await asyncio.wait(tasks)
+        return self.known(ids)
+
+    def known(self, ids: Sequence[str]) -> dict[str, Outcome]:
+        """Hand out the answers for these messages that are there."""
+        found = {}
+        for id_ in ids:
+            task = self._tasks.get(id_)
+            if task is not None and task.done():
+                found[id_] = _result(task, id_)
+                del self._tasks[id_]
+        return found
+
+    async def settled(self, timeout_s: float) -> None:
+        """Wait until nothing is due that is due now, but not for longer than this."""
+        here = asyncio.current_task()
+        tasks = {task for task in self._tasks.values() if task is not here}
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+    async def close(self) -> None:
+        """Expect nothing any more."""
+        tasks = set(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget_later(self, ids: Sequence[str], task: Publishing) -> None:
+        if not task.cancelled():
+            task.exception()  # else asyncio logs it, where no one asks
+        asyncio.get_running_loop().call_later(LATE_S, self._forget, ids, task)
+
+    def _forget(self, ids: Sequence[str], task: Publishing) -> None:
+        for id_ in ids:
+            if self._tasks.get(id_) is task:
+                del self._tasks[id_]
+
+
+def _result(task: Publishing, id_: str) -> Outcome:
+    if task.cancelled():
+        return unreachable("the destination was closed")
+    if (error := task.exception()) is not None:
+        return unreachable(one_line(f"{type(error).__name__}: {error}".rstrip(": ")))
+    return task.result()[id_]

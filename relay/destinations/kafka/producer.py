@@ -1,0 +1,154 @@
+"""One producer: record batches to partitions, until it is of no use any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from time import time
+from typing import Any, Self
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerClosed
+
+from outbox import Message
+from relay.destinations.kafka import wire
+from relay.destinations.kafka.answer import NO_IDEMPOTENCE, explained
+from relay.destinations.kafka.settings import KafkaSettings
+
+START_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 2.0
+GIVE_UP_S = 20.0  # what was not confirmed so long after its deadline is not sent any more
+
+log = structlog.get_logger("relay")
+
+
+Sent = tuple[Sequence[Message], Any]
+
+
+class Producer:
+    """Made by `open`.
+
+    Args:
+        producer: The library's, started.
+        is_idempotent: Whether the broker drops what it is sent twice over one connection.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer, *, is_idempotent: bool) -> None:
+        self.is_idempotent = is_idempotent
+        self.is_open = True
+        self._producer = producer
+        self._under_way: set[asyncio.Future[Any]] = set()
+
+    @classmethod
+    async def open(cls, settings: KafkaSettings, name: str) -> Self:
+        """Connect; without idempotence where the broker has none and that is permitted.
+
+        Raises:
+            KafkaError, OSError, TimeoutError: No broker lets us in.
+        """
+        if settings.idempotent is not False:
+            try:
+                return await cls._open(settings, name, is_idempotent=True)
+            except NO_IDEMPOTENCE as error:
+                if settings.idempotent is True:
+                    raise KafkaError(
+                        f"the broker has no idempotent producers ({explained(error)}): set idempotent = false"
+                    ) from error
+                log.info("not_idempotent", broker=settings.shown, reason=explained(error))
+        return await cls._open(settings, name, is_idempotent=False)
+
+    async def partitions(self, topic: str) -> list[int]:
+        """Return the topic's partitions.
+
+        Raises:
+            KafkaError: There is no such topic, or we may not know it.
+        """
+        return sorted(await self._producer.partitions_for(topic))
+
+    async def send(self, topic: str, partition: int, messages: Sequence[Message]) -> list[Sent]:
+        """Hand batches to the library; each comes with the future that ends when the brokers have answered."""
+        sent = []
+        for batch, part in self._batches(messages):
+            confirmed = await self._producer.send_batch(batch, topic, partition=partition)
+            self._under_way.add(confirmed)
+            confirmed.add_done_callback(self._answered)
+            sent.append((part, confirmed))
+        return sent
+
+    async def close(self) -> None:
+        """Stop, and give up what is still under way."""
+        self.is_open = False
+        # The library's own `stop` waits until everything was delivered: for ever, while the brokers are away. This is
+        # what it does otherwise.
+        self._producer._closed = True
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._producer.client.close()
+        await _ended(self._producer._sender.sender_task)
+        for confirmed in list(self._under_way):
+            if not confirmed.done():
+                confirmed.set_exception(ProducerClosed("the producer was closed"))
+
+    def _answered(self, confirmed: asyncio.Future[Any]) -> None:
+        self._under_way.discard(confirmed)
+        if not confirmed.cancelled():
+            confirmed.exception()  # else asyncio logs it, where no one waits for it any more
+
+    def _batches(self, messages: Sequence[Message]) -> Iterator[tuple[Any, Sequence[Message]]]:
+        """As few batches as hold all of them: one, unless they are large."""
+        # Brokers remove records by their time: by that of the event, what has waited for long would be gone at once.
+        now_ms = int(time() * 1000)
+        begin = 0
+        while begin < len(messages):
+            batch = self._producer.create_batch()
+            end = begin
+            while end < len(messages) and _appended(batch, messages[end], now_ms):
+                end += 1
+            batch.close()
+            yield batch, messages[begin:end]
+            begin = end
+
+    @classmethod
+    async def _open(cls, settings: KafkaSettings, name: str, *, is_idempotent: bool) -> Self:
+        assert settings.timeout_s is not None
+        password = settings.password
+        producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap_servers,
+            client_id=name,
+            acks="all",
+            enable_idempotence=is_idempotent,
+            max_batch_size=settings.max_batch_bytes,
+            request_timeout_ms=int((settings.timeout_s + GIVE_UP_S) * 1000),  # an answer that comes late is an answer
+            security_protocol=settings.security_protocol,
+            ssl_context=settings.tls_context(),
+            sasl_mechanism=settings.sasl_mechanism,
+            sasl_plain_username=settings.username,
+            sasl_plain_password=password.get_secret_value() if password else None,
+        )
+        made = cls(producer, is_idempotent=is_idempotent)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await producer.start()
+        except BaseException:
+            await made.close()
+            raise
+        return made
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task until it ends: at the first time, this one waits for the requests that are under way."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=STOP_TIMEOUT_S / 4)
+
+
+def _appended(batch: Any, message: Message, now_ms: int) -> bool:
+    appended = batch.append(
+        timestamp=now_ms,
+        key=wire.key(message),
+        value=message.body,
+        headers=wire.headers(message),
+    )
+    return appended is not None

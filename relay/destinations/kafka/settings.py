@@ -1,0 +1,125 @@
+"""What a destination on Kafka is told."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+
+from relay.destinations import naming
+from relay.destinations.policy import DestinationPolicy, LookUp
+
+_SERVER = re.compile(r"[^\s,:/@]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+class KafkaSettings(DestinationPolicy):
+    """Publish each message to a topic, with its ordering key as the record's key.
+
+    Args:
+        bootstrap_servers: Brokers to begin with: ``["kafka-1:9092", "kafka-2:9092"]``, or one text with commas.
+        topic: The topic, as it is or with ``{type}`` for the event type.
+        security_protocol: How to connect.
+        sasl_mechanism: How to log in, with the protocols ``SASL_…``.
+        username: The user to log in as.
+        password_env: The variable that holds the password.
+        ca_file: The certificates to trust, instead of the system's.
+        client_cert_file: A certificate of our own to show, …
+        client_key_file: … and its key, when that is in another file.
+        idempotent: Have the broker drop what a producer sends twice over one connection; ``"auto"``: where it can.
+        batch: How many messages are taken to the brokers in one turn.
+        max_batch_bytes: The size of a record batch; not more than the topic's ``max.message.bytes``.
+        concurrency: How many such turns are under way at once.
+        timeout_s: How long to wait for the brokers' confirmation.
+    """
+
+    kind: Literal["kafka"] = "kafka"
+    bootstrap_servers: Annotated[list[str], BeforeValidator(_listed)] = Field(min_length=1)
+    topic: Annotated[str, naming.template(naming.TYPE)] = Field(default=naming.TYPE, min_length=1, max_length=249)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    username: str | None = Field(default=None, min_length=1)
+    password_env: str | None = Field(default=None, min_length=1)
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    client_cert_file: Path | None = None
+    client_key_file: Path | None = None
+    idempotent: bool | Literal["auto"] = "auto"
+    batch: int = Field(default=500, ge=1, le=10_000)
+    max_batch_bytes: int = Field(default=900_000, ge=1_000, le=100_000_000)
+    concurrency: int = Field(default=4, ge=1, le=1000)
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_servers(cls, value: list[str]) -> list[str]:
+        for each in value:
+            if not _SERVER.fullmatch(each):
+                raise ValueError("write host:port, as in kafka-1:9092")
+        return value
+
+    @field_validator("topic")
+    @classmethod
+    def _can_be_a_topic(cls, value: str) -> str:
+        if not TOPIC.fullmatch(value.replace(naming.TYPE, "x")):
+            raise ValueError("a topic has letters, digits, '.', '_' and '-' only")
+        return value
+
+    @field_validator("timeout_s")
+    @classmethod
+    def _has_a_deadline(cls, value: float | None) -> float:
+        if value is None:
+            raise ValueError("a Kafka destination needs a deadline: a confirmation may never come")
+        return value
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.logs_in == (self.username is None):
+            raise ValueError(
+                'username goes with security_protocol = "SASL_SSL" or "SASL_PLAINTEXT", and is needed there'
+            )
+        if self.logs_in and self.password_env is None and self.password is None:
+            raise ValueError("password_env is needed: the variable that holds the password")
+        return self
+
+    @property
+    def logs_in(self) -> bool:
+        return self.security_protocol.startswith("SASL_")
+
+    @property
+    def shown(self) -> str:
+        return ",".join(self.bootstrap_servers)
+
+    def resolved(self, look_up: LookUp) -> Self:
+        name = self.password_env
+        if name is None:
+            return self
+        value = look_up(name)
+        if value is None:
+            raise ValueError(f"password_env names {name}, but neither {name} nor {name}_FILE is set")
+        return self.model_copy(update={"password": SecretStr(value)})
+
+    def secrets(self) -> set[str]:
+        return {self.password.get_secret_value()} if self.password else set()
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What to trust and what to show; ``None`` where there is no TLS.
+
+        Raises:
+            ValueError: A file cannot be read, or is not what it should be.
+        """
+        if not self.security_protocol.endswith("SSL"):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.client_cert_file is not None:
+                context.load_cert_chain(self.client_cert_file, self.client_key_file)
+        except OSError as error:
+            raise ValueError(f"ca_file or client_cert_file cannot be used: {error.strerror or error}") from None
+        return context

@@ -1,0 +1,219 @@
+"""What the Kafka destination makes of a broker's answers, and how a message looks in a topic."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from support.kafka import KafkaServer, MockCluster, Tansu
+from support.ports import free_port
+
+from outbox import Message
+from outbox.ids import new_id
+from outbox.testing.destination_contract import each_of
+from relay.operations.probing import probe
+from relay.settings import DestinationPolicy, Settings
+
+TYPE = "extraction.completed"
+
+# https://kafka.apache.org/protocol#protocol_error_codes
+REQUEST_TIMED_OUT, TOO_LARGE, INVALID_TOPIC, NOT_ENOUGH_REPLICAS, FORBIDDEN = 7, 10, 17, 19, 29
+NOT_PERMITTED, OUT_OF_ORDER, WRONG_EPOCH, INVALID_RECORD = 44, 45, 47, 87
+
+
+def message(type: str = TYPE, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
+    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
+    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
+
+
+def settings_of(server: KafkaServer, **table: Any) -> DestinationPolicy:
+    table = {"kind": "kafka", "bootstrap_servers": server.bootstrap, "timeout_s": 5, **table}
+    return Settings.model_validate({"destinations": {"kafka": table}}).destinations["kafka"]
+
+
+@asynccontextmanager
+async def destination(server: KafkaServer, **table: Any) -> AsyncIterator[Any]:
+    from relay.destinations.kafka.destination import KafkaDestination
+
+    made = KafkaDestination("kafka", settings_of(server, **table))  # type: ignore[arg-type]
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer) -> str:
+    """An empty topic."""
+    name = f"topic-{new_id()}"
+    kafka.create_topic(name)
+    return name
+
+
+@pytest.fixture
+def mock() -> Iterator[MockCluster]:
+    """A cluster that answers with whatever error a test wants."""
+    server = MockCluster()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def name() -> str:
+    """A topic that is made when it is asked for."""
+    return f"topic-{new_id()}"
+
+
+async def ids_in(server: KafkaServer, topic: str) -> list[str]:
+    return [each.headers["ce_id"].decode() for each in await server.records_of(topic)]
+
+
+async def test_a_record_is_an_event_with_its_key_and_its_bytes_and_as_old_as_its_publish(
+    kafka: KafkaServer, topic: str
+) -> None:
+    began_ms = int(time.time() * 1000)
+    sent = message(subject="contents/1", ordering_key="c-1", headers={"x-tenant": "7"})
+    async with destination(kafka, topic=topic) as made:
+        assert (await made.send(sent)).kind == "taken"
+    (record,) = await kafka.records_of(topic)
+    assert (record.key, record.value) == (b"c-1", b'{"contentId": "c-1"}')
+    assert record.headers["ce_time"] == b"2026-01-01T10:00:00Z"
+    if not isinstance(kafka, MockCluster):  # it has a clock of its own
+        assert record.timestamp_ms >= began_ms
+    assert (record.headers["ce_type"], record.headers["x-tenant"]) == (TYPE.encode(), b"7")
+
+
+async def test_records_of_one_key_are_in_one_partition_in_their_order(kafka: KafkaServer, topic: str) -> None:
+    rounds = [[message(ordering_key=f"k{key}") for key in range(20)] for _ in range(5)]
+    async with destination(kafka, topic=topic) as made:
+        for each in rounds:
+            assert (await made.send_many(each)).kind == "taken"
+    found = await kafka.records_of(topic)
+    assert len({(record.key, record.partition) for record in found}) == 20
+    for number in range(20):
+        mine = [record.headers["ce_id"].decode() for record in found if record.key == f"k{number}".encode()]
+        assert mine == [each[number].id for each in rounds]
+
+
+async def test_keys_of_other_producers_meet_ours(kafka: KafkaServer, topic: str) -> None:
+    confluent = pytest.importorskip("confluent_kafka")
+    other = confluent.Producer({"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random"})
+    keys = [f"key-{number}" for number in range(30)]
+    for key in keys:
+        other.produce(topic, key=key, value=b"other", headers={"ce_id": b"other"})
+    assert await asyncio.to_thread(other.flush, 20) == 0
+    async with destination(kafka, topic=topic) as made:
+        await made.send_many([message(ordering_key=key) for key in keys])
+    assert len({(record.key, record.partition) for record in await kafka.records_of(topic)}) == len(keys)
+
+
+async def test_a_turn_that_is_larger_than_a_batch_goes_in_several(kafka: KafkaServer, topic: str) -> None:
+    sent = [message(ordering_key="same") for _ in range(60)]
+    async with destination(kafka, topic=topic, max_batch_bytes=5000) as made:
+        assert (await made.send_many(sent)).kind == "taken"
+    assert await ids_in(kafka, topic) == [each.id for each in sent]
+
+
+async def test_what_a_frozen_broker_had_is_stored_once_and_taken_when_it_is_back(
+    kafka: KafkaServer, topic: str
+) -> None:
+    sent = [message(ordering_key=f"k{number}") for number in range(10)]
+    async with destination(kafka, topic=topic, timeout_s=1) as made:
+        first = message()
+        assert (await made.send(first)).kind == "taken"
+        kafka.freeze()
+        late = await made.send_many(sent)
+        again = await made.send_many(sent)
+        kafka.thaw()
+        assert (late.kind, again.kind) == ("unreachable", "unreachable")
+        assert "did not confirm it within 1 s" in late.reason
+        left = sent
+        while left:
+            outcomes = each_of(await made.send_many(left), left)
+            left = [each for each, outcome in zip(left, outcomes, strict=True) if outcome.kind != "taken"]
+    found = await ids_in(kafka, topic)
+    assert sorted(set(found) & {each.id for each in sent}) == sorted(each.id for each in sent)
+    assert len([each for each in found if each in {one.id for one in sent}]) == len(sent), "some are there twice"
+
+
+async def test_nobody_listening_is_an_outage(kafka: KafkaServer) -> None:
+    table = {"bootstrap_servers": f"127.0.0.1:{free_port()}"}
+    async with destination(kafka, **table) as made:
+        outcome = await made.send(message())
+    assert outcome.kind == "unreachable"
+
+
+async def test_a_type_that_cannot_name_a_topic_is_refused_alone(mock: MockCluster) -> None:
+    async with destination(mock, topic="events.{type}") as made:
+        outcomes = await made.send_many([message("no topic"), message()])
+    assert [each.kind for each in outcomes] == ["refused", "taken"]
+
+
+async def test_a_batch_that_is_rejected_over_a_record_is_unrolled(mock: MockCluster, name: str) -> None:
+    sent = [message() for _ in range(4)]
+    async with destination(mock, topic=name) as made:
+        assert (await made.send(message())).kind == "taken"
+        mock.answer_with(TOO_LARGE, 0, TOO_LARGE)
+        outcomes = await made.send_many(sent)
+    assert [each.kind for each in outcomes] == ["taken", "refused", "taken", "taken"]
+    assert [each for each in await ids_in(mock, name) if each == sent[1].id] == []
+
+
+@pytest.mark.parametrize(("error", "kind"), [(NOT_PERMITTED, "refused"), (INVALID_RECORD, "failed")])
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_record_that_is_rejected_costs_the_ones_after_it_nothing(
+    mock: MockCluster, name: str, idempotent: bool, error: int, kind: str
+) -> None:
+    async with destination(mock, topic=name, idempotent=idempotent) as made:
+        sent = [message(ordering_key="k") for _ in range(3)]
+        assert (await made.send(sent[0])).kind == "taken"
+        mock.answer_with(error)
+        assert (await made.send(message(ordering_key="k"))).kind == kind
+        for each in sent[1:]:
+            assert (await made.send(each)).kind == "taken"
+    assert await ids_in(mock, name) == [each.id for each in sent]
+
+
+@pytest.mark.parametrize("error", [OUT_OF_ORDER, WRONG_EPOCH])
+async def test_a_producer_with_a_fatal_error_is_replaced(mock: MockCluster, name: str, error: int) -> None:
+    async with destination(mock, topic=name, idempotent=True) as made:
+        sent = message()
+        assert (await made.send(message())).kind == "taken"
+        mock.answer_with(error)
+        assert (await made.send(sent)).kind == "unreachable"
+        assert (await made.send(sent)).kind == "taken"
+
+
+@pytest.mark.parametrize("error", [INVALID_TOPIC, FORBIDDEN])
+async def test_what_is_wrong_with_a_topic_is_the_fault_of_its_messages_unless_all_go_there(
+    mock: MockCluster, name: str, error: int
+) -> None:
+    for topic, kind in ((name, "unreachable"), ("{type}", "refused")):
+        async with destination(mock, topic=topic) as made:
+            mock.answer_with(error)
+            assert (await made.send(message())).kind == kind
+
+
+async def test_too_few_replicas_are_an_outage_and_a_hiccup_is_none(mock: MockCluster, name: str) -> None:
+    async with destination(mock, topic=name, timeout_s=1, idempotent=False) as made:
+        mock.answer_with(REQUEST_TIMED_OUT)
+        assert (await made.send(message())).kind == "taken"
+        mock.answer_with(*[NOT_ENOUGH_REPLICAS] * 100)
+        assert (await made.send(message())).kind == "unreachable"
+
+
+async def test_idempotence_is_used_where_it_is_and_refused_or_reported_where_not(
+    kafka: KafkaServer, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with destination(kafka, topic=topic, idempotent=True) as made:
+        outcome = await made.send(message())
+    assert outcome.kind == ("taken" if kafka.is_idempotent else "unreachable")
+    assert ("set idempotent = false" in outcome.reason) is not kafka.is_idempotent
+    found = await probe("kafka", Settings(destinations={"kafka": settings_of(kafka, topic=topic)}))
+    assert (found.well, "without idempotence" in found.said) == (True, isinstance(kafka, Tansu))
