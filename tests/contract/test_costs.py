@@ -13,7 +13,7 @@ from support.scene import Scene, Taker
 
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
-from relay.store.contract import Batch, Cursors, Ruled
+from relay.store.contract import RELEASE_COUNT, Batch, Cursors, Ruled
 from relay.store.postgres import PostgresSession, PostgresStore
 
 ALL = list(range(SHARD_COUNT))
@@ -180,6 +180,34 @@ def test_a_key_that_is_blocked_costs_the_same_however_many_wait_for_it(
         assert [plan.rows_looked_at for plan in plans] == [1, 1]
 
 
+def block_behind(database: Database, count: int, destination: str = "a") -> str:
+    """A message of a key that is to be retried, and so many blocked behind it; the id of the first."""
+    fill(database, count, key="'hot'")
+    database.execute(
+        "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, due_at) "
+        f"SELECT id, '{destination}', shard, position, ordering_key, "
+        "CASE WHEN row_number() OVER (ORDER BY position) = 1 THEN 'retry' ELSE 'blocked' END, "
+        "CASE WHEN row_number() OVER (ORDER BY position) = 1 THEN now() END FROM outbox_message WHERE state = 'ready'"
+    )
+    database.execute("UPDATE outbox_message SET state = 'held'")
+    return str(database.scalar("SELECT message_id FROM outbox_delivery WHERE state = 'retry'"))
+
+
+def test_releasing_a_key_costs_the_same_however_many_wait_for_it(
+    postgres_database: Database, session: PostgresSession
+) -> None:
+    looked_at = []
+    for count in (2 * RELEASE_COUNT, 40 * RELEASE_COUNT):
+        postgres_database.execute("TRUNCATE outbox_message, outbox_delivery")
+        first = block_behind(postgres_database, count)
+        with watched(session) as plans:
+            released = session.settle(Batch([], [replace(verdict((first,), "delivered"), attempts=0)]))
+        assert len(released) == RELEASE_COUNT
+        (plan,) = (plan for plan in plans if plan.name == "RELEASE_KEYS")
+        looked_at.append(plan.rows_looked_at)
+    assert looked_at[1] == looked_at[0]
+
+
 def test_a_key_that_is_blocked_costs_the_same_on_sqlite_too(lite: Desk) -> None:
     session, work = lite.owner(), []
     for count in (10, 10_000):
@@ -237,6 +265,26 @@ async def test_taking_shards_costs_the_same_however_much_is_blocked_there(postgr
         costs.append(Counter(plan.name for plan in plans))
         assert not {"outbox_delivery"} & {table for plan in plans for table in plan.scanned_tables}
     assert costs[0] == costs[1]
+
+
+def test_releasing_a_key_costs_the_same_however_many_wait_for_it_on_sqlite_too(lite: Desk) -> None:
+    session, work = lite.owner(), []
+    for count in (2 * RELEASE_COUNT, 20 * RELEASE_COUNT):
+        lite.database.execute("DELETE FROM outbox_delivery")
+        lite.database.execute(
+            "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) "
+            "SELECT 'm' || i, 'a', 1, i, 'hot', 'blocked' FROM n",
+            count=count,
+        )
+        steps = Counter[int]()
+        session._db.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
+        with session._transaction():
+            released = session._release([("a", "hot")], [])
+        session._db.set_progress_handler(None, 1)
+        assert len(released) == RELEASE_COUNT
+        work.append(steps[count])
+    assert work[1] == work[0]
 
 
 def test_more_late_commits_than_a_page_ride_on_the_index_too(

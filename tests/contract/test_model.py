@@ -19,7 +19,7 @@ Taken out by hand, each of these was found out within 60 lives on SQLite:
 | `operator_pause` in `Lane._next`                                           | sent although its relay knew of it     |
 
 Two go unnoticed in as many lives, and are found out by directed tests: `held_keys` in `Waiting.take_in_or_turn_away` by
-`test_relay_order`, and `retry` in `RELEASE_KEY` by `store/test_keys`.
+`test_relay_order`, and the states that keep a key from being free in `RELEASE_KEY` by `store/test_keys`.
 """
 
 from __future__ import annotations

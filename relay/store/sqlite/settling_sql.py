@@ -91,7 +91,8 @@ SELECT d.destination, d.shard, min(d.position) FROM json_each(:ids) AS s
 JOIN outbox_delivery AS d ON d.message_id = s.value WHERE d.state = 'parked' GROUP BY 1, 2
 """
 
-# Index: outbox_delivery_key. A key is free when nothing before its blocked deliveries is still to be done.
+# Index: outbox_delivery_key. A key is free when the first deliveries of it that are to be done are all blocked. As
+# many are looked at as are released at once, however many wait.
 RELEASE_KEY = f"""
 UPDATE outbox_delivery SET state = 'parked', changed_at = {NOW}
 WHERE rowid IN (
@@ -99,9 +100,12 @@ WHERE rowid IN (
     WHERE b.ordering_key = :key AND b.destination = :destination AND b.state = 'blocked' AND b.state <> 'delivered'
     ORDER BY b.position LIMIT {RELEASE_COUNT})
   AND NOT EXISTS (
-    SELECT 1 FROM outbox_delivery AS h
-    WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
-      AND (h.state IN ('parked', 'retry') OR (h.state = 'dead' AND :blocks)))
+    SELECT 1 FROM (
+        SELECT h.state FROM outbox_delivery AS h
+        WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
+          AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND NOT :blocks)
+        ORDER BY h.position LIMIT {RELEASE_COUNT}
+    ) AS h WHERE h.state <> 'blocked')
 RETURNING destination, shard, position
 """
 
