@@ -156,3 +156,14 @@ async def test_what_is_large_is_read_in_a_thread_of_its_own(
         await rabbitmq.publish_async(body, headers=headers)
         await is_empty(rabbitmq)
     assert [thread is not threading.main_thread() for thread in read_in] == [is_large]
+
+
+async def test_what_comes_over_tls_is_mended_too(rabbitmq: RabbitServer) -> None:
+    await asyncio.to_thread(rabbitmq.use, lambda channel: channel.declare_queue(QUEUE))
+    await asyncio.to_thread(publish, rabbitmq, ATTACKS["a Latin-1 app_id"], "")
+    broker = Broker(rabbitmq.tls_url, rabbitmq.ca_file)
+    connection = await broker.connect(connection_class=TolerantConnection)
+    async with connection, connection.channel() as channel:
+        queue = await channel.get_queue(QUEUE, ensure=False)
+        incoming = Incoming.of(await queue.get(no_ack=True))
+    assert incoming.properties.problem == "its property app_id is not text in UTF-8"
