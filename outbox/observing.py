@@ -8,6 +8,7 @@ from typing import Protocol
 import sqlalchemy as sa
 
 from outbox.draft import Prepared
+from outbox.message import Message
 
 
 class Observer(Protocol):
@@ -21,3 +22,13 @@ class Observer(Protocol):
 
 
 observers: list[Observer] = []
+
+
+class Watcher(Protocol):
+    """Is told what came of each call of a listener in this process."""
+
+    def __call__(self, destination: str, message: Message, reason: str | None) -> None:
+        """Note why the listener did not take the message, or with ``None`` that it did."""
+
+
+watchers: list[Watcher] = []

@@ -26,6 +26,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from outbox.schema import VERSION_TABLE, OutboxMetaData
+
 SHARD_COUNT = 64
 INBOX = "inbox_message"
 
@@ -70,7 +72,7 @@ class Tables:
     """
 
     def __init__(self, schema: str | None = None) -> None:
-        self.metadata = sa.MetaData(schema=schema)
+        self.metadata: sa.MetaData = OutboxMetaData(schema=schema)
         self.message = _message(self.metadata)
         self.delivery = _delivery(self.metadata)
         self.history = _history(self.metadata)
@@ -86,6 +88,24 @@ class Tables:
 def tables(schema: str | None = None) -> Tables:
     """The tables of the outbox in ``schema``: the same objects each time."""
     return Tables(schema)
+
+
+def metadata(schema: str | None = None) -> sa.MetaData:
+    """Return the outbox's tables as a ``MetaData``, for an adopter's own tests.
+
+    Its ``create_all`` makes what the migrations make (tables, indexes, triggers, functions), on PostgreSQL and on
+    SQLite; ``drop_all`` removes it. It takes an engine or a connection.
+
+    Args:
+        schema: The PostgreSQL schema to live in, which ``create_all`` makes, too; ``None``: the connection's first.
+
+    Example:
+        >>> engine = sa.create_engine("sqlite://")
+        >>> metadata().create_all(engine)
+        >>> sa.inspect(engine).has_table("outbox_message")
+        True
+    """
+    return tables(schema).metadata
 
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
@@ -309,5 +329,4 @@ def _meta(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-VERSION_TABLE = "outbox_alembic_version"
 _OURS = {*Tables().metadata.tables, VERSION_TABLE}

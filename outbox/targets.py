@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg_pool", "asyncpg", "django"})
+
 
 def unit_of_work(target: Target) -> Session | Connection:
     """The session that a message can join without waiting for anything, or the connection to write it to.
@@ -48,6 +50,11 @@ def sync_target(target: object, instead: str) -> Session | Connection:
         return inner
     if hasattr(inner, "run_sync"):
         raise InvalidTarget(f"{type(inner).__name__} is asynchronous: write await {instead}(…)")
+    if type(inner).__module__.partition(".")[0] in _DRIVERS:
+        raise InvalidTarget(
+            f"{_described(inner)} is a driver's own connection: execute SELECT outbox_emit('page.read', '{{}}') in its "
+            "transaction, which writes the same message; or pass a SQLAlchemy Session or Connection"
+        )
     raise InvalidTarget(
         f"{_described(inner)} has no transaction to join: pass a Session or Connection (or their async kind), not an "
         "engine, a session factory or a URL"
@@ -61,6 +68,8 @@ async def run_sync(target: AsyncTarget, work: Callable[[Any], T]) -> T:
         InvalidTarget: It is not asynchronous.
     """
     inner = _unwrapped(target)
+    if type(inner).__module__.partition(".")[0] in _DRIVERS:
+        sync_target(inner, "emit_async")
     if not hasattr(inner, "run_sync"):
         raise InvalidTarget(f"{_described(inner)} is not asynchronous: call the function without _async")
     result: T = await inner.run_sync(work)

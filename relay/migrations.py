@@ -18,7 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from outbox.errors import SchemaError
-from outbox.tables import VERSION_TABLE
+from outbox.schema import VERSION_TABLE
 from relay.database import BUSY_TIMEOUT_S, Database
 from relay.migration_turn import take_turn
 from relay.rights import MIGRATOR, USAGE, refuse_without

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 import outbox
 from outbox.errors import SchemaError
-from outbox.tables import VERSION_TABLE, tables
+from outbox.schema import VERSION_TABLE
+from outbox.tables import tables
 from relay.rights import USAGE, Right, refuse_without
 
 CONTENT_TABLES = ("contents", "extractions", "topic_graphs")

@@ -4,7 +4,9 @@ With pytest, name this module as a plugin in the top-level ``conftest.py`` and a
 
     pytest_plugins = ["outbox.testing"]
 
-Anywhere else, ``capture()`` is a context manager.
+Anywhere else, ``capture()`` is a context manager. ``outbox_emptied`` empties the outbox of the database that a fixture
+of yours called ``outbox_database`` returns (a URL, an engine or a connection), and ``empty()`` does so anywhere.
+``outbox.tables.metadata().create_all(engine)`` makes the tables.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
@@ -22,12 +25,15 @@ from outbox.draft import Prepared
 from outbox.errors import OutboxError
 from outbox.event import Event
 from outbox.message import Message
-from outbox.observing import observers
+from outbox.observing import observers, watchers
+from outbox.testing.emptying import empty
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from relay import Drained
+
+MOST_REASONS = 5
 
 State: TypeAlias = Literal["pending", "written", "committed", "rolled back"]
 
@@ -215,7 +221,7 @@ def drain(
     """Run a relay in this thread until everything that can be delivered now has been delivered.
 
     The destinations become the registered ones of that database, as with ``outbox relay --apply``. A listener that
-    raises makes its message wait for a retry; see what ``delivered`` of the result says.
+    raises makes its message wait for a retry; ``delivered`` and ``reason`` of the result say so.
 
     Args:
         database: The database, migrated: its URL, or an engine connected to it. SQLite has to be a file.
@@ -224,7 +230,8 @@ def drain(
         settings: Further settings of ``relay.Settings``.
 
     Returns:
-        How many messages were ``delivered``, and the ``reason`` if this relay could not work at all.
+        How many messages were ``delivered``, and as ``reason`` why not all: what each listener that did not take one
+        raised, or why this relay could not work at all.
 
     Raises:
         OutboxError: An event loop is running already: write ``await drain_async(…)``.
@@ -265,8 +272,34 @@ async def drain_async(
         destinations={name: _destination(each, events) for name, each in named.items()},
         **quick,
     )
-    async with Relay(relay_settings, apply=True, wait_for_database=False) as relay:
-        return await relay.drain()
+    with _failures() as failures:
+        async with Relay(relay_settings, apply=True, wait_for_database=False) as relay:
+            drained = await relay.drain()
+    return replace(drained, reason=drained.reason or _why(failures))
+
+
+@contextmanager
+def _failures() -> Iterator[dict[tuple[str, str], str]]:
+    """Collect why listeners have not taken messages: what is left when each was called for the last time."""
+    found: dict[tuple[str, str], str] = {}
+
+    def watch(destination: str, message: Message, reason: str | None) -> None:
+        found.pop((destination, message.id), None)
+        if reason is not None:
+            found[destination, message.id] = f"{message.type} {message.id}: {reason}"
+
+    watchers.append(watch)
+    try:
+        yield found
+    finally:
+        watchers.remove(watch)
+
+
+def _why(failures: Mapping[tuple[str, str], str]) -> str | None:
+    if not failures:
+        return None
+    shown = list(failures.values())[:MOST_REASONS]
+    return f"{len(failures)} not taken: {'; '.join(shown)}{'; …' if len(failures) > MOST_REASONS else ''}"
 
 
 def _url(database: str | sa.URL | sa.Engine | AsyncEngine) -> str:
@@ -293,3 +326,9 @@ else:
         """What the test's code emits, as ``capture()`` sees it."""
         with capture() as emitted:
             yield emitted
+
+    @pytest.fixture
+    def outbox_emptied(outbox_database: str | sa.URL | sa.Engine | sa.Connection) -> Any:
+        """Empty the outbox before a test; ``outbox_database`` is the adopter's fixture. Returns what that returned."""
+        empty(outbox_database)
+        return outbox_database

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.orm import Session
 from support.writers import WAYS, Writer
 
-from outbox import Event, OutboxError, emit
+from outbox import Event, OutboxError, emit, emit_many
 from outbox.testing import capture, drain, drain_async
 
 
@@ -221,6 +221,23 @@ def test_a_listener_that_raises_in_a_test_is_shown_in_a_few_lines_without_its_va
     assert "test_testing.py" in said
     assert "correct-horse" not in said
     assert len(said.splitlines()) < 20
+
+
+def test_what_was_drained_says_why_something_was_not_taken(database):
+    with database.engine.begin() as connection:
+        first, *_ = emit_many(connection, [("page.read", {"n": n}) for n in range(3)])
+    tries = []
+
+    def listener(message):
+        tries.append(message.id)
+        if message.id == first:
+            raise ValueError("no shelf for it")
+
+    drained = drain(database.engine, listener)
+    assert drained.delivered == 2
+    assert f"page.read {first}: " in drained.reason
+    assert drained.reason.endswith("raised ValueError: no shelf for it")
+    assert drained.reason.startswith("1 not taken: ")
 
 
 async def test_drain_in_an_event_loop_says_what_to_write(database):

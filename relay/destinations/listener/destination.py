@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import isawaitable
 from time import monotonic
 from types import CodeType
@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from outbox import Message, Reject
+from outbox.observing import watchers
 from relay.database import Database
 from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unreachable
 from relay.destinations.listener.calling import how_to_call
@@ -72,6 +73,8 @@ class ListenerDestination:
         self._threads: Threads | None = None
         self._transactions: SyncTransactions | AsyncTransactions | None = None
         self._run: Run = self._choose(database)
+        if watchers:  # in a test alone: a relay pays nothing for them
+            self.send = self._watched(self.send)  # type: ignore[method-assign, assignment]
 
     async def start(self) -> None:
         """Nothing to connect to: engines connect when they are first used."""
@@ -110,6 +113,17 @@ class ListenerDestination:
             self._show(error, message)
             return failed(redacted(f"{self.label} {_said(error)}"))
         return TAKEN
+
+    def _watched(
+        self, send: Callable[[Message], Awaitable[Outcome]]
+    ) -> Callable[[Message], Coroutine[Any, Any, Outcome]]:
+        async def watched(message: Message) -> Outcome:
+            outcome = await send(message)
+            for watcher in watchers:
+                watcher(self.name, message, outcome.reason or None)
+            return outcome
+
+        return watched
 
     @property
     def _deadline(self) -> str:

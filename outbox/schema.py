@@ -1,0 +1,98 @@
+"""Making and removing the outbox's tables on a connection of the caller's: for tests.
+
+A database that matters is migrated by ``outbox db upgrade``. Here the same migrations run, at once and in the caller's
+transaction, so that a test has every trigger and function that production has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+VERSION_TABLE = "outbox_alembic_version"
+_BRANCH = "outbox@head"
+
+
+class OutboxMetaData(sa.MetaData):
+    """A ``MetaData`` of the outbox's tables, which only the migrations can make."""
+
+    def create_all(self, bind: Any, tables: Any = None, checkfirst: Any = True) -> None:
+        """Make the tables, unless they are there; ``tables`` is of no effect: an outbox is made as a whole."""
+        _on_connection(bind, lambda connection: _create(connection, self.schema))
+
+    def drop_all(self, bind: Any, tables: Any = None, checkfirst: Any = True) -> None:
+        """Remove the tables, if they are there, and everything in them."""
+        _on_connection(bind, lambda connection: _drop(connection, self.schema))
+
+
+def _on_connection(bind: Any, work: Callable[[sa.Connection], None]) -> None:
+    if isinstance(bind, sa.Engine):
+        with bind.begin() as connection:
+            work(connection)
+    else:
+        work(bind)
+
+
+def _create(connection: sa.Connection, schema: str | None) -> None:
+    if connection.dialect.name == "postgresql" and schema is not None:
+        connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+    if _is_there(connection, schema):
+        return
+    with _first_on_path(connection, schema), _migrating(connection) as (scripts, context):
+        for revision in reversed(list(scripts.walk_revisions("base", _BRANCH))):
+            revision.module.upgrade()
+        context.stamp(scripts, _BRANCH)
+
+
+def _drop(connection: sa.Connection, schema: str | None) -> None:
+    if not _is_there(connection, schema):
+        return
+    with _first_on_path(connection, schema), _migrating(connection) as (scripts, _):
+        for revision in scripts.walk_revisions("base", _BRANCH):
+            revision.module.downgrade()
+        connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
+
+
+def _is_there(connection: sa.Connection, schema: str | None) -> bool:
+    inspector = sa.inspect(connection)
+    return inspector.has_table("outbox_message", schema=schema or inspector.default_schema_name)
+
+
+@contextmanager
+def _first_on_path(connection: sa.Connection, schema: str | None) -> Iterator[None]:
+    if connection.dialect.name != "postgresql" or schema is None:
+        yield
+        return
+    before = connection.scalar(sa.text("SELECT current_setting('search_path')"))
+    set_path = sa.text("SELECT set_config('search_path', :path, false)")
+    connection.execute(set_path, {"path": connection.dialect.identifier_preparer.quote_schema(schema)})
+    yield
+    connection.execute(set_path, {"path": before})
+
+
+@contextmanager
+def _migrating(connection: sa.Connection) -> Iterator[tuple[ScriptDirectory, Any]]:
+    try:
+        from alembic.operations import Operations
+        from alembic.runtime.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+    except ImportError as error:
+        raise OutboxError("create_all runs the migrations, which need Alembic: pip install alembic") from error
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    with Operations.context(context):
+        yield ScriptDirectory(str(_scripts())), context
+
+
+def _scripts() -> Path:
+    """Return where the migrations are: inside the installed package, or beside it in a checkout."""
+    installed = Path(__file__).parent / "migrations"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "alembic"

@@ -1,0 +1,44 @@
+"""Emptying an outbox between two tests."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError
+from outbox.tables import tables
+
+
+def empty(database: str | sa.URL | sa.Engine | sa.Connection, *, schema: str | None = None) -> None:
+    """Delete every message, delivery, destination and inbox mark: the outbox is as it was after its migration.
+
+    Args:
+        database: A URL, an engine, or a connection, in whose transaction it is done. Of an asynchronous connection:
+            ``await connection.run_sync(empty)``.
+        schema: The PostgreSQL schema that the outbox lives in.
+
+    Raises:
+        OutboxError: It is none of these.
+    """
+    if isinstance(database, str | sa.URL):
+        engine = sa.create_engine(database, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            _empty(connection, schema)
+    elif isinstance(database, sa.Engine):
+        with database.begin() as connection:
+            _empty(connection, schema)
+    elif isinstance(database, sa.Connection):
+        _empty(database, schema)
+    else:
+        raise OutboxError(
+            f"{type(database).__name__} cannot be emptied: pass a URL, an Engine or a Connection; of an asynchronous "
+            "one, await connection.run_sync(empty)"
+        )
+
+
+def _empty(connection: sa.Connection, schema: str | None) -> None:
+    ours = tables(schema)
+    kept = (ours.meta, ours.shard)
+    for table in ours.metadata.tables.values():
+        if table not in kept:
+            connection.execute(table.delete())
+    connection.execute(ours.shard.update().values(dirty=False, owner=None, started=sa.null()))
