@@ -70,7 +70,7 @@ WORKER = (
     Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
     Right(("EXECUTE",), "FUNCTION", "outbox_new_id(uuid)"),
 )
-CONSUMER = _tables("INSERT", "inbox_message")
+CONSUMER = (Right(("INSERT",), "TABLE", "inbox_message", ("listener", "message_id")),)
 COMMANDS = _tables("SELECT", "outbox_meta")
 EXTRACT = (
     *_tables("SELECT INSERT UPDATE", "contents"),

@@ -242,6 +242,14 @@ def test_a_worker_may_not_write_what_is_the_databases_to_say(roles: Roles, colum
         )
 
 
+def test_a_consumer_may_not_say_when_it_was_done(roles: Roles) -> None:
+    """A mark of the past would be forgotten at once, and its message taken again."""
+    with pytest.raises(sa.exc.DBAPIError, match="permission denied for table inbox_message"):
+        roles.worker.execute(
+            f"INSERT INTO {SCHEMA}.inbox_message (listener, message_id, done_at) VALUES ('a', 'b', '2020-01-01')"
+        )
+
+
 INSERT = f"INSERT INTO {SCHEMA}.outbox_message (id, type, source, data, state, due_at) VALUES "
 
 
