@@ -159,6 +159,14 @@ def test_a_shard_whose_row_was_put_back_stays_with_the_relay_that_holds_its_lock
     eventually(lambda: set(second.take(list(ALL), [])) or second.beat([], 0).held == set(ALL))
 
 
+def test_a_row_that_names_another_relay_of_the_same_number_keeps_no_shard_from_being_owned(desk: Desk) -> None:
+    """As after a restore, or logical replication, which carry rows and leave sequences behind."""
+    following = desk.open("one")._number + 1
+    desk.database.execute("UPDATE outbox_shard SET relay = :number", number=following)
+    assert desk.open("two")._number == following
+    desk.owner("three")
+
+
 def test_a_stranger_cannot_keep_a_relay_from_registering(desk: Desk, stranger: Stranger) -> None:
     """Presence locks had the next numbers once, which could be taken in advance."""
     stranger.execute(f"SELECT pg_advisory_lock({CLASS}, 64 + n) FROM generate_series(0, 1000) AS n")

@@ -68,6 +68,7 @@ class Owning(Reading, Settling):
         number = int(self._one(sql.REGISTER, id=self._relay_id, presence=presence, release=outbox.__version__))
         if not self._one(sql.LOCK_PRESENCE, key=self._key, presence=presence):
             raise Lost(f"presence lock {presence} is taken: another is drawn")
+        self._run(sql.FORGET_NAMESAKE, number=number)
         return number
 
     def server_age_s(self) -> float:

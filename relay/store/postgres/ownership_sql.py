@@ -20,6 +20,9 @@ UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
 PRESENCES = range(SHARD_COUNT, 2**31)
 LOCK_PRESENCE = "SELECT pg_try_advisory_lock(%(key)s, %(presence)s)"
 
+# A number that was given before is that of a relay of another server, or of before a restore: it owns nothing here.
+FORGET_NAMESAKE = "UPDATE outbox_shard SET relay = NULL WHERE relay = %(number)s"
+
 # The server's own lock table says who is alive; the row, which only a relay's role can write, says whose lock it is.
 LOCKS = """
 SELECT l.objid::bigint AS objid, l.pid FROM pg_locks AS l
