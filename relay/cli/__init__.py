@@ -1,11 +1,14 @@
 """The command line ``outbox``."""
 
+import gc
 import sys
 
 
 def main() -> None:
     """Run the command that the arguments name; the console script ``outbox``, which a worker's slim image has, too."""
     _say_that_it_starts(sys.argv[1:])
+    # What is imported stays: looking again and again for what of it could go would be a quarter of a short command.
+    gc.set_threshold(50_000, 20, 100)
     try:
         from relay.cli.app import main as run
     except KeyboardInterrupt:

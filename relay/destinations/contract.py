@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from outbox import Message
 from relay.decide.outcome import Outcome
+
+if TYPE_CHECKING:
+    from outbox import Message
 
 BATCH_BYTES = 512 * 1024  # of bodies in one batch; a message that is larger by itself goes alone
 

@@ -147,3 +147,20 @@ def test_every_name_that_a_package_offers_can_be_imported_from_it(package):
     assert all(getattr(module, name) is not None for name in module.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         module.no_such_name  # noqa: B018
+
+
+def test_a_command_does_not_collect_garbage_while_it_imports():
+    """Nothing of it could go, and looking for it would be a quarter of a short command."""
+    watched = """
+import gc, sys
+collected = []
+gc.callbacks.append(lambda phase, info: collected.append(info["generation"]) if phase == "start" else None)
+from relay.cli import main
+sys.argv = ["outbox", "status", "--help"]
+try:
+    main()
+except SystemExit:
+    print(len(collected), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", watched], capture_output=True, text=True, check=True)
+    assert int(done.stderr) < 10
