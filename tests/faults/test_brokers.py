@@ -1,0 +1,136 @@
+"""Brokers behind the relay, and faults of either in mid-stream: nothing is lost, nothing is dead, keys keep order."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import text
+from support.databases import Database
+from support.kafka import Noida
+from support.processes import Process, Spawner
+from support.servers import Server
+from support.waiting import eventually
+from support.worlds import kafka_world, nats_world, redis_world
+
+from outbox import emit
+from outbox.testing.destination_contract import World
+
+TYPE = "extraction.completed"
+KEYS = ("a", "b", "c")
+QUICK = {"timeout_s": 2, "backoff_s": 0.1, "backoff_max_s": 0.5, "events": [TYPE]}
+
+Fault = Callable[[Server], object]
+
+
+class Behind(NamedTuple):
+    """A broker that a relay delivers to."""
+
+    server: Server
+    world: World
+
+    def ids(self) -> list[str]:
+        """The messages that it has, in the order in which they came; repeated ones more than once."""
+        return [each.id for each in self.world.taken()]
+
+
+@pytest.fixture(params=["redis", "nats", "kafka"])
+def behind(request: pytest.FixtureRequest) -> Behind:
+    """One broker of each kind."""
+    if request.param == "kafka":
+        server = request.getfixturevalue("noida")
+        return Behind(server, kafka_world(server, **QUICK))
+    server = request.getfixturevalue(request.param)
+    made = {"redis": redis_world, "nats": nats_world}[request.param]
+    return Behind(server, made(server, **QUICK))
+
+
+@pytest.fixture
+def noida() -> Any:
+    """A broker of Kafka's protocol that keeps its data over an orderly stop."""
+    server = Noida()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def start_relay(spawn: Spawner, database: Database, world: World, folder: Path) -> Process:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in world.table.items()]
+    (folder / "outbox.toml").write_text("\n".join(["health_port = 0", "[destinations.broker]", *lines]))
+    return spawn("outbox", "relay", env={"DATABASE_URL": database.url})
+
+
+def say(database: Database, count: int, key: str | None = None) -> list[str]:
+    with database.engine.begin() as connection:
+        return [emit(connection, TYPE, {"contentId": f"{key}-{n}"}, ordering_key=key) for n in range(count)]
+
+
+def all_settled(database: Database) -> bool:
+    return database.scalar("SELECT count(*) FROM outbox_message") == 0
+
+
+def stop(server: Server) -> None:
+    server.stop()
+
+
+def kill(server: Server) -> None:
+    """Kill it where it keeps what it confirmed; else stop it in good order."""
+    server.stop() if isinstance(server, Noida) else server.kill()
+
+
+@pytest.mark.parametrize(
+    ("fault", "repair"),
+    [
+        pytest.param(kill, Server.start, id="the broker is killed and started"),
+        pytest.param(Server.freeze, Server.thaw, id="the broker is frozen for a while"),
+    ],
+)
+def test_nothing_is_lost_and_keys_keep_their_order_when(
+    behind: Behind, postgres_database: Database, spawn: Spawner, tmp_path: Path, fault: Fault, repair: Fault
+) -> None:
+    start_relay(spawn, postgres_database, behind.world, tmp_path)
+    said: dict[str | None, list[str]] = defaultdict(list)
+
+    def stream(rounds: int) -> None:
+        for _ in range(rounds):
+            for key in KEYS:
+                said[key] += say(postgres_database, 2, key)
+            said[None] += say(postgres_database, 20)
+
+    stream(10)
+    eventually(lambda: len(behind.ids()) > 50, deadline_s=30)
+    fault(behind.server)
+    stream(10)
+    repair(behind.server)
+    stream(5)
+    eventually(lambda: all_settled(postgres_database), deadline_s=60)
+    order = list(dict.fromkeys(behind.ids()))  # by first arrival
+    assert set(order) == {each for ids in said.values() for each in ids}
+    for key in KEYS:
+        mine = set(said[key])
+        assert [each for each in order if each in mine] == said[key]
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_delivery") == 0
+
+
+def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(
+    behind: Behind, postgres_database: Database, spawn: Spawner, tmp_path: Path
+) -> None:
+    ids = say(postgres_database, 3)
+    with postgres_database.engine.connect() as holding:
+        holding.execute(text("SELECT 1 FROM outbox_message FOR UPDATE"))  # read by anybody, moved by nobody
+        relay = start_relay(spawn, postgres_database, behind.world, tmp_path)
+        eventually(lambda: len(behind.ids()) == 3, deadline_s=30)
+        relay.kill()
+        # What it had asked the database to settle dies with it, as if it had never been asked.
+        postgres_database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        )
+        holding.rollback()
+    start_relay(spawn, postgres_database, behind.world, tmp_path)
+    eventually(lambda: all_settled(postgres_database), deadline_s=40)
+    copies = 1 if behind.world.table["kind"] == "nats" else 2  # a stream of NATS knows a message again
+    assert sorted(behind.ids()) == sorted(ids * copies)
