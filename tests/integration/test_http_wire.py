@@ -67,6 +67,15 @@ async def test_the_guides_header_carries_the_secret() -> None:
     assert request.header("X-Internal-Secret") == SECRET
 
 
+async def test_every_request_has_the_headers_of_its_destination_and_no_message_replaces_one() -> None:
+    mine = message(headers={"x-tenant": "the-messages", "x-other": "kept"})
+    settings: dict[str, Any] = {"headers": {"X-Tenant": "7"}, "secret_headers": {"Authorization": "Bearer t"}}
+    (single,) = await sent(mine, **settings)
+    for request in (single, await sent_together(message(), **settings)):
+        assert (request.header("x-tenant"), request.header("authorization")) == ("7", "Bearer t")
+    assert single.header("x-other") == "kept"
+
+
 async def test_without_a_secret_nothing_is_signed_and_nothing_invented() -> None:
     (request,) = await sent(message(), secret=None)
     assert request.all("x-internal-secret") == request.all("webhook-signature") == []
@@ -177,9 +186,9 @@ async def test_an_exchange_leaves_no_cookie_behind() -> None:
 # ---------------------------------------------------------------------- batches
 
 
-async def sent_together(*messages: Message) -> Request:
+async def sent_together(*messages: Message, **settings: Any) -> Request:
     async with Receiver() as receiver:
-        destination = HttpDestination("api", HttpSettings(url=receiver.url, secret=SECRET, batch=100))
+        destination = HttpDestination("api", HttpSettings(url=receiver.url, secret=SECRET, batch=100, **settings))
         await destination.start()
         assert await destination.send_many(messages) is TAKEN
         await destination.close()

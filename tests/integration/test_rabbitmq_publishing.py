@@ -342,3 +342,30 @@ async def test_a_silent_broker_is_given_up_by_its_heartbeat(rabbitmq: RabbitServ
         rabbitmq.thaw()
         assert "heartbeat" in outcome.reason or "no connection" in outcome.reason
         await sent_until(made, lambda outcome: outcome is TAKEN, message())
+
+
+async def test_a_routing_key_and_a_time_to_live_are_those_of_the_settings(rabbitmq: RabbitServer) -> None:
+    async def bind(channel: AbstractChannel) -> None:
+        exchange = await channel.declare_exchange(EXCHANGE, "topic", durable=True)
+        queue = await channel.declare_queue(QUEUE, durable=True)
+        await queue.bind(exchange, "tenant.*.#")
+
+    await declare(rabbitmq.url, bind)
+    table = {"declare": False, "routing_key": "tenant.{key}.{type}", "ttl_s": "1h"}
+    async with destination(rabbitmq.url, **table) as made:
+        assert await made.send(message(ordering_key="seven")) is TAKEN
+        too_long = await made.send(message(ordering_key="k" * 250))
+    (taken,) = await on_channel(rabbitmq.url, lambda channel: drained(channel, QUEUE))
+    assert (taken.routing_key, taken.expiration, taken.type) == (f"tenant.seven.{TYPE}", 3600, TYPE)
+    assert too_long.kind == "refused"
+
+
+async def test_what_no_consumer_takes_in_time_is_removed_by_the_broker(rabbitmq: RabbitServer) -> None:
+    async with destination(rabbitmq.url, ttl_s=0.05) as made:
+        assert await made.send(message()) is TAKEN
+    await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(QUEUE) == 0), deadline_s=20)
+
+
+def test_a_routing_key_of_ones_own_leaves_queues_to_you() -> None:
+    with pytest.raises(ValueError, match="needs declare = false"):
+        RabbitSettings.model_validate({"url": "amqp://localhost", "routing_key": "tenant.{type}"})

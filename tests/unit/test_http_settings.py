@@ -96,3 +96,47 @@ def test_no_secret_shows_in_a_repr() -> None:
     settings = resolved({"S": SECRET}, secret_env="S", proxy=f"http://u:{SECRET}@proxy:3128")
     assert SECRET not in repr(settings)
     assert SECRET not in str(settings)
+
+
+# ------------------------------------------------------------------------------------------------- headers of its own
+
+
+def test_headers_are_fixed_or_come_from_variables_and_then_are_secrets() -> None:
+    environment = {"API_KEY": "key-from-a-variable", "API_TOKEN": "token-from-a-variable"}
+    made = resolved(
+        environment, headers={"X-Tenant": "7"}, headers_env={"X-Api-Key": "API_KEY"}, bearer_env="API_TOKEN"
+    )
+    assert dict(made.static_headers()) == {
+        b"X-Tenant": b"7",
+        b"X-Api-Key": b"key-from-a-variable",
+        b"Authorization": b"Bearer token-from-a-variable",
+    }
+    assert {"key-from-a-variable", "token-from-a-variable"} <= made.secrets()
+    assert "from-a-variable" not in repr(made)
+
+
+def test_basic_is_encoded_and_hidden_in_both_forms() -> None:
+    made = resolved({"API_LOGIN": "ada:correct-horse"}, basic_env="API_LOGIN")
+    assert dict(made.static_headers()) == {b"Authorization": b"Basic YWRhOmNvcnJlY3QtaG9yc2U="}
+    assert "YWRhOmNvcnJlY3QtaG9yc2U=" in made.secrets()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"headers": {"X Tenant": "7"}}, "is no header name"),
+        ({"headers": {"Authorization": "Bearer x"}}, "there are bearer_env and basic_env"),
+        ({"headers": {"webhook-id": "x"}}, "is set by the delivery"),
+        ({"headers": {"X-Tenant": "7\r\nX-Evil: 1"}}, "what HTTP cannot carry"),
+        ({"headers": {"X-Tenant": "7"}, "headers_env": {"x-tenant": "T"}}, "stands once"),
+        ({"bearer_env": "A", "basic_env": "B"}, "give one of the two"),
+        ({"headers_env": {"X-Api-Key": "NOWHERE"}}, "nor NOWHERE_FILE is set"),
+        ({"bearer_env": "SPACED"}, "holds no token"),
+        ({"basic_env": "SPACED"}, "has to hold user:password"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_refused_and_not_repeated(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        resolved({"SPACED": "two words"}, **settings)
+    assert said in str(caught.value)
+    assert "two words" not in str(caught.value)

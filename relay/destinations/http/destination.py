@@ -55,6 +55,8 @@ class HttpDestination:
         self._proofs: list[list[Header]] = [
             [(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()
         ] or [[]]
+        self._static = settings.static_headers()
+        self._taken_names = {name.lower() for name, _ in self._static}
         self._keys = [Key(key) for key in settings.signing_keys()]
         self._deadline_s = settings.timeout_s
         self._echo = Echo(settings.secrets())
@@ -73,7 +75,7 @@ class HttpDestination:
     async def send(self, message: Message) -> Outcome:
         headers = [JSON, *binary_headers(message)]
         if message.headers:
-            headers += producer_headers(message)
+            headers += [each for each in producer_headers(message) if each[0].lower() not in self._taken_names]
         return await self._attempt(message.id, message.body, headers)
 
     async def send_many(self, messages: Sequence[Message]) -> Outcome:
@@ -113,7 +115,7 @@ class HttpDestination:
 
     def _signed(self, id_: bytes, body: bytes) -> list[Header]:
         """Who sends which event; the signature holds for a few minutes only, so each attempt has its own."""
-        headers = [AGENT, (b"Idempotency-Key", b'"%b"' % id_)]
+        headers = [AGENT, (b"Idempotency-Key", b'"%b"' % id_), *self._static]
         if self._keys:
             timestamp = b"%d" % time()
             made = signature(self._keys, id_, timestamp, body)

@@ -28,7 +28,7 @@ async def _probe(name: str, settings: HttpSettings) -> Probed:
 
 
 def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
-    if settings.secret is not None:
+    if settings.secret is not None or settings.secret_headers:
         return ()
     # a secret belongs to one destination: this variable is implied for the one that API_URL means, and no other
     how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'

@@ -6,11 +6,12 @@ import ipaddress
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
+from relay.destinations.http import fixed
 from relay.destinations.http.keys import signing_key
 from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
 
@@ -48,6 +49,10 @@ class HttpSettings(DestinationPolicy):
         secret_env: The variable that holds ``X-Internal-Secret``; ``NAME_PREVIOUS`` serves while rotating.
         signing_secret_env: The variable that holds the ``whsec_…`` signing key, with ``NAME_PREVIOUS`` likewise;
             default: the bytes of the secret.
+        headers: Headers that every request has: ``{X-Tenant = "7"}``.
+        headers_env: Such headers whose values stand in variables: ``{X-Api-Key = "API_KEY"}``.
+        bearer_env: The variable with a token for ``Authorization: Bearer …``.
+        basic_env: The variable with ``user:password`` for ``Authorization: Basic …``.
         batch: More than 1: send up to so many in one request, as a CloudEvents JSON batch.
         timeout_s: The deadline of one attempt, from the first byte out to the last one in.
         on_409: Whether "conflict" means that the receiver is still at it, or that it has it already.
@@ -63,6 +68,10 @@ class HttpSettings(DestinationPolicy):
     url: HttpUrl
     secret_env: str | None = Field(default=None, min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
+    headers: Annotated[dict[str, str], AfterValidator(fixed.values)] = Field(default_factory=dict)
+    headers_env: Annotated[dict[str, str], AfterValidator(fixed.names)] = Field(default_factory=dict)
+    bearer_env: str | None = Field(default=None, min_length=1)
+    basic_env: str | None = Field(default=None, min_length=1)
     batch: int = Field(default=1, ge=1, le=1000)
     on_409: Literal["retry", "delivered"] = "retry"
     ca_file: Path | None = None
@@ -74,6 +83,7 @@ class HttpSettings(DestinationPolicy):
     secret_previous: SecretStr | None = None
     signing_secret: SecretStr | None = None
     signing_secret_previous: SecretStr | None = None
+    secret_headers: dict[str, SecretStr] = Field(default_factory=dict)
 
     @field_validator("timeout_s")
     @classmethod
@@ -101,6 +111,15 @@ class HttpSettings(DestinationPolicy):
             )
         return value
 
+    @model_validator(mode="after")
+    def _has_each_header_once(self) -> HttpSettings:
+        if self.bearer_env and self.basic_env:
+            raise ValueError("bearer_env and basic_env are one header: give one of the two")
+        named = [name.lower() for name in (*self.headers, *self.headers_env)]
+        if twice := {name for name in named if named.count(name) > 1}:
+            raise ValueError(f"a header stands once in headers and headers_env together: {', '.join(sorted(twice))}")
+        return self
+
     @property
     def must_stay_private(self) -> bool:
         """Whether a connection to a public address must be refused, whatever its name."""
@@ -108,12 +127,15 @@ class HttpSettings(DestinationPolicy):
 
     def resolved(self, look_up: LookUp) -> HttpSettings:
         secret_env, signing_env = self.secret_env, self.signing_secret_env
-        found = {
+        found: dict[str, Any] = {
             "secret": _required(secret_env, look_up, "secret_env") or self.secret,
             "secret_previous": _previous(secret_env, look_up) or self.secret_previous,
             "signing_secret": _required(signing_env, look_up, "signing_secret_env") or self.signing_secret,
             "signing_secret_previous": _previous(signing_env, look_up) or self.signing_secret_previous,
         }
+        hidden = fixed.looked_up(self.headers_env, look_up)
+        hidden |= fixed.authorization(self.bearer_env, self.basic_env, look_up)
+        found["secret_headers"] = self.secret_headers | {name: SecretStr(value) for name, value in hidden.items()}
         settings = self.model_copy(update=found)
         settings.check()
         return settings
@@ -132,7 +154,15 @@ class HttpSettings(DestinationPolicy):
 
     def secrets(self) -> set[str]:
         held = (self.secret, self.secret_previous, self.signing_secret, self.signing_secret_previous)
-        return {secret.get_secret_value() for secret in held if secret} | url_secrets(self.proxy or "")
+        found = {secret.get_secret_value() for secret in held if secret} | url_secrets(self.proxy or "")
+        for secret in self.secret_headers.values():
+            found |= {secret.get_secret_value(), secret.get_secret_value().partition(" ")[2]} - {""}
+        return found
+
+    def static_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers of every request; a header of a message never replaces one of them."""
+        hidden = {name: secret.get_secret_value() for name, secret in self.secret_headers.items()}
+        return [(name.encode(), value.encode()) for name, value in {**self.headers, **hidden}.items()]
 
     def shared_secrets(self) -> list[str]:
         """What ``X-Internal-Secret`` may be, the current one first."""

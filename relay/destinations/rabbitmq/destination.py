@@ -10,11 +10,12 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from outbox import Message
 from relay.amqp import TROUBLE, Broker, explained
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
+from relay.destinations import naming
 from relay.destinations.rabbitmq.keeper import Keeper, NoLine
 from relay.destinations.rabbitmq.line import Line, LineLost
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
-from relay.destinations.rabbitmq.wire import TooLong
+from relay.destinations.rabbitmq.wire import Address, TooLong
 
 BLOCKED = "the broker takes nothing from publishers: it is short of memory or disk (an alarm)"
 
@@ -43,7 +44,8 @@ class RabbitDestination:
         self.name = name
         self.concurrency = settings.concurrency
         self._timeout_s = settings.timeout_s
-        self._exchange = settings.exchange
+        self._address = Address(settings.exchange, settings.routing_key, settings.ttl_s)
+        self._routing_key = naming.namer(settings.routing_key)
         self._broker = Broker.of(settings, f"outbox relay: {name}")
         self._topology: Topology | None = None
         if settings.declare:
@@ -98,7 +100,8 @@ class RabbitDestination:
 
     async def _publish_mended(self, line: Line, message: Message, returned: PublishError) -> Outcome:
         """Returned: make the queue that is missing, if that is ours to do, and publish once more."""
-        reason = f"no queue takes it: exchange {self._exchange}, routing key {message.type} ({explained(returned)})"
+        key = self._routing_key(message)
+        reason = f"no queue takes it: exchange {self._address.exchange}, routing key {key} ({explained(returned)})"
         try:
             if self._topology is None or not await self._topology.mend(line.connection, message.type):
                 return failed(reason)
@@ -131,7 +134,7 @@ class RabbitDestination:
         return self._aside
 
     async def _open_line(self) -> Line:
-        return await Line.open(self._broker, self._exchange, self._prepare)
+        return await Line.open(self._broker, self._address, self._prepare)
 
     async def _prepare(self, connection: AbstractConnection) -> None:
         if self._topology is not None:

@@ -27,7 +27,7 @@ from aiormq.abc import ChannelFrame
 
 from outbox import Message
 from relay.amqp import TROUBLE, Broker, explained
-from relay.destinations.rabbitmq.wire import Wire
+from relay.destinations.rabbitmq.wire import Address, Wire
 
 PREPARE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -55,21 +55,21 @@ class Line:
     Args:
         connection: The connection, which this line closes.
         channel: Its channel, on which nobody else publishes.
-        exchange: Where to.
+        address: Where to.
 
     Attributes:
         pending: Message id → the answer that is due: nothing when it is taken, or an error.
         lost: Done when the line is, with the reason.
     """
 
-    def __init__(self, connection: AbstractConnection, channel: aiormq.channel.Channel, exchange: str) -> None:
+    def __init__(self, connection: AbstractConnection, channel: aiormq.channel.Channel, address: Address) -> None:
         self.connection = connection
         self.pending: dict[str, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[LineLost] = self._loop.create_future()
         self._channel = channel
         tune = channel.connection.connection_tune
-        self._wire = Wire(exchange, channel.number, tune.frame_max)
+        self._wire = Wire(address, channel.number, tune.frame_max)
         self._unwritten: list[bytes] = []
         self._abandoned: set[str] = set()
         self._late: dict[str, float] = {}
@@ -78,7 +78,7 @@ class Line:
 
     @classmethod
     async def open(
-        cls, broker: Broker, exchange: str, prepare: Callable[[AbstractConnection], Awaitable[None]]
+        cls, broker: Broker, address: Address, prepare: Callable[[AbstractConnection], Awaitable[None]]
     ) -> Self:
         """Connect, have everything there that is needed, open the channel.
 
@@ -91,7 +91,7 @@ class Line:
                 await prepare(connection)
                 channel = connection.channel(publisher_confirms=True, on_return_raises=True)
                 await channel.initialize()
-                return cls(connection, cast(aiormq.channel.Channel, await channel.get_underlay_channel()), exchange)
+                return cls(connection, cast(aiormq.channel.Channel, await channel.get_underlay_channel()), address)
         except BaseException:
             await _close(connection)
             raise

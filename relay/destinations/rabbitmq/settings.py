@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from relay.destinations import naming
 from relay.destinations.urls import UrlPolicy
+from relay.durations import DAY_S, SecondsOrNone
 
 # What AMQP's client library takes for a name of an exchange or a queue.
 NAME = re.compile(r"[a-zA-Z0-9-_.:@#,/+ ]+")
@@ -32,6 +34,8 @@ class RabbitSettings(UrlPolicy):
             between two heartbeats (10), ``&certfile=…&keyfile=…`` shows a certificate of our own.
         url_env: Or the variable that holds it.
         exchange: The topic exchange.
+        routing_key: The routing key, as it is or with ``{type}`` for the event type and ``{key}`` for the ordering key.
+        ttl_s: How long the broker keeps a message that no consumer has taken; by default for ever.
         declare: Create what is missing, a queue for each event type included; ``False`` leaves it to you.
         queue_type: The type of queues that we create; the guide's consumer can only use ``"classic"``.
         ca_file: The certificates to trust for ``amqps://``, instead of the system's.
@@ -43,10 +47,18 @@ class RabbitSettings(UrlPolicy):
 
     kind: Literal["rabbitmq"] = "rabbitmq"
     exchange: Annotated[str, AfterValidator(exchange_name)] = "extraction.events"
+    routing_key: Annotated[str, naming.template(naming.TYPE, naming.KEY)] = Field(default=naming.TYPE, max_length=255)
+    ttl_s: SecondsOrNone = Field(default=None, gt=0, le=10 * 365 * DAY_S)
     declare: bool = True
     queue_type: Literal["classic", "quorum"] = "classic"
     ca_file: Path | None = None
     concurrency: int = Field(default=256, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _declares_what_it_uses(self) -> RabbitSettings:
+        if self.declare and self.routing_key != naming.TYPE:
+            raise ValueError("a routing_key of your own needs declare = false: queues and bindings are yours then")
+        return self
 
     @property
     def broker(self) -> str:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pamqp import commands, frame
 
 from outbox import Message
+from relay.destinations import naming
 
 CONTENT_TYPE = "application/json"
 PERSISTENT = 2
@@ -27,23 +29,40 @@ _OVERHEAD = 8  # of each frame: type, channel and size before, one octet after
 _CLASS_BASIC = 60
 # Of the 14 properties that a message may have: content type, headers, delivery mode, message id, timestamp, type.
 _FLAGS = 1 << 15 | 1 << 13 | 1 << 12 | 1 << 7 | 1 << 6 | 1 << 5
+_EXPIRES = 1 << 8  # between delivery mode and message id
 
 
 class TooLong(ValueError):
     """What no frame can hold: a body is split over frames, headers cannot be."""
 
 
+class Address(NamedTuple):
+    """Where messages are published to, and for how long.
+
+    Args:
+        exchange: The exchange.
+        routing_key: The routing key, with `naming.TYPE` and `naming.KEY` in it where it depends on the message.
+        ttl_s: How long the broker keeps a message, in seconds; ``None`` for ever.
+    """
+
+    exchange: str
+    routing_key: str = naming.TYPE
+    ttl_s: float | None = None
+
+
 class Wire:
     """Encodes for one channel.
 
     Args:
-        exchange: Where everything is published to.
+        address: Where everything is published to.
         channel: The channel's number.
         frame_max: The longest frame that was agreed on, in bytes; 0 for any.
     """
 
-    def __init__(self, exchange: str, channel: int, frame_max: int) -> None:
-        self._exchange = exchange
+    def __init__(self, address: Address, channel: int, frame_max: int) -> None:
+        self._exchange = address.exchange
+        self._routing_key = naming.namer(address.routing_key)
+        self._expiration = None if address.ttl_s is None else str(max(int(address.ttl_s * 1000), 1))
         self._channel = channel
         self._longest = frame_max - _OVERHEAD if frame_max else 2**31
         self._publish: dict[str, bytes] = {}
@@ -55,14 +74,15 @@ class Wire:
             TooLong: The headers do not fit into a frame, or a header's name is longer than AMQP allows.
         """
         body = message.body
-        header = _content_header(message, len(body))
+        header = _content_header(message, len(body), self._expiration)
         if len(header) > self._longest:
             raise TooLong(f"its headers take {len(header):,} bytes; the broker's frames hold {self._longest:,}")
-        return b"".join((self._method(message.type), self._frame(_HEADER, header), *self._body(body)))
+        return b"".join((self._method(self._routing_key(message)), self._frame(_HEADER, header), *self._body(body)))
 
     def _method(self, routing_key: str) -> bytes:
         known = self._publish.get(routing_key)
         if known is None:
+            _short(routing_key)
             publish = commands.Basic.Publish(exchange=self._exchange, routing_key=routing_key, mandatory=True)
             known = frame.marshal(publish, self._channel)
             if len(self._publish) < 1000:  # types are few, unless somebody makes them up as they go
@@ -98,14 +118,15 @@ def headers(message: Message) -> dict[str, str]:
     return attributes
 
 
-def _content_header(message: Message, body_size: int) -> bytes:
+def _content_header(message: Message, body_size: int, expiration: str | None) -> bytes:
     table = b"".join(_short(name) + b"S" + _long(str(value).encode()) for name, value in headers(message).items())
     return b"".join(
         (
-            struct.pack(">HHQH", _CLASS_BASIC, 0, body_size, _FLAGS),
+            struct.pack(">HHQH", _CLASS_BASIC, 0, body_size, _FLAGS if expiration is None else _FLAGS | _EXPIRES),
             _short(CONTENT_TYPE),
             _long(table),
             bytes((PERSISTENT,)),
+            b"" if expiration is None else _short(expiration),
             _short(message.id),
             struct.pack(">Q", int(message.created_at.timestamp())),
             _short(message.type),

@@ -1,0 +1,81 @@
+"""Headers that every request of a destination has, whatever its message."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+
+from outbox.attributes import HEADER_NAME, HEADER_VALUE, is_reserved
+from relay.destinations.policy import LookUp
+
+AUTHORIZATION = "Authorization"
+
+
+def names(table: dict[str, str]) -> dict[str, str]:
+    """Return the table, if each name in it can name a header that is free.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    for name in table:
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!a} is no header name: use letters, digits and -, as in X-Tenant")
+        if is_reserved(name):
+            raise ValueError(f"{name} is set by the delivery; for Authorization there are bearer_env and basic_env")
+    return table
+
+
+def values(table: dict[str, str]) -> dict[str, str]:
+    """Return the table, if it has headers.
+
+    Raises:
+        ValueError: A name cannot name one, or a value cannot be one.
+    """
+    for name, value in names(table).items():
+        if not HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the header {name} holds what HTTP cannot carry: use printable ASCII on one line")
+    return table
+
+
+def looked_up(table: Mapping[str, str], look_up: LookUp) -> dict[str, str]:
+    """Return the headers whose values stand in variables.
+
+    Args:
+        table: Header → variable.
+        look_up: Finds the value of a variable.
+
+    Raises:
+        ValueError: A variable is not set, or its value cannot be a header.
+    """
+    return values({name: _required(variable, look_up, f"headers_env.{name}") for name, variable in table.items()})
+
+
+def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp) -> dict[str, str]:
+    """Return the header ``Authorization``, if there is to be one.
+
+    Args:
+        bearer_env: The variable with the token.
+        basic_env: The variable with ``user:password``.
+        look_up: Finds the value of a variable.
+
+    Raises:
+        ValueError: The variable is not set, or holds something else.
+    """
+    if bearer_env is not None:
+        token = _required(bearer_env, look_up, "bearer_env")
+        if not HEADER_VALUE.fullmatch(token) or " " in token:
+            raise ValueError(f"bearer_env names {bearer_env}, which holds no token: use printable ASCII without blanks")
+        return {AUTHORIZATION: f"Bearer {token}"}
+    if basic_env is not None:
+        pair = _required(basic_env, look_up, "basic_env")
+        if ":" not in pair:
+            raise ValueError(f"basic_env names {basic_env}, which has to hold user:password")
+        return {AUTHORIZATION: f"Basic {b64encode(pair.encode()).decode()}"}
+    return {}
+
+
+def _required(variable: str, look_up: LookUp, setting: str) -> str:
+    value = look_up(variable)
+    if value is None:
+        raise ValueError(f"{setting} names {variable}, but neither {variable} nor {variable}_FILE is set")
+    return value
