@@ -231,7 +231,8 @@ def drain(
 
     Returns:
         How many messages were ``delivered``, and as ``reason`` why not all: what each listener that did not take one
-        raised, or why this relay could not work at all.
+        raised, or why this relay could not work at all. What is ``left`` although it was due is counted by destination,
+        with what it waits for: a retry, a dead letter's successor, a subscription to its type.
 
     Raises:
         OutboxError: An event loop is running already: write ``await drain_async(…)``.

@@ -202,6 +202,8 @@ def test_the_commands_work_as_three_roles_with_what_is_printed(roles: Roles, run
         ended = run(roles.relay, *command)
         assert ended.returncode == 0, ended.stderr
     assert run(roles.relay, "replay", "--to", "baseline", "--since", "1d", "--yes").returncode == 0
+    assert run(roles.worker, "emit", "extraction.completed", '{"contentId": "y"}').returncode == 0
+    assert "cancelled 2 messages" in run(roles.relay, "cancel", "--all", "--yes").stderr
     assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.topic_graphs") == 1
     assert run(roles.migrator, "db", "upgrade").returncode == 0
 

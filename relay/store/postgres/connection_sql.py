@@ -41,9 +41,5 @@ SESSION_SETTINGS = {
 # one that writes an error not even pg_terminate_backend, because PostgreSQL reports errors with interrupts held off.
 OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}", "tcp_user_timeout": "{lease_ms}"}
 
-# Still so when its turn to be changed comes: an operator may have cancelled it. Not a plain `=`, which would allow the
-# planner to begin at the index of all that is blocked.
-STILL_BLOCKED = "d.state || '' = 'blocked'"
-
 ASSERT_OWNER = f"SELECT {IS_OWNER}"
 SNAPSHOT = "SELECT pg_current_snapshot()::text"

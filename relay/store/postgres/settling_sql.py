@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT
-from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED, STILL_BLOCKED
+from relay.store.postgres.connection_sql import IS_OWNER, IS_REGISTERED
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
@@ -158,7 +158,7 @@ CROSS JOIN LATERAL (
       AND k.is_free
     ORDER BY b.position LIMIT {RELEASE_COUNT} FOR UPDATE SKIP LOCKED
 ) AS b
-WHERE d.message_id = b.message_id AND d.destination = b.destination AND {STILL_BLOCKED}
+WHERE d.message_id = b.message_id AND d.destination = b.destination
 RETURNING d.destination, d.shard, d.position
 """
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support.desk import Desk, everything, ruling, settle, sweep, taken
 
 CANCEL = "UPDATE outbox_delivery SET state = 'cancelled', due_at = NULL, txid = {stamp} WHERE message_id = :id"
@@ -100,3 +101,14 @@ def test_the_history_tells_the_registered_destinations_for_which_a_message_was_s
     settle(session, ruling(late, "a", "retry"))
     settle(session, ruling(late, "a", "delivered", attempts=1), fresh=False)
     assert {row.registered for row in desk.history().values()} == {7}
+
+
+def test_a_release_leaves_alone_what_an_operator_is_about_to_cancel(pg: Desk) -> None:
+    session = pg.owner()
+    first, second = pg.emit(2, ordering_key="k")
+    settle(session, ruling(first, "a", "parked"), ruling(second, "a", "blocked"))
+    with pg.database.engine.connect() as operator:
+        operator.execute(sa.text(CANCEL.format(stamp="pg_current_xact_id()")), {"id": second})
+        settle(session, ruling(first, "a", "delivered"), fresh=False)
+        operator.commit()
+    assert pg.deliveries() == {(second, "a"): "cancelled"}
