@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import Distribution, distributions
+from typing import Any
 
 from outbox_demo.documents import Document
 from outbox_demo.markup import from_markdown, from_plain, from_rst
@@ -49,12 +50,17 @@ def _metadata(distribution: Distribution) -> tuple[str, str]:
     if metadata is None:
         return "", ""
     body = metadata.get_payload()  # type: ignore[attr-defined]
-    return metadata["Name"] or "", str(body or metadata["Description"] or "")[:MAX_CHARACTERS]
+    return _field(metadata, "Name"), str(body or _field(metadata, "Description"))[:MAX_CHARACTERS]
+
+
+def _field(metadata: Any, name: str) -> str:
+    """A field, or nothing. Indexing fails where OpenTelemetry brought the backport of importlib.metadata."""
+    return str(metadata.get(name) or "")
 
 
 def _document(name: str, distribution: Distribution, description: str) -> Document:
-    media_type = (distribution.metadata["Description-Content-Type"] or "text/x-rst").split(";")[0].strip()
+    media_type = (_field(distribution.metadata, "Description-Content-Type") or "text/x-rst").split(";")[0].strip()
     prose = READERS.get(media_type, from_plain)(description)
     text = CHANGELOG.split(prose.text, maxsplit=1)[0].strip()
-    title = f"{distribution.metadata['Name']} {distribution.version}"
+    title = f"{_field(distribution.metadata, 'Name')} {distribution.version}"
     return Document(f"pypi:{name}", title, f"pkg:pypi/{name}", media_type, text)
