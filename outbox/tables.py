@@ -252,12 +252,14 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False, server_default="healthy"),
         sa.Column("reason", sa.Text),
+        sa.Column("note", sa.Text),  # of a healthy one: what fails there now and then
         sa.Column("paused_by", sa.Text),
         sa.Column("until", Instant),
         sa.Column("pauses", sa.Integer, nullable=False, server_default="0"),  # in a row: the waits have grown so far
         sa.Column("disputed_at", Instant),  # when a relay that it works for contradicted another, the last time
         sa.Column("resumed_at", Instant),  # by an operator, the last time
         sa.Column("removed_at", Instant),
+        sa.Column("since", Instant, nullable=False, server_default=sa.FetchedValue()),  # when this state began
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
         sa.Index("outbox_destination_generation", "generation"),
     )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -26,8 +26,10 @@ import structlog
 from outbox.errors import OutboxError, Unusable
 from outbox.tables import SHARD_COUNT
 from relay import stall
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.lane import under_way
+from relay.delivery.supervision import Supervisor
 from relay.destinations.contract import InProcess
-from relay.dispatch import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.settings import Settings
 from relay.settling import Unconfirmed
@@ -51,6 +53,8 @@ class OwningThread:
         relay_id: Who I am, for people.
         generation: The generation of the registered destinations this relay was configured for.
         metrics: What is counted here.
+        in_process: The destinations that run code of the user in this process.
+        supervisor: What calls the dispatcher on its loop.
         on_dismissal: Called on the loop when this relay must not go on, with the reason: whoever hears it calls `stop`.
         on_end: Called on the loop when the thread has ended, with the error that ended it, if any.
     """
@@ -65,11 +69,14 @@ class OwningThread:
         relay_id: str,
         generation: int,
         metrics: Metrics,
+        in_process: Sequence[InProcess],
+        supervisor: Supervisor,
         on_dismissal: Callable[[Unusable], None],
         on_end: Callable[[BaseException | None], None],
     ) -> None:
         self._store, self._dispatcher, self._loop, self._settings = store, dispatcher, loop, settings
         self._relay_id, self._generation, self._metrics = relay_id, generation, metrics
+        self._in_process, self._supervisor = in_process, supervisor
         self._on_dismissal, self._on_end = on_dismissal, on_end
         self._thread = threading.Thread(target=self._run, name=f"outbox-owner-{relay_id}", daemon=True)
         self._wake_read, self._wake_write = os.pipe()
@@ -192,7 +199,7 @@ class OwningThread:
         return self._stop_at is not None and (self._dispatcher.is_empty or monotonic() > self._stop_at)
 
     def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._loop.call_soon_threadsafe(function, *arguments)
+        self._loop.call_soon_threadsafe(self._supervisor.call, function, *arguments)
 
     # ---------------------------------------------------------------- tenure
 
@@ -240,15 +247,13 @@ class OwningThread:
 
     def _check_stall(self) -> None:
         """A loop that does not turn sends nothing, and must not keep others from sending."""
-        lanes = self._dispatcher.lanes.values()
-        in_process = [lane.destination for lane in lanes if isinstance(lane.destination, InProcess)]
-        for each in in_process:
+        for each in self._in_process:
             stall.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:
             return
-        listener, at = stall.blocker(self._loop_thread, [each.listener for each in in_process])
-        under_way = [f"{lane.name}: {entry.id}" for lane in lanes for entry in lane.under_way]
+        listener, at = stall.blocker(self._loop_thread, [each.listener for each in self._in_process])
+        attempts = [f"{name}: {entry.id}" for name, entry in under_way(self._dispatcher.lanes.values())]
         log.critical(
-            "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=under_way[:10]
+            "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=attempts[:10]
         )
         os._exit(stall.EXIT_CODE)

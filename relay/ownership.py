@@ -23,7 +23,7 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import SHARD_COUNT
 from relay.decide.crashes import Record
 from relay.decide.shares import plan_shares
-from relay.dispatch import Dispatcher
+from relay.delivery.dispatcher import Dispatcher
 from relay.reading import Reader
 from relay.schema import verify_version
 from relay.store.contract import Cursors, Inherited, Peers, Session
@@ -84,7 +84,7 @@ class Ownership:
         self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
         self._on_loop(self._dispatcher.split)
         if self._peers - peers.wants_of.keys():
-            self._on_loop(self._dispatcher.caution.disturb)
+            self._on_loop(self._dispatcher.crash_guard.disturb)
         self._peers = frozenset(peers.wants_of)
         return peers
 
@@ -130,7 +130,7 @@ class Ownership:
         if taken:
             inherited = self._session.inherited()
             # In order before every page of these shards.
-            self._on_loop(self._dispatcher.caution.take_over, inherited)
+            self._on_loop(self._dispatcher.crash_guard.take_over, inherited)
             self._reader.start_over(taken)
             log.info("shards_taken", taken=len(taken), owns=len(self.shards))
             _report_dead_owners(inherited)
@@ -148,7 +148,7 @@ class Ownership:
         if not self._giving or not self._let_go.is_set() or self._dispatcher.count_in(self._giving):
             return
         self._session.give(self._giving)
-        self._on_loop(self._dispatcher.caution.leave, self._giving)
+        self._on_loop(self._dispatcher.crash_guard.leave, self._giving)
         log.info("shards_handed_back", given=len(self._giving), owns=len(self._cursors.ready))
         self._giving = []
 

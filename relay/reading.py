@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
-from relay.dispatch import Dispatcher
-from relay.entry import Entry, Row
-from relay.store.contract import Cursors, Page, Pair, Parked, Session
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.entry import Entry
+from relay.store.contract import Cursors, Page, Pair, Parked, Row, Session
 from relay.unreadable import Unreadable
 
 DUE_EVERY_S = 0.1

@@ -8,9 +8,10 @@ import random
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
@@ -18,11 +19,14 @@ from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
-from relay.destinations.contract import Destination
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
+from relay.delivery.supervision import Supervisor
+from relay.delivery.workers import WorkerPool
+from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
-from relay.dispatch import Dispatcher
 from relay.housekeeping import Housekeeping
-from relay.lane import Lane
 from relay.observe.metrics import Metrics
 from relay.operations.leftover import Left, what_is_left
 from relay.owner import OwningThread
@@ -101,7 +105,8 @@ class Relay:
         self._error: BaseException | None = None
         self._owner: OwningThread | None = None
         self._dispatcher: Dispatcher | None = None
-        self._lanes: list[Lane] = []
+        self._pools: dict[str, WorkerPool] = {}
+        self._supervisor = Supervisor(self._on_end_of_a_part)
         self._winding_down: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._housekeeping: Housekeeping | None = None
@@ -128,9 +133,9 @@ class Relay:
         destinations = {name: build(name, s, settings.database) for name, s in settings.destinations.items()}
         generation = await register_configured(settings, apply=self._apply, wait_for_database=self._wait_for_database)
         loop = asyncio.get_running_loop()
-        self._lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]
+        lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]
         self._dispatcher = Dispatcher(
-            self._lanes,
+            lanes,
             {name: s.events for name, s in settings.destinations.items()},
             window=settings.window,
             owns=self._owns,
@@ -145,13 +150,17 @@ class Relay:
             relay_id=self.id,
             generation=generation,
             metrics=self.metrics,
+            in_process=[each for each in destinations.values() if isinstance(each, InProcess)],
+            supervisor=self._supervisor,
             on_dismissal=self._on_dismissal,
             on_end=self._on_end,
         )
         self._let_metrics_watch(self._dispatcher, self._owner)
-        for lane in self._lanes:
-            await lane.start()
-        self._ticker = asyncio.create_task(self._tick(), name="outbox-ticker")
+        for lane in lanes:
+            pool = WorkerPool(destinations[lane.name], lane, supervisor=self._supervisor, clock=monotonic)
+            self._pools[lane.name] = pool
+            await pool.start()
+        self._ticker = self._supervisor.start(self._tick(), "ticker")
         self._housekeeping = Housekeeping(settings)
         self._housekeeping.start()
         self._owner.start()
@@ -188,7 +197,7 @@ class Relay:
         """
         assert self._dispatcher is not None
         assert self._owner is not None
-        self._dispatcher.caution.hurry()
+        self._dispatcher.crash_guard.hurry()
         before, partly_before = self._dispatcher.delivered_count, self._dispatcher.partly_delivered_count
         patience_s = 2 * self.settings.beat_s + 1
         began_at = monotonic()
@@ -225,19 +234,27 @@ class Relay:
 
     def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
         return Lane(
-            destination,
+            destination.name,
             policy=Policy(s.max_attempts, s.give_up_after_s, s.backoff_s, s.backoff_max_s),
+            concurrency=destination.concurrency,
             limit=max(self.settings.window // len(self.settings.destinations), 1),
             on_dead=s.on_dead,
             on_complete=self._complete,
             on_finding=self._report,
             on_probe=self._ask_to_probe,
             may_send=self._may_send,
+            has_siblings=len(self.settings.destinations) > 1,
+            clock=monotonic,
+            on_ready=partial(self._wake_workers, destination.name),
         )
 
     # Lanes, dispatcher and owner know each other only through these.
 
-    def _complete(self, entry: Any) -> None:
+    def _wake_workers(self, name: str, count: int) -> None:
+        if name in self._pools:
+            self._pools[name].wake(count)
+
+    def _complete(self, entry: Entry) -> None:
         assert self._dispatcher is not None
         self._dispatcher.complete(entry)
 
@@ -255,7 +272,7 @@ class Relay:
         return self._owner is not None and self._owner.may_send(now)
 
     def _may_send(self, now: float) -> bool:
-        return self._owns(now) and self._dispatcher is not None and self._dispatcher.caution.is_open
+        return self._owns(now) and self._dispatcher is not None and self._dispatcher.crash_guard.is_open
 
     def _on_work(self) -> None:
         if self._owner is not None:
@@ -263,12 +280,18 @@ class Relay:
 
     def _let_metrics_watch(self, dispatcher: Dispatcher, owner: OwningThread) -> None:
         self.metrics.watch(window=lambda: dispatcher.held_count, owns=lambda: len(owner.shards))
-        for lane in self._lanes:
-            self.metrics.destination(lane.name).watch(in_flight=lane.count_under_way, healthy=lane.is_healthy)
+        for lane in dispatcher.lanes.values():
+            self.metrics.destination(lane.name).watch(
+                in_flight=partial(_count_under_way, lane), healthy=partial(_is_healthy, lane)
+            )
 
     def _on_dismissal(self, reason: Unusable) -> None:
         log.warning("relay_dismissed", relay=self.id, reason=str(reason))
         self._error = reason
+        self.stop()
+
+    def _on_end_of_a_part(self, error: BaseException) -> None:
+        self._error = self._error or error
         self.stop()
 
     def _on_end(self, error: BaseException | None) -> None:
@@ -288,11 +311,11 @@ class Relay:
         assert self._owner is not None
         assert self._dispatcher is not None
         self._dispatcher.end()
-        await asyncio.gather(*(lane.finish(self.settings.grace_s) for lane in self._lanes))
+        await asyncio.gather(*(pool.finish(self.settings.grace_s) for pool in self._pools.values()))
         self._dispatcher.let_go(range(SHARD_COUNT))
         await self._ended.wait()
         await asyncio.to_thread(self._owner.close)
-        await asyncio.gather(*(lane.destination.close() for lane in self._lanes))
+        await asyncio.gather(*(pool.destination.close() for pool in self._pools.values()))
         if self._housekeeping is not None:
             await asyncio.to_thread(self._housekeeping.stop)
         if self._ticker is not None:
@@ -303,9 +326,18 @@ class Relay:
         owner, dispatcher = self._owner, self._dispatcher
         assert owner is not None
         assert dispatcher is not None
-        return owner.caught_up and not dispatcher.is_settling and all(lane.is_at_rest for lane in self._lanes)
+        lanes = dispatcher.lanes.values()
+        return owner.caught_up and not dispatcher.is_settling and all(lane.is_at_rest for lane in lanes)
 
     def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+def _count_under_way(lane: Lane) -> int:
+    return len(lane.queue.under_way)
+
+
+def _is_healthy(lane: Lane) -> bool:
+    return lane.takes_messages

@@ -24,8 +24,7 @@ import structlog
 
 from relay.decide.backoff import jittered
 from relay.decide.verdict import Verdict
-from relay.entry import Entry
-from relay.lane import Lane
+from relay.delivery.entry import Entry, Route
 from relay.store.contract import Batch, Parked, Ruled, Session
 from relay.store.ruling import fingerprint
 
@@ -185,9 +184,9 @@ class Settler:
             self._reread(entry)
         return bool(ruled)
 
-    def _verdicts(self, entry: Entry) -> list[tuple[Lane, Verdict]]:
+    def _verdicts(self, entry: Entry) -> list[tuple[Route, Verdict]]:
         """What may be written of an entry: everything, or what is true whoever owns its shard now."""
-        verdicts = [(lane, entry.verdict_of(lane)) for lane in entry.lanes]
+        verdicts = [(lane, entry.verdict_of(lane.name)) for lane in entry.lanes]
         if entry.epoch == self._epoch:
             return verdicts
         if not any(verdict.state == "delivered" for _, verdict in verdicts):
@@ -211,10 +210,10 @@ def _is_charged(entry: Entry) -> bool:
 
 
 def _is_taken(entry: Entry) -> bool:
-    return any(entry.verdict_of(lane).state == "delivered" for lane in entry.lanes)
+    return any(entry.verdict_of(lane.name).state == "delivered" for lane in entry.lanes)
 
 
-def _ruled(entry: Entry, lane: Lane, verdict: Verdict) -> Ruled:
+def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
     attempts = entry.attempts + verdict.charged
     return Ruled(
         message_id=entry.id,

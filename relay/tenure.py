@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from time import monotonic
 
 from outbox.errors import Unusable
-from relay.dispatch import Dispatcher
+from relay.delivery.dispatcher import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.ownership import OnLoop, Ownership
 from relay.reading import Reader
@@ -131,7 +131,7 @@ class Tenure:
 
     def turn(self) -> int:
         """One turn; how much there was to do."""
-        self._dispatcher.caution.write(self._session, self._epoch, self._on_loop)
+        self._dispatcher.crash_guard.write(self._session, self._epoch, self._on_loop)
         count = self._settle_plain()
         self._settles_meanwhile = False
         now = monotonic()
@@ -175,9 +175,9 @@ class Tenure:
             self._go_on(peers)
             if self._ownership.is_changing:
                 self._next_beat = now + self._settings.beat_s / HASTE
-        caution = self._dispatcher.caution
-        if caution.is_needed and self._reader.has_read_everything and not self._sweeper.is_hurried:
-            self._on_loop(caution.rest)
+        crash_guard = self._dispatcher.crash_guard
+        if crash_guard.is_needed and self._reader.has_read_everything and not self._sweeper.is_hurried:
+            self._on_loop(crash_guard.rest)
         self._is_settled_in = may_take_anything
 
     def _go_on(self, peers: Peers) -> None:

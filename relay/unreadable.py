@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from relay.decide.subscription import wants
-from relay.entry import Row
-from relay.store.contract import Batch, Damaged, Page, Parked, Ruled, Session
+from relay.store.contract import Batch, Damaged, Page, Parked, Row, Ruled, Session
 
 log = structlog.get_logger("relay")
 

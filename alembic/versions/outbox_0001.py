@@ -272,12 +272,14 @@ POSTGRES = [
         generation integer NOT NULL,
         state text NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),
         reason text,
+        note text,
         paused_by text CHECK (paused_by IN ('failure', 'operator')),
         until timestamptz,
         pauses integer NOT NULL DEFAULT 0,
         disputed_at timestamptz,
         resumed_at timestamptz,
         removed_at timestamptz,
+        since timestamptz NOT NULL DEFAULT clock_timestamp(),
         changed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         CONSTRAINT outbox_destination_paused_has_reason CHECK
             ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
@@ -514,12 +516,14 @@ SQLITE = [
         generation INTEGER NOT NULL,
         state TEXT NOT NULL DEFAULT 'healthy' CHECK (state IN ({DESTINATION_STATES})),
         reason TEXT,
+        note TEXT,
         paused_by TEXT CHECK (paused_by IN ('failure', 'operator')),
         until DATETIME,
         pauses INTEGER NOT NULL DEFAULT 0,
         disputed_at DATETIME,
         resumed_at DATETIME,
         removed_at DATETIME,
+        since DATETIME NOT NULL DEFAULT {SQLITE_NOW},
         changed_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
         CONSTRAINT outbox_destination_paused_has_reason CHECK
             ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))

@@ -5,7 +5,8 @@
 | taken       | the destination has it                                    | 2xx, a confirm, a committed listener     |
 | refused     | it will never take *this* message                         | 400, 413, 415, 422, `Reject`             |
 | busy        | it is still working on this very message                  | 409, 425                                 |
-| failed      | it did not take it, for whatever reason                   | 500, a timeout, a listener that raises   |
+| failed      | it is alive, and did not take it                          | 500, a listener that raises              |
+| unanswered  | it did not take it, and may be dead for all that is known | a timeout, 503, 404, an `OSError`        |
 | unreachable | no message could have got through                         | connection refused, DNS, TLS, 401        |
 | throttled   | it asks everybody to wait                                 | 429, 503 with Retry-After                |
 | gone        | it does not want anything any more                        | 410                                      |
@@ -16,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["taken", "refused", "busy", "failed", "unreachable", "throttled", "gone"]
+Kind = Literal["taken", "refused", "busy", "failed", "unanswered", "unreachable", "throttled", "gone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ def busy(reason: str, detail: str = "", retry_after_s: float | None = None) -> O
 
 def failed(reason: str, detail: str = "") -> Outcome:
     return Outcome("failed", reason, detail)
+
+
+def unanswered(reason: str, detail: str = "") -> Outcome:
+    return Outcome("unanswered", reason, detail)
 
 
 def unreachable(reason: str, detail: str = "") -> Outcome:

@@ -1,12 +1,11 @@
 """What the relays know of a destination together, through its row in ``outbox_destination``.
 
-Each relay judges by what happens to its own attempts (`relay.decide.blame`). What it finds out it reports, and what the
-others found out it heeds, so that ten relays do not probe a destination that is down ten times as hard as one.
+Each relay judges by what happens to its own attempts (`relay.decide.breaker`). What it finds out it reports, and what
+the others found out it heeds, so that ten relays do not probe a destination that is down ten times as hard as one.
 
 | the row says       | a relay that finds it so                                                                      |
 |--------------------|-----------------------------------------------------------------------------------------------|
 | paused, with until | starts nothing; when `until` has come, one relay claims the probe, for all                    |
-| paused, no until   | goes on: a peer has one failing message and no other evidence                                 |
 | throttled          | starts nothing until then                                                                     |
 | off                | starts nothing, until an operator resumes it                                                  |
 | paused by operator | starts nothing, until an operator resumes it                                                  |
@@ -79,10 +78,11 @@ class Finding:
         name: The destination.
         state: As in `Standing`.
         reason: Why it is not healthy.
-        wait_s: Seconds until the next probe; ``None`` when newcomers are tried at once, or nothing ever is.
+        wait_s: Seconds until the next probe; ``None`` when there is none to wait for.
         pauses: Pauses in a row.
         is_probe: Whether a probe that all relays left to this one showed it: then the row is its to change.
-        disputes: Whether it contradicts a pause that somebody else declared.
+        disputes: Whether it contradicts a pause that another relay declared.
+        note: Of a healthy destination: what fails at it now and then.
     """
 
     name: str
@@ -92,3 +92,4 @@ class Finding:
     pauses: int = 0
     is_probe: bool = False
     disputes: bool = False
+    note: str | None = None

@@ -45,6 +45,8 @@ PARKED = Verdict("parked")
 BLOCKED = Verdict("blocked")
 # Blocked, too, but behind a message that this relay has in memory and the table does not know of.
 BEHIND = Verdict("blocked", behind_memory=True)
+# Parked in the table, while another entry stands for it in this relay's memory and goes on.
+HANDED_OVER = Verdict("parked")
 
 
 def retry(

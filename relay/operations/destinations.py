@@ -34,6 +34,8 @@ class DestinationRow:
         dead: Dead letters.
         events: The event types it wants.
         on_dead: What a dead letter means for its key's successors: ``block`` or ``skip``.
+        note: Of a healthy one: what fails there now and then.
+        since: When its state began.
     """
 
     name: str
@@ -46,6 +48,8 @@ class DestinationRow:
     dead: int
     events: list[str] = field(default_factory=list)
     on_dead: str = "block"
+    note: str | None = None
+    since: datetime | None = None
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
@@ -65,6 +69,8 @@ def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
             each.dead,
             list(known[name].events),
             known[name].on_dead,
+            each.note,
+            each.since,
         )
         for name, each in found.items()
     ]
@@ -93,11 +99,14 @@ def resume(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:
 
 def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]) -> None:
     d = tables().destination
+    values |= {"note": None}
     with transaction(engine) as connection:
         at = clock(connection)
         resumed = {"resumed_at": at} if values["state"] == "healthy" else {}
         changed = connection.execute(
-            sa.update(d).where(d.c.name == name, d.c.removed_at.is_(None)).values(**values, **resumed, changed_at=at)
+            sa.update(d)
+            .where(d.c.name == name, d.c.removed_at.is_(None))
+            .values(**values, **resumed, since=at, changed_at=at)
         )
         if changed.rowcount != 1:
             raise OutboxError(f"there is no destination {name}: registered are {registered(connection)}")

@@ -7,7 +7,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
-from relay.decide.blame import PROBE_EVERY_S
 from relay.decide.subscription import wants
 from relay.operations.relays import live_relays
 from relay.wording import utc
@@ -80,8 +79,6 @@ class Prospects:
                 return f"{name} is switched off ({row.reason}): `outbox resume {name}`"
             case "paused" if self.owner is None:
                 return f"{name} was down ({row.reason}), and nobody probes it: {self._nobody()}"
-            case "paused" if row.until is None:
-                return f"the last attempt at {name} failed ({row.reason}); it is tried again within {PROBE_EVERY_S:g} s"
             case "paused":
                 return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent when a probe is taken"
             case "throttled":

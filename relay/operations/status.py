@@ -50,6 +50,8 @@ class DestinationStatus:
         paused_by: ``operator`` or ``failure``, unless it is healthy.
         parked: How many of those that wait cannot start now: it is paused or full, or an earlier message waits.
         retrying: How many of those that wait have failed and wait for their next attempt.
+        note: Of a healthy one: what fails there now and then, such as ``7 % failing``.
+        since: When its state began.
     """
 
     state: str
@@ -60,6 +62,8 @@ class DestinationStatus:
     paused_by: str | None = None
     parked: int = 0
     retrying: int = 0
+    note: str | None = None
+    since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, De
         if row.removed_at is None:
             waiting = _unread_for(row.events, messages.unread) - apart[row.name] + set_aside
             found[row.name] = DestinationStatus(
-                row.state, row.reason, waiting, dead, row.until, row.paused_by, parked, retrying
+                row.state, row.reason, waiting, dead, row.until, row.paused_by, parked, retrying, row.note, row.since
             )
         elif set_aside or dead:
             found[row.name] = DestinationStatus("removed", REMOVED, set_aside, dead, parked=parked, retrying=retrying)

@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from relay.decide.standing import Finding, Standing
-from relay.entry import Row
+
+Row = tuple[Any, ...]
 
 # The columns of a row that was read, in this order; `address` is where it lay, if the store wants to know.
 MESSAGE_COLUMNS = (
@@ -235,7 +236,7 @@ class Session(Protocol):
         """What the last owners left of the shards that were taken by the last ``take``."""
 
     def note(self, records: Mapping[int, str | None]) -> None:
-        """Write what is accused and under way in these shards, as far as they are mine; see `relay.caution`.
+        """Write what is accused and under way in these shards, as far as they are mine (`relay.delivery.crash_guard`).
 
         It outlives this process, and need not outlive the server.
         """

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from relay.entry import Row
-from relay.store.contract import Inherited
+from relay.store.contract import Inherited, Row
 
 
 def inherited_by(relay_id: str, row: Row, present: frozenset[str]) -> Inherited:

@@ -12,7 +12,7 @@ from support.waiting import eventually_async
 from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.decide.outcome import Outcome
-from relay.lane import Lane
+from relay.delivery.lane import Lane
 from relay.operations import show_message
 from relay.operations.dead import DeadFilter, retry
 from relay.operations.destinations import list_destinations, pause, resume
@@ -26,7 +26,7 @@ def scene(database: Database) -> Scene:
 
 
 def lane_of(relay: Any, name: str = "a") -> Lane:
-    lane: Lane = next(lane for lane in relay._lanes if lane.name == name)
+    lane: Lane = relay._dispatcher.lanes[name]
     return lane
 
 
@@ -59,7 +59,7 @@ async def test_a_paused_destination_gets_nothing_until_it_is_resumed(scene: Scen
     async with scene.relay({"a": taker, "b": other}) as relay:
         await relay.drain()
         pause(scene.database.engine, "a", reason="a release")
-        await eventually_async(lambda: lane_of(relay).operator_pause is not None)
+        await eventually_async(lambda: lane_of(relay).health.operator_pause is not None)
         scene.emit(5)
         await eventually_async(lambda: len(other.taken) == 5)
         assert taker.attempts == []
@@ -86,9 +86,9 @@ async def test_all_relays_see_a_pause_and_a_resume(postgres_database: Database) 
     scene = Scene(postgres_database)
     async with scene.relay({"a": Taker()}) as first, scene.relay({"a": Taker()}) as second:
         pause(scene.database.engine, "a")
-        await eventually_async(lambda: lane_of(first).operator_pause and lane_of(second).operator_pause)
+        await eventually_async(lambda: lane_of(first).health.operator_pause and lane_of(second).health.operator_pause)
         resume(scene.database.engine, "a")
-        await eventually_async(lambda: lane_of(first).is_open and lane_of(second).is_open)
+        await eventually_async(lambda: lane_of(first).takes_messages and lane_of(second).takes_messages)
 
 
 async def test_resuming_does_not_wait_for_the_next_probe_of_a_destination_that_was_down(scene: Scene) -> None:
@@ -97,7 +97,7 @@ async def test_resuming_does_not_wait_for_the_next_probe_of_a_destination_that_w
     patient = to(taker, backoff_s=3600, backoff_max_s=3600)
     scene.emit(10)
     async with scene.relay({"a": patient}) as relay:
-        await eventually_async(lambda: lane_of(relay).blame.condition == "paused")
+        await eventually_async(lambda: lane_of(relay).breaker.condition == "open")
         await eventually_async(lambda: destination(scene).paused_by == "failure")
         assert destination(scene).until is not None
         outage.down = False
@@ -111,7 +111,7 @@ async def test_a_single_message_under_suspicion_is_tried_again_on_a_resume(scene
     taker = Taker(outage)
     scene.emit(1)
     async with scene.relay({"a": to(taker, backoff_s=3600, backoff_max_s=3600)}) as relay:
-        await eventually_async(lambda: lane_of(relay).blame.suspects and lane_of(relay).blame.condition == "paused")
+        await eventually_async(lambda: lane_of(relay).breaker.suspects)
         outage.down = False
         resume(scene.database.engine, "a")
         await scene.becomes(1, 0, 0, 0)
@@ -124,13 +124,13 @@ async def test_a_destination_that_was_gone_is_switched_off_until_it_is_resumed(s
 
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
-        lane = lane_of(relay)
-        send = lane.destination.send
+        target = relay._pools["a"].destination
+        send = target.send
 
         async def answers(message: Any) -> Outcome:
             return Outcome("gone", "HTTP 410") if gone[0] else await send(message)
 
-        lane.destination.send = answers  # type: ignore[method-assign]
+        target.send = answers  # type: ignore[method-assign]
         scene.emit(2)
         await eventually_async(lambda: destination(scene).state == "off")
         gone[0] = False
@@ -146,7 +146,7 @@ async def test_a_resume_of_the_past_is_no_news_to_a_relay_that_starts(scene: Sce
     outage = Outage()
     scene.emit(10)
     async with scene.relay({"a": to(Taker(outage), backoff_s=3600, backoff_max_s=3600)}) as relay:
-        await eventually_async(lambda: lane_of(relay).is_at_rest and lane_of(relay).blame.condition == "paused")
+        await eventually_async(lambda: lane_of(relay).is_at_rest and lane_of(relay).breaker.condition == "open")
         tries = outage.tries_while_down
         seen = scene.database.scalar("SELECT max(last_seen_at) FROM outbox_relay")
         await eventually_async(lambda: scene.database.scalar("SELECT max(last_seen_at) FROM outbox_relay") > seen)
@@ -244,11 +244,11 @@ async def test_a_message_that_waits_in_a_running_relay_names_it(scene: Scene) ->
     outage = Outage()
     async with scene.relay({"a": to(Taker(outage), backoff_s=3600, backoff_max_s=3600)}) as relay:
         (n,) = scene.emit(1)
-        await eventually_async(lambda: destination(scene).state == "paused")
+        await eventually_async(lambda: destination(scene).note == "1 message failing")
+        assert destination(scene).state == "healthy"
         await eventually_async(lambda: shown(scene, n).owner == relay.id)
         (delivery,) = shown(scene, n).deliveries
-    assert "the last attempt at a failed" in delivery.next
-    assert "tried again within" in delivery.next
+        assert delivery.next == f"relay {relay.id} sends it"
 
 
 async def test_a_scheduled_and_an_unrouted_message_say_what_they_wait_for(scene: Scene) -> None:

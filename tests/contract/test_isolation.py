@@ -11,8 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.databases import Database
@@ -25,7 +24,7 @@ from outbox import Message
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
 from relay.decide.verdict import PARKED
-from relay.entry import Entry
+from relay.delivery.entry import Entry
 from relay.reading import Reader
 from relay.settling import Settler
 from relay.store.contract import Batch, Cursors
@@ -37,6 +36,12 @@ ALL = list(range(SHARD_COUNT))
 MILLION = 1_000_000
 
 
+class Named(NamedTuple):
+    """A destination, as far as an entry knows it."""
+
+    name: str
+
+
 @pytest.fixture
 def scene(database: Database) -> Scene:
     return Scene(database)
@@ -46,11 +51,12 @@ async def hang(message: Message) -> None:
     await asyncio.Event().wait()
 
 
-def is_confined(scene: Scene, dispatcher: Any) -> bool:
+def is_confined(scene: Scene, dispatcher: Any, waiting: int) -> bool:
     """Whether all that the hung one has no room for is parked, and the next page is read for the other."""
     lane = dispatcher.lanes["hung"]
-    assert (lane.count_under_way(), lane.size <= lane.limit) == (4, True)
-    assert scene.deliveries()["hung", "parked"] + lane.size == scene.status.destinations["hung"].waiting
+    queue = lane.queue
+    assert (len(queue.under_way), queue.size <= queue.limit) == (4, True)
+    assert scene.status.destinations["hung"].waiting == waiting
     assert dispatcher.room(16) == 16, "a whole one"
     return True
 
@@ -70,7 +76,8 @@ async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Sc
                 scene.emit(count, type=type_)
             wanted = len(fine.taken) + count
             await eventually_async(lambda wanted=wanted: len(fine.taken) == wanted)
-            await eventually_async(lambda: is_confined(scene, dispatcher))
+            hung = scene.count // len(set(types))
+            await eventually_async(lambda hung=hung: is_confined(scene, dispatcher, hung))
     assert set(fine.tries.values()) == {1}
 
 
@@ -79,10 +86,10 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
     desk = Desk(database)
     desk.emit(5)
     session = desk.owner()
-    lane: Any = SimpleNamespace(name="down", forget=lambda entry: None)
+    lane = Named("down")
     entries = [Entry(row, (lane,), epoch=1) for row in session.read_ready(everything(), 100).messages]
     for entry in entries:
-        entry.decide(lane, PARKED)
+        entry.decide("down", PARKED)
     ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
     settler, ruled = Settler(session, 1, skipping=[], unconfirmed=[], **ignored), deque(entries)
     for parked, left in ((2, 3), (4, 1), (5, 0)):

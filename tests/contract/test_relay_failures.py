@@ -120,25 +120,38 @@ async def test_an_outage_that_begins_in_the_middle_costs_nobody_an_attempt(scene
     assert sorted(taker.taken) == list(range(400))
 
 
-async def test_a_lone_failing_message_is_tried_again_and_again_and_never_dies_of_it(scene: Scene) -> None:
-    taker = Taker(failing(0))
+async def test_a_lone_message_that_a_living_listener_never_takes_is_dead_after_its_attempts(scene: Scene) -> None:
     scene.emit(1)
+    taker = Taker(failing(0))
+    async with scene.relay({"a": to(taker, max_attempts=3)}):
+        await scene.becomes(0, 0, 1, 0)
+    assert taker.tries[0] == 3
+
+
+@pytest.mark.parametrize("count", [1, 4])
+async def test_a_few_messages_that_an_outage_fails_are_tried_again_and_again_and_never_die_of_it(
+    scene: Scene, count: int
+) -> None:
+    taker = Taker(failing(*range(count), error=ConnectionError))
+    scene.emit(count)
     async with scene.relay({"a": to(taker, max_attempts=2)}):
-        await eventually_async(lambda: taker.tries[0] > 5)
-        assert scene.account == (0, 1, 0, 0)
+        await eventually_async(lambda: min(taker.tries[n] for n in range(count)) > 5)
+        assert scene.account == (0, count, 0, 0)
+        assert scene.status.destinations["a"].state == "healthy"
         taker.fate = lambda message: None
-        await scene.becomes(1, 0, 0, 0)
+        await scene.becomes(count, 0, 0, 0)
+    assert scene.attempts_charged() == 0
 
 
-@pytest.mark.parametrize(("times", "said"), [(1, []), (4, ["destination_paused", "destination_resumed"])])
+@pytest.mark.parametrize(("count", "said"), [(1, []), (5, ["destination_down", "destination_back"])])
 async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
-    scene: Scene, times: int, said: list[str]
+    scene: Scene, count: int, said: list[str]
 ) -> None:
     """Of a slow stream some fail and are taken when they are tried again: that was two lines each."""
-    scene.emit(1)
+    scene.emit(count)
     with capture_logs() as records:
-        async with scene.relay({"a": to(Taker(failing(0, times=times)))}):
-            await scene.becomes(1, 0, 0, 0)
+        async with scene.relay({"a": to(Taker(failing(*range(count), times=3, error=ConnectionError)))}):
+            await scene.becomes(count, 0, 0, 0)
     assert [each["event"] for each in records if each["event"].startswith("destination_")] == said
 
 

@@ -142,7 +142,7 @@ async def test_an_outage_in_the_middle_keeps_the_order(scene: Scene) -> None:
     taker = Taker(outage)
     async with scene.relay({"a": taker}, **SMALL):
         for down in (True, False, True, False):
-            scene.emit_keys([f"k{n % 3}" for n in range(60)])
+            scene.emit_keys([f"k{n % 6}" for n in range(60)])
             outage.down = down
             if down:
                 await eventually_async(lambda: scene.status.destinations["a"].state == "paused")

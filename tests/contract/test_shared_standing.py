@@ -13,7 +13,7 @@ from support.waiting import eventually_async
 from outbox import Message
 from relay.decide.outcome import Outcome
 from relay.decide.standing import Finding
-from relay.lane import Lane
+from relay.delivery.lane import Lane
 
 RELAYS = 4
 WAITS = {"backoff_s": 0.3, "backoff_max_s": 0.3, "max_attempts": 3}
@@ -25,13 +25,13 @@ def scene(postgres_database: Database) -> Scene:
 
 
 def lane_of(relay: Any) -> Lane:
-    (lane,) = relay._lanes
+    (lane,) = relay._dispatcher.lanes.values()
     assert isinstance(lane, Lane)
     return lane
 
 
 def conditions(relays: list[Any]) -> list[str]:
-    return [lane_of(relay).blame.condition for relay in relays]
+    return [lane_of(relay).breaker.condition for relay in relays]
 
 
 async def fleet(stack: AsyncExitStack, scene: Scene, *takers: Taker, **options: Any) -> list[Any]:
@@ -53,8 +53,8 @@ async def test_many_relays_probe_a_destination_that_is_down_as_rarely_as_one(sce
     async with AsyncExitStack() as stack:
         relays = await fleet(stack, scene, *[taker] * RELAYS)
         scene.emit(200)
-        await eventually_async(lambda: conditions(relays) == ["paused"] * RELAYS)
-        await eventually_async(lambda: all(lane_of(relay)._joined for relay in relays))
+        await eventually_async(lambda: conditions(relays) == ["open"] * RELAYS)
+        await eventually_async(lambda: all(lane_of(relay).health.joined for relay in relays))
         while True:  # until nothing was under way while we looked
             tries, pauses = outage.tries_while_down, row(scene).pauses
             await eventually_async(lambda before=pauses: row(scene).pauses >= before + 8)  # type: ignore[misc]
@@ -65,7 +65,7 @@ async def test_many_relays_probe_a_destination_that_is_down_as_rarely_as_one(sce
         assert more_tries <= more_pauses + 1
         outage.down = False
         await scene.becomes(200, 0, 0, 0)
-        assert conditions(relays) == ["healthy"] * RELAYS
+        assert conditions(relays) == ["closed"] * RELAYS
     assert row(scene).state == "healthy"
     assert scene.attempts_charged() == 0
 
@@ -76,9 +76,9 @@ async def test_when_one_probe_is_taken_all_relays_go_on(scene: Scene) -> None:
     async with AsyncExitStack() as stack:
         relays = await fleet(stack, scene, *[taker] * RELAYS)
         scene.emit(100)
-        await eventually_async(lambda: all(lane_of(relay)._joined for relay in relays))
+        await eventually_async(lambda: all(lane_of(relay).health.joined for relay in relays))
         for relay in relays[1:]:  # only the first one may probe
-            lane_of(relay)._on_probe = lambda _: None
+            lane_of(relay).health._on_probe = lambda _: None
         outage.down = False
         await scene.becomes(100, 0, 0, 0)
 
@@ -89,7 +89,7 @@ async def test_one_relay_that_cannot_reach_the_destination_does_not_stop_the_oth
     async with AsyncExitStack() as stack:
         relays = await fleet(stack, scene, broken, well)
         scene.emit(50)
-        await eventually_async(lambda: lane_of(relays[0]).blame.condition == "paused")
+        await eventually_async(lambda: lane_of(relays[0]).breaker.condition == "open")
 
         async def the_healthy_one_is_at_work() -> None:
             scene.emit(20)
@@ -101,10 +101,10 @@ async def test_one_relay_that_cannot_reach_the_destination_does_not_stop_the_oth
             return bool(scene.database.scalar("SELECT disputed_at IS NOT NULL FROM outbox_destination"))
 
         while not await is_disputed():
-            assert lane_of(relays[1]).blame.condition == "healthy"
+            assert lane_of(relays[1]).breaker.condition == "closed"
         for _ in range(10):
             await the_healthy_one_is_at_work()
-            assert lane_of(relays[1]).blame.condition == "healthy"
+            assert lane_of(relays[1]).breaker.condition == "closed"
         broken.fate.down = False  # type: ignore[attr-defined]
         await eventually_async(lambda: scene.status.waiting == 0)
     assert scene.attempts_charged() == 0
@@ -119,12 +119,12 @@ async def test_a_destination_that_was_gone_stays_off_for_a_relay_that_starts_lat
         async def gone(_: Message) -> Outcome:
             return Outcome("gone", "HTTP 410")
 
-        lane_of(relay).destination.send = gone  # type: ignore[method-assign]
+        relay._pools["a"].destination.send = gone  # type: ignore[method-assign]
         scene.emit(3)
         await eventually_async(lambda: row(scene).state == "off")
     async with scene.relay({"a": taker}) as later:
         await later.drain()
-        assert lane_of(later).blame.condition == "off"
+        assert lane_of(later).breaker.condition == "off"
     assert taker.attempts == []
     assert scene.account == (0, 3, 0, 0)
 
@@ -140,7 +140,7 @@ async def test_a_wait_that_a_destination_asked_for_outlives_the_relay(scene: Sce
     scene.emit(3)
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
-        assert lane_of(relay).blame.condition == "throttled"
+        assert lane_of(relay).breaker.condition == "throttled"
     assert taker.attempts == []
 
 

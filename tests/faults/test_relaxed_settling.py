@@ -1,19 +1,25 @@
 """What was settled without waiting for the disk is settled once more when the server has forgotten it."""
 
 from collections import deque
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.databases import Database
 from support.desk import Desk, everything
 
 from relay.decide.verdict import DELIVERED, PARKED, Verdict, retry
-from relay.entry import Entry
+from relay.delivery.entry import Entry
 from relay.migrations import upgrade
 from relay.settling import Settler, Unconfirmed
 
-A, B = lanes = (SimpleNamespace(name="a"), SimpleNamespace(name="b"))
+
+class Named(NamedTuple):
+    """A destination, as far as an entry knows it."""
+
+    name: str
+
+
+A, B = lanes = (Named("a"), Named("b"))
 
 
 @pytest.fixture
@@ -43,8 +49,8 @@ def taken_by_a(session: Any, of_b: Verdict) -> deque[Entry]:
     """All messages, as read and as ruled on."""
     entries = [Entry(row, lanes, epoch=1) for row in session.read_ready(everything(), 100).messages]
     for entry in entries:
-        entry.decide(A, DELIVERED)
-        entry.decide(B, of_b)
+        entry.decide("a", DELIVERED)
+        entry.decide("b", of_b)
     return deque(entries)
 
 
@@ -55,7 +61,7 @@ def taken_by_b(session: Any) -> deque[Entry]:
     entries = [Entry.of_delivery(row, B, 1) for row in session.read_parked(cursors, ["b"], 100)]
     assert len(entries) == 5
     for entry in entries:
-        entry.decide(B, DELIVERED)
+        entry.decide("b", DELIVERED)
     return deque(entries)
 
 

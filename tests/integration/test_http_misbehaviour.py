@@ -87,7 +87,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"
 async def test_one_deadline_holds_for_the_whole_exchange(behave: Behaviour) -> None:
     started = monotonic()
     outcome = await outcome_of(behave, timeout_s=0.5)
-    assert outcome == Outcome("failed", "no complete answer within 0.5 s")
+    assert outcome == Outcome("unanswered", "no complete answer within 0.5 s")
     assert monotonic() - started < 5
 
 
@@ -103,7 +103,7 @@ async def test_one_deadline_holds_for_the_whole_exchange(behave: Behaviour) -> N
 )
 async def test_a_success_that_breaks_off_in_its_body_is_no_success(behave: Behaviour) -> None:
     outcome = await outcome_of(behave)
-    assert outcome.kind == "failed"
+    assert outcome.kind == "unanswered"
     assert "in the middle of its body" in outcome.reason
 
 
@@ -114,7 +114,7 @@ async def test_a_connection_that_ends_before_an_answer_is_a_failure_after_one_re
     async with Receiver(saying(then=end)) as receiver, destination(receiver.url) as api:
         outcome = await api.send(MESSAGE)
         assert len(receiver.requests) == 1
-    assert outcome == Outcome("failed", "the connection was closed before an answer came")
+    assert outcome == Outcome("unanswered", "the connection was closed before an answer came")
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
@@ -162,18 +162,18 @@ async def test_a_redirect_is_not_followed_and_the_secret_goes_nowhere_else() -> 
     async with Receiver() as elsewhere:
         for status in (301, 302, 303, 307, 308):
             outcome = await outcome_of(answering(status, b"", location=elsewhere.url))
-            assert outcome.kind == "failed"
+            assert outcome.kind == "unanswered"
             assert "redirects are not followed" in outcome.reason
         assert elsewhere.connections == 0
 
 
 async def test_headers_without_end_are_a_failure() -> None:
     outcome = await outcome_of(saying(b"HTTP/1.1 200 OK\r\n", b"x: " + b"y" * (1 << 20) + b"\r\n"))
-    assert outcome.kind == "failed"
+    assert outcome.kind == "unanswered"
 
 
 async def test_what_is_no_http_is_a_failure() -> None:
-    assert (await outcome_of(saying(b"SSH-2.0-OpenSSH_9.2\r\n", then=close))).kind == "failed"
+    assert (await outcome_of(saying(b"SSH-2.0-OpenSSH_9.2\r\n", then=close))).kind == "unanswered"
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "99999999999999999999", "Thu, 99 Foo 2026", "1\t2"])
@@ -272,7 +272,7 @@ async def test_a_client_certificate_is_shown(authority: trustme.CA, ca_file: Pat
         async with destination(receiver.url, ca_file=ca_file, client_cert_file=certificate) as api:
             assert await api.send(MESSAGE) is TAKEN
         async with destination(receiver.url, ca_file=ca_file) as api:
-            assert (await api.send(MESSAGE)).kind in ("unreachable", "failed")
+            assert (await api.send(MESSAGE)).kind in ("unreachable", "unanswered")
 
 
 # ---------------------------------------------------------------------- proxies

@@ -203,7 +203,7 @@ async def test_a_full_queue_that_rejects_is_a_failure_and_nothing_is_lost(rabbit
         outcomes = [await made.send(each) for each in sent]
     taken = [each.id for each, outcome in zip(sent, outcomes, strict=True) if outcome is TAKEN]
     assert await in_queue(rabbitmq.url, "other") == taken
-    assert outcomes[-1].kind == "failed"
+    assert outcomes[-1].kind == "unanswered"
     assert "nack" in outcomes[-1].reason
 
 
@@ -309,7 +309,7 @@ async def test_a_broker_that_does_not_answer_is_a_failure_and_a_late_confirm_sav
         assert await made.send(message()) == TAKEN
         rabbitmq.freeze()
         outcome = await made.send(sent)
-        assert outcome.kind == "failed"
+        assert outcome.kind == "unanswered"
         assert "no confirm within" in outcome.reason
         rabbitmq.thaw()
         await sent_until(made, lambda outcome: outcome is TAKEN, sent)

@@ -7,8 +7,7 @@ from typing import Any
 from outbox import emit
 from outbox.tables import SHARD_COUNT
 from relay.database import Database as Address
-from relay.entry import Row
-from relay.store.contract import ANY_GENERATION, MESSAGE_COLUMNS, Batch, Cursors, Ruled, Session
+from relay.store.contract import ANY_GENERATION, MESSAGE_COLUMNS, Batch, Cursors, Row, Ruled, Session
 from relay.store.postgres import PostgresStore
 from relay.store.sqlite import SqliteStore
 from support.databases import Database

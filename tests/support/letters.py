@@ -1,23 +1,52 @@
 """Letters, and what can become of them: for asking whose fault it was, without a lane."""
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from relay.decide.backoff import Policy
-from relay.decide.blame import Blame
-from relay.decide.outcome import TAKEN, busy, failed, gone, refused, throttled, unreachable
+from relay.decide.breaker import CircuitBreaker
+from relay.decide.outcome import TAKEN, Outcome, busy, failed, gone, refused, throttled, unanswered, unreachable
+from relay.decide.verdict import Verdict
 
 FAILED, REFUSED, BUSY = failed("500"), refused("422"), busy("409")
-DOWN, GONE, THROTTLED = unreachable("connection refused"), gone("410"), throttled("429", 7)
-OUTCOMES = [TAKEN, FAILED, REFUSED, BUSY, DOWN, GONE, THROTTLED]
+SILENT, DOWN = unanswered("no answer within 1 s"), unreachable("connection refused")
+GONE, THROTTLED = gone("410"), throttled("429", 7)
+OUTCOMES = [TAKEN, FAILED, REFUSED, BUSY, SILENT, DOWN, GONE, THROTTLED]
+
+_numbers = count(1)
 
 
 @dataclass(eq=False)
 class Letter:
+    """A delivery, as far as the breaker knows one."""
+
     number: int = 0
     attempts: int = 0
     failing_for_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.number = self.number or next(_numbers)
 
-def blame(**policy: Any) -> Blame[Letter]:
-    return Blame(Policy(**policy))
+    @property
+    def id(self) -> str:
+        return f"m-{self.number}"
+
+
+def breaker(**policy: Any) -> CircuitBreaker[Letter]:
+    """A breaker that knows nothing yet."""
+    return CircuitBreaker(Policy(**policy))
+
+
+def attempt(
+    rule: CircuitBreaker[Letter], letter: Letter, outcome: Outcome, now: float
+) -> list[tuple[Letter, Verdict | None]]:
+    """One attempt, by itself, that starts and ends at this moment."""
+    assert rule.may_start(now, 0, 1)
+    rule.start()
+    return rule.judge(letter, outcome, now, now)
+
+
+def states(ruling: list[tuple[Letter, Verdict | None]]) -> list[str]:
+    """What was ruled, in words."""
+    return [verdict.state if verdict else "released" for _, verdict in ruling]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import Semaphore
 from typing import Any
 
-import relay.caution
+import relay.delivery.crash_guard
 import relay.relay
 from outbox import Message
 from relay import Relay, Settings
@@ -195,8 +195,8 @@ class SteppedRelay:
         self.store: SteppedStore = self.owner._store
         self.knows_paused: set[str] = set()
         self.is_alive = True
-        for lane in self.relay._lanes:
-            lane.destination.send = self._sender(lane.name)  # type: ignore[method-assign]
+        for name, pool in self.relay._pools.items():
+            pool.destination.send = self._sender(name)  # type: ignore[method-assign]
 
     def _sender(self, name: str) -> Callable[[Message], Any]:
         async def send(message: Message) -> Outcome:
@@ -231,7 +231,7 @@ class SteppedRelay:
         self.store.baton.killed = True
         self.store.baton.go_on()
         self.owner.close()
-        tasks = [task for lane in self.relay._lanes for task in lane._workers]
+        tasks = [task for pool in self.relay._pools.values() for task in pool._tasks]
         tasks += [t for t in (self.relay._ticker, ending) if t is not None]
         for task in tasks:
             task.cancel()
@@ -276,7 +276,7 @@ class Stage:
         self._put(relay.relay, "open_store", lambda settings: SteppedStore(open_store(settings), self.clock))
         self._put(relay.relay, "OwningThread", SteppedOwner)
         self._put(relay.relay, "Housekeeping", NoHousekeeping)
-        self._put(relay.caution, "CALM_S", 0.01)  # by the database's clock, which is not ours
+        self._put(relay.delivery.crash_guard, "CALM_S", 0.01)  # by the database's clock, which is not ours
 
     def _put(self, place: Any, name: str, value: Any) -> None:
         self._replaced.append((place, name, getattr(place, name)))

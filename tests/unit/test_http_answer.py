@@ -28,7 +28,8 @@ def outcome(status: int, *, on_409: str = "retry", broke_off: str | None = None,
         ("unreachable", (401, 407)),
         ("gone", (410,)),
         ("throttled", (429,)),
-        ("failed", (100, 101, 301, 302, 307, 308, 403, 404, 405, 408, 411, 414, 451, 500, 502, 503, 504, 599, 999)),
+        ("failed", (100, 101, 408, 411, 414, 451, 500, 501, 505, 599, 999)),
+        ("unanswered", (301, 302, 307, 308, 403, 404, 405, 502, 503, 504)),
     ],
 )
 def test_a_status_means_what_the_design_says(kind: str, statuses: tuple[int, ...]) -> None:
@@ -41,12 +42,12 @@ def test_a_conflict_means_delivered_where_that_is_configured() -> None:
 
 
 def test_a_success_whose_body_broke_off_is_none() -> None:
-    assert outcome(200, broke_off="the connection was closed").kind == "failed"
+    assert outcome(200, broke_off="the connection was closed").kind == "unanswered"
 
 
 def test_503_throttles_only_if_it_says_for_how_long() -> None:
     assert outcome(503, retry_after="7") == Outcome("throttled", "answered 503 Service Unavailable", "", 7.0)
-    assert outcome(503, retry_after="soon").kind == "failed"
+    assert outcome(503, retry_after="soon").kind == "unanswered"
 
 
 def test_a_busy_receiver_may_say_when_to_come_back() -> None:

@@ -49,7 +49,7 @@ def destination(listener: Callable[[Message], None], timeout_s: float | None = T
 
 async def test_a_message_whose_call_overran_is_not_begun_again_before_that_has_ended(hanging: Hanging) -> None:
     pages = destination(hanging)
-    assert (await pages.send(message("h-1"))).kind == "failed"
+    assert (await pages.send(message("h-1"))).kind == "unanswered"
     again = await pages.send(message("h-1"))
     assert (again.kind, hanging.calls) == ("busy", ["h-1"])
     assert "still at work" in again.reason

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from relay.entry import Entry
+from relay.delivery.entry import Entry
 from relay.settling import Settler, front
 from relay.store.contract import Session
 

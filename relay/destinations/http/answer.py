@@ -8,7 +8,9 @@
 | 401, 407                      | unreachable: no message gets past a wrong secret                   |
 | 410                           | gone                                                               |
 | 429; 503 with a Retry-After   | throttled                                                          |
-| anything else, redirects too  | failed                                                             |
+| 403, 404, 405, 502, 503, 504  | unanswered: a receiver that is away behind its proxy says so, too  |
+| a redirect, a broken answer   | unanswered                                                         |
+| anything else                 | failed: only a living receiver answers like that                   |
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from relay.decide.outcome import TAKEN, Outcome, busy, failed, gone, refused, throttled, unreachable
+from relay.decide.outcome import TAKEN, Outcome, busy, failed, gone, refused, throttled, unanswered, unreachable
 
 REFUSED = (400, 413, 415, 422)
+UNANSWERED = (403, 404, 405, 502, 503, 504)
 UNAUTHORIZED = 401
 LONGEST_DELAY_DIGITS = 10
 
@@ -70,7 +73,7 @@ def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Ou
     status = answer.status
     reason = f"answered {status}{_phrase(status)}"
     if 200 <= status < 300:
-        return failed(f"{reason}, but {answer.broke_off}", detail)
+        return unanswered(f"{reason}, but {answer.broke_off}", detail)
     wait_s = retry_after_s(answer.headers, now)
     match status:
         case 409 if on_409 == "delivered":
@@ -85,7 +88,9 @@ def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Ou
             return throttled(reason, wait_s or 0.0, detail)
         case 503 if wait_s is not None:
             return throttled(reason, wait_s, detail)
-    return refused(reason, detail) if status in REFUSED else failed(reason, detail)
+    if status in REFUSED:
+        return refused(reason, detail)
+    return unanswered(reason, detail) if 300 <= status < 400 or status in UNANSWERED else failed(reason, detail)
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from time import time
 
 from outbox import Message, __version__
-from relay.decide.outcome import TAKEN, Outcome, failed
+from relay.decide.outcome import TAKEN, Outcome, unanswered
 from relay.destinations.cloudevents import (
     BATCH_TYPE,
     JSON_TYPE,
@@ -94,7 +94,7 @@ class HttpDestination:
             async with asyncio.timeout(self._deadline_s):
                 answer = await self._authenticated(encoded(id_), body, headers)
         except TimeoutError:
-            return failed(f"no complete answer within {self._deadline_s:g} s")
+            return unanswered(f"no complete answer within {self._deadline_s:g} s")
         if isinstance(answer, Outcome):
             return Outcome(answer.kind, one_line(self._echo.masked(answer.reason)))
         if answer.is_success:

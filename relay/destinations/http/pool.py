@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import httpx
 
-from relay.decide.outcome import Outcome, failed, unreachable
+from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations.cloudevents import Header
 from relay.destinations.http.answer import Answer
 from relay.destinations.http.transport import Body, Transport
@@ -130,7 +130,7 @@ def without_answer(error: BaseException) -> Outcome:
         case aiohttp.ClientHttpProxyError():
             return unreachable(f"the proxy answered {error.status}")
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
-            return failed("the connection was closed before an answer came")
+            return unanswered("the connection was closed before an answer came")
         case aiohttp.ClientResponseError():
-            return failed(f"the answer is not HTTP: {error.message}")
-    return failed(f"no answer: {type(error).__name__}: {error}")
+            return unanswered(f"the answer is not HTTP: {error.message}")
+    return unanswered(f"no answer: {type(error).__name__}: {error}")

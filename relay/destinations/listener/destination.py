@@ -21,7 +21,8 @@ import structlog
 from outbox import Message, Reject
 from outbox.observing import watchers
 from relay.database import Database
-from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unreachable
+from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unanswered, unreachable
+from relay.destinations.listener.blame import is_from_outside
 from relay.destinations.listener.calling import how_to_call
 from relay.destinations.listener.fence import Fence, Overran
 from relay.destinations.listener.loading import load
@@ -109,9 +110,10 @@ class ListenerDestination:
             return failed(f"{self.label} let a cancellation of its own escape")
         except Exception as error:
             if deadline is not None and deadline.expired():
-                return failed(f"{self.label} took longer than {self._deadline}")
+                return unanswered(f"{self.label} took longer than {self._deadline}")
             self._show(error, message)
-            return failed(redacted(f"{self.label} {_said(error)}"))
+            reason = redacted(f"{self.label} {_said(error)}")
+            return unanswered(reason) if is_from_outside(error) else failed(reason)
         return TAKEN
 
     def _watched(

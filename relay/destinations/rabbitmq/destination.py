@@ -9,7 +9,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 
 from outbox import Message
 from relay.amqp import TROUBLE, Broker, explained
-from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
+from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
 from relay.destinations import naming
 from relay.destinations.rabbitmq.keeper import Keeper, NoLine
 from relay.destinations.rabbitmq.line import Line, LineLost
@@ -27,7 +27,7 @@ class RabbitDestination:
     |-----------------------------------------------|------------------------------------------------------|
     | confirms, and has not returned it             | taken                                                |
     | returns it: no queue is bound for its type    | failed, once the queue could not be made either      |
-    | says no (nack), or does not answer in time    | failed                                               |
+    | says no (nack), or does not answer in time    | unanswered                                           |
     | closes the channel over it                    | refused (406), failed (403 and others)               |
     | has no such exchange, is away, blocks, is lost| unreachable                                          |
 
@@ -81,7 +81,7 @@ class RabbitDestination:
         if line is None:
             return unreachable(f"no connection to {self._broker} within {self._timeout_s} s")
         line.abandon(message.id)
-        return unreachable(BLOCKED) if line.is_blocked else failed(f"no confirm within {self._timeout_s} s")
+        return unreachable(BLOCKED) if line.is_blocked else unanswered(f"no confirm within {self._timeout_s} s")
 
     async def _publish(self, line: Line, message: Message) -> Outcome:
         try:
@@ -90,7 +90,7 @@ class RabbitDestination:
         except PublishError as returned:
             return await self._publish_mended(line, message, returned)
         except DeliveryError:
-            return failed("the broker refused to take charge of it (nack)")
+            return unanswered("the broker refused to take charge of it (nack)")
         except TooLong as error:
             return refused(str(error))
         except LineLost as loss:

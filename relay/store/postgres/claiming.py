@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
-from relay.entry import Row
+from relay.store.contract import Row
 from relay.store.postgres import ownership_sql as sql
 from relay.store.postgres.asking import Answer
 

@@ -16,10 +16,9 @@ from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
-from relay.entry import Row
 from relay.presence import LOCK_CLASS
 from relay.schema import NO_VERSION, verify_version
-from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
+from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Row, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres import connection_sql
 from relay.store.postgres import ownership_sql as sql

@@ -115,6 +115,7 @@ REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination"
 # A row that stops all relays is changed by the one that probed for them, by one that disputes it, and by a worse state.
 REPORT = f"""
 UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, pauses = %(pauses)s,
+    note = %(note)s, since = CASE WHEN state = %(state)s THEN since ELSE clock_timestamp() END,
     changed_at = clock_timestamp(), paused_by = CASE WHEN %(state)s <> 'healthy' THEN 'failure' END,
     until = clock_timestamp() + %(wait_s)s::float8 * interval '1 second',
     disputed_at = CASE WHEN %(disputes)s THEN clock_timestamp() WHEN NOT %(is_probe)s THEN disputed_at END

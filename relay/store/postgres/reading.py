@@ -9,8 +9,7 @@ from typing import Any
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
-from relay.entry import Row
-from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair
+from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair, Row
 from relay.store.postgres import reading_sql as sql
 from relay.store.postgres.salvaging import UNREADABLE, Salvaging
 

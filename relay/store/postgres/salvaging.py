@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from relay.entry import Row
-from relay.store.contract import MESSAGE_COLUMNS
+from relay.store.contract import MESSAGE_COLUMNS, Row
 from relay.store.postgres.connection import OwningConnection, sentence
 from relay.store.postgres.reading_sql import BARE_MESSAGE, MESSAGE, READ_ONE
 

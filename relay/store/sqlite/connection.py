@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.database import BUSY_TIMEOUT_S
-from relay.entry import Row
-from relay.store.contract import PAGE_BYTES, Full, Lost
+from relay.store.contract import PAGE_BYTES, Full, Lost, Row
 
 NOT_TEXT = "it holds bytes that are not UTF-8"
 

@@ -30,6 +30,7 @@ PRESENT = "SELECT m.id FROM json_each(:ids) AS s JOIN outbox_message AS m ON m.i
 # There is one relay, so whatever it found out is so.
 REPORT = f"""
 UPDATE outbox_destination SET state = :state, reason = :reason, pauses = :pauses, changed_at = {NOW},
+    note = :note, since = CASE WHEN state = :state AND paused_by IS NOT 'operator' THEN since ELSE {NOW} END,
     paused_by = CASE WHEN :state <> 'healthy' THEN 'failure' END,
     until = CASE WHEN :wait_s IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', 'now', :wait_s || ' seconds') END
 WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state <> 'off')

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from relay.entry import Row
-from relay.store.contract import PAGE_BYTES, Cursors, Page, Pair
+from relay.store.contract import PAGE_BYTES, Cursors, Page, Pair, Row
 from relay.store.sqlite import reading_sql as sql
 from relay.store.sqlite.connection import OwningConnection
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay.entry import Row
-from relay.store.contract import Batch, Parked
+from relay.store.contract import Batch, Parked, Row
 from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite import settling_sql as sql
 from relay.store.sqlite.connection import OwningConnection

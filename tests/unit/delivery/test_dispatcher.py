@@ -1,6 +1,6 @@
 """What the event loop takes in of what the owning thread has read."""
 
-from relay.dispatch import Dispatcher
+from relay.delivery.dispatcher import Dispatcher
 from relay.observe.metrics import Metrics
 from relay.store.contract import Page
 

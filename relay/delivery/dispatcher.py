@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from outbox.tables import SHARD_COUNT
-from relay.caution import Caution
 from relay.decide.standing import Finding, Standing
 from relay.decide.subscription import wants
 from relay.decide.verdict import BEHIND, BLOCKED, PARKED
-from relay.entry import Entry, Row
-from relay.lane import Lane
+from relay.delivery.crash_guard import CrashGuard
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
 from relay.observe.metrics import Metrics
-from relay.store.contract import Page, Pair
+from relay.store.contract import Page, Pair, Row
 
 SAMPLES_PER_BATCH = 16  # of the latencies of what was settled together
 SETTLE_AT = 250  # verdicts that are worth a round trip of their own
@@ -30,6 +31,7 @@ class Dispatcher:
         owns: Whether this relay knows, at this time, that it owns what it holds.
         metrics: Where verdicts are counted, by the batch.
         on_work: Called when there is something to settle; may be called often.
+        clock: The time, in seconds.
 
     Attributes:
         skipping: The destinations whose dead letters do not hold their successors up.
@@ -49,6 +51,7 @@ class Dispatcher:
         owns: Callable[[float], bool],
         metrics: Metrics,
         on_work: Callable[[], None],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.lanes = {lane.name: lane for lane in lanes}
         self.skipping = [lane.name for lane in lanes if lane.on_dead == "skip"]
@@ -57,7 +60,7 @@ class Dispatcher:
         self.unrouted: deque[Entry] = deque()
         self.findings: deque[Finding] = deque()
         self.probes: deque[str] = deque()
-        self.caution = Caution(self.lanes, window=window, owns=owns, on_work=on_work)
+        self.crash_guard = CrashGuard(self.lanes, window=window, owns=owns, on_work=on_work, clock=clock)
         self._subscriptions = subscriptions
         self._window = window
         self._settle_at = min(SETTLE_AT, max(window // 4, 1))
@@ -72,14 +75,13 @@ class Dispatcher:
         self._pages_accepted = 0
         self.delivered_count = 0
         self._partly_delivered_count = 0
-        for lane in lanes:
-            lane.has_siblings = len(lanes) > 1
 
     # ------------------------------------------------------------- coming in
 
     def room(self, page_size: int) -> int:
         """How many messages to read next: none while every lane that takes anything is full."""
-        free = self._window - len(self._held)
+        set_back = sum(lane.queue.set_back_count for lane in self.lanes.values())  # it has a room of its own
+        free = self._window - len(self._held) + set_back
         wants = max((lane.wants for lane in self.lanes.values()), default=self._window)
         return max(min(free, wants, page_size), 0)
 
@@ -90,7 +92,7 @@ class Dispatcher:
     @property
     def wants_settling(self) -> bool:
         """Whether to settle now, and not with the next short poll: something waits for it, or it is worth a turn."""
-        return bool(self.caution.notes) or len(self.done) + len(self.ruled) >= self._settle_at
+        return bool(self.crash_guard.notes) or len(self.done) + len(self.ruled) >= self._settle_at
 
     @property
     def is_settling(self) -> bool:
@@ -104,7 +106,7 @@ class Dispatcher:
     @property
     def is_closed(self) -> bool:
         """Whether no destination takes anything now."""
-        return not any(lane.is_open for lane in self.lanes.values())
+        return not any(lane.takes_messages for lane in self.lanes.values())
 
     def pages_accepted(self, epoch: int) -> int:
         """How many pages of this session have arrived."""
@@ -122,7 +124,7 @@ class Dispatcher:
         for row in page.messages:
             self._accept_message(row, page.held)
         for lane in self.lanes.values():
-            lane.wake()
+            lane.announce()
         if self.ruled or self.unrouted:
             self._on_work()
 
@@ -137,10 +139,9 @@ class Dispatcher:
             self.unrouted.append(entry)
             return
         for lane in lanes:
-            if self._turn_away_if_accused(entry, lane):
+            if self._set_aside_if_accused(entry, lane):
                 continue
-            before = held.get((lane.name, row[7])) if held else None
-            lane.take_in_or_turn_away(entry, held=before is not None and before < entry.position)
+            lane.accept(entry, held.get((lane.name, row[7])) if held else None)
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
         lane = self.lanes.get(row[12])
@@ -149,27 +150,21 @@ class Dispatcher:
             return
         entry = self._hold(Entry.of_delivery(row, lane, self._epoch))
         before = blocked.get((lane.name, row[7]))
-        if (before is not None and before < entry.position) or entry.key in lane.held_keys:
-            lane.turn_away(entry, BLOCKED)
-        elif self._turn_away_if_accused(entry, lane):
-            return
-        elif lane.wants:
-            lane.offer(entry)
-        else:
-            lane.turn_away(entry, PARKED)
+        if lane.queue.is_held(entry, before) or not self._set_aside_if_accused(entry, lane):
+            lane.accept_back(entry, before)
 
-    def _turn_away_if_accused(self, entry: Entry, lane: Lane) -> bool:
+    def _set_aside_if_accused(self, entry: Entry, lane: Lane) -> bool:
         """Set it aside if relays have died of it, perhaps; whether it was."""
-        verdict = self.caution.verdict(entry, lane) if self.caution.is_needed else None
+        verdict = self.crash_guard.verdict(entry, lane) if self.crash_guard.is_needed else None
         if verdict is not None:
-            lane.turn_away(entry, verdict)
+            lane.set_aside(entry, verdict)
         return verdict is not None
 
     def _hold(self, entry: Entry) -> Entry:
         self._held[entry.handle] = entry
         self._count[entry.shard] += 1
-        if self.caution.is_needed:
-            self.caution.look_at(entry)
+        if self.crash_guard.is_needed:
+            self.crash_guard.look_at(entry)
         return entry
 
     def _drop(self, entry: Entry) -> None:
@@ -204,7 +199,7 @@ class Dispatcher:
         Then nobody is left to let it go, and the table has to be asked whether its turn has come.
         """
         for lane in entry.lanes:
-            if entry.verdicts and entry.verdict_of(lane) is BEHIND and not lane.has_in_memory(entry.key):
+            if entry.verdicts and entry.verdict_of(lane.name) is BEHIND and not lane.queue.has_in_memory(entry.key):
                 entry.verdicts[lane.name] = BLOCKED
 
     def forget(self, entries: Collection[Entry]) -> None:
@@ -219,11 +214,9 @@ class Dispatcher:
             if not entry.is_plain:
                 for lane in entry.lanes:
                     lane.forget(entry)
-            if entry.caution is not None:
-                entry.caution.forget(entry)
+            if entry.guard is not None:
+                entry.guard.forget(entry)
         self._count_verdicts(entries)
-        for lane in self.lanes.values():
-            lane.wake()
 
     def _count_verdicts(self, entries: Collection[Entry]) -> None:
         counts = Counter(entry.lanes for entry in entries if entry.verdicts is None)
@@ -234,7 +227,7 @@ class Dispatcher:
             if entry.verdicts is None:
                 continue
             for lane in entry.lanes:  # not the verdicts: they leave out those who took it
-                self._metrics.count(lane.name, entry.verdict_of(lane).state)
+                self._metrics.count(lane.name, entry.verdict_of(lane.name).state)
         taken = [entry for entry in entries if entry.verdicts is None and entry.lanes]
         sample = taken[:: max(len(taken) // SAMPLES_PER_BATCH, 1)]
         now = datetime.now(UTC)
@@ -248,7 +241,7 @@ class Dispatcher:
     @property
     def partly_delivered_count(self) -> int:
         """Messages that some of their destinations took so far, and others did not; settled or not."""
-        held = (entry for entry in self._held.values() if 0 < entry.open < len(entry.lanes))
+        held = (entry for entry in self._held.values() if entry.is_partly_decided)
         return self._partly_delivered_count + sum(_was_taken_by_any(entry) for entry in held)
 
     # ------------------------------------------------------------- letting go
@@ -261,21 +254,21 @@ class Dispatcher:
     def begin(self, epoch: int) -> None:
         """A new session owns what it will take; nothing of the last one is under its control."""
         self._pages_accepted = 0
-        self._epoch = self.caution.epoch = epoch
+        self._epoch = self.crash_guard.epoch = epoch
         for lane in self.lanes.values():
             lane.epoch = epoch
 
     def end(self) -> None:
         """Take nothing more in: what was read and has not arrived yet would be let go of by nobody."""
         self._is_ending = True
-        self.caution.refuse()
+        self.crash_guard.refuse()
 
     def let_go(self, shards: Collection[int]) -> None:
         """Let go of everything of these shards that is not under way.
 
         What a sibling destination took, or is taking, goes on to be settled; its other deliveries are parked.
         """
-        self.caution.refuse()
+        self.crash_guard.refuse()
         wanted = set(shards)
         evicted: dict[tuple[str, str | None], list[Lane]] = {}
         for lane in self.lanes.values():
@@ -287,17 +280,26 @@ class Dispatcher:
                 self._drop(entry)
                 continue
             for lane in lanes:
-                lane.turn_away(entry, PARKED)
+                lane.set_aside(entry, PARKED)
 
     def split(self) -> None:
-        """Settle what one destination has set aside and another has not come to for a beat.
+        """Settle what some destinations have decided and others have not come to for a beat.
 
-        Both of them get it back from the table, each in its own time: neither waits for the other's verdict.
+        Those others get it back from the table, each in its own time; an attempt that is under way goes on. So no
+        destination's verdict waits for another's.
         """
         for lane in self.lanes.values():
             lane.park(lambda entry: entry.lingers)
-        for entry in self._held.values():
-            entry.lingers = entry.verdicts is not None
+        for entry in list(self._held.values()):
+            if entry.lingers and entry.is_partly_decided:
+                self._part(entry)
+            entry.lingers = entry.is_partly_decided
+
+    def _part(self, entry: Entry) -> None:
+        for lane in entry.lanes:
+            rest = lane.hand_over(entry)
+            if rest is not None:
+                self._hold(rest)
 
     def count_in(self, shards: Collection[int]) -> int:
         """How many entries of these shards are unsettled."""

@@ -1,8 +1,8 @@
-"""Caution: what may have killed a relay is noted before it is sent. Runs on the event loop, but for `write`.
+"""The crash guard: what may have killed a relay is noted before it is sent. Runs on the event loop, but for `write`.
 
 While every owner hands its shards back in order there is nothing here, and an entry costs one look at an empty table. A
 shard that was not handed back is **watched**: whatever its dead owner can have had in its hands carries this object in
-`Entry.caution`, and its lane asks for a permit before each attempt. It has it when the owning thread has noted the
+`Entry.guard`, and its lane asks for a permit before each attempt. It has it when the owning thread has noted the
 delivery in `outbox_shard.started`; all that ask at once share one statement, which does not wait for the disk (a relay
 that dies takes nothing with it that the server was told). So as much is under way as ever, a round trip later.
 
@@ -17,16 +17,12 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
-from typing import TYPE_CHECKING
 
 from relay.decide.crashes import Accused, Delivery, Record
 from relay.decide.verdict import Verdict, dead, retry
-from relay.entry import Entry
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
 from relay.store.contract import Inherited, Session
-
-if TYPE_CHECKING:
-    from relay.lane import Lane
 
 CALM_S = 5.0  # nobody is tried until no relay has ended for so long: it might be killed for another reason just then
 PATIENCE_S = 5.0  # how long a trial waits for what is under way; then it goes on, and proves less
@@ -69,7 +65,7 @@ class Note:
     requests: Sequence[Request]
 
 
-class Caution:
+class CrashGuard:
     """What is watched and accused of this relay's shards.
 
     Args:
@@ -77,6 +73,7 @@ class Caution:
         window: How many entries a relay holds: of each shard, no more can have been in the hands of its last owner.
         owns: Whether this relay knows that it owns what it holds.
         on_work: Called when there is something to write.
+        clock: The time, in seconds.
 
     Attributes:
         notes: What is to be written; the owning thread takes them from the left.
@@ -90,7 +87,9 @@ class Caution:
         window: int,
         owns: Callable[[float], bool],
         on_work: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self.notes: deque[Note] = deque()
         self.epoch = 0
         self._lanes, self._window, self._owns, self._on_work = lanes, window, owns, on_work
@@ -101,7 +100,7 @@ class Caution:
         self._noted: set[Request] = set()  # written, or being written
         self._trial: Request | None = None
         self._patient_until = 0.0
-        self._calm_from = monotonic() + CALM_S  # it may have been a relay's end that this one was started for
+        self._calm_from = self._clock() + CALM_S  # it may have been a relay's end that this one was started for
         self._is_hurried = False
         self._alarm: asyncio.Handle | None = None
 
@@ -129,7 +128,7 @@ class Caution:
 
     def disturb(self) -> None:
         """A relay has ended just now: the last owner of some shards, or a peer."""
-        self._calm_from = monotonic() + CALM_S
+        self._calm_from = self._clock() + CALM_S
 
     def hurry(self) -> None:
         """Wait for no calm: this relay ends when everything is done that can be done now."""
@@ -171,7 +170,7 @@ class Caution:
             return
         dossier.counts[entry.destination] += 1
         if dossier.counts[entry.destination] <= self._window:
-            entry.caution = self
+            entry.guard = self
 
     def verdict(self, entry: Entry, lane: Lane) -> Verdict | None:
         """What is to be done with it before it is sent, if it is accused and not up for its trial."""
@@ -179,11 +178,11 @@ class Caution:
         accused = dossier.record.accused.get((entry.id, lane.name)) if dossier is not None else None
         if accused is None:
             return None
-        entry.caution = self
-        policy = lane.blame.policy
+        entry.guard = self
+        policy = lane.policy
         if accused.is_convicted(entry.attempts, policy.max_attempts):
             return dead(_why_dead(accused, entry.attempts, policy.max_attempts), charged=accused.crashes)
-        if not accused.rested or (monotonic() < self._calm_from and not self._is_hurried):
+        if not accused.rested or (self._clock() < self._calm_from and not self._is_hurried):
             return retry(policy.ceiling_s(accused.crashes - 1), _why_put_off(accused), charged=0, delay_floor_s=CALM_S)
         entry.alone = True
         return None
@@ -196,7 +195,7 @@ class Caution:
         accused = dossier.record.accused
         for lane in entry.lanes:
             delivery = entry.id, lane.name
-            known, state = accused.get(delivery), entry.verdict_of(lane).state
+            known, state = accused.get(delivery), entry.verdict_of(lane.name).state
             if known is None or state not in ("dead", "retry"):
                 continue
             if state == "dead":
@@ -213,7 +212,7 @@ class Caution:
         dossier = self._dossiers.get(entry.shard)
         if dossier is not None and request.delivery in dossier.record.accused:
             if not self._trials:
-                self._patient_until = monotonic() + PATIENCE_S
+                self._patient_until = self._clock() + PATIENCE_S
             self._trials.append(request)
         else:
             self._waiting.append(request)
@@ -223,7 +222,7 @@ class Caution:
         except asyncio.CancelledError:
             self._withdraw(request)
             raise
-        if granted and self._owns(monotonic()) and self._lanes[destination].operator_pause is None:
+        if granted and self._owns(self._clock()) and self._lanes[destination].health.operator_pause is None:
             return True
         self._withdraw(request)
         return False
@@ -254,7 +253,7 @@ class Caution:
             self._trial = None
         if self.is_open:
             for lane in self._lanes.values():
-                lane.wake()
+                lane.announce()
         if self._waiting or self._trials:
             self._soon()
 
@@ -281,7 +280,7 @@ class Caution:
         requests: list[Request] = []
         if self._trial is None and self._trials:
             is_quiet = self._is_quiet()
-            if is_quiet or monotonic() > self._patient_until:
+            if is_quiet or self._clock() > self._patient_until:
                 self._trial = self._trials.popleft()
                 requests = [self._trial]
                 self._start(self._trial, is_alone=is_quiet)
@@ -300,7 +299,7 @@ class Caution:
 
     def _is_quiet(self) -> bool:
         """Whether nothing is under way but what waits for a permit."""
-        under_way = sum(lane.count_under_way() for lane in self._lanes.values())
+        under_way = sum(len(lane.queue.under_way) for lane in self._lanes.values())
         return under_way <= len(self._waiting) + len(self._trials)
 
     def _start(self, request: Request, *, is_alone: bool) -> None:

@@ -4,16 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
+from support.lanes import Harness, make_entry, run
 from support.waiting import eventually_async
 
 from outbox import Message
-from relay.decide.backoff import Policy
-from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, unreachable
+from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, unanswered, unreachable
 from relay.destinations.contract import BATCH_BYTES
-from relay.entry import Entry
-from relay.lane import Lane
 
-Answer = Callable[[list[str]], Outcome]
+Answer = Callable[[list[str]], Outcome | list[Outcome]]
 
 
 class Destination:
@@ -26,6 +24,8 @@ class Destination:
         self.concurrency = concurrency
         self.sent: list[list[str]] = []
         self._answer = answer
+        self.under_way: set[str | None] = set()
+        self.keys_twice: list[str] = []
 
     async def start(self) -> None: ...
 
@@ -35,57 +35,23 @@ class Destination:
         return "loner" not in message.id
 
     async def send(self, message: Message) -> Outcome:
-        return await self.send_many([message])
+        outcome = await self.send_many([message])
+        return outcome if isinstance(outcome, Outcome) else outcome[0]
 
-    async def send_many(self, messages: Sequence[Message]) -> Outcome:
-        self.sent.append([message.id for message in messages])
-        await asyncio.sleep(0)
-        return self._answer(self.sent[-1])
-
-
-class Harness:
-    """A lane, what it has finished, and what it says of its destination."""
-
-    def __init__(self, destination: Destination) -> None:
-        self.finished: list[Entry] = []
-        self.lane = Lane(
-            destination,
-            policy=Policy(backoff_s=0.01),
-            limit=1000,
-            on_dead="block",
-            on_complete=self.finished.append,
-            on_finding=lambda _: None,
-            on_probe=lambda _: None,
-            may_send=lambda _now: True,
-        )
-
-    def offer(self, *entries: tuple[str, str | None, str]) -> None:
-        for position, (id_, key, data) in enumerate(entries):
-            row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None)
-            self.lane.offer(Entry(row, (self.lane,), 1))
-        self.lane.wake()
-
-    async def until_finished(self, count: int) -> dict[str, str]:
-        """What became of each entry, when so many have been decided."""
-        await eventually_async(lambda: len(self.finished) >= count)
-        return {e.id: e.verdict_of(self.lane).state for e in self.finished}
+    async def send_many(self, messages: Sequence[Message]) -> Outcome | list[Outcome]:
+        sent = [message.id for message in messages]
+        self.sent.append(sent)
+        keys = {message.ordering_key for message in messages} - {None}
+        self.keys_twice += sorted(str(key) for key in keys & self.under_way)
+        self.under_way |= keys
+        await asyncio.sleep(0.001)
+        self.under_way -= keys
+        return self._answer(sent)
 
 
 @pytest.fixture
 def plain() -> list[tuple[str, str | None, str]]:
     return [(f"m{i}", None, "{}") for i in range(4)]
-
-
-async def run(
-    destination: Destination, entries: list[tuple[str, str | None, str]], count: int | None = None
-) -> dict[str, str]:
-    harness = Harness(destination)
-    harness.offer(*entries)
-    await harness.lane.start()
-    try:
-        return await harness.until_finished(len(entries) if count is None else count)
-    finally:
-        await harness.lane.finish(1)
 
 
 async def test_what_is_waiting_goes_in_one_batch(plain: list[tuple[str, str | None, str]]) -> None:
@@ -131,6 +97,51 @@ async def test_a_failed_batch_is_sent_one_by_one_in_its_order(plain: list[tuple[
     destination = Destination(lambda ids: failed("500") if len(ids) > 1 else TAKEN)
     assert set((await run(destination, plain)).values()) == {"delivered"}
     assert destination.sent == [["m0", "m1", "m2", "m3"], ["m0"], ["m1"], ["m2"], ["m3"]]
+
+
+async def test_each_message_of_a_batch_may_have_an_outcome_of_its_own(
+    plain: list[tuple[str, str | None, str]],
+) -> None:
+    destination = Destination(lambda ids: [refused("too large") if id_ == "m1" else TAKEN for id_ in ids])
+    states = await run(destination, plain)
+    assert states == {"m0": "delivered", "m1": "dead", "m2": "delivered", "m3": "delivered"}
+    assert len(destination.sent) == 1
+
+
+@pytest.mark.parametrize("trouble", [unreachable("no connection"), throttled("503", 0.0), unanswered("timeout")])
+@pytest.mark.parametrize("has_siblings", [False, True], ids=["alone", "beside another"])
+async def test_a_batch_that_is_not_taken_keeps_every_key_in_order(trouble: Outcome, has_siblings: bool) -> None:
+    """The rest of the batch lost its chains; newcomers went beside their predecessors, and workers died of it."""
+    is_down = True
+    destination = Destination(lambda _ids: trouble if is_down else TAKEN, concurrency=3)
+    harness = Harness(destination, has_siblings=has_siblings)
+    harness.offer(*[(f"m{n}", f"k{n}", "{}") for n in range(60)])
+    await harness.pool.start()
+    await eventually_async(lambda: destination.sent and not destination.under_way)
+    for n in range(60):
+        harness.lane.accept(make_entry(harness.lane, f"later{n}", 1000 + n, f"k{n}"), None)
+    is_down = False
+    harness.lane.announce()
+    await harness.until_finished(120)
+    await harness.pool.finish(1)
+    assert (destination.keys_twice, harness.failures) == ([], [])
+    assert harness.lane.queue.size == 0
+    for n in range(60):
+        assert (harness.states[f"m{n}"] == "delivered") >= (harness.states[f"later{n}"] == "delivered")
+
+
+async def test_a_worker_that_dies_is_noticed() -> None:
+    harness = Harness(Destination(lambda _ids: TAKEN))
+
+    def broken(*_: object) -> None:
+        raise KeyError("k")
+
+    harness.lane.finish = broken  # type: ignore[method-assign]
+    harness.offer(("m0", None, "{}"))
+    await harness.pool.start()
+    await eventually_async(lambda: harness.failures)
+    await harness.pool.finish(1)
+    assert [type(error) for error in harness.failures] == [KeyError]
 
 
 @pytest.mark.parametrize("trouble", [unreachable("refused"), throttled("busy", 0.0)])

@@ -11,15 +11,16 @@ from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
 
 from outbox import Message
-from relay import ListenerSettings, caution
+from relay import ListenerSettings
 from relay.decide.crashes import Accused, Record
+from relay.delivery import crash_guard
 from relay.store.postgres import PostgresSession
 from relay.store.sqlite import SqliteSession
 
 
 @pytest.fixture
 def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(caution, "CALM_S", 0.05)
+    monkeypatch.setattr(crash_guard, "CALM_S", 0.05)
     return Scene(database)
 
 

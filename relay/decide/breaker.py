@@ -1,0 +1,309 @@
+"""The circuit breaker: whose fault was a failure, the message's or the destination's?
+
+An outage must cost no message its attempts. A message that always fails must become a dead letter. A destination that
+fails a few per cent of its requests must keep its rate. One failure does not tell which of the three it is. What tells
+is what happens to *other* messages afterwards:
+
+- A message that fails becomes a **suspect**. Other messages go on.
+- A suspect is **charged** when another message, whose attempt *started after* the suspect failed, is taken. An attempt
+  that was under way before proves nothing: a destination that goes down has always just taken something.
+- A suspect that is tried again and taken was innocent: the failure was the destination's. So the others are released,
+  uncharged, and tried again at once.
+- Doubt narrows the destination and does not close it: the **width** is ``concurrency >> streak``, at least 1. The
+  streak counts the different messages that failed since anything was taken. One success restores the full width.
+- The breaker **opens** when chance cannot explain the streak (`relay.decide.failure_rate`): the destination is down.
+  All suspects are released uncharged. One probe at a time tests the destination, after 1 s, 2 s, 4 s, and at least
+  every 30 s; the first that is taken closes the breaker.
+- A suspect with nothing to compare it with is tried again after a backoff of its own, uncharged, and the breaker stays
+  closed. But a failure that only a living destination produces (`failed`, `refused`) is charged even so.
+
+    closed ──the streak is improbable──► open ──a probe is taken──► closed
+       │                                  └──a probe fails──► open, and the next wait is longer
+       ├──429, or Retry-After──► throttled ──that time has passed──► closed
+       └──410──► off, until an operator resumes it
+
+The arithmetic and what was rejected stand in docs/decisions/0004. What relays know of a destination together comes in
+through `adopt` and `resume`: see `relay.decide.standing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Generic, Literal, Protocol, TypeVar
+
+from relay.decide.backoff import Policy, clamped
+from relay.decide.failure_rate import FailureRate
+from relay.decide.outcome import Outcome
+from relay.decide.retry import charge
+from relay.decide.standing import Standing
+from relay.decide.verdict import DELIVERED, Verdict
+
+Condition = Literal["closed", "open", "throttled", "off"]
+
+PROBE_EVERY_S = 30.0  # at least, however long a destination has been down
+ONLY_FROM_THE_LIVING = ("failed", "refused")
+CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
+
+
+class Delivery(Protocol):
+    """What the breaker needs to know of a delivery. Compared and hashed by identity."""
+
+    id: str  # of the message
+    attempts: int  # charged so far
+    failing_for_s: float  # since its first charged failure
+
+
+D = TypeVar("D", bound=Delivery)
+Ruling = list[tuple[D, Verdict | None]]  # None: released uncharged, to be tried again
+
+
+@dataclass(slots=True)
+class Suspect(Generic[D]):
+    """A delivery that failed, until it is clear whose fault that was.
+
+    Args:
+        delivery: The delivery.
+        outcome: How it failed.
+        failed_at: When.
+        failures: Failures in a row that were not charged: how far its own backoff has grown.
+        retry_at: When it is tried again at the latest, if nothing clears it up before.
+    """
+
+    delivery: D
+    outcome: Outcome
+    failed_at: float
+    failures: int
+    retry_at: float
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether only a living destination fails like this."""
+        return self.outcome.kind in ONLY_FROM_THE_LIVING
+
+
+@dataclass(slots=True)
+class CircuitBreaker(Generic[D]):
+    """What is known of one destination. Times are seconds of any one clock.
+
+    Args:
+        policy: How patient its deliveries are.
+
+    Attributes:
+        condition: See the module.
+        reason: Why it is not closed.
+        since: When the condition began.
+        until: When an open breaker is probed, and a throttled one closes.
+        pauses: Openings and failed probes in a row: how far the waits between probes have grown.
+        probing: Whether a probe is under way.
+    """
+
+    policy: Policy
+    condition: Condition = "closed"
+    reason: str = ""
+    since: float = 0.0
+    until: float = 0.0
+    pauses: int = 0
+    probing: bool = False
+    rate: FailureRate = field(default_factory=FailureRate)
+    _suspects: dict[D, Suspect[D]] = field(default_factory=dict)
+    _retried: dict[D, Suspect[D]] = field(default_factory=dict)  # tried again, and not cleared up yet
+    _streak: set[str] = field(default_factory=set)  # messages
+    _failures: int = 0  # attempts, in this streak
+    _limit: int = 0  # the streak that chance does not explain
+    _evidence_at: float = -inf  # when the latest attempt began that was taken and is evidence against others
+
+    # ----------------------------------------------------------- what may be done
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing is suspected: then a message that is taken needs no ruling, only `count_taken`."""
+        return self.condition == "closed" and not self._streak and not self._suspects and not self._retried
+
+    def count_taken(self) -> None:
+        """Count a success while the breaker is clear."""
+        self.rate.taken += 1
+
+    def width(self, concurrency: int) -> int:
+        """How many attempts may be under way at once while the breaker is closed."""
+        return max(concurrency >> len(self._streak), 1)
+
+    def may_start(self, now: float, under_way: int, concurrency: int) -> bool:
+        """Whether another attempt may start now, with so many under way."""
+        match self.condition:
+            case "closed":
+                return under_way < self.width(concurrency)
+            case "open":
+                return not self.probing and now >= self.until
+            case "throttled":
+                return now >= self.until
+        return False
+
+    def start(self) -> None:
+        """Note that an attempt starts."""
+        if self.condition == "open":
+            self.probing = True
+
+    def withdraw(self) -> None:
+        """Note that an attempt that was to start did not."""
+        self.probing = False
+
+    def end_wait(self, now: float) -> bool:
+        """End the wait that the destination asked for, if its time has come; whether it just has."""
+        if self.condition != "throttled" or now < self.until:
+            return False
+        self._turn("closed", now)
+        return True
+
+    # ------------------------------------------------------------------- rulings
+
+    def judge(self, delivery: D, outcome: Outcome, started_at: float, now: float) -> Ruling[D]:
+        """Rule on a delivery whose attempt has ended, and on every suspect that this clears up."""
+        is_probe = self.probing and started_at >= self.since
+        self.probing = self.probing and not is_probe
+        earlier = self._retried.pop(delivery, None)
+        match outcome.kind:
+            case "taken":
+                return [(delivery, DELIVERED), *self._take(earlier, started_at, now)]
+            case "busy":
+                return [(delivery, charge(delivery, outcome, self.policy))]
+            case "throttled":
+                return [(delivery, None), *self._throttle(outcome, now)]
+            case "gone":
+                return [(delivery, None), *self._release_and_turn("off", now, outcome.reason)]
+        if self.condition == "closed":
+            return self._suspect(delivery, outcome, earlier, now)
+        if self.condition == "open" and is_probe:
+            self._wait_longer(outcome, now)
+        return [(delivery, None)]
+
+    def rule_alone(self, now: float) -> Ruling[D]:
+        """Rule on suspects when nothing is left to compare them with: nothing waits, and nothing is under way.
+
+        What only a living destination produces is charged. The others wait for their own backoff.
+        """
+        return self._charge_all([s for s in self._suspects.values() if s.was_answered])
+
+    def rule_due(self, now: float) -> Ruling[D]:
+        """Rule on suspects whose own backoff has passed: nothing has cleared them up."""
+        due = [s for s in self._suspects.values() if s.retry_at <= now]
+        ruling = self._charge_all([s for s in due if s.was_answered])
+        return ruling + self._release_to_retry([s for s in due if not s.was_answered])
+
+    def resume(self, now: float) -> Ruling[D]:
+        """Close the breaker: an operator, or a relay that knows better, says that the destination works again."""
+        self.pauses = 0
+        return self._release_and_turn("closed", now)
+
+    def adopt(self, standing: Standing, now: float) -> Ruling[D]:
+        """Take over what other relays found out: the destination takes nothing now, so no message here is to blame."""
+        if self.condition == "off":
+            return []
+        released = self._release_and_turn(CONDITION_OF_STATE[standing.state], now, standing.reason or "")
+        self.pauses, self.until = standing.pauses, now + (standing.wait_s or 0.0)
+        return released
+
+    # ------------------------------------------------------------------- suspects
+
+    @property
+    def suspects(self) -> list[D]:
+        """The deliveries that failed and wait for evidence, or for their own backoff."""
+        return list(self._suspects)
+
+    @property
+    def failing_count(self) -> int:
+        """How many deliveries failed and are not cleared up, whether or not they are tried again just now."""
+        return len(self._suspects) + len(self._retried)
+
+    @property
+    def next_retry_at(self) -> float:
+        """When the next suspect is to be ruled on, if nothing happens before."""
+        return min((s.retry_at for s in self._suspects.values()), default=inf)
+
+    def forget(self, delivery: D) -> None:
+        """Forget a delivery that leaves memory: what it failed of is not its fault, as far as is known."""
+        self._suspects.pop(delivery, None)
+        self._retried.pop(delivery, None)
+
+    def replace(self, delivery: D, other: D) -> None:
+        """Have another object stand for the same delivery."""
+        for known in (self._suspects, self._retried):
+            if (suspect := known.pop(delivery, None)) is not None:
+                suspect.delivery = other
+                known[other] = suspect
+
+    def _suspect(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
+        if not self._streak:
+            self._limit = self.rate.improbable_run
+        self._streak.add(delivery.id)
+        self._failures += 1
+        ruling: Ruling[D] = []
+        if earlier is not None and self._evidence_at >= earlier.failed_at:
+            ruling.append((delivery, charge(delivery, outcome, self.policy)))
+        else:
+            failures = earlier.failures + 1 if earlier is not None else 1
+            retry_at = now + min(self.policy.ceiling_s(failures), PROBE_EVERY_S)
+            self._suspects[delivery] = Suspect(delivery, outcome, now, failures, retry_at)
+        if len(self._streak) >= self._limit:
+            ruling += self._wait_longer(outcome, now)
+        return ruling
+
+    def _take(self, earlier: Suspect[D] | None, started_at: float, now: float) -> Ruling[D]:
+        before = [s for s in self._suspects.values() if s.failed_at <= started_at]
+        if earlier is None:
+            self._evidence_at = max(self._evidence_at, started_at)
+            ruling = self._charge_all(before)
+        else:
+            ruling = self._release_to_retry(before)
+        if self.condition == "open" and started_at >= self.since:
+            self.pauses = 0
+            self._turn("closed", now)
+        self._end_streak()
+        self.rate.taken += 1
+        return ruling
+
+    def _charge_all(self, suspects: list[Suspect[D]]) -> Ruling[D]:
+        for suspect in suspects:
+            del self._suspects[suspect.delivery]
+        return [(s.delivery, charge(s.delivery, s.outcome, self.policy)) for s in suspects]
+
+    def _release_to_retry(self, suspects: list[Suspect[D]]) -> Ruling[D]:
+        """Have suspects tried again, and remember that they failed: if they do so again, their backoff has grown."""
+        for suspect in suspects:
+            del self._suspects[suspect.delivery]
+            self._retried[suspect.delivery] = suspect
+        return [(s.delivery, None) for s in suspects]
+
+    # ----------------------------------------------------------------- conditions
+
+    def _throttle(self, outcome: Outcome, now: float) -> Ruling[D]:
+        if self.condition == "off":
+            return []
+        until = max(self.until if self.condition == "throttled" else now, now + clamped(outcome.retry_after_s))
+        released = self._release_and_turn("throttled", now, outcome.reason)
+        self.until = until
+        return released
+
+    def _wait_longer(self, outcome: Outcome, now: float) -> Ruling[D]:
+        """Open, or stay open: what was under way when it opened tells nothing new, only a probe does."""
+        self.pauses += 1
+        released = self._release_and_turn("open", now, outcome.reason)
+        self.until = now + min(self.policy.ceiling_s(self.pauses), PROBE_EVERY_S)
+        return released
+
+    def _release_and_turn(self, condition: Condition, now: float, reason: str = "") -> Ruling[D]:
+        released: Ruling[D] = [(delivery, None) for delivery in self._suspects]
+        self._suspects.clear()
+        self._retried.clear()
+        self._turn(condition, now, reason)
+        return released
+
+    def _turn(self, condition: Condition, now: float, reason: str = "") -> None:
+        self.condition, self.reason, self.since = condition, reason, now
+        self.probing = False
+        self._end_streak()
+
+    def _end_streak(self) -> None:
+        self.rate.add_run(self._failures)
+        self._streak.clear()
+        self._failures = 0

@@ -1,0 +1,56 @@
+"""The share of attempts that fail at a destination, and how long a run of failures chance explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log
+
+MEMORY = 100  # attempts: what is older counts for less and less
+PRIOR_ATTEMPTS, PRIOR_FAILURES = 20, 1  # what is assumed of a destination as long as little is known of it
+LEAST, MOST = 0.05, 0.8  # a share outside of these is taken for the nearer one
+CONFIDENCE = 0.05  # to the power of five: a run of failures this improbable is no chance
+
+
+@dataclass(slots=True)
+class FailureRate:
+    """Counts attempts, and forgets old ones.
+
+    A run of failures is counted when it has ended: `add_run`. So the share is that before the run that goes on.
+    """
+
+    attempts: float = 0.0
+    failures: float = 0.0
+    taken: int = 0  # successes that are not part of `attempts` yet: adding one is all that a message costs
+
+    def add_run(self, failures: int) -> None:
+        """Count a run of failures, after the successes before it."""
+        self.attempts += self.taken + failures
+        self.failures += failures
+        self.taken = 0
+        if self.attempts > MEMORY:
+            self.failures *= MEMORY / self.attempts
+            self.attempts = MEMORY
+
+    @property
+    def share(self) -> float:
+        """The share of attempts that failed, 0 to 1; 0 while there was none."""
+        attempts, failures = self._recent()
+        return failures / attempts if attempts else 0.0
+
+    @property
+    def improbable_run(self) -> int:
+        """How many different messages in a row fail by chance less often than once in three million runs.
+
+        With p the share of failures, a run of n has the probability p ** n. The smallest n for which that is at most
+        0.05 ** 5 is ceil(5 * ln 0.05 / ln p): 5 where next to nothing fails, 13 where 30 % fail.
+        """
+        attempts, failures = self._recent()
+        unknown = 1 - attempts / MEMORY
+        p = (failures + unknown * PRIOR_FAILURES) / (attempts + unknown * PRIOR_ATTEMPTS)
+        return ceil(round(5 * log(CONFIDENCE) / log(min(max(p, LEAST), MOST)), 9))
+
+    def _recent(self) -> tuple[float, float]:
+        """Attempts and failures among them, scaled down to what is remembered."""
+        attempts = self.attempts + self.taken
+        scale = MEMORY / attempts if attempts > MEMORY else 1.0
+        return attempts * scale, self.failures * scale

@@ -1,0 +1,49 @@
+"""Retry or give up: the one place that turns a charged failure into a verdict."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from relay.decide.backoff import Policy, clamped
+from relay.decide.outcome import Outcome
+from relay.decide.verdict import Verdict, dead, retry
+
+
+class Charged(Protocol):
+    """What the decision needs to know of a delivery."""
+
+    attempts: int  # charged so far
+    failing_for_s: float  # since its first charged failure
+
+
+def charge(delivery: Charged, outcome: Outcome, policy: Policy) -> Verdict:
+    """Charge one failed attempt to its message.
+
+    Args:
+        delivery: The delivery, with the attempts charged before this one.
+        outcome: How the attempt failed.
+        policy: How many attempts the destination allows, for how long, and how far apart.
+
+    Returns:
+        A dead letter when the message was refused, or has used up its attempts or its time; else a retry.
+    """
+    given_up = _reason_to_give_up(delivery, outcome, policy)
+    if given_up is not None:
+        return dead(given_up, outcome.detail)
+    return retry(_ceiling_s(delivery.attempts + 1, outcome, policy), outcome.reason, outcome.detail)
+
+
+def _reason_to_give_up(delivery: Charged, outcome: Outcome, policy: Policy) -> str | None:
+    attempts = delivery.attempts + 1
+    if outcome.kind == "refused":
+        return outcome.reason
+    if attempts >= policy.max_attempts:
+        return f"{outcome.reason} (attempt {attempts} of {policy.max_attempts})"
+    if delivery.failing_for_s >= policy.give_up_after_s:
+        return f"{outcome.reason} (failing for {delivery.failing_for_s:.0f} s)"
+    return None
+
+
+def _ceiling_s(attempts: int, outcome: Outcome, policy: Policy) -> float:
+    ceiling_s = policy.ceiling_s(attempts)
+    return ceiling_s if outcome.retry_after_s is None else max(ceiling_s, clamped(outcome.retry_after_s))

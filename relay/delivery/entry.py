@@ -1,0 +1,107 @@
+"""A message in the relay's hands: read, not settled yet."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from outbox import Message
+from relay.decide.verdict import DELIVERED, Verdict
+from relay.store.contract import Row
+
+
+class Route(Protocol):
+    """A destination, as far as an entry needs to know it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Guard(Protocol):
+    """What is asked before an entry is sent that may have killed a relay (see `relay.delivery.crash_guard`)."""
+
+    async def permit(self, destination: str, entry: Entry) -> bool: ...
+
+    def survived(self, destination: str, entry: Entry) -> None: ...
+
+    def forget(self, entry: Entry) -> None: ...
+
+
+class Entry:
+    """One message that was read and is not settled: with all its destinations, or with one that had been set aside.
+
+    The plain entry comes from ``outbox_message`` and goes to every subscribed destination; when all of them took it, it
+    moves to history with its whole batch. An entry with a ``destination`` is about that one delivery: it comes from
+    ``outbox_delivery``, or is what is left of a plain entry whose other destinations were settled without it.
+
+    Attributes:
+        handle: What it is held by: the message and, if it is about one delivery, the destination.
+        guard: Asked before it is sent; ``None`` for all but what may have killed a relay.
+        alone: Never goes in a batch again: one that it was part of was not taken.
+        lingers: For a beat, some of its destinations have decided and others have not.
+        releases: When settled, lets go of what waits in the table behind its key.
+    """
+
+    __slots__ = (
+        "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard", "handle", "id", "key",
+        "lanes", "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
+    )  # fmt: skip
+
+    def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
+        self.row = row
+        self.id: str = row[0]
+        self.position: int = row[1]
+        self.shard: int = row[2]
+        self.generation: int = row[3]
+        self.key: str | None = row[7]
+        self.message = Message(row[0], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+        self.handle: tuple[str, str | None] = (self.id, None)
+        self.lanes = lanes
+        self.epoch = epoch
+        self.open = len(lanes)
+        self.verdicts: dict[str, Verdict] | None = None
+        self.destination: str | None = None
+        self.attempts = 0
+        self.failing_for_s = 0.0
+        self.guard: Guard | None = None
+        self.alone = False
+        self.lingers = False
+        self.releases = False
+
+    @classmethod
+    def of_delivery(cls, row: Row, lane: Route, epoch: int) -> Entry:
+        """From a row of ``outbox_delivery`` joined to its message (see ``relay.store.contract``)."""
+        entry = cls(row, (lane,), epoch)
+        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[12:16]
+        entry.handle = entry.id, entry.destination
+        entry.message.attempt = entry.attempts + 1
+        return entry
+
+    def rest_for(self, lane: Route) -> Entry:
+        """What is left of a plain entry for one destination, when the others are settled without it."""
+        rest = Entry(self.row, (lane,), self.epoch)
+        rest.destination, rest.generation = lane.name, 0
+        rest.handle = rest.id, rest.destination
+        rest.guard, rest.alone = self.guard, self.alone
+        return rest
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every destination took it at the first try."""
+        return self.verdicts is None and self.destination is None and not self.releases
+
+    @property
+    def is_partly_decided(self) -> bool:
+        """Whether some of its destinations have decided and others have not."""
+        return 0 < self.open < len(self.lanes)
+
+    def decide(self, destination: str, verdict: Verdict) -> bool:
+        """Note one destination's verdict; true when all of them are in."""
+        if verdict is not DELIVERED:
+            if self.verdicts is None:
+                self.verdicts = {}
+            self.verdicts[destination] = verdict
+        self.open -= 1
+        return self.open == 0
+
+    def verdict_of(self, destination: str) -> Verdict:
+        return self.verdicts.get(destination, DELIVERED) if self.verdicts else DELIVERED

@@ -1,0 +1,187 @@
+"""What this relay and its peers tell each other of one destination.
+
+Each relay judges by its own attempts (`relay.decide.breaker`). What it finds out it reports, and what the others found
+out it heeds (`relay.decide.standing`). This object decides synchronously, and does nothing by itself: what the breaker
+releases on the way comes back as a ruling, which the lane carries out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from relay.decide.breaker import CircuitBreaker, Ruling
+from relay.decide.standing import Finding, Standing
+from relay.delivery.entry import Entry
+
+log = structlog.get_logger("relay")
+
+NOTED_S = 60.0  # for how long a failure is worth a note after the last one
+
+STATE_OF_CONDITION = {"closed": "healthy", "open": "paused", "throttled": "throttled", "off": "off"}
+
+
+class SharedHealth:
+    """One destination's health, as this relay sees it and as all of them do.
+
+    Args:
+        name: The destination.
+        breaker: What this relay knows.
+        on_finding: Called with what is worth telling the others, and people.
+        on_probe: Called with the name when it is time to probe; `answer` says whether this relay may.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        breaker: CircuitBreaker[Entry],
+        *,
+        on_finding: Callable[[Finding], None],
+        on_probe: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.operator_pause: str | None = None
+        self.joined = False  # the wait that holds here is one that all relays know of
+        self._breaker = breaker
+        self._on_finding, self._on_probe = on_finding, on_probe
+        self._resumed_at: str | None = None
+        self._is_alone = True  # no other relay has a say
+        self._may_probe = self._claimed = False  # a probe, and for all relays
+        self.is_asking = False  # whether this relay may probe
+        self._taken_at = -1e9  # when the latest attempt that was taken began
+        self._failed_at = -1e9
+        self._note: str | None = None
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the destination takes what comes, as far as is known."""
+        return self.operator_pause is None and self._breaker.condition == "closed"
+
+    def note_taken(self, started_at: float) -> None:
+        """Note that an attempt that began then was taken."""
+        self._taken_at = started_at
+
+    def note_failed(self, now: float) -> None:
+        """Note that an attempt was not taken."""
+        self._failed_at = now
+
+    # --------------------------------------------------- what all relays know
+
+    def heed(self, standing: Standing, asked_at: float, now: float, *, alone: bool) -> Ruling[Entry]:
+        """Take in what all relays, and operators, say of this destination, as of `asked_at`."""
+        self._is_alone = alone
+        self._pause(standing.reason if standing.paused_by == "operator" else None)
+        ruling = self._note_resumed(standing.resumed_at, now)
+        self._report_note(standing, now)
+        if asked_at < self._breaker.since:
+            return ruling  # what has happened here since is newer
+        if not standing.is_down:
+            return [*ruling, *self._resume(now, tell=False)] if self.joined else ruling
+        if standing.state == "paused":
+            if standing.is_disputed_by(asked_at - self._taken_at):
+                self._on_finding(Finding(self.name, "healthy", disputes=True))
+                return ruling
+            if alone or (self._breaker.condition == "closed" and standing.is_fresh):
+                return ruling
+        return [*ruling, *self._join(standing, asked_at)]
+
+    def answer(self, claimed: bool, standing: Standing, asked_at: float) -> Ruling[Entry]:
+        """Take in whether this relay probes for all of them, or how long to wait for the one that does."""
+        self.is_asking = False
+        if self._breaker.condition != "open":
+            return []
+        self._claimed = claimed
+        self._may_probe = claimed or not standing.is_down
+        return [] if self._may_probe else self._join(standing, asked_at)
+
+    def may_probe_or_asks(self) -> bool:
+        """Whether this relay may probe a destination that is down: one relay does for all of them, so it asks."""
+        if self._breaker.condition != "open" or self._is_alone or self._may_probe:
+            return True
+        if not self.is_asking:
+            self.is_asking = True
+            self._on_probe(self.name)
+        return False
+
+    def _join(self, standing: Standing, asked_at: float) -> Ruling[Entry]:
+        """It is down, as all relays know; where this one knew already, only the waits are theirs."""
+        self.joined = True
+        breaker = self._breaker
+        before = breaker.condition
+        if STATE_OF_CONDITION[before] == standing.state:
+            if not breaker.probing and not self._may_probe and standing.wait_s is not None:
+                breaker.pauses, breaker.until = max(breaker.pauses, standing.pauses), asked_at + standing.wait_s
+            return []
+        ruling = breaker.adopt(standing, asked_at)
+        if breaker.condition != before:
+            self._log_turn(before)
+        return ruling
+
+    def _pause(self, reason: str | None) -> None:
+        """By an operator; ``None`` resumes."""
+        if reason == self.operator_pause:
+            return
+        self.operator_pause = reason
+        if reason:
+            log.warning("destination_paused_by_operator", destination=self.name, reason=reason)
+        else:
+            log.info("destination_resumed", destination=self.name)
+
+    def _note_resumed(self, at: str | None, now: float) -> Ruling[Entry]:
+        """Note when an operator resumed it the last time; if that is news, forget what it was down for."""
+        known, self._resumed_at = self._resumed_at, at
+        is_news = known != at and (self._breaker.condition != "closed" or self._breaker.failing_count > 0)
+        return self._resume(now) if is_news else []
+
+    def _resume(self, now: float, *, tell: bool = True) -> Ruling[Entry]:
+        before = self._breaker.condition
+        ruling = self._breaker.resume(now)
+        self.turned(before, now, tell=tell)
+        return ruling
+
+    # -------------------------------------------------------- what is found out
+
+    def turned(self, before: str, now: float, *, tell: bool = True) -> None:
+        """Say that the condition has changed, or that the next probe has: to the log and to the other relays."""
+        breaker = self._breaker
+        is_probe = self._claimed or self._is_alone
+        self._claimed = self._may_probe = self.joined = False
+        if breaker.condition != before:
+            self._log_turn(before)
+        if breaker.condition == "closed":
+            if tell:
+                self._on_finding(Finding(self.name, "healthy", is_probe=is_probe))
+            return
+        wait_s = None if breaker.condition == "off" else max(breaker.until - now, 0.0)
+        state = STATE_OF_CONDITION[breaker.condition]
+        self._on_finding(Finding(self.name, state, breaker.reason, wait_s, breaker.pauses, is_probe=is_probe))
+
+    def _log_turn(self, before: str) -> None:
+        breaker = self._breaker
+        match breaker.condition:
+            case "closed" if before != "closed":
+                log.info("destination_back", destination=self.name)
+            case "open":
+                log.warning("destination_down", destination=self.name, reason=breaker.reason)
+            case "throttled":
+                log.warning("destination_throttled", destination=self.name, reason=breaker.reason)
+            case "off":
+                log.warning("destination_switched_off", destination=self.name, reason=breaker.reason)
+
+    def _report_note(self, standing: Standing, now: float) -> None:
+        """Report what is known of a healthy destination that fails now and then, when that has changed."""
+        note = self._describe(now)
+        if note == self._note or standing.state != "healthy":
+            return
+        self._note = note
+        self._on_finding(Finding(self.name, "healthy", note=note))
+
+    def _describe(self, now: float) -> str | None:
+        breaker = self._breaker
+        if breaker.condition != "closed" or now - self._failed_at > NOTED_S:
+            return None
+        if (percent := round(100 * breaker.rate.share)) > 0:
+            return f"{percent} % failing"
+        count = breaker.failing_count
+        return f"{count} message{'s' if count > 1 else ''} failing" if count else None

@@ -1,0 +1,165 @@
+"""The workers of one destination: they send what its lane says, and tell the lane what came of it.
+
+No task per message: a worker takes one entry after the other, and sleeps when there is none. A destination that takes
+batches gets, while it is healthy, as many entries at once as wait. Heads of chains are all that may be sent, so no
+batch holds two of one key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from outbox import Message
+from relay.decide.outcome import Outcome, failed
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
+from relay.delivery.supervision import Supervisor
+from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
+
+log = structlog.get_logger("relay")
+
+TURN_S = 0.005  # a worker that never has to wait lets the others run this often
+
+
+class WorkerPool:
+    """As many workers as attempts may be under way at once.
+
+    Args:
+        destination: Where they send.
+        lane: What they send, and when.
+        supervisor: Ends the relay when a worker ends by an error.
+        clock: The time, in seconds.
+    """
+
+    def __init__(
+        self, destination: Destination, lane: Lane, *, supervisor: Supervisor, clock: Callable[[], float]
+    ) -> None:
+        self.destination = destination
+        self._lane = lane
+        self._clock = clock
+        self._supervisor = supervisor
+        batches = destination if isinstance(destination, BatchDestination) else None
+        self._batches = batches if batches is not None and batches.batch_size > 1 else None
+        self._is_stopped = False
+        self._idle: list[asyncio.Future[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._turn_ends = 0.0
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Make the destination ready, and start the workers."""
+        await self.destination.start()
+        names = (f"worker {i} of {self._lane.name}" for i in range(self.destination.concurrency))
+        self._tasks = [self._supervisor.start(self._work(), name) for name in names]
+
+    async def finish(self, grace_s: float) -> None:
+        """Start nothing more, and give what is under way its time."""
+        self._is_stopped = True
+        self.wake(len(self._idle))
+        if self._tasks:
+            _done, late = await asyncio.wait(self._tasks, timeout=grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stop_alarm()
+
+    def wake(self, count: int) -> None:
+        """Have as many workers look for something to send."""
+        idle = self._idle
+        for _ in range(min(len(idle), max(count, 1))):
+            waiter = idle.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -------------------------------------------------------------- going out
+
+    async def _work(self) -> None:
+        lane, name = self._lane, self._lane.name
+        while not self._is_stopped:
+            now = self._clock()
+            if now > self._turn_ends:
+                await asyncio.sleep(0)
+                self._turn_ends = self._clock() + TURN_S
+                continue  # it may have been stopped in the meantime
+            entry = lane.next(now)
+            if entry is None:
+                await self._sleep(now)
+                continue
+            if self._batches is not None and (others := self._companions(self._batches, entry)):
+                await self._send_together(self._batches, [entry, *others], now)
+                continue
+            if entry.guard is not None:
+                if not await entry.guard.permit(name, entry):
+                    lane.withdraw(entry)
+                    continue
+                now = self._clock()
+            try:
+                outcome = await self.destination.send(entry.message)
+            except Exception as error:
+                outcome = self._broke(entry.message, error)
+            if entry.guard is not None:
+                entry.guard.survived(name, entry)
+            lane.finish(entry, outcome, now)
+
+    def _broke(self, message: Message, error: Exception) -> Outcome:
+        log.error("destination_broke", destination=self._lane.name, message_id=message.id, exc_info=error)
+        return failed(f"{type(error).__name__}: {error}")
+
+    def _companions(self, destination: BatchDestination, first: Entry) -> list[Entry]:
+        """What else waits and may go in one batch with the first; it is under way from here on."""
+        if not _may_share(destination, first):
+            return []
+        room_bytes = BATCH_BYTES - len(first.message.body)
+
+        def may_follow(entry: Entry) -> bool:
+            nonlocal room_bytes
+            room_bytes -= len(entry.message.body)
+            return room_bytes >= 0 and _may_share(destination, entry)
+
+        return self._lane.companions(may_follow, destination.batch_size - 1)
+
+    async def _send_together(self, destination: BatchDestination, batch: list[Entry], now: float) -> None:
+        outcomes: Outcome | Sequence[Outcome]
+        try:
+            outcomes = await destination.send_many([entry.message for entry in batch])
+        except Exception as error:
+            outcomes = self._broke(batch[0].message, error)
+        self._lane.finish_batch(batch, outcomes, now)
+
+    # --------------------------------------------------------------- waiting
+
+    async def _sleep(self, now: float) -> None:
+        """Sleep until something may be sent."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        self._set_alarm(now)
+        try:
+            await waiter
+        finally:
+            if waiter in self._idle:
+                self._idle.remove(waiter)
+
+    def _set_alarm(self, now: float) -> None:
+        """One alarm for all workers: it rings when what waits here may be sent although nothing happens."""
+        at = self._lane.next_at(now)
+        self._stop_alarm()
+        if at is not None:
+            self._alarm = asyncio.get_running_loop().call_later(max(at - now, 0.0), self._ring)
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._lane.announce()
+
+
+def _may_share(destination: BatchDestination, entry: Entry) -> bool:
+    return not entry.alone and entry.guard is None and destination.may_share(entry.message)

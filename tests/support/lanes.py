@@ -1,0 +1,105 @@
+"""A lane and its workers, without a database: entries go in, and what was decided comes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from outbox import Message
+from relay.decide.backoff import Policy
+from relay.decide.standing import Finding
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
+from relay.delivery.supervision import Supervisor
+from relay.delivery.workers import WorkerPool
+from support.waiting import eventually_async
+
+EPOCH = 1
+
+
+def make_lane(**options: Any) -> Lane:
+    """A lane that may send, and that tells no one."""
+    defaults: dict[str, Any] = {
+        "policy": Policy(backoff_s=0.01),
+        "concurrency": 1,
+        "limit": 1000,
+        "on_dead": "block",
+        "on_complete": lambda _: None,
+        "on_finding": lambda _: None,
+        "on_probe": lambda _: None,
+        "may_send": lambda _now: True,
+        "has_siblings": False,
+        "clock": monotonic,
+        "on_ready": lambda _count: None,
+    }
+    lane = Lane("api", **(defaults | options))
+    lane.epoch = EPOCH
+    return lane
+
+
+def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data: str = "{}") -> Entry:
+    """A message that one destination wants."""
+    row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None)
+    return Entry(row, (lane,), EPOCH)
+
+
+class Harness:
+    """A lane with workers, what it has finished, and what it says of its destination."""
+
+    def __init__(self, destination: Any, **options: Any) -> None:
+        self.finished: list[Entry] = []
+        self.findings: list[Finding] = []
+        self.failures: list[BaseException] = []
+        self.lane = make_lane(
+            concurrency=destination.concurrency,
+            on_complete=self.finished.append,
+            on_finding=self.findings.append,
+            on_ready=self._wake,
+            **options,
+        )
+        supervisor = Supervisor(self.failures.append)
+        self.pool = WorkerPool(destination, self.lane, supervisor=supervisor, clock=monotonic)
+
+    def _wake(self, count: int) -> None:
+        self.pool.wake(count)
+
+    def offer(self, *entries: tuple[str, str | None, str]) -> None:
+        """Take newcomers in, as they come."""
+        for position, (id_, key, data) in enumerate(entries):
+            self.lane.accept(make_entry(self.lane, id_, position, key, data), None)
+        self.lane.announce()
+
+    @property
+    def states(self) -> dict[str, str]:
+        """What was decided of each entry."""
+        return {e.id: e.verdict_of("api").state for e in self.finished}
+
+    async def until_finished(self, count: int) -> dict[str, str]:
+        """What became of each entry, when so many have been decided."""
+        await eventually_async(lambda: len(self.finished) >= count)
+        return self.states
+
+
+async def run(
+    destination: Any, entries: Sequence[tuple[str, str | None, str]], count: int | None = None, **options: Any
+) -> dict[str, str]:
+    """Send these; what became of each, when so many of them have been decided."""
+    harness = Harness(destination, **options)
+    harness.offer(*entries)
+    await harness.pool.start()
+    try:
+        return await harness.until_finished(len(entries) if count is None else count)
+    finally:
+        await harness.pool.finish(1)
+        assert harness.failures == []
+
+
+async def yield_often(times: int = 20) -> None:
+    """Let everything that can go on go on."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+__all__ = ["EPOCH", "Harness", "Message", "make_entry", "make_lane", "run", "yield_often"]
