@@ -22,7 +22,7 @@ from support.secrecy import assert_hidden, everything_in, secrets_of
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 HERE = Path(__file__).parent
-_LONGEST_FIRST = ("integration", "faults", "migrations", "contract", "unit")
+_LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
 # Each is one for the whole run: what shares it runs in one process.

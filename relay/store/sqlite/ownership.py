@@ -13,7 +13,7 @@ from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.schema import NO_VERSION, verify_version
-from relay.store.contract import Inherited, Peers, Row
+from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
 from relay.store.ruling import storable
 from relay.store.sqlite import ownership_sql as sql

@@ -1,0 +1,74 @@
+"""What must be true at every moment of a simulated life."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from simulation.relay import SimRelay
+from simulation.store import Tables
+
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
+from relay.delivery.queue import DeliveryQueue
+
+
+def check_relay(relay: SimRelay) -> Iterator[str]:
+    """No entry is in memory without a way out, and every count is what it counts."""
+    held: dict[Any, Entry] = relay.dispatcher._held
+    for lane in relay.dispatcher.lanes.values():
+        yield from check_lane(lane)
+        here = set(_everything(lane.queue))
+        for entry in held.values():
+            is_wanted = any(each is lane for each in entry.lanes)
+            is_open = is_wanted and lane.name not in (entry.verdicts or {}) and entry.open > 0
+            if is_open and len(entry.lanes) == 1 and entry not in here:
+                yield f"{entry.handle} is held for {lane.name} and is in none of its places"
+        for entry in here:
+            if held.get(entry.handle) is not entry:
+                yield f"{entry.handle} is at {lane.name} and not held"
+
+
+def check_lane(lane: Lane) -> Iterator[str]:
+    """The places of a queue are disjoint, its chains have heads, and suspects have a time."""
+    queue, places = lane.queue, list(_everything(lane.queue))
+    if len(places) != len(set(places)):
+        yield f"{lane.name}: an entry is in two places"
+    if queue.size != len(places):
+        yield f"{lane.name}: {queue.size} are counted and {len(places)} are there"
+    heads = set(_heads(queue))
+    for key, chain in queue._chains.items():
+        if chain.head not in heads:
+            yield f"{lane.name}: the head of {key} may not be sent and is not under way"
+    for entry in heads:
+        if entry.key is not None and queue._chains.get(entry.key, None) is None:
+            yield f"{lane.name}: {entry.id} has no chain of its key"
+        if entry.key is not None and queue._chains[entry.key].head is not entry:
+            yield f"{lane.name}: {entry.id} is not the head of its key"
+    if set(lane.breaker.suspects) != set(queue.suspects):
+        yield f"{lane.name}: the breaker and the queue keep different suspects"
+    if not set(queue._set_back) <= set(places):
+        yield f"{lane.name}: something is set back that is not here"
+
+
+def check_blocked(tables: Tables) -> Iterator[tuple[tuple[str, str], str]]:
+    """Every blocked delivery waits behind an earlier message of its key that is not done; those that do not."""
+    for (id_, destination), d in tables.deliveries.items():
+        if d.state != "blocked":
+            continue
+        earlier = [m for m in tables.messages.values() if m.key == d.message.key and m.position < d.message.position]
+        if not any(tables.wants(destination, m.type) and not tables.is_done(m, destination) for m in earlier):
+            yield (id_, destination), f"{d.message.number} is blocked at {destination} behind nothing"
+
+
+def _heads(queue: DeliveryQueue) -> Iterator[Entry]:
+    yield from queue.fresh
+    yield from queue.again
+    yield from queue.under_way.values()
+    yield from queue.suspects
+
+
+def _everything(queue: DeliveryQueue) -> Iterator[Entry]:
+    yield from _heads(queue)
+    for chain in queue._chains.values():
+        yield from chain.successors

@@ -1,0 +1,261 @@
+"""A relay in the simulated world: everything of the real one but the thread, the pipe and the database.
+
+Dispatcher, lanes, queues, breakers, workers, crash guard, reader, settler and ownership are the product's own. What
+the owning thread does turn by turn is done here by a task. What it hands to the event loop arrives in order, a moment
+later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from simulation.clock import Clock
+from simulation.session import ModelSession
+
+from outbox import Message
+from outbox.tables import SHARD_COUNT
+from relay.decide.backoff import Policy
+from relay.decide.outcome import Outcome
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.lane import Lane
+from relay.delivery.supervision import Supervisor
+from relay.delivery.workers import WorkerPool
+from relay.settling import Unconfirmed
+from relay.store.contract import Lost
+from relay.tenure import WORTH_A_TURN, Tenure
+
+TURN_S = 0.002  # what a turn of the owning thread takes
+LATEST_S = 0.01  # after which what it has handed over has arrived
+RECONNECT_S = 0.3
+TYPE = "page.read"
+
+
+@dataclass
+class Plan:
+    """How a destination is set up."""
+
+    name: str
+    concurrency: int = 4
+    batch: int = 1
+    on_dead: str = "block"
+    max_attempts: int = 4
+    backoff_s: float = 0.2
+    backoff_max_s: float = 2.0
+    events: list[str] = field(default_factory=lambda: ["*"])
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.max_attempts, 1e6, self.backoff_s, self.backoff_max_s)
+
+
+@dataclass
+class Knobs:
+    """What a relay's settings say, as far as its parts ask."""
+
+    destinations: Mapping[str, Plan]
+    window: int = 32
+    page_size: int = 8
+    beat_s: float = 0.5
+    lease_s: float = 15.0
+    short_poll_s: float = 0.05
+    slow_poll_s: float = 0.05
+    quiet_s: float = 1e9
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *_, **__: self
+
+
+class SimDestination:
+    """A destination whose answers the world decides.
+
+    Args:
+        plan: How it is set up.
+        relay: Who sends.
+        send: Called with the relay, the plan and the messages; returns one outcome or several.
+    """
+
+    def __init__(self, plan: Plan, relay: SimRelay, send: Callable[..., Any]) -> None:
+        self.name, self.concurrency, self.batch_size = plan.name, plan.concurrency, plan.batch
+        self._plan, self._relay, self._send = plan, relay, send
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def may_share(self, message: Message) -> bool:
+        return True
+
+    async def send(self, message: Message) -> Outcome:
+        outcome = await self._send(self._relay, self._plan, [message])
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    async def send_many(self, messages: list[Message]) -> Any:
+        return await self._send(self._relay, self._plan, messages)
+
+
+class SimRelay:
+    """One relay process.
+
+    Args:
+        id_: Its name.
+        knobs: Its settings.
+        clock: The time.
+        chance: Decides how long things take.
+        open_session: Opens a session; may raise `Lost`.
+        send: See `SimDestination`.
+        on_failure: Called with the error of a part that should never end.
+    """
+
+    def __init__(
+        self,
+        id_: str,
+        knobs: Knobs,
+        clock: Clock,
+        chance: Random,
+        *,
+        open_session: Callable[[str], ModelSession],
+        send: Callable[..., Any],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.id, self.knobs, self.clock, self.chance = id_, knobs, clock, chance
+        self._open_session = open_session
+        self.supervisor = Supervisor(on_failure)
+        lanes = [self._lane(plan) for plan in knobs.destinations.values()]
+        self.dispatcher = Dispatcher(
+            lanes,
+            {name: plan.events for name, plan in knobs.destinations.items()},
+            window=knobs.window,
+            owns=self.may_send,
+            metrics=NoMetrics(),  # type: ignore[arg-type]
+            on_work=lambda: None,
+            clock=clock,
+        )
+        self.pools = {
+            name: WorkerPool(
+                SimDestination(plan, self, send), self.dispatcher.lanes[name], supervisor=self.supervisor, clock=clock
+            )
+            for name, plan in knobs.destinations.items()
+        }
+        self.session: ModelSession | None = None
+        self.is_alive = True
+        self.is_stopping = False
+        self.tenure: Tenure | None = None
+        self._epoch = 0
+        self._round_trip_at = -1e9
+        self._unconfirmed: Unconfirmed = []
+        self._held_before: list[int] = []
+        self._handed_over: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _lane(self, plan: Plan) -> Lane:
+        return Lane(
+            plan.name,
+            policy=plan.policy,
+            concurrency=plan.concurrency,
+            limit=max(self.knobs.window // len(self.knobs.destinations), 1),
+            on_dead=plan.on_dead,
+            on_complete=lambda entry: self.dispatcher.complete(entry),
+            on_finding=lambda finding: self.dispatcher.findings.append(finding),
+            on_probe=lambda name: self.dispatcher.probes.append(name),
+            may_send=lambda now: self.may_send(now) and self.dispatcher.crash_guard.is_open,
+            has_siblings=len(self.knobs.destinations) > 1,
+            clock=self.clock,
+            on_ready=lambda count: self.pools[plan.name].wake(count),
+        )
+
+    def may_send(self, now: float) -> bool:
+        """Whether this relay knows that it owns what it holds."""
+        is_known = now - self._round_trip_at < self.knobs.lease_s / 3 and self.dispatcher.epoch == self._epoch
+        return is_known and self.is_alive and not self.is_stopping
+
+    # ---------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        for pool in self.pools.values():
+            await pool.start()
+        self._tasks = [self.supervisor.start(self._own(), f"{self.id} owns")]
+
+    def kill(self) -> None:
+        """As SIGKILL does: nothing of it goes on."""
+        self.is_alive = False
+        if self.session is not None:
+            self.session.cut()
+        for task in [*self._tasks, *(t for pool in self.pools.values() for t in pool._tasks)]:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """As SIGTERM does."""
+        self.is_stopping = True
+        self.dispatcher.end()
+        await asyncio.gather(*(pool.finish(5.0) for pool in self.pools.values()))
+        self._on_loop(self.dispatcher.let_go, range(SHARD_COUNT))
+        await asyncio.wait(self._tasks, timeout=10.0)
+        self.kill()
+
+    async def _own(self) -> None:
+        while self.is_alive and not (self.is_stopping and self.dispatcher.is_empty):
+            try:
+                self.session = self._open_session(self.id)
+                await self._serve(self.session)
+            except Lost:
+                self._lose()
+                await asyncio.sleep(RECONNECT_S * self.chance.random())
+            finally:
+                if self.session is not None:
+                    self.session.cut()
+
+    async def _serve(self, session: ModelSession) -> None:
+        self._epoch += 1
+        self._on_loop(self.dispatcher.begin, self._epoch)
+        tenure = self.tenure = self._tenure_of(session)
+        tenure.begin()
+        while self.is_alive and not (self.is_stopping and self.dispatcher.is_empty):
+            if self.is_stopping:
+                tenure.wind_down()
+            asked_at = self.clock()
+            count = tenure.turn()
+            self._round_trip_at = asked_at
+            pause_s = TURN_S if count >= WORTH_A_TURN else self.knobs.short_poll_s
+            await asyncio.sleep(pause_s * (0.5 + self.chance.random()))
+        tenure.end()
+
+    def _tenure_of(self, session: ModelSession) -> Tenure:
+        return Tenure(
+            session,
+            self._epoch,
+            self.dispatcher,
+            self.knobs,  # type: ignore[arg-type]
+            generation=1,
+            held_before=self._held_before,
+            unconfirmed=self._unconfirmed,
+            metrics=NoMetrics(),  # type: ignore[arg-type]
+            on_loop=self._on_loop,
+            on_dismissal=self.supervisor._on_failure,
+        )
+
+    def _lose(self) -> None:
+        self._round_trip_at = -1e9
+        self._on_loop(self.dispatcher.let_go, range(SHARD_COUNT))
+        if self.tenure is not None:
+            self._held_before = self.tenure.shards or self._held_before
+        self.tenure = None
+
+    def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """What the thread hands over comes in order, a moment later."""
+        self._handed_over.append((function, arguments))
+        asyncio.get_running_loop().call_later(LATEST_S * self.chance.random(), self._arrive)
+
+    def _arrive(self) -> None:
+        if self.is_alive and self._handed_over:
+            function, arguments = self._handed_over.popleft()
+            self.supervisor.call(function, *arguments)

@@ -1,0 +1,162 @@
+"""Scripts of lives: anything by chance, and those in which a particular fault once showed."""
+
+from __future__ import annotations
+
+from random import Random
+
+from simulation.life import TROUBLES, Fate, Script
+from simulation.relay import Plan
+
+from relay.decide.outcome import failed, refused, throttled, unanswered
+
+EVENTS = ("kill", "start", "stop", "cut", "cut", "pause", "resume", "retry_dead", "discard_dead")
+
+
+def any_script(seed: int) -> Script:
+    """Whatever chance says."""
+    chance = Random(seed * 7919 + 1)
+    names = ["a", "b", "c"][: chance.choice([1, 1, 2, 2, 3])]
+    until = chance.choice([15.0, 30.0])
+    plans = {name: _plan(name, chance) for name in names}
+    emits = _emits(chance, until)
+    fates = {name: _fate(chance, until, len(emits)) for name in names}
+    events = [_event(chance, names, until) for _ in range(chance.choice([0, 0, 2, 5, 10]))]
+    window = chance.choice([8, 16, 40])
+    return Script(
+        plans,
+        fates,
+        emits,
+        events,
+        relays=chance.choice([1, 1, 2]),
+        until=until,
+        miss=chance.choice([0.0, 0.0, 0.2]),
+        knobs={"window": window, "page_size": chance.choice([4, 8, window // 2])},
+    )
+
+
+def _plan(name: str, chance: Random) -> Plan:
+    return Plan(
+        name,
+        concurrency=chance.choice([1, 2, 4, 8]),
+        batch=chance.choice([1, 1, 4, 8]),
+        on_dead=chance.choice(["block", "block", "skip"]),
+        max_attempts=chance.choice([1, 3, 6]),
+    )
+
+
+def _emits(chance: Random, until: float) -> list[tuple[float, float, str | None, float]]:
+    keys = chance.choice([[None], ["k"], ["k", "k", "l", None], [f"k{n}" for n in range(9)], ["hot"] * 9 + [None]])
+    emits = []
+    for _ in range(chance.choice([10, 40, 80])):
+        at = round(chance.choice([0.0, 0.0, chance.random() * until * 0.8]), 3)
+        late_s = chance.choice([0.0, 0.0, 0.0, chance.random()])
+        delay_s = chance.choice([0.0] * 9 + [chance.random() * 5])
+        emits.append((at, at + late_s, chance.choice(keys), delay_s))
+    return emits
+
+
+def _fate(chance: Random, until: float, count: int) -> Fate:
+    fate = Fate(latency_s=chance.choice([0.005, 0.05, 0.3]))
+    match chance.choice(["well", "down", "flaky", "poison", "both"]):
+        case "down":
+            fate.down = [_span(chance, until) for _ in range(chance.choice([1, 1, 3]))]
+        case "flaky":
+            fate.share = chance.choice([0.05, 0.3, 0.6])
+        case "poison":
+            fate.poison = _poison(chance, count)
+        case "both":
+            fate.down, fate.poison = [_span(chance, until)], _poison(chance, count)
+    return fate
+
+
+def _span(chance: Random, until: float) -> tuple[float, float, object]:  # type: ignore[type-arg]
+    start = chance.random() * until * 0.7
+    return start, start + chance.choice([0.3, 2.0, 6.0]), chance.choice(TROUBLES)  # type: ignore[return-value]
+
+
+def _poison(chance: Random, count: int) -> dict[int, object]:  # type: ignore[type-arg]
+    how = chance.choice([failed("500"), unanswered("timeout"), refused("422")])
+    return {n: how for n in range(count) if chance.random() < chance.choice([0.05, 0.2, 0.5])}  # type: ignore[return-value]
+
+
+def _event(chance: Random, names: list[str], until: float) -> tuple[float, str, object]:
+    what = chance.choice(EVENTS)
+    argument = chance.choice(names) if what in ("pause", "resume", "discard_dead") else chance.randrange(4)
+    return chance.random() * until * 0.8, what, argument
+
+
+# ---------------------------------------------------------------- faults that once were
+
+
+def throttled_batches(seed: int) -> Script:
+    """Batches of keyed messages, of which one whole batch is answered 503 with Retry-After, beside a sibling."""
+    chance = Random(seed)
+    emits = [(0.0, 0.0, f"k{n % 30}", 0.0) for n in range(60)]
+    emits += [(at, at, f"k{n % 30}", 0.0) for n in range(60) for at in [0.5 + 3 * chance.random()]]
+    fates = {"a": Fate(down=[(0.0, 0.3, throttled("503", 1.0)), (2.0, 2.2, throttled("503", 1.0))]), "b": Fate()}
+    return Script({"a": Plan("a", batch=8), "b": Plan("b")}, fates, emits, knobs={"window": 80, "page_size": 20})
+
+
+def hot_key(seed: int) -> Script:
+    """One key under a steady stream, and an outage of four seconds."""
+    emits = [(n / 20, n / 20, "hot", 0.0) for n in range(1, 400)]
+    fates = {"a": Fate(down=[(3.0, 7.0, failed("500"))], latency_s=0.01)}
+    return Script({"a": Plan("a", max_attempts=20)}, fates, emits, until=22.0, knobs={"window": 16, "page_size": 8})
+
+
+def quiet_poison(seed: int) -> Script:
+    """Ten bad messages in a quiet moment, then good ones."""
+    how = [failed("500"), refused("422"), unanswered("timeout")][seed % 3]
+    emits = [(0.0, 0.0, None, 0.0)] * 10 + [(3 + n / 5, 3 + n / 5, None, 0.0) for n in range(100)]
+    names = ["a", "b"][: 1 + seed % 2]
+    fates = {name: Fate() for name in names}
+    fates["a"].poison = dict.fromkeys(range(10), how)
+    return Script({n: Plan(n, max_attempts=20) for n in names}, fates, emits, until=30.0, knobs={"window": 16})
+
+
+def poison_chain(seed: int) -> Script:
+    """One bad message with twenty successors of its key, then good ones."""
+    how = [failed("500"), unanswered("timeout")][seed % 2]
+    emits = [(0.0, 0.0, "k", 0.0)] * 21 + [(3 + n / 5, 3 + n / 5, None, 0.0) for n in range(100)]
+    names = ["a", "b"][: 1 + seed % 2]
+    fates = {name: Fate() for name in names}
+    fates["a"].poison = {0: how}
+    return Script(
+        {n: Plan(n, max_attempts=20) for n in names}, fates, emits, until=30.0, knobs={"window": 8, "page_size": 4}
+    )
+
+
+def missed_releases(seed: int) -> Script:
+    """Two relays, lost sessions, and releases that miss what is being blocked at the same moment."""
+    chance = Random(seed)
+    emits = [(at, at, f"k{n % 3}", 0.0) for n in range(80) for at in [15 * chance.random()]]
+    events = [(2.0 * n, "cut", n) for n in range(1, 8)]
+    fates = {"a": Fate(share=0.2)}
+    return Script({"a": Plan("a")}, fates, emits, events, relays=2, miss=0.5, until=20.0)
+
+
+def few_failing(seed: int) -> Script:
+    """Two to four failing messages, and nothing else."""
+    count = 2 + seed % 3
+    fates = {"a": Fate(poison=dict.fromkeys(range(count), unanswered("timeout")), latency_s=0.01)}
+    plan = Plan("a", backoff_s=1.0, backoff_max_s=30.0, max_attempts=50)
+    return Script({"a": plan}, fates, [(0.0, 0.0, None, 0.0)] * count, until=20.0)
+
+
+def takeover(seed: int) -> Script:
+    """Two relays, hundreds of messages blocked behind dead letters, and one of the relays is killed."""
+    emits = [(0.0, 0.0, f"k{n % 8}", 0.0) for n in range(250)] + [(n / 5, n / 5, None, 0.0) for n in range(30, 120)]
+    fates = {"a": Fate(poison=dict.fromkeys(range(8), refused("422")), latency_s=0.01)}
+    events = [(8.0, "kill", seed)]
+    return Script({"a": Plan("a")}, fates, emits, events, relays=2, until=30.0, knobs={"window": 40, "page_size": 20})
+
+
+DIRECTED = {
+    "takeover": takeover,
+    "throttled batches": throttled_batches,
+    "hot key": hot_key,
+    "quiet poison": quiet_poison,
+    "poison chain": poison_chain,
+    "missed releases": missed_releases,
+    "few failing": few_failing,
+}

@@ -1,0 +1,114 @@
+"""The faults that once stopped a destination or a key, put back in: each kills a life, by a seed that is named here.
+
+| fault                                                                        | script, seed           |
+|------------------------------------------------------------------------------|------------------------|
+| a batch leaves "under way" before it is ruled on, and chains go without it   | throttled batches, 0   |
+| what was set aside holds up what comes before it in its key                  | hot key, 0             |
+| what waits under suspicion takes the room of what was not tried              | poison chain, 1        |
+| a release that was missed has no second chance                               | missed releases, 6     |
+| taking shards looks at all that is blocked there, before anything else       | takeover, 0            |
+| a failing message is taken back at once, while another attempt is under way  | few failing, 0         |
+| a worker that dies is noticed by no part of the relay                        | throttled batches, 0   |
+
+Two more faults live where there is no model of them, and have tests against the real thing: transactions that logical
+replication applies (tests/faults/test_replication.py), and sessions of listeners that deadlock
+(tests/contract/test_listener_transactions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from simulation.life import Life, Violation
+from simulation.scripts import DIRECTED
+from simulation.session import ModelSession
+
+from relay.decide.breaker import CircuitBreaker
+from relay.delivery.held_keys import HeldKeys
+from relay.delivery.lane import Lane
+from relay.delivery.queue import DeliveryQueue
+from relay.delivery.supervision import Supervisor
+
+ROW_S = 0.1  # what it takes to look at one blocked delivery, scaled to the few that there are here
+
+
+def dies(script: str, seed: int) -> str:
+    """What kills this life."""
+    with pytest.raises(Violation) as found:
+        Life(seed, DIRECTED[script](seed)).run()
+    return str(found.value)
+
+
+def test_batches_that_lose_their_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lose_chains(monkeypatch)
+    dies("throttled batches", 0)
+
+
+def _lose_chains(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish_batch, evict = Lane.finish_batch, DeliveryQueue.evict
+
+    def leave_first(self: Lane, batch: Sequence[Any], outcomes: Any, started_at: float) -> None:
+        kept = {entry: self.queue.under_way.pop(entry) for entry in batch}
+        self._shrink()
+        self.queue.under_way.update(kept)
+        finish_batch(self, batch, outcomes, started_at)
+
+    def drop_chains(self: DeliveryQueue, belongs: Callable[..., bool]) -> Any:
+        gone = evict(self, belongs)
+        heads = {*self.fresh, *self.again, *self.under_way.values(), *self.suspects}
+        self._chains = {key: chain for key, chain in self._chains.items() if chain.head in heads}
+        return gone
+
+    monkeypatch.setattr(Lane, "finish_batch", leave_first)
+    monkeypatch.setattr(Lane, "_shrink", lambda self: self.park(lambda entry: True))
+    monkeypatch.setattr(DeliveryQueue, "evict", drop_chains)
+
+
+def test_a_worker_that_dies_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lose_chains(monkeypatch)
+    monkeypatch.setattr(Supervisor, "_fail", lambda *_: None)
+    monkeypatch.setattr("simulation.life.check_relay", lambda _: iter(()))
+    dies("throttled batches", 0)
+
+
+def test_keys_that_are_held_without_a_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HeldKeys, "is_before", lambda self, key, position: key in self)
+    assert "hot" in dies("hot key", 0)
+
+
+def test_suspects_that_take_the_room_of_what_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeliveryQueue, "_note_set_back", lambda *_: None)
+    assert "liveness" in dies("poison chain", 1)
+
+
+def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulation.life.SETTLED_S", 1e9)
+    assert "behind nothing" in dies("missed releases", 6)
+
+
+def test_a_takeover_that_looks_at_everything_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = ModelSession.take
+
+    def look_at_everything(self: ModelSession, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
+        taken = take(self, shards, skipping)
+        blocked = [d for d in self.tables.deliveries.values() if d.message.shard in taken and d.state == "blocked"]
+        self.tables.clock.now += ROW_S * len(blocked)  # type: ignore[attr-defined]
+        return taken
+
+    monkeypatch.setattr(ModelSession, "take", look_at_everything)
+    assert "liveness" in dies("takeover", 0)
+
+
+def test_failing_messages_that_are_taken_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    suspect = CircuitBreaker._suspect
+
+    def without_a_wait(self: Any, delivery: Any, outcome: Any, earlier: Any, now: float) -> Any:
+        ruling = suspect(self, delivery, outcome, earlier, now)
+        for each in self._suspects.values():
+            each.retry_at = now
+        return ruling
+
+    monkeypatch.setattr(CircuitBreaker, "_suspect", without_a_wait)
+    assert "hammering" in dies("few failing", 0)
