@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any
 
-from relay.dispatch import Dispatcher
-from relay.entry import Entry
-from relay.lane import Lane
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.entry import Entry
+from relay.delivery.lane import Lane
 
 LOOK_AGAIN_S = 0.1  # at what was under way
 STALE = -1  # the epoch of an entry that is not sent again
@@ -79,7 +79,7 @@ def _withdraw(lane: Lane, wanted: Collection[Delivery]) -> set[str]:
             found.add(entry.id)
         return is_wanted
 
-    for entry in filter(belongs, lane.under_way):
+    for entry in filter(belongs, lane.queue.under_way.values()):
         entry.epoch = STALE
     lane.park(belongs)
     return found

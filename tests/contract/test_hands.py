@@ -187,7 +187,7 @@ async def test_unrouted_messages_wait_until_an_operator_discards_them(scene: Sce
         await scene.becomes(1, 0, 0, 2)
         assert discard_unrouted(scene.database.engine) == 2
         await scene.becomes(1, 0, 0, 0)
-    assert scene.deliveries() == {}
+        await eventually_async(lambda: scene.deliveries() == {})
     assert [(each.count, each.reason) for each in audit(scene)[-2:]] == [(3, "noise"), (2, None)]
     assert [(d.destination, d.state) for d in shown(scene, 1).deliveries] == [("nobody", "discarded")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -34,6 +35,7 @@ class ModelSession:
         self.tables, self.relay_id, self.chance = tables, relay_id, chance
         self.settled_s, self.miss = settled_s, miss
         self.unreadable: dict[str, str] = {}
+        self.given_up: Counter[tuple[str, str]] = Counter()
         self.is_cut = False
         tables.sessions += 1
         self.number = tables.sessions
