@@ -104,3 +104,10 @@ def test_no_header_copies_a_message_to_other_queues() -> None:
     octets = Wire(Address("extraction.events"), 7, 0).encode(a_message(headers={"CC": "q", "BCC": "q", "x-cc": "q"}))
     header = read_back(octets)[1]
     assert {"CC", "BCC", "x-cc"} & header.properties.headers.keys() == {"x-cc"}
+
+
+def test_what_happened_before_1970_can_be_sent() -> None:
+    octets = Wire(Address("extraction.events"), 7, 0).encode(a_message(created_at=datetime(1960, 1, 1, tzinfo=UTC)))
+    properties = read_back(octets)[1].properties
+    assert properties.timestamp == datetime(1970, 1, 1, tzinfo=UTC)
+    assert properties.headers["cloudEvents_time"] == "1960-01-01T00:00:00Z"

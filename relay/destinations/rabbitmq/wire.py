@@ -128,7 +128,7 @@ def _content_header(message: Message, body_size: int, expiration: str | None) ->
             bytes((PERSISTENT,)),
             b"" if expiration is None else _short(expiration),
             _short(message.id),
-            struct.pack(">Q", int(message.created_at.timestamp())),
+            struct.pack(">Q", max(int(message.created_at.timestamp()), 0)),  # AMQP counts from 1970
             _short(message.type),
         )
     )
