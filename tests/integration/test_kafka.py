@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.kafka import KafkaServer, MockCluster, Tansu
 from support.ports import free_port
+from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.ids import new_id
@@ -140,6 +141,28 @@ async def test_what_a_frozen_broker_had_is_stored_once_and_taken_when_it_is_back
     found = await ids_in(kafka, topic)
     assert sorted(set(found) & {each.id for each in sent}) == sorted(each.id for each in sent)
     assert len([each for each in found if each in {one.id for one in sent}]) == len(sent), "some are there twice"
+
+
+async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
+    kafka: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("destination", "producer"):
+        monkeypatch.setattr(f"relay.destinations.kafka.{module}.GIVE_UP_S", 0.5)
+    async with destination(kafka, topic=topic, timeout_s=0.5) as made:
+        assert (await made.send(message())).kind == "taken"
+        first = await made._producers.get()
+        kafka.freeze()
+        lost = message()
+        await made.send(lost)
+        await eventually_async(lambda: not first.is_open)
+        assert "given up" in (await made.send(lost)).reason
+        kafka.thaw()
+        await eventually_async(lambda: _taken(made), deadline_s=30)
+        assert await made._producers.get() is not first
+
+
+async def _taken(made: Any) -> bool:
+    return (await made.send(message())).kind == "taken"
 
 
 async def test_nobody_listening_is_an_outage(kafka: KafkaServer) -> None:

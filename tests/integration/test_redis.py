@@ -111,6 +111,14 @@ async def test_a_stream_that_is_forbidden_is_a_fault_of_its_type_alone(redis: Re
     assert alone.kind == "unreachable"
 
 
+async def test_a_user_that_may_append_and_nothing_else_is_enough(redis: RedisServer) -> None:
+    redis.use("ACL", "SETUSER", "writer", "on", ">writer-password", "~*", "-@all", "+xadd")
+    url = redis.url.replace(f":{PASSWORD}@", "writer:writer-password@")
+    async with destination(url) as made:
+        assert (await made.send(message())).kind == "taken"
+    assert len(redis.entries(STREAM)) == 1
+
+
 @pytest.mark.parametrize("state", ["out of memory", "a replica", "a wrong password", "nobody listens"])
 async def test_a_server_that_takes_nothing_charges_no_message(redis: RedisServer, state: str) -> None:
     url = redis.url

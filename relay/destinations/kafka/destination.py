@@ -130,7 +130,7 @@ class KafkaDestination:
                 return await work
         except TimeoutError:
             self._retire(producer, ProducerClosed("the brokers have not confirmed for too long"))
-            raise
+            raise KafkaError(f"{self._settings.shown} did not confirm it for too long: given up") from None
 
     async def _publish_to(
         self, producer: Producer, topic: str, partition: int, messages: Sequence[Message]

@@ -80,5 +80,5 @@ def _result(task: Publishing, id_: str) -> Outcome:
     if task.cancelled():
         return unreachable("the destination was closed")
     if (error := task.exception()) is not None:
-        return unreachable(one_line(f"{type(error).__name__}: {error}".rstrip(": ")))
+        return unreachable(one_line(str(error)) or type(error).__name__)
     return task.result()[id_]

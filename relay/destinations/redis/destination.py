@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from outbox import Message
 from relay.decide.outcome import Outcome, unreachable
@@ -18,7 +18,7 @@ from relay.destinations.redis.answer import explained, judge
 from relay.destinations.redis.settings import RedisSettings
 from relay.destinations.redis.wire import Wire
 
-CLIENT_NAME = "neverlost"
+PRODUCER = "neverlost"
 
 
 class RedisDestination:
@@ -44,7 +44,7 @@ class RedisDestination:
         self._settings = settings
         self._timeout_s = settings.timeout_s
         self._shares_a_stream = naming.is_literal(settings.stream)
-        self._wire = Wire(naming.namer(settings.stream), settings.maxlen, f"{CLIENT_NAME}:{name}")
+        self._wire = Wire(naming.namer(settings.stream), settings.maxlen, f"{PRODUCER}:{name}")
         self._client: Redis | None = None
         self._deduplicates: bool | None = None if settings.deduplicate else False
 
@@ -87,7 +87,7 @@ class RedisDestination:
 
     def _connected(self) -> Redis:
         if self._client is None:
-            self._client = server.connect(self._settings, CLIENT_NAME)
+            self._client = server.connect(self._settings)
         return self._client
 
     async def _can_deduplicate(self, client: Redis) -> bool:
@@ -96,7 +96,13 @@ class RedisDestination:
         Raises:
             RedisError: It does not, and was to.
         """
-        found = await server.version(client)
+        try:
+            found = await server.version(client)
+        except NoPermissionError:
+            if self._settings.deduplicate is True:
+                raise
+            self._deduplicates = False  # it may not be known what the server can
+            return False
         can = found >= server.DEDUPLICATES_FROM
         if self._settings.deduplicate is True and not can:
             raise RedisError(

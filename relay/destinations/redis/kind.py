@@ -19,7 +19,7 @@ def _build(name: str, settings: RedisSettings, database: Database) -> Destinatio
 def _check(name: str, settings: RedisSettings) -> None:
     from relay.destinations.redis import server
 
-    server.connect(settings, name)
+    server.connect(settings)
 
 
 async def _probe(name: str, settings: RedisSettings) -> Probed:

@@ -15,7 +15,7 @@ from relay.destinations.redis.settings import RedisSettings
 
 async def probe(name: str, settings: RedisSettings) -> Probed:
     """Connect, ask for the version, and look whether the one stream is a stream."""
-    async with server.connect(settings, f"neverlost-probe-{name}") as client:
+    async with server.connect(settings) as client:
         found = await server.version(client)
         if naming.is_literal(settings.stream):
             kind = (await client.type(settings.stream)).decode()
@@ -34,7 +34,7 @@ async def probe(name: str, settings: RedisSettings) -> Probed:
 
 async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
     """Return what this Redis may lose although it has answered."""
-    async with server.connect(settings, f"neverlost-doctor-{name}") as client:
+    async with server.connect(settings) as client:
         try:
             found = await _config(client, "appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
         except ResponseError as error:

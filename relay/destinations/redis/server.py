@@ -13,12 +13,10 @@ from relay.destinations.redis.settings import RedisSettings
 DEDUPLICATES_FROM = (8, 6)
 
 
-def connect(settings: RedisSettings, name: str) -> Redis:
+def connect(settings: RedisSettings) -> Redis:
     """Return a client that opens connections when they are first used, and repeats no command.
 
-    Args:
-        settings: Where the server is.
-        name: What it sees us as.
+    It needs no right but that for XADD: a connection gets no name, which would need another.
     """
     tls: dict[str, Any] = {}
     if settings.address.startswith("rediss:") and settings.ca_file is not None:
@@ -26,7 +24,6 @@ def connect(settings: RedisSettings, name: str) -> Redis:
     return Redis.from_url(
         settings.address,
         max_connections=settings.concurrency + 1,
-        client_name=name,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
         **tls,
