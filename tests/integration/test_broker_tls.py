@@ -1,0 +1,85 @@
+"""Destinations on NATS and Redis over TLS, against servers with a certificate of a private authority."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from support.nats import NatsServer
+from support.redis import PASSWORD, RedisServer
+from support.servers import Server
+
+from outbox.testing.destination_contract import World, message
+
+
+def certificates(folder: Path) -> tuple[Path, Path]:
+    """The authority's certificate, and the server's with its key."""
+    authority, server = folder / "ca.pem", folder / "server.pem"
+    made = trustme.CA()
+    made.cert_pem.write_to_path(authority)
+    made.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(server)
+    return authority, server
+
+
+class TlsRedis(RedisServer):
+    """Redis that speaks TLS only."""
+
+    def command(self) -> Sequence[str]:
+        authority, server = certificates(self.directory)
+        tls = {
+            "port": 0,
+            "tls-port": self.port,
+            "tls-cert-file": server,
+            "tls-key-file": server,
+            "tls-ca-cert-file": authority,
+            "tls-auth-clients": "no",
+        }
+        return [*super().command(), *(str(part) for key, value in tls.items() for part in (f"--{key}", value))]
+
+    def answers(self) -> bool:
+        return Server.answers(self)
+
+    @property
+    def url(self) -> str:
+        return f"rediss://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+
+class TlsNats(NatsServer):
+    """NATS that speaks TLS only."""
+
+    def command(self) -> Sequence[str]:
+        command = super().command()
+        _, server = certificates(self.directory)
+        with Path(command[-1]).open("a") as config:
+            config.write(f'\ntls {{ cert_file: "{server}", key_file: "{server}" }}\n')
+        return command
+
+    def answers(self) -> bool:
+        return Server.answers(self)
+
+
+@pytest.fixture(params=[TlsRedis, TlsNats], ids=lambda made: made.__name__)
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = request.param()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
+async def outcome(server: Any, **table: Any) -> tuple[str, str]:
+    kind = "redis" if isinstance(server, RedisServer) else "nats"
+    if kind == "nats":
+        table |= {"declare": True, "stream": "TLS", "events": ["extraction.completed"]}
+    world = World({"kind": kind, "url": server.url, **table}, taken=list)
+    async with world.destination() as destination:
+        found = await destination.send(message())
+    return found.kind, found.reason
+
+
+async def test_a_server_is_trusted_with_the_authority_of_the_settings_and_not_without(server: Any) -> None:
+    assert await outcome(server, ca_file=str(server.directory / "ca.pem")) == ("taken", "")
+    kind, reason = await outcome(server)
+    assert (kind, "certificate" in reason.lower()) == ("unreachable", True), reason
