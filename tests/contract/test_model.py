@@ -53,6 +53,8 @@ from outbox import Draft, Message, emit_many, once
 from relay import Settings
 from relay.decide.outcome import TAKEN, Outcome
 from relay.housekeeping import Housekeeping
+from relay.operations.cancelling import cancel
+from relay.operations.choosing import Choice
 from relay.operations.dead import DeadFilter, discard, retry
 from relay.operations.destinations import pause, resume
 from relay.operations.replay import Replay, replay
@@ -288,6 +290,15 @@ class Life(RuleBasedStateMachine):
         ):
             self.ledger.fates[str(row.message_id), name].discarded = True
         discard(self.engine, DeadFilter(destination=name))
+
+    @rule(which=picks, name=st.none() | destinations)
+    def an_operator_cancels(self, which: int, name: str | None) -> None:
+        ids = [str(row.id) for row in self.database.rows("SELECT id FROM outbox_message ORDER BY position")]
+        if not ids:
+            return
+        cancel(self.engine, Choice(ids=(ids[which % len(ids)],), destination=name))
+        for row in self.database.rows("SELECT message_id, destination FROM outbox_delivery WHERE state = 'cancelled'"):
+            self.ledger.fates[str(row.message_id), row.destination].discarded = True
 
     @rule()
     def an_operator_discards_what_nobody_wants(self) -> None:

@@ -196,8 +196,8 @@ class Ledger:
                 self.wrong.append(f"{name} is dead at {destination} after {fate.failures} failures")
             if row.attempts > fate.failures:
                 self.wrong.append(f"{name} was charged {row.attempts} attempts after {fate.failures} failures")
-            if row.state == "discarded" and not (fate.discarded or destination == "nobody"):
-                self.wrong.append(f"{name} is discarded at {destination}, and nobody did that")
+            if row.state in ("discarded", "cancelled") and not (fate.discarded or destination == "nobody"):
+                self.wrong.append(f"{name} is {row.state} at {destination}, and nobody did that")
 
     def check_all_done(self) -> None:
         """At the end of the day: everything was taken, or given up by an operator."""

@@ -147,7 +147,7 @@ FROM (
         SELECT FROM (
             SELECT h.state FROM outbox_delivery AS h
             WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
-              AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
+              AND h.state NOT IN ({GIVEN_UP}) AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
             ORDER BY h.position LIMIT {RELEASE_COUNT}
         ) AS h WHERE h.state <> 'blocked') AS is_free
     FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key) OFFSET 0

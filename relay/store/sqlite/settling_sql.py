@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, LOG_LENGTH, RELEASE_COUNT
+from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT
 from relay.store.sqlite.connection_sql import IS_REGISTERED, NOW
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
@@ -103,7 +103,7 @@ WHERE rowid IN (
     SELECT 1 FROM (
         SELECT h.state FROM outbox_delivery AS h
         WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
-          AND h.state <> 'discarded' AND NOT (h.state = 'dead' AND NOT :blocks)
+          AND h.state NOT IN ({GIVEN_UP}) AND NOT (h.state = 'dead' AND NOT :blocks)
         ORDER BY h.position LIMIT {RELEASE_COUNT}
     ) AS h WHERE h.state <> 'blocked')
 RETURNING destination, shard, position

@@ -103,6 +103,16 @@ def test_the_history_tells_the_registered_destinations_for_which_a_message_was_s
     assert {row.registered for row in desk.history().values()} == {7}
 
 
+def test_a_cancelled_delivery_between_a_key_and_its_release_does_not_hold_it(desk: Desk) -> None:
+    session = desk.owner()
+    first, second, third = desk.emit(3, ordering_key="k")
+    settle(session, ruling(first, "a", "parked"), ruling(second, "a", "blocked"), ruling(third, "a", "blocked"))
+    settle(session, ruling(second, "b", "parked"))
+    cancel(desk, second)
+    settle(session, ruling(first, "a", "delivered"), fresh=False)
+    assert desk.deliveries(third) == {(third, "a"): "parked"}
+
+
 def test_a_release_leaves_alone_what_an_operator_is_about_to_cancel(pg: Desk) -> None:
     session = pg.owner()
     first, second = pg.emit(2, ordering_key="k")
