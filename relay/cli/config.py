@@ -77,6 +77,7 @@ def check() -> None:
     for name, destination in settings.destinations.items():
         registry.check(name, destination)
         say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}")
+    settings.serve.check_handler()
     for name, destination in settings.destinations.items():
         for warning in registry.kind(destination.kind).warnings(destination, settings.origin_of_destination(name)):
             say(f"warning: destination {name} {warning}")

@@ -76,6 +76,17 @@ class ServeSettings(BaseModel):
         """The same with other values, checked."""
         return ServeSettings.model_validate({**self.model_dump(), **values})
 
+    def check_handler(self) -> None:
+        """Check that the handler can be called, as ``outbox serve`` will call it.
+
+        Raises:
+            SettingsError: It cannot be loaded, or would fail at each call.
+        """
+        from relay.destinations.listener.calling import how_to_call
+        from relay.destinations.listener.loading import load
+
+        how_to_call(load(self.handler))
+
     def secrets(self, look_up: LookUp) -> list[str]:
         """What ``X-Internal-Secret`` may be, the current one first.
 

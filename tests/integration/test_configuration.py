@@ -148,3 +148,33 @@ def away(admin: psycopg.Connection[Any], name: str) -> bool:
 )
 def test_only_what_waiting_cannot_mend_is_an_error(said: str, is_final: bool) -> None:
     assert is_refusal(Exception(said)) is is_final
+
+
+LISTENERS = """
+from sqlalchemy.orm import Session
+
+def yields(message):
+    yield 1
+
+def keyword_session(message, *, session: Session = None): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ('[destinations.a]\nkind = "listener"\nevents = ["*"]\nlistener = "mine:yields"\n', "take the yield out"),
+        ('[serve]\nhandler = "mine:yields"\n', "take the yield out"),
+        ('[destinations.a]\nkind = "listener"\nevents = ["*"]\nlistener = "mine:keyword_session"\n', None),
+        ('[serve]\nhandler = "mine:keyword_session"\n', None),
+    ],
+)
+def test_config_check_knows_a_listener_that_would_fail_at_each_call(
+    spawn: Spawner, tmp_path: Path, sqlite_database: Database, settings: str, says: str | None
+) -> None:
+    (tmp_path / "mine.py").write_text(LISTENERS)
+    (tmp_path / "outbox.toml").write_text(settings)
+    process = spawn("outbox", "config", "check", env={"DATABASE_URL": sqlite_database.url})
+    process.wait(deadline_s=30)
+    assert process.returncode == (0 if says is None else 3), process.report()
+    assert says is None or says in process.stderr

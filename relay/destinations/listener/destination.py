@@ -215,7 +215,7 @@ def _look_at(task: asyncio.Future[Any]) -> None:
 def _in(threads: Threads, function: Callable[[Message, Fence | None], Any]) -> Run:
     async def run(message: Message, fence: Fence | None) -> Any:
         returned = await threads.run(message.id, function, message, fence)
-        return await returned if isawaitable(returned) else returned
+        return await returned if returned is not None and isawaitable(returned) else returned
 
     return run
 
