@@ -84,7 +84,7 @@ def asked(engine: sa.Engine) -> Iterator[list[Plan]]:
     def explained(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        if "outbox_" in statement and not statement.startswith("EXPLAIN"):
+        if "outbox_" in statement and not statement.startswith(("EXPLAIN", "LOCK")):
             with driver.transaction() as undone, driver.cursor() as own:
                 own.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", parameters)
                 plans.append(Plan(" ".join(statement.split()), tuple(_flat(own.fetchall()[0][0][0]["Plan"]))))
