@@ -44,7 +44,7 @@ ODD_HEADERS = {
     "letters": "zwölf €",
     "traceparent": "00-" + "1" * 32 + "-" + "2" * 16,
 }
-OUTAGE = ("unreachable", "throttled")
+OUTAGE = ("unreachable", "unanswered", "throttled")
 
 
 class Taken(NamedTuple):

@@ -64,7 +64,7 @@ class BatchDestination(Destination, Protocol):
     def may_share(self, message: Message) -> bool:
         """Whether this message may go in a batch at all."""
 
-    async def send_many(self, messages: Sequence[Message]) -> Outcome:
+    async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
         """One attempt for all of them.
 
         Returns one outcome for all, or a sequence with one outcome for each message, in their order.

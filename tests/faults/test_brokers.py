@@ -1,5 +1,6 @@
 """Brokers behind the relay, and faults of either in mid-stream: nothing is lost, nothing is dead, keys keep order."""
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from support.databases import Database
 from support.kafka import Noida
+from support.nats import NatsServer
 from support.processes import Process, Spawner
 from support.servers import Server
 from support.waiting import eventually
@@ -114,6 +116,21 @@ def test_nothing_is_lost_and_keys_keep_their_order_when(
         mine = set(said[key])
         assert [each for each in order if each in mine] == said[key]
     assert postgres_database.scalar("SELECT count(*) FROM outbox_delivery") == 0
+
+
+def test_a_message_that_a_broker_refuses_in_a_batch_is_dead_alone(
+    nats: NatsServer, postgres_database: Database, spawn: Spawner, tmp_path: Path
+) -> None:
+    asyncio.run(nats.on_jetstream(lambda js: js.add_stream(name="SMALL", subjects=["small"], max_msg_size=2000)))
+    large = {"contentId": "large", "pad": "x" * 3000}
+    with postgres_database.engine.begin() as connection:
+        ids = [emit(connection, TYPE, large if n == 7 else {"contentId": str(n)}) for n in range(20)]
+    start_relay(spawn, postgres_database, nats_world(nats, subject="small", **QUICK), tmp_path)
+    eventually(lambda: len(nats.messages("SMALL")) == 19, deadline_s=30)
+    query = "SELECT message_id, state FROM outbox_delivery"
+    eventually(
+        lambda: [(str(id_), state) for id_, state in postgres_database.rows(query)] == [(ids[7], "dead")], deadline_s=20
+    )
 
 
 def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(

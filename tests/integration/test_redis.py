@@ -146,7 +146,7 @@ async def test_a_frozen_server_is_given_up_in_time_and_found_again(redis: RedisS
         redis.freeze()
         outcome = await made.send(message())
         redis.thaw()
-        assert (outcome.kind, "did not answer within 0.3 s" in outcome.reason) == ("unreachable", True)
+        assert (outcome.kind, "did not answer within 0.3 s" in outcome.reason) == ("unanswered", True)
         assert (await made.send(message())).kind == "taken"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiokafka import errors as kafka
 
-from relay.decide.outcome import Outcome, failed, refused, unreachable
+from relay.decide.outcome import Outcome, failed, refused, unanswered, unreachable
 from relay.observe.logging import one_line, redacted
 
 # The record is at fault, whichever topic it goes to.
@@ -55,9 +55,9 @@ def judge(error: Exception, *, shares_a_topic: bool) -> Outcome:
         return refused(reason)
     if isinstance(error, OF_THE_TOPIC):
         return unreachable(reason) if shares_a_topic else refused(reason)
-    if is_an_outage(error):
-        return unreachable(reason)
-    return failed(reason)
+    if getattr(error, "retriable", False):
+        return unanswered(reason)  # of this partition, such as that it has no leader; the others may be well
+    return unreachable(reason) if is_an_outage(error) else failed(reason)
 
 
 def may_be_of_a_record(error: Exception) -> bool:
@@ -72,7 +72,7 @@ def is_an_outage(error: Exception) -> bool:
     """Whether no message could have got through."""
     if isinstance(error, (OSError, kafka.SaslAuthenticationFailed, *OF_THE_PRODUCER)):
         return True
-    return not isinstance(error, kafka.BrokerResponseError) or bool(getattr(error, "retriable", False))
+    return not isinstance(error, kafka.BrokerResponseError)
 
 
 def ends_a_producer(error: Exception, *, is_idempotent: bool) -> bool:

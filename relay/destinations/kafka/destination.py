@@ -12,7 +12,7 @@ import structlog
 from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionError
 
 from outbox import Message
-from relay.decide.outcome import TAKEN, Outcome, refused, unreachable
+from relay.decide.outcome import TAKEN, Outcome, refused, unanswered, unreachable
 from relay.destinations import naming
 from relay.destinations.attempt import Connector
 from relay.destinations.contract import together
@@ -36,8 +36,9 @@ class KafkaDestination:
     | reject a record that is alone                                     | refused                   |
     | find the topic of this event type invalid or not ours             | refused                   |
     | find the one topic invalid or not ours                            | unreachable               |
-    | are away, silent, without a leader or enough replicas, do not know| unreachable               |
-    | the topic, or do not let us in                                    |                           |
+    | do not confirm in time, have no leader or too few replicas for a  | unanswered                |
+    | partition, do not know the topic of this event type               |                           |
+    | are away, do not let us in, do not know the one topic             | unreachable               |
     | say anything else                                                 | failed                    |
 
     What was not confirmed in time may have been stored, or may still be: it stays due, and the message waits for that
@@ -80,7 +81,7 @@ class KafkaDestination:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _deliver(self, messages: Sequence[Message]) -> list[Outcome]:
-        late = unreachable(f"{self._settings.shown} did not confirm it within {self._timeout_s:g} s")
+        late = unanswered(f"{self._settings.shown} did not confirm it within {self._timeout_s:g} s")
         known: Outcomes = {}
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -118,7 +119,8 @@ class KafkaDestination:
             async with asyncio.timeout(self._timeout_s / 2):
                 return await producer.partitions(topic)
         except (TimeoutError, UnknownTopicOrPartitionError):
-            return unreachable(f"{self._settings.shown} knows no topic {topic}, or no leader for it: create the topic")
+            judged = unreachable if self._shares_a_topic else unanswered
+            return judged(f"{self._settings.shown} knows no topic {topic}, or no leader for it: create the topic")
         except KafkaError as error:
             outcome = judge(error, shares_a_topic=self._shares_a_topic)
             return Outcome(outcome.kind, f"topic {topic}: {outcome.reason}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from relay.decide.outcome import Outcome, unreachable
+from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.observe.logging import one_line
 
 LATE_S = 60.0
@@ -80,5 +80,5 @@ def _result(task: Publishing, id_: str) -> Outcome:
     if task.cancelled():
         return unreachable("the destination was closed")
     if (error := task.exception()) is not None:
-        return unreachable(one_line(str(error)) or type(error).__name__)
+        return unanswered(one_line(str(error)) or type(error).__name__)
     return task.result()[id_]

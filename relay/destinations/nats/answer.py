@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
+from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
 from relay.observe.logging import one_line, redacted
 
 NO_RESPONDERS = "503"
@@ -28,16 +28,18 @@ STANDS_STILL = {
 }
 
 
-def judge(payload: bytes, status: str | None, subject: str) -> tuple[Outcome, bool]:
+def judge(payload: bytes, status: str | None, subject: str, *, shares_a_subject: bool) -> tuple[Outcome, bool]:
     """Return the outcome for a message, and whether the stream had it already.
 
     Args:
         payload: What was answered.
         status: The status in its headers, if there was one.
         subject: Where the message was published to.
+        shares_a_subject: Whether all messages go there, so that what is wrong with it is wrong for all.
     """
     if status == NO_RESPONDERS:
-        return unreachable(f"no stream takes the subject {subject}: create one, or set declare = true"), False
+        judged = unreachable if shares_a_subject else unanswered
+        return judged(f"no stream takes the subject {subject}: create one, or set declare = true"), False
     try:
         answer = json.loads(payload)
     except ValueError:

@@ -9,7 +9,7 @@ import structlog
 from nats.errors import Error
 
 from outbox import Message
-from relay.decide.outcome import Outcome, unreachable
+from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations.attempt import Connector
 from relay.destinations.contract import together
 from relay.destinations.nats.line import Line, explained
@@ -25,8 +25,9 @@ class NatsDestination:
     | JetStream …                                                   | outcome     |
     |---------------------------------------------------------------|-------------|
     | acknowledges, also as a duplicate                             | taken       |
-    | has no stream for the subject, or another one than expected   | unreachable |
-    | is away, silent, full, short of storage, not enabled          | unreachable |
+    | has no stream for this message's subject, or does not answer  | unanswered  |
+    | has no stream for the one subject, or another than expected   | unreachable |
+    | is away, full, short of storage, not enabled                  | unreachable |
     | finds the message too large                                   | refused     |
     | forbids the subject of this message, or says another error    | failed      |
 
@@ -81,13 +82,13 @@ class NatsDestination:
     def _late(self, line: Line | None, due: list[asyncio.Future[Outcome]], count: int) -> Sequence[Outcome]:
         """Those that were answered in time have their outcomes; no one waits for the others any more."""
         if line is None:
-            reason = f"no connection to {self._settings.shown} in time"
+            late = unreachable(f"no connection to {self._settings.shown} in time")
         else:
-            reason = f"{self._settings.shown} did not acknowledge within {self._timeout_s:g} s"
-        found = [each.result() if _is_answered(each) else unreachable(reason) for each in due]
+            late = unanswered(f"{self._settings.shown} did not acknowledge within {self._timeout_s:g} s")
+        found = [each.result() if _is_answered(each) else late for each in due]
         for each in due:
             each.cancel()
-        return [*found, *[unreachable(reason)] * (count - len(due))]
+        return [*found, *[late] * (count - len(due))]
 
     async def _open(self) -> Line:
         line = await Line.open(self._settings, f"outbox relay: {self.name}")

@@ -13,6 +13,7 @@ from nats.errors import Error, NoServersError
 
 from outbox import Message
 from relay.decide.outcome import Outcome, failed, refused, unreachable
+from relay.destinations import naming
 from relay.destinations.nats import wire
 from relay.destinations.nats.answer import judge
 from relay.destinations.nats.settings import NatsSettings
@@ -43,6 +44,7 @@ class Line:
         self.duplicate_count = 0
         self._settings = settings
         self._subject = wire.subject_of(settings.subject)
+        self._shares_a_subject = naming.is_literal(settings.subject)
         self._client = Client()
         self._due: dict[str, Due] = {}
         self._tokens = map(str, itertools.count())
@@ -134,7 +136,7 @@ class Line:
         if due is None:
             return
         status = (answer.headers or {}).get("Status")
-        outcome, is_duplicate = judge(answer.data, status, due.subject)
+        outcome, is_duplicate = judge(answer.data, status, due.subject, shares_a_subject=self._shares_a_subject)
         self.duplicate_count += is_duplicate
         _settle(due.outcome, outcome)
 
@@ -142,7 +144,7 @@ class Line:
         """A publish that is forbidden is not answered, but complained of, by its subject."""
         if (found := _FORBIDDEN.search(str(error))) is None:
             return
-        judged = failed if "{" in self._settings.subject else unreachable
+        judged = unreachable if self._shares_a_subject else failed
         for due in [due for due in self._due.values() if due.subject == found[1]]:
             _settle(due.outcome, judged(f"the server forbids to publish to {due.subject}"))
 

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from outbox import Message
-from relay.decide.outcome import Outcome, unreachable
+from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations import naming
 from relay.destinations.contract import together
 from relay.destinations.redis import server
@@ -27,7 +27,8 @@ class RedisDestination:
     | Redis …                                                    | outcome     |
     |------------------------------------------------------------|-------------|
     | answers with the entry's id                                | taken       |
-    | is away, does not answer in time, does not let us in       | unreachable |
+    | does not answer in time                                    | unanswered  |
+    | is away, does not let us in                                | unreachable |
     | takes no writes: loading, out of memory, a replica         | unreachable |
     | forbids the one stream, or its key holds something else    | unreachable |
     | forbids the stream of this event type, or any other error  | failed      |
@@ -67,7 +68,7 @@ class RedisDestination:
             async with asyncio.timeout(self._timeout_s):
                 answers = await self._append(messages)
         except TimeoutError:
-            return [unreachable(f"{self._settings.shown} did not answer within {self._timeout_s:g} s")] * len(messages)
+            return [unanswered(f"{self._settings.shown} did not answer within {self._timeout_s:g} s")] * len(messages)
         except (RedisError, OSError) as error:
             return [unreachable(f"{self._settings.shown}: {explained(error)}")] * len(messages)
         return [judge(answer, shares_a_stream=self._shares_a_stream) for answer in answers]
