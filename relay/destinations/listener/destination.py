@@ -102,7 +102,7 @@ class ListenerDestination:
                 raise asyncio.CancelledError from None
             return unreachable(f"calls of {self.label} that took longer than {self._deadline}, hold all its threads")
         except Overran:
-            return failed(f"{self.label} took longer than {self._deadline}: it is rolled back")
+            return unanswered(f"{self.label} took longer than {self._deadline}: it is rolled back")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
