@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import backlog, elsewhere, fleet, isolation, latency, producing, sqlite, steady
+from benchmarks import backlog, elsewhere, flaky, fleet, isolation, latency, producing, sqlite, steady
 from benchmarks.results import Result
 from benchmarks.running import Bench
 
@@ -35,5 +35,6 @@ LINES = {
         Line(10, "several relays", fleet.of_many_relays, fleet.judge_fleet),
         Line(11, "SQLite", sqlite.on_sqlite, sqlite.judge_sqlite),
         Line(12, "beside one that hangs", isolation.beside_one_that_hangs, isolation.judge_isolation),
+        Line(13, "flaky destinations", flaky.at_flaky_destinations, flaky.judge_flaky),
     )
 }

@@ -26,7 +26,7 @@ from outbox import Message
 from relay.cli.relay import tune_interpreter
 from relay.database import Database
 from relay.relay import Relay
-from relay.settings import ListenerSettings, Settings
+from relay.settings import HttpSettings, ListenerSettings, Settings
 from relay.store.contract import Cursors, Session
 from relay.store.postgres import PostgresSession, PostgresStore
 
@@ -55,6 +55,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--poll", action="store_true", help="after the drain, time the idle polls of a second")
     parser.add_argument("--concurrency", type=int)
     parser.add_argument("--retention-days", type=int, default=7)
+    parser.add_argument("--api", help="deliver over HTTP, to this URL, and not to a listener")
     parser.add_argument("--hanging", type=float, help="beside a destination that hangs until this deadline, in seconds")
     return parser.parse_args()
 
@@ -178,7 +179,9 @@ def _settings(options: argparse.Namespace, listener: Callable[..., Awaitable[Non
     destination: dict[str, Any] = {"listener": listener, "timeout_s": None}
     if options.concurrency:
         destination["concurrency"] = options.concurrency
-    destinations = {"listener": ListenerSettings(**destination)}
+    destinations: dict[str, Any] = {"listener": ListenerSettings(**destination)}
+    if options.api is not None:
+        destinations = {"api": HttpSettings(url=options.api, secret="s" * 64, concurrency=options.concurrency or 32)}
     if options.hanging is not None:
         destinations["listener"] = ListenerSettings(**destination, events=["bench.message"])
         destinations["hanging"] = ListenerSettings(listener=_hang, timeout_s=options.hanging)

@@ -72,10 +72,19 @@ class Result:
     def has(self, *names: str) -> bool:
         return all(self.rounds.get(name) for name in names)
 
-    def compare(self, name: str, over: str, under: str, target: float | None = None, *, at_most: bool = False) -> None:
-        """A ratio of two medians, if both were measured."""
+    def compare(
+        self,
+        name: str,
+        over: str,
+        under: str,
+        target: float | None = None,
+        *,
+        at_most: bool = False,
+        scale: float = 1.0,
+    ) -> None:
+        """A ratio of two medians, times `scale`, if both were measured."""
         if self.has(over, under):
-            self.ratios.append(Ratio(name, self.median(over) / self.median(under), target, at_most))
+            self.ratios.append(Ratio(name, self.median(over) / self.median(under) * scale, target, at_most))
 
     def want(self, name: str, target: float, *, at_most: bool = False) -> None:
         """A target for a median itself."""

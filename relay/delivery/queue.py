@@ -5,7 +5,7 @@ An entry is in exactly one place until it is decided:
 | place     | what it is                                          | it leaves when …                           |
 |-----------|-----------------------------------------------------|--------------------------------------------|
 | fresh     | may be sent, and was not tried yet                  | it is sent                                 |
-| again     | may be sent, and failed before, uncharged           | it is sent                                 |
+| again     | may be sent, and failed before                      | it is sent                                 |
 | under way | is being attempted                                  | its attempt ends                           |
 | suspect   | failed; the breaker keeps it                        | the breaker rules on it                    |
 | chained   | waits behind the head of its ordering key, which is | the head is done, or is set aside and this |
@@ -132,7 +132,7 @@ class DeliveryQueue:
                     self._note_set_back(entry)
                 return
             self._chains[entry.key] = Chain(entry)
-        self.fresh.append(entry)
+        self._queue_of(entry).append(entry)
 
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
         """Set an entry aside that is not held here: its key's successors must queue behind it."""
@@ -224,6 +224,10 @@ class DeliveryQueue:
         if entry.key is not None:
             self._advance(entry.key, entry, verdict)
 
+    def _queue_of(self, entry: Entry) -> deque[Entry]:
+        """Where it waits to be sent: what was charged before is likely to fail again, and many fall due at once."""
+        return self.again if entry.attempts else self.fresh
+
     def _next_queue(self) -> deque[Entry]:
         self._turn += 1
         if not self.fresh or (self.again and self._turn % AGAIN_EVERY == 0):
@@ -249,7 +253,7 @@ class DeliveryQueue:
                 chain.head = chain.successors.popleft()
                 if self._set_back:
                     self._end_all_set_back(chain.head)
-                self.fresh.append(chain.head)
+                self._queue_of(chain.head).append(chain.head)
             else:
                 del self._chains[key]
             return
@@ -335,7 +339,7 @@ class DeliveryQueue:
             del self._chains[key]
             return
         chain.head = chain.successors.popleft()
-        self.fresh.append(chain.head)
+        self._queue_of(chain.head).append(chain.head)
 
     def park(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
         """Put every entry that `belongs` back into the table, and what waits with its key; not what is under way.
