@@ -88,8 +88,6 @@ def resume(name: Name, reason: Reason = None) -> None:
 
 
 def _table(found: list[DestinationRow]) -> object:
-    rows = (
-        (d.name, d.kind, d.state, d.until, d.waiting, d.dead, ", ".join(d.events), d.on_dead, d.reason) for d in found
-    )
-    columns = ("Destination", "Kind", "State", "Until", "Waiting", "Dead", "Events", "On dead", "Reason")
+    rows = ((d.name, d.kind, d.health, d.waiting, d.dead, ", ".join(d.events), d.on_dead, d.reason) for d in found)
+    columns = ("Destination", "Kind", "State", "Waiting", "Dead", "Events", "On dead", "Reason")
     return table(*columns, rows=rows, right=["Waiting", "Dead"])

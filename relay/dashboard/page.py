@@ -96,7 +96,7 @@ def _destinations_and_relays(picture: Picture) -> tuple[str, str]:
     destinations = (
         (
             n,
-            _toned(d.state, TONE.get(d.state, "warn")),
+            _toned(d.health, TONE.get(d.state, "warn")),
             d.waiting,
             d.parked,
             d.retrying,

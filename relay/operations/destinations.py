@@ -19,6 +19,7 @@ from relay.operations.reading import clock
 from relay.operations.status import status
 from relay.operations.writing import transaction
 from relay.stamp import nudge
+from relay.wording import health
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class DestinationRow:
     on_dead: str = "block"
     note: str | None = None
     since: datetime | None = None
+
+    @property
+    def health(self) -> str:
+        """How it is, in words."""
+        return health(self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until)
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationRow]:

@@ -33,6 +33,7 @@ from relay.decide.subscription import wants
 from relay.operations.counting import Messages, history_counts
 from relay.operations.reading import now
 from relay.operations.relays import RelayStatus, live_relays
+from relay.wording import health
 
 REMOVED = "it is no longer registered, and something still waits for it"
 
@@ -64,6 +65,11 @@ class DestinationStatus:
     retrying: int = 0
     note: str | None = None
     since: datetime | None = None
+
+    @property
+    def health(self) -> str:
+        """How it is, in words."""
+        return health(self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until)
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,9 @@ async def repeat_what_came(request: Request, writer: asyncio.StreamWriter) -> No
 async def test_no_secret_appears_in_any_log_error_table_or_page(
     database: Database, spawn: Spawner, tmp_path: Path
 ) -> None:
-    for type_ in ("refusing", "denying", "unreachable"):
-        write(database, "a", "b", "c", type_=type_)
+    write(database, "a", "b", "c", type_="refusing")
+    for type_ in ("denying", "unreachable"):
+        write(database, "a", "b", "c", "d", "e", type_=type_)
     port = free_port()
     env = {"DATABASE_URL": database.url, "OUTBOX_HEALTH_PORT": str(port), "OUTBOX_LOG_LEVEL": "debug", **HIDDEN}
     async with Receiver(repeat_what_came) as receiver:
