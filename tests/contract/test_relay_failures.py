@@ -143,6 +143,24 @@ async def test_a_few_messages_that_an_outage_fails_are_tried_again_and_again_and
     assert scene.attempts_charged() == 0
 
 
+@pytest.mark.parametrize("names", [("a",), ("a", "b")], ids=["alone", "beside another"])
+@pytest.mark.parametrize("error", [ValueError, Reject, ConnectionError])
+@pytest.mark.parametrize("key", [None, "k"], ids=["ten", "one with twenty successors"])
+async def test_a_few_bad_messages_in_a_quiet_moment_stop_no_other(
+    scene: Scene, names: tuple[str, ...], error: type[Exception], key: str | None
+) -> None:
+    """They filled the room of what had not been tried, so that nothing was read that could have cleared them up."""
+    bad = 10 if key is None else 1
+    taker = Taker(failing(*range(bad), error=error))
+    scene.emit_keys([key] * (bad if key is None else 21))
+    others = scene.count
+    takers = {name: taker if name == "a" else Taker() for name in names}
+    async with scene.relay(takers, window=16, page_size=8):
+        await taker.has_tried(min(bad, 5))
+        scene.emit(40)
+        await eventually_async(lambda: set(range(others, others + 40)) <= set(taker.taken), deadline_s=30)
+
+
 @pytest.mark.parametrize(("count", "said"), [(1, []), (5, ["destination_down", "destination_back"])])
 async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
     scene: Scene, count: int, said: list[str]
