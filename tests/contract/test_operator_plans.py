@@ -85,7 +85,9 @@ def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
         found = list_messages(connection, state=state, type_=type_, limit=LIMIT)
     assert len(found) == LIMIT
     # one in ten is of that type, or unrouted, and two deliveries at most have to be looked up for each
-    assert looked_at(plans, "outbox_") <= 20 * LIMIT, plans
+    # what is settled, and not in the history yet, is found in one pass over the deliveries
+    once = DELIVERIES if state == "delivered" else 0
+    assert looked_at(plans, "outbox_") <= 20 * LIMIT + once, plans
 
 
 @pytest.mark.parametrize("state", ["cancelled", "discarded"])
