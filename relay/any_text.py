@@ -57,4 +57,14 @@ def _decode(driver: Any, codec: str) -> None:
 
     for name in TEXTS:
         driver.adapters.register_loader(name, AnyTextLoader)
-    set_json_loads(lambda data: json.loads(str(data, codec, "replace")), driver)  # type: ignore[arg-type]
+    set_json_loads(AnyJson(codec), driver)  # type: ignore[arg-type]
+
+
+class AnyJson:
+    """Parses JSON in a codec, whatever bytes there are. No closure: psycopg keeps those for ever, and warns of it."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+
+    def __call__(self, data: Any) -> Any:
+        return json.loads(str(data, self._codec, "replace"))

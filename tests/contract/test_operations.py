@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -122,8 +122,9 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
     assert once - found.waiting_and_dead == 13
     assert (found.scheduled, found.parked, found.retrying) == (1, 2, 2)
     # api: ready, scheduled, parked, retrying; reports: ready, scheduled, done_at_api, retrying, half_dead
-    assert found.destinations["api"] == DestinationStatus("healthy", None, 4, 2, parked=1, retrying=1)
-    assert found.destinations["reports"] == DestinationStatus("healthy", None, 5, 0, parked=1, retrying=1)
+    api, reports = (replace(found.destinations[name], since=None) for name in ("api", "reports"))
+    assert api == DestinationStatus("healthy", None, 4, 2, parked=1, retrying=1)
+    assert reports == DestinationStatus("healthy", None, 5, 0, parked=1, retrying=1)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -77,7 +77,7 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
     eventually(lambda: settled(postgres_database) == ids, deadline_s=20, what="the second one has delivered them")
     fleet.fail_path.touch()
     fleet.hold_path.unlink()
-    eventually(lambda: "destination_paused" in first.output)
+    eventually(lambda: "destination_down" in first.output)
     fleet.fail_path.unlink()
     wire.release()
     eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)

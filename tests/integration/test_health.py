@@ -77,8 +77,9 @@ def test_a_failing_destination_makes_nobody_unready(
     relay, port = start(sqlite_database.url)
     eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
     with sqlite_database.engine.begin() as connection:
-        emit(connection, "a.b", {"divisor": 0})
-    relay.wait_for_output("destination_paused")
+        for _ in range(5):
+            emit(connection, "a.b", {"divisor": 0})
+    relay.wait_for_output("destination_down")
     assert is_ready(port)
 
 

@@ -22,7 +22,7 @@ LATER = """
 from alembic import op
 revision, down_revision, branch_labels, depends_on = "outbox_0002", "outbox_0001", None, None
 def upgrade():
-    op.execute("ALTER TABLE outbox_message ADD COLUMN note text")
+    op.execute("ALTER TABLE outbox_message ADD COLUMN remark text")
     op.execute("UPDATE outbox_meta SET schema_version = 2")
 """
 
@@ -30,11 +30,11 @@ def upgrade():
 def migrate_later(database: Database, *, oldest: str = "0.1.0") -> None:
     """What a later release might do, and this one does not know."""
     for statement in (
-        "ALTER TABLE outbox_message ADD COLUMN note text",
-        "ALTER TABLE outbox_delivery ADD COLUMN note text",
-        "ALTER TABLE outbox_history ADD COLUMN note text",
-        "ALTER TABLE outbox_destination ADD COLUMN note text",
-        "CREATE INDEX outbox_message_note ON outbox_message (note)",
+        "ALTER TABLE outbox_message ADD COLUMN remark text",
+        "ALTER TABLE outbox_delivery ADD COLUMN remark text",
+        "ALTER TABLE outbox_history ADD COLUMN remark text",
+        "ALTER TABLE outbox_destination ADD COLUMN remark text",
+        "CREATE INDEX outbox_message_remark ON outbox_message (remark)",
         "UPDATE outbox_alembic_version SET version_num = 'outbox_0002' WHERE version_num = 'outbox_0001'",
         f"UPDATE outbox_meta SET schema_version = 2, oldest_release = '{oldest}'",
     ):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from relay.destinations.listener.again import CONFLICTS
+
 CHAIN = 10  # causes looked at
 
 
@@ -20,6 +22,8 @@ def is_from_outside(error: BaseException) -> bool:
 
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
+        if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+            return False  # a deadlock or a serialisation failure: the database is well
         return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     return isinstance(error, OSError)
 
