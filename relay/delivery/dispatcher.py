@@ -96,8 +96,8 @@ class Dispatcher:
 
     @property
     def is_settling(self) -> bool:
-        """Whether anything is decided and not yet known to be settled."""
-        return self._settling_count > 0
+        """Whether anything is decided, or found out about a destination, and not yet known to be written."""
+        return self._settling_count > 0 or bool(self.findings)
 
     @property
     def is_empty(self) -> bool:

@@ -1,8 +1,10 @@
 """docs/nestjs.md shows a consumer for each broker: installed, started and fed by our destinations as printed."""
 
 import asyncio
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +54,7 @@ def start(project: Path, tmp_path: Path) -> Iterator[Start]:
         with said.open("wb") as output:
             process = subprocess.Popen(
                 [node, "node_modules/tsx/dist/cli.mjs", program],
+                start_new_session=True,
                 cwd=project,
                 env={"PATH": str(Path(node).parent), "HOME": str(tmp_path), **environ},
                 stdout=output,
@@ -64,7 +67,7 @@ def start(project: Path, tmp_path: Path) -> Iterator[Start]:
 
     yield run
     for process in running:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # tsx runs the program in a process of its own
         process.wait()
         guardian().forget(process.pid)
 
