@@ -57,7 +57,7 @@ def _decode(driver: Any, codec: str) -> None:
 
     for name in TEXTS:
         driver.adapters.register_loader(name, AnyTextLoader)
-    set_json_loads(AnyJson(codec), driver)  # type: ignore[arg-type]
+    set_json_loads(AnyJson(codec), driver)
 
 
 class AnyJson:

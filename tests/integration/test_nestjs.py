@@ -54,7 +54,6 @@ def start(project: Path, tmp_path: Path) -> Iterator[Start]:
         with said.open("wb") as output:
             process = subprocess.Popen(
                 [node, "node_modules/tsx/dist/cli.mjs", program],
-                start_new_session=True,
                 cwd=project,
                 env={"PATH": str(Path(node).parent), "HOME": str(tmp_path), **environ},
                 stdout=output,
