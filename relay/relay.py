@@ -37,6 +37,7 @@ from relay.store import open_store
 log = structlog.get_logger("relay")
 
 TICK_S = 0.25
+SETTLED_WITHIN_S = 1.0  # what a drain has decided, before it looks at what it left
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ class Relay:
                 break
             await asyncio.sleep(0.002)
         seen = look and (reason is None or trouble.is_standing_by)
-        left = await asyncio.to_thread(what_is_left, self.settings, began_at) if seen else ()
+        left = await self._look_at_what_is_left(began_at) if seen else ()
         return Drained(
             self._dispatcher.delivered_count - before,
             self._dispatcher.partly_delivered_count - partly_before,
@@ -222,6 +223,21 @@ class Relay:
             trouble.is_standing_by,
             left,
         )
+
+    async def _look_at_what_is_left(self, began_at: float) -> Sequence[Left]:
+        """Look when the table knows what each destination took, also of messages that another did not take."""
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        failing = {
+            lane.name: reason for lane in dispatcher.lanes.values() if (reason := lane.breaker.suspicion) is not None
+        }
+        for _ in range(2):  # what has been decided in part at the first is settled in part at the second
+            dispatcher.split()
+        self._on_work()
+        deadline = monotonic() + SETTLED_WITHIN_S
+        while dispatcher.is_settling and monotonic() < deadline:  # noqa: ASYNC110 (another thread settles)
+            await asyncio.sleep(0.002)
+        return await asyncio.to_thread(what_is_left, self.settings, began_at, failing)
 
     def health(self) -> Health:
         owner = self._owner

@@ -211,6 +211,13 @@ class CircuitBreaker(Generic[D]):
         return list(self._suspects)
 
     @property
+    def suspicion(self) -> str | None:
+        """Why the latest of those failed that have failed and were not ruled on; ``None`` while there is none."""
+        failing = [*self._suspects.values(), *self._retried.values()]
+        latest = max(failing, key=lambda s: s.failed_at, default=None)
+        return latest.outcome.reason if latest is not None else None
+
+    @property
     def failing_count(self) -> int:
         """How many deliveries failed and are not cleared up, whether or not they are tried again just now."""
         return len(self._suspects) + len(self._retried)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -41,33 +41,35 @@ class Left:
         return f"{self.count:,} for {self.destination}: {self.why}"
 
 
-def what_is_left(settings: Settings, began_at: float) -> Sequence[Left]:
+def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Left]:
     """Return what a drain left, over a connection of its own; nothing if the database cannot be asked.
 
     Args:
         settings: Where the outbox is.
         began_at: When the drain began, by the monotonic clock.
+        failing: Destination → why it did not take what this relay has tried and not ruled on yet.
     """
     try:
         with opened_snapshot(settings) as connection:
-            return leftover(connection, since_s=monotonic() - began_at)
+            return leftover(connection, since_s=monotonic() - began_at, failing=failing or {})
     except OutboxError:
         return ()
 
 
-def leftover(connection: sa.Connection, *, since_s: float) -> list[Left]:
+def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Left]:
     """Return what is due and was not delivered.
 
     Args:
         connection: One from `snapshot`.
         since_s: How long ago the drain began, in seconds. Dead letters from before are left out, and so is what has
             been emitted since and was not read: neither was the drain's to deliver.
+        failing: Destination → why it did not take what a relay has tried and not ruled on yet.
     """
     began_at = now(connection) - timedelta(seconds=since_s)
     registered = Registered(connection)
     found = [
-        *_set_aside(connection, registered),
-        *_unread(connection, registered, began_at),
+        *_set_aside(connection, registered, failing),
+        *_unread(connection, registered, began_at, failing),
         *_dead(connection, began_at),
         *_unrouted(connection),
     ]
@@ -77,7 +79,7 @@ def leftover(connection: sa.Connection, *, since_s: float) -> list[Left]:
     return [Left(destination, count, why) for (destination, why), count in counts.items()]
 
 
-def _set_aside(connection: sa.Connection, registered: Registered) -> Iterator[Left]:
+def _set_aside(connection: sa.Connection, registered: Registered, failing: Mapping[str, str]) -> Iterator[Left]:
     d = tables().delivery.c
     query = (
         sa.select(d.destination, d.state, sa.func.count(), sa.func.min(d.reason))
@@ -86,16 +88,13 @@ def _set_aside(connection: sa.Connection, registered: Registered) -> Iterator[Le
         .order_by(d.destination, d.state)
     )
     for name, state, count, reason in connection.execute(query):
-        yield Left(name, count, _trouble(registered.rows.get(name)) or _why(state, reason))
+        yield Left(name, count, _trouble(registered.rows.get(name)) or _why(state, reason or failing.get(name)))
 
 
 def _why(state: str, reason: str | None) -> str:
-    match state:
-        case "retry":
-            return f"tried again later ({reason})"
-        case "blocked":
-            return "behind an earlier message of their key"
-    return "set aside" + (f" ({reason})" if reason else "")
+    if state == "blocked":
+        return "behind an earlier message of their key"
+    return f"tried again later ({reason})" if reason else "set aside"
 
 
 def _trouble(row: Any) -> str | None:
@@ -107,7 +106,9 @@ def _trouble(row: Any) -> str | None:
     return f"{'an operator paused it' if row.paused_by == 'operator' else f'it is {row.state}'} ({row.reason})"
 
 
-def _unread(connection: sa.Connection, registered: Registered, began_at: datetime) -> Iterator[Left]:
+def _unread(
+    connection: sa.Connection, registered: Registered, began_at: datetime, failing: Mapping[str, str]
+) -> Iterator[Left]:
     """What no relay has settled or set aside: it is in the hands of one, or of none."""
     m = tables().message.c
     is_due = sa.or_(
@@ -119,7 +120,8 @@ def _unread(connection: sa.Connection, registered: Registered, began_at: datetim
         for name in registered.wanting(type_):
             counts[name] = counts.get(name, 0) + count
     for name, count in sorted(counts.items()):
-        yield Left(name, count, _trouble(registered.rows[name]) or "not settled: under way, or another relay owns them")
+        why = _why("retry", failing[name]) if name in failing else "not settled: under way, or another relay owns them"
+        yield Left(name, count, _trouble(registered.rows[name]) or why)
 
 
 def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
