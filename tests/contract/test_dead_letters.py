@@ -265,7 +265,7 @@ async def test_a_discarded_letter_is_history_and_says_so(scene: Scene) -> None:
     async with scene.relay({"a": Taker(rejecting(0)), "b": Taker()}):
         await scene.becomes(1, 0, 1, 0)
         assert discard(engine_of(scene), ALL, reason="a test") == 1
-        await scene.becomes(2, 0, 0, 0)
+        await eventually_async(lambda: len(_history(scene)) == 2)
     rows = [json.loads(r[0]) if isinstance(r[0], str) else r[0] for r in _history(scene)]
     states = [{name: each["state"] for name, each in row.items()} for row in rows if row]
     assert states == [{"a": "discarded", "b": "delivered"}]

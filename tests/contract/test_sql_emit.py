@@ -19,7 +19,9 @@ def worker_role(postgres_database):
     url = sa.make_url(postgres_database.url).set(username=name, password="w").render_as_string(hide_password=False)
     postgres_database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'w'")
     postgres_database.execute(f"GRANT INSERT ON outbox_message, inbox_message TO {name}")
-    yield type(postgres_database)("postgres", url)
+    seen = type(postgres_database)("postgres", url)
+    yield seen
+    seen.dispose()
     postgres_database.execute(f"DROP OWNED BY {name}")
     postgres_database.execute(f"DROP ROLE {name}")
 
