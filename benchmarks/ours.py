@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from outbox import Message
-from relay.cli.relay import tune_interpreter
+from outbox_cli.commands.run.relay import tune_interpreter
 from relay.database import Database
 from relay.relay import Relay
 from relay.settings import HttpSettings, ListenerSettings, Settings

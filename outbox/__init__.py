@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 # An application has everything from here on: what `emit` listens for on sessions must not begin in the middle of one.
 # A command of ours imports what it needs, before it has a session: most emit nothing, and need no ORM.
-if TYPE_CHECKING or "relay.cli" not in sys.modules:
+if TYPE_CHECKING or "outbox_cli" not in sys.modules:
     from outbox.draft import Draft
     from outbox.errors import (
         DuplicateId,

@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.processes import Spawner
 
 from outbox import emit
-from relay.cli.app import app
+from outbox_cli.app import app
 
 PROJECT = Path(__file__).parents[2]
 

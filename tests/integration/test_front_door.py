@@ -52,7 +52,7 @@ def test_an_sqlite_file_in_a_folder_that_is_not_there_is_advised_about_the_folde
         (CALLED, False, CALLED),
         (".venv/bin/outbox", True, ".venv/bin/outbox"),
         ("my tools/outbox", False, "'my tools/outbox'"),
-        ("/usr/lib/python3/relay/cli/__main__.py", False, "outbox"),
+        ("/usr/lib/python3/outbox_cli/__main__.py", False, "outbox"),
     ],
 )
 def test_commands_that_are_advised_are_such_as_can_be_pasted(run: Run, called: str, found: bool, shown: str) -> None:

@@ -14,7 +14,7 @@ from support.databases import Database
 from support.ports import free_port
 from support.scene import Outage, Scene, Taker, rejecting, to
 
-from relay.cli import main
+from outbox_cli import main
 
 CONFIG = """
 [destinations.printer]

@@ -43,7 +43,7 @@ def command(site: Path, tmp_path: Path) -> Command:
     def run(*arguments: str, database: Database) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "PYTHONPATH": str(site), "DATABASE_URL": database.url}
         return subprocess.run(
-            [sys.executable, "-m", "relay.cli", *arguments],
+            [sys.executable, "-m", "outbox_cli", *arguments],
             cwd=tmp_path,
             env=environ,
             capture_output=True,

@@ -50,7 +50,7 @@ def test_a_file_that_others_may_read_is_used_as_it_is_and_named_by_doctor(sqlite
 def test_no_file_of_the_current_directory_is_run_in_place_of_a_module(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the current directory was run')")
     done = subprocess.run(
-        [sys.executable, "-m", "relay.cli", "config", "show"],
+        [sys.executable, "-m", "outbox_cli", "config", "show"],
         cwd=tmp_path,
         env={"DATABASE_URL": "sqlite:///x.db", "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -63,6 +63,6 @@ def test_no_file_of_the_current_directory_is_run_in_place_of_a_module(tmp_path: 
 def test_the_module_runs_from_a_checkout_too(tmp_path: Path) -> None:
     project = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "relay.cli", "--version"], cwd=project, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "outbox_cli", "--version"], cwd=project, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr

@@ -17,9 +17,9 @@ from support.scene import Outage, Scene, Taker, failing, rejecting, to
 
 from outbox import Outbox
 from outbox.errors import Unusable
+from outbox_cli import main
 from relay import ListenerSettings, Relay, Settings, rights
 from relay.audit import Action
-from relay.cli import main
 from relay.database import Database as Address
 from relay.guide import BASELINE_LISTENER
 from relay.housekeeping import Housekeeping

@@ -19,8 +19,8 @@ from support.scene import Scene, Taker
 from support.waiting import eventually
 
 from outbox.errors import SchemaError
+from outbox_cli import main
 from relay import Settings, migration_turn, migrations
-from relay.cli import main
 from relay.housekeeping import Housekeeping
 from relay.operations.doctor import Finding, examine
 from relay.registry import Registration, register

@@ -110,6 +110,7 @@ def test_the_wheel_overwrites_nobody_elses_packages(wheel):
         "relay",
         "listeners",
         "outbox_demo",
+        "outbox_cli",
     }
 
 

@@ -14,8 +14,8 @@ from support.scene import Scene, Taker, failing
 from support.waiting import eventually
 
 from outbox.errors import SchemaError
+from outbox_cli import main
 from relay import migrations
-from relay.cli import main
 from relay.database import Database as Target
 
 LATER = """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from relay.cli import main
+from outbox_cli import main
 
 
 @dataclass

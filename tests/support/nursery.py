@@ -56,7 +56,7 @@ def _parent() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    from relay.cli import app, relay  # noqa: F401 (what a relay needs is imported before the forks, and once)
+    from outbox_cli import app  # noqa: F401 (what a relay needs is imported before the forks, and once)
     from relay.relay import Relay  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone at once
@@ -83,7 +83,7 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, o
 
 
 def _run() -> Any:
-    from relay.cli import main
+    from outbox_cli import main
 
     try:
         main()

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-OURS = {"outbox", "relay", "listeners", "outbox_demo"}
+OURS = {"outbox", "relay", "listeners", "outbox_demo", "outbox_cli"}
 
 
 def modules_imported_in(file: Path) -> set[str]:

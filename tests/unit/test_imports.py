@@ -57,7 +57,7 @@ def test_an_application_has_all_of_outbox_when_it_imports_it():
     assert done.stdout == "True\n"
 
 
-@pytest.mark.parametrize("package", ["relay", "listeners", "outbox_demo"])
+@pytest.mark.parametrize("package", ["relay", "listeners", "outbox_demo", "outbox_cli"])
 def test_importing_outbox_loads_no_other_package_of_ours(package):
     assert package not in packages_loaded_by("outbox")
 
@@ -85,7 +85,7 @@ HEAVY = {
 }
 RUN = """
 import json, sys
-from relay.cli import main
+from outbox_cli import main
 sys.argv = ["outbox", *{arguments}]
 try:
     main()
@@ -126,10 +126,10 @@ def test_the_demo_says_that_it_starts_before_it_loads_anything():
 import sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
-        if not name.startswith("relay"):
+        if not name.startswith("outbox_cli"):
             print("loads", name, file=sys.stderr)
 sys.meta_path.insert(0, Watch())
-from relay.cli import main
+from outbox_cli import main
 sys.argv = ["outbox", "demo", "--no-such-option"]
 main()
 """
@@ -155,7 +155,7 @@ def test_a_command_does_not_collect_garbage_while_it_imports():
 import gc, sys
 collected = []
 gc.callbacks.append(lambda phase, info: collected.append(info["generation"]) if phase == "start" else None)
-from relay.cli import main
+from outbox_cli import main
 sys.argv = ["outbox", "status", "--help"]
 try:
     main()

@@ -6,8 +6,8 @@ import sys
 import pytest
 import sqlalchemy as sa
 
-from relay.cli import main
-from relay.cli.leaving import keep_interrupts_out_of_the_log
+from outbox_cli import main
+from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log
 
 
 def interrupted(_: object) -> None:
@@ -38,7 +38,7 @@ class Interrupted:
 
 
 def test_an_interrupt_while_the_program_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "relay.cli.app", Interrupted())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "outbox_cli.app", Interrupted())  # type: ignore[arg-type]
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code == 130

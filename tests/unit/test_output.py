@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from relay.cli.output import print_json, print_json_array, say
+from outbox_cli.terminal.output import print_json, print_json_array, say
 
 TRICKS = {
     "C1": "\x9b31m",
@@ -30,7 +30,7 @@ def test_json_holds_the_data_and_no_control_character(text: str, capsys: pytest.
 
 
 def test_json_in_an_encoding_that_holds_less_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
-    from relay.cli.output import as_json
+    from outbox_cli.terminal.output import as_json
 
     class Latin:
         encoding = "latin-1"

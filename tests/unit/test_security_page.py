@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-OURS = ("outbox", "relay", "listeners", "outbox_demo", "alembic", "docs")
+OURS = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli", "alembic", "docs")
 
 
 def test_every_test_that_the_security_page_names_is_there() -> None:

@@ -1,0 +1,120 @@
+"""``outbox cancel``: take messages back before they are sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.commands.look.messages import MEANING, uuid_of
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import print_json, say, stdout, table
+from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
+from outbox_cli.terminal.times import past_instant
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from relay.operations.cancelling import Cancellable
+
+EXPLAINED = 10  # ids of which it is said why they cannot be cancelled
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox cancel 0197c0de-0000-7000-8000-000000000000",
+            "outbox cancel --key c-1 --reason 'the order was withdrawn'",
+            "outbox cancel --type 'debug.*' --since 1h --dry-run",
+            "outbox cancel --destination old --yes  # what still waits for a destination that is gone",
+        ),
+    )(cancel)
+
+
+def cancel(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of messages.")] = None,
+    key: Annotated[str | None, typer.Option(help="Of this ordering key.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="Of this event type; * stands for anything.")] = None,
+    subject: Annotated[str | None, typer.Option(help="With this subject; * stands for anything.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="For this destination only; the others still get the messages.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Created since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that there are, if nothing else says which.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is cancelled as JSON, for scripts.")] = False,
+) -> None:
+    """Cancel what is still to be delivered: it waits, is not due yet, is parked, blocked, or waits for a retry.
+
+    What a destination took stays delivered, and a dead letter stays dead. An attempt that is under way may still be
+    taken: then the history says so. The successors of a cancelled message's key go on.
+    """
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.cancelling import cancel, cancellable
+    from relay.operations.choosing import Choice
+    from relay.operations.opening import opened
+
+    refuse_empty({"--key": key, "--type": type_, "--subject": subject, "--destination": destination})
+    which = Choice(
+        tuple(uuid_of(each) for each in ids or ()),
+        key,
+        type_,
+        subject,
+        destination,
+        past_instant("--since", since) if since is not None else None,
+        past_instant("--until", until) if until is not None else None,
+    )
+    if not which.as_dict() and not all_:
+        raise typer.BadParameter("which ones? Name ids or filters, or say --all")
+    with opened(operator_settings()) as engine:
+        with engine.connect() as connection:
+            found = cancellable(connection, which)
+        count = sum(each.count for each in found)
+        _show(found, as_json=as_json)
+        if len(which.ids) > count:
+            _explain(engine, which.ids)
+        if not count:
+            say("nothing to do: nothing like that is still to be delivered")
+            raise typer.Exit(exits.FAILED if which.ids else exits.OK)
+        if dry_run:
+            say(f"would cancel {counted(count, 'message')}; nothing was done")
+            return
+        whose = f" for {destination}" if destination else ""
+        if not confirmed(f"Cancel {counted(count, 'message')}{whose}, never to be delivered?", yes=yes):
+            say("nothing was done")
+            raise typer.Exit(exits.FAILED)
+        with counting("cancel", count) as tell:
+            done = cancel(engine, which, reason=reason, on_progress=tell)
+    say(f"cancelled {counted(done, 'message')}{whose}")
+
+
+def _show(found: list[Cancellable], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    elif found:
+        rows = ((each.type, each.state, MEANING[each.state], each.count) for each in found)
+        stdout().print(table("Type", "State", "", "Messages", rows=rows, right=["Messages"]))
+
+
+def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
+    """Say of ids that cannot be cancelled what they are."""
+    from relay.operations import show_message
+    from relay.operations.reading import snapshot
+
+    with snapshot(engine) as connection:
+        for message_id in ids[:EXPLAINED]:
+            detail = show_message(connection, message_id)
+            if detail is None:
+                say(f"{message_id}: there is no such message")
+            elif detail.message.settled_at is not None:
+                say(f"{message_id}: {detail.message.state}: {MEANING[detail.message.state]}")
+            elif dead := [each.destination for each in detail.deliveries if each.state == "dead"]:
+                say(f"{message_id}: dead at {', '.join(dead)}: `outbox dead discard {message_id}` gives it up")

@@ -1,0 +1,110 @@
+"""``outbox replay``: send again what was delivered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.commands.look.messages import uuid_of
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import print_json, say, stdout, table
+from outbox_cli.terminal.prompts import confirmed, counting
+from outbox_cli.terminal.times import past_instant
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    from relay.operations.replay import Found
+
+
+NONE_SETTLED = "there is no such message in the history; `outbox messages show ID` says where one is"
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox replay 0197c0de-0000-7000-8000-000000000000 --to reports",
+            "outbox replay --to reports --since 7d --dry-run",
+            "outbox replay --to reports --type 'extraction.*' --since 2026-03-01 --until 2026-03-02T12:00",
+            "outbox replay --to api --since 2h --as-new --rate 50  # for a receiver that would ignore known ids",
+        ),
+    )(replay)
+
+
+def replay(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="These messages; also discarded or cancelled ones.")
+    ] = None,
+    *,
+    to: Annotated[str, typer.Option(metavar="DESTINATION", help="Where to: a registered destination.")],
+    type_: Annotated[str, typer.Option("--type", help="Which event type; * stands for anything.")] = "*",
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Delivered before then; default: now.")] = None,
+    as_new: Annotated[
+        bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of, for the receiver to take.")
+    ] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, at most.")] = 200,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what is sent again as JSON, for scripts.")] = False,
+) -> None:
+    """Send settled messages again, to one destination: to one that is new, or that has lost them."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.opening import opened
+    from relay.operations.replay import Replay, look, replay
+
+    named = tuple(uuid_of(each) for each in ids or ())
+    what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new, named)
+    with opened(operator_settings()) as engine:
+        with engine.connect() as connection:
+            found = look(connection, what)
+        count = sum(each.count for each in found)
+        if as_json:
+            print_json(found)
+        elif count:
+            stdout().print(_table(found))
+        if count:
+            _explain(found, what.to, as_new=as_new)
+        if dry_run or not count:
+            say(f"would replay {counted(count, 'message')}; nothing was done" if count else NONE_SETTLED)
+            if named and not count:
+                raise typer.Exit(exits.FAILED)
+            return
+        if not confirmed(f"Replay {counted(count, 'message')} to {to}?", yes=yes):
+            say("nothing was done")
+            raise typer.Exit(exits.FAILED)
+        with counting("replay", count) as tell:
+            done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
+    say(
+        f"put {counted(done, 'message')} on the way to {to}"
+        + (f"; {count - done:,} were already" if done < count else "")
+    )
+
+
+def _past(option: str, text: str | None) -> datetime | None:
+    return None if text is None else past_instant(option, text)
+
+
+def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
+    marked = sum(each.marked for each in found)
+    if as_new:
+        say("each becomes a message of its own, with a new id: a receiver that had it before takes it once more")
+    elif marked:
+        say(
+            f"{marked:,} of them are marked as done in the inbox of {to}: it will not run for those again, unless "
+            "--as-new"
+        )
+    else:
+        say("the ids stay: a receiver that deduplicates ignores what it has had before, unless --as-new")
+
+
+def _table(found: list[Found]) -> object:
+    rows = ((each.type, each.count, each.first_at, each.last_at, each.marked) for each in found)
+    columns = ("Type", "Messages", "First delivered", "Last delivered", "In the inbox")
+    return table(*columns, rows=rows, right=["Messages", "In the inbox"])

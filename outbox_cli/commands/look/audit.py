@@ -1,0 +1,38 @@
+"""``outbox audit``: what operators did."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(rich_help_panel=panel, epilog=examples("outbox audit", "outbox audit --limit 100 --json"))(audit)
+
+
+def audit(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what was done by hand: who, when, what, how many, and why."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.opening import opened_snapshot
+    from relay.operations.record import record
+
+    with opened_snapshot(operator_settings()) as connection:
+        found = record(connection, limit=limit)
+    if as_json:
+        print_json(found)
+    elif found:
+        rows = (
+            (e.at, e.actor, e.role, e.action, json.dumps(e.target, ensure_ascii=False), e.count, e.reason)
+            for e in found
+        )
+        stdout().print(table("At", "Who", "Role", "What", "To what", "Count", "Why", rows=rows, right=["Count"]))
+    else:
+        say("nothing was done by hand yet")

@@ -1,0 +1,67 @@
+"""``outbox content``: what the baseline listener has not done yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, print_json, say
+from relay.guide import COMPLETED
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+BATCH_SIZE = 500
+
+content = typer.Typer(help="Look at the content that the baseline listener serves.", no_args_is_help=True)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(content, name="content", rich_help_panel=panel)
+
+
+@content.command(
+    epilog=examples(
+        "outbox content missing",
+        "outbox content missing --emit  # tell the listener again; it builds each baseline once",
+    )
+)
+def missing(
+    emit_again: Annotated[bool, typer.Option("--emit", help="Emit extraction.completed for each of them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List contents that have an extraction and no baseline graph."""
+    from sqlalchemy.orm import Session
+
+    import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)
+    from listeners.content import missing_baselines
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.opening import opened
+    from relay.rights import BASELINE, RELAY
+
+    found = []
+    with opened(operator_settings(), needs=RELAY + BASELINE) as engine, Session(engine) as session:
+        for content_id in missing_baselines(session):
+            found.append(content_id)
+            if not as_json:
+                typer.echo(content_id)
+            if emit_again:
+                _emit(session, content_id)
+                if len(found) % BATCH_SIZE == 0:
+                    session.commit()
+        session.commit()
+    if as_json:
+        print_json(found)
+    say(
+        f"{counted(len(found), 'content')} without a baseline"
+        + (f"; emitted {counted(len(found), 'message')}" if emit_again else "")
+    )
+
+
+def _emit(session: Session, content_id: str) -> None:
+    from outbox import emit
+
+    emit(session, COMPLETED, {"contentId": content_id}, ordering_key=content_id)

@@ -1,0 +1,93 @@
+"""``outbox destinations``, ``pause`` and ``resume``: where messages go, and a hand on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+
+if TYPE_CHECKING:
+    from relay.operations.destinations import DestinationRow
+
+destinations = typer.Typer(help="Look at destinations, and test them.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="A registered destination.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why: `destinations list` and `outbox audit` show it.")]
+
+
+def register(app: typer.Typer, look: str, act: str) -> None:
+    app.add_typer(destinations, name="destinations", rich_help_panel=look)
+    app.command(rich_help_panel=act, epilog=examples("outbox pause api --reason 'a release, until noon'"))(pause)
+    app.command(rich_help_panel=act, epilog=examples("outbox resume api"))(resume)
+
+
+@destinations.command("list", epilog=examples("outbox destinations list", "outbox destinations list --json"))
+def list_(as_json: Json = False) -> None:
+    """List the registered destinations: how they are, why, until when, and what waits for them."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.destinations import list_destinations
+    from relay.operations.opening import opened_snapshot
+
+    with opened_snapshot(operator_settings()) as connection:
+        found = list_destinations(connection)
+    if as_json:
+        print_json(found)
+    elif found:
+        stdout().print(_table(found))
+    else:
+        say("no destination is registered: `outbox relay` registers those that are configured")
+
+
+@destinations.command(epilog=examples("outbox destinations test api"))
+def test(
+    name: Annotated[str, typer.Argument(metavar="DESTINATION", help="A configured destination.")],
+) -> None:
+    """Find out whether a destination, as it is configured here, can be reached. No message is sent."""
+    import asyncio
+
+    from outbox_cli.terminal.settings import put_current_directory_on_path
+    from relay.operations.probing import probe
+    from relay.settings import load
+
+    settings = load({})
+    put_current_directory_on_path()
+    if name not in settings.destinations:
+        known = ", ".join(sorted(settings.destinations)) or "none"
+        raise typer.BadParameter(f"no destination {name} is configured here: configured are {known}")
+    found = asyncio.run(probe(name, settings))
+    say(f"{name}: {found.said}")
+    say(f"checked: {found.checked}")
+    if not found.well:
+        raise typer.Exit(exits.UNHEALTHY)
+
+
+def pause(name: Name, reason: Reason = None) -> None:
+    """Have all relays start nothing more at a destination, within a second. Its messages wait."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.destinations import pause
+    from relay.operations.opening import opened
+
+    with opened(operator_settings()) as engine:
+        pause(engine, name, reason=reason)
+    say(f"{name} is paused: nothing more is started there until `outbox resume {name}`")
+
+
+def resume(name: Name, reason: Reason = None) -> None:
+    """Have all relays try a destination again, whoever or whatever paused it or switched it off."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.destinations import resume
+    from relay.operations.opening import opened
+
+    with opened(operator_settings()) as engine:
+        resume(engine, name, reason=reason)
+    say(f"{name} is resumed: the relays try it within a second")
+
+
+def _table(found: list[DestinationRow]) -> object:
+    rows = ((d.name, d.kind, d.health, d.waiting, d.dead, ", ".join(d.events), d.on_dead, d.reason) for d in found)
+    columns = ("Destination", "Kind", "State", "Waiting", "Dead", "Events", "On dead", "Reason")
+    return table(*columns, rows=rows, right=["Waiting", "Dead"])

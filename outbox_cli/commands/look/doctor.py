@@ -1,0 +1,87 @@
+"""``outbox doctor``: what will bite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout
+from outbox_cli.terminal.times import duration_s
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    from relay.operations.doctor import Finding
+
+MARK = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples("outbox doctor", "outbox doctor --json | jq '.[] | select(.severity == \"bad\")'")
+        + "\n\nExits with 0 when nothing is bad (notes are not), with 4 when something will bite or bites already, "
+        "and with 3 when the database cannot be used at all.",
+    )(doctor)
+
+
+def doctor(
+    older_than: Annotated[str, typer.Option(metavar="DURATION", help="A message that waits longer is late.")] = "5m",
+    as_json: Json = False,
+) -> None:
+    """Look for what will bite: database, pooler, settings, long transactions, relays, and what waits for whom."""
+    import sqlalchemy as sa
+
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.doctor import examine
+    from relay.operations.opening import reaching
+
+    older_than_s = duration_s("--older-than", older_than)
+    settings = operator_settings()
+    settings.require_database_file()
+    engine = settings.database.engine(poolclass=sa.NullPool)
+    try:
+        with reaching(settings.database):
+            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _other_sides()
+    finally:
+        engine.dispose()
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if any(each.severity == "bad" for each in found):
+        is_unusable = found[0].check == "schema" and found[0].severity == "bad"
+        raise typer.Exit(exits.UNUSABLE if is_unusable else exits.UNHEALTHY)
+
+
+def _other_sides() -> list[Finding]:
+    """Look at the destinations, where this host has what they need; another host may have."""
+    from outbox.errors import SettingsError
+    from relay.operations.doctor.destinations import other_sides
+    from relay.operations.doctor.finding import note
+    from relay.settings import load
+
+    try:
+        return other_sides(load({}))
+    except SettingsError as error:
+        why, do = "their other sides were not looked at", "run `outbox doctor` where a relay runs"
+        return [note("destinations", f"they are not usable here: {error}", why, do)]
+
+
+def _print(found: list[Finding]) -> None:
+    console = stdout()
+    for each in found:
+        word, style = MARK[each.severity]
+        console.print(Text.assemble((f"{word:>4}", style), "  ", (each.check, "bold"), f": {each.what}"))
+        if each.severity != "ok":
+            console.print(f"        why: {each.why}")
+            console.print(pasteable(f"        do:  {each.do}"))
+    count = sum(each.severity == "bad" for each in found)
+    say(
+        f"{count} of {counted(len(found), 'finding')} {'is' if count == 1 else 'are'} bad"
+        if count
+        else "nothing bad was found"
+    )

@@ -1,0 +1,275 @@
+"""``outbox messages``: what is on its way, and what became of one."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
+from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
+from outbox_cli.terminal.times import past_instant
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from relay.operations import DeliveryRow, MessageDetail, MessageRow
+
+messages = typer.Typer(help="Look at messages, and give up those that nobody wants.", no_args_is_help=True)
+
+
+class State(StrEnum):
+    ready = "ready"
+    scheduled = "scheduled"
+    held = "held"
+    unrouted = "unrouted"
+    parked = "parked"
+    blocked = "blocked"
+    retry = "retry"
+    dead = "dead"
+    delivered = "delivered"
+    discarded = "discarded"
+    cancelled = "cancelled"
+
+
+MEANING = {
+    "ready": "being delivered, or about to be",
+    "scheduled": "is not due yet",
+    "held": "waits for what its deliveries wait for",
+    "unrouted": "is wanted by no subscription; it will flow when one appears",
+    "delivered": "a destination took it, and nothing is left to do",
+    "discarded": "an operator gave it up; no destination took it",
+    "cancelled": "an operator cancelled it; no destination took it",
+}
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(messages, name="messages", rich_help_panel=panel)
+
+
+@messages.command(
+    "list",
+    epilog=examples(
+        "outbox messages list",
+        "outbox messages list --state delivered --limit 5",
+        "outbox messages list --key c-1",
+        "outbox messages list --destination api --state retry",
+        "outbox messages list --state cancelled --since 1d",
+        "outbox messages list --type 'extraction.*' --json | jq -r '.[].id'",
+    ),
+)
+def list_(
+    state: Annotated[
+        State | None, typer.Option(help="Of the message or of a delivery. Default: everything not settled yet.")
+    ] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", help="An event type; * stands for anything. Of a rare one, all messages are looked at."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="An ordering key.")] = None,
+    subject: Annotated[str | None, typer.Option(help="A subject; * stands for anything.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Still to be delivered there; with a state: in that state there.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Created since then, or settled: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then, or settled.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """List messages, the last emitted first. Settled ones: --state delivered, discarded or cancelled."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations import list_messages
+    from relay.operations.opening import opened_snapshot
+
+    refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
+    filters: dict[str, Any] = {
+        "state": state and state.value,
+        "type_": type_,
+        "key": key,
+        "subject": subject,
+        "destination": destination,
+        "since": since and past_instant("--since", since),
+        "until": until and past_instant("--until", until),
+    }
+    with opened_snapshot(operator_settings()) as connection:
+        found = list_messages(connection, **filters, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("there is no such message" if any(filters.values()) else "nothing waits")
+        return
+    rows = ((m.id, m.type, _state(m), m.ordering_key, m.created_at, m.settled_at or m.due_at) for m in found)
+    stdout().print(table("Id", "Type", "State", "Key", "Created", "Due or settled", rows=rows))
+    if len(found) == limit:
+        say(f"the newest {limit}; --limit shows more")
+
+
+@messages.command("show", epilog=examples("outbox messages show 0197c0de-0000-7000-8000-000000000000"))
+def show(
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="The id that emit returned.")],
+    as_json: Json = False,
+) -> None:
+    """Show one message: where it is, what happened to it so far, what happens next."""
+    print_message(uuid_of(message_id), as_json=as_json)
+
+
+@messages.command(
+    "discard-unrouted",
+    epilog=examples(
+        "outbox messages discard-unrouted --dry-run",
+        "outbox messages discard-unrouted --type 'debug.*' --yes --reason 'nobody will ever want them'",
+    ),
+)
+def discard_unrouted(
+    type_: Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for anything.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+) -> None:
+    """Give up messages that no subscription wants. The history keeps them."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.opening import opened
+    from relay.operations.unrouted import discard_unrouted, unrouted_types
+
+    with opened(operator_settings()) as engine:
+        with engine.connect() as connection:
+            found = unrouted_types(connection, type_)
+        count = sum(found.values())
+        if not count:
+            say("nothing to do: every message is wanted by a subscription" if type_ is None else "no such message")
+            return
+        if dry_run:
+            stdout().print(table("Type", "Messages", rows=found.items(), right=["Messages"]))
+            say(f"would discard {counted(count, 'message')}; nothing was done")
+            return
+        if not confirmed(f"Discard {counted(count, 'message')} that no subscription wants?", yes=yes):
+            say("nothing was done")
+            raise typer.Exit(exits.FAILED)
+        with counting("discard", count) as tell:
+            done = discard_unrouted(engine, type_, reason=reason, on_progress=tell)
+    say(f"discarded {counted(done, 'message')}")
+
+
+def print_message(message_id: str, *, as_json: bool) -> None:
+    """All that is known of one message, for `messages show` and `dead show`."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations import show_message
+    from relay.operations.opening import opened_snapshot
+
+    with opened_snapshot(operator_settings()) as connection:
+        found = show_message(connection, message_id)
+    if found is None:
+        say(f"there is no message {message_id}: neither waiting, nor in the history (which it may have outlived)")
+        raise typer.Exit(exits.FAILED)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _state(message: MessageRow) -> str:
+    apart = ", ".join(f"{name} {state}" for name, state in sorted(message.deliveries.items()))
+    return f"{message.state} ({apart})" if apart else message.state
+
+
+def _print(found: MessageDetail) -> None:
+    console = stdout()
+    shown = table("", "", rows=((name, value) for name, value in _facts(found).items() if value is not None))
+    shown.show_header = False
+    console.print(shown)
+    if found.deliveries:
+        console.print()
+        console.print(_settled(found.deliveries) if found.message.settled_at else _open(found.deliveries))
+    if found.before:
+        console.print()
+        console.print("Before it was sent again:")
+        console.print(_settled(found.before))
+    for delivery in found.deliveries:
+        if delivery.log:
+            console.print()
+            console.print(f"Attempts at {cell(delivery.destination)}:")
+            console.print(_log(delivery))
+
+
+def _open(deliveries: list[DeliveryRow]) -> Table:
+    """What each destination waits for."""
+    rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, _next(d)) for d in deliveries)
+    columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
+    return table(*columns, rows=rows, right=["Attempts"])
+
+
+def _next(delivery: DeliveryRow) -> str:
+    if delivery.taken_at_attempt is not None:
+        return f"nothing: taken at {cell(delivery.changed_at)}, at attempt {delivery.taken_at_attempt}"
+    return pasteable(delivery.next or "")
+
+
+def _settled(deliveries: list[DeliveryRow]) -> Table:
+    """Which destination took it, when, and at which attempt; and which did not, and why."""
+    rows = ((d.destination, d.state, d.changed_at, d.taken_at_attempt or d.attempts, d.reason) for d in deliveries)
+    return table("Destination", "State", "When", "Attempts", "Reason", rows=rows, right=["Attempts"])
+
+
+def _facts(found: MessageDetail) -> dict[str, object]:
+    message = found.message
+    again = found.settled if message.settled_at is None else found.settled[:-1]
+    return {
+        "id": message.id,
+        "type": message.type,
+        "state": f"{message.state}: {MEANING[message.state]}",
+        "next": found.next if message.settled_at is None else None,
+        "source": found.source,
+        "subject": message.subject,
+        "ordering key": message.ordering_key,
+        "created": message.created_at,
+        "due": message.due_at,
+        message.state if message.settled_at else "settled": message.settled_at,
+        "settled before": ", ".join(cell(at) for at in again) or None,
+        "attempts": found.attempts,
+        "shard": found.shard if found.owner is None else f"{found.shard}, owned by {found.owner}",
+        "done by": ", ".join(f"{name} at {cell(at)}" for name, at in found.inbox.items()) or None,
+        "headers": json.dumps(found.headers, ensure_ascii=False) if found.headers else None,
+        "data": json.dumps(found.data, ensure_ascii=False),
+    }
+
+
+def _log(delivery: DeliveryRow) -> Table:
+    rows = (
+        (
+            _instant(entry.get("at")),
+            entry.get("attempt"),
+            entry.get("verdict"),
+            entry.get("reason"),
+            entry.get("detail"),
+        )
+        for entry in delivery.log
+    )
+    return table("At", "Attempt", "Verdict", "Reason", "Answer", rows=rows, right=["Attempt"])
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def uuid_of(text: str) -> str:
+    """The id of a message, in the one way we write it.
+
+    Raises:
+        BadParameter: It is no UUID.
+    """
+    from uuid import UUID
+
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not the id of a message: ids are UUIDs") from None

@@ -1,0 +1,170 @@
+"""``outbox status`` and ``outbox relays``: how things stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout, table
+from outbox_cli.terminal.times import duration_s
+from relay.wording import duration, ranges
+
+if TYPE_CHECKING:
+    from relay.operations import RelayStatus, Status
+    from relay.settings import Settings
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox status",
+            "outbox status --watch",
+            "outbox status --json | jq .waiting",
+            "outbox status --fail-if-older 5m  # a health check: exit code 4 when a message waits longer",
+        ),
+    )(status)
+    app.command(rich_help_panel=panel, epilog=examples("outbox relays", "outbox relays --json"))(relays)
+
+
+def status(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --watch.")] = 2.0,
+    fail_if_older: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
+    ] = None,
+) -> None:
+    """Show what waits, what was delivered, how the destinations are, and who owns which shards."""
+    from outbox_cli.terminal.settings import operator_settings
+
+    limit_s = None if fail_if_older is None else duration_s("--fail-if-older", fail_if_older)
+    if watch and limit_s is not None:
+        raise typer.BadParameter("--watch never ends, so it cannot fail: leave out --fail-if-older")
+    settings = operator_settings()
+    if watch:
+        _watch(settings, interval, as_json=as_json)
+        return
+    found = _look(settings)
+    if as_json:
+        print_json(found)
+    else:
+        stdout().print(render(found, str(settings.database)))
+    if limit_s is not None and (found.oldest_waiting_s or 0) > limit_s:
+        say(f"the oldest message has been waiting for {duration(found.oldest_waiting_s)}, longer than {fail_if_older}")
+        raise typer.Exit(exits.UNHEALTHY)
+
+
+def relays(as_json: Json = False) -> None:
+    """Show the relays that are alive and the shards they own."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations import live_relays
+    from relay.operations.opening import opened_snapshot
+
+    settings = operator_settings()
+    with opened_snapshot(settings) as connection:
+        found = live_relays(connection)
+    if as_json:
+        print_json(found)
+    elif found:
+        stdout().print(_relay_table(found))
+    else:
+        say("no relay is alive: start one with `outbox relay`")
+
+
+def render(found: Status, database: str) -> RenderableType:
+    """The whole picture, for people."""
+    parts: list[RenderableType] = [Text(database, style="bold"), "", _message_table(found), ""]
+    if found.destinations:
+        parts += [_destination_table(found), ""]
+    parts.append(
+        _relay_table(found.relays)
+        if found.relays
+        else Text(pasteable("No relay is alive: start one with `outbox relay`."))
+    )
+    return Group(*parts)
+
+
+def _look(settings: Settings) -> Status:
+    from relay.operations import status
+    from relay.operations.opening import opened_snapshot
+
+    with opened_snapshot(settings) as connection:
+        return status(connection)
+
+
+def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
+    console = stdout()
+    if as_json:
+        _repeat(interval_s, lambda: print_json(_look(settings), indent=None))
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            _repeat(interval_s, lambda: live.update(render(_look(settings), str(settings.database)), refresh=True))
+    else:
+        _repeat(interval_s, lambda: console.print(render(_look(settings), str(settings.database)), "", sep="\n"))
+
+
+def _repeat(interval_s: float, show: Callable[[], None]) -> NoReturn:
+    """Again and again; a database that is away for a while is reported and waited for."""
+    from outbox.errors import Unusable
+
+    while True:
+        try:
+            show()
+        except Unusable as error:
+            say(str(error))
+        time.sleep(interval_s)
+
+
+def _message_table(found: Status) -> RenderableType:
+    about = "~" if found.delivered_is_estimate else ""
+    rows = [
+        ("waiting", f"{found.waiting:,}", _waiting_note(found)),
+        ("unrouted", f"{found.unrouted:,}", "no subscription wants them" if found.unrouted else ""),
+        ("dead", f"{found.dead:,}", _dead_note(found)),
+        ("delivered", f"{about}{found.delivered:,}", "in the history"),
+        ("discarded", f"{found.discarded:,}", "given up by an operator" if found.discarded else ""),
+        ("cancelled", f"{found.cancelled:,}", "taken back by an operator" if found.cancelled else ""),
+    ]
+    made = table("Messages", "Count", "", right=["Count"])
+    for name, count, note in rows:
+        made.add_row(name, count, Text(note, style="dim"))
+    return made
+
+
+def _waiting_note(found: Status) -> str:
+    notes = []
+    if found.oldest_waiting_s is not None:
+        notes.append(f"the oldest for {duration(found.oldest_waiting_s)}")
+    if found.scheduled:
+        notes.append(f"{found.scheduled:,} not due yet")
+    return "; ".join(notes)
+
+
+def _dead_note(found: Status) -> str:
+    if not found.dead:
+        return ""
+    too = f"; {found.waiting_and_dead:,} of them still wait for another destination" if found.waiting_and_dead else ""
+    return f"given up by a destination: an operator has to look{too}"
+
+
+def _destination_table(found: Status) -> RenderableType:
+    rows = (
+        (name, d.health, d.waiting, d.parked, d.retrying, d.dead, d.reason) for name, d in found.destinations.items()
+    )
+    numbers = ("Waiting", "parked", "retrying", "Dead")
+    return table("Destination", "State", *numbers, "Reason", rows=rows, right=numbers)
+
+
+def _relay_table(found: list[RelayStatus]) -> RenderableType:
+    rows = ((r.id, len(r.shards), ranges(r.shards), f"{duration(r.last_seen_s)} ago", r.release) for r in found)
+    return table("Relay", "Shards", "Which", "Last seen", "Release", rows=rows, right=["Shards"])

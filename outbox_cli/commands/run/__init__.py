@@ -1,0 +1,1 @@
+"""Commands that run the product: the demo, migrations, relays, the receivers."""

@@ -1,0 +1,154 @@
+"""``outbox db``: create the tables, check them, print them, say who needs which rights."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import say
+
+if TYPE_CHECKING:
+    from relay.settings import Settings
+
+db = typer.Typer(help="Create and check the tables.", no_args_is_help=True)
+
+
+class Branch(StrEnum):
+    outbox = "outbox"
+    content = "content"
+
+
+class Dialect(StrEnum):
+    postgresql = "postgresql"
+    sqlite = "sqlite"
+
+
+Only = Annotated[
+    Branch | None,
+    typer.Option(
+        "--only",
+        help="[bold]outbox[/]: leave out the content tables, which the baseline listener needs. "
+        "[bold]content[/]: the reverse.",
+    ),
+]
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(db, name="db", rich_help_panel=panel)
+
+
+@db.command(
+    epilog=examples(
+        "outbox db upgrade",
+        "outbox db upgrade --plan  # only say what would be done",
+        "outbox db upgrade --only outbox  # in an application that keeps its content elsewhere",
+    )
+)
+def upgrade(
+    only: Only = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Bring the database to the newest schema. An SQLite file is created; run it as often as you like."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay import migrations
+    from relay.operations.opening import reaching
+
+    settings = operator_settings()
+    settings.require_database_folder()
+    with reaching(settings.database):
+        if plan:
+            _plan(settings, only)
+            return
+        done = migrations.upgrade(settings.database_url, schema=settings.schema_name, only=only and only.value)
+        warning = _creators(settings)
+    for revision in done:
+        typer.echo(revision)
+    say(f"{settings.database} is up to date" + (f": applied {len(done)}" if done else ", nothing to do"))
+    if warning:
+        say(f"warning: {warning}")
+
+
+@db.command(epilog=examples("outbox db check && outbox relay"))
+def check() -> None:
+    """Check that this release can use the schema; exit code 3 if not."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay import migrations
+    from relay.operations.opening import opened
+
+    settings = operator_settings()
+    with opened(settings):
+        missing = migrations.pending(settings.database)
+    say(f"{settings.database} can be used" + (f"; not applied: {', '.join(missing)}" if missing else ""))
+
+
+@db.command(
+    epilog=examples(
+        "outbox db sql > outbox.sql",
+        "outbox db sql --only outbox --schema messaging  # to paste into a revision of your own",
+    )
+)
+def sql(
+    dialect: Annotated[Dialect, typer.Option(help="Whose SQL.")] = Dialect.postgresql,
+    only: Only = None,
+    schema: Annotated[
+        str | None, typer.Option(help="The PostgreSQL schema to live in; default: OUTBOX_SCHEMA.")
+    ] = None,
+) -> None:
+    """Print the migrations as SQL. Touches no database."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay import migrations
+
+    schema = schema or operator_settings().schema_name
+    typer.echo(migrations.sql(dialect.value, schema=schema, only=only and only.value), nl=False)
+
+
+@db.command(
+    epilog=examples(
+        "outbox db grants --worker app --relay outbox | psql $DATABASE_URL",
+        "outbox db grants --migrator deploy  # and what that role needs before the first upgrade",
+    )
+)
+def grants(
+    worker: Annotated[str, typer.Option(help="The role of processes that emit.")] = "outbox_worker",
+    relay: Annotated[str, typer.Option(help="The role of relays.")] = "outbox_relay",
+    migrator: Annotated[str | None, typer.Option(help="The role that runs outbox db upgrade.")] = None,
+    schema: Annotated[str | None, typer.Option(help="The PostgreSQL schema; default: OUTBOX_SCHEMA.")] = None,
+    only: Only = None,
+) -> None:
+    """Print the rights that workers, relays and the migrator need on PostgreSQL. Touches no database."""
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.grants import grants as statements
+
+    schema = schema or operator_settings().schema_name
+    text = statements(schema=schema, worker=worker, relay=relay, migrator=migrator, content=only != Branch.outbox)
+    typer.echo(text, nl=False)
+
+
+def _creators(settings: Settings) -> str | None:
+    """Who else may CREATE in the schema, and what that means; ``None`` where no other role may."""
+    if not settings.database.is_postgres:
+        return None
+    from sqlalchemy import NullPool
+
+    from relay.operations.doctor.strangers import creators
+
+    engine = settings.database.engine(poolclass=NullPool)
+    with engine.connect() as connection:
+        found = creators(connection)
+    return None if found.severity == "ok" else f"{found.what}: {found.why}. Run {found.do}"
+
+
+def _plan(settings: Settings, only: Branch | None) -> None:
+    from relay import migrations
+
+    database = settings.database
+    if not database.is_postgres and not database.path.exists():
+        say(f"would create {database.path.absolute()}, then apply every migration")
+        return
+    planned = migrations.planned(database, only=only and only.value)
+    for revision in planned:
+        typer.echo(revision)
+    say(f"{len(planned)} to apply to {database}" if planned else f"nothing to do: {database} is up to date")

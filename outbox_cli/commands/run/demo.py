@@ -1,0 +1,124 @@
+"""``outbox demo`` and ``outbox extract``: the reference worker, with a relay beside it and without."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import as_json as json_text
+from outbox_cli.terminal.output import program, say, stderr, stdout
+
+if TYPE_CHECKING:
+    from outbox_demo.demo import Report
+    from relay.settings import Settings
+
+READS = (
+    "Reads .txt, .md, .html and .pdf files, and folders of them. A file named here that cannot be read is exit code 1."
+)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples("outbox demo", "outbox demo README.md docs/  # your own documents"),
+    )(demo)
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox extract docs/",
+            "outbox extract docs/ && outbox relay --drain  # the demo in two pieces",
+        ),
+    )(extract)
+
+
+def demo(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help=f"{READS} Default: the descriptions of the installed Python packages.", metavar="PATH"),
+    ] = None,
+) -> None:
+    """See the whole way: documents in, results and messages committed, baseline graphs out.
+
+    Needs nothing: without a configured database it creates outbox.db here.
+    """
+    from outbox_cli.terminal.settings import operator_settings
+    from outbox_demo import screen
+    from outbox_demo.demo import run
+    from relay.operations.opening import reaching
+
+    settings = operator_settings()
+    settings.require_database_folder()
+    _quiet_logging(settings)
+    try:
+        with reaching(settings.database), screen.Screen(stderr()) as watcher:
+            report = asyncio.run(run(settings, paths or [], watcher))
+    except KeyboardInterrupt:
+        say("Interrupted. What was committed waits in the database: run the demo again and it is delivered.")
+        raise typer.Exit(exits.INTERRUPTED) from None
+    _print(report, settings)
+    raise typer.Exit(_code(report))
+
+
+def extract(
+    paths: Annotated[list[Path], typer.Argument(help=READS, metavar="PATH")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each document.")] = False,
+) -> None:
+    """Extract topics from documents, and commit each result together with its message. A relay delivers them."""
+    from outbox_cli.terminal.settings import operator_settings
+    from outbox_demo import screen
+    from outbox_demo.demo import Report, sources, work
+    from relay.operations.opening import opened
+    from relay.rights import COMMANDS, EXTRACT, WORKER
+
+    report = Report()
+    needs = WORKER + COMMANDS + EXTRACT
+    with opened(operator_settings(), needs=needs) as engine, screen.Screen(stderr(), deliveries=False) as watcher:
+        count, documents = sources(paths)
+        watcher.documents(count)
+        for line in work(engine, documents, report, watcher):
+            typer.echo(json_text(screen.as_fields(line)) if as_json else screen.as_text(line))
+    for sentence in screen.extraction_summary(report):
+        say(sentence)
+    raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)
+
+
+def _print(report: Report, settings: Settings) -> None:
+    from outbox_demo import screen
+    from outbox_demo.demo import where
+
+    for sentence in screen.skipped_together(report):
+        say(sentence)
+    console = stdout()
+    console.print()
+    console.print(screen.report(report, expand=console.is_terminal))
+    console.print()
+    console.print(f"The database is {where(settings.database)}. Try next:", soft_wrap=True)
+    again = (
+        (f"{program()} status", "what waits, what was delivered"),
+        (f"{program()} messages list --state delivered", "each message, and when"),
+        (f"{program()} demo PATH...", "your own .txt, .md, .html and .pdf"),
+    )
+    width = max(len(command) for command, _ in again)
+    for command, what in again:
+        console.print(f"  {command:<{width}}   {what}", soft_wrap=True)
+
+
+def _quiet_logging(settings: Settings) -> None:
+    """The demo shows what happens in its own way; the log only says what goes wrong."""
+    from relay.observe.logging import configure
+
+    chosen = settings.origin("log_level") != "the default"
+    configure(
+        log_format=settings.log_format,
+        level=settings.log_level if chosen else "warning",
+        secrets=settings.secrets(),
+    )
+
+
+def _code(report: Report) -> int:
+    return exits.FAILED if report.waiting or report.dead or report.fell_short else exits.OK

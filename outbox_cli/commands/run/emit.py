@@ -1,0 +1,97 @@
+"""``outbox emit``: write one message, from a shell."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import say
+from outbox_cli.terminal.times import duration_s, instant
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            """outbox emit extraction.completed '{"contentId": "c-1"}'""",
+            """outbox emit extraction.completed '{"contentId": "c-1"}' --ordering-key c-1 --delay 10m""",
+            "outbox emit report.wanted - < report.json  # data from stdin",
+        ),
+    )(emit)
+
+
+def emit(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, such as extraction.completed.")],
+    data: Annotated[str, typer.Argument(metavar="JSON", help="The event's data; - reads it from stdin.")],
+    ordering_key: Annotated[str | None, typer.Option(help="Messages of one key are delivered in order.")] = None,
+    subject: Annotated[str | None, typer.Option(help="What the event is about.")] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
+    delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before: 30s, 10m, 2h.")] = None,
+    due_at: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Not before: 2026-03-01, 2026-03-01T12:30Z. UTC unless it says.")
+    ] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
+) -> None:
+    """Commit one message, and print its id."""
+    from sqlalchemy.exc import IntegrityError
+
+    from outbox import EmitError
+    from outbox import emit as write
+    from outbox_cli.terminal.settings import operator_settings
+    from relay.operations.opening import opened
+    from relay.rights import COMMANDS, WORKER
+
+    if delay is not None and due_at is not None:
+        raise typer.BadParameter("give --delay or --due-at, not both")
+    options: dict[str, Any] = {
+        "ordering_key": ordering_key,
+        "subject": subject,
+        "headers": _headers(header or []),
+        "delay": None if delay is None else timedelta(seconds=duration_s("--delay", delay)),
+        "due_at": None if due_at is None else instant("--due-at", due_at),
+        "id": id_,
+    }
+    given = {name: value for name, value in options.items() if value or value == ""}  # which is refused, not ignored
+    try:
+        with opened(operator_settings(), needs=WORKER + COMMANDS) as engine, engine.begin() as connection:
+            message_id = write(connection, type_, _parsed(data), **given)
+    except EmitError as error:
+        raise typer.BadParameter(str(error)) from None
+    except IntegrityError:
+        say(f"nothing was committed: there is a message with the id {id_} already")
+        raise typer.Exit(exits.FAILED) from None
+    typer.echo(message_id)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(sys.stdin.read() if text == "-" else text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"the data is not JSON that can be sent: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two members with one name a database keeps the last, and the sender meant both."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {json.dumps(name)} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def _headers(given: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in given]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise typer.BadParameter("write --header NAME=VALUE")
+    found = {name: value for name, _, value in pairs}
+    if len(found) < len(pairs):
+        raise typer.BadParameter("two headers have one name: give each once")
+    return found

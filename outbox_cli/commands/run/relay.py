@@ -1,0 +1,173 @@
+"""``outbox relay``: deliver, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.health import HealthHost, HealthPort
+from outbox_cli.terminal.output import say
+from outbox_cli.terminal.shutdown import stop_on_signals
+from relay.wording import counted
+
+if TYPE_CHECKING:
+    from relay.operations.leftover import Left
+    from relay.relay import Relay
+    from relay.settings import Settings
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox relay",
+            "outbox relay --drain  # deliver what can be delivered now, then exit: 0 if nothing is left, else 4",
+            "outbox relay --processes 4",
+            "outbox relay --apply  # after a change of destinations",
+        )
+        + "\n\nSIGTERM and Ctrl-C stop it in order: what is under way may finish within grace_s, then it exits with 0. "
+        "A second one stops it at once, with 143 or 130: nothing is lost, but something may be delivered twice. "
+        "Without --drain it is never done by itself. With it, it exits with 0 when everything that was due is "
+        "delivered, and with 4 when something is left: it says what, and why.\n\n" + exits.HELP,
+    )(relay)
+
+
+def relay(
+    drain: Annotated[bool, typer.Option("--drain", help="Deliver what can be delivered now, then exit.")] = False,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many relays to run.")] = 1,
+    apply: Annotated[
+        bool,
+        typer.Option(
+            "--apply",
+            help="Register the destinations that are configured here, for all relays, in place of those that were.",
+        ),
+    ] = False,
+    health_host: HealthHost = None,
+    health_port: HealthPort = None,
+    parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Deliver messages to their destinations. Run one, or many, here or on other machines."""
+    from outbox_cli.terminal.settings import put_current_directory_on_path, report_ignored
+    from relay.observe.logging import configure
+    from relay.settings import load
+
+    settings = load({"health_host": health_host, "health_port": health_port})
+    settings.require_database_file()
+    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    report_ignored(settings)
+    put_current_directory_on_path()
+    if processes > 1:
+        from outbox_cli.commands.run.supervisor import supervise
+
+        health = settings.health_host, settings.health_port
+        began_at = monotonic()
+        code = asyncio.run(supervise(processes, drain=drain, apply=apply, health=health))
+        if drain and code == exits.OK:
+            from relay.operations.leftover import what_is_left
+
+            code = _judged(what_is_left(settings, began_at))
+    else:
+        code = asyncio.run(_run(settings, drain=drain, apply=apply, parent_fd=parent_fd))
+    raise typer.Exit(code)
+
+
+def tune_interpreter() -> None:
+    """For a process that does nothing else: two busy threads, and many objects that die young and never in cycles.
+
+    A thread that comes back from the database waits for the interpreter for one switch interval at most; at the default
+    of 5 ms that would be longer than the database took.
+    """
+    sys.setswitchinterval(0.0001)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int | None) -> int:
+    from relay.observe.health import HealthServer
+    from relay.relay import Relay
+
+    tune_interpreter()
+    relay = Relay(settings, apply=apply, wait_for_database=not drain)
+    stopping = _Stopping(relay)
+    stop_on_signals(stopping)
+    port = 0 if drain else settings.health_port
+    host, stale_s = settings.health_host, settings.lease_s
+    health = HealthServer(relay, port, host=host, stale_after_s=stale_s, metrics=relay.metrics.text)
+    try:
+        async with health, relay:  # in this order: it is alive while it waits for its database
+            stopping.started = True
+            if parent_fd is not None:
+                _stop_when_orphaned(relay, parent_fd)
+            watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
+            try:
+                return await _drain(relay, look=parent_fd is None) if drain else await _wait(relay)
+            finally:
+                watch.cancel()
+    except asyncio.CancelledError:  # told to stop before it could start: there is nothing to put in order
+        return exits.OK
+
+
+async def _wait(relay: Relay) -> int:
+    await relay.wait()
+    return exits.OK
+
+
+async def _watch_for_stalls(stall_timeout_s: float) -> None:
+    """Wind up the clock that ends this process; a loop that does not turn does not come here."""
+    from relay import stall
+
+    try:
+        while True:
+            stall.wind_up(stall_timeout_s)
+            await asyncio.sleep(stall.LOOK_AGAIN_S)
+    finally:
+        stall.stop()
+
+
+async def _drain(relay: Relay, *, look: bool) -> int:
+    """Drain, and judge what is left; of several relays, their supervisor does, when all of them are done."""
+    drained = await relay.drain(look=look)
+    partly = f", and {drained.partly:,} to some of their destinations" if drained.partly else ""
+    reason = f"; then: {drained.reason}" if drained.reason else ""
+    say(f"delivered {counted(drained.delivered, 'message')}{partly}{reason}")
+    return exits.FAILED if drained.reason and not drained.standing_by else _judged(drained.left)
+
+
+def _judged(left: Sequence[Left]) -> int:
+    for each in left:
+        say(f"left: {each}")
+    return exits.UNHEALTHY if left else exits.OK
+
+
+class _Stopping:
+    """What a signal stops: a relay that has started in order, and one that has not the task that starts it."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.started = False
+        self._relay = relay
+        self._task = asyncio.current_task()
+
+    def __call__(self) -> None:
+        if self.started:
+            self._relay.stop()
+        elif self._task is not None:
+            self._task.cancel()
+
+
+def _stop_when_orphaned(relay: Relay, parent_fd: int) -> None:
+    """The supervisor holds the other end of this pipe: when it is gone, however it went, the pipe says so."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent_fd)
+        relay.stop()
+
+    loop.add_reader(parent_fd, stop)

@@ -1,0 +1,152 @@
+"""``outbox serve``: the receiving API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.output import say
+
+if TYPE_CHECKING:
+    from listeners.http import Receiver
+    from relay.settings import Settings
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.command(
+        rich_help_panel=panel,
+        epilog=examples(
+            "outbox serve",
+            "outbox serve --port 8080",
+            "outbox serve --host 0.0.0.0  # for others than this machine: behind a firewall or a gateway",
+        )
+        + "\n\nThe secret that callers need is in INTERNAL_API_SECRET (or INTERNAL_API_SECRET_FILE), and while it is "
+        "being rotated, the old one in INTERNAL_API_SECRET_PREVIOUS. Everything else is in the table \\[serve] of "
+        "outbox.toml. SIGTERM and Ctrl-C stop it when what is under way is done.\n\n" + exits.HELP,
+    )(serve)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Where to listen; default: on this machine only.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="The port; default: 3000, 0: any.")] = None,
+    handler: Annotated[
+        str | None, typer.Option(metavar="MODULE:CALLABLE", help="Call this; default: the baseline listener.")
+    ] = None,
+    handler_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Give up on a call of the handler after this; default: 30s; none: never."
+        ),
+    ] = None,
+    require_signature: Annotated[
+        bool, typer.Option("--require-signature", help="Refuse calls without a signature.")
+    ] = False,
+    allow_weak_secret: Annotated[
+        bool, typer.Option("--allow-weak-secret", help="Take a secret of less than 32 characters.")
+    ] = False,
+) -> None:
+    """Receive extraction.completed over HTTP, and build baselines."""
+    import asyncio
+
+    from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
+
+    given = {
+        "host": host,
+        "port": port,
+        "handler": handler,
+        "handler_timeout_s": handler_timeout,
+        "require_signature": require_signature or None,
+        "allow_weak_secret": allow_weak_secret or None,
+    }
+    settings = _with(operator_settings(), {name: value for name, value in given.items() if value is not None})
+    settings.require_database_file()
+    put_current_directory_on_path()
+    asyncio.run(_run(settings))
+    raise typer.Exit(exits.OK)
+
+
+def _with(settings: Settings, given: dict[str, object]) -> Settings:
+    from pydantic import ValidationError
+
+    from relay.settings.problems import settings_error
+
+    try:
+        return settings.model_copy(update={"serve": settings.serve.changed(given)})
+    except ValidationError as error:
+        said = settings_error(error, lambda name: f"--{name.removesuffix('_s').replace('_', '-')}")
+        raise typer.BadParameter(str(said)) from None
+
+
+async def _run(settings: Settings) -> None:
+    from listeners.http import create_app
+    from relay.serving import listen, make_server, serve
+    from relay.serving.server import RESERVED
+
+    serving = settings.serve
+    app = create_app(_receiver(settings), settings.database)
+    _check_schema(settings)
+    server = make_server(
+        app,
+        receive_timeout_s=2 * serving.receive_timeout_s,
+        grace_s=settings.grace_s,
+        reserved=RESERVED + serving.concurrency,
+        proxies=serving.proxies,
+    )
+    listening = listen(serving.host, serving.port)
+    say(f"receiving on {_url(listening.getsockname())}")
+    await serve(server, listening)
+
+
+def _receiver(settings: Settings) -> Receiver:
+    import os
+
+    from listeners.http import Limits, Receiver
+    from relay.observe.logging import configure
+    from relay.settings.environment import look_up
+
+    serving = settings.serve
+    secrets = serving.secrets(lambda name: look_up(name, os.environ))
+    signing = serving.signing_secrets(lambda name: look_up(name, os.environ))
+    hidden = {*settings.secrets(), *secrets, *signing}
+    configure(log_format=settings.log_format, level=settings.log_level, secrets=hidden)
+    return Receiver(
+        secrets,
+        handler=serving.handler,
+        database=settings.database,
+        signing_secrets=signing,
+        require_signature=serving.require_signature,
+        allow_weak_secret=serving.allow_weak_secret,
+        limits=Limits(
+            max_body_bytes=serving.max_body_bytes,
+            receive_timeout_s=serving.receive_timeout_s,
+            rate_per_s=serving.rate_per_s,
+            content_id_pattern=serving.content_id_pattern,
+            concurrency=serving.concurrency,
+            handler_timeout_s=serving.handler_timeout_s,
+        ),
+    )
+
+
+def _check_schema(settings: Settings) -> None:
+    """Refuse a schema that will not do. A database that is down now may come back: /readyz says so meanwhile."""
+    from outbox.errors import SchemaError, Unusable
+    from relay.guide import BASELINE_LISTENER
+    from relay.operations.opening import opened
+    from relay.rights import BASELINE, RELAY
+
+    needs = RELAY + BASELINE if settings.serve.handler == BASELINE_LISTENER else RELAY
+    try:
+        with opened(settings, needs=needs):
+            return
+    except SchemaError:
+        raise
+    except Unusable as error:
+        say(f"not ready yet: {error}")
+
+
+def _url(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

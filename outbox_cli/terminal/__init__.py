@@ -1,0 +1,1 @@
+"""What every command shares: output, prompts, times, exit codes, settings, shutdown."""

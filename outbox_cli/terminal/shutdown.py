@@ -1,0 +1,62 @@
+"""Leaving: on Ctrl-C, and when a listener's thread hangs, for which Python would wait for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from outbox_cli.terminal.output import say
+from relay.wording import counted
+
+PREFIX = "outbox-"  # of the names of threads that listeners run in
+PATIENCE_S = 0.5  # for threads that have nothing to do, and were told so
+
+
+def keep_interrupts_out_of_the_log() -> None:
+    """SQLAlchemy logs it, with a traceback, when Ctrl-C comes while it closes or resets a connection, and goes on."""
+    for pool in ("NullPool", "QueuePool"):
+        logging.getLogger(f"sqlalchemy.pool.impl.{pool}").addFilter(_is_no_interrupt)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Have the first signal stop in order, and the second end the process at once."""
+    import asyncio
+    import signal
+
+    asked: list[int] = []
+
+    def receive(number: signal.Signals) -> None:
+        if asked:
+            sys.stderr.flush()
+            os._exit(128 + number)
+        asked.append(number)
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, receive, number)
+
+
+def leave_behind(code: int, known: Collection[threading.Thread]) -> None:
+    """End the process here if a listener's thread hangs: everything that can be put in order is.
+
+    Args:
+        code: The exit code.
+        known: The threads that were there before the command began, which are not its own.
+    """
+    deadline = monotonic() + PATIENCE_S
+    threads = [t for t in threading.enumerate() if t.name.startswith(PREFIX) and not t.daemon and t not in known]
+    for thread in threads:
+        thread.join(max(deadline - monotonic(), 0))
+    if hanging := sum(thread.is_alive() for thread in threads):
+        say(f"left behind: {counted(hanging, 'call')} of a listener that did not end")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,5 +1,0 @@
-"""How things stand, as one page in a browser: read-only, for whoever sits at this machine."""
-
-from relay.dashboard.app import create_app
-
-__all__ = ["create_app"]
