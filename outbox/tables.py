@@ -13,6 +13,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 | outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
 | outbox_audit         | what operators did                                                               |
 | inbox_message        | what listeners have done                                                         |
+| outbox_rate          | per destination with a shared limit: when it may next be sent something          |
 | outbox_meta          | the schema's version, and the oldest release that may use it                     |
 """
 
@@ -81,6 +82,7 @@ class Tables:
         self.shard = _shard(self.metadata)
         self.audit = _audit(self.metadata)
         self.inbox = _inbox(self.metadata)
+        self.rate = _rate(self.metadata)
         self.meta = _meta(self.metadata)
 
 
@@ -160,6 +162,7 @@ def _message(metadata: sa.MetaData) -> sa.Table:
         sa.Column("headers", JSON, nullable=False, server_default="{}"),
         sa.Column("created_at", Instant, nullable=False, server_default=sa.FetchedValue()),
         sa.Column("due_at", Instant),
+        sa.Column("expires_at", Instant),
         sa.Column("state", sa.Text, nullable=False, server_default="ready"),
         sa.Column("generation", sa.Integer, nullable=False, server_default="0"),
         sa.Column("txid", TxId, nullable=False, server_default=sa.FetchedValue()),
@@ -319,6 +322,15 @@ def _inbox(metadata: sa.MetaData) -> sa.Table:
         sa.Column("message_id", sa.Text, primary_key=True),
         sa.Column("done_at", Instant, nullable=False, server_default=sa.FetchedValue()),
         sa.Index("inbox_message_done", "done_at"),
+    )
+
+
+def _rate(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_rate",
+        metadata,
+        sa.Column("destination", sa.Text, primary_key=True),
+        sa.Column("theoretical_at", Instant, nullable=False),
     )
 
 

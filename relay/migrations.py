@@ -22,7 +22,7 @@ from outbox.schema import VERSION_TABLE
 from relay.database import BUSY_TIMEOUT_S, Database
 from relay.migration_turn import take_turn
 from relay.rights import MIGRATOR, USAGE, refuse_without
-from relay.schema import check_schema, refuse_strangers
+from relay.schema import check_schema, refuse_former_shape, refuse_strangers
 
 BRANCHES = ("outbox", "content")
 TAKEN = ("42P07", "42710", "42723")  # a relation, another object, a function of this name is there already
@@ -85,6 +85,7 @@ def pending(database: Database, *, only: str | None = None) -> list[str]:
     """The revisions that ``upgrade`` would apply, in order."""
     with _connect(database) as connection:
         current = set(_current(connection))
+        _refuse_former_shape(connection, database)
         script = ScriptDirectory.from_config(_config())
         if _is_newer(connection, script):
             return []
@@ -128,6 +129,7 @@ def _config(**options: Any) -> Config:
 def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
     with _connect(database, write=True) as connection:
         before = _current(connection)
+        _refuse_former_shape(connection, database)
         config = _config()
         if _is_newer(connection, ScriptDirectory.from_config(config)):
             return []
@@ -252,6 +254,11 @@ def _is_newer(connection: sa.Connection, script: ScriptDirectory) -> bool:
         return False
     check_schema(connection)
     return True
+
+
+def _refuse_former_shape(connection: sa.Connection, database: Database) -> None:
+    if any(revision.startswith("outbox_") for revision in _current(connection)):
+        refuse_former_shape(connection, database.schema)
 
 
 def _with_ancestors(script: ScriptDirectory, revisions: set[str]) -> set[str]:

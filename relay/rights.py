@@ -88,6 +88,7 @@ RELAY = (
     *_tables("SELECT INSERT DELETE", "inbox_message"),
     *_tables("SELECT INSERT", "outbox_history"),
     *_tables("SELECT UPDATE", "outbox_shard"),
+    *_tables("SELECT INSERT UPDATE DELETE", "outbox_rate"),
     *_tables("SELECT", "outbox_meta", "outbox_alembic_version"),
     Right(("SELECT", "UPDATE"), "SEQUENCE", "outbox_wake"),
     Right(("SELECT",), "SEQUENCE", "outbox_message_position_seq"),

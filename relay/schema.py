@@ -14,7 +14,8 @@ from relay.rights import USAGE, Right, refuse_without
 
 CONTENT_TABLES = ("contents", "extractions", "topic_graphs")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+FIRST_VERSION = 2  # that was released; no migration leads here from what was made before
 NO_VERSION = (0, "0")  # of a database whose outbox_meta is empty
 SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__version__}')"  # noqa: S608 (it is for a person)
 
@@ -30,6 +31,26 @@ def check_schema(connection: sa.Connection) -> None:
         raise SchemaError("this database has no outbox: run `outbox db upgrade`")
     found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
     verify_version(*(found or NO_VERSION))
+
+
+def refuse_former_shape(connection: sa.Connection, schema: str | None) -> None:
+    """Refuse an outbox that was made before the first release: its tables have other columns, by the same names.
+
+    Raises:
+        SchemaError: Says so, and what to do with what is in it.
+    """
+    found = connection.scalar(sa.select(tables(schema).meta.c.schema_version))
+    if found is not None and found < FIRST_VERSION:
+        raise _former_shape(found)
+
+
+def _former_shape(version: int) -> SchemaError:
+    return SchemaError(
+        f"the outbox of this database has schema version {version}, which was made before the first release and cannot "
+        "be migrated, so nothing was changed. Deliver what waits there with the code that made it "
+        "(`outbox relay --drain`), set OUTBOX_SCHEMA to a new schema (on SQLite: DATABASE_URL to a new file), and run "
+        "`outbox db upgrade`"
+    )
 
 
 def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
@@ -92,6 +113,8 @@ def verify_version(version: int, oldest_release: str) -> None:
             "outbox_meta is empty, so nothing says which schema this is; somebody emptied it, perhaps with all others: "
             f"run `outbox db upgrade`, and if that has nothing to do, put back what it held, with {SAYS_VERSION}"
         )
+    if version < FIRST_VERSION:
+        raise _former_shape(version)
     if version < SCHEMA_VERSION:
         raise SchemaError(
             f"the schema is at version {version} and this release needs {SCHEMA_VERSION}: run `outbox db upgrade`"

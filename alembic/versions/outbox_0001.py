@@ -50,6 +50,7 @@ POSTGRES = [
         headers jsonb NOT NULL DEFAULT '{}',
         created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         due_at timestamptz,
+        expires_at timestamptz,
         state text NOT NULL DEFAULT 'ready',
         generation integer NOT NULL DEFAULT 0,
         txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
@@ -79,6 +80,7 @@ POSTGRES = [
             WHEN NEW.state = 'ready' AND NEW.due_at IS NOT NULL THEN 'due_at'
             WHEN NEW.state = 'scheduled' AND NEW.due_at IS NULL THEN 'due_at'
             WHEN NEW.due_at NOT BETWEEN {FIRST} AND {LAST} THEN 'due_at'
+            WHEN NEW.expires_at NOT BETWEEN {FIRST} AND {LAST} THEN 'expires_at'
             WHEN NEW.created_at NOT BETWEEN {FIRST} AND {LAST} THEN 'created_at'
             WHEN NEW.position <= 0 THEN 'position'
         END;
@@ -96,6 +98,7 @@ POSTGRES = [
                         WHEN 'headers' THEN 'an object, as in {{"name": "value"}}'
                         WHEN 'state' THEN 'nothing, or scheduled, together with a due_at'
                         WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
+                        WHEN 'expires_at' THEN 'an instant before the year 9999, or NULL'
                         WHEN 'created_at' THEN 'nothing, or an instant before the year 9999'
                         WHEN 'position' THEN 'nothing: it is counted'
                     END);
@@ -332,8 +335,15 @@ POSTGRES = [
     )
     """,
     "CREATE INDEX inbox_message_done ON inbox_message (done_at)",
+    # When a destination may next be sent something, for a limit that all relays share.
+    """
+    CREATE TABLE outbox_rate (
+        destination text PRIMARY KEY,
+        theoretical_at timestamptz NOT NULL
+    ) WITH (fillfactor = 50)
+    """,
     "CREATE TABLE outbox_meta (schema_version integer PRIMARY KEY, oldest_release text NOT NULL)",
-    "INSERT INTO outbox_meta VALUES (1, '0.1.0')",
+    "INSERT INTO outbox_meta VALUES (2, '0.1.0')",
     # ----------------------------------------------------------------- wake-up
     # 0: never notify. 1: every relay is awake. 2: some relay sleeps. A sequence, because its value is current in every
     # snapshot and leaves no dead rows behind.
@@ -415,10 +425,10 @@ POSTGRES = [
 SQLITE_NOW = "(strftime('%Y-%m-%d %H:%M:%f', 'now'))"
 
 # Dates are compared as text, so there is one way to write them: in UTC, with or without a fraction.
-SQLITE_DUE_IS_DATE = """
-    date(substr(due_at, 1, 10), '+0 days') IS substr(due_at, 1, 10) AND due_at GLOB '* *'
-    AND time(substr(due_at, 12, 8)) IS substr(due_at, 12, 8)
-    AND (length(due_at) = 19 OR substr(due_at, 20) GLOB '.[0-9]*' AND substr(due_at, 21) NOT GLOB '*[^0-9]*')"""
+SQLITE_IS_DATE = """
+    date(substr({at}, 1, 10), '+0 days') IS substr({at}, 1, 10) AND {at} GLOB '* *'
+    AND time(substr({at}, 12, 8)) IS substr({at}, 12, 8)
+    AND (length({at}) = 19 OR substr({at}, 20) GLOB '.[0-9]*' AND substr({at}, 21) NOT GLOB '*[^0-9]*')"""
 
 SQLITE = [
     # A column declared JSON turns the text 1 into a number, so that a body would be no text: refused by its typeof.
@@ -435,6 +445,7 @@ SQLITE = [
         headers JSON NOT NULL DEFAULT '{{}}' CHECK (json_type(headers) = 'object'),
         created_at DATETIME NOT NULL DEFAULT {SQLITE_NOW},
         due_at DATETIME,
+        expires_at DATETIME,
         state TEXT NOT NULL DEFAULT 'ready' CHECK (state IN ({STATES})),
         generation INTEGER NOT NULL DEFAULT 0,
         txid INTEGER NOT NULL DEFAULT 0 CHECK (txid BETWEEN 0 AND 1 << 62),
@@ -448,7 +459,9 @@ SQLITE = [
              AND instr(type || '.', '..') = 0 AND instr(type, char(0)) = 0),
         CONSTRAINT outbox_message_created_is_date CHECK
             (datetime(created_at, '+0 days') IS substr(created_at, 1, 19) AND substr(created_at, 1, 4) > '0001'),
-        CONSTRAINT outbox_message_due_is_date CHECK (due_at IS NULL OR {SQLITE_DUE_IS_DATE}),
+        CONSTRAINT outbox_message_due_is_date CHECK (due_at IS NULL OR {SQLITE_IS_DATE.format(at="due_at")}),
+        CONSTRAINT outbox_message_expires_is_date CHECK
+            (expires_at IS NULL OR {SQLITE_IS_DATE.format(at="expires_at")}),
         CONSTRAINT outbox_message_due_is_scheduled CHECK
             ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL))
     )
@@ -577,13 +590,19 @@ SQLITE = [
     )
     """,
     "CREATE INDEX inbox_message_done ON inbox_message (done_at)",
+    """
+    CREATE TABLE outbox_rate (
+        destination TEXT NOT NULL PRIMARY KEY,
+        theoretical_at DATETIME NOT NULL
+    )
+    """,
     "CREATE TABLE outbox_meta (schema_version INTEGER NOT NULL PRIMARY KEY, oldest_release TEXT NOT NULL)",
-    "INSERT INTO outbox_meta VALUES (1, '0.1.0')",
+    "INSERT INTO outbox_meta VALUES (2, '0.1.0')",
 ]
 
 TABLES = [
     "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
-    "outbox_shard", "outbox_audit", "inbox_message", "outbox_meta",
+    "outbox_shard", "outbox_audit", "inbox_message", "outbox_rate", "outbox_meta",
 ]  # fmt: skip
 
 FUNCTIONS = [

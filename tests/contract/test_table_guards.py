@@ -196,6 +196,8 @@ def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Datab
     """Reading one back would fail every command of an operator's."""
     with pytest.raises(DBAPIError, match=DUE):
         insert(postgres_database, due_at=date, state="scheduled")
+    with pytest.raises(DBAPIError, match="expires_at"):
+        insert(postgres_database, expires_at=date)
 
 
 @pytest.mark.parametrize("date", ["infinity", "4000-01-01 BC", "9999-12-31 23:59:59Z", "290000-01-01"])
@@ -251,6 +253,8 @@ def test_sqlite_takes_one_way_to_write_a_date(sqlite_database: Database, date: s
     """They are compared as text."""
     with pytest.raises(DBAPIError, match=f"{DATE}|non-deterministic"):
         insert(sqlite_database, due_at=date, state="scheduled")
+    with pytest.raises(DBAPIError, match="outbox_message_expires_is_date|non-deterministic"):
+        insert(sqlite_database, expires_at=date)
     for written in ("2026-01-01 12:00:00", "2026-01-01 12:00:00.123456"):
         insert(sqlite_database, due_at=written, state="scheduled")
 

@@ -394,3 +394,15 @@ def test_a_stranger_that_passes_for_a_relay_which_ended_is_found_out_when_it_doe
         session.beat([], 0)
         assert sorted(session.take(range(64), [])) == list(range(64))
     session.close()
+
+
+def test_the_state_of_a_shared_limit_is_for_relays_alone(roles: Roles) -> None:
+    table = f"{SCHEMA}.outbox_rate"
+    with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_rate"):
+        roles.worker.execute(f"INSERT INTO {table} VALUES ('api', now())")
+    with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_rate"):
+        roles.worker.execute(f"SELECT FROM {table}")
+    roles.relay.execute(f"INSERT INTO {table} VALUES ('api', now())")
+    roles.relay.execute(f"UPDATE {table} SET theoretical_at = now()")
+    assert roles.relay.scalar(f"SELECT count(*) FROM {table}") == 1
+    roles.relay.execute(f"DELETE FROM {table}")

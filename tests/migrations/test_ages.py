@@ -17,13 +17,15 @@ from outbox.errors import SchemaError
 from outbox_cli import main
 from relay import migrations
 from relay.database import Database as Target
+from relay.schema import SCHEMA_VERSION, verify_version
 
-LATER = """
+LATER_VERSION = SCHEMA_VERSION + 1
+LATER = f"""
 from alembic import op
 revision, down_revision, branch_labels, depends_on = "outbox_0002", "outbox_0001", None, None
 def upgrade():
     op.execute("ALTER TABLE outbox_message ADD COLUMN remark text")
-    op.execute("UPDATE outbox_meta SET schema_version = 2")
+    op.execute("UPDATE outbox_meta SET schema_version = {LATER_VERSION}")
 """
 
 
@@ -36,7 +38,7 @@ def migrate_later(database: Database, *, oldest: str = "0.1.0") -> None:
         "ALTER TABLE outbox_destination ADD COLUMN remark text",
         "CREATE INDEX outbox_message_remark ON outbox_message (remark)",
         "UPDATE outbox_alembic_version SET version_num = 'outbox_0002' WHERE version_num = 'outbox_0001'",
-        f"UPDATE outbox_meta SET schema_version = 2, oldest_release = '{oldest}'",
+        f"UPDATE outbox_meta SET schema_version = {LATER_VERSION}, oldest_release = '{oldest}'",
     ):
         database.execute(statement)
 
@@ -69,12 +71,24 @@ def test_a_newer_schema_that_does_not_permit_this_release_says_so(
     assert "use release 9.0.0 or newer" in ended_with_3(database, command, monkeypatch, capfd)
 
 
-@pytest.mark.parametrize("command", [["relay", "--drain"], ["db", "check"], ["status"]], ids=" ".join)
-def test_an_older_schema_says_which_command_to_run(
+@pytest.mark.parametrize(
+    "command",
+    [["relay", "--drain"], ["db", "check"], ["status"], ["db", "upgrade"], ["db", "upgrade", "--plan"]],
+    ids=" ".join,
+)
+def test_the_shape_of_before_the_first_release_is_refused_with_what_to_do(
     database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    database.execute("UPDATE outbox_meta SET schema_version = 0")
-    assert "run `outbox db upgrade`" in ended_with_3(database, command, monkeypatch, capfd)
+    database.execute("UPDATE outbox_meta SET schema_version = 1")
+    said = ended_with_3(database, command, monkeypatch, capfd)
+    assert "schema version 1, which was made before the first release" in said
+    assert "set OUTBOX_SCHEMA to a new schema" in said
+
+
+def test_an_older_schema_says_which_command_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.schema.SCHEMA_VERSION", LATER_VERSION)
+    with pytest.raises(SchemaError, match="run `outbox db upgrade`"):
+        verify_version(SCHEMA_VERSION, "0.1.0")
 
 
 @pytest.mark.parametrize("command", [["relay", "--drain"], ["db", "check"], ["status"]], ids=" ".join)
