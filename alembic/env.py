@@ -1,4 +1,4 @@
-"""Runs the migrations: on the connection that `relay.migrations` hands over, or on the configured database.
+"""Runs the migrations: on the connection that `relay.platform.migrations` hands over, or on the configured database.
 
 Two branches live here, `outbox` and `content`. They keep a version table of their own, so that a host application's
 Alembic history in the same database is never touched.

@@ -41,8 +41,8 @@ from outbox import Message, emit_many
 from outbox.ids import new_id
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
-from relay.migrations import upgrade
 from relay.observe.logging import configure
+from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import HttpSettings, Settings
 

@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from benchmarks.producing import DATA, TABLES
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

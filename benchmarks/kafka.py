@@ -40,7 +40,7 @@ from outbox import Message, emit_many
 from outbox.ids import new_id
 from relay.destinations.kafka.producer import Producer
 from relay.destinations.kafka.settings import KafkaSettings
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import Settings
 

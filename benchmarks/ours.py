@@ -24,7 +24,7 @@ import structlog
 
 from outbox import Message
 from outbox_cli.commands.run.relay import tune_interpreter
-from relay.database import Database
+from relay.platform.database import Database
 from relay.relay import Relay
 from relay.settings import HttpSettings, ListenerSettings, Settings
 from relay.store.contract import Cursors, Session

@@ -32,7 +32,7 @@ from benchmarks.postgres import database
 from outbox import Message, emit_many
 from outbox.ids import new_id
 from relay.destinations.rabbitmq.wire import headers
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import RabbitSettings, Settings
 

@@ -18,7 +18,7 @@ import psycopg
 from benchmarks.postgres import Scratch
 from benchmarks.results import Result
 from benchmarks.rivals import Environment, Rival
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 ROOT = Path(__file__).parent.parent
 PAYLOAD = "jsonb_build_object('pad', repeat('x', 190))"  # 200 bytes, like the rivals'

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from benchmarks.results import Result
 from benchmarks.running import Bench, ours, say
 from outbox import emit, emit_many
-from relay.database import Database
-from relay.migrations import upgrade
+from relay.platform.database import Database
+from relay.platform.migrations import upgrade
 
 DATA = {"pad": "x" * 190}
 

@@ -18,7 +18,7 @@ from listeners.content import latest_extraction
 from listeners.graph import BaselineGraph, build_baseline, parse_topics
 from listeners.tables import BASELINE, Content, Extraction, TopicGraph
 from outbox import Message, Reject
-from outbox.payload import is_storable
+from outbox.checks.payload import is_storable
 from relay.observe.logging import one_line
 
 logger = logging.getLogger("ContentBaselineListener")

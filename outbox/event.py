@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from outbox.checks.payload import to_jsonable
 from outbox.errors import InvalidType, UnknownEvent
-from outbox.payload import to_jsonable
 
 MAX_TYPE_LENGTH = 255
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from outbox.checks.payload import is_storable
 from outbox.errors import InvalidId
 from outbox.ids import comparable_id
-from outbox.payload import is_storable
-from outbox.refusals import explained
 from outbox.tables import tables
-from outbox.transaction import join_transaction
+from outbox.writing.refusals import explained
+from outbox.writing.transaction import join_transaction
 
 
 def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:

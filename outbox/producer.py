@@ -10,17 +10,17 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from outbox import inbox
-from outbox.accepted import accept
-from outbox.attributes import checked_source
+from outbox.checks.attributes import checked_source
 from outbox.draft import Draft, Prepared, prepare
 from outbox.errors import EmitError, InvalidEvent
 from outbox.event import Event
-from outbox.rows import write
-from outbox.targets import run_sync, sync_target, unit_of_work
-from outbox.trace import trace_headers
+from outbox.writing.accepted import accept
+from outbox.writing.rows import write
+from outbox.writing.targets import run_sync, sync_target, unit_of_work
+from outbox.writing.trace import trace_headers
 
 if TYPE_CHECKING:
-    from outbox.targets import AsyncTarget, SyncTarget, Target
+    from outbox.writing.targets import AsyncTarget, SyncTarget, Target
 
     Item: TypeAlias = Event | tuple[str, Any] | Draft
 

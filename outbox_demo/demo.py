@@ -22,10 +22,10 @@ from outbox.tables import tables
 from outbox_demo.documents import Document, Skipped, find_documents, read_documents
 from outbox_demo.packages import installed_descriptions
 from outbox_demo.worker import extract
-from relay import migrations
-from relay.database import Database
-from relay.guide import BASELINE_LISTENER, COMPLETED
-from relay.operations import snapshot, status
+from relay.admin import snapshot, status
+from relay.platform import migrations
+from relay.platform.database import Database
+from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 from relay.relay import Relay
 from relay.settings import ListenerSettings, Settings
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from outbox_demo.demo import LINES_SHOWN, Line, Report
 from outbox_demo.documents import Skipped, SkipReason
-from relay.wording import counted
+from relay.platform.wording import counted
 
 SKIPPED_SHOWN = 20
 STRANGERS_SHOWN = 3

@@ -12,7 +12,7 @@ __all__ = ["Drained", "Health", "HttpSettings", "ListenerSettings", "RabbitSetti
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for: `relay.migrations` alone should not load a relay."""
+    """Imported when asked for: `relay.platform.migrations` alone should not load a relay."""
     if name in ("Drained", "Health", "Relay"):
         import relay.relay as module
     elif name in __all__:

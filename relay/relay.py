@@ -17,6 +17,9 @@ import structlog
 
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
+from relay.admin.destinations.startup import register_configured
+from relay.admin.housekeeping import Housekeeping
+from relay.admin.leftover import Left, what_is_left
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
 from relay.delivery.dispatcher import Dispatcher
@@ -26,11 +29,8 @@ from relay.delivery.supervision import Supervisor
 from relay.delivery.workers import WorkerPool
 from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
-from relay.housekeeping import Housekeeping
 from relay.observe.metrics import Metrics
-from relay.operations.leftover import Left, what_is_left
-from relay.owner import OwningThread
-from relay.registering import register_configured
+from relay.owner.thread import OwningThread
 from relay.settings import DestinationSettings, Settings, load
 from relay.store import open_store
 

@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from listeners.http.receiver import Receiver
 from outbox import OutboxError, __version__
-from relay.database import Database
 from relay.observe.logging import one_line, redacted
-from relay.schema import check_schema
+from relay.platform.database import Database
+from relay.platform.schema import check_schema
 
 REMEMBERED_S = 1.0  # anybody may ask whether we are ready; the database is not asked more often than this
 TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from listeners.http import events
 from listeners.http.refusal import Problem
-from relay.guide import COMPLETED
+from relay.platform.guide import COMPLETED
 
 REFUSALS = {
     400: "The body is not JSON, or the event id is malformed.",

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 
 from listeners.http.refusal import Refusal
 from outbox import Message
-from relay.guide import COMPLETED, CONTENT_ID, id_by_content
+from relay.platform.guide import COMPLETED, CONTENT_ID, id_by_content
 
 PLAIN, STRUCTURED, BATCH = "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"
 CONTENT_ID_LENGTH = 255

@@ -30,14 +30,14 @@ from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.destinations.http.keys import signing_key
 from relay.destinations.listener.calling import how_to_call
 from relay.destinations.listener.destination import ListenerDestination
-from relay.destinations.listener.fence import Overran
 from relay.destinations.listener.loading import load
-from relay.guide import BASELINE_LISTENER, CONTENT_ID, PATH
+from relay.destinations.listener.transaction.commit_gate import Overran
 from relay.observe.logging import plain_trace
+from relay.platform.database import Database
+from relay.platform.guide import BASELINE_LISTENER, CONTENT_ID, PATH
 from relay.serving import client_of
 
 NAME = "http"

@@ -17,8 +17,8 @@ from pamqp import commands
 
 from listeners.rabbitmq.properties import Properties, Value, encode, entry, table, text
 from listeners.rabbitmq.reading import Incoming
-from relay.amqp import ensure_queue
-from relay.amqp.topology import QueueType
+from relay.destinations.rabbitmq.amqp import ensure_queue
+from relay.destinations.rabbitmq.amqp.topology import QueueType
 
 SUFFIX = ".dead"
 REASON = "x-outbox-reason"

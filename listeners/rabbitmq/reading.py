@@ -22,7 +22,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from listeners.rabbitmq.frames import OCTETS
 from listeners.rabbitmq.properties import Properties, decode
 from outbox import Message
-from relay.guide import id_by_content
+from relay.platform.guide import id_by_content
 
 STRUCTURED = "application/cloudevents"
 PREFIXES = ("cloudEvents_", "cloudEvents:")

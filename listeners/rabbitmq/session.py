@@ -21,11 +21,11 @@ from listeners.rabbitmq.dead import DeadLetters
 from listeners.rabbitmq.reading import Incoming, Refused, is_large, understand
 from listeners.rabbitmq.work import Work
 from outbox import Message
-from relay.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
-from relay.amqp.topology import QueueType
 from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import Outcome
-from relay.guide import COMPLETED
+from relay.destinations.rabbitmq.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
+from relay.destinations.rabbitmq.amqp.topology import QueueType
+from relay.platform.guide import COMPLETED
 
 CLOSE_TIMEOUT_S = 2.0
 

@@ -11,10 +11,10 @@ import structlog
 from outbox import Message, Reject
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
 from relay.destinations.listener.destination import ListenerDestination
-from relay.destinations.listener.fence import Overran
 from relay.destinations.listener.threads import NoThread
+from relay.destinations.listener.transaction.commit_gate import Overran
 from relay.observe.logging import one_line, plain_trace, redacted
-from relay.stall import end_if_held
+from relay.platform.watchdog import end_if_held
 
 log = structlog.get_logger("consumer")
 

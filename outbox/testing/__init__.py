@@ -25,8 +25,8 @@ from outbox.draft import Prepared
 from outbox.errors import OutboxError
 from outbox.event import Event
 from outbox.message import Message
-from outbox.observing import observers, watchers
 from outbox.testing.emptying import empty
+from outbox.writing.observing import observers, watchers
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -93,8 +93,8 @@ class World:
 
     def build(self) -> Destination:
         """Make the destination in the way a relay makes it."""
-        from relay.database import Database
         from relay.destinations.registry import build
+        from relay.platform.database import Database
 
         return build("tested", self.settings, Database.parse("sqlite:///never-opened.db"))
 
@@ -295,7 +295,7 @@ async def a_batch_in_an_outage_condemns_no_message(world: World) -> None:
 
 
 async def a_probe_says_that_the_other_side_is_away(world: World) -> None:
-    from relay.operations.probing import probe
+    from relay.admin.destinations.probe import probe
     from relay.settings import Settings
 
     async with away(world):

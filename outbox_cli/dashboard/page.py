@@ -12,7 +12,7 @@ from shlex import quote
 
 from outbox_cli.dashboard.picture import Picture
 from relay.observe.text import one_line, redacted
-from relay.wording import duration, ranges, utc
+from relay.platform.wording import duration, ranges, utc
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --dim: #5d6778; --line: #dfe3ea; --back: #f6f7f9; --card: #fff;

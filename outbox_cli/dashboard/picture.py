@@ -10,11 +10,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from outbox.errors import Unusable
-from relay.operations import Status, status
-from relay.operations.dead import Cause, DeadFilter, causes
-from relay.operations.opening import opened_snapshot
-from relay.operations.reading import now
-from relay.operations.record import AuditEntry, record
+from relay.admin import Status, status
+from relay.admin.access.opening import opened_snapshot
+from relay.admin.access.queries import now
+from relay.admin.audit_log import AuditEntry, record
+from relay.admin.messages.dead import Cause, DeadFilter, causes
 from relay.settings import Settings
 
 FRESH_S = 1.0

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
-from relay.wording import utc
+from relay.platform.wording import utc
 
 UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
 UNBROKEN = 36  # characters of a word, and so a message's id: it is there to be copied

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from time import monotonic
 
 from outbox_cli.terminal.output import say
-from relay.wording import counted
+from relay.platform.wording import counted
 
 PREFIX = "outbox-"  # of the names of threads that listeners run in
 PATIENCE_S = 0.5  # for threads that have nothing to do, and were told so

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from outbox import Message
-from outbox.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, is_reserved
+from outbox.checks.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, is_reserved
 
 JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.policy import DestinationPolicy, LookUp
-from relay.rights import Right
+from relay.platform.database import Database
+from relay.platform.rights import Right
 
 S = TypeVar("S", bound=DestinationPolicy)
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from relay.durations import Seconds, SecondsOrNone
+from relay.platform.durations import Seconds, SecondsOrNone
 
 LookUp = Callable[[str], str | None]
 

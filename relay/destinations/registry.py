@@ -13,10 +13,10 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Implied, Kind
 from relay.destinations.policy import DestinationPolicy
+from relay.platform.database import Database
 
 GROUP = "neverlost.destinations"
 OURS = ("listener", "http", "rabbitmq", "redis", "nats", "kafka")

@@ -20,10 +20,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.destinations import registry
 from relay.destinations.policy import DestinationPolicy, url_secrets
-from relay.durations import Days, Seconds
+from relay.platform.database import Database
+from relay.platform.durations import Days, Seconds
 from relay.settings.serve import ServeSettings
 
 DEFAULT_DATABASE_URL = "sqlite:///outbox.db"

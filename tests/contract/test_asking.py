@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from support.databases import Database
 
-from relay.database import Database as Address
+from relay.platform.database import Database as Address
 from relay.store.postgres import PostgresSession, PostgresStore
 from relay.store.postgres.asking import Asking
 

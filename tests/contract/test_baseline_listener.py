@@ -22,7 +22,7 @@ from outbox import Message, Reject, emit, once
 from outbox.errors import SchemaError
 from outbox_demo.documents import Document
 from outbox_demo.worker import Extracted, ExtractionCompleted, extract
-from relay import migrations
+from relay.platform import migrations
 
 TOPICS = [
     {"topic": "relay", "weight": 1.0, "sentences": [0, 1]},

@@ -12,7 +12,7 @@ from support.plans import Plan, watched
 from support.scene import Scene, Taker
 
 from outbox.tables import SHARD_COUNT
-from relay.database import Database as Address
+from relay.platform.database import Database as Address
 from relay.store.contract import RELEASE_COUNT, Batch, Cursors, Ruled
 from relay.store.postgres import PostgresSession, PostgresStore
 

@@ -13,10 +13,11 @@ from support.waiting import eventually_async
 
 from outbox import Reject
 from outbox.tables import SHARD_COUNT, tables
-from relay.database import Database as Address
-from relay.operations import show_message, writing
-from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
-from relay.operations.record import record
+from relay.admin import show_message
+from relay.admin.access import transactions as writing
+from relay.admin.audit_log import record
+from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
+from relay.platform.database import Database as Address
 from relay.store.contract import Batch, Cursors, Ruled
 from relay.store.ruling import fingerprint
 from relay.store.sqlite import SqliteStore
@@ -209,7 +210,7 @@ async def test_a_retried_letter_goes_before_its_waiting_successors(scene: Scene)
 def test_what_dies_again_while_the_retrying_goes_on_is_left_alone(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.operations.dead.BATCH", 2)
+    monkeypatch.setattr("relay.admin.messages.dead.BATCH", 2)
     bury(scene, 5)
 
     def die_again(count: int) -> None:
@@ -231,7 +232,7 @@ def test_a_verdict_from_before_the_retry_changes_nothing(scene: Scene) -> None:
 def test_a_hundred_thousand_go_in_batches_and_say_how_far_they_are(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.operations.dead.BATCH", 100)
+    monkeypatch.setattr("relay.admin.messages.dead.BATCH", 100)
     bury(scene, 1050)
     said: list[int] = []
     assert retry(engine_of(scene), ALL, on_progress=said.append) == 1050
@@ -240,7 +241,7 @@ def test_a_hundred_thousand_go_in_batches_and_say_how_far_they_are(
 
 
 def test_an_interrupted_retry_is_on_record_with_what_it_did(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.operations.dead.BATCH", 10)
+    monkeypatch.setattr("relay.admin.messages.dead.BATCH", 10)
     bury(scene, 50)
 
     def interrupt(count: int) -> None:

@@ -13,12 +13,12 @@ from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually, eventually_async
 
 from outbox.tables import SHARD_COUNT
-from relay.database import Database as Address
-from relay.migrations import upgrade
-from relay.operations.destinations import pause
-from relay.operations.doctor import Finding, examine, postgres
-from relay.operations.doctor.postgres import DEAD_ROWS
-from relay.operations.doctor.sqlite import journal, version
+from relay.admin.destinations.listing import pause
+from relay.admin.doctor import Finding, examine, postgres
+from relay.admin.doctor.postgres import DEAD_ROWS
+from relay.admin.doctor.sqlite import journal, version
+from relay.platform.database import Database as Address
+from relay.platform.migrations import upgrade
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene:
 
 @pytest.fixture
 def long_transaction(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("relay.operations.doctor.postgres.LONG_S", 0.0)
+    monkeypatch.setattr("relay.admin.doctor.postgres.LONG_S", 0.0)
     with postgres_database.engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_current_xact_id()")
         yield
@@ -146,7 +146,7 @@ def test_a_long_transaction_is_named_with_its_pid(postgres_database: Database) -
 def test_a_prepared_transaction_is_named_in_its_own_database(
     postgres_database: Database, empty_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.operations.doctor.postgres.LONG_S", 0.0)
+    monkeypatch.setattr("relay.admin.doctor.postgres.LONG_S", 0.0)
     with postgres_database.engine.connect() as connection:
         transaction = connection.begin_twophase("forgotten")
         connection.exec_driver_sql("SELECT pg_current_xact_id()")

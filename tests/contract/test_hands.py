@@ -11,13 +11,13 @@ from support.waiting import eventually_async
 
 from outbox.errors import OutboxError
 from outbox.tables import tables
+from relay.admin import show_message
+from relay.admin.audit_log import record
+from relay.admin.destinations.listing import list_destinations, pause, resume
+from relay.admin.messages.dead import DeadFilter, retry
+from relay.admin.messages.unrouted import discard_unrouted, unrouted_types
 from relay.decide.outcome import Outcome
 from relay.delivery.lane import Lane
-from relay.operations import show_message
-from relay.operations.dead import DeadFilter, retry
-from relay.operations.destinations import list_destinations, pause, resume
-from relay.operations.record import record
-from relay.operations.unrouted import discard_unrouted, unrouted_types
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ async def test_unrouted_messages_wait_until_an_operator_discards_them(scene: Sce
 async def test_unrouted_messages_that_were_discarded_while_no_relay_ran_are_finished_by_the_next(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.operations.unrouted.BATCH", 3)
+    monkeypatch.setattr("relay.admin.messages.unrouted.BATCH", 3)
     taker = to(Taker(), events=["page.*"])
     scene.emit(10, type="debug.noise")
     await scene.drain({"a": taker})

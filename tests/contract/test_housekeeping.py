@@ -8,7 +8,7 @@ from support.databases import Database
 from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually
 
-from relay.housekeeping import Housekeeping
+from relay.admin.housekeeping import Housekeeping
 from relay.settings import Settings
 
 
@@ -73,7 +73,7 @@ async def test_what_is_old_is_so_by_the_clock_of_the_database(house: House, monk
     await house.scene.drain({"a": Taker()})
     house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', 'of another broker')")
     house.database.execute("INSERT INTO outbox_relay (id, release) VALUES ('alive', '0.1.0')")
-    monkeypatch.setattr("relay.housekeeping.datetime", TenDaysAhead)
+    monkeypatch.setattr("relay.admin.housekeeping.datetime", TenDaysAhead)
     housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=7))
     if house.database.kind == "postgres":
         housekeeping.drop_partitions()
@@ -150,7 +150,7 @@ def test_a_frozen_relay_that_holds_its_locks_keeps_its_trace_by_which_a_peer_end
 
 def test_however_much_is_too_old_one_round_deletes_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch every ten minutes was less than a busy listener leaves behind."""
-    monkeypatch.setattr("relay.housekeeping.BATCH", 4)
+    monkeypatch.setattr("relay.admin.housekeeping.BATCH", 4)
     for n in range(11):
         house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=f"m-{n}")
     house.age("inbox_message", "done_at", 6)

@@ -22,15 +22,15 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.tables import SHARD_COUNT
-from relay.database import Database as Address
 from relay.decide.verdict import PARKED
 from relay.delivery.entry import Entry
-from relay.reading import Reader
-from relay.settling import Settler
+from relay.owner.reader import Reader
+from relay.owner.session_loop import Tenure
+from relay.owner.settler import Settler
+from relay.platform.database import Database as Address
 from relay.store.contract import Batch, Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
 from relay.store.sqlite import SqliteSession, SqliteStore
-from relay.tenure import Tenure
 
 ALL = list(range(SHARD_COUNT))
 MILLION = 1_000_000
@@ -100,7 +100,7 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
 
 async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """In each turn messages are read first, for everybody; then a few are parked of what one that is down refused."""
-    monkeypatch.setattr("relay.tenure.FEW", 5)
+    monkeypatch.setattr("relay.owner.session_loop.FEW", 5)
     calls: list[str] = []
     session = PostgresSession if scene.database.kind == "postgres" else SqliteSession
     for owner, name in ((Tenure, "turn"), (Reader, "read"), (session, "settle")):

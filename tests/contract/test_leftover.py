@@ -10,8 +10,8 @@ from support.scene import Outage, Scene, Taker, failing, rejecting, to
 
 from outbox.testing import drain_async
 from relay import Drained
-from relay.operations.dead import DeadFilter, discard
-from relay.operations.destinations import pause
+from relay.admin.destinations.listing import pause
+from relay.admin.messages.dead import DeadFilter, discard
 
 
 @pytest.fixture

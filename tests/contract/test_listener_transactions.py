@@ -15,9 +15,9 @@ from support.databases import Database
 from support.waiting import eventually_async
 
 from outbox import Message, Reject, TransactionHeld
-from relay.database import Database as Parsed
 from relay.decide.outcome import Outcome
 from relay.destinations.listener.destination import ListenerDestination
+from relay.platform.database import Database as Parsed
 
 INSERT = text("INSERT INTO effect (n) VALUES (:n)")
 

@@ -51,14 +51,14 @@ from support.stepping import Stage, SteppedRelay
 
 from outbox import Draft, Message, emit_many, once
 from relay import Settings
+from relay.admin.destinations.listing import pause, resume
+from relay.admin.housekeeping import Housekeeping
+from relay.admin.messages.cancel import cancel
+from relay.admin.messages.choice import Choice
+from relay.admin.messages.dead import DeadFilter, discard, retry
+from relay.admin.messages.replay import Replay, replay
+from relay.admin.messages.unrouted import discard_unrouted
 from relay.decide.outcome import TAKEN, Outcome
-from relay.housekeeping import Housekeeping
-from relay.operations.cancelling import cancel
-from relay.operations.choosing import Choice
-from relay.operations.dead import DeadFilter, discard, retry
-from relay.operations.destinations import pause, resume
-from relay.operations.replay import Replay, replay
-from relay.operations.unrouted import discard_unrouted
 
 LEASE_S = 60.0
 TYPES = ["page.read", "page.read", "audit.kept", "debug.noise"]  # the last of them is wanted by nobody

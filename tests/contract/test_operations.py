@@ -14,7 +14,7 @@ from support.desk import Desk
 
 from outbox import emit
 from outbox.tables import tables
-from relay.operations import (
+from relay.admin import (
     DestinationStatus,
     Status,
     grants,

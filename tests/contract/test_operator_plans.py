@@ -11,11 +11,12 @@ import pytest
 from support.databases import Database
 from support.plans import Plan, asked
 
-from relay.operations import counting, list_messages, show_message, snapshot, status
-from relay.operations.cancelling import cancel, cancellable
-from relay.operations.choosing import Choice
-from relay.operations.dead import DeadFilter, causes, count_dead, dead_letters
-from relay.operations.replay import Replay, look, replay
+from relay.admin import counts as counting
+from relay.admin import list_messages, show_message, snapshot, status
+from relay.admin.messages.cancel import cancel, cancellable
+from relay.admin.messages.choice import Choice
+from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
+from relay.admin.messages.replay import Replay, look, replay
 
 COUNT = 100_000
 DEAD = 2_000

@@ -14,7 +14,7 @@ import pytest
 from support.databases import Database
 from support.plans import STATEMENTS
 
-from relay.database import Database as Target
+from relay.platform.database import Database as Target
 from relay.store.contract import Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
 

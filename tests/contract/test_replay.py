@@ -10,10 +10,10 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.errors import OutboxError
-from relay.operations import show_message
-from relay.operations.dead import DeadFilter, discard, retry
-from relay.operations.record import record
-from relay.operations.replay import Replay, look, replay
+from relay.admin import show_message
+from relay.admin.audit_log import record
+from relay.admin.messages.dead import DeadFilter, discard, retry
+from relay.admin.messages.replay import Replay, look, replay
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ async def test_a_verdict_on_an_earlier_life_does_not_match_a_later_one(scene: Sc
 
 async def test_a_replay_goes_no_faster_than_it_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     await delivered(scene, 25)
-    monkeypatch.setattr("relay.operations.replay.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("relay.admin.messages.replay.time.monotonic", lambda: 0.0)
     waits: list[float] = []
     said: list[int] = []
     count = replay(scene.database.engine, Replay("new"), rate=10, on_progress=said.append, wait=waits.append)
@@ -230,7 +230,7 @@ async def test_a_replay_goes_no_faster_than_it_is_told(scene: Scene, monkeypatch
 
 
 async def test_a_replay_is_one_line_in_the_audit(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.operations.replay.BATCH", 4)
+    monkeypatch.setattr("relay.admin.messages.replay.BATCH", 4)
     await delivered(scene, 10)
     replay(scene.database.engine, Replay("new", type_="page.*"), reason="reports were lost")
     (entry,) = [each for each in audit(scene) if each.action == "replay"]

@@ -21,7 +21,7 @@ from support.waiting import eventually_async
 
 from outbox import Message, Reject
 from relay import Relay
-from relay.operations.destinations import resume
+from relay.admin.destinations.listing import resume
 from relay.settings import HttpSettings
 
 KEYS = 500

@@ -158,7 +158,7 @@ async def test_a_relay_alone_tries_for_itself_whatever_was_found_before_it_start
 
 
 def _session(scene: Scene) -> Any:
-    from relay.database import Database as Address
+    from relay.platform.database import Database as Address
     from relay.store.postgres import PostgresStore
 
     return PostgresStore(Address.parse(scene.database.url), lease_s=15, keep_history=True, notify=True).open("before")

@@ -10,11 +10,11 @@ from support.scene import Scene, Taker, rejecting, to
 from support.stepping import Stage
 from support.waiting import eventually_async
 
-import relay.sweeping
+import relay.owner.sweeper
 from outbox.tables import SHARD_COUNT
-from relay.operations.dead import DeadFilter, discard
-from relay.store.postgres import sweeping_sql as postgres_sql
-from relay.store.sqlite import sweeping_sql as sqlite_sql
+from relay.admin.messages.dead import DeadFilter, discard
+from relay.store.postgres.sql import sweeping as postgres_sql
+from relay.store.sqlite.sql import sweeping as sqlite_sql
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_many_that_were_discarded_at_once_are_finished_by_a_relay_that_run
 
 
 def in_small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay.sweeping, "SLICES_S", 0)
+    monkeypatch.setattr(relay.owner.sweeper, "SLICES_S", 0)
     monkeypatch.setattr(postgres_sql, "PAGES", 1)
     monkeypatch.setattr(sqlite_sql, "SLICE_END", sqlite_sql.SLICE_END.replace(str(sqlite_sql.ROWS), "30"))
     monkeypatch.setattr(sqlite_sql, "ROWS", 30)

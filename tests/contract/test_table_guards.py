@@ -17,7 +17,7 @@ from support.receivers import Receiver
 from support.scene import Scene, Taker
 
 from outbox import emit
-from relay.operations.opening import opened_snapshot
+from relay.admin.access.opening import opened_snapshot
 from relay.relay import Relay
 from relay.settings import HttpSettings, Settings
 

@@ -13,7 +13,7 @@ from support.postgres import PostgresServer
 from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
 
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 from relay.store.contract import Batch
 
 BAD = "0197c0de-0000-7000-8000-000000000bad"

@@ -83,7 +83,7 @@ def test_on_sqlite_too_a_blocked_relay_makes_room_for_the_one_that_stands_by(sql
     assert_peer_goes_on(sqlite_database, fleet, relay)
 
 
-ENDING_SOON = "import relay.stall; relay.stall.HELD_S = 1; from outbox_cli import main; main()"
+ENDING_SOON = "import relay.platform.watchdog; relay.platform.watchdog.HELD_S = 1; from outbox_cli import main; main()"
 
 
 @pytest.mark.timeout(90)

@@ -13,8 +13,8 @@ from support.wire import Wire, url_through
 
 from outbox import emit
 from relay import Settings
-from relay.migrations import upgrade
-from relay.registry import Registration, register
+from relay.admin.destinations.registration import Registration, register
+from relay.platform.migrations import upgrade
 
 
 @pytest.fixture

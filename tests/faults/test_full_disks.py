@@ -12,7 +12,7 @@ from support.reckoning import unsettled
 from support.waiting import eventually
 
 from outbox import emit
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 LARGE = 180_000  # bytes, which no compression makes less: too many for the room left on any page
 

@@ -13,7 +13,7 @@ from support.reckoning import unsettled
 from support.waiting import eventually
 from support.workload import Workload, under_load
 
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 SEED = 131
 KILLS = 3

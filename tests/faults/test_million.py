@@ -7,7 +7,7 @@ import pytest
 from support.databases import Database
 from support.waiting import eventually
 
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 MESSAGES = 1_000_000
 DRAINED = 300_000

@@ -9,8 +9,8 @@ from support.desk import Desk, everything
 
 from relay.decide.verdict import DELIVERED, PARKED, Verdict, retry
 from relay.delivery.entry import Entry
-from relay.migrations import upgrade
-from relay.settling import Settler, Unconfirmed
+from relay.owner.settler import Settler, Unconfirmed
+from relay.platform.migrations import upgrade
 
 
 class Named(NamedTuple):
@@ -31,7 +31,7 @@ def server(private_postgres):
 
 @pytest.fixture
 def desk(server, monkeypatch):
-    monkeypatch.setattr("relay.settling.DURABLE_EVERY_S", 1e9)
+    monkeypatch.setattr("relay.owner.settler.DURABLE_EVERY_S", 1e9)
     desk = Desk(Database("postgres", server.url()))
     desk.emit(5)
     yield desk

@@ -10,7 +10,7 @@ from support.recording import firsts_by_key
 from support.waiting import eventually
 from support.workload import Workload, under_load
 
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 SEED = 97
 

@@ -10,9 +10,9 @@ from support.databases import Database
 from support.processes import Process, Spawner
 from support.waiting import eventually
 
-from relay.database import Database as Address
-from relay.database import is_refusal
-from relay.registry import Registration, register
+from relay.admin.destinations.registration import Registration, register
+from relay.platform.database import Database as Address
+from relay.platform.database import is_refusal
 
 API = Registration("api", "http", ("extraction.completed",), "block")
 REPORTS = """

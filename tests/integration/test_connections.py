@@ -7,7 +7,7 @@ from sqlalchemy import make_url
 from support.commands import Run
 from support.databases import Database, PostgresDatabases
 
-from relay.database import Database as Address
+from relay.platform.database import Database as Address
 from relay.store.postgres.session import PostgresStore
 
 HOSTILE = {

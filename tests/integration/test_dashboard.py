@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.processes import Spawner
 from support.scene import Scene, Taker, rejecting, to
 
-from relay.operations.destinations import pause
+from relay.admin.destinations.listing import pause
 
 HOSTILE = "<script>alert('x')</script>\x1b]0;x\x07\"><img src=x onerror=alert(1)>"
 Look = Callable[..., httpx.Response]

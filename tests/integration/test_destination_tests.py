@@ -12,7 +12,7 @@ from support.rabbitmq import RabbitServer
 from support.receivers import Receiver, answering
 from support.scene import Scene, Taker, rejecting, to
 
-from relay.operations.probing import probe
+from relay.admin.destinations.probe import probe
 from relay.settings import HttpSettings, RabbitSettings
 
 

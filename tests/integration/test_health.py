@@ -86,7 +86,7 @@ def test_a_failing_destination_makes_nobody_unready(
 def test_without_its_database_it_is_alive_and_not_ready(
     start: Callable[..., tuple[Process, int]], private_postgres: Callable[..., PostgresServer]
 ) -> None:
-    from relay.migrations import upgrade
+    from relay.platform.migrations import upgrade
 
     server = private_postgres()
     upgrade(server.url())

@@ -18,7 +18,7 @@ from support.receivers import Receiver, Request, answering
 from support.secrecy import everything_in
 from support.waiting import eventually_async
 
-import relay.database
+import relay.platform.database
 from listeners.http import Receiver as Api
 from listeners.http import create_app
 from outbox import Message, emit
@@ -105,7 +105,7 @@ class Remembering:
 async def api(secrets: list[str], handler: Callable[[Message], None], port: int = 0) -> AsyncIterator[str]:
     """The receiving API, as `outbox serve` runs it."""
     receiver = Api(secrets, handler=handler)
-    server = make_server(create_app(receiver, relay.database.Database.parse("sqlite:///none.db")), grace_s=5)
+    server = make_server(create_app(receiver, relay.platform.database.Database.parse("sqlite:///none.db")), grace_s=5)
     listening = listen("127.0.0.1", port)
     task = asyncio.create_task(server.serve([listening]))
     try:

@@ -18,8 +18,8 @@ from support.waiting import eventually, eventually_async
 
 from listeners.http import Receiver, create_app
 from outbox import Message
-from relay.database import Database as RelayDatabase
 from relay.observe.health import HealthServer
+from relay.platform.database import Database as RelayDatabase
 from relay.serving import Server, listen, make_server
 
 SECRET = "0123456789abcdef0123456789abcdef"

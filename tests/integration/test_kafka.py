@@ -14,7 +14,7 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.ids import new_id
 from outbox.testing.destination_contract import each_of
-from relay.operations.probing import probe
+from relay.admin.destinations.probe import probe
 from relay.settings import DestinationPolicy, Settings
 
 TYPE = "extraction.completed"

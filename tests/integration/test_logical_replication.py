@@ -10,9 +10,9 @@ from support.postgres import PostgresServer
 from support.scene import Scene, Taker
 from support.waiting import eventually
 
-from relay.database import Database as Address
-from relay.operations.dead import DeadFilter, retry
-from relay.operations.doctor import Finding, examine
+from relay.admin.doctor import Finding, examine
+from relay.admin.messages.dead import DeadFilter, retry
+from relay.platform.database import Database as Address
 
 PUBLICATION = """
 CREATE PUBLICATION outbox FOR TABLE

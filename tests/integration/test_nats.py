@@ -11,8 +11,8 @@ from support.ports import free_port
 
 from outbox import Message
 from outbox.ids import new_id
+from relay.admin.destinations.probe import probe
 from relay.destinations import registry
-from relay.operations.probing import probe
 from relay.settings import DestinationPolicy, Settings
 
 TYPE = "extraction.completed"

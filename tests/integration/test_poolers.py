@@ -15,9 +15,9 @@ from support.pgbouncer import PgBouncer, PoolMode
 from support.waiting import eventually
 from support.writers import WAYS, Way, Writer
 
-from relay.migrations import upgrade
-from relay.operations.doctor import examine
-from relay.operations.opening import opened
+from relay.admin.access.opening import opened
+from relay.admin.doctor import examine
+from relay.platform.migrations import upgrade
 from relay.settings import Settings
 
 # What each driver's manual says to set behind a pooler that keeps no prepared statements.

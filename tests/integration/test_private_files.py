@@ -9,8 +9,8 @@ import pytest
 from support.databases import Database
 from support.scene import Scene, Taker
 
-from relay import migrations
-from relay.operations.doctor import examine
+from relay.admin.doctor import examine
+from relay.platform import migrations
 
 
 def mode(path: Path) -> int:

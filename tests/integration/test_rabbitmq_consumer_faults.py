@@ -17,14 +17,14 @@ from support.waiting import eventually, eventually_async
 
 from listeners.rabbitmq import Limits
 from outbox import Message
-from relay.migrations import upgrade
+from relay.platform.migrations import upgrade
 
 
 async def test_a_database_that_is_away_costs_no_message_its_attempts(
     rabbitmq: RabbitServer, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An SQLite file that somebody else has locked for longer than anybody waits."""
-    monkeypatch.setattr("relay.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("relay.platform.database.BUSY_TIMEOUT_S", 0.05)
     effect_table(sqlite_database)
     async with consuming(rabbitmq, sqlite_database, listener=apply):
         with sqlite_database.engine.connect() as other, capture_logs() as said:

@@ -15,7 +15,7 @@ from support.waiting import eventually_async
 from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.reading import Incoming, Refused, understand
 from outbox import Message
-from relay.amqp import Broker
+from relay.destinations.rabbitmq.amqp import Broker
 
 NOT_KEPT = {"reply_to", "cluster_id", "message_id"}
 

@@ -18,8 +18,8 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.errors import SettingsError
 from outbox.ids import new_id
-from relay.amqp import TROUBLE, Broker, explained
 from relay.decide.outcome import TAKEN, Outcome
+from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.destination import RabbitDestination
 from relay.settings import RabbitSettings
 

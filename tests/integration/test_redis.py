@@ -15,8 +15,8 @@ from support.scene import Scene
 
 from outbox import Message
 from outbox.ids import new_id
+from relay.admin.destinations.probe import probe
 from relay.destinations import registry
-from relay.operations.probing import probe
 from relay.settings import DestinationPolicy, Settings
 
 STREAM = "extraction.completed"

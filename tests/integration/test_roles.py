@@ -18,17 +18,18 @@ from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from outbox import Outbox
 from outbox.errors import Unusable
 from outbox_cli import main
-from relay import ListenerSettings, Relay, Settings, rights
-from relay.audit import Action
-from relay.database import Database as Address
-from relay.guide import BASELINE_LISTENER
-from relay.housekeeping import Housekeeping
-from relay.operations import grants, snapshot, status
-from relay.operations.dead import DeadFilter, discard, retry
-from relay.operations.destinations import list_destinations, pause, resume
-from relay.operations.doctor import examine
-from relay.operations.record import record
-from relay.rights import Right
+from relay import ListenerSettings, Relay, Settings
+from relay.admin import grants, snapshot, status
+from relay.admin.audit import Action
+from relay.admin.audit_log import record
+from relay.admin.destinations.listing import list_destinations, pause, resume
+from relay.admin.doctor import examine
+from relay.admin.housekeeping import Housekeeping
+from relay.admin.messages.dead import DeadFilter, discard, retry
+from relay.platform import rights
+from relay.platform.database import Database as Address
+from relay.platform.guide import BASELINE_LISTENER
+from relay.platform.rights import Right
 from relay.store.contract import ANY_GENERATION
 from relay.store.postgres import PostgresStore
 
@@ -75,7 +76,7 @@ def template(postgres_databases: PostgresDatabases) -> Iterator[str]:
     owner.execute(f"CREATE SCHEMA {SCHEMA}")
     before, after = _printed(names)
     owner.execute(before)
-    from relay.migrations import upgrade
+    from relay.platform.migrations import upgrade
 
     upgrade(_as(owner, names["migrator"]).url, schema=SCHEMA)
     owner.execute(after)

@@ -20,10 +20,12 @@ from support.waiting import eventually
 
 from outbox.errors import SchemaError
 from outbox_cli import main
-from relay import Settings, migration_turn, migrations
-from relay.housekeeping import Housekeeping
-from relay.operations.doctor import Finding, examine
-from relay.registry import Registration, register
+from relay import Settings
+from relay.admin.destinations.registration import Registration, register
+from relay.admin.doctor import Finding, examine
+from relay.admin.housekeeping import Housekeeping
+from relay.platform import migration_lock as migration_turn
+from relay.platform import migrations
 
 CLASS = "hashtext('public.outbox_message')"
 Stranger = psycopg.Connection[Any]

@@ -15,9 +15,9 @@ from support.waiting import eventually
 
 from outbox.errors import SchemaError
 from outbox_cli import main
-from relay import migrations
-from relay.database import Database as Target
-from relay.schema import SCHEMA_VERSION, verify_version
+from relay.platform import migrations
+from relay.platform.database import Database as Target
+from relay.platform.schema import SCHEMA_VERSION, verify_version
 
 LATER_VERSION = SCHEMA_VERSION + 1
 LATER = f"""
@@ -86,7 +86,7 @@ def test_the_shape_of_before_the_first_release_is_refused_with_what_to_do(
 
 
 def test_an_older_schema_says_which_command_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.schema.SCHEMA_VERSION", LATER_VERSION)
+    monkeypatch.setattr("relay.platform.schema.SCHEMA_VERSION", LATER_VERSION)
     with pytest.raises(SchemaError, match="run `outbox db upgrade`"):
         verify_version(SCHEMA_VERSION, "0.1.0")
 

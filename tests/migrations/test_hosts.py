@@ -14,9 +14,10 @@ from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
 
 from outbox import Outbox
-from relay import Relay, migrations
-from relay.database import Database as Address
-from relay.operations import snapshot, status
+from relay import Relay
+from relay.admin import snapshot, status
+from relay.platform import migrations
+from relay.platform.database import Database as Address
 from relay.store import open_store
 
 ENV = """

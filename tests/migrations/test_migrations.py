@@ -18,9 +18,9 @@ from support.databases import Database
 from listeners.tables import ContentBase
 from outbox.errors import SchemaError
 from outbox.tables import VERSION_TABLE, Xid8, include_name, is_outbox_table, tables
-from relay import migrations
-from relay.database import Database as Target
-from relay.schema import verify_version
+from relay.platform import migrations
+from relay.platform.database import Database as Target
+from relay.platform.schema import verify_version
 
 REVISIONS = ["content_0001", "outbox_0001"]
 
@@ -73,7 +73,11 @@ def test_of_twenty_upgrades_at_once_one_works_and_the_others_wait(empty_database
 
 
 def test_of_several_processes_at_once_all_succeed(empty_postgres: Database) -> None:
-    command = [sys.executable, "-c", f"from relay.migrations import upgrade; print(upgrade({empty_postgres.url!r}))"]
+    command = [
+        sys.executable,
+        "-c",
+        f"from relay.platform.migrations import upgrade; print(upgrade({empty_postgres.url!r}))",
+    ]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = sorted(process.communicate(timeout=60)[0].strip() for process in running)
     assert [process.returncode for process in running] == [0, 0, 0]

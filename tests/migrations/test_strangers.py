@@ -8,8 +8,8 @@ from support.commands import Run, runner
 from support.databases import Database
 
 from outbox.errors import SchemaError
-from relay import migrations
-from relay.database import Database as Target
+from relay.platform import migrations
+from relay.platform.database import Database as Target
 
 STRANGERS = {
     "a table": ("outbox_delivery", "CREATE TABLE outbox_delivery (mine integer)"),

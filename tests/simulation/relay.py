@@ -25,9 +25,9 @@ from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.lane import Lane
 from relay.delivery.supervision import Supervisor
 from relay.delivery.workers import WorkerPool
-from relay.settling import Unconfirmed
+from relay.owner.session_loop import WORTH_A_TURN, Tenure
+from relay.owner.settler import Unconfirmed
 from relay.store.contract import Lost
-from relay.tenure import WORTH_A_TURN, Tenure
 
 TURN_S = 0.002  # what a turn of the owning thread takes
 LATEST_S = 0.01  # after which what it has handed over has arrived

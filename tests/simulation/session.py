@@ -13,7 +13,7 @@ from simulation.store import Delivery, Message, Tables
 import outbox
 from relay.decide.crashes import Record
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S, Finding, Standing
-from relay.schema import SCHEMA_VERSION
+from relay.platform.schema import SCHEMA_VERSION
 from relay.store.contract import Batch, Cursors, Inherited, Lost, Page, Pair, Parked, Peers, Row, Ruled, Swept
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

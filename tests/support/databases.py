@@ -155,6 +155,6 @@ def sqlite_url(path: Path) -> str:
 
 def _upgrade(url: str) -> None:
     # Imported here so that what needs no database can be tested while migrations are broken.
-    from relay.migrations import upgrade
+    from relay.platform.migrations import upgrade
 
     upgrade(url)

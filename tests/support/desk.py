@@ -6,7 +6,7 @@ from typing import Any
 
 from outbox import emit
 from outbox.tables import SHARD_COUNT
-from relay.database import Database as Address
+from relay.platform.database import Database as Address
 from relay.store.contract import ANY_GENERATION, MESSAGE_COLUMNS, Batch, Cursors, Row, Ruled, Session
 from relay.store.postgres import PostgresStore
 from relay.store.sqlite import SqliteStore

@@ -16,7 +16,11 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from relay.store.postgres import connection_sql, ownership_sql, reading_sql, settling_sql, sweeping_sql
+from relay.store.postgres.sql import connection as connection_sql
+from relay.store.postgres.sql import ownership as ownership_sql
+from relay.store.postgres.sql import reading as reading_sql
+from relay.store.postgres.sql import settling as settling_sql
+from relay.store.postgres.sql import sweeping as sweeping_sql
 
 
 @dataclass(frozen=True)

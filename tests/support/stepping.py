@@ -19,7 +19,7 @@ import relay.relay
 from outbox import Message
 from relay import Relay, Settings
 from relay.decide.outcome import Outcome
-from relay.owner import OwningThread
+from relay.owner.thread import OwningThread
 from relay.store.contract import Lost
 
 STEP_DEADLINE_S = 60.0

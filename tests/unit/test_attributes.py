@@ -16,7 +16,7 @@ from outbox import (
     UntypedEvent,
 )
 from outbox.draft import prepare
-from outbox.trace import trace_headers
+from outbox.writing.trace import trace_headers
 
 
 def prepared(event="page.read", data=None, **options):

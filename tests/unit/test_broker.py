@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from outbox.errors import SettingsError
-from relay.amqp import Broker
+from relay.destinations.rabbitmq.amqp import Broker
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:

@@ -21,7 +21,6 @@ KINDS = ROOT / "relay" / "destinations"
 NAMES_A_KIND = {
     "relay/settings/__init__.py",
     "relay/settings/serve.py",
-    "relay/amqp/broker.py",
     "outbox_cli/commands/run/consume.py",
 }
 

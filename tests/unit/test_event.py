@@ -4,8 +4,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outbox import EmitError, Event, InvalidType, UnknownEvent
+from outbox.checks.payload import to_payload
 from outbox.event import event_class
-from outbox.payload import to_payload
 
 
 class PageRead(Event, type="page.read"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.destinations.listener.fence import Fence, Overran
+from relay.destinations.listener.transaction.commit_gate import Fence, Overran
 
 
 def test_what_overran_does_not_commit() -> None:

@@ -49,7 +49,7 @@ def test_importing_outbox_loads_sqlalchemy_and_pydantic_and_nothing_heavier():
 def test_an_application_has_all_of_outbox_when_it_imports_it():
     """What listens on sessions must not begin to do so in the middle of one, with the first message."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", "import outbox, sys; print('outbox.accepted' in sys.modules)"],
+        [sys.executable, "-I", "-c", "import outbox, sys; print('outbox.writing.accepted' in sys.modules)"],
         capture_output=True,
         text=True,
         check=True,
@@ -107,7 +107,7 @@ def modules_loaded_by_a_command(*arguments: str) -> set[str]:
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status", "--help"], ["relay", "--help"]], ids=str)
 def test_help_and_version_load_no_database_and_no_settings(arguments):
     loaded = modules_loaded_by_a_command(*arguments)
-    unwanted = HEAVY | {"sqlalchemy", "psycopg", "relay.settings", "relay.database", "relay.relay"}
+    unwanted = HEAVY | {"sqlalchemy", "psycopg", "relay.settings", "relay.platform.database", "relay.relay"}
     assert loaded & (unwanted - {"markdown_it"}) == set()  # Rich's, for the help
 
 
@@ -115,9 +115,15 @@ def test_help_and_version_load_no_database_and_no_settings(arguments):
 def test_looking_at_the_outbox_loads_no_relay_no_server_and_no_migrations(command, monkeypatch, sqlite_database):
     monkeypatch.setenv("DATABASE_URL", sqlite_database.url)
     loaded = modules_loaded_by_a_command(*command)
-    unwanted = HEAVY | {"sqlalchemy.orm", "sqlalchemy.ext.asyncio", "psycopg", "relay.relay", "relay.migrations"}
+    unwanted = HEAVY | {
+        "sqlalchemy.orm",
+        "sqlalchemy.ext.asyncio",
+        "psycopg",
+        "relay.relay",
+        "relay.platform.migrations",
+    }
     assert loaded & unwanted == set()
-    assert loaded & {"sqlalchemy", "relay.operations.status"}, "the check sees what a command loads"
+    assert loaded & {"sqlalchemy", "relay.admin.status"}, "the check sees what a command loads"
 
 
 def test_the_demo_says_that_it_starts_before_it_loads_anything():
@@ -141,7 +147,7 @@ main()
     assert "loads typer" in lines[at:]
 
 
-@pytest.mark.parametrize("package", ["outbox", "relay", "relay.settings", "relay.operations"])
+@pytest.mark.parametrize("package", ["outbox", "relay", "relay.settings", "relay.admin"])
 def test_every_name_that_a_package_offers_can_be_imported_from_it(package):
     module = importlib.import_module(package)
     assert all(getattr(module, name) is not None for name in module.__all__)

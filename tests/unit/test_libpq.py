@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
 from outbox.errors import SettingsError
-from relay.database import Database
+from relay.platform.database import Database
 
 URLS: list[tuple[str, dict[str, str]]] = [
     ("postgresql://", {}),

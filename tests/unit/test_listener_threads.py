@@ -10,9 +10,9 @@ import pytest
 from support.waiting import eventually_async
 
 from outbox import Message
-from relay.database import Database
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
+from relay.platform.database import Database
 
 TIMEOUT_S = 0.2
 

@@ -5,8 +5,8 @@ import pytest
 import sqlalchemy as sa
 
 from outbox.errors import OutboxError, Unusable
-from relay.database import Database
-from relay.operations.opening import reaching
+from relay.admin.access.opening import reaching
+from relay.platform.database import Database
 
 DATABASE = Database.parse("postgresql://app:hunter2@db/app")
 

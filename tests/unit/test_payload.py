@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, field_serializer
 
 from outbox import InvalidData, TooDeep, TooLarge
-from outbox.payload import MAX_BYTES, MAX_DEPTH, to_payload
+from outbox.checks.payload import MAX_BYTES, MAX_DEPTH, to_payload
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
-from relay.durations import seconds
+from relay.platform.durations import seconds
 from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, load
 
 PASSWORD = "correct-horse"

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from relay.delivery.entry import Entry
-from relay.settling import Settler, front
+from relay.owner.settler import Settler, front
 from relay.store.contract import Session
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from outbox import Message
-from relay.database import Database
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.started import start
+from relay.platform.database import Database
 
 
 async def run(coroutine: Coroutine[Any, Any, None]) -> None:

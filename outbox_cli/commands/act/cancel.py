@@ -12,12 +12,12 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import print_json, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
 from outbox_cli.terminal.times import past_instant
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from relay.operations.cancelling import Cancellable
+    from relay.admin.messages.cancel import Cancellable
 
 EXPLAINED = 10  # ids of which it is said why they cannot be cancelled
 
@@ -58,9 +58,9 @@ def cancel(
     taken: then the history says so. The successors of a cancelled message's key go on.
     """
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.cancelling import cancel, cancellable
-    from relay.operations.choosing import Choice
-    from relay.operations.opening import opened
+    from relay.admin.access.opening import opened
+    from relay.admin.messages.cancel import cancel, cancellable
+    from relay.admin.messages.choice import Choice
 
     refuse_empty({"--key": key, "--type": type_, "--subject": subject, "--destination": destination})
     which = Choice(
@@ -106,8 +106,8 @@ def _show(found: list[Cancellable], *, as_json: bool) -> None:
 
 def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
     """Say of ids that cannot be cancelled what they are."""
-    from relay.operations import show_message
-    from relay.operations.reading import snapshot
+    from relay.admin import show_message
+    from relay.admin.access.queries import snapshot
 
     with snapshot(engine) as connection:
         for message_id in ids[:EXPLAINED]:

@@ -13,12 +13,12 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, print_json_array, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
 from outbox_cli.terminal.times import duration_s
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from relay.operations.dead import DeadFilter
+    from relay.admin.messages.dead import DeadFilter
 
 MOST_IN_A_TABLE = 1000
 
@@ -61,8 +61,8 @@ def list_(
 ) -> None:
     """List dead letters: what they died of, how many of each, since when."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.dead import causes, count_dead, dead_letters
-    from relay.operations.opening import opened_snapshot
+    from relay.admin.access.opening import opened_snapshot
+    from relay.admin.messages.dead import causes, count_dead, dead_letters
 
     which = _filter((), destination, type_, older_than, newer_than, because, cause)
     if each and not as_json and limit > MOST_IN_A_TABLE:
@@ -114,7 +114,7 @@ def retry(
     reason: Reason = None,
 ) -> None:
     """Have dead letters delivered after all: attempts count from zero, and they go ahead of what waits behind them."""
-    from relay.operations.dead import retry
+    from relay.admin.messages.dead import retry
 
     which = _filter(ids or (), destination, type_, older_than, newer_than, because, cause)
     _require_choice(which, all_=all_)
@@ -142,7 +142,7 @@ def discard(
     reason: Reason = None,
 ) -> None:
     """Give dead letters up for good. The history keeps the messages, and their keys' successors go on."""
-    from relay.operations.dead import discard
+    from relay.admin.messages.dead import discard
 
     which = _filter(ids or (), destination, type_, older_than, newer_than, because, cause)
     _require_choice(which, all_=all_)
@@ -164,8 +164,8 @@ def _change(
     ask: Callable[[int], bool] = lambda count: True,
 ) -> None:
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.dead import causes
-    from relay.operations.opening import opened
+    from relay.admin.access.opening import opened
+    from relay.admin.messages.dead import causes
 
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
@@ -200,7 +200,7 @@ def _filter(
     because: str | None,
     cause: str | None,
 ) -> DeadFilter:
-    from relay.operations.dead import DeadFilter
+    from relay.admin.messages.dead import DeadFilter
 
     refuse_empty({"--destination": destination, "--type": type_, "--because": because, "--cause": cause})
     return DeadFilter(

@@ -13,10 +13,10 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import print_json, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting
 from outbox_cli.terminal.times import past_instant
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
-    from relay.operations.replay import Found
+    from relay.admin.messages.replay import Found
 
 
 NONE_SETTLED = "there is no such message in the history; `outbox messages show ID` says where one is"
@@ -56,8 +56,8 @@ def replay(
 ) -> None:
     """Send settled messages again, to one destination: to one that is new, or that has lost them."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.opening import opened
-    from relay.operations.replay import Replay, look, replay
+    from relay.admin.access.opening import opened
+    from relay.admin.messages.replay import Replay, look, replay
 
     named = tuple(uuid_of(each) for each in ids or ())
     what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new, named)

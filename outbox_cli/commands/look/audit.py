@@ -21,8 +21,8 @@ def audit(
 ) -> None:
     """Show what was done by hand: who, when, what, how many, and why."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.opening import opened_snapshot
-    from relay.operations.record import record
+    from relay.admin.access.opening import opened_snapshot
+    from relay.admin.audit_log import record
 
     with opened_snapshot(operator_settings()) as connection:
         found = record(connection, limit=limit)

@@ -8,8 +8,8 @@ import typer
 
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say
-from relay.guide import COMPLETED
-from relay.wording import counted
+from relay.platform.guide import COMPLETED
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -39,8 +39,8 @@ def missing(
     import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)
     from listeners.content import missing_baselines
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.opening import opened
-    from relay.rights import BASELINE, RELAY
+    from relay.admin.access.opening import opened
+    from relay.platform.rights import BASELINE, RELAY
 
     found = []
     with opened(operator_settings(), needs=RELAY + BASELINE) as engine, Session(engine) as session:

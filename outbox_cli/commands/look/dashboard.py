@@ -40,8 +40,8 @@ def dashboard(
 
     from outbox_cli.dashboard import create_app
     from outbox_cli.terminal.settings import operator_settings
+    from relay.admin.access.opening import opened
     from relay.observe.logging import configure
-    from relay.operations.opening import opened
     from relay.serving import listen, make_server, serve
 
     is_local = _is_loopback(host)

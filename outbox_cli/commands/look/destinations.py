@@ -11,7 +11,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
 
 if TYPE_CHECKING:
-    from relay.operations.destinations import DestinationRow
+    from relay.admin.destinations.listing import DestinationRow
 
 destinations = typer.Typer(help="Look at destinations, and test them.", no_args_is_help=True)
 
@@ -29,8 +29,8 @@ def register(app: typer.Typer, look: str, act: str) -> None:
 def list_(as_json: Json = False) -> None:
     """List the registered destinations: how they are, why, until when, and what waits for them."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.destinations import list_destinations
-    from relay.operations.opening import opened_snapshot
+    from relay.admin.access.opening import opened_snapshot
+    from relay.admin.destinations.listing import list_destinations
 
     with opened_snapshot(operator_settings()) as connection:
         found = list_destinations(connection)
@@ -50,7 +50,7 @@ def test(
     import asyncio
 
     from outbox_cli.terminal.settings import put_current_directory_on_path
-    from relay.operations.probing import probe
+    from relay.admin.destinations.probe import probe
     from relay.settings import load
 
     settings = load({})
@@ -68,8 +68,8 @@ def test(
 def pause(name: Name, reason: Reason = None) -> None:
     """Have all relays start nothing more at a destination, within a second. Its messages wait."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.destinations import pause
-    from relay.operations.opening import opened
+    from relay.admin.access.opening import opened
+    from relay.admin.destinations.listing import pause
 
     with opened(operator_settings()) as engine:
         pause(engine, name, reason=reason)
@@ -79,8 +79,8 @@ def pause(name: Name, reason: Reason = None) -> None:
 def resume(name: Name, reason: Reason = None) -> None:
     """Have all relays try a destination again, whoever or whatever paused it or switched it off."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.destinations import resume
-    from relay.operations.opening import opened
+    from relay.admin.access.opening import opened
+    from relay.admin.destinations.listing import resume
 
     with opened(operator_settings()) as engine:
         resume(engine, name, reason=reason)

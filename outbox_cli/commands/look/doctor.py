@@ -11,10 +11,10 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout
 from outbox_cli.terminal.times import duration_s
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
-    from relay.operations.doctor import Finding
+    from relay.admin.doctor import Finding
 
 MARK = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
 
@@ -36,8 +36,8 @@ def doctor(
     import sqlalchemy as sa
 
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.doctor import examine
-    from relay.operations.opening import reaching
+    from relay.admin.access.opening import reaching
+    from relay.admin.doctor import examine
 
     older_than_s = duration_s("--older-than", older_than)
     settings = operator_settings()
@@ -60,8 +60,8 @@ def doctor(
 def _other_sides() -> list[Finding]:
     """Look at the destinations, where this host has what they need; another host may have."""
     from outbox.errors import SettingsError
-    from relay.operations.doctor.destinations import other_sides
-    from relay.operations.doctor.finding import note
+    from relay.admin.doctor.destinations import other_sides
+    from relay.admin.doctor.finding import note
     from relay.settings import load
 
     try:

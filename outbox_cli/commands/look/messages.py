@@ -14,12 +14,12 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
 from outbox_cli.terminal.times import past_instant
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from relay.operations import DeliveryRow, MessageDetail, MessageRow
+    from relay.admin import DeliveryRow, MessageDetail, MessageRow
 
 messages = typer.Typer(help="Look at messages, and give up those that nobody wants.", no_args_is_help=True)
 
@@ -87,8 +87,8 @@ def list_(
 ) -> None:
     """List messages, the last emitted first. Settled ones: --state delivered, discarded or cancelled."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations import list_messages
-    from relay.operations.opening import opened_snapshot
+    from relay.admin import list_messages
+    from relay.admin.access.opening import opened_snapshot
 
     refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
     filters: dict[str, Any] = {
@@ -138,8 +138,8 @@ def discard_unrouted(
 ) -> None:
     """Give up messages that no subscription wants. The history keeps them."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.opening import opened
-    from relay.operations.unrouted import discard_unrouted, unrouted_types
+    from relay.admin.access.opening import opened
+    from relay.admin.messages.unrouted import discard_unrouted, unrouted_types
 
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
@@ -163,8 +163,8 @@ def discard_unrouted(
 def print_message(message_id: str, *, as_json: bool) -> None:
     """All that is known of one message, for `messages show` and `dead show`."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations import show_message
-    from relay.operations.opening import opened_snapshot
+    from relay.admin import show_message
+    from relay.admin.access.opening import opened_snapshot
 
     with opened_snapshot(operator_settings()) as connection:
         found = show_message(connection, message_id)

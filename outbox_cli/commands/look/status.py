@@ -15,10 +15,10 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout, table
 from outbox_cli.terminal.times import duration_s
-from relay.wording import duration, ranges
+from relay.platform.wording import duration, ranges
 
 if TYPE_CHECKING:
-    from relay.operations import RelayStatus, Status
+    from relay.admin import RelayStatus, Status
     from relay.settings import Settings
 
 
@@ -67,8 +67,8 @@ def status(
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations import live_relays
-    from relay.operations.opening import opened_snapshot
+    from relay.admin import live_relays
+    from relay.admin.access.opening import opened_snapshot
 
     settings = operator_settings()
     with opened_snapshot(settings) as connection:
@@ -95,8 +95,8 @@ def render(found: Status, database: str) -> RenderableType:
 
 
 def _look(settings: Settings) -> Status:
-    from relay.operations import status
-    from relay.operations.opening import opened_snapshot
+    from relay.admin import status
+    from relay.admin.access.opening import opened_snapshot
 
     with opened_snapshot(settings) as connection:
         return status(connection)

@@ -11,7 +11,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.health import HealthHost, HealthPort
 from outbox_cli.terminal.shutdown import stop_on_signals
-from relay.guide import BASELINE_LISTENER, COMPLETED
+from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 
 if TYPE_CHECKING:
     from listeners.rabbitmq import Consumer
@@ -51,12 +51,12 @@ def consume(
     """Receive events from RabbitMQ and run a listener once for each. AMQP_URL says where; run one, or many."""
     from listeners.rabbitmq import Consumer, Limits, Source
     from outbox_cli.terminal.settings import put_current_directory_on_path
-    from relay.amqp import Broker
+    from relay.admin.access.opening import opened
     from relay.decide.backoff import Policy
+    from relay.destinations.rabbitmq.amqp import Broker
     from relay.destinations.rabbitmq.settings import NAME
     from relay.observe.logging import configure
-    from relay.operations.opening import opened
-    from relay.rights import BASELINE, RELAY
+    from relay.platform.rights import BASELINE, RELAY
     from relay.settings import load
 
     if not 0 < len(queue) <= MOST_BYTES or queue.startswith("amq.") or not NAME.fullmatch(queue):

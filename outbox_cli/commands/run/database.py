@@ -53,8 +53,8 @@ def upgrade(
 ) -> None:
     """Bring the database to the newest schema. An SQLite file is created; run it as often as you like."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay import migrations
-    from relay.operations.opening import reaching
+    from relay.admin.access.opening import reaching
+    from relay.platform import migrations
 
     settings = operator_settings()
     settings.require_database_folder()
@@ -75,8 +75,8 @@ def upgrade(
 def check() -> None:
     """Check that this release can use the schema; exit code 3 if not."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay import migrations
-    from relay.operations.opening import opened
+    from relay.admin.access.opening import opened
+    from relay.platform import migrations
 
     settings = operator_settings()
     with opened(settings):
@@ -99,7 +99,7 @@ def sql(
 ) -> None:
     """Print the migrations as SQL. Touches no database."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay import migrations
+    from relay.platform import migrations
 
     schema = schema or operator_settings().schema_name
     typer.echo(migrations.sql(dialect.value, schema=schema, only=only and only.value), nl=False)
@@ -120,7 +120,7 @@ def grants(
 ) -> None:
     """Print the rights that workers, relays and the migrator need on PostgreSQL. Touches no database."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.grants import grants as statements
+    from relay.admin.grants import grants as statements
 
     schema = schema or operator_settings().schema_name
     text = statements(schema=schema, worker=worker, relay=relay, migrator=migrator, content=only != Branch.outbox)
@@ -133,7 +133,7 @@ def _creators(settings: Settings) -> str | None:
         return None
     from sqlalchemy import NullPool
 
-    from relay.operations.doctor.strangers import creators
+    from relay.admin.doctor.strangers import creators
 
     engine = settings.database.engine(poolclass=NullPool)
     with engine.connect() as connection:
@@ -142,7 +142,7 @@ def _creators(settings: Settings) -> str | None:
 
 
 def _plan(settings: Settings, only: Branch | None) -> None:
-    from relay import migrations
+    from relay.platform import migrations
 
     database = settings.database
     if not database.is_postgres and not database.path.exists():

@@ -49,7 +49,7 @@ def demo(
     from outbox_cli.terminal.settings import operator_settings
     from outbox_demo import screen
     from outbox_demo.demo import run
-    from relay.operations.opening import reaching
+    from relay.admin.access.opening import reaching
 
     settings = operator_settings()
     settings.require_database_folder()
@@ -72,8 +72,8 @@ def extract(
     from outbox_cli.terminal.settings import operator_settings
     from outbox_demo import screen
     from outbox_demo.demo import Report, sources, work
-    from relay.operations.opening import opened
-    from relay.rights import COMMANDS, EXTRACT, WORKER
+    from relay.admin.access.opening import opened
+    from relay.platform.rights import COMMANDS, EXTRACT, WORKER
 
     report = Report()
     needs = WORKER + COMMANDS + EXTRACT

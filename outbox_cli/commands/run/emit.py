@@ -44,8 +44,8 @@ def emit(
     from outbox import EmitError
     from outbox import emit as write
     from outbox_cli.terminal.settings import operator_settings
-    from relay.operations.opening import opened
-    from relay.rights import COMMANDS, WORKER
+    from relay.admin.access.opening import opened
+    from relay.platform.rights import COMMANDS, WORKER
 
     if delay is not None and due_at is not None:
         raise typer.BadParameter("give --delay or --due-at, not both")

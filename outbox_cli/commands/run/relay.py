@@ -16,10 +16,10 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.health import HealthHost, HealthPort
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.shutdown import stop_on_signals
-from relay.wording import counted
+from relay.platform.wording import counted
 
 if TYPE_CHECKING:
-    from relay.operations.leftover import Left
+    from relay.admin.leftover import Left
     from relay.relay import Relay
     from relay.settings import Settings
 
@@ -71,7 +71,7 @@ def relay(
         began_at = monotonic()
         code = asyncio.run(supervise(processes, drain=drain, apply=apply, health=health))
         if drain and code == exits.OK:
-            from relay.operations.leftover import what_is_left
+            from relay.admin.leftover import what_is_left
 
             code = _judged(what_is_left(settings, began_at))
     else:
@@ -122,7 +122,7 @@ async def _wait(relay: Relay) -> int:
 
 async def _watch_for_stalls(stall_timeout_s: float) -> None:
     """Wind up the clock that ends this process; a loop that does not turn does not come here."""
-    from relay import stall
+    from relay.platform import watchdog as stall
 
     try:
         while True:

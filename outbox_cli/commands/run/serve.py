@@ -133,9 +133,9 @@ def _receiver(settings: Settings) -> Receiver:
 def _check_schema(settings: Settings) -> None:
     """Refuse a schema that will not do. A database that is down now may come back: /readyz says so meanwhile."""
     from outbox.errors import SchemaError, Unusable
-    from relay.guide import BASELINE_LISTENER
-    from relay.operations.opening import opened
-    from relay.rights import BASELINE, RELAY
+    from relay.admin.access.opening import opened
+    from relay.platform.guide import BASELINE_LISTENER
+    from relay.platform.rights import BASELINE, RELAY
 
     needs = RELAY + BASELINE if settings.serve.handler == BASELINE_LISTENER else RELAY
     try:

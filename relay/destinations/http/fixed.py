@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 
-from outbox.attributes import HEADER_NAME, HEADER_VALUE, is_reserved
+from outbox.checks.attributes import HEADER_NAME, HEADER_VALUE, is_reserved
 from relay.destinations.policy import LookUp
 
 AUTHORIZATION = "Authorization"

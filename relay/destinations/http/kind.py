@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.http.settings import HttpSettings
 from relay.destinations.kind import Implied, Kind, Probed
 from relay.destinations.policy import LookUp
-from relay.guide import COMPLETED, PATH
+from relay.platform.database import Database
+from relay.platform.guide import COMPLETED, PATH
 
 API_URL = "API_URL"
 API_SECRET = "INTERNAL_API_SECRET"  # noqa: S105 (the name of a variable)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kafka.settings import KafkaSettings
 from relay.destinations.kind import Kind, Probed
+from relay.platform.database import Database
 
 
 def _build(name: str, settings: KafkaSettings, database: Database) -> Destination:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from outbox.errors import SettingsError
 from relay.destinations.listener.hints import SessionClass, is_awaitable, may_be_none, session_class, takes_message
-from relay.stall import name_of
+from relay.platform.watchdog import name_of
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)

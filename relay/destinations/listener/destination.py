@@ -19,19 +19,19 @@ from typing import Any
 import structlog
 
 from outbox import Message, Reject
-from outbox.observing import watchers
-from relay.database import Database
+from outbox.writing.observing import watchers
 from relay.decide.outcome import TAKEN, Outcome, busy, failed, refused, unanswered, unreachable
-from relay.destinations.listener.blame import is_from_outside
 from relay.destinations.listener.calling import how_to_call
-from relay.destinations.listener.fence import Fence, Overran
 from relay.destinations.listener.loading import load
 from relay.destinations.listener.returned import ReturnedSomething, check_returned
 from relay.destinations.listener.started import start
 from relay.destinations.listener.threads import NoThread, Threads
-from relay.destinations.listener.transaction import AsyncTransactions, SyncTransactions
+from relay.destinations.listener.transaction.call import AsyncTransactions, SyncTransactions
+from relay.destinations.listener.transaction.commit_gate import Fence, Overran
+from relay.destinations.listener.unavailable import is_from_outside
 from relay.observe.logging import plain_trace, redacted
-from relay.stall import name_of
+from relay.platform.database import Database
+from relay.platform.watchdog import name_of
 
 log = structlog.get_logger("relay")
 

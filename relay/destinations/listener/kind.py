@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Implied, Kind, Probed
 from relay.destinations.listener.settings import ListenerSettings
 from relay.destinations.policy import LookUp
-from relay.guide import BASELINE_LISTENER, COMPLETED
-from relay.rights import BASELINE, Right
+from relay.platform.database import Database
+from relay.platform.guide import BASELINE_LISTENER, COMPLETED
+from relay.platform.rights import BASELINE, Right
 
 
 def _build(name: str, settings: ListenerSettings, database: Database) -> Destination:

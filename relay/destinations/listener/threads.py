@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
-from relay.destinations.listener.fence import Overran
+from relay.destinations.listener.transaction.commit_gate import Overran
 
 
 class NoThread(Overran):

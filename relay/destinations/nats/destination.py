@@ -12,7 +12,7 @@ from outbox import Message
 from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations.attempt import Connector
 from relay.destinations.contract import together
-from relay.destinations.nats.line import Line, explained
+from relay.destinations.nats.connection import Line, explained
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import ensure
 

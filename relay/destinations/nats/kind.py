@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outbox.errors import SettingsError
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Kind, Probed, Risk
 from relay.destinations.nats.settings import NatsSettings
+from relay.platform.database import Database
 
 
 def _build(name: str, settings: NatsSettings, database: Database) -> Destination:

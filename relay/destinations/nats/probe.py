@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.destinations.kind import Probed, Risk
-from relay.destinations.nats.line import Line
+from relay.destinations.nats.connection import Line
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import known
 

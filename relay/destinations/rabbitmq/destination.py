@@ -8,11 +8,11 @@ from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
 
 from outbox import Message
-from relay.amqp import TROUBLE, Broker, explained
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
 from relay.destinations import naming
-from relay.destinations.rabbitmq.keeper import Keeper, NoLine
-from relay.destinations.rabbitmq.line import Line, LineLost
+from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
+from relay.destinations.rabbitmq.channel import Line, LineLost
+from relay.destinations.rabbitmq.reconnect import Keeper, NoLine
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import Address, TooLong

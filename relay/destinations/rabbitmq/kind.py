@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Implied, Kind, Probed
 from relay.destinations.policy import LookUp
 from relay.destinations.rabbitmq.settings import RabbitSettings
-from relay.guide import COMPLETED
+from relay.platform.database import Database
+from relay.platform.guide import COMPLETED
 
 AMQP_URL = "AMQP_URL"
 
@@ -19,7 +19,7 @@ def _build(name: str, settings: RabbitSettings, database: Database) -> Destinati
 
 
 def _check(name: str, settings: RabbitSettings) -> None:
-    from relay.amqp import Broker
+    from relay.destinations.rabbitmq.amqp import Broker
 
     Broker.of(settings, name).check()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.amqp import Broker
 from relay.destinations.kind import Probed
+from relay.destinations.rabbitmq.amqp import Broker
 from relay.destinations.rabbitmq.settings import RabbitSettings
 
 TIMEOUT_S = 10.0

@@ -15,8 +15,8 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPChannelError
 
-from relay.amqp import bind, ensure_exchange, ensure_queue, explained
-from relay.amqp.topology import QueueType
+from relay.destinations.rabbitmq.amqp import bind, ensure_exchange, ensure_queue, explained
+from relay.destinations.rabbitmq.amqp.topology import QueueType
 
 MOST_QUEUES = 1000  # unless somebody makes event types up as they go
 

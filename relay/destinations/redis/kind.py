@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Kind, Probed, Risk
 from relay.destinations.redis.settings import RedisSettings
+from relay.platform.database import Database
 
 
 def _build(name: str, settings: RedisSettings, database: Database) -> Destination:

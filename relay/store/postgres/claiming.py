@@ -18,8 +18,8 @@ from typing import NamedTuple
 import structlog
 
 from relay.store.contract import Row
-from relay.store.postgres import ownership_sql as sql
 from relay.store.postgres.asking import Answer
+from relay.store.postgres.sql import ownership as sql
 
 log = structlog.get_logger("relay")
 

@@ -10,11 +10,11 @@ import psycopg
 from psycopg.types.string import TextLoader
 
 from outbox.errors import Unusable
-from relay import pinning
-from relay.database import Database
+from relay.platform import session_settings as pinning
+from relay.platform.database import Database
 from relay.store.contract import Full, Lost
-from relay.store.postgres import connection_sql as sql
 from relay.store.postgres.asking import Ahead, Answer, Asking
+from relay.store.postgres.sql import connection as sql
 
 HAS_TRANSACTION_TIMEOUT = 170000
 ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)  # a session, or leaves it in doubt

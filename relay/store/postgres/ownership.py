@@ -16,16 +16,16 @@ from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
-from relay.presence import LOCK_CLASS
-from relay.schema import NO_VERSION, verify_version
+from relay.platform.schema import NO_VERSION, verify_version
 from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Row, Standby
 from relay.store.inheriting import inherited_by
-from relay.store.postgres import connection_sql
-from relay.store.postgres import ownership_sql as sql
 from relay.store.postgres.claiming import Claims
 from relay.store.postgres.connection import sentence
 from relay.store.postgres.reading import Reading
 from relay.store.postgres.settling import Settling
+from relay.store.postgres.sql import connection as connection_sql
+from relay.store.postgres.sql import ownership as sql
+from relay.store.presence import LOCK_CLASS
 from relay.store.ruling import storable
 
 log = structlog.get_logger("relay")

@@ -10,8 +10,8 @@ from typing import Any
 from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
 from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair, Row
-from relay.store.postgres import reading_sql as sql
 from relay.store.postgres.salvaging import UNREADABLE, Salvaging
+from relay.store.postgres.sql import reading as sql
 
 LATE_LIMIT = 1000
 QUICK_S = 0.1

@@ -13,7 +13,7 @@ import psycopg
 
 from relay.store.contract import MESSAGE_COLUMNS, Row
 from relay.store.postgres.connection import OwningConnection, sentence
-from relay.store.postgres.reading_sql import BARE_MESSAGE, MESSAGE, READ_ONE
+from relay.store.postgres.sql.reading import BARE_MESSAGE, MESSAGE, READ_ONE
 
 UNREADABLE = (
     UnicodeDecodeError,

@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 
 from outbox.errors import Unusable
-from relay.database import Database
-from relay.lockless import ASK, refuse_lockless_server
+from relay.platform.database import Database
+from relay.platform.unsupported_servers import ASK, refuse_lockless_server
 from relay.store.contract import ANY_GENERATION
 from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning
-from relay.store.postgres.ownership_sql import UNREGISTER
 from relay.store.postgres.pooler import refuse_transaction_pooling
+from relay.store.postgres.sql.ownership import UNREGISTER
 from relay.store.postgres.sweeping import Sweeping
 from relay.store.postgres.waking import Waking
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import psycopg
 
 from relay.store.contract import Batch, Damaged, Parked, Row, Ruled
-from relay.store.postgres import settling_sql as sql
 from relay.store.postgres.connection import OwningConnection, commit, sentence
+from relay.store.postgres.sql import settling as sql
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")

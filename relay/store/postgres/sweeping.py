@@ -6,8 +6,8 @@ import json
 from collections.abc import Collection, Sequence
 
 from relay.store.contract import Swept
-from relay.store.postgres import sweeping_sql as sql
 from relay.store.postgres.connection import OwningConnection
+from relay.store.postgres.sql import sweeping as sql
 
 
 class Sweeping(OwningConnection):

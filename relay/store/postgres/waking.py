@@ -7,8 +7,8 @@ import select
 from typing import Any
 
 from relay.decide.visibility import Horizon
-from relay.store.postgres import connection_sql
 from relay.store.postgres.connection import OwningConnection
+from relay.store.postgres.sql import connection as connection_sql
 
 NEVER, AWAKE, ASLEEP = 0, 1, 2  # what the sequence outbox_wake says
 UNNOTIFIED_S = 0.1  # between polls when nobody notifies

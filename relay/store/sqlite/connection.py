@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from relay.database import BUSY_TIMEOUT_S
+from relay.platform.database import BUSY_TIMEOUT_S
 from relay.store.contract import PAGE_BYTES, Full, Lost, Row
 
 NOT_TEXT = "it holds bytes that are not UTF-8"

@@ -12,13 +12,13 @@ import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.standing import Finding, Standing
-from relay.schema import NO_VERSION, verify_version
+from relay.platform.schema import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
 from relay.store.ruling import storable
-from relay.store.sqlite import ownership_sql as sql
 from relay.store.sqlite.reading import Reading
 from relay.store.sqlite.settling import Settling
+from relay.store.sqlite.sql import ownership as sql
 
 
 class Owning(Reading, Settling):

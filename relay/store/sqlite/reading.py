@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from relay.store.contract import PAGE_BYTES, Cursors, Page, Pair, Row
-from relay.store.sqlite import reading_sql as sql
 from relay.store.sqlite.connection import OwningConnection
+from relay.store.sqlite.sql import reading as sql
 
 LATE_LIMIT = 1000
 

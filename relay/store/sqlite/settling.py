@@ -9,8 +9,8 @@ from typing import Any
 
 from relay.store.contract import Batch, Parked, Row
 from relay.store.ruling import as_record, finished_keys
-from relay.store.sqlite import settling_sql as sql
 from relay.store.sqlite.connection import OwningConnection
+from relay.store.sqlite.sql import settling as sql
 
 
 class Settling(OwningConnection):

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from relay.store.contract import Parked, Swept
-from relay.store.sqlite import sweeping_sql as sql
 from relay.store.sqlite.connection import OwningConnection
+from relay.store.sqlite.sql import sweeping as sql
 
 
 class Sweeping(OwningConnection):

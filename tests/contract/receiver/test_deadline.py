@@ -16,8 +16,8 @@ from support.waiting import eventually_async
 
 from listeners.http import Limits, Receiver
 from outbox import Message
-from relay.database import Database as Parsed
 from relay.destinations.listener.destination import ListenerDestination
+from relay.platform.database import Database as Parsed
 
 WRITE = sa.text("INSERT INTO contents (id, title, source, media_type, sha256) VALUES ('written', 't', 's', 'm', :sha)")
 SHA = {"sha": "0" * 64}

@@ -5,8 +5,8 @@ from support.desk import ALL, Desk, everything, ruling, settle, sweep
 from support.waiting import eventually
 
 from relay.store.contract import RELEASE_COUNT, SETTLED_S
-from relay.store.postgres import sweeping_sql as postgres_sql
-from relay.store.sqlite import sweeping_sql as sqlite_sql
+from relay.store.postgres.sql import sweeping as postgres_sql
+from relay.store.sqlite.sql import sweeping as sqlite_sql
 
 
 def grow_older(desk: Desk, message_id: str, by_s: float = SETTLED_S + 1) -> None:

@@ -1,0 +1,1 @@
+"""Writing messages into the caller's transaction."""

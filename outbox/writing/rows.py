@@ -1,0 +1,245 @@
+"""Writing messages: the columns that a producer fills, and how they are filled.
+
+Whatever the database gives a message (position, shard, transaction id, size, instant of creation) is left to the
+database, and nothing is read back, so that a worker needs no right but INSERT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from json.encoder import encode_basestring as quoted
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from outbox.draft import Prepared
+from outbox.errors import DuplicateId
+from outbox.message import NO_HEADERS
+from outbox.tables import Id, Instant
+from outbox.writing.observing import observers
+from outbox.writing.refusals import explained
+from outbox.writing.transaction import join_transaction, wait_for_turn
+
+SCHEDULED = "scheduled"
+
+# The text of one statement; far below what any driver or server takes, far above what a thousand messages need.
+MAX_BATCH_CHARACTERS = 8 * 1024 * 1024
+
+
+class JsonText(sa.TypeDecorator[str]):
+    """JSON that is text already: it reaches the database as it was checked, whatever serialiser the engine has."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
+        return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else sa.JSON())
+
+    def bind_processor(self, dialect: sa.Dialect) -> None:
+        return None
+
+
+class DueIn(FunctionElement[Any]):
+    """The instant so many seconds from now, by the database's clock."""
+
+    type = Instant()
+    inherit_cache = True
+
+
+@compiles(DueIn, "postgresql")
+def _due_in_postgresql(element: DueIn, compiler: Any, **options: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)})"
+
+
+@compiles(DueIn, "sqlite")
+def _due_in_sqlite(element: DueIn, compiler: Any, **options: Any) -> str:
+    seconds = f"printf('%+.3f seconds', {compiler.process(element.clauses, **options)})"
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds})"
+
+
+@cache
+def message_table(schema: str | None) -> sa.Table:
+    """The columns of ``outbox_message`` that a producer fills."""
+    return sa.Table(
+        "outbox_message",
+        sa.MetaData(schema=schema),
+        sa.Column("id", Id, primary_key=True),
+        sa.Column("type", sa.Text),
+        sa.Column("source", sa.Text),
+        sa.Column("subject", sa.Text),
+        sa.Column("ordering_key", sa.Text),
+        sa.Column("data", JsonText),
+        sa.Column("headers", JsonText, server_default=sa.FetchedValue()),
+        sa.Column("due_at", Instant),
+        sa.Column("state", sa.Text, server_default=sa.FetchedValue()),
+    )
+
+
+def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prepared]) -> None:
+    """Write messages at once, in their order, as part of the connection's transaction.
+
+    Raises:
+        DuplicateId: A given id is that of another message, which waits, is dead, or is in the history.
+        SchemaError: The outbox's tables are not there.
+    """
+    _prepare_transaction(connection, messages)
+    with explained():
+        _insert(connection, message_table(schema), messages)
+    for observer in observers:
+        observer.written(messages, connection)
+
+
+def _prepare_transaction(connection: sa.Connection, messages: Sequence[Prepared]) -> None:
+    join_transaction(connection)
+    for key in dict.fromkeys(each.ordering_key for each in messages if each.strict_order):
+        assert key is not None
+        wait_for_turn(connection, key)
+
+
+def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    if connection.dialect.name != "postgresql":
+        _insert_alike(connection, table, messages)
+    elif len(messages) == 1:
+        columns = _columns(messages[0])
+        connection.execute(_row_statement(table, "delay_s" in columns, "given_id" in columns), columns)
+    else:
+        _insert_in_batches(connection, table, messages)
+
+
+def new_id(schema: str | None, given: Any) -> Any:
+    """Return the SQL that gives a given id back, and fails if it is that of a message which was settled already.
+
+    The primary key sees those that wait alone: without this, whether a second message with the same id is refused or
+    delivered would depend on how fast the first one was.
+    """
+    function = sa.func.outbox_new_id if schema is None else getattr(sa.func, schema).outbox_new_id
+    return function(given, type_=Id)
+
+
+# ------------------------------------------------------------------------------------------------ one by one
+
+
+def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    """Write one statement for each run of messages that fill the same columns."""
+    for names, alike in groupby(map(_columns, messages), key=dict.keys):
+        if "given_id" in names:
+            for columns in alike:
+                _insert_given(connection, table, columns)
+        else:
+            connection.execute(_row_statement(table, "delay_s" in names, False), list(alike))
+
+
+@cache
+def _row_statement(table: sa.Table, is_delayed: bool, has_given_id: bool) -> sa.Insert:
+    statement = table.insert()
+    if has_given_id:
+        statement = statement.values(id=new_id(table.schema, sa.bindparam("given_id", type_=Id)))
+    return statement.values(due_at=_due_in_delay()) if is_delayed else statement
+
+
+def _due_in_delay() -> DueIn:
+    return DueIn(sa.bindparam("delay_s", type_=sa.Float))
+
+
+def _insert_given(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
+    """Write a message with a given id (SQLite, which has no functions of ours)."""
+    statement = _given_statement(table, tuple(columns))
+    if connection.execute(statement, columns, execution_options={"preserve_rowcount": True}).rowcount == 0:
+        raise DuplicateId(
+            f"a message with the id {columns['given_id']} was delivered already: each id is for one message; leave it "
+            "out, or take what comes of the first one as done"
+        )
+
+
+@cache
+def _given_statement(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
+    history = sa.table("outbox_history", sa.column("id", Id), schema=table.schema)
+    given = sa.bindparam("given_id", type_=Id)
+    values: dict[str, Any] = {each: sa.bindparam(each, type_=table.c[each].type) for each in names if each in table.c}
+    values["id"] = given
+    if "delay_s" in names:
+        values["due_at"] = _due_in_delay()
+    is_new = ~sa.exists().where(history.c.id == given)
+    return table.insert().from_select(list(values), sa.select(*values.values()).where(is_new), include_defaults=False)
+
+
+def _columns(message: Prepared) -> dict[str, Any]:
+    id = "given_id" if message.has_given_id else "id"
+    columns: dict[str, Any] = {id: message.id, "type": message.type, "source": message.source, "data": message.data}
+    # What a message does not have is left to the column: with many writers every parameter counts.
+    if message.subject is not None:
+        columns["subject"] = message.subject
+    if message.ordering_key is not None:
+        columns["ordering_key"] = message.ordering_key
+    if message.headers != NO_HEADERS:
+        columns["headers"] = message.headers
+    if message.due_at is not None:
+        columns.update(due_at=message.due_at, state=SCHEDULED)
+    elif message.delay_s is not None:
+        columns.update(delay_s=message.delay_s, state=SCHEDULED)
+    return columns
+
+
+# ---------------------------------------------------------------------------------- many at once (PostgreSQL)
+
+
+def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
+    # An executemany costs the server five times as much: a plan, a trigger and a reply for every row.
+    statement = _batch_statement(table, any(each.has_given_id for each in messages))
+    for batch in _batches(messages):
+        connection.execute(statement, {"batch": batch})
+
+
+@cache
+def _batch_statement(table: sa.Table, has_given_ids: bool) -> sa.Insert:
+    """INSERT … SELECT … FROM jsonb_to_recordset(:batch), whose rows come out in the order of the array."""
+    columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
+    record = (
+        sa.func.jsonb_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSONB))
+        .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION), sa.Column("given", sa.Boolean))
+        .render_derived(name="record", with_types=True)
+    )
+    due_at = sa.func.coalesce(record.c.due_at, DueIn(record.c.delay_s))
+    values: list[Any] = [due_at if each.name == "due_at" else record.c[each.name] for each in columns]
+    if has_given_ids:
+        values[0] = sa.case((record.c.given, new_id(table.schema, record.c.id)), else_=record.c.id)
+    state = sa.case((due_at.is_(None), sa.literal_column("'ready'")), else_=sa.literal_column(f"'{SCHEDULED}'"))
+    names = [each.name for each in columns]
+    return table.insert().from_select([*names, "state"], sa.select(*values, state), include_defaults=False)
+
+
+def _batches(messages: Sequence[Prepared]) -> Iterator[str]:
+    records: list[str] = []
+    room = MAX_BATCH_CHARACTERS
+    for message in messages:
+        record = _record(message)
+        if room < len(record) and records:
+            yield f"[{','.join(records)}]"
+            records, room = [], MAX_BATCH_CHARACTERS
+        records.append(record)
+        room -= len(record)
+    yield f"[{','.join(records)}]"
+
+
+def _record(message: Prepared) -> str:
+    """The message as an object; id, type, data and headers are known to need no quoting."""
+    optional = ""
+    if message.subject is not None:
+        optional += f',"subject":{quoted(message.subject)}'
+    if message.ordering_key is not None:
+        optional += f',"ordering_key":{quoted(message.ordering_key)}'
+    if message.due_at is not None:
+        optional += f',"due_at":"{message.due_at.isoformat()}"'
+    if message.has_given_id:
+        optional += ',"given":true'
+    if message.delay_s is not None:
+        optional += f',"delay_s":{message.delay_s!r}'
+    return (
+        f'{{"id":"{message.id}","type":"{message.type}","source":{quoted(message.source)},"data":{message.data},'
+        f'"headers":{message.headers}{optional}}}'
+    )

@@ -1,0 +1,1 @@
+"""How operators' actions reach the database: opening it, questions that they share, transactions."""

@@ -1,0 +1,70 @@
+"""Text that is not what it should be, for people to look at: what no character stands for comes as U+FFFD.
+
+SQLite holds any bytes as text wherever SQL wrote them, PostgreSQL in a database that is not in UTF-8. A relay sets such
+messages aside (`relay.owner.unreadable`); who looks at them has to see them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.platform.session_settings import ask_first
+
+TEXTS = ("text", "varchar", "bpchar", "name")
+
+
+def accept_any_bytes(engine: sa.Engine) -> None:
+    """Have every connection of this engine read any text."""
+    on_connect = _as_stored if engine.dialect.name == "postgresql" else _as_text
+    sa.event.listen(engine, "connect", on_connect)
+
+
+def _as_text(connection: Any, _record: object) -> None:
+    connection.text_factory = lambda stored: stored.decode(errors="replace")
+
+
+def _as_stored(connection: Any, record: Any) -> None:
+    """Take text as the server stores it: then it has nothing to convert, and nothing to refuse."""
+    from psycopg import NotSupportedError
+
+    driver = record.driver_connection
+    stored_in = driver.info.parameter_status("server_encoding")
+    if stored_in == "UTF8":
+        return
+    _take(connection, stored_in)
+    try:
+        codec = "utf-8" if stored_in == "SQL_ASCII" else driver.info.encoding
+    except NotSupportedError:  # Python has none for this encoding
+        _take(connection, "UTF8")
+    else:
+        _decode(driver, codec)
+
+
+def _take(connection: Any, encoding: str) -> None:
+    ask_first(connection, f"SELECT set_config('client_encoding', '{encoding}', false)")
+
+
+def _decode(driver: Any, codec: str) -> None:
+    from psycopg.types.json import set_json_loads
+    from psycopg.types.string import TextLoader
+
+    class AnyTextLoader(TextLoader):
+        def load(self, data: Any) -> str:
+            return bytes(data).decode(codec, "replace")
+
+    for name in TEXTS:
+        driver.adapters.register_loader(name, AnyTextLoader)
+    set_json_loads(AnyJson(codec), driver)
+
+
+class AnyJson:
+    """Parses JSON in a codec, whatever bytes there are. No closure: psycopg keeps those for ever, and warns of it."""
+
+    def __init__(self, codec: str) -> None:
+        self._codec = codec
+
+    def __call__(self, data: Any) -> Any:
+        return json.loads(str(data, self._codec, "replace"))

@@ -1,0 +1,115 @@
+"""Getting at the database, with a sentence instead of a traceback when that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError, SchemaError, Unusable
+from relay.admin.access.damaged_text import accept_any_bytes
+from relay.admin.access.queries import snapshot
+from relay.observe.text import redacted
+from relay.platform.database import Database
+from relay.platform.rights import RELAY, Right, refuse_without
+from relay.platform.schema import check_content, check_schema
+from relay.settings import Settings
+
+
+@contextmanager
+def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa.Engine]:
+    """An engine for a database that exists and has a schema we can use.
+
+    Args:
+        settings: Where it is.
+        needs: The rights that are looked for when one turns out to be missing; where they are about content, it has
+            to be ours.
+
+    Raises:
+        Unusable: It has not; says what to run.
+    """
+    settings.require_database_file()
+    engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
+    accept_any_bytes(engine)
+    try:
+        with reaching(settings.database, needs=needs):
+            with engine.connect() as connection:
+                check_schema(connection)
+                check_content(connection, needs)
+            yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
+    """A connection to read from, in which nothing changes meanwhile."""
+    with opened(settings) as engine, snapshot(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[None]:
+    """Turn what a driver raises into a sentence.
+
+    Raises:
+        Unusable: The database cannot be reached, or does not let us.
+        OutboxError: Somebody else was changing the same rows.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == "42501":
+            _refuse_without(database, needs)
+        explained = _explained(error, database)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def _refuse_without(database: Database, needs: Sequence[Right]) -> None:
+    engine = database.engine(poolclass=sa.NullPool, prepares=False)
+    try:
+        with engine.connect() as connection:
+            refuse_without(connection, needs)
+    finally:
+        engine.dispose()
+
+
+def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:
+    said = redacted(_first_sentence(str(error.orig)))
+    state = getattr(error.orig, "sqlstate", None)
+    if not database.is_postgres:
+        return (
+            Unusable(f"the database {database.path.absolute()} cannot be used: {said}")
+            if _is_sqlite_trouble(error)
+            else None
+        )
+    if state == "42501":
+        return Unusable(f"{said} in {database}: `outbox db grants` prints the rights that each role needs")
+    if state == "42P01":
+        return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
+    if state == "55P03" or (state or "").startswith("40"):
+        return OutboxError(f"{said} in {database}: somebody else was changing the same; run it again")
+    if state == "57014":
+        return OutboxError(f"{said} in {database}: raise statement_timeout for this role, or run it at a quieter time")
+    if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
+        return Unusable(
+            f"cannot reach the database {database}: {said}; check that the server runs and accepts connections, "
+            "and what OUTBOX_DATABASE_URL or DATABASE_URL says"
+        )
+    return None
+
+
+def _is_sqlite_trouble(error: sa.exc.DBAPIError) -> bool:
+    """Locked, unreadable, full, or no database at all: nothing that a program did wrong."""
+    return isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and not isinstance(
+        error, sa.exc.ProgrammingError | sa.exc.IntegrityError | sa.exc.DataError
+    )
+
+
+def _first_sentence(text: str) -> str:
+    """libpq repeats itself for every address it tried, each over several lines."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    return line.removeprefix("connection failed: ").removesuffix(".")

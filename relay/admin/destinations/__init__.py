@@ -1,0 +1,1 @@
+"""The registered destinations: registering, listing, pausing, probing."""

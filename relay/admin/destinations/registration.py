@@ -1,0 +1,171 @@
+"""The registered destinations: what "settled everywhere" means.
+
+A message is settled when every *registered* destination that wants it has it. So the registry stands in the database,
+not in each relay's configuration: a host that lacks `API_URL` must not deliver the API's messages elsewhere and
+forget them. The first relay registers what it is configured for. One configured otherwise says where it differs and
+owns nothing, or is told to `--apply`, which raises the generation.
+
+Relays of an older generation read no message that was committed after that, finish what they have read before, hand
+back and end. So each message goes to the destinations of one generation, whichever relay it fell to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from outbox.errors import ConfigurationDiffers
+from outbox.tables import Tables, tables
+from relay.admin.audit import Action
+from relay.decide.subscription import remembered
+from relay.platform.database import Database
+from relay.platform.rights import Right, refuse_without
+from relay.platform.schema import CONTENT_TABLES, check_content, check_schema
+from relay.store.changes import stamp
+from relay.store.contract import ON_A_STANDBY, Standby
+
+log = structlog.get_logger("relay")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the registry knows of a destination.
+
+    Args:
+        name: The destination.
+        kind: What it says after ``kind =``.
+        events: The event types it wants, globs allowed.
+        on_dead: ``"block"`` or ``"skip"``.
+    """
+
+    name: str
+    kind: str
+    events: Sequence[str]
+    on_dead: str
+
+    def differences(self, other: Registration) -> list[str]:
+        pairs = [
+            ("kind", self.kind, other.kind),
+            ("events", ", ".join(self.events), ", ".join(other.events)),
+            ("on_dead", self.on_dead, other.on_dead),
+        ]
+        return [f"{what} is {mine} here and {theirs} there" for what, mine, theirs in pairs if mine != theirs]
+
+
+def register(
+    database: Database, wanted: Sequence[Registration], *, apply: bool = False, needs: Sequence[Right] = ()
+) -> int:
+    """Register these destinations, or make sure that they are the registered ones.
+
+    Args:
+        database: Where the outbox is.
+        wanted: The configured destinations.
+        apply: Replace what is registered, as a new generation.
+        needs: The rights that the role must have to go on.
+
+    Returns:
+        The generation.
+
+    Raises:
+        SchemaError: The schema is not one for this release.
+        Unusable: The role lacks a right.
+        ConfigurationDiffers: Others are registered, and ``apply`` was not asked for.
+        Standby: There is something to register, and this database takes no writes.
+    """
+    engine = database.engine(poolclass=sa.NullPool)
+    try:
+        with engine.begin() as connection:
+            refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
+            check_schema(connection)
+            check_content(connection, needs)
+            refuse_without(connection, needs)
+            _one_at_a_time(connection)
+            return _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
+    finally:
+        engine.dispose()
+
+
+def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registration], *, apply: bool) -> int:
+    rows = connection.execute(sa.select(t.destination)).all()
+    known = {r.name: Registration(r.name, r.kind, tuple(r.events), r.on_dead) for r in rows if r.removed_at is None}
+    generation: int = max((r.generation for r in rows), default=0)
+    differences = _differences(wanted, known)
+    if not differences:
+        return generation
+    if known and not apply:
+        raise ConfigurationDiffers(
+            "the configured destinations are not the registered ones, so this relay owns nothing: "
+            + "; ".join(differences)
+            + ". Correct the configuration, or run `outbox relay --apply` to register it"
+        )
+    if _is_standby(connection):
+        raise Standby(ON_A_STANDBY)
+    _replace(connection, t, wanted, known, generation + 1)
+    Action("destinations apply", {"changes": differences}).add(connection, len(differences))
+    if known:
+        log.warning("destinations_applied", generation=generation + 1, changes=differences)
+    return generation + 1
+
+
+def _differences(wanted: dict[str, Registration], known: dict[str, Registration]) -> list[str]:
+    missing = [f"{name} is registered and not configured here" for name in sorted(known.keys() - wanted.keys())]
+    added = [f"{name} is configured here and not registered" for name in sorted(wanted.keys() - known.keys())]
+    changed = [
+        f"{name}: {difference}"
+        for name in sorted(wanted.keys() & known.keys())
+        for difference in wanted[name].differences(known[name])
+    ]
+    return missing + added + changed
+
+
+def _replace(
+    connection: sa.Connection,
+    t: Tables,
+    wanted: dict[str, Registration],
+    known: dict[str, Registration],
+    generation: int,
+) -> None:
+    """Removed destinations keep their row: whatever still waits for them stays visible, and waits."""
+    d, now = t.destination.c, sa.func.now()
+    memory = {row.name: row.wanted for row in connection.execute(sa.select(d.name, d.wanted))}
+    for name in known.keys() - wanted.keys():
+        gone = {"removed_at": now, "changed_at": now, "wanted": remembered(memory[name], generation, None)}
+        connection.execute(sa.update(t.destination).where(d.name == name).values(generation=generation, **gone))
+    for w in wanted.values():
+        values: dict[str, Any] = {
+            "kind": w.kind,
+            "events": list(w.events),
+            "wanted": remembered(memory.get(w.name, []), generation, w.events),
+            "on_dead": w.on_dead,
+            "generation": generation,
+            "removed_at": None,
+        }
+        if w.name in memory:
+            connection.execute(sa.update(t.destination).where(d.name == w.name).values(values))
+        else:
+            connection.execute(sa.insert(t.destination).values(name=w.name, **values))
+    _look_again_at_unrouted(connection, t)
+
+
+def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
+    """What no subscription wanted may be wanted now."""
+    m = t.message.c
+    connection.execute(sa.update(t.message).where(m.state == "unrouted").values(state="ready", txid=stamp(connection)))
+
+
+def _one_at_a_time(connection: sa.Connection) -> None:
+    if connection.dialect.name != "postgresql":
+        # Any write takes SQLite's one write lock, and so makes the reads that follow current.
+        connection.exec_driver_sql("UPDATE outbox_meta SET schema_version = schema_version")
+    elif not _is_standby(connection):
+        # Against other registrations, and against those who set messages aside as unrouted; readers go on.
+        connection.exec_driver_sql("LOCK TABLE outbox_destination IN EXCLUSIVE MODE")
+
+
+def _is_standby(connection: sa.Connection) -> bool:
+    on_postgres = connection.dialect.name == "postgresql"
+    return on_postgres and bool(connection.scalar(sa.text("SELECT pg_is_in_recovery()")))

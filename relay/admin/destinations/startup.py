@@ -1,0 +1,71 @@
+"""Registering when a relay starts: waiting for its database, or saying why it is of no use to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import chain
+
+import sqlalchemy as sa
+import structlog
+
+from outbox.errors import Unusable
+from relay.admin.destinations.registration import Registration, register
+from relay.destinations import registry
+from relay.owner.outage import reconnect_s
+from relay.platform.database import is_refusal
+from relay.platform.rights import RELAY, Right
+from relay.settings import Settings
+from relay.store.contract import Standby
+
+log = structlog.get_logger("relay")
+
+
+async def register_configured(settings: Settings, *, apply: bool, wait_for_database: bool) -> int:
+    """Register the configured destinations; the generation that they are.
+
+    Args:
+        settings: What is configured.
+        apply: Register it when something else is registered.
+        wait_for_database: Whether to wait, for as long as it takes, for a database that cannot be reached.
+
+    Raises:
+        Unusable: The database, its schema or what is registered there do not allow the relay to work.
+    """
+    wanted = [Registration(name, s.kind, tuple(s.events), s.on_dead) for name, s in settings.destinations.items()]
+    needs = _needs(settings)
+    failures = 0
+    while True:
+        try:
+            return await asyncio.to_thread(register, settings.database, wanted, apply=apply, needs=needs)
+        except Standby as error:
+            if not wait_for_database:
+                raise Unusable(str(error)) from error
+            if failures == 0:
+                log.warning("waiting", database=str(settings.database), reason=str(error))
+        except sa.exc.OperationalError as error:
+            reason = " ".join(str(error.orig).split())
+            _refuse(settings, error, reason, wait_for_database=wait_for_database)
+            if failures == 0:
+                log.warning("database_unreachable", database=str(settings.database), reason=reason)
+        failures += 1
+        await asyncio.sleep(reconnect_s(failures))
+
+
+def _needs(settings: Settings) -> Sequence[Right]:
+    further = (registry.kind(each.kind).needs(each) for each in settings.destinations.values())
+    return list(dict.fromkeys([*RELAY, *chain.from_iterable(further)]))
+
+
+def _refuse(settings: Settings, error: sa.exc.OperationalError, reason: str, *, wait_for_database: bool) -> None:
+    """Raise, unless waiting may help and is wanted."""
+    if is_refusal(error.orig):
+        raise Unusable(
+            f"the database {settings.database} does not let this relay in: {reason}. Correct "
+            f"{settings.origin('database_url')}, or create what it names"
+        ) from error
+    if not wait_for_database:
+        raise Unusable(
+            f"the database {settings.database} cannot be reached: {reason}. Check that it runs and "
+            "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
+        ) from error

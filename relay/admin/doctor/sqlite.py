@@ -1,0 +1,76 @@
+"""Checks of an SQLite file."""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from relay.admin.doctor.finding import Finding, bad, note, ok
+
+OLDEST = (3, 38, 0)  # the first with the operator ->>
+
+
+def file(engine: sa.Engine) -> Iterator[Finding]:
+    """The library, the journal, and the file itself."""
+    yield version(sqlite3.sqlite_version_info)
+    with engine.connect() as connection:
+        yield _rights(Path(str(engine.url.database)))
+        mode = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one())
+        damage = _damage(connection)
+    yield journal(mode)
+    if damage == ["ok"]:
+        yield ok("file", "it is sound")
+    else:
+        yield bad(
+            "file",
+            "; ".join(damage),
+            "the file is damaged: what is in it may be lost",
+            "stop everything that uses it, copy it, and recover it: sqlite3 outbox.db .recover",
+        )
+
+
+def _rights(path: Path) -> Finding:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & 0o077:
+        return ok("file rights", "its owner alone may read it")
+    return note(
+        "file rights",
+        f"{path} has the mode {mode:04o}: other users of this machine may read it",
+        "it holds every message",
+        f"chmod 600 {shlex.quote(str(path))}, if they are not meant to",
+    )
+
+
+def _damage(connection: sa.Connection) -> list[str]:
+    try:
+        return [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
+    except sa.exc.DatabaseError as error:  # so bad that it cannot be checked
+        return [str(error.orig)]
+
+
+def version(found: tuple[int, int, int]) -> Finding:
+    shown = ".".join(map(str, found))
+    if found >= OLDEST:
+        return ok("SQLite", f"version {shown}")
+    return bad(
+        "SQLite",
+        f"version {shown}",
+        f"the relay's statements need {'.'.join(map(str, OLDEST))}",
+        "use a Python that brings a newer SQLite",
+    )
+
+
+def journal(mode: str) -> Finding:
+    if mode == "wal":
+        return ok("journal mode", "wal")
+    return bad(
+        "journal mode",
+        mode,
+        "without a write-ahead log, readers and the one writer wait for each other",
+        "put the file on a local disk and run `outbox db upgrade`, or sqlite3 outbox.db 'PRAGMA journal_mode = wal'",
+    )

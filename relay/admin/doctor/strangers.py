@@ -1,0 +1,101 @@
+"""Checks of what logins without rights on the outbox can do to it, and do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from relay.admin.doctor.finding import Finding, bad, note, ok
+from relay.observe.text import one_line
+from relay.platform.migration_lock import MIGRATION_LOCK
+from relay.platform.rights import quoted
+from relay.store.postgres.sql.ownership import MAY_OWN
+from relay.store.presence import LOCK_CLASS
+
+# Who may make tables and functions where ours are: neither the owner of the schema, nor that of our tables, nor a
+# superuser. 0 is PUBLIC.
+MAY_CREATE = """
+SELECT n.nspname, CASE g.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(g.grantee) END AS role
+FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
+CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS g
+LEFT JOIN pg_roles AS r ON r.oid = g.grantee
+WHERE t.oid = to_regclass('outbox_message') AND g.privilege_type = 'CREATE'
+  AND g.grantee NOT IN (n.nspowner, t.relowner) AND NOT coalesce(r.rolsuper, false)
+ORDER BY role NULLS FIRST
+"""
+HOLDERS = f"""
+SELECT l.pid, a.usename, a.application_name, count(*) AS locks,
+       bool_or(l.objsubid = 2 AND {MAY_OWN.format(pid="l.pid")}) AS is_respected
+FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.objsubid = 2 AND l.classid = (CAST(:key AS bigint) & 4294967295)::oid
+       OR l.objsubid = 1 AND l.classid = {MIGRATION_LOCK >> 32} AND l.objid = {MIGRATION_LOCK & 0xFFFFFFFF})
+  AND NOT EXISTS (SELECT FROM outbox_relay AS r WHERE r.backend_pid = l.pid)
+GROUP BY l.pid, a.usename, a.application_name ORDER BY l.pid
+"""  # noqa: S608 (a constant)
+FOREIGN_PARTITIONS = """
+SELECT c.relname, pg_get_userbyid(c.relowner) AS owner FROM pg_class AS h
+JOIN pg_class AS c ON c.relnamespace = h.relnamespace AND c.relowner <> h.relowner
+WHERE h.oid = to_regclass('outbox_history') AND c.relname ~ '^outbox_history_[0-9]{8}' AND c.relkind <> 'i'
+ORDER BY c.relname LIMIT 5
+"""
+
+
+def strangers(engine: sa.Engine) -> Iterator[Finding]:
+    """What others may do here, and what they hold."""
+    with engine.connect() as connection:
+        yield creators(connection)
+        yield _holders(connection)
+        yield from _foreign_partitions(connection)
+
+
+def creators(connection: sa.Connection) -> Finding:
+    """Who else may CREATE in the schema of our tables."""
+    rows: list[Any] = list(connection.execute(sa.text(MAY_CREATE)))
+    if not rows:
+        return ok("schema rights", "no other role may create anything beside our tables")
+    names = ["PUBLIC" if row.role is None else quoted(row.role) for row in rows]
+    return bad(
+        "schema rights",
+        f"{', '.join(names)} may CREATE in the schema {rows[0].nspname}, where our tables are",
+        "a function or operator that is made there may run with the rights of a relay, and read every message",
+        f"REVOKE CREATE ON SCHEMA {quoted(rows[0].nspname)} FROM {', '.join(names)}; or give the outbox a schema of "
+        "its own (OUTBOX_SCHEMA)",
+    )
+
+
+def _holders(connection: sa.Connection) -> Finding:
+    key = connection.scalar(sa.text(LOCK_CLASS))
+    rows: list[Any] = list(connection.execute(sa.text(HOLDERS), {"key": key}))
+    if not rows:
+        return ok("locks", "relays alone hold the locks of relays")
+    what = "; ".join(
+        f"pid {row.pid} (role {row.usename}, {one_line(row.application_name or 'unnamed')}) holds {row.locks}"
+        if row.pid
+        else f"a prepared transaction holds {row.locks}"
+        for row in rows
+    )
+    ends = "; ".join(f"SELECT pg_terminate_backend({row.pid})" for row in rows if row.pid) or "see pg_prepared_xacts"
+    remedy = f"if it is no relay that is ending, and no migration at work: {ends}"
+    if any(row.is_respected for row in rows):
+        return bad("locks", f"{what} of our locks, and is no relay", "no relay can own these shards", remedy)
+    return note(
+        "locks",
+        f"{what} of our locks, and is no relay",
+        "relays own their shards all the same, for its role has no right to; `outbox db upgrade` may wait for it",
+        remedy,
+    )
+
+
+def _foreign_partitions(connection: sa.Connection) -> Iterator[Finding]:
+    rows: list[Any] = list(connection.execute(sa.text(FOREIGN_PARTITIONS)))
+    if rows:
+        yield note(
+            "names",
+            ", ".join(f"{one_line(row.relname)} (owned by {one_line(row.owner)})" for row in rows),
+            "others took the names of partitions of the history; relays leave them alone and give theirs other names",
+            "ask the owner, or as a superuser DROP them",
+        )

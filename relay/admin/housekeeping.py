@@ -1,0 +1,199 @@
+"""The periodic work: partitions ahead of time, retention behind, and the traces of relays that are gone.
+
+None of it is needed for delivery, none of it runs on the owning connection, and when one run fails the next one does
+its work. Of several relays, one at a time does it. What is old is so by the database's clock: a relay whose host is
+days ahead would detach the very partition that all relays settle into.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from threading import Event
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from outbox.tables import Id, tables
+from relay.admin.access.queries import now
+from relay.settings import Settings
+
+log = structlog.get_logger("relay")
+
+LOCK_NOT_AVAILABLE = "55P03"
+DAYS_AHEAD = 3
+BATCH = 5_000
+PAUSE_S = 0.1  # between two batches, in which SQLite's other writers get on
+HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
+UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+PARTITION = "outbox_history_%Y%m%d"
+PARTITION_LENGTH = len("outbox_history_20260131")  # what may follow tells it from a table of others
+
+
+Job = Callable[[sa.Connection], int]  # how many rows there were to delete
+
+
+class Housekeeping:
+    """Runs the periodic work beside a relay."""
+
+    def __init__(self, settings: Settings) -> None:
+        logging.getLogger("apscheduler").setLevel(logging.WARNING)
+        self._settings = settings
+        self._engine = settings.database.engine(keeps_session=True, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._t = tables(settings.database.schema)
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+        self._stopping = Event()
+
+    def start(self) -> None:
+        """Begin; the first round runs at once."""
+        jobs: list[tuple[Job, timedelta]] = [
+            (self.remove_traces, timedelta(minutes=1)),
+            (self.forget_inbox_marks, timedelta(minutes=10)),
+        ]
+        if self._settings.database.is_postgres:
+            jobs.append((self.add_partitions, timedelta(hours=1)))
+        else:
+            jobs.append((self.delete_history, timedelta(minutes=10)))
+        for job, every in jobs:
+            self._add(job.__name__, partial(self._run, job), every)
+        if self._settings.database.is_postgres:
+            self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._scheduler.shutdown(wait=True)
+        self._engine.dispose()
+
+    def _add(self, name: str, function: Callable[[], object], every: timedelta) -> None:
+        self._scheduler.add_job(
+            function,
+            "interval",
+            seconds=every.total_seconds(),
+            jitter=every.total_seconds() / 10,
+            next_run_time=datetime.now(UTC),
+            name=name,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+
+    def _run(self, job: Job) -> None:
+        """One round, batch by batch, if no other relay is at it, and the database takes writes."""
+        try:
+            while self._batch(job) == BATCH and not self._stopping.wait(PAUSE_S):
+                continue
+        except sa.exc.DBAPIError as error:
+            log.warning("housekeeping_failed", job=job.__name__, reason=" ".join(str(error.orig).split()))
+
+    def _batch(self, job: Job) -> int:
+        try:
+            with self._engine.begin() as connection:
+                return job(connection) if self._is_mine(connection) else 0
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+                raise
+            return 0  # another relay is at it
+
+    def _is_mine(self, connection: sa.Connection) -> bool:
+        if connection.dialect.name != "postgresql":
+            return True
+        if connection.scalar(sa.select(sa.func.pg_is_in_recovery())):
+            return False
+        # In the way of no beat. It needs a right on the table: a lock by number could be held by any login, for ever.
+        connection.exec_driver_sql("LOCK TABLE outbox_relay IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
+        return True
+
+    # ------------------------------------------------------------------- jobs
+
+    def add_partitions(self, connection: sa.Connection) -> int:
+        """Today's partition of the history and those of the next days."""
+        today = _today(connection)
+        for offset in range(DAYS_AHEAD + 1):
+            connection.execute(sa.select(sa.func.outbox_add_partition(today + timedelta(days=offset))))
+        return 0
+
+    def drop_partitions(self) -> None:
+        """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
+                takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
+                for name, state in self._partitions(connection):
+                    day = datetime.strptime(name[:PARTITION_LENGTH], PARTITION).replace(tzinfo=UTC).date()
+                    if takes_writes and day < oldest:
+                        self._drop(connection, name, day, state)
+        except sa.exc.DBAPIError as error:
+            log.warning("housekeeping_failed", job="drop_partitions", reason=" ".join(str(error.orig).split()))
+
+    def _partitions(self, connection: sa.Connection) -> list[tuple[str, str]]:
+        """Names and states: attached, pending (somebody held up the detaching), detached (and never dropped)."""
+        rows = connection.execute(
+            sa.text(
+                "SELECT c.relname, CASE i.inhdetachpending WHEN false THEN 'attached' WHEN true THEN 'pending' "
+                "ELSE 'detached' END FROM pg_class AS h JOIN pg_class AS c ON c.relnamespace = h.relnamespace "
+                "AND c.relkind = 'r' AND c.relowner = h.relowner "
+                "AND c.relname ~ '^outbox_history_[0-9]{8}(_[0-9a-f]{8})?$' "
+                "LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = h.oid "
+                "WHERE h.oid = to_regclass('outbox_history') ORDER BY 1"
+            )
+        )
+        return [(name, state) for name, state in rows]
+
+    def _drop(self, connection: sa.Connection, name: str, day: date, state: str) -> None:
+        connection.exec_driver_sql("SET lock_timeout = '2s'")
+        owns = connection.scalar(
+            sa.text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('outbox_history')")
+        )
+        if owns and state != "detached":
+            how = "FINALIZE" if state == "pending" else "CONCURRENTLY"
+            connection.exec_driver_sql(f"ALTER TABLE outbox_history DETACH PARTITION {name} {how}")
+        connection.execute(sa.select(sa.func.outbox_drop_partition(day)))
+        log.info("history_dropped", day=day.isoformat())
+
+    def delete_history(self, connection: sa.Connection) -> int:
+        """SQLite has no partitions: a batch of what is too old."""
+        h = self._t.history.c
+        before = now(connection) - timedelta(days=self._settings.retention_days)
+        old: sa.Select[Any] = (
+            sa.select(sa.literal_column("rowid")).select_from(self._t.history).where(h.delivered_at < before)
+        )
+        return connection.execute(
+            sa.delete(self._t.history).where(sa.literal_column("rowid").in_(old.limit(BATCH).scalar_subquery()))
+        ).rowcount
+
+    def forget_inbox_marks(self, connection: sa.Connection) -> int:
+        """A mark outlives its message wherever that still is; after that, and its retention, it can go."""
+        i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
+        before = now(connection) - timedelta(days=self._settings.inbox_retention_days)
+        # Compared as what ids are stored as, for which there is an index; a mark may name what is none of ours.
+        id_: sa.ColumnElement[Any] = i.message_id
+        if connection.dialect.name == "postgresql":
+            id_ = sa.case((i.message_id.regexp_match(UUID), sa.cast(i.message_id, Id)))
+        old: sa.Select[Any] = (
+            sa.select(i.listener, i.message_id)
+            .where(
+                i.done_at < before,
+                ~sa.exists().where(m.id == id_),
+                ~sa.exists().where(h.id == id_),
+            )
+            .limit(BATCH)
+        )
+        return connection.execute(sa.delete(self._t.inbox).where(sa.tuple_(i.listener, i.message_id).in_(old))).rowcount
+
+    def remove_traces(self, connection: sa.Connection) -> int:
+        """Relays that have not beaten for long, and so are not.
+
+        On PostgreSQL one may be frozen and hold its locks: by its row a peer knows that it has to end its session.
+        """
+        r = self._t.relay.c
+        before = now(connection) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
+        holds_nothing = HOLDS_NOTHING if connection.dialect.name == "postgresql" else sa.true()
+        return connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before, holds_nothing)).rowcount
+
+
+def _today(connection: sa.Connection) -> date:
+    return now(connection).astimezone(UTC).date()

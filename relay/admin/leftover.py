@@ -1,0 +1,143 @@
+"""What a drain left: which deliveries are due and were not made, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError
+from outbox.tables import tables
+from relay.admin.access.opening import opened_snapshot
+from relay.admin.access.queries import now
+from relay.admin.destinations.subscriptions import Registered
+from relay.admin.messages.outcomes import OPEN
+from relay.platform.wording import counted
+from relay.settings import Settings
+
+
+@dataclass(frozen=True)
+class Left:
+    """Deliveries that were left for one reason.
+
+    Args:
+        destination: Where they go; ``None`` for messages that no subscription wants.
+        count: How many.
+        why: The reason, to follow "… for api: ".
+    """
+
+    destination: str | None
+    count: int
+    why: str
+
+    def __str__(self) -> str:
+        if self.destination is None:
+            return f"{counted(self.count, 'message')}: {self.why}"
+        return f"{self.count:,} for {self.destination}: {self.why}"
+
+
+def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Left]:
+    """Return what a drain left, over a connection of its own; nothing if the database cannot be asked.
+
+    Args:
+        settings: Where the outbox is.
+        began_at: When the drain began, by the monotonic clock.
+        failing: Destination → why it did not take what this relay has tried and not ruled on yet.
+    """
+    try:
+        with opened_snapshot(settings) as connection:
+            return leftover(connection, since_s=monotonic() - began_at, failing=failing or {})
+    except OutboxError:
+        return ()
+
+
+def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Left]:
+    """Return what is due and was not delivered.
+
+    Args:
+        connection: One from `snapshot`.
+        since_s: How long ago the drain began, in seconds. Dead letters from before are left out, and so is what has
+            been emitted since and was not read: neither was the drain's to deliver.
+        failing: Destination → why it did not take what a relay has tried and not ruled on yet.
+    """
+    began_at = now(connection) - timedelta(seconds=since_s)
+    registered = Registered(connection)
+    found = [
+        *_set_aside(connection, registered, failing),
+        *_unread(connection, registered, began_at, failing),
+        *_dead(connection, began_at),
+        *_unrouted(connection),
+    ]
+    counts: Counter[tuple[str | None, str]] = Counter()
+    for each in found:
+        counts[each.destination, each.why] += each.count
+    return [Left(destination, count, why) for (destination, why), count in counts.items()]
+
+
+def _set_aside(connection: sa.Connection, registered: Registered, failing: Mapping[str, str]) -> Iterator[Left]:
+    d = tables().delivery.c
+    query = (
+        sa.select(d.destination, d.state, sa.func.count(), sa.func.min(d.reason))
+        .where(d.state.in_(OPEN))
+        .group_by(d.destination, d.state)
+        .order_by(d.destination, d.state)
+    )
+    for name, state, count, reason in connection.execute(query):
+        yield Left(name, count, _trouble(registered.rows.get(name)) or _why(state, reason or failing.get(name)))
+
+
+def _why(state: str, reason: str | None) -> str:
+    if state == "blocked":
+        return "behind an earlier message of their key"
+    return f"tried again later ({reason})" if reason else "set aside"
+
+
+def _trouble(row: Any) -> str | None:
+    """Say why a destination takes nothing; ``None`` if it does."""
+    if row is None or row.removed_at is not None:
+        return "it is not registered any more"
+    if row.state == "healthy":
+        return None
+    return f"{'an operator paused it' if row.paused_by == 'operator' else f'it is {row.state}'} ({row.reason})"
+
+
+def _unread(
+    connection: sa.Connection, registered: Registered, began_at: datetime, failing: Mapping[str, str]
+) -> Iterator[Left]:
+    """What no relay has settled or set aside: it is in the hands of one, or of none."""
+    m = tables().message.c
+    is_due = sa.or_(
+        sa.and_(m.state == "ready", m.created_at <= began_at), sa.and_(m.state == "scheduled", m.due_at <= began_at)
+    )
+    query = sa.select(m.type, sa.func.count()).where(is_due).group_by(m.type)
+    counts: dict[str, int] = {}
+    for type_, count in connection.execute(query):
+        for name in registered.wanting(type_):
+            counts[name] = counts.get(name, 0) + count
+    for name, count in sorted(counts.items()):
+        why = _why("retry", failing[name]) if name in failing else "not settled: under way, or another relay owns them"
+        yield Left(name, count, _trouble(registered.rows[name]) or why)
+
+
+def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
+    d = tables().delivery.c
+    query = (
+        sa.select(d.destination, sa.func.count(), sa.func.min(d.reason))
+        .where(d.state == "dead", d.changed_at >= began_at)
+        .group_by(d.destination)
+        .order_by(d.destination)
+    )
+    for name, count, reason in connection.execute(query):
+        yield Left(name, count, f"dead letters ({reason}); see `outbox dead list`")
+
+
+def _unrouted(connection: sa.Connection) -> Iterator[Left]:
+    m = tables().message.c
+    query = sa.select(m.type, sa.func.count()).where(m.state == "unrouted").group_by(m.type).order_by(m.type)
+    for type_, count in connection.execute(query):
+        yield Left(None, count, f"no subscription wants {type_}")

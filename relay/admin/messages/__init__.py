@@ -1,0 +1,1 @@
+"""Messages, one or many: listing, showing, cancelling, retrying, replaying."""

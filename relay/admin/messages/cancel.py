@@ -1,0 +1,186 @@
+"""Cancelling: taking messages back before they are sent.
+
+What is still to be made is cancelled: messages that no relay has read or settled yet, those that are not due, those
+that no subscription wants, and deliveries that are parked, blocked or waiting for a retry. What a destination has taken
+stays delivered, and a dead letter stays dead: that is discarded (`relay.admin.messages.dead`).
+
+| a message is                | what is written                                                                   |
+|-----------------------------|-----------------------------------------------------------------------------------|
+| ready, scheduled, unrouted  | it is held, with a delivery in state ``cancelled`` for each destination it has     |
+| held                        | its parked, blocked and retried deliveries become ``cancelled``                   |
+
+The owner of its shard finds that by its stamp, lets go of what it has in memory, moves the message to the history and
+lets the successors of its key go. An attempt that is under way at that moment ends as it ends. If the destination takes
+it, the delivery is delivered, and the history says so; if not, no verdict brings a cancelled delivery back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from outbox.tables import tables
+from relay.admin.access.queries import by_index, clock, has_delivery
+from relay.admin.access.transactions import BATCH, insisting, transaction
+from relay.admin.audit import Action
+from relay.admin.destinations.subscriptions import Registered
+from relay.admin.messages.choice import Choice, conditions
+from relay.admin.messages.next_steps import NOBODY
+from relay.admin.messages.outcomes import CANCELLED, OPEN
+from relay.store.changes import nudge, stamp
+
+UNREAD = ("ready", "scheduled", "unrouted")
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclass(frozen=True)
+class Cancellable:
+    """Messages of one event type that can be cancelled.
+
+    Args:
+        state: ``ready``, ``scheduled``, ``unrouted``, or ``held``: something of it was set aside.
+    """
+
+    type: str
+    state: str
+    count: int
+
+
+def cancellable(connection: sa.Connection, which: Choice) -> list[Cancellable]:
+    """Return what would be cancelled, by event type and state, the most of them first."""
+    m, count = tables().message.c, sa.func.count()
+    where = sa.or_(_unread(connection, which), _held(connection, which))
+    query = sa.select(m.type, m.state, count).where(where).group_by(m.type, m.state).order_by(count.desc(), m.type)
+    return [Cancellable(*row) for row in connection.execute(query)]
+
+
+def cancel(
+    engine: sa.Engine,
+    which: Choice,
+    *,
+    reason: str | None = None,
+    on_progress: Callable[[int], object] = lambda count: None,
+) -> int:
+    """Cancel messages; returns how many there were. What is emitted while this runs is left alone.
+
+    Args:
+        engine: The outbox's database.
+        which: Those of which something is still to be delivered. With a ``destination``, the others still get them.
+        reason: For the record.
+        on_progress: Called after each batch with how many there have been until then.
+    """
+    action = Action("cancel", which.as_dict(), reason=reason)
+    m = tables().message.c
+    with engine.connect() as connection:
+        newest = connection.scalar(sa.select(sa.func.max(m.position))) or 0
+        steps = ((_unread(connection, which), _hold), (_held(connection, which), _take_back))
+    # What is read is set aside at most, and never the other way round: so in this order none slips through.
+    for condition, write in steps:
+        for _ in _batches(engine, sa.and_(condition, m.position <= newest), which, write, action):
+            on_progress(action.count)
+    return action.count
+
+
+def _batches(
+    engine: sa.Engine,
+    condition: sa.ColumnElement[bool],
+    which: Choice,
+    write: Callable[[sa.Connection, Choice, Sequence[Any]], int],
+    action: Action,
+) -> Iterator[int]:
+    """Go from the first id to the last, each batch in a transaction of its own."""
+    m = tables().message.c
+    # In the order of their ids, as relays lock what they settle.
+    query = sa.select(m.id, m.type).where(condition).order_by(m.id).limit(BATCH).with_for_update(of=tables().message)
+    after = FIRST_ID
+
+    def run() -> tuple[str, int] | None:
+        with transaction(engine) as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # who registers, waits
+            by_index(connection)
+            rows = connection.execute(query.where(m.id > after)).all()
+            if not rows:
+                return None
+            count = write(connection, which, rows)
+            action.add(connection, count)
+            nudge(connection)
+            return rows[-1].id, count
+
+    while (done := insisting(run)) is not None:
+        after = done[0]
+        yield done[1]
+
+
+def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
+    """Set messages aside that were not: cancelled where they are chosen, parked where they are still to go."""
+    m = tables().message.c
+    connection.execute(
+        sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state="held", due_at=None)
+    )
+    registered, stamped = Registered(connection), stamp(connection)
+    for name, ids in _by_destination(registered, rows).items():
+        _set_aside(connection, name, ids, CANCELLED if which.destination in (None, name) else "parked", stamped)
+    return len(rows)
+
+
+def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, list[str]]:
+    """Return destination → messages that it wants; those that none wants have ``nobody``."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for name in registered.wanting(row.type) or [NOBODY]:
+            found.setdefault(name, []).append(row.id)
+    return found
+
+
+def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: str, stamped: Any) -> None:
+    m, delivery = tables().message.c, tables().delivery
+    mark = sa.literal(stamped) if isinstance(stamped, int) else stamped
+    for_it = (m.id, sa.literal(name), m.shard, m.position, m.ordering_key, sa.literal(state), mark)
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(delivery)
+    columns = ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"]
+    connection.execute(
+        insert.from_select(columns, sa.select(*for_it).where(m.id.in_(ids)), include_defaults=False)
+        # A message that is ready has deliveries only if a server that crashed forgot that it was set aside.
+        .on_conflict_do_update(
+            index_elements=["message_id", "destination"],
+            set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": stamped},
+            where=delivery.c.state.in_(OPEN),
+        )
+    )
+
+
+def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
+    """Cancel what is set aside. Its generation stays: what is under way may be taken, and then it is delivered."""
+    d = tables().delivery.c
+    connection.execute(
+        sa.update(tables().delivery)
+        .where(d.message_id.in_([row.id for row in rows]), d.state.in_(OPEN))
+        .where(d.destination == which.destination if which.destination is not None else sa.true())
+        .values(state=CANCELLED, due_at=None, changed_at=clock(connection), txid=stamp(connection))
+    )
+    return len(rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- finding
+
+
+def _unread(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
+    """What is not set aside; its destinations are those that want its type."""
+    m = tables().message
+    where = sa.and_(m.c.state.in_(UNREAD), *conditions(connection, which, m, m.c.created_at))
+    if which.destination is None:
+        return where
+    registered = Registered(connection)
+    types = connection.scalars(sa.select(m.c.type).where(where).distinct())
+    return sa.and_(where, m.c.type.in_([each for each in types if which.destination in registered.wanting(each)]))
+
+
+def _held(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
+    """What is set aside, and has a delivery still to be made."""
+    m, waits = tables().message, has_delivery(*OPEN, destination=which.destination)
+    return sa.and_(m.c.state == "held", waits, *conditions(connection, which, m, m.c.created_at))

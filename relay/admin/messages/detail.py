@@ -1,0 +1,176 @@
+"""One message, wherever it is: on its way, or in the history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+from relay.admin.destinations.subscriptions import Registered
+from relay.admin.messages.listing import MessageRow, delivery_states, message_row
+from relay.admin.messages.next_steps import Prospects
+from relay.admin.messages.outcomes import DELIVERED, OUTCOMES
+
+
+@dataclass(frozen=True)
+class DeliveryRow:
+    """One destination of a message.
+
+    Args:
+        state: ``waiting`` when it is simply still to come; else ``parked``, ``blocked``, ``retry``, ``dead``,
+            ``delivered``, ``discarded`` or ``cancelled``.
+        attempts: Those that were charged to it.
+        due_at: When it is tried next, if that is known.
+        reason: Why it failed the last time.
+        log: Its last attempts: when, which, the verdict, the reason, and what was answered.
+        changed_at: When it became what it is; of a delivered one, when that was settled.
+        next: What happens next, in a sentence.
+        taken_at_attempt: Which attempt the destination took, if it did.
+    """
+
+    destination: str
+    state: str
+    attempts: int
+    due_at: datetime | None = None
+    reason: str | None = None
+    log: list[Any] = field(default_factory=list)
+    changed_at: datetime | None = None
+    next: str | None = None
+    taken_at_attempt: int | None = None
+
+
+@dataclass(frozen=True)
+class MessageDetail:
+    """Everything that is known of one message.
+
+    Args:
+        deliveries: One for each destination: of this life of the message, that is since its last replay.
+        attempts: What it took until it was settled.
+        shard: The shard it is in, while it is not settled.
+        owner: The relay that owns this shard.
+        next: What happens next to the message as a whole.
+        settled: Each time it became history: once, and once more after each replay.
+        before: What became of it in its lives before this one, destination by destination.
+        inbox: Listener → when it marked the message as done.
+    """
+
+    message: MessageRow
+    source: str
+    data: Any
+    headers: dict[str, Any]
+    deliveries: list[DeliveryRow]
+    attempts: int | None = None
+    shard: int | None = None
+    owner: str | None = None
+    next: str | None = None
+    settled: list[datetime] = field(default_factory=list)
+    before: list[DeliveryRow] = field(default_factory=list)
+    inbox: dict[str, datetime] = field(default_factory=dict)
+
+
+def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | None:
+    """Where a message is, what happened to it and what happens next.
+
+    Returns:
+        ``None`` if it is neither waiting nor in the history.
+    """
+    t = tables()
+    waiting = connection.execute(sa.select(t.message).where(t.message.c.id == message_id)).first()
+    lives = connection.execute(
+        sa.select(t.history).where(t.history.c.id == message_id).order_by(t.history.c.delivered_at)
+    ).all()
+    if waiting is None and not lives:
+        return None
+    registered = Registered(connection)
+    earlier = lives if waiting is not None else lives[:-1]
+    past: dict[str, Any] = {
+        "settled": [row.delivered_at for row in lives],
+        "before": [delivery for row in earlier for delivery in _from_history(row, registered)],
+        "inbox": _marks(connection, message_id),
+    }
+    return _settled(lives[-1], registered, past) if waiting is None else _waiting(connection, waiting, past)
+
+
+def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
+    """Ask by listener, which rides on the primary key: there may be millions of marks."""
+    i, d = tables().inbox.c, tables().destination.c
+    query = sa.select(i.listener, i.done_at).where(i.listener.in_(sa.select(d.name)), i.message_id == message_id)
+    return {row.listener: row.done_at for row in connection.execute(query)}
+
+
+def _waiting(connection: sa.Connection, row: sa.Row[Any], past: dict[str, Any]) -> MessageDetail:
+    prospects = Prospects(connection, row)
+    message = message_row(row, delivery_states(connection, [row.id]).get(row.id))
+    return MessageDetail(
+        message=message,
+        source=row.source,
+        data=row.data,
+        headers=row.headers,
+        deliveries=_deliveries(connection, row, prospects),
+        shard=row.shard,
+        owner=prospects.owner,
+        next=prospects.of_settled() if message.state in OUTCOMES else prospects.of_message(),
+        **past,
+    )
+
+
+def _settled(row: sa.Row[Any], registered: Registered, past: dict[str, Any]) -> MessageDetail:
+    return MessageDetail(
+        message=message_row(row),
+        source=row.source,
+        data=row.data,
+        headers=row.headers,
+        deliveries=_from_history(row, registered),
+        attempts=row.attempts,
+        next="nothing: it is done",
+        **past,
+    )
+
+
+def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Prospects) -> list[DeliveryRow]:
+    delivery = tables().delivery
+    query = sa.select(delivery).where(delivery.c.message_id == message.id).order_by(delivery.c.destination)
+    found = [
+        DeliveryRow(
+            row.destination,
+            row.state,
+            row.attempts,
+            row.due_at,
+            row.reason,
+            row.log,
+            row.changed_at,
+            prospects.of_delivery(row),
+            row.attempts + 1 if row.state == DELIVERED else None,
+        )
+        for row in connection.execute(query)
+    ]
+    known = {each.destination for each in found}
+    still_to_come = [
+        DeliveryRow(name, "waiting", 0, message.due_at, next=prospects.at_destination(name))
+        for name in prospects.wanted_by()
+        if name not in known
+    ]
+    return sorted(found + still_to_come, key=lambda each: each.destination)
+
+
+def _from_history(row: sa.Row[Any], registered: Registered) -> list[DeliveryRow]:
+    """Of what every destination took at the first try, the row has no more to say than when that was settled."""
+    if row.deliveries is None:
+        names = registered.wanted(row.type, row.registered)
+        return [DeliveryRow(name, DELIVERED, 0, changed_at=row.delivered_at, taken_at_attempt=1) for name in names]
+    return [_recorded(name, found) for name, found in sorted(row.deliveries.items())]
+
+
+def _recorded(name: str, found: dict[str, Any]) -> DeliveryRow:
+    state, attempts, at = found.get("state", DELIVERED), found.get("attempts", 0), found.get("at")
+    return DeliveryRow(
+        name,
+        state,
+        attempts,
+        reason=found.get("reason"),
+        changed_at=datetime.fromisoformat(at).astimezone(UTC) if at else None,
+        taken_at_attempt=attempts + 1 if state == DELIVERED else None,
+    )

@@ -1,0 +1,113 @@
+"""What happens next to a message that is not settled, in sentences that name whoever has to act."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+from relay.admin.relays import live_relays
+from relay.decide.subscription import wants
+from relay.platform.wording import utc
+
+NOBODY = "nobody"  # the destination of messages that no subscription wanted, once an operator has discarded them
+
+
+class Prospects:
+    """The future of one message.
+
+    Args:
+        connection: To the outbox's database.
+        message: Its row in ``outbox_message``.
+    """
+
+    def __init__(self, connection: sa.Connection, message: sa.Row[Any]) -> None:
+        self._connection, self._message = connection, message
+        self._destinations = {row.name: row for row in connection.execute(sa.select(tables().destination))}
+        self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
+
+    def wanted_by(self) -> list[str]:
+        """The destinations it goes to, while nothing of it was set aside."""
+        if self._message.state not in ("ready", "scheduled"):
+            return []
+        return [
+            name
+            for name, row in self._destinations.items()
+            if row.removed_at is None and wants(row.events, self._message.type)
+        ]
+
+    def of_message(self) -> str:
+        match self._message.state:
+            case "unrouted":
+                return (
+                    f"it flows when a subscription wants {self._message.type}; "
+                    "`outbox messages discard-unrouted` gives it up"
+                )
+            case "scheduled":
+                return f"it falls due at {utc(self._message.due_at)}; then {self._reader()}"
+            case "ready":
+                return self._reader()
+        return "what its deliveries wait for, below; it is history when all of them are done"
+
+    def of_settled(self) -> str:
+        """Say what happens to a message of which nothing is left to do."""
+        return f"nothing is sent; relay {self.owner} moves it to the history" if self.owner else self._nobody()
+
+    def of_delivery(self, row: sa.Row[Any]) -> str:
+        match row.state:
+            case "delivered":
+                return "done"
+            case "discarded" | "cancelled":
+                return f"nothing: an operator {row.state} it"
+            case "dead":
+                return f"an operator decides: `outbox dead retry {row.message_id}`, or `outbox dead discard …`"
+            case "blocked":
+                return self._behind(row)
+            case "retry":
+                return f"attempt {row.attempts + 1}, when it falls due; {self.at_destination(row.destination)}"
+        return self.at_destination(row.destination)
+
+    def at_destination(self, name: str) -> str:
+        row = self._destinations.get(name)
+        if row is None or row.removed_at is not None:
+            return f"nothing while {name} is not registered: configure it and run `outbox relay --apply`"
+        if row.paused_by == "operator":
+            return f"an operator paused {name} ({row.reason}): `outbox resume {name}`"
+        match row.state:
+            case "off":
+                return f"{name} is switched off ({row.reason}): `outbox resume {name}`"
+            case "paused" if self.owner is None:
+                return f"{name} was down ({row.reason}), and nobody probes it: {self._nobody()}"
+            case "paused":
+                return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent when a probe is taken"
+            case "throttled":
+                return f"{name} asked to be left alone{_at(row.until)}; then {self._sender()}"
+        return self._sender()
+
+    def _behind(self, row: sa.Row[Any]) -> str:
+        d = tables().delivery.c
+        first = self._connection.execute(
+            sa.select(d.message_id, d.state)
+            .where(d.ordering_key == row.ordering_key, d.destination == row.destination, d.position < row.position)
+            .where(d.state.not_in(["delivered", "discarded"]))
+            .order_by(d.position)
+            .limit(1)
+        ).first()
+        if first is None:
+            return f"its turn comes when its predecessor of key {row.ordering_key} is done; {self._sender()}"
+        advice = ": retry or discard that one" if first.state == "dead" else ""
+        return f"it waits behind {first.message_id} of its key, which is {first.state}{advice}"
+
+    def _sender(self) -> str:
+        return f"relay {self.owner} sends it" if self.owner else self._nobody()
+
+    def _reader(self) -> str:
+        return f"relay {self.owner} has it in hand, or is about to read it" if self.owner else self._nobody()
+
+    def _nobody(self) -> str:
+        return f"no relay owns its shard, {self._message.shard}: start one with `outbox relay`"
+
+
+def _at(until: Any) -> str:
+    return f" at {utc(until)}" if until is not None else ""

@@ -1,0 +1,201 @@
+"""Sending again what was delivered: to a destination that is new, or that has lost it.
+
+A message comes back from the history as it was, in state ``held``, with one delivery: ``parked``, for that destination
+alone. Its owner finds it by its stamp and delivers it like anything that was set aside; then it is history once more.
+The id stays, so a receiver that deduplicates ignores it; anew, it is a message of its own that names the old one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.errors import OutboxError
+from outbox.ids import new_id
+from outbox.tables import tables
+from relay.admin.access.queries import as_like, by_index, now, sqlite_text
+from relay.admin.access.transactions import BATCH, transaction
+from relay.admin.audit import Action
+from relay.admin.destinations.listing import registered
+from relay.admin.messages.choice import plain
+from relay.store import replay_sql
+from relay.store.changes import nudge, stamp
+
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
+GENERATIONS = 1000  # of one replay: its retries raise it further, and no other replay may reach it
+LAST_GENERATION = 2**31 - GENERATIONS - 1
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What to send again, and where.
+
+    Args:
+        to: The destination.
+        ids: Of these messages; also of one that was discarded or cancelled, for that takes it back.
+        type_: Which event type; ``*`` stands for anything.
+        since: Delivered at this instant or later.
+        until: Delivered before this instant; by default, the moment at which the replay begins.
+        as_new: With new ids and the header ``outbox-replay-of``, so that nobody takes it for a duplicate.
+    """
+
+    to: str
+    type_: str = "*"
+    since: datetime | None = None
+    until: datetime | None = None
+    as_new: bool = False
+    ids: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the record."""
+        return {name.rstrip("_"): plain(value) for name, value in vars(self).items() if value not in (None, ())}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a replay would send again, of one event type.
+
+    Args:
+        first_at: When the first of them was delivered.
+        marked: How many of them the destination's inbox knows: its listener is not called for them again.
+    """
+
+    type: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    marked: int
+
+
+def look(connection: sa.Connection, what: Replay) -> list[Found]:
+    """What would be sent again, by event type.
+
+    Raises:
+        OutboxError: The destination is not registered.
+    """
+    _require_destination(connection, what.to)
+    statement = sa.text(_sql(connection)["count_named" if what.ids else "count"]).columns(
+        type=sa.Text, count=sa.Integer, first_at=_instant(), last_at=_instant(), marked=sa.Integer
+    )
+    rows = connection.execute(statement, _range(connection, what))
+    return [Found(*row) for row in rows]
+
+
+def replay(
+    engine: sa.Engine,
+    what: Replay,
+    *,
+    rate: float | None = None,
+    reason: str | None = None,
+    on_progress: Callable[[int], object] = lambda count: None,
+    wait: Callable[[float], object] = time.sleep,
+) -> int:
+    """Send messages again; returns how many there were. What is on its way there already is left alone.
+
+    Args:
+        engine: The outbox's database.
+        what: Which, and where to.
+        rate: Messages a second at most.
+        reason: For the record.
+        on_progress: Called after each batch with how many there have been until then.
+        wait: How to wait, in seconds.
+
+    Raises:
+        OutboxError: The destination is not registered.
+    """
+    action = Action("replay", what.as_dict(), reason=reason)
+    with engine.connect() as connection:
+        _require_destination(connection, what.to)
+        span = _range(connection, what)
+    size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
+    started, after = time.monotonic(), FIRST_ID
+    while True:
+        with transaction(engine) as connection:
+            by_index(connection)
+            page_sql = sa.text(_sql(connection)["page_of_named" if what.ids else "page"])
+            page = connection.execute(page_sql, span | {"after": after, "limit": size}).all()
+            if not page:
+                return action.count
+            after = str(page[-1][0])
+            _send_again(connection, what, page, action)
+        on_progress(action.count)
+        if rate is not None:
+            wait(max(action.count / rate - (time.monotonic() - started), 0.0))
+
+
+def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], action: Action) -> None:
+    sql = _sql(connection)
+    # A verdict on an earlier life of the message, of whatever session, must not match this one.
+    generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
+    if what.as_new:
+        picked = [(str(id_), at, new_id()) for id_, at in page]
+        connection.execute(sa.text(sql["write_anew"]), _picked(connection, picked))
+        ids = [new for _, _, new in picked]
+        generation = 0
+    else:
+        picked = [(str(id_), at, str(id_)) for id_, at in page]
+        ids = _bring_back(connection, picked, generation)
+    parameters: dict[str, Any] = {"ids": _array(connection, ids), "to": what.to, "generation": generation}
+    if connection.dialect.name == "sqlite":
+        parameters["stamp"] = stamp(connection)
+    action.add(connection, connection.execute(sa.text(sql["deliver"]), parameters).rowcount)
+    nudge(connection)
+
+
+def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
+    """Into the outbox, locked there. One that another replay had brought back may be leaving it just now."""
+    sql = _sql(connection)
+    ids = [id_ for id_, _, _ in picked]
+    for _ in range(2):
+        connection.execute(sa.text(sql["bring_back"]), _picked(connection, picked) | {"generation": generation})
+        if len(connection.execute(sa.text(sql["lock"]), {"ids": _array(connection, ids)}).all()) == len(ids):
+            break
+    return ids
+
+
+def _require_destination(connection: sa.Connection, name: str) -> None:
+    d = tables().destination.c
+    if connection.scalar(sa.select(d.name).where(d.name == name, d.removed_at.is_(None))) is None:
+        raise OutboxError(f"there is no destination {name} to replay to: registered are {registered(connection)}")
+
+
+# -------------------------------------------------------------------------------------------------------- parameters
+
+
+def _sql(connection: sa.Connection) -> dict[str, str]:
+    return replay_sql.POSTGRES if connection.dialect.name == "postgresql" else replay_sql.SQLITE
+
+
+def _instant() -> Any:
+    return tables().history.c.delivered_at.type
+
+
+def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
+    since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
+    until = what.until or now(connection)
+    type_ = as_like(what.type_)
+    span = {"since": _plain(connection, since), "until": _plain(connection, until), "type": type_, "to": what.to}
+    return span | ({"named": _array(connection, list(what.ids))} if what.ids else {})
+
+
+def _plain(connection: sa.Connection, at: datetime) -> Any:
+    if connection.dialect.name == "postgresql":
+        return at
+    return sqlite_text(at)
+
+
+def _picked(connection: sa.Connection, picked: list[tuple[str, Any, str]]) -> dict[str, Any]:
+    if connection.dialect.name != "postgresql":
+        return {"picked": json.dumps(picked)}
+    ids, ats, news = (list(column) for column in zip(*picked, strict=True))
+    return {"ids": ids, "ats": ats, "news": news}
+
+
+def _array(connection: sa.Connection, ids: list[str]) -> Any:
+    return ids if connection.dialect.name == "postgresql" else json.dumps(ids)

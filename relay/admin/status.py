@@ -1,0 +1,180 @@
+"""How things stand, in numbers that add up.
+
+All numbers are of one moment, and each has one definition. Messages and deliveries are counted apart: a message has a
+delivery for each destination that wants it.
+
+| a message counts as  | when                                                                               |
+|----------------------|------------------------------------------------------------------------------------|
+| waiting              | a delivery of it is still to be made: ready, scheduled, parked, blocked or retried |
+| dead                 | a delivery of it is a dead letter: an operator has to look                         |
+| unrouted             | no subscription wants its type                                                     |
+| delivered            | nothing is left to do, and a destination took it                                   |
+| cancelled, discarded | nothing is left to do, and no destination took it: an operator gave it up          |
+
+A message counts once, but for one that is dead at one destination and waits for another: it counts as both, and
+`waiting_and_dead` says how many these are. `delivered`, `cancelled` and `discarded` reach as far back as the history,
+and count a message once more after each replay.
+
+`parked` and `retrying` count deliveries, and are the sums of what the destinations say; of a destination both are part
+of its `waiting`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+from relay.admin.access.queries import now
+from relay.admin.counts import Messages, history_counts
+from relay.admin.relays import RelayStatus, live_relays
+from relay.decide.subscription import wants
+from relay.platform.wording import health
+
+REMOVED = "it is no longer registered, and something still waits for it"
+
+
+@dataclass(frozen=True)
+class DestinationStatus:
+    """One registered destination.
+
+    Args:
+        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while something still waits for it.
+        reason: Why it is not healthy.
+        waiting: Deliveries that are still to be made.
+        dead: Dead letters.
+        until: When it is probed or resumes, if that is known.
+        paused_by: ``operator`` or ``failure``, unless it is healthy.
+        parked: How many of those that wait cannot start now: it is paused or full, or an earlier message waits.
+        retrying: How many of those that wait have failed and wait for their next attempt.
+        note: Of a healthy one: what fails there now and then, such as ``7 % failing``.
+        since: When its state began.
+    """
+
+    state: str
+    reason: str | None = None
+    waiting: int = 0
+    dead: int = 0
+    until: datetime | None = None
+    paused_by: str | None = None
+    parked: int = 0
+    retrying: int = 0
+    note: str | None = None
+    since: datetime | None = None
+
+    @property
+    def health(self) -> str:
+        """How it is, in words."""
+        return health(self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole outbox.
+
+    Args:
+        waiting: Messages that are still to be delivered somewhere.
+        scheduled: How many of these are not due yet.
+        waiting_and_dead: How many of these are a dead letter elsewhere.
+        parked: Deliveries that cannot start now: destination paused or full, or an earlier message waits.
+        retrying: Deliveries that failed and wait for their next attempt.
+        unrouted: Messages that no subscription wants.
+        dead: Messages with a dead letter.
+        delivered: Messages that were delivered.
+        discarded: Messages that an operator discarded, and no destination took.
+        cancelled: Messages that an operator cancelled, and no destination took.
+        delivered_is_estimate: Whether the history is so large that it was estimated instead of counted.
+        oldest_waiting_s: The age of the oldest message that waits and is due; ``None`` if there is none.
+        destinations: The registered destinations, by name; removed ones while something waits for them.
+        relays: The relays that are alive.
+    """
+
+    waiting: int = 0
+    scheduled: int = 0
+    waiting_and_dead: int = 0
+    parked: int = 0
+    retrying: int = 0
+    unrouted: int = 0
+    dead: int = 0
+    delivered: int = 0
+    discarded: int = 0
+    cancelled: int = 0
+    delivered_is_estimate: bool = False
+    oldest_waiting_s: float | None = None
+    destinations: dict[str, DestinationStatus] = field(default_factory=dict)
+    relays: list[RelayStatus] = field(default_factory=list)
+
+
+def status(connection: sa.Connection) -> Status:
+    """How things stand now.
+
+    Args:
+        connection: One from `snapshot`: then all numbers are of one moment.
+    """
+    relays = live_relays(connection)  # first, for locks are of no snapshot
+    messages = Messages(connection)
+    destinations = _destinations(connection, messages)
+    history = history_counts(connection)
+    return Status(
+        waiting=messages.waiting,
+        scheduled=messages.scheduled,
+        waiting_and_dead=messages.waiting_and_dead,
+        parked=sum(each.parked for each in destinations.values()),
+        retrying=sum(each.retrying for each in destinations.values()),
+        unrouted=messages.unrouted,
+        dead=messages.dead,
+        delivered=history.delivered + messages.settled["delivered"],
+        discarded=history.discarded + messages.settled["discarded"],
+        cancelled=history.cancelled + messages.settled["cancelled"],
+        delivered_is_estimate=history.is_estimate,
+        oldest_waiting_s=messages.oldest_waiting_s(now(connection)),
+        destinations=destinations,
+        relays=relays,
+    )
+
+
+def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:
+    delivery = tables().delivery
+    query = sa.select(delivery.c.destination, delivery.c.state, sa.func.count()).group_by(
+        delivery.c.destination, delivery.c.state
+    )
+    return {(destination, state): count for destination, state, count in connection.execute(query)}
+
+
+def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, DestinationStatus]:
+    destination, deliveries = tables().destination, _deliveries(connection)
+    apart = _settled_apart(connection)
+    found = {}
+    for row in connection.execute(sa.select(destination).order_by(destination.c.name)):
+        parked = sum(deliveries.get((row.name, state), 0) for state in ("parked", "blocked"))
+        retrying, dead = deliveries.get((row.name, "retry"), 0), deliveries.get((row.name, "dead"), 0)
+        set_aside = parked + retrying
+        if row.removed_at is None:
+            waiting = _unread_for(row.events, messages.unread) - apart[row.name] + set_aside
+            found[row.name] = DestinationStatus(
+                row.state, row.reason, waiting, dead, row.until, row.paused_by, parked, retrying, row.note, row.since
+            )
+        elif set_aside or dead:
+            found[row.name] = DestinationStatus("removed", REMOVED, set_aside, dead, parked=parked, retrying=retrying)
+    return found
+
+
+def _unread_for(globs: list[str], unread: Iterable[tuple[str, int]]) -> int:
+    """Messages in the read path that a subscription wants; most have no row in ``outbox_delivery``."""
+    return sum(count for type_, count in unread if wants(globs, type_))
+
+
+def _settled_apart(connection: sa.Connection) -> Counter[str]:
+    """Per destination: deliveries of messages in the read path that do have a row, which counts instead."""
+    message, delivery = tables().message, tables().delivery
+    query = (
+        sa.select(delivery.c.destination, sa.func.count().label("deliveries"))
+        .join(message, message.c.id == delivery.c.message_id)
+        .where(message.c.state.in_(["ready", "scheduled"]))
+        .group_by(delivery.c.destination)
+    )
+    return Counter({row.destination: row.deliveries for row in connection.execute(query)})

@@ -1,0 +1,1 @@
+"""A listener's call in a transaction of its own."""

@@ -1,0 +1,150 @@
+"""A listener's call in a transaction: its inbox mark and everything that it writes are committed together, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox import Message, once, once_async
+from relay.destinations.listener.calling import Calling
+from relay.destinations.listener.returned import check_returned
+from relay.destinations.listener.transaction.commit_gate import Fence
+from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
+from relay.destinations.listener.transaction.session_guard import Hold
+from relay.platform.database import Database
+from relay.platform.watchdog import name_of
+
+CALM_S = 2.0  # for so long after a conflict calls take turns
+LONGEST_WAIT_S = 2.0  # for a turn: a call that hangs in its own must not hold up the others
+
+
+class SyncTransactions:
+    """Runs a listener that asks for a ``Session``, or a subclass of it, in the current thread.
+
+    Args:
+        name: What the inbox knows the listener by.
+        listener: The callable.
+        calling: How it is called.
+        database: Where its session connects to.
+        pool: SQLAlchemy's options of the engine's pool.
+    """
+
+    def __init__(
+        self, name: str, listener: Callable[..., Any], calling: Calling, database: Database, *, pool: dict[str, Any]
+    ) -> None:
+        self._name = name
+        self._call = calling.caller(listener)
+        self._is_postgres = database.is_postgres
+        self._session = cast("type[Session]", calling.session)
+        self._turns, self._calm_until = Lock(), 0.0
+        self._engine: sa.Engine = database.listener_engine(**pool)
+        self._hold = Hold(self._engine, name_of(listener))
+
+    def run(self, message: Message, fence: Fence | None) -> None:
+        """Call the listener and commit; again, where the database ended the transaction for another one's sake.
+
+        After a conflict calls take turns for a while: those that have met once would otherwise meet again, and a
+        deadlock costs each of them a second before the server sees it.
+        """
+        has_turn = monotonic() < self._calm_until and self._turns.acquire(timeout=LONGEST_WAIT_S)
+        try:
+            for pause_s in pauses_s():
+                try:
+                    return self._run(message, fence)
+                except Exception as error:
+                    if not is_conflict(error) or (fence is not None and not fence.reopen()):
+                        raise
+                self._calm_until = monotonic() + CALM_S
+                time.sleep(pause_s)
+                has_turn = has_turn or self._turns.acquire(timeout=LONGEST_WAIT_S)
+            return self._run(message, fence)
+        finally:
+            if has_turn:
+                self._turns.release()
+
+    def _run(self, message: Message, fence: Fence | None) -> None:
+        # Closing it rolls back, and does not mind a transaction that has ended already, as session.begin() would.
+        with self._session(self._engine) as session:
+            if fence is not None:
+                fence.limit(session.execute, is_postgres=self._is_postgres)
+            if once(session, self._name, message.id):
+                with self._hold.on(session):
+                    check_returned(self._call(message, session))
+            if fence is not None:
+                session.flush()
+                fence.pass_through()
+            session.commit()
+
+    async def close(self) -> None:
+        self._engine.dispose()
+
+
+class AsyncTransactions:
+    """Runs a listener that asks for an ``AsyncSession``, or a subclass of it, on the event loop.
+
+    Args:
+        name: As in ``SyncTransactions``, like the others.
+        listener: The callable.
+        calling: How it is called.
+        database: Where its session connects to.
+        pool: SQLAlchemy's options of the engine's pool.
+    """
+
+    def __init__(
+        self, name: str, listener: Callable[..., Any], calling: Calling, database: Database, *, pool: dict[str, Any]
+    ) -> None:
+        self._name = name
+        self._call = calling.caller(listener)
+        self._is_postgres = database.is_postgres
+        self._session = cast("type[AsyncSession]", calling.session)
+        self._turns, self._calm_until = asyncio.Lock(), 0.0
+        self._engine: AsyncEngine = database.async_listener_engine(**pool)
+        self._hold = Hold(self._engine.sync_engine, name_of(listener))
+
+    async def run(self, message: Message, fence: Fence | None) -> None:
+        """Call the listener and commit; again, as in ``SyncTransactions``."""
+        has_turn = monotonic() < self._calm_until and await self._takes_turn()
+        try:
+            for pause_s in pauses_s():
+                try:
+                    return await self._run(message, fence)
+                except Exception as error:
+                    if not is_conflict(error) or (fence is not None and not fence.reopen()):
+                        raise
+                self._calm_until = monotonic() + CALM_S
+                await asyncio.sleep(pause_s)
+                has_turn = has_turn or await self._takes_turn()
+            return await self._run(message, fence)
+        finally:
+            if has_turn:
+                self._turns.release()
+
+    async def _takes_turn(self) -> bool:
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                return await self._turns.acquire()
+        except TimeoutError:
+            return False
+
+    async def _run(self, message: Message, fence: Fence | None) -> None:
+        async with self._session(self._engine) as session:  # as above
+            if fence is not None:
+                await session.run_sync(lambda sync: fence.limit(sync.execute, is_postgres=self._is_postgres))
+            if await once_async(session, self._name, message.id):
+                with self._hold.on(session.sync_session):
+                    check_returned(await self._call(message, session))
+            if fence is not None:
+                await session.flush()
+                fence.pass_through()
+            await session.commit()
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,37 @@
+"""Which exceptions of a listener say that something it needs is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from relay.destinations.listener.transaction.deadlock_retry import CONFLICTS
+
+CHAIN = 10  # causes looked at
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, is one that an outage produces.
+
+    That is an `OSError` (a refused connection and `TimeoutError` are among them) or a database's operational error.
+    HTTP clients and database drivers raise errors of their own, whose cause it is.
+    """
+    return any(_is_outage(each) for each in _with_causes(error))
+
+
+def _is_outage(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+            return False  # a deadlock or a serialisation failure: the database is well
+        return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+    return isinstance(error, OSError)
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    for _ in range(CHAIN):
+        if each is None:
+            return
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)

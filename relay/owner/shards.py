@@ -1,0 +1,169 @@
+"""Ownership: taking shards, keeping them by beating, and handing them back.
+
+Shards change hands in two ways. A session that ends lets go of everything at once, by the server's doing; peers see
+free shards at their next beat. A relay that has more than its share, while a peer lacks some, hands back in order: it
+stops reading them, lets go of what has not started, waits until what has is settled, and only then unlocks.
+
+When the server itself was restarted, every relay lost its session at once, and each knows best what it had delivered.
+So for `AFTER_RESTART_S` a relay takes only what it held before, and settles that first: a restart costs no duplicates.
+When a single process of the server dies, PostgreSQL ends all sessions and goes on under the same postmaster, whose age
+tells nothing. But whoever has just lost a session in which it held shards may not be the only one, and does likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence, Set
+from functools import partial
+from threading import Event as Signal
+from time import monotonic
+
+import structlog
+
+from outbox.errors import ConfigurationDiffers
+from outbox.tables import SHARD_COUNT
+from relay.decide.crashes import Record
+from relay.decide.shares import plan_shares
+from relay.delivery.dispatcher import Dispatcher
+from relay.owner.reader import Reader
+from relay.platform.schema import verify_version
+from relay.store.contract import Cursors, Inherited, Peers, Session
+
+log = structlog.get_logger("relay")
+
+OnLoop = Callable[..., None]
+
+AFTER_RESTART_S = 2.0
+SHARDS = range(SHARD_COUNT)
+
+
+class Ownership:
+    """The shards of one session.
+
+    Args:
+        session: Who holds them.
+        reader: What reads them.
+        cursors: The shards that are read, and how far.
+        dispatcher: What has entries of them.
+        generation: The generation of the registered destinations this relay was started with.
+        held_before: The shards that this relay held in its last session.
+        on_loop: Runs a function on the dispatcher's event loop, later and in order.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        reader: Reader,
+        cursors: Cursors,
+        dispatcher: Dispatcher,
+        *,
+        generation: int,
+        held_before: Collection[int],
+        on_loop: OnLoop,
+    ) -> None:
+        self._session, self._reader, self._cursors, self._dispatcher = session, reader, cursors, dispatcher
+        self._generation, self._on_loop = generation, on_loop
+        self._held_before = held_before
+        since_s = 0.0 if held_before else session.server_age_s()
+        self._anything_from = monotonic() + AFTER_RESTART_S - since_s
+        self._giving: list[int] = []
+        self._let_go = Signal()
+        self._free_beats: dict[int, int] = {}
+        self._lacking = 0
+        self._peers: Set[int] = frozenset()
+
+    @property
+    def shards(self) -> list[int]:
+        return sorted([*self._cursors.ready, *self._giving])
+
+    def beat(self) -> Peers:
+        """Say that I am alive, see who else is."""
+        asked_at = monotonic()
+        peers = self._session.beat(self.shards, self._lacking)
+        for relay in peers.ended:
+            log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
+        self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
+        self._on_loop(self._dispatcher.split)
+        if self._peers - peers.wants_of.keys():
+            self._on_loop(self._dispatcher.crash_guard.disturb)
+        self._peers = frozenset(peers.wants_of)
+        return peers
+
+    def verify(self, peers: Peers) -> None:
+        """Make sure that I may go on.
+
+        Raises:
+            ConfigurationDiffers: Other destinations have been registered since this relay was started.
+            SchemaError: A migration has made the schema one that this release may not use.
+        """
+        verify_version(*peers.schema)
+        if peers.generation != self._generation:
+            raise ConfigurationDiffers(
+                f"other destinations were registered (generation {peers.generation}, and this relay was started at "
+                f"{self._generation}), so it owns nothing any more: restart it with the configuration that was applied"
+            )
+
+    def balance(self, peers: Peers) -> None:
+        """Take what is mine, hand back what is not."""
+        for shard in SHARDS:
+            self._free_beats[shard] = 0 if shard in peers.held else self._free_beats.get(shard, 0) + 1
+        only = None if self.may_take_anything else self._held_before
+        plan = plan_shares(peers.me, peers.wants_of, peers.held, self.shards, self._free_beats, only)
+        self._lacking = plan.wants
+        self._take(plan.take)
+        if self._giving:
+            # What was under way, and failed since, waits to be tried again: that is for the next owner.
+            self._on_loop(self._dispatcher.let_go, self._giving)
+        elif plan.give:
+            self._start_giving([s for s in plan.give if s in self._cursors.ready])
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether shards are lacking here, or being handed back: then nobody should have to wait for a whole beat."""
+        return self._lacking > 0 or bool(self._giving) or not self.may_take_anything
+
+    @property
+    def may_take_anything(self) -> bool:
+        return monotonic() >= self._anything_from
+
+    def _take(self, shards: Sequence[int]) -> None:
+        taken = self._session.take(shards, self._dispatcher.skipping) if shards else []
+        if taken:
+            inherited = self._session.inherited()
+            # In order before every page of these shards.
+            self._on_loop(self._dispatcher.crash_guard.take_over, inherited)
+            self._reader.start_over(taken)
+            log.info("shards_taken", taken=len(taken), owns=len(self.shards))
+            _report_dead_owners(inherited)
+
+    def _start_giving(self, shards: list[int]) -> None:
+        self._reader.leave(shards)
+        self._giving = shards
+        self._let_go.clear()
+        # In order after every page that was posted, so that none of them can bring these shards back.
+        self._on_loop(self._dispatcher.let_go, shards)
+        self._on_loop(self._let_go.set)
+
+    def finish_giving(self) -> None:
+        """Unlock what is being handed back, once nothing of it is under way or unsettled."""
+        if not self._giving or not self._let_go.is_set() or self._dispatcher.count_in(self._giving):
+            return
+        self._session.give(self._giving)
+        self._on_loop(self._dispatcher.crash_guard.leave, self._giving)
+        log.info("shards_handed_back", given=len(self._giving), owns=len(self._cursors.ready))
+        self._giving = []
+
+    def give_everything(self) -> None:
+        """The orderly end: everything is settled, or was never started."""
+        if self.shards:
+            self._session.give(self.shards)
+            self._cursors.ready.clear()
+            self._giving = []
+
+
+def _report_dead_owners(inherited: Sequence[Inherited]) -> None:
+    """One line for each owner that did not hand back: how much, and what is known to have been under way."""
+    for owner in sorted({i.owner or "" for i in inherited if i.is_dirty}):
+        shards = [i for i in inherited if i.is_dirty and (i.owner or "") == owner]
+        started = sorted(d for i in shards for d in Record.parse(i.record).started)
+        under_way = [f"{destination}: {message_id}" for message_id, destination in started]
+        log.warning("shards_inherited", owner=owner, shards=len(shards), under_way=under_way[:10])

@@ -1,0 +1,114 @@
+"""Sweeping: deliveries that nothing would ever move again are found, a slice at a time, between turns.
+
+A blocked delivery is released when its predecessor is done. A release can be missed: a relay dies, and with it the
+predecessor that it had in memory; two sessions rule on one key, and neither sees the other's row. And what operators
+discarded while nobody owned its shard waits to be finished. So each owner looks through the table of deliveries, again
+and again, in laps of small slices; what a slice costs depends neither on how much is blocked nor on what lay here.
+
+Shards that were taken a moment ago are looked through at once, slice after slice for a part of every turn, so that the
+other shards go on. Until then their keys stay as they are: what is blocked is blocked, and newcomers queue behind it.
+After that, a slice a beat is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from relay.owner.reader import Reader
+from relay.owner.withdrawals import Withdrawals
+from relay.store.contract import DISCARD_COUNT, Cursors, Session
+
+SLICES_S = 0.02  # seconds of a turn, while shards are fresh
+
+Place = tuple[int, int]  # a lap, and how far it has come
+
+
+class Sweeper:
+    """Looks through the deliveries of one session's shards.
+
+    Args:
+        session: Where they are.
+        cursors: The shards that are owned.
+        reader: Reads what is released, and knows what operators discarded.
+        withdrawals: Has it let go of in memory before it is finished.
+        skipping: The destinations whose dead letters do not hold their successors up.
+        count: Called with a destination, a state, and how many deliveries in it are finished.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        cursors: Cursors,
+        reader: Reader,
+        withdrawals: Withdrawals,
+        *,
+        skipping: Sequence[str],
+        count: Callable[[str, str, int], None],
+    ) -> None:
+        self._session, self._cursors, self._reader, self._skipping = session, cursors, reader, skipping
+        self._withdrawals, self._count = withdrawals, count
+        self._place: Place = (0, 0)
+        self._shards: frozenset[int] = frozenset()
+        self._fresh: dict[int, Place] = {}  # shard → where its first lap ends
+        self._is_due = False
+        self._holds_keys = False
+        self._exception_count = 0  # before this lap
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether there is more to do than a slice a beat."""
+        is_settled_in = not self._fresh and self._shards == self._cursors.ready.keys()
+        return not is_settled_in or bool(self._reader.discarded) or self._withdrawals.are_due
+
+    def beat(self) -> None:
+        """Look through one slice with the next turn."""
+        self._is_due = True
+
+    def turn(self) -> None:
+        """Do a part of it: while shards are fresh, slices for `SLICES_S` seconds; else one a beat."""
+        self._meet_shards()
+        self._finish_discarded()
+        if not self._shards or not (self._fresh or self._is_due):
+            return
+        self._is_due = False
+        until = monotonic() + SLICES_S
+        self._sweep()
+        while self._fresh and monotonic() < until:
+            self._sweep()
+
+    def _meet_shards(self) -> None:
+        """Notice which shards were taken and handed back since the last turn."""
+        if self._shards == self._cursors.ready.keys():
+            return
+        lap, at = self._place
+        shards = frozenset(self._cursors.ready)
+        taken = dict.fromkeys(shards - self._shards, (lap + 1, at))
+        self._fresh = {s: end for s, end in self._fresh.items() if s in shards} | taken
+        self._shards = shards
+
+    def _sweep(self) -> None:
+        lap, at = self._place
+        if at == 0:
+            self._holds_keys, self._exception_count = False, self._reader.exception_count
+        found = self._session.sweep(at, sorted(self._shards), sorted(self._fresh), self._skipping)
+        self._holds_keys |= found.holds_keys
+        self._reader.discarded += found.discarded
+        if found.parked:
+            self._reader.note_exceptions(found.parked)
+        self._place = (lap + 1, 0) if found.next_at is None else (lap, found.next_at)
+        self._fresh = {shard: end for shard, end in self._fresh.items() if end > self._place}
+        if found.next_at is None and not self._holds_keys:
+            self._reader.forget_exceptions(self._exception_count)
+
+    def _finish_discarded(self) -> None:
+        discarded = self._reader.discarded
+        batch = [discarded.popleft() for _ in range(min(len(discarded), DISCARD_COUNT))]
+        if batch:
+            self._withdrawals.post(batch)
+        if withdrawn := self._withdrawals.take():
+            self._reader.note_exceptions(self._session.discard(withdrawn, self._skipping))
+        given_up = self._session.given_up
+        while given_up:
+            (destination, state), count = given_up.popitem()
+            self._count(destination, state, count)

@@ -1,0 +1,214 @@
+"""Which database, and how to reach it: one URL, understood once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from outbox.errors import SettingsError
+from relay.observe.text import redacted
+from relay.platform import libpq
+from relay.platform import session_settings as pinning
+from relay.platform import unsupported_servers as lockless
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+BUSY_TIMEOUT_S = 30.0
+
+# What a server, or a pooler before it, answers to a client that it will never let in. libpq hands on the text alone.
+REFUSALS = (
+    " does not exist",
+    "no such database",
+    "no such user",
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+    "permission denied for database",
+)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database of ours: PostgreSQL through psycopg, or an SQLite file.
+
+    Args:
+        url: The URL with its driver replaced by ours.
+        schema: The PostgreSQL schema the outbox lives in; ``None`` follows the ``search_path``.
+    """
+
+    url: URL
+    schema: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, schema: str | None = None) -> Database:
+        """Understand a database URL, whatever driver it names.
+
+        Args:
+            text: ``postgres://…``, ``postgresql[+driver]://…`` or ``sqlite[+driver]:///path``.
+            schema: The PostgreSQL schema, if not the first of the ``search_path``.
+
+        Raises:
+            SettingsError: The URL is malformed, or names another kind of database. The URL itself is not repeated: it
+                may hold a password.
+        """
+        if not text.isprintable():
+            raise SettingsError("the database URL holds a line break or a control character: remove it")
+        try:
+            url = make_url(text)
+        except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
+            raise SettingsError(
+                "the database URL is malformed: write postgresql://user:password@host/database or "
+                "sqlite:///path/to/outbox.db in OUTBOX_DATABASE_URL or DATABASE_URL"
+            ) from None
+        if "@" in (url.host or ""):
+            # Its first @ ends the password, so the rest of that would be shown as the host wherever the URL is.
+            raise SettingsError("the database URL holds more than one @: write %40 for one in the user or the password")
+        match url.drivername.partition("+")[0]:
+            case "postgres" | "postgresql":
+                libpq.parameters(url)
+                return cls(url.set(drivername="postgresql+psycopg"), schema)
+            case "sqlite":
+                return cls(url.set(drivername="sqlite"), None)._with_file()
+            case other:
+                raise SettingsError(
+                    f"the database URL begins with {other}:, but only postgresql: and sqlite: are known"
+                )
+
+    @property
+    def is_postgres(self) -> bool:
+        return self.url.get_backend_name() == "postgresql"
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        assert self.url.database is not None
+        return Path(self.url.database)
+
+    @property
+    def conninfo(self) -> str:
+        """The libpq connection string, password included: never log it."""
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(**libpq.parameters(self.url))
+
+    def __str__(self) -> str:
+        return redacted(self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True))
+
+    def engine(self, *, prepares: bool = True, keeps_session: bool = False, **options: Any) -> sa.Engine:
+        """Return a synchronous engine for our own statements; dispose of it when done.
+
+        Args:
+            prepares: Whether to prepare statements that come again; a pooler in transaction mode would lose them.
+            keeps_session: Whether it is known that no pooler takes the session away between transactions.
+            options: SQLAlchemy's.
+        """
+        if not self.is_postgres:
+            engine = sa.create_engine(self.url, **self._file_options(options))
+            self._watch(engine)
+            return engine
+        options = {"isolation_level": "READ COMMITTED"} | self._server_options(options)
+        if not prepares:
+            options["connect_args"]["prepare_threshold"] = None
+        engine = sa.create_engine(self._server, **options)
+        pinning.pin(engine, self._pins | pinning.MEANINGS, keeps_session=keeps_session)
+        lockless.watch(engine)
+        return engine
+
+    def listener_engine(self, **options: Any) -> sa.Engine:
+        """Return a synchronous engine for a listener's sessions: they keep their role's isolation and time zone."""
+        if not self.is_postgres:
+            return self.engine(**options)
+        engine = sa.create_engine(self._server, **self._server_options(options))
+        pinning.pin(engine, self._pins)
+        return engine
+
+    def async_listener_engine(self, **options: Any) -> AsyncEngine:
+        """Return an asynchronous engine for sessions that a listener gets."""
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        if not self.is_postgres:
+            engine = create_async_engine(self.url.set(drivername="sqlite+aiosqlite"), **self._file_options(options))
+            self._watch(engine.sync_engine)
+            return engine
+        engine = create_async_engine(self._server, **self._server_options(options))
+        pinning.pin(engine.sync_engine, self._pins)
+        return engine
+
+    @property
+    def _server(self) -> URL:
+        """The URL without its options: what is to be connected to is in the parameters."""
+        return self.url.set(query={})
+
+    @property
+    def _pins(self) -> dict[str, str]:
+        return pinning.FORMATS | pinning.WRITES | pinning.search_path(self.schema)
+
+    def _server_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"connect_args": libpq.parameters(self.url) | options.get("connect_args", {})}
+
+    @staticmethod
+    def _file_options(options: dict[str, Any]) -> dict[str, Any]:
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
+
+    def _watch(self, engine: sa.Engine) -> None:
+        """Set up each connection, and give up one whose file is another by now."""
+
+        def note_file(_connection: object, record: Any) -> None:
+            record.info["file"] = file_at(self.path)
+
+        def insist_on_file(_connection: object, record: Any, _proxy: object) -> None:
+            found = file_at(self.path)
+            if found is not None and found != record.info["file"]:
+                raise sa.exc.DisconnectionError(f"the database file {self.path} was replaced")
+
+        def make_private(*_: object) -> None:
+            create_private(self.path)
+
+        sa.event.listen(engine, "do_connect", make_private)
+        sa.event.listen(engine, "connect", _set_pragmas)
+        sa.event.listen(engine, "connect", note_file)
+        sa.event.listen(engine, "checkout", insist_on_file)
+
+    def _with_file(self) -> Database:
+        if self.url.database in (None, "", ":memory:"):
+            raise SettingsError(
+                "the database URL names no file: an outbox in memory would lose its messages; "
+                "write sqlite:///path/to/outbox.db"
+            )
+        return self
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether waiting is of no use: the server is there, and has no such database, role or password."""
+    said = str(error)
+    return ("FATAL" in said and any(each in said for each in REFUSALS)) or "no password supplied" in said
+
+
+def file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is at this path: whoever has opened one keeps it when it is deleted, and another takes its name."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def create_private(path: Path) -> None:
+    """Create the file for its owner alone, where there is none yet; SQLite gives its other files the same rights."""
+    with contextlib.suppress(OSError):  # it is there, or SQLite will say why it cannot be
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()

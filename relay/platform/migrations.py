@@ -1,0 +1,265 @@
+"""Running the Alembic migrations: from a checkout, or from the copy that the wheel carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from outbox.errors import SchemaError
+from outbox.schema import VERSION_TABLE
+from relay.platform.database import BUSY_TIMEOUT_S, Database
+from relay.platform.migration_lock import take_turn
+from relay.platform.rights import MIGRATOR, USAGE, refuse_without
+from relay.platform.schema import check_schema, refuse_former_shape, refuse_strangers
+
+BRANCHES = ("outbox", "content")
+TAKEN = ("42P07", "42710", "42723")  # a relation, another object, a function of this name is there already
+LOCK_TIMEOUT_S = 2.0
+LOCK_TRIES = 20
+LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
+
+
+def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
+    """Bring a database to the newest schema; safe to run from many processes at once.
+
+    Args:
+        url: The database. An SQLite file is created when it does not exist.
+        schema: The PostgreSQL schema to live in, created when it does not exist.
+        only: ``"outbox"`` or ``"content"``: leave the other branch alone.
+
+    Returns:
+        The revisions that were applied, in order; empty when there was nothing to do.
+
+    Raises:
+        SchemaError: A lock could not be had, or a table of that name exists and is not ours.
+        Unusable: The role lacks a right.
+    """
+    database = Database.parse(url, schema=schema)
+    target = f"{only}@head" if only else "heads"
+    try:
+        return _retrying_locks(lambda: _run(database, lambda config: command.upgrade(config, target)))
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) in ("42501", "3F000"):
+            _refuse_without_rights(database)
+        raise
+
+
+def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
+    """Remove what the migrations created, with everything in it."""
+    database = Database.parse(url, schema=schema)
+
+    def down(config: Config) -> None:
+        for branch in [only] if only else BRANCHES:
+            command.downgrade(config, f"{branch}@base")
+
+    return _run(database, down)
+
+
+def planned(database: Database, *, only: str | None = None) -> list[str]:
+    """The revisions that ``upgrade`` would apply, in order.
+
+    Raises:
+        SchemaError: It would refuse, because somebody else has tables of these names.
+    """
+    found = pending(database, only=only)
+    with _connect(database) as connection:
+        for branch in BRANCHES:
+            if f"{branch}_0001" in found:
+                refuse_strangers(connection, branch, database.schema)
+    return found
+
+
+def pending(database: Database, *, only: str | None = None) -> list[str]:
+    """The revisions that ``upgrade`` would apply, in order."""
+    with _connect(database) as connection:
+        current = set(_current(connection))
+        _refuse_former_shape(connection, database)
+        script = ScriptDirectory.from_config(_config())
+        if _is_newer(connection, script):
+            return []
+    wanted = [only] if only else BRANCHES
+    revisions = [r for branch in wanted for r in reversed([*script.iterate_revisions(f"{branch}@head", "base")])]
+    return [r.revision for r in revisions if r.revision not in _with_ancestors(script, current)]
+
+
+def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | None = None) -> str:
+    """The migrations as SQL, to read, to hand to somebody, or to paste into a revision of one's own.
+
+    Args:
+        dialect: ``"postgresql"`` or ``"sqlite"``.
+        schema: The PostgreSQL schema to live in.
+        only: ``"outbox"`` or ``"content"``.
+    """
+    output = io.StringIO()
+    config = _config(output_buffer=output)
+    config.attributes.update(dialect=dialect, schema=schema)
+    command.upgrade(config, f"{only}@head" if only else "heads", sql=True)
+    return output.getvalue()
+
+
+def scripts() -> Path:
+    """Where the migrations are: inside the installed package, or beside it in a checkout."""
+    found = importlib.util.find_spec("outbox")
+    assert found is not None
+    assert found.origin is not None
+    package = Path(found.origin).parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "alembic"
+
+
+def _config(**options: Any) -> Config:
+    config = Config(**options)
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
+    with _connect(database, write=True) as connection:
+        before = _current(connection)
+        _refuse_former_shape(connection, database)
+        config = _config()
+        if _is_newer(connection, ScriptDirectory.from_config(config)):
+            return []
+        config.attributes.update(connection=connection, schema=database.schema)
+        try:
+            work(config)
+        except sa.exc.DBAPIError as error:
+            if (taken := _taken(error)) is None:
+                raise
+            raise taken from error
+        script = ScriptDirectory.from_config(config)
+        done = _with_ancestors(script, set(_current(connection))) - _with_ancestors(script, set(before))
+        return sorted(done)
+
+
+def _taken(error: sa.exc.DBAPIError) -> SchemaError | None:
+    """Say which name of ours somebody else has taken, if that is what a migration failed of."""
+    said = " ".join(str(error.orig).split())
+    if getattr(error.orig, "sqlstate", None) not in TAKEN and "already exists" not in said:
+        return None
+    return SchemaError(
+        f"{said}: the outbox did not create it, so nothing was changed. Set OUTBOX_SCHEMA to give the outbox a schema "
+        "of its own (on SQLite: a file), or rename it"
+    )
+
+
+@contextmanager
+def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connection]:
+    engine = database.engine(poolclass=sa.NullPool)
+    if not database.is_postgres:
+        _serialise_sqlite(engine, write=write)
+    try:
+        with engine.begin() as connection:
+            if database.is_postgres and write:
+                _prepare_postgres(connection, database.schema)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
+    """One migration at a time, never waiting long for a lock that workers need, into one schema."""
+    take_turn(connection)
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
+    if schema is not None:
+        quoted = connection.dialect.identifier_preparer.quote(schema)
+        if schema not in sa.inspect(connection).get_schema_names():
+            connection.exec_driver_sql(f"CREATE SCHEMA {quoted}")
+    else:
+        quoted = connection.scalar(sa.text("SELECT quote_ident(current_schema())"))
+        if quoted is None:
+            raise SchemaError("the search_path names no existing schema: set OUTBOX_SCHEMA, or create the schema first")
+    # Without USAGE everything would be made in pg_temp, and be gone with the connection.
+    refuse_without(connection, [USAGE], schema=schema or connection.scalar(sa.text("SELECT current_schema()")))
+    connection.exec_driver_sql(f"SET LOCAL search_path TO {quoted}, pg_temp")
+
+
+def _serialise_sqlite(engine: sa.Engine, *, write: bool) -> None:
+    """DDL in one transaction, which the driver would otherwise leave out of it; writers wait for each other."""
+
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        if write:
+            _switch_to_wal(connection)
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN"))
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """SQLite does not wait for a lock to change this one thing, which is why we do."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _refuse_without_rights(database: Database) -> None:
+    engine = database.engine(poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            schema = database.schema or connection.scalar(sa.text("SELECT coalesce(current_schema(), 'public')"))
+            refuse_without(connection, MIGRATOR, schema=schema)
+    finally:
+        engine.dispose()
+
+
+def _retrying_locks(work: Callable[[], list[str]]) -> list[str]:
+    for attempt in range(1, LOCK_TRIES + 1):
+        try:
+            return work()
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in ("55P03", "40P01"):
+                raise
+            if attempt == LOCK_TRIES:
+                raise SchemaError(
+                    f"another session held a lock on our tables through {LOCK_TRIES} tries of {LOCK_TIMEOUT_S:g} s; "
+                    "see pg_stat_activity for a long transaction, end it, and run `outbox db upgrade` again"
+                ) from error
+            time.sleep(LOCK_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def _current(connection: sa.Connection) -> tuple[str, ...]:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_heads()
+
+
+def _is_newer(connection: sa.Connection, script: ScriptDirectory) -> bool:
+    """Whether a later release has been at work here; if so, nothing is left for this one to do.
+
+    Raises:
+        SchemaError: The schema that it left may not be used by this release.
+    """
+    ours = {r.revision for r in script.walk_revisions()}
+    if ours.issuperset(_current(connection)):
+        return False
+    check_schema(connection)
+    return True
+
+
+def _refuse_former_shape(connection: sa.Connection, database: Database) -> None:
+    if any(revision.startswith("outbox_") for revision in _current(connection)):
+        refuse_former_shape(connection, database.schema)
+
+
+def _with_ancestors(script: ScriptDirectory, revisions: set[str]) -> set[str]:
+    return {r.revision for head in revisions for r in script.iterate_revisions(head, "base")}

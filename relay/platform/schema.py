@@ -1,0 +1,130 @@
+"""Which schema a database has, and whether this release can use it. Alembic is not needed to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+import outbox
+from outbox.errors import SchemaError
+from outbox.schema import VERSION_TABLE
+from outbox.tables import tables
+from relay.platform.rights import USAGE, Right, refuse_without
+
+CONTENT_TABLES = ("contents", "extractions", "topic_graphs")
+
+SCHEMA_VERSION = 2
+FIRST_VERSION = 2  # that was released; no migration leads here from what was made before
+NO_VERSION = (0, "0")  # of a database whose outbox_meta is empty
+SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__version__}')"  # noqa: S608 (it is for a person)
+
+
+def check_schema(connection: sa.Connection) -> None:
+    """Refuse a schema that this release cannot use.
+
+    Raises:
+        SchemaError: Says what was found and which command to run.
+    """
+    if not sa.inspect(connection).has_table("outbox_meta"):
+        refuse_without(connection, [USAGE])  # what it may not use is as if it were not there
+        raise SchemaError("this database has no outbox: run `outbox db upgrade`")
+    found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
+    verify_version(*(found or NO_VERSION))
+
+
+def refuse_former_shape(connection: sa.Connection, schema: str | None) -> None:
+    """Refuse an outbox that was made before the first release: its tables have other columns, by the same names.
+
+    Raises:
+        SchemaError: Says so, and what to do with what is in it.
+    """
+    found = connection.scalar(sa.select(tables(schema).meta.c.schema_version))
+    if found is not None and found < FIRST_VERSION:
+        raise _former_shape(found)
+
+
+def _former_shape(version: int) -> SchemaError:
+    return SchemaError(
+        f"the outbox of this database has schema version {version}, which was made before the first release and cannot "
+        "be migrated, so nothing was changed. Deliver what waits there with the code that made it "
+        "(`outbox relay --drain`), set OUTBOX_SCHEMA to a new schema (on SQLite: DATABASE_URL to a new file), and run "
+        "`outbox db upgrade`"
+    )
+
+
+def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
+    """Refuse content tables that are somebody else's, where these rights are about content.
+
+    Raises:
+        SchemaError: The content tables are not ours, or there are none.
+    """
+    if not any(right.kind == "TABLE" and right.name in CONTENT_TABLES for right in needs):
+        return
+    versions: list[str] = []
+    if sa.inspect(connection).has_table(VERSION_TABLE):
+        versions = list(connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")))  # noqa: S608 (a constant)
+    if not any(version.startswith("content_") for version in versions):
+        raise SchemaError(
+            f"the baseline listener and `outbox extract` need tables named {listed(CONTENT_TABLES)}, and the outbox "
+            "has not created them here: run `outbox db upgrade`; or, where the application has such tables, name "
+            "destinations in outbox.toml"
+        )
+
+
+def refuse_strangers(connection: sa.Connection, branch: str, schema: str | None) -> None:
+    """Refuse a database in which a branch that is to be applied would find tables of somebody else.
+
+    Raises:
+        SchemaError: Names them.
+    """
+    names = CONTENT_TABLES if branch == "content" else tuple(tables().metadata.tables)
+    inspector = sa.inspect(connection)
+    if connection.dialect.name == "postgresql":
+        schema = schema or connection.scalar(sa.text("SELECT current_schema()"))
+    found = [name for name in names if inspector.has_table(name, schema=schema)]
+    if found:
+        raise strangers(found, branch)
+
+
+def strangers(names: Iterable[str], branch: str) -> SchemaError:
+    """Say that these tables are in our way."""
+    found = list(names)
+    remedy = (
+        "To keep your own and install only the outbox, run: outbox db upgrade --only outbox"
+        if branch == "content"
+        else "Set OUTBOX_SCHEMA to give the outbox a schema of its own (on SQLite: a file), or rename them"
+    )
+    what = "a table" if len(found) == 1 else "tables"
+    return SchemaError(
+        f"this database already has {what} named {listed(found)}, which the outbox did not create, so nothing was "
+        f"changed. {remedy}"
+    )
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def verify_version(version: int, oldest_release: str) -> None:
+    """Compare what a database says of itself with what this release needs."""
+    if (version, oldest_release) == NO_VERSION:
+        raise SchemaError(
+            "outbox_meta is empty, so nothing says which schema this is; somebody emptied it, perhaps with all others: "
+            f"run `outbox db upgrade`, and if that has nothing to do, put back what it held, with {SAYS_VERSION}"
+        )
+    if version < FIRST_VERSION:
+        raise _former_shape(version)
+    if version < SCHEMA_VERSION:
+        raise SchemaError(
+            f"the schema is at version {version} and this release needs {SCHEMA_VERSION}: run `outbox db upgrade`"
+        )
+    if _numbers(oldest_release) > _numbers(outbox.__version__):
+        raise SchemaError(
+            f"the schema (version {version}) may be used from release {oldest_release} on and this is "
+            f"{outbox.__version__}: use release {oldest_release} or newer, from the source that this one came from"
+        )
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split(".")[:3] if part.isdigit())

@@ -1,0 +1,136 @@
+"""Locks, beats and peers: each with its index (see connection_sql)."""
+
+from __future__ import annotations
+
+from outbox.tables import SHARD_COUNT
+from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
+from relay.store.postgres.sql.connection import IS_OWNER
+
+SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
+
+SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
+
+REGISTER = """
+INSERT INTO outbox_relay (id, backend_pid, presence, release)
+VALUES (%(id)s, pg_backend_pid(), %(presence)s, %(release)s) RETURNING number
+"""
+UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
+
+# Presence locks stand above the shards. Each is drawn by lot: a login that has no rights here cannot hold it before.
+PRESENCES = range(SHARD_COUNT, 2**31)
+LOCK_PRESENCE = "SELECT pg_try_advisory_lock(%(key)s, %(presence)s)"
+
+# A number that was given before is that of a relay of another server, or of before a restore: it owns nothing here.
+FORGET_NAMESAKE = "UPDATE outbox_shard SET relay = NULL WHERE relay = %(number)s"
+
+# The server's own lock table says who is alive; the row, which only a relay's role can write, says whose lock it is.
+LOCKS = """
+SELECT l.objid::bigint AS objid, l.pid FROM pg_locks AS l
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid = (%(key)s::bigint & 4294967295)::oid
+"""
+LIVING = f"""
+locks AS MATERIALIZED ({LOCKS}), living AS MATERIALIZED (
+    SELECT r.number, r.backend_pid, r.id, r.wants,
+           extract(epoch FROM clock_timestamp() - r.last_seen_at)::float8 AS silent_for_s
+    FROM locks AS l JOIN outbox_relay AS r ON r.backend_pid = l.pid AND r.presence = l.objid
+)
+"""
+# A role that may not do what a relay does, nor become one that may.
+MAY_OWN = """
+EXISTS (SELECT FROM pg_stat_activity AS a JOIN pg_roles AS r ON pg_has_role(a.usesysid, r.oid, 'MEMBER')
+        WHERE a.pid = {pid} AND has_table_privilege(r.oid, 'outbox_shard', 'UPDATE'))
+"""
+
+LOCK_SHARDS = f"""
+SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
+"""
+NEWEST = "SELECT last_value FROM outbox_message_position_seq"
+# Why shards could not be locked: by whom they are.
+HOLDERS = f"""
+WITH {LIVING}
+SELECT l.objid::int, l.pid, a.usename::text, a.application_name,
+       EXISTS (SELECT FROM living AS v WHERE v.backend_pid = l.pid), {MAY_OWN.format(pid="l.pid")}
+FROM locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.objid = ANY (%(shards)s::bigint[])
+"""
+EXISTING = "SELECT shard FROM outbox_shard WHERE shard = ANY (%(shards)s::smallint[])"
+UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
+# What makes a shard ours: the row names us, and named none that is alive. Of two that find it free at once, one finds
+# that it has changed. A number is one session's; once that has ended, it is never alive again.
+MARK_TAKEN = f"""
+WITH {LIVING}
+UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s, relay = %(number)s
+FROM unnest(%(shards)s::smallint[]) AS s (shard) JOIN outbox_shard AS was ON was.shard = s.shard
+WHERE o.shard = s.shard AND {IS_OWNER} AND o.relay IS NOT DISTINCT FROM was.relay
+  AND NOT EXISTS (SELECT FROM living AS v WHERE v.number = was.relay AND v.number <> %(number)s)
+RETURNING o.shard, was.dirty, was.owner, was.started, clock_timestamp()
+"""
+MARK_GIVEN = f"""
+UPDATE outbox_shard AS o SET dirty = false, owner = NULL, relay = NULL
+FROM unnest(%(shards)s::smallint[]) AS s (shard)
+WHERE o.shard = s.shard AND o.relay = %(number)s AND {IS_OWNER}
+"""
+
+# It has to outlive the relay, not the server: nobody waits for the disk.
+NOTE = f"""
+UPDATE outbox_shard AS o SET started = n.record::jsonb
+FROM unnest(%(shards)s::smallint[], %(records)s::text[]) AS n (shard, record)
+CROSS JOIN set_config('synchronous_commit', 'off', true)
+WHERE o.shard = n.shard AND o.owner = %(owner)s AND {IS_OWNER}
+"""
+
+# Index: outbox_message_pkey.
+PRESENT = """
+SELECT m.id FROM unnest(%(ids)s::uuid[]) AS s (id)
+CROSS JOIN LATERAL (SELECT m.id FROM outbox_message AS m WHERE m.id = s.id OFFSET 0) AS m
+"""
+
+BEAT = f"""
+UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::jsonb, wants = %(wants)s
+WHERE number = %(number)s AND {IS_OWNER}
+"""
+
+# Who is alive, and what each of them holds: by its locks, and by the rows that name it.
+PEERS = f"""
+WITH {LIVING}
+SELECT v.number, v.backend_pid, v.id, v.wants, v.silent_for_s, (
+    SELECT string_agg(h.shard::text, ',') FROM (
+        SELECT l.objid AS shard FROM locks AS l WHERE l.pid = v.backend_pid AND l.objid < {SHARD_COUNT}
+        UNION SELECT o.shard FROM outbox_shard AS o WHERE o.relay = v.number) AS h)
+FROM living AS v
+"""
+
+END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
+# One that may not own took the process id and the presence of a relay that has ended.
+FORGET_IMPOSTOR = f"""
+DELETE FROM outbox_relay WHERE number = %(number)s AND NOT {MAY_OWN.format(pid="%(pid)s")}
+"""
+
+STANDING = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
+    extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""
+REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination"
+
+# A row that stops all relays is changed by the one that probed for them, by one that disputes it, and by a worse state.
+REPORT = f"""
+UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, pauses = %(pauses)s,
+    note = %(note)s, since = CASE WHEN state = %(state)s THEN since ELSE clock_timestamp() END,
+    changed_at = clock_timestamp(), paused_by = CASE WHEN %(state)s <> 'healthy' THEN 'failure' END,
+    until = clock_timestamp() + %(wait_s)s::float8 * interval '1 second',
+    disputed_at = CASE WHEN %(disputes)s THEN clock_timestamp() WHEN NOT %(is_probe)s THEN disputed_at END
+WHERE name = %(name)s AND paused_by IS DISTINCT FROM 'operator' AND {IS_OWNER} AND CASE %(state)s
+    WHEN 'off' THEN true
+    WHEN 'throttled' THEN state <> 'off'
+    WHEN 'paused' THEN %(is_probe)s OR (
+        (state = 'healthy' OR (state <> 'off' AND until IS NULL) OR (state = 'throttled' AND until < clock_timestamp()))
+        AND (%(wait_s)s::float8 IS NULL OR disputed_at IS NULL
+             OR disputed_at < clock_timestamp() - {DISPUTED_S} * interval '1 second'))
+    ELSE state <> 'off' AND (%(is_probe)s OR %(disputes)s OR until IS NULL OR (
+        state <> 'paused' AND until < clock_timestamp() + interval '1 second')) END
+"""
+CLAIM_PROBE = f"""
+UPDATE outbox_destination SET until = clock_timestamp() + {PROBE_LEASE_S} * interval '1 second'
+WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <= clock_timestamp() AND {IS_OWNER}
+"""
+STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"

@@ -1,0 +1,177 @@
+"""Finding what is ready, late, due or parked: each statement with its index (see connection_sql)."""
+
+from __future__ import annotations
+
+from relay.store.contract import GIVEN_UP, PAGE_BYTES
+from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
+
+MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
+    m.data, m.headers, m.created_at, m.ctid"""
+# The same columns, without anything that may be unreadable: types are ASCII, and a key is shown as its bytes.
+BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
+    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'), 'null', '{}', m.created_at, m.ctid"""
+# Whoever reads without the locks that go with it finds nothing, and the look says why.
+IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
+DELIVERY = """d.destination, d.generation, d.attempts,
+    coalesce(extract(epoch FROM clock_timestamp() - d.first_failed_at), 0)::float8"""
+
+
+def _page(columns: str, rows: str, order: str) -> str:
+    """Of these rows, in this order, a page of bytes; each row ends with its size, and theirs with it until there."""
+    return f"""
+SELECT * FROM (
+    SELECT {columns}, m.size, sum(m.size) OVER ({order} ROWS UNBOUNDED PRECEDING) AS bytes FROM {rows}
+) AS p WHERE p.bytes - p.size < {PAGE_BYTES}
+"""
+
+
+# Index: outbox_message_ready, one descent per shard. The running sum bounds the page in bytes; it runs over the rows
+# in the order in which the descents bring them, which spares it a sort.
+_READY = f"""(
+    SELECT * FROM (
+        SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
+        FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
+        CROSS JOIN LATERAL (
+            SELECT *, ctid FROM outbox_message AS m
+            WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
+            ORDER BY m.position LIMIT %(per_shard)s
+        ) AS m
+    ) AS m
+    WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
+)"""
+READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
+
+# Index: outbox_message_pkey.
+READ_ONE = f"SELECT {MESSAGE} FROM outbox_message AS m WHERE m.id = ANY (%(ids)s::uuid[])"
+
+# What has become visible since the last look. What a dump brought along from a cluster that had come further bears an
+# id of the future, and has not come late. OFFSET 0 is a fence: without it the planner may turn the conditions on
+# shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
+_MESSAGES_SINCE = """(
+    SELECT *, ctid FROM outbox_message AS m
+    WHERE m.txid >= %(xmax)s::xid8 AND m.txid < pg_snapshot_xmax(pg_current_snapshot())
+    UNION ALL
+    SELECT *, ctid FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
+    OFFSET 0
+)"""
+_DELIVERIES_SINCE = _MESSAGES_SINCE.replace("outbox_message", "outbox_delivery")
+
+# `floor` is an array over all shards: the cursor, or -1 for a shard of somebody else's.
+_IS_LATE = """
+    ((m.state = 'ready' AND m.position <= (%(floor)s::bigint[])[m.shard + 1])
+     OR (m.state = 'scheduled' AND m.due_at <= %(due)s::timestamptz AND (%(floor)s::bigint[])[m.shard + 1] >= 0))
+"""
+# Retries are written by their owner alone, which knows them, as it knows what it parked itself.
+_IS_FOREIGN = f"""
+    m.state IN ('parked', {GIVEN_UP}) AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
+"""
+
+REGISTERED = f"SELECT {IS_REGISTERED}"
+
+FIRST_LOOK = f"SELECT pg_current_snapshot()::text, {IS_OWNER}"
+
+# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot first, whose it is, and whether anything came late.
+LOOK = f"""
+SELECT pg_current_snapshot()::text, {IS_OWNER},
+       EXISTS (SELECT FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE}),
+       EXISTS (SELECT FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN})
+"""
+
+# Both at once, because every answer that the owning thread waits for costs it its turn on a busy processor. What the
+# look has seen comes with the first row, which is empty when there is none to read.
+LOOK_AND_READ = f"""
+SELECT {MESSAGE},
+       CASE WHEN m.bytes_before > 0 THEN NULL ELSE concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere) END
+FROM ({LOOK}) AS l (snapshot, mine, late, elsewhere) LEFT JOIN LATERAL {_READY} AS m ON true
+"""
+
+# Index: outbox_message_txid.
+READ_LATE = _page(
+    MESSAGE, f"(SELECT * FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} AND {IS_MINE} LIMIT %(limit)s) AS m", ""
+)
+
+# Index: outbox_message_txid. For when there are more of them than a page holds.
+LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} GROUP BY 1"
+
+# Index: outbox_delivery_txid.
+LATE_DELIVERIES = f"""
+SELECT m.destination, m.shard, min(m.position) FILTER (WHERE m.state = 'parked'),
+       array_agg(m.message_id::text) FILTER (WHERE m.state IN ({GIVEN_UP}))
+FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN} GROUP BY 1, 2
+"""
+
+_MESSAGE_OF_D = "CROSS JOIN LATERAL (SELECT *, ctid FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0) AS m"
+
+# Index: outbox_delivery_parked, one descent per destination and shard; then outbox_message_pkey.
+READ_PARKED = _page(
+    f"{MESSAGE}, {DELIVERY}",
+    f"""(
+        SELECT d.* FROM
+            unnest(%(destinations)s::text[], %(shards)s::smallint[], %(cursors)s::bigint[], %(until)s::bigint[])
+                AS c (destination, shard, cursor, until)
+            CROSS JOIN LATERAL (
+                SELECT * FROM outbox_delivery AS d
+                WHERE d.destination = c.destination AND d.shard = c.shard AND d.state = 'parked'
+                  AND d.position > c.cursor AND d.position <= c.until
+                ORDER BY d.position LIMIT %(limit)s
+            ) AS d
+        WHERE {IS_OWNER} ORDER BY d.position LIMIT %(limit)s
+    ) AS d {_MESSAGE_OF_D}""",
+    "ORDER BY d.position",
+)
+
+# Index: outbox_message_due, one descent per shard.
+READ_SCHEDULED = _page(
+    f"{MESSAGE}, m.due_at",
+    f"""(
+        SELECT m.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
+        CROSS JOIN LATERAL (
+            SELECT *, ctid FROM outbox_message AS m
+            WHERE m.shard = c.shard AND m.state = 'scheduled' AND m.due_at <= %(now)s::timestamptz
+              AND (m.due_at, m.position) > (%(due)s::timestamptz, %(position)s)
+            ORDER BY m.due_at, m.position LIMIT %(limit)s
+        ) AS m
+        WHERE {IS_MINE} ORDER BY m.due_at, m.position LIMIT %(limit)s
+    ) AS m""",
+    "ORDER BY m.due_at, m.position",
+)
+
+# Index: outbox_delivery_retry, one descent per shard; then outbox_message_pkey.
+READ_RETRIES = _page(
+    f"{MESSAGE}, {DELIVERY}, d.due_at",
+    f"""(
+        SELECT d.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
+        CROSS JOIN LATERAL (
+            SELECT * FROM outbox_delivery AS d
+            WHERE d.shard = c.shard AND d.state = 'retry' AND d.due_at <= %(now)s::timestamptz
+              AND (d.due_at, d.position, d.destination) > (%(due)s::timestamptz, %(position)s, %(destination)s)
+            ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+        ) AS d
+        WHERE {IS_OWNER} ORDER BY d.due_at, d.position, d.destination LIMIT %(limit)s
+    ) AS d {_MESSAGE_OF_D}""",
+    "ORDER BY d.due_at, d.position, d.destination",
+)
+
+# Index: outbox_delivery_key, one descent per destination and key: of a key that is blocked, however many wait for it.
+HELD_KEYS = f"""
+SELECT n.destination, k.ordering_key, d.position
+FROM unnest(%(keys)s::text[]) AS k (ordering_key) CROSS JOIN unnest(%(destinations)s::text[]) AS n (destination)
+CROSS JOIN LATERAL (
+    SELECT d.position FROM outbox_delivery AS d
+    WHERE d.ordering_key = k.ordering_key AND d.destination = n.destination AND d.state <> 'delivered'
+      AND d.state NOT IN ({GIVEN_UP}) AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
+    ORDER BY d.position LIMIT 1
+) AS d
+"""
+
+# Index: outbox_delivery_key, one descent per destination and key.
+BLOCKED_KEYS = """
+SELECT k.destination, k.ordering_key, d.position
+FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
+CROSS JOIN LATERAL (
+    SELECT d.position FROM outbox_delivery AS d
+    WHERE d.ordering_key = k.ordering_key AND d.destination = k.destination AND d.state <> 'delivered'
+      AND (d.state IN ('blocked', 'retry') OR (d.state = 'dead' AND k.destination <> ALL (%(skipping)s::text[])))
+    ORDER BY d.position LIMIT 1
+) AS d
+"""

@@ -1,0 +1,56 @@
+"""Looking through the deliveries for what no other statement would ever move (see connection_sql)."""
+
+from __future__ import annotations
+
+from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S
+from relay.store.postgres.sql.connection import IS_OWNER
+
+PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
+
+# No index: a slice is a piece of the table itself, so what it costs depends neither on what lies elsewhere nor on what
+# lay here. An index would lead past all that earlier owners released, which stays in it until vacuum. OFFSET 0 is a
+# fence: without it the planner may read some index from one end to the other.
+#
+# Then outbox_delivery_key, one descent per destination and key in the slice: nothing that is still to be done comes
+# before its first blocked delivery. One that is locked is being ruled on at this moment, and whoever does so releases
+# its key: SKIP LOCKED keeps two such writers from waiting for each other.
+SWEEP = f"""
+WITH slice AS MATERIALIZED (
+    SELECT d.message_id, d.destination, d.shard, d.position, d.ordering_key, d.state, d.changed_at FROM (
+        SELECT * FROM outbox_delivery AS d WHERE d.ctid >= %(begin)s::tid AND d.ctid < %(end)s::tid OFFSET 0
+    ) AS d WHERE d.shard = ANY (%(shards)s::smallint[]) AND d.state <> 'delivered' AND {IS_OWNER}
+), first AS MATERIALIZED (
+    SELECT DISTINCT ON (b.destination, b.ordering_key) b.message_id, b.destination, b.ordering_key, b.position
+    FROM slice AS b
+    WHERE b.state = 'blocked' AND (b.shard = ANY (%(fresh)s::smallint[])
+        OR b.changed_at < clock_timestamp() - {SETTLED_S} * interval '1 second')
+    ORDER BY b.destination, b.ordering_key, b.position
+), released AS (
+    UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
+    FROM (
+        SELECT b.message_id, b.destination FROM first AS b
+        WHERE NOT EXISTS (
+            SELECT FROM outbox_delivery AS h
+            WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
+              AND h.state NOT IN ({FINAL})
+              AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[])))
+        OFFSET 0
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT l.ctid AS address FROM outbox_delivery AS l
+        WHERE l.message_id = b.message_id AND l.destination = b.destination AND l.state = 'blocked'
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE d.ctid = l.address
+    RETURNING d.destination, d.shard, d.position, d.txid
+), finished AS MATERIALIZED (
+    SELECT d.message_id, d.destination FROM slice AS d
+    WHERE d.state IN ({GIVEN_UP}) AND EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0)
+      AND NOT EXISTS (SELECT FROM outbox_delivery AS s
+                      WHERE s.message_id = d.message_id AND s.state NOT IN ({FINAL}) OFFSET 0)
+)
+SELECT pg_relation_size('outbox_delivery') / current_setting('block_size')::int,
+       EXISTS (SELECT FROM slice WHERE ordering_key IS NOT NULL AND state NOT IN ({GIVEN_UP})),
+       (SELECT coalesce(jsonb_agg(jsonb_build_array(destination, shard, position, txid::text)), '[]') FROM released),
+       (SELECT coalesce(jsonb_agg(jsonb_build_array(message_id, destination)), '[]') FROM finished)
+"""
