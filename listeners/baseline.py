@@ -20,6 +20,7 @@ from listeners.tables import BASELINE, Content, Extraction, TopicGraph
 from outbox import Message, Reject
 from outbox.checks.payload import is_storable
 from relay.observe.logging import one_line
+from relay.observe.process import building
 
 logger = logging.getLogger("ContentBaselineListener")
 
@@ -42,19 +43,30 @@ def on_extraction_completed(message: Message, session: Session) -> None:
     Raises `Reject` when no attempt could ever succeed: no usable `contentId`, an unknown content, a content
     without an extraction, an extraction whose topics cannot be read.
     """
+    with building() as build:
+        try:
+            build.result = "built" if _build_unless_present(message, session) else "present"
+        except Reject:
+            build.result = "rejected"
+            raise
+
+
+def _build_unless_present(message: Message, session: Session) -> bool:
+    """Build and insert; whether this baseline is the one that is there now."""
     content_id = _content_id(message)
     shown = one_line(content_id)
     logger.info("Extraction completed for content: %s", shown)
     if _has_baseline(session, content_id):
         logger.info("Baseline already there for %s", shown)
-        return
+        return False
     extraction = _extraction(session, content_id)
     logger.info("Auto-building baseline for content: %s", shown)
     graph = _build(extraction)
     if _insert_unless_present(session, extraction, graph):
         logger.info("Baseline auto-build complete for %s", shown)
-    else:
-        logger.info("Baseline already there for %s", shown)
+        return True
+    logger.info("Baseline already there for %s", shown)
+    return False
 
 
 def _content_id(message: Message) -> str:

@@ -171,6 +171,7 @@ def _message(metadata: sa.MetaData) -> sa.Table:
         sa.Index("outbox_message_ready", "shard", "position", postgresql_where=sa.text("state = 'ready'")),
         sa.Index("outbox_message_txid", "txid", "shard"),
         sa.Index("outbox_message_due", "shard", "due_at", "position", postgresql_where=sa.text("state = 'scheduled'")),
+        sa.Index("outbox_message_unrouted", "position", postgresql_where=sa.text("state = 'unrouted'")),
     )
 
 

@@ -162,7 +162,7 @@ class Relay:
             self._pools[lane.name] = pool
             await pool.start()
         self._ticker = self._supervisor.start(self._tick(), "ticker")
-        self._housekeeping = Housekeeping(settings)
+        self._housekeeping = Housekeeping(settings, relay_id=self.id, backlog=self.metrics.backlog)
         self._housekeeping.start()
         self._owner.start()
         log.info("relay_started", relay=self.id, destinations=sorted(settings.destinations))

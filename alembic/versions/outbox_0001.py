@@ -63,6 +63,7 @@ POSTGRES = [
     "CREATE INDEX outbox_message_ready ON outbox_message (shard, position) WHERE state = 'ready'",
     "CREATE INDEX outbox_message_txid ON outbox_message (txid, shard)",
     "CREATE INDEX outbox_message_due ON outbox_message (shard, due_at, position) WHERE state = 'scheduled'",
+    "CREATE INDEX outbox_message_unrouted ON outbox_message (position) WHERE state = 'unrouted'",
     # What is missing is NULL here, which no WHEN takes for a fault: NOT NULL refuses it afterwards, by its column. The
     # remedies have a branch of their own, which is hardly ever taken: every statement pays for the first CASE. A relay
     # that sets a message aside is not refused for a fault that was there before, from a time without triggers. What is
@@ -469,6 +470,7 @@ SQLITE = [
     "CREATE INDEX outbox_message_ready ON outbox_message (position) WHERE state = 'ready'",
     "CREATE INDEX outbox_message_txid ON outbox_message (txid) WHERE txid > 0",
     "CREATE INDEX outbox_message_due ON outbox_message (due_at, position) WHERE state = 'scheduled'",
+    "CREATE INDEX outbox_message_unrouted ON outbox_message (position) WHERE state = 'unrouted'",
     f"""
     CREATE TABLE outbox_delivery (
         message_id VARCHAR(36) NOT NULL,

@@ -1,6 +1,6 @@
 """Receiving over HTTP: the guide's endpoint as a router, guarded, and an application around it."""
 
-from listeners.http.app import create_app
+from listeners.http.app import Readiness, create_app
 from listeners.http.receiver import Limits, Receiver
 
-__all__ = ["Limits", "Receiver", "create_app"]
+__all__ = ["Limits", "Readiness", "Receiver", "create_app"]

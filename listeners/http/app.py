@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from time import monotonic
 
 import sqlalchemy as sa
@@ -33,12 +34,28 @@ class Ready(BaseModel):
     detail: str = ""
 
 
-def create_app(receiver: Receiver, database: Database) -> FastAPI:
+@dataclass(frozen=True)
+class Health:
+    """How a receiver is.
+
+    Args:
+        database: Whether its database and schema are there.
+        detail: What is missing.
+        loop_age_s: 0: it is the event loop itself that says so.
+    """
+
+    database: bool
+    detail: str = ""
+    loop_age_s: float = 0.0
+
+
+def create_app(receiver: Receiver, database: Database, *, readiness: Readiness | None = None) -> FastAPI:
     """An application with the receiver's endpoint, ``/healthz`` and ``/readyz``, and its OpenAPI document.
 
     Args:
         receiver: Takes the calls.
         database: Whose schema has to be there for the receiver to be ready.
+        readiness: What looks at that, where it is shared with other pages.
     """
     # A redirect to or from a trailing slash would repeat the caller's Host.
     # FastAPI's own pages run scripts from elsewhere: empty pages where there is no way out, and a risk where there is.
@@ -46,7 +63,7 @@ def create_app(receiver: Receiver, database: Database) -> FastAPI:
         title="neverlost receiver", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.include_router(receiver.router)
-    readiness = _Readiness(database)
+    known = readiness or Readiness(database)
 
     @app.get("/healthz", summary="Is the process alive?")
     async def healthz() -> Alive:
@@ -54,20 +71,28 @@ def create_app(receiver: Receiver, database: Database) -> FastAPI:
 
     @app.get("/readyz", summary="Can calls be taken?", response_model=Ready, responses={503: {"model": Ready}})
     async def readyz() -> JSONResponse:
-        found = await readiness.look()
+        found = await known.look()
         return JSONResponse(found.model_dump(), 200 if found.ready else 503, {"Cache-Control": "no-store"})
 
     return app
 
 
-class _Readiness:
-    """What the database said last, asked again when that is a second old."""
+class Readiness:
+    """What the database said last, asked again when that is a second old.
+
+    Args:
+        database: What is asked.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = asyncio.Lock()
         self._known = Ready(ready=False)
         self._until = 0.0
+
+    def health(self) -> Health:
+        """Return what `look` found last, for the pages of `relay.observe.health`."""
+        return Health(self._known.ready, self._known.detail)
 
     async def look(self) -> Ready:
         async with self._lock:

@@ -35,6 +35,7 @@ from relay.destinations.listener.calling import how_to_call
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.loading import load
 from relay.destinations.listener.transaction.commit_gate import Overran
+from relay.observe import process
 from relay.observe.logging import plain_trace
 from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER, CONTENT_ID, PATH
@@ -161,6 +162,8 @@ class Receiver:
         except Exception:
             log.exception("receiver_broke")
             refusal = Refusal(500, "internal", "something went wrong here: send it again")
+        took_s, status = monotonic() - started, refusal.status if refusal else 200
+        process.request(PATH, status, took_s)
         client = _client(request)
         if not admitted and not self._lines.permit(client_of(client), monotonic()):
             return _response(refusal)
@@ -170,9 +173,9 @@ class Receiver:
             event_id=events.event_id(request.headers),
             events=count,
             outcome="refused" if refusal else "taken",
-            status=refusal.status if refusal else 200,
+            status=status,
             reason=refusal.reason if refusal else None,
-            took_ms=round((monotonic() - started) * 1000, 1),
+            took_ms=round(took_s * 1000, 1),
             **self._lines.left_out(),
         )
         return _response(refusal)

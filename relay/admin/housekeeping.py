@@ -19,13 +19,17 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from outbox.tables import Id, tables
-from relay.admin.access.queries import now
+from relay.admin.access.queries import now, snapshot
+from relay.admin.backlog import Floors, sample
+from relay.admin.relays import live_relays
+from relay.observe.backlog import SAMPLE_EVERY_S, BacklogMetrics
 from relay.settings import Settings
 
 log = structlog.get_logger("relay")
 
 LOCK_NOT_AVAILABLE = "55P03"
 DAYS_AHEAD = 3
+FIRST_SAMPLE_S = 2.0  # after the start: the relay has registered by then
 BATCH = 5_000
 PAUSE_S = 0.1  # between two batches, in which SQLite's other writers get on
 HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
@@ -38,15 +42,24 @@ Job = Callable[[sa.Connection], int]  # how many rows there were to delete
 
 
 class Housekeeping:
-    """Runs the periodic work beside a relay."""
+    """Runs the periodic work beside a relay.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Where, and for how long things are kept.
+        relay_id: Which relay; ``None`` where there is none.
+        backlog: What shows the samples of the backlog.
+    """
+
+    def __init__(
+        self, settings: Settings, *, relay_id: str | None = None, backlog: BacklogMetrics | None = None
+    ) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._settings = settings
         self._engine = settings.database.engine(keeps_session=True, pool_size=1, max_overflow=0, pool_pre_ping=True)
         self._t = tables(settings.database.schema)
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._stopping = Event()
+        self._relay_id, self._backlog, self._floors = relay_id, backlog, Floors()
 
     def start(self) -> None:
         """Begin; the first round runs at once."""
@@ -62,6 +75,8 @@ class Housekeeping:
             self._add(job.__name__, partial(self._run, job), every)
         if self._settings.database.is_postgres:
             self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
+        if self._backlog is not None:
+            self._add("sample_backlog", self.sample_backlog, timedelta(seconds=SAMPLE_EVERY_S), FIRST_SAMPLE_S)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -69,13 +84,13 @@ class Housekeeping:
         self._scheduler.shutdown(wait=True)
         self._engine.dispose()
 
-    def _add(self, name: str, function: Callable[[], object], every: timedelta) -> None:
+    def _add(self, name: str, function: Callable[[], object], every: timedelta, first_s: float = 0.0) -> None:
         self._scheduler.add_job(
             function,
             "interval",
             seconds=every.total_seconds(),
             jitter=every.total_seconds() / 10,
-            next_run_time=datetime.now(UTC),
+            next_run_time=datetime.now(UTC) + timedelta(seconds=first_s),
             name=name,
             coalesce=True,
             misfire_grace_time=None,
@@ -108,6 +123,19 @@ class Housekeeping:
         return True
 
     # ------------------------------------------------------------------- jobs
+
+    def sample_backlog(self) -> None:
+        """Sample the backlog for all relays, if this is the one of them that has been alive for longest."""
+        assert self._backlog is not None
+        try:
+            with snapshot(self._engine) as connection:
+                relays = live_relays(connection)
+                if relays and relays[0].id == self._relay_id:
+                    self._backlog.show(sample(connection, floors=self._floors, relays=relays))
+                else:
+                    self._backlog.hide()
+        except sa.exc.DBAPIError as error:  # what was shown last becomes stale
+            log.warning("housekeeping_failed", job="sample_backlog", reason=" ".join(str(error.orig).split()))
 
     def add_partitions(self, connection: sa.Connection) -> int:
         """Today's partition of the history and those of the next days."""

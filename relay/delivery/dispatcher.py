@@ -121,27 +121,30 @@ class Dispatcher:
             return
         for row in page.deliveries:
             self._accept_delivery(row, page.blocked)
-        for row in page.messages:
-            self._accept_message(row, page.held)
+        fresh = [row[4] for row in page.messages if self._accept_message(row, page.held)]
+        if fresh:
+            self._metrics.emitted(Counter(fresh))
         for lane in self.lanes.values():
             lane.announce()
         if self.ruled or self.unrouted:
             self._on_work()
 
-    def _accept_message(self, row: Row, held: Mapping[tuple[str, str], int]) -> None:
+    def _accept_message(self, row: Row, held: Mapping[tuple[str, str], int]) -> bool:
+        """Take in a message; false for one that is held already."""
         handle = (row[0], None)
         if handle in self._held:
-            return
+            return False
         lanes = self._lanes_for(row[4])
         entry = self._hold(Entry(row, lanes, self._epoch))
         if not lanes:
             self._settling_count += 1
             self.unrouted.append(entry)
-            return
+            return True
         for lane in lanes:
             if self._set_aside_if_accused(entry, lane):
                 continue
             lane.accept(entry, held.get((lane.name, row[7])) if held else None)
+        return True
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
         lane = self.lanes.get(row[12])

@@ -1,4 +1,4 @@
-"""Is this process well? ``/healthz``, ``/readyz`` and ``/metrics`` of a relay or a consumer.
+"""Is this process well? ``/healthz``, ``/readyz`` and ``/metrics`` of a relay, a receiver or a consumer.
 
 Served by its own event loop: where the loop is stuck, nobody answers, which is the right answer. Readiness is about
 this process and what it takes messages from (its database, its broker), never about a destination: a restart cures
@@ -60,6 +60,7 @@ class HealthServer:
         host: The address to listen on, or a name of it.
         stale_after_s: An event loop that has not turned for so long is not ready.
         metrics: Makes the text of ``/metrics``.
+        look: Awaited before ``/readyz`` asks how it is.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class HealthServer:
         host: str = LOOPBACK,
         stale_after_s: float = 15.0,
         metrics: Callable[[], bytes] | None = None,
+        look: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.port, self.host = port, host
         self._observed = observed
         self._stale_after_s = stale_after_s
-        self._metrics = metrics
+        self._metrics, self._look = metrics, look
         self._server: Server | None = None
         self._listening: socket.socket | None = None
         self._is_over = False
@@ -130,6 +132,8 @@ class HealthServer:
         return JSONResponse({"status": "ok", "loop_age_s": round(self._observed.health().loop_age_s, 3)})
 
     async def _readyz(self, _: Request) -> Response:
+        if self._look is not None:
+            await self._look()
         health = self._observed.health()
         sources = _said(health, SOURCES)
         ready = all(sources.values()) and health.loop_age_s < self._stale_after_s

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 
+from relay.observe import process
+from relay.observe.backlog import BacklogMetrics
+
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15)
 
 WakeUp = Literal["notify", "poll"]
+
+TYPES = 100  # of events that have a series of their own
+OTHER = "other"
 
 
 class SampledHistogram:
@@ -77,7 +83,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.backlog = BacklogMetrics()
+        self.registry.register(self.backlog)
         self._beat_at: float | None = None
+        self._emitted_by_type: dict[str, Counter] = {}
         self._destinations: dict[str, DestinationMetrics] = {}
         self._make_destination_metrics()
         self._make_relay_metrics()
@@ -112,6 +121,17 @@ class Metrics:
         self._read_messages.inc(count)
         self._read.observe(duration_s)
 
+    def emitted(self, counts: Mapping[str, int]) -> None:
+        """Count messages that were seen for the first time, by their type; beyond `TYPES`, as ``other``."""
+        known = self._emitted_by_type
+        for type_, count in counts.items():
+            series = known.get(type_)
+            if series is None:
+                series = self._emitted.labels(type_ if len(known) < TYPES else OTHER)
+                if len(known) < TYPES:
+                    known[type_] = series
+            series.inc(count)
+
     def settled(self, count: int, duration_s: float) -> None:
         """One turn settled so many deliveries."""
         self._settled.inc(count)
@@ -139,8 +159,8 @@ class Metrics:
         self._ended_peers.inc()
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Everything, with what is counted for the process, in Prometheus' text format."""
+        return generate_latest(self.registry) + process.text()
 
     def _make_destination_metrics(self) -> None:
         self._deliveries = Counter(
@@ -162,6 +182,12 @@ class Metrics:
         self.registry.register(self._latency)
 
     def _make_relay_metrics(self) -> None:
+        self._emitted = Counter(
+            "outbox_emitted_messages",
+            "Messages emitted, by type, as this relay first saw them (after a restart, some again); past 100: other",
+            ["type"],
+            registry=self.registry,
+        )
         self._read_messages = self._counter("outbox_read_messages", "Messages read")
         self._settled = self._counter("outbox_settled_deliveries", "Deliveries settled")
         self._parked = self._counter("outbox_parked_deliveries", "Deliveries parked because they could not start")

@@ -108,9 +108,10 @@ def _broker(settings: Settings, name: str | None) -> RabbitSettings:
 
 async def _run(consumer: Consumer, settings: Settings) -> None:
     """Consume. Its health is shown where it is asked for: by default the port is the relay's on the same machine."""
+    from relay.observe import process
     from relay.observe.health import HealthServer
 
     stop_on_signals(consumer.stop)
     port = 0 if settings.origin("health_port") == "the default" else settings.health_port
-    async with HealthServer(consumer, port, host=settings.health_host):
+    async with HealthServer(consumer, port, host=settings.health_host, metrics=process.text):
         await consumer.run()

@@ -81,12 +81,15 @@ def _with(settings: Settings, given: dict[str, object]) -> Settings:
 
 
 async def _run(settings: Settings) -> None:
-    from listeners.http import create_app
+    from listeners.http import Readiness, create_app
+    from relay.observe import process
+    from relay.observe.health import HealthServer
     from relay.serving import listen, make_server, serve
     from relay.serving.server import RESERVED
 
     serving = settings.serve
-    app = create_app(_receiver(settings), settings.database)
+    readiness = Readiness(settings.database)
+    app = create_app(_receiver(settings), settings.database, readiness=readiness)
     _check_schema(settings)
     server = make_server(
         app,
@@ -97,7 +100,10 @@ async def _run(settings: Settings) -> None:
     )
     listening = listen(serving.host, serving.port)
     say(f"receiving on {_url(listening.getsockname())}")
-    await serve(server, listening)
+    # Its numbers are shown where they are asked for, and not to everyone who may call it.
+    port = 0 if settings.origin("health_port") == "the default" else settings.health_port
+    async with HealthServer(readiness, port, host=settings.health_host, metrics=process.text, look=readiness.look):
+        await serve(server, listening)
 
 
 def _receiver(settings: Settings) -> Receiver:

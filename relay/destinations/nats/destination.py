@@ -15,6 +15,7 @@ from relay.destinations.contract import together
 from relay.destinations.nats.connection import Line, explained
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import ensure
+from relay.observe import process
 
 log = structlog.get_logger("relay")
 
@@ -76,6 +77,7 @@ class NatsDestination:
         except (Error, OSError) as error:
             return [unreachable(f"no connection to {self._settings.shown}: {explained(error)}")] * len(messages)
         if count := line.duplicate_count - before:
+            process.broker_duplicates(self.name, count)
             log.info("duplicates_dropped", destination=self.name, count=count)
         return outcomes
 

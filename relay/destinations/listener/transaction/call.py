@@ -19,6 +19,7 @@ from relay.destinations.listener.returned import check_returned
 from relay.destinations.listener.transaction.commit_gate import Fence
 from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
 from relay.destinations.listener.transaction.session_guard import Hold
+from relay.observe import process
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
 
@@ -75,7 +76,9 @@ class SyncTransactions:
         with self._session(self._engine) as session:
             if fence is not None:
                 fence.limit(session.execute, is_postgres=self._is_postgres)
-            if once(session, self._name, message.id):
+            is_new = once(session, self._name, message.id)
+            process.inbox(self._name, is_new=is_new)
+            if is_new:
                 with self._hold.on(session):
                     check_returned(self._call(message, session))
             if fence is not None:
@@ -138,7 +141,9 @@ class AsyncTransactions:
         async with self._session(self._engine) as session:  # as above
             if fence is not None:
                 await session.run_sync(lambda sync: fence.limit(sync.execute, is_postgres=self._is_postgres))
-            if await once_async(session, self._name, message.id):
+            is_new = await once_async(session, self._name, message.id)
+            process.inbox(self._name, is_new=is_new)
+            if is_new:
                 with self._hold.on(session.sync_session):
                     check_returned(await self._call(message, session))
             if fence is not None:

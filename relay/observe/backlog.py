@@ -1,0 +1,148 @@
+"""How much waits where, as one relay samples it for all, and the metrics that show it.
+
+Counting ten million rows every few seconds would cost more than delivering them. So a small table is counted; of a
+large one a few hundred pages are, chosen at random, and multiplied. What an alert asks for (dead letters, messages that
+no subscription wants, the oldest that is due) is read from an index, and is exact where it is small.
+
+Only the relay that samples shows these series. When its samples fail, they are NaN: a number that stands still would
+look like an outbox that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+SAMPLE_EVERY_S = 15.0
+STALE_AFTER_S = 3 * SAMPLE_EVERY_S
+STATES = ("healthy", "paused", "throttled", "off")
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class DestinationBacklog:
+    """What waits for one registered destination.
+
+    Args:
+        state: ``healthy``, ``paused``, ``throttled`` or ``off``.
+        paused_by_operator: Whether an operator paused it: nothing is due there.
+        oldest_due_s: The age in seconds of the oldest delivery that is due; 0 where none is.
+        waiting: State (``ready``, ``scheduled``, ``parked``, ``blocked``, ``retry``) → deliveries.
+        dead: Dead letters.
+    """
+
+    state: str
+    paused_by_operator: bool = False
+    oldest_due_s: float = 0.0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    dead: int = 0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """One sample of the whole outbox.
+
+    Args:
+        at: When it was taken, by the database's clock.
+        destinations: The registered destinations, by name.
+        messages: State → messages that are not settled everywhere.
+        unrouted: Messages that no subscription wants.
+        shards_without_owner: Shards that no relay delivers.
+        relays_alive: Relays that have a session.
+        is_estimate: Whether large numbers are estimates.
+    """
+
+    at: datetime
+    destinations: Mapping[str, DestinationBacklog]
+    messages: Mapping[str, int]
+    unrouted: int
+    shards_without_owner: int
+    relays_alive: int
+    is_estimate: bool = False
+
+    @property
+    def oldest_due_s(self) -> float:
+        """The age in seconds of the oldest delivery that is due anywhere; 0 where none is."""
+        return max((each.oldest_due_s for each in self.destinations.values()), default=0.0)
+
+
+class BacklogMetrics:
+    """The last sample as gauges.
+
+    Args:
+        clock: The time in seconds, to know when a sample is stale.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._last: Backlog | None = None
+        self._until = 0.0
+
+    def show(self, sample: Backlog) -> None:
+        """Show this sample until it is stale."""
+        self._last, self._until = sample, self._clock() + STALE_AFTER_S
+
+    def hide(self) -> None:
+        """Show nothing: another relay samples."""
+        self._last = None
+
+    def describe(self) -> Iterable[Metric]:
+        return [_family(name, labels) for name, (_, labels) in FAMILIES.items()]
+
+    def collect(self) -> Iterator[Metric]:
+        sample = self._last
+        if sample is None:
+            return
+        is_stale = self._clock() > self._until
+        for name, samples in _values(sample).items():
+            family = _family(name, FAMILIES[name][1])
+            for labels, value in samples:
+                # the time of the sample is true however old it is
+                family.add_metric(labels, NAN if is_stale and name != TAKEN_AT else value)
+            yield family
+
+
+TAKEN_AT = "outbox_backlog_sample_timestamp_seconds"
+FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "outbox_oldest_due_age_seconds": (
+        "Age of the oldest delivery that is due: not one that is scheduled, or whose destination an operator paused",
+        ("destination",),
+    ),
+    "outbox_waiting_deliveries": (
+        "Deliveries still to be made, by state (large numbers are estimates)",
+        ("destination", "state"),
+    ),
+    "outbox_messages": ("Messages that are not settled everywhere, by state (large numbers are estimates)", ("state",)),
+    "outbox_dead_letters": ("Dead letters (exact up to 1,000, then an estimate)", ("destination",)),
+    "outbox_unrouted_messages": ("Messages that no subscription wants (exact up to 1,000, then an estimate)", ()),
+    "outbox_destination_state": ("1 for the state that a destination is in, else 0", ("destination", "state")),
+    "outbox_destination_paused_by_operator": ("1 while an operator has paused it, else 0", ("destination",)),
+    "outbox_shards_without_owner": ("Shards that no relay delivers", ()),
+    "outbox_relays_alive": ("Relays that have a session", ()),
+    TAKEN_AT: ("When this relay sampled the backlog, for all relays", ()),
+}
+
+
+def _family(name: str, labels: tuple[str, ...]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, FAMILIES[name][0], labels=labels)
+
+
+def _values(sample: Backlog) -> dict[str, list[tuple[list[str], float]]]:
+    """Metric → (labels, value) of each series."""
+    each = sample.destinations.items()
+    return {
+        "outbox_oldest_due_age_seconds": [([name], d.oldest_due_s) for name, d in each],
+        "outbox_waiting_deliveries": [([name, state], count) for name, d in each for state, count in d.waiting.items()],
+        "outbox_messages": [([state], count) for state, count in sample.messages.items()],
+        "outbox_dead_letters": [([name], d.dead) for name, d in each],
+        "outbox_unrouted_messages": [([], sample.unrouted)],
+        "outbox_destination_state": [([name, s], float(d.state == s)) for name, d in each for s in STATES],
+        "outbox_destination_paused_by_operator": [([name], float(d.paused_by_operator)) for name, d in each],
+        "outbox_shards_without_owner": [([], sample.shards_without_owner)],
+        "outbox_relays_alive": [([], sample.relays_alive)],
+        TAKEN_AT: [([], sample.at.timestamp())],
+    }

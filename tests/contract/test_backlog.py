@@ -1,0 +1,153 @@
+"""What one relay samples of the backlog for all: right where it is small, cheap where it is large, never frozen."""
+
+from __future__ import annotations
+
+import pytest
+from support.databases import Database
+from support.plans import Plan, asked
+from support.scene import Scene, Taker, rejecting, to
+from support.waiting import eventually_async
+
+from relay.admin import housekeeping
+from relay.admin.access.queries import snapshot
+from relay.admin.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, Floors, sample
+from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
+from relay.observe.metrics import Metrics
+
+FILL = """
+INSERT INTO outbox_message (id, type, source, data, state, due_at)
+SELECT outbox_uuid7(), 'type.' || n % 10, 'sql', '{}',
+       (ARRAY['held', 'ready', 'ready', 'unrouted', 'ready',
+              'scheduled', 'ready', 'ready', 'held', 'ready'])[1 + n % 10],
+       CASE WHEN n % 10 = 5 THEN now() END
+FROM generate_series(1, :count) AS n
+"""
+SET_ASIDE = """
+INSERT INTO outbox_delivery (message_id, destination, shard, position, state, due_at, reason, changed_at)
+SELECT id, 'a', shard, position, (ARRAY['dead', 'parked', 'retry'])[1 + position % 3],
+       CASE WHEN position % 3 = 2 THEN now() END, 'why', now()
+FROM outbox_message WHERE state = 'held'
+"""
+REGISTERED = "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[\"*\"]', 1)"
+SHARDS = 64
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    return Scene(database)
+
+
+def sampled(database: Database, floors: Floors | None = None) -> Backlog:
+    with snapshot(database.engine) as connection:
+        return sample(connection, floors=floors)
+
+
+def age_everything(database: Database, seconds: int) -> None:
+    older = f"created_at - interval '{seconds} seconds'"
+    if database.kind == "sqlite":
+        older = f"strftime('%Y-%m-%d %H:%M:%f', created_at, '-{seconds} seconds')"
+    database.execute(f"UPDATE outbox_message SET created_at = {older}")
+
+
+async def test_an_empty_outbox_has_no_backlog(scene: Scene) -> None:
+    await scene.drain({"a": Taker()})
+    found = sampled(scene.database)
+    assert found.oldest_due_s == found.unrouted == 0
+    assert sum(found.messages.values()) == 0
+    assert (found.destinations["a"].state, found.destinations["a"].dead) == ("healthy", 0)
+    assert (found.relays_alive, found.shards_without_owner) == (0, SHARDS)
+
+
+async def test_what_is_due_has_an_age_and_what_is_scheduled_or_paused_by_an_operator_has_none(scene: Scene) -> None:
+    await scene.drain({"a": Taker()})
+    scene.emit(3, delay=3600)
+    assert sampled(scene.database).oldest_due_s == 0
+    assert sampled(scene.database).destinations["a"].waiting["scheduled"] == 3
+    scene.emit(2)
+    age_everything(scene.database, 900)
+    assert 900 <= sampled(scene.database).destinations["a"].oldest_due_s < 1000
+    assert sampled(scene.database).destinations["a"].waiting["ready"] == 2
+    scene.database.execute("UPDATE outbox_destination SET state = 'paused', paused_by = 'operator', reason = 'x'")
+    paused = sampled(scene.database).destinations["a"]
+    assert (paused.oldest_due_s, paused.paused_by_operator) == (0, True)
+
+
+async def test_dead_letters_and_what_no_subscription_wants_are_counted(scene: Scene) -> None:
+    scene.emit(3)
+    await scene.drain({"a": to(Taker(rejecting(0, 1)), events=["work.*", "n.*", "*.*"])})
+    found = sampled(scene.database)
+    assert found.destinations["a"].dead == 2
+    scene.database.execute("UPDATE outbox_destination SET events = '[\"other\"]'")
+    scene.emit(4)
+    await scene.drain({"a": to(Taker(), events=["other"])})
+    assert sampled(scene.database).unrouted == 4
+
+
+async def test_a_relay_shows_the_sample_while_it_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "FIRST_SAMPLE_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SAMPLE_EVERY_S", 0.2)
+    async with scene.relay({"a": Taker()}) as relay:
+        await eventually_async(lambda: b"outbox_relays_alive 1.0" in relay.metrics.text())
+        await eventually_async(lambda: b"outbox_shards_without_owner 0.0" in relay.metrics.text())
+        assert b'outbox_destination_state{destination="a",state="healthy"} 1.0' in relay.metrics.text()
+        assert b'outbox_emitted_messages_total{type="' not in relay.metrics.text()
+        scene.emit(3)
+        await eventually_async(lambda: b'outbox_emitted_messages_total{type="' in relay.metrics.text())
+
+
+async def test_of_two_relays_one_shows_it(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "FIRST_SAMPLE_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SAMPLE_EVERY_S", 0.2)
+    scene = Scene(postgres_database)
+    async with scene.relay({"a": Taker()}) as first, scene.relay({"a": Taker()}) as second:
+        await eventually_async(lambda: b"outbox_relays_alive 2.0" in first.metrics.text())
+        assert b"outbox_relays_alive 2.0" not in second.metrics.text()
+        first.stop()
+        await first.wait()
+        await eventually_async(lambda: b"outbox_relays_alive 1.0" in second.metrics.text())
+
+
+async def test_a_sample_that_is_old_is_shown_as_unknown(scene: Scene) -> None:
+    await scene.drain({"a": Taker()})
+    now = 0.0
+    backlog = BacklogMetrics(clock=lambda: now)
+    metrics = Metrics()
+    metrics.registry.unregister(metrics.backlog)
+    metrics.registry.register(backlog)
+    backlog.show(sampled(scene.database))
+    assert b"outbox_unrouted_messages 0.0" in metrics.text()
+    now = STALE_AFTER_S + 1
+    assert b"outbox_unrouted_messages NaN" in metrics.text()
+    assert b"outbox_backlog_sample_timestamp_seconds 1." in metrics.text()
+    backlog.hide()
+    assert b"outbox_unrouted_messages NaN" not in metrics.text()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("count", [0, 1_000, 1_000_000])
+def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database, count: int) -> None:
+    database = postgres_database
+    database.execute(REGISTERED)
+    if count:
+        database.execute(FILL, count=count)
+        database.execute(SET_ASIDE)
+    for is_analysed in (False, True):
+        if is_analysed:
+            database.execute("ANALYZE outbox_message, outbox_delivery")
+        with asked(database.engine) as plans, snapshot(database.engine) as connection:
+            found = sample(connection)
+        assert_it_is_cheap(plans)
+        assert found.messages["ready"] == pytest.approx(count * 0.6, rel=0.2)
+        assert found.unrouted == pytest.approx(count * 0.1, rel=0.2)
+        assert found.destinations["a"].dead == pytest.approx(count * 0.2 / 3, rel=0.25, abs=2)
+        assert (found.oldest_due_s > 0) == (count > 0)
+        assert found.is_estimate == (count == 1_000_000)
+
+
+def assert_it_is_cheap(plans: list[Plan]) -> None:
+    assert not [plan for plan in plans if plan.scanned_tables & {"outbox_message", "outbox_delivery"}], plans
+    messages = sum(plan.rows_looked_at_in("outbox_message") for plan in plans)
+    deliveries = sum(plan.rows_looked_at_in("outbox_delivery") for plan in plans)
+    assert messages <= 80 * PAGES + 3 * OLDEST_OF_EACH_SHARD * SHARDS + EXACT, plans
+    assert deliveries <= 80 * PAGES + 65 * SHARDS + EXACT, plans
+    assert sum(plan.pages for plan in plans) <= 2 * PAGES + 8_000, plans
