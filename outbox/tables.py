@@ -13,7 +13,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 | outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
 | outbox_audit         | what operators did                                                               |
 | inbox_message        | what listeners have done                                                         |
-| outbox_rate          | per destination with a shared limit: when it may next be sent something          |
+| outbox_rate          | per destination with a rate limit: how much of the common budget is used         |
 | outbox_meta          | the schema's version, and the oldest release that may use it                     |
 """
 
@@ -331,7 +331,9 @@ def _rate(metadata: sa.MetaData) -> sa.Table:
         "outbox_rate",
         metadata,
         sa.Column("destination", sa.Text, primary_key=True),
-        sa.Column("theoretical_at", Instant, nullable=False),
+        sa.Column("rate", sa.Text),  # as it was written, for people
+        # the theoretical arrival of the next attempt, in seconds since 1970; see relay.decide.rate
+        sa.Column("arrival_s", sa.Double, nullable=False, server_default="0"),
     )
 
 

@@ -25,6 +25,7 @@ from relay.decide.standing import Finding
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.entry import Entry
 from relay.delivery.lane import Lane
+from relay.delivery.rate_limit import Claim, RateLimit
 from relay.delivery.supervision import Supervisor
 from relay.delivery.workers import WorkerPool
 from relay.destinations.contract import Destination, InProcess
@@ -249,6 +250,7 @@ class Relay:
     # -------------------------------------------------------------- beginning
 
     def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
+        limit = s.rate_limit
         return Lane(
             destination.name,
             policy=Policy(s.max_attempts, s.give_up_after_s, s.backoff_s, s.backoff_max_s),
@@ -262,6 +264,7 @@ class Relay:
             has_siblings=len(self.settings.destinations) > 1,
             clock=monotonic,
             on_ready=partial(self._wake_workers, destination.name),
+            rate_limit=RateLimit(destination.name, limit, on_claim=self._claim) if limit is not None else None,
         )
 
     # Lanes, dispatcher and owner know each other only through these.
@@ -282,6 +285,11 @@ class Relay:
     def _ask_to_probe(self, name: str) -> None:
         assert self._dispatcher is not None
         self._dispatcher.probes.append(name)
+        self._on_work()
+
+    def _claim(self, claim: Claim) -> None:
+        assert self._dispatcher is not None
+        self._dispatcher.claims.append(claim)
         self._on_work()
 
     def _owns(self, now: float) -> bool:

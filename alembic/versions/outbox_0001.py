@@ -336,11 +336,12 @@ POSTGRES = [
     )
     """,
     "CREATE INDEX inbox_message_done ON inbox_message (done_at)",
-    # When a destination may next be sent something, for a limit that all relays share.
+    # What all relays together may send to a destination: the budget of its rate limit (relay/decide/rate.py).
     """
     CREATE TABLE outbox_rate (
         destination text PRIMARY KEY,
-        theoretical_at timestamptz NOT NULL
+        rate text,
+        arrival_s double precision NOT NULL DEFAULT 0
     ) WITH (fillfactor = 50)
     """,
     "CREATE TABLE outbox_meta (schema_version integer PRIMARY KEY, oldest_release text NOT NULL)",
@@ -595,7 +596,8 @@ SQLITE = [
     """
     CREATE TABLE outbox_rate (
         destination TEXT NOT NULL PRIMARY KEY,
-        theoretical_at DATETIME NOT NULL
+        rate TEXT,
+        arrival_s DOUBLE NOT NULL DEFAULT 0
     )
     """,
     "CREATE TABLE outbox_meta (schema_version INTEGER NOT NULL PRIMARY KEY, oldest_release TEXT NOT NULL)",

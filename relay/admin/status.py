@@ -53,6 +53,7 @@ class DestinationStatus:
         retrying: How many of those that wait have failed and wait for their next attempt.
         note: Of a healthy one: what fails there now and then, such as ``7 % failing``.
         since: When its state began.
+        rate: How many attempts all relays together may start there, such as ``50/s``; ``None``: any number.
     """
 
     state: str
@@ -65,11 +66,14 @@ class DestinationStatus:
     retrying: int = 0
     note: str | None = None
     since: datetime | None = None
+    rate: str | None = None
 
     @property
     def health(self) -> str:
         """How it is, in words."""
-        return health(self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until)
+        return health(
+            self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:
 
 def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, DestinationStatus]:
     destination, deliveries = tables().destination, _deliveries(connection)
-    apart = _settled_apart(connection)
+    apart, rates = _settled_apart(connection), _rates(connection)
     found = {}
     for row in connection.execute(sa.select(destination).order_by(destination.c.name)):
         parked = sum(deliveries.get((row.name, state), 0) for state in ("parked", "blocked"))
@@ -156,11 +160,26 @@ def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, De
         if row.removed_at is None:
             waiting = _unread_for(row.events, messages.unread) - apart[row.name] + set_aside
             found[row.name] = DestinationStatus(
-                row.state, row.reason, waiting, dead, row.until, row.paused_by, parked, retrying, row.note, row.since
+                row.state,
+                row.reason,
+                waiting,
+                dead,
+                row.until,
+                row.paused_by,
+                parked,
+                retrying,
+                row.note,
+                row.since,
+                rates.get(row.name),
             )
         elif set_aside or dead:
             found[row.name] = DestinationStatus("removed", REMOVED, set_aside, dead, parked=parked, retrying=retrying)
     return found
+
+
+def _rates(connection: sa.Connection) -> dict[str, str | None]:
+    r = tables().rate.c
+    return {row.destination: row.rate for row in connection.execute(sa.select(r.destination, r.rate))}
 
 
 def _unread_for(globs: list[str], unread: Iterable[tuple[str, int]]) -> int:

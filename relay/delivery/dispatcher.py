@@ -14,6 +14,7 @@ from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 from relay.delivery.crash_guard import CrashGuard
 from relay.delivery.entry import Entry
 from relay.delivery.lane import Lane
+from relay.delivery.rate_limit import Claim
 from relay.observe.metrics import Metrics
 from relay.store.contract import Page, Pair, Row
 
@@ -40,6 +41,7 @@ class Dispatcher:
         unrouted: Entries that no subscription wants; likewise.
         findings: What became of destinations, for people and the other relays to see; likewise.
         probes: Destinations that a lane would like to probe, for all relays; likewise.
+        claims: What lanes ask of the budgets that all relays share; likewise.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Dispatcher:
         self.unrouted: deque[Entry] = deque()
         self.findings: deque[Finding] = deque()
         self.probes: deque[str] = deque()
+        self.claims: deque[Claim] = deque()
         self.crash_guard = CrashGuard(self.lanes, window=window, owns=owns, on_work=on_work, clock=clock)
         self._subscriptions = subscriptions
         self._window = window

@@ -1,7 +1,8 @@
 """One destination's lane: what is sent next, and what becomes of it. It decides, and neither waits nor sends.
 
-A lane *has* a queue (what waits, in which order), a circuit breaker (whose fault was it) and what the relays know of
-the destination together. `relay.delivery.workers` sends what `next` says, and tells `finish` what came of it.
+A lane *has* a queue (what waits, in which order), a circuit breaker (whose fault was it), what the relays know of the
+destination together, and perhaps a rate limit. `relay.delivery.workers` sends what `next` says, and tells `finish` what
+came of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from relay.decide.verdict import DELIVERED, PARKED, Verdict
 from relay.delivery.entry import Entry
 from relay.delivery.health import SharedHealth
 from relay.delivery.queue import RESERVE, DeliveryQueue
+from relay.delivery.rate_limit import RateLimit
 
 LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns what it holds
 FOR_ALL = ("unreachable", "throttled", "gone")  # what holds for every message of a batch
@@ -38,6 +40,7 @@ class Lane:
         has_siblings: Whether there are other destinations.
         clock: The time, in seconds.
         on_ready: Called with how many attempts may start now.
+        rate_limit: How many attempts may start in a time; ``None``: any number.
 
     Attributes:
         epoch: The session that owns now: what another one read is not sent any more.
@@ -58,6 +61,7 @@ class Lane:
         has_siblings: bool,
         clock: Callable[[], float],
         on_ready: Callable[[int], None],
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -71,6 +75,7 @@ class Lane:
         self._may_send = may_send
         self._clock = clock
         self._on_ready = on_ready
+        self._rate_limit = rate_limit
         self._probe_newest = False
 
     # ------------------------------------------------------------- coming in
@@ -123,10 +128,12 @@ class Lane:
         if not (queue.fresh or queue.again) or self.health.operator_pause is not None or not self._may_send(now):
             return None
         if breaker.is_clear:
-            return self._pick()
+            return self._pick() if self._is_within_rate(now) else None
         if breaker.end_wait(now):
             self.health.turned("throttled", now)
-        if not breaker.may_start(now, len(queue.under_way), self.concurrency) or not self.health.may_probe_or_asks():
+        if not breaker.may_start(now, len(queue.under_way), self.concurrency) or not self._is_within_rate(now):
+            return None
+        if not self.health.may_probe_or_asks():
             return None
         newest = self._probe_newest = breaker.condition == "open" and not self._probe_newest
         entry = self._pick(newest=newest)
@@ -138,22 +145,39 @@ class Lane:
         """The next whose session still owns it: what was under way when its session ended is read again."""
         while (entry := self.queue.pick(newest=newest)) is not None:
             if entry.epoch == self.epoch:
+                if self._rate_limit is not None:
+                    self._rate_limit.start()
                 return entry
             self.queue.end_attempt(entry)
             self.breaker.forget(entry)
             self.queue.decide(entry, PARKED)
         return None
 
-    def companions(self, may_follow: Callable[[Entry], bool], count: int) -> list[Entry]:
+    def _is_within_rate(self, now: float) -> bool:
+        """Whether the rate limit lets an attempt start now; if not, a share of the budget is asked for in time."""
+        limit = self._rate_limit
+        if limit is None:
+            return True
+        return limit.may_start(now, self.queue.startable_count if self.breaker.condition == "closed" else 1)
+
+    def companions(self, may_follow: Callable[[Entry], bool], count: int, now: float) -> list[Entry]:
         """What may go in one batch with the entry that `next` returned; it is under way from here on."""
         if self.breaker.condition != "closed":
             return []
-        return self.queue.pick_more(lambda entry: entry.epoch == self.epoch and may_follow(entry), count)
+        limit = self._rate_limit
+        if limit is not None:
+            count = min(count, limit.left(now))
+        found = self.queue.pick_more(lambda entry: entry.epoch == self.epoch and may_follow(entry), count)
+        if limit is not None:
+            limit.start(len(found))
+        return found
 
     def withdraw(self, entry: Entry) -> None:
         """Take back an entry that was to be sent, and may not be now."""
         self.queue.put_back(entry)
         self.breaker.withdraw()
+        if self._rate_limit is not None:
+            self._rate_limit.withdraw()
 
     def next_at(self, now: float) -> float | None:
         """When to look again, although nothing calls: ``None`` while only something that calls can change anything."""
@@ -164,12 +188,16 @@ class Lane:
                 at = min(at, breaker.until)
             elif self._is_to_look_again(now):
                 at = min(at, now + LOOK_AGAIN_S)
+            elif self._rate_limit is not None:
+                at = min(at, self._rate_limit.next_at(now))
         return at if at < inf else None
 
     def _is_to_look_again(self, now: float) -> bool:
         """Whether nothing under way will call when an attempt may start."""
         if not self._may_send(now):
             return True
+        if self._rate_limit is not None and not self._rate_limit.left(now):
+            return False  # it knows itself when to look
         match self.breaker.condition:
             case "closed":
                 return not self.queue.under_way
@@ -253,6 +281,12 @@ class Lane:
     def answer(self, claimed: bool, standing: Standing, asked_at: float) -> None:
         """Take in whether this relay probes for all of them, or how long to wait for the one that does."""
         self._apply(self.health.answer(claimed, standing, asked_at))
+
+    def answer_claim(self, granted: int, wait_s: float, asked_at: float) -> None:
+        """Take in a share of the budget that all relays have; see `RateLimit.answer`."""
+        assert self._rate_limit is not None
+        self._rate_limit.answer(granted, wait_s, asked_at)
+        self.announce()
 
     def _apply(self, ruling: Ruling[Entry]) -> None:
         self._carry_out(ruling)

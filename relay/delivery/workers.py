@@ -90,7 +90,7 @@ class WorkerPool:
             if entry is None:
                 await self._sleep(now)
                 continue
-            if self._batches is not None and (others := self._companions(self._batches, entry)):
+            if self._batches is not None and (others := self._companions(self._batches, entry, now)):
                 await self._send_together(self._batches, [entry, *others], now)
                 continue
             if entry.guard is not None:
@@ -110,7 +110,7 @@ class WorkerPool:
         log.error("destination_broke", destination=self._lane.name, message_id=message.id, exc_info=error)
         return failed(f"{type(error).__name__}: {error}")
 
-    def _companions(self, destination: BatchDestination, first: Entry) -> list[Entry]:
+    def _companions(self, destination: BatchDestination, first: Entry, now: float) -> list[Entry]:
         """What else waits and may go in one batch with the first; it is under way from here on."""
         if not _may_share(destination, first):
             return []
@@ -121,7 +121,7 @@ class WorkerPool:
             room_bytes -= len(entry.message.body)
             return room_bytes >= 0 and _may_share(destination, entry)
 
-        return self._lane.companions(may_follow, destination.batch_size - 1)
+        return self._lane.companions(may_follow, destination.batch_size - 1, now)
 
     async def _send_together(self, destination: BatchDestination, batch: list[Entry], now: float) -> None:
         outcomes: Outcome | Sequence[Outcome]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import ceil
 from typing import Annotated, Literal
 from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from relay.decide.rate import Rate
 from relay.platform.durations import Seconds, SecondsOrNone
+from relay.platform.rates import RateText, per_second
 
 LookUp = Callable[[str], str | None]
+
+SMALLEST_BURST_S = 0.05  # relays take from a budget in portions; what is saved up in less is lost in between
 
 _GLOB = re.compile(r"[A-Za-z0-9_.:/*?\[\]!-]{1,255}")
 
@@ -38,6 +43,8 @@ class DestinationPolicy(BaseModel):
         backoff_s: The wait after the first failure; it doubles with each further one.
         backoff_max_s: The longest such wait.
         on_dead: Whether a dead letter holds back its successors of the same ordering key, or is skipped.
+        rate: How many attempts all relays together may start in a time, such as ``"50/s"``; by default any number.
+        burst: How many of these may start at once after a pause; by default as many as in one second.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -51,12 +58,35 @@ class DestinationPolicy(BaseModel):
     backoff_s: Seconds = Field(default=1.0, gt=0, le=3600)
     backoff_max_s: Seconds = Field(default=3600.0, gt=0, le=86_400)
     on_dead: Literal["block", "skip"] = "block"
+    rate: RateText | None = None
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)
 
     @model_validator(mode="after")
     def _backoff_grows(self) -> DestinationPolicy:
         if self.backoff_max_s < self.backoff_s:
             raise ValueError(f"backoff_max_s ({self.backoff_max_s:g}) is less than backoff_s ({self.backoff_s:g})")
         return self
+
+    @model_validator(mode="after")
+    def _burst_carries_the_rate(self) -> DestinationPolicy:
+        if self.burst is None:
+            return self
+        if self.rate is None:
+            raise ValueError('burst says how much of a rate may come at once: write rate = "50/s", too')
+        least = ceil(per_second(self.rate) * SMALLEST_BURST_S)
+        if self.burst < least:
+            raise ValueError(
+                f"burst ({self.burst}) is too small for {self.rate}: write at least {least}, or leave it out"
+            )
+        return self
+
+    @property
+    def rate_limit(self) -> Rate | None:
+        """The limit that `rate` and `burst` say."""
+        if self.rate is None:
+            return None
+        per_s = per_second(self.rate)
+        return Rate(per_s, self.burst or max(ceil(per_s), 1), self.rate)
 
     def resolved(self, look_up: LookUp) -> DestinationPolicy:
         """The same, with the values of the variables that it names.

@@ -218,8 +218,8 @@ class Tenure:
             self._metrics.settled(self._settled_count - before, monotonic() - self._settler.began_at)
 
     def _tell_peers(self) -> None:
-        """What was found out about destinations, and which of them a lane would like to probe."""
-        findings, probes = self._dispatcher.findings, self._dispatcher.probes
+        """What was found out about destinations, which of them a lane would like to probe, and which are limited."""
+        findings, probes, claims = self._dispatcher.findings, self._dispatcher.probes, self._dispatcher.claims
         while findings:
             self._session.report(findings[0])
             findings.popleft()
@@ -228,6 +228,11 @@ class Tenure:
             claimed, standing = self._session.claim_probe(name)
             probes.popleft()
             self._on_loop(self._dispatcher.lanes[name].answer, claimed, standing, asked_at)
+        while claims:
+            claim, asked_at = claims[0], monotonic()
+            granted, wait_s = self._session.claim_rate(*claim)
+            claims.popleft()
+            self._on_loop(self._dispatcher.lanes[claim.name].answer_claim, granted, wait_s, asked_at)
 
     def _settle_meanwhile(self) -> None:
         """A page has arrived: have the server settle what was decided while that was read, as long as we decode it."""

@@ -23,8 +23,9 @@ def health(
     note: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    rate: str | None = None,
 ) -> str:
-    """Say how a destination is: ``healthy, 7 % failing``, ``down since …, probing at …``, ``paused since …``.
+    """Say how a destination is: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …, probing at …``.
 
     Args:
         state: ``healthy``, ``paused``, ``throttled``, ``off`` or ``removed``.
@@ -32,11 +33,12 @@ def health(
         note: What fails at a healthy destination now and then.
         since: When the state began.
         until: When it is probed, or may be tried again.
+        rate: The limit that relays keep to there.
     """
     began = f" since {utc(since)}" if since is not None else ""
     match state:
         case "healthy":
-            return f"healthy, {note}" if note else "healthy"
+            return ", ".join(filter(None, ["healthy", note, rate and f"at most {rate}"]))
         case "paused" if paused_by == "failure":
             return f"down{began}" + (f", probing at {utc(until)}" if until is not None else "")
         case "paused":

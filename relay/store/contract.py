@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from relay.decide.rate import Rate
 from relay.decide.standing import Finding, Standing
 
 Row = tuple[Any, ...]
@@ -328,6 +329,18 @@ class Session(Protocol):
 
     def claim_probe(self, name: str) -> tuple[bool, Standing]:
         """Ask to be the one relay that probes a paused destination now; whether it is, and how things stand."""
+
+    def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
+        """Claim attempts at a destination from the budget that all relays share, by the database's clock.
+
+        Args:
+            name: The destination.
+            want: How many attempts could start.
+            rate: Its limit.
+
+        Returns:
+            How many of them may start, and in how many seconds one more may. See `relay.decide.rate`.
+        """
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         """Sleep until notified, woken through ``wake_fd`` or timed out; true when notified."""

@@ -400,10 +400,10 @@ def test_a_stranger_that_passes_for_a_relay_which_ended_is_found_out_when_it_doe
 def test_the_state_of_a_shared_limit_is_for_relays_alone(roles: Roles) -> None:
     table = f"{SCHEMA}.outbox_rate"
     with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_rate"):
-        roles.worker.execute(f"INSERT INTO {table} VALUES ('api', now())")
+        roles.worker.execute(f"INSERT INTO {table} (destination, rate) VALUES ('api', '50/s')")
     with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_rate"):
         roles.worker.execute(f"SELECT FROM {table}")
-    roles.relay.execute(f"INSERT INTO {table} VALUES ('api', now())")
-    roles.relay.execute(f"UPDATE {table} SET theoretical_at = now()")
+    roles.relay.execute(f"INSERT INTO {table} (destination, rate) VALUES ('api', '50/s')")
+    roles.relay.execute(f"UPDATE {table} SET arrival_s = 1")
     assert roles.relay.scalar(f"SELECT count(*) FROM {table}") == 1
     roles.relay.execute(f"DELETE FROM {table}")

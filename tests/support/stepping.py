@@ -26,6 +26,7 @@ STEP_DEADLINE_S = 60.0
 WATCHED = (
     "beat", "take", "give", "read_ready", "read_parked", "read_due", "held_keys", "blocked_keys", "sweep",
     "settle_plain_ahead", "settle", "discard", "mark_unrouted", "report", "claim_probe",
+    "claim_rate",
 )  # fmt: skip
 
 Send = Callable[["SteppedRelay", str, Message], Any]

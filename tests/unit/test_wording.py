@@ -25,3 +25,9 @@ def test_paused_is_said_only_of_what_an_operator_stopped(
     state: str, paused_by: str | None, note: str | None, said: str
 ) -> None:
     assert health(state, paused_by=paused_by, note=note, since=SINCE, until=UNTIL) == said
+
+
+def test_a_limit_is_said_of_what_is_healthy() -> None:
+    assert health("healthy", rate="50/s") == "healthy, at most 50/s"
+    assert health("healthy", note="7 % failing", rate="50/s") == "healthy, 7 % failing, at most 50/s"
+    assert health("paused", paused_by="operator", rate="50/s") == "paused"

@@ -37,6 +37,7 @@ class DestinationRow:
         on_dead: What a dead letter means for its key's successors: ``block`` or ``skip``.
         note: Of a healthy one: what fails there now and then.
         since: When its state began.
+        rate: How many attempts all relays together may start there, such as ``50/s``; ``None``: any number.
     """
 
     name: str
@@ -51,11 +52,14 @@ class DestinationRow:
     on_dead: str = "block"
     note: str | None = None
     since: datetime | None = None
+    rate: str | None = None
 
     @property
     def health(self) -> str:
         """How it is, in words."""
-        return health(self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until)
+        return health(
+            self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
+        )
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
@@ -77,6 +81,7 @@ def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
             known[name].on_dead,
             each.note,
             each.since,
+            each.rate,
         )
         for name, each in found.items()
     ]

@@ -40,12 +40,14 @@ class Registration:
         kind: What it says after ``kind =``.
         events: The event types it wants, globs allowed.
         on_dead: ``"block"`` or ``"skip"``.
+        rate: The limit that its relays keep to, for people: no part of what is compared.
     """
 
     name: str
     kind: str
     events: Sequence[str]
     on_dead: str
+    rate: str | None = None
 
     def differences(self, other: Registration) -> list[str]:
         pairs = [
@@ -84,7 +86,9 @@ def register(
             check_content(connection, needs)
             refuse_without(connection, needs)
             _one_at_a_time(connection)
-            return _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
+            generation = _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
+            _note_rates(connection, tables(database.schema), wanted)
+            return generation
     finally:
         engine.dispose()
 
@@ -149,6 +153,21 @@ def _replace(
         else:
             connection.execute(sa.insert(t.destination).values(name=w.name, **values))
     _look_again_at_unrouted(connection, t)
+
+
+def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registration]) -> None:
+    """Note which destinations are limited, for people; what was sent of late stays noted with them."""
+    limits = {w.name: w.rate for w in wanted if w.rate is not None}
+    r = t.rate.c
+    known = {row.destination: row.rate for row in connection.execute(sa.select(r.destination, r.rate))}
+    if known == limits or _is_standby(connection):
+        return
+    connection.execute(sa.delete(t.rate).where(r.destination.not_in(limits)))
+    for name, rate in limits.items():
+        if name in known:
+            connection.execute(sa.update(t.rate).where(r.destination == name).values(rate=rate))
+        else:
+            connection.execute(sa.insert(t.rate).values(destination=name, rate=rate))
 
 
 def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:

@@ -32,7 +32,9 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
     Raises:
         Unusable: The database, its schema or what is registered there do not allow the relay to work.
     """
-    wanted = [Registration(name, s.kind, tuple(s.events), s.on_dead) for name, s in settings.destinations.items()]
+    wanted = [
+        Registration(name, s.kind, tuple(s.events), s.on_dead, s.rate) for name, s in settings.destinations.items()
+    ]
     needs = _needs(settings)
     failures = 0
     while True:

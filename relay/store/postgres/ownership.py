@@ -14,6 +14,7 @@ import structlog
 import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
+from relay.decide.rate import Rate
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.platform.schema import NO_VERSION, verify_version
@@ -29,6 +30,8 @@ from relay.store.presence import LOCK_CLASS
 from relay.store.ruling import storable
 
 log = structlog.get_logger("relay")
+
+FORGOTTEN_S = 0.1
 
 
 class Owning(Reading, Settling):
@@ -154,3 +157,18 @@ class Owning(Reading, Settling):
             claimed = self._run(sql.CLAIM_PROBE, name=name).rowcount == 1
             row = self._run(sql.STANDING_OF, name=name).fetchone()
         return claimed, Standing(*row) if row else Standing("healthy")
+
+    def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
+        with self._guard():
+            row = self._claim_rate(name, want, rate)
+            if row is None:
+                self._run(sql.ADD_RATE, name=name, text=rate.text)
+                row = self._claim_rate(name, want, rate)
+        if row is None:  # it was taken away again, by a relay that starts without a limit
+            return 0, FORGOTTEN_S
+        granted, arrival_s, now_s = row
+        return granted, rate.wait_s(arrival_s, now_s)
+
+    def _claim_rate(self, name: str, want: int, rate: Rate) -> Row | None:
+        asked = self._run(sql.CLAIM_RATE, name=name, want=want, per_s=rate.per_s, burst=rate.burst)
+        return asked.fetchone()

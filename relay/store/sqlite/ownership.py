@@ -11,6 +11,7 @@ from typing import Any
 import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
+from relay.decide.rate import Rate
 from relay.decide.standing import Finding, Standing
 from relay.platform.schema import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
@@ -103,3 +104,11 @@ class Owning(Reading, Settling):
 
     def claim_probe(self, name: str) -> tuple[bool, Standing]:
         return True, Standing("healthy")  # there is nobody to share it with
+
+    def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
+        with self._guard(), self._synchronous("NORMAL"), self._transaction():
+            self._run(sql.ADD_RATE, name=name, text=rate.text)
+            arrival_s, now_s = self._run(sql.RATE, name=name).fetchone()
+            granted, arrival_s = rate.claim(arrival_s, now_s, want)
+            self._run(sql.CLAIM_RATE, name=name, arrival_s=arrival_s)
+        return granted, rate.wait_s(arrival_s, now_s)

@@ -11,6 +11,7 @@ from support.desk import ALL, Desk, everything, ruling, seconds_until, settle, t
 from support.waiting import eventually
 
 from outbox import emit
+from relay.decide.rate import Rate
 from relay.decide.standing import Finding
 from relay.store.contract import Batch, Lost, Page, Standby
 
@@ -273,6 +274,7 @@ METHODS: list[tuple[str, Callable[[Any], object]]] = [
     ("mark_unrouted", lambda s: s.mark_unrouted([])),
     ("report", lambda s: s.report(Finding("a", "healthy"))),
     ("claim_probe", lambda s: s.claim_probe("a")),
+    ("claim_rate", lambda s: s.claim_rate("a", 1, Rate(1.0, 1))),
     ("sleep_s", lambda s: s.sleep_s(1.0, 0.1)),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outbox.tables import SHARD_COUNT
+from relay.decide.rate import EASE
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
 from relay.store.postgres.sql.connection import IS_OWNER
 
@@ -134,3 +135,23 @@ UPDATE outbox_destination SET until = clock_timestamp() + {PROBE_LEASE_S} * inte
 WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <= clock_timestamp() AND {IS_OWNER}
 """
 STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
+
+# The sum of `relay.decide.rate`. Of two relays that ask at once, the second waits for the first one's row, and finds
+# what that has left. A crash of the server may forget what was claimed: nobody waits for the disk.
+# Index: outbox_rate_pkey.
+CLAIM_RATE = f"""
+WITH budget AS MATERIALIZED (
+    SELECT destination, arrival_s, extract(epoch FROM clock_timestamp())::float8 AS now_s
+    FROM outbox_rate WHERE destination = %(name)s FOR UPDATE
+), was AS MATERIALIZED (
+    SELECT destination, greatest(arrival_s, now_s) AS arrival_s, now_s,
+           set_config('synchronous_commit', 'off', true) FROM budget
+), claim AS MATERIALIZED (
+    SELECT destination, arrival_s, now_s, greatest(least(%(want)s::int, floor(
+        %(burst)s::int - (arrival_s - now_s) * %(per_s)s::float8 + {EASE})::int), 0) AS granted FROM was
+)
+UPDATE outbox_rate AS r SET arrival_s = c.arrival_s + c.granted / %(per_s)s::float8
+FROM claim AS c WHERE r.destination = c.destination
+RETURNING c.granted, r.arrival_s, c.now_s
+"""
+ADD_RATE = "INSERT INTO outbox_rate (destination, rate) VALUES (%(name)s, %(text)s) ON CONFLICT DO NOTHING"

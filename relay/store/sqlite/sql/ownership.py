@@ -35,3 +35,8 @@ UPDATE outbox_destination SET state = :state, reason = :reason, pauses = :pauses
     until = CASE WHEN :wait_s IS NOT NULL THEN strftime('%Y-%m-%d %H:%M:%f', 'now', :wait_s || ' seconds') END
 WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state <> 'off')
 """
+
+# Of the one relay there is: the sum is done by `relay.decide.rate`.
+RATE = "SELECT arrival_s, (julianday('now') - 2440587.5) * 86400.0 FROM outbox_rate WHERE destination = :name"
+ADD_RATE = "INSERT OR IGNORE INTO outbox_rate (destination, rate) VALUES (:name, :text)"
+CLAIM_RATE = "UPDATE outbox_rate SET arrival_s = :arrival_s WHERE destination = :name"
