@@ -23,6 +23,7 @@ from simulation.store import Delivery, Destination, Message, Tables
 
 from outbox import Message as Sent
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, unanswered, unreachable
+from relay.delivery.rate_limit import VALID_S
 
 LOOK_S = 0.25
 PATIENCE_S = 15.0  # probes come every 2 s here
@@ -122,6 +123,7 @@ class Life:
         fate = self.script.fates[plan.name]
         for message in messages:
             self._begin(relay, plan, message)
+        self._check_rate(plan)
         await asyncio.sleep(fate.latency_s * (0.2 + 0.8 * self.chance.random()))
         outcomes = [fate.outcome(int(message.data["n"]), self.now, self.chance) for message in messages]
         is_whole = len(messages) == 1 or self.chance.random() < 0.5
@@ -142,6 +144,15 @@ class Life:
         if key is not None:
             self._check_order(relay, plan, message.id, key)
         self.under_way[plan.name, key or message.id].append((relay, relay.session, message.id))
+
+    def _check_rate(self, plan: Plan) -> None:
+        """However long one looks back from now, no more was started than a burst and the rate."""
+        if plan.rate is None:
+            return
+        times = sorted(at for (_, name), found in self.attempts.items() if name == plan.name for at in found)
+        for count, at in enumerate(reversed(times), 1):
+            if count > plan.rate.burst + plan.rate.per_s * (self.now - at + VALID_S):
+                self._violate(f"rate: {count} attempts at {plan.name} in {self.now - at:.2f} s")
 
     def _check_order(self, relay: SimRelay, plan: Plan, id_: str, key: str) -> None:
         for other, session, other_id in self.under_way[plan.name, key]:

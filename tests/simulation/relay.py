@@ -21,8 +21,10 @@ from outbox import Message
 from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
 from relay.decide.outcome import Outcome
+from relay.decide.rate import Rate
 from relay.delivery.dispatcher import Dispatcher
 from relay.delivery.lane import Lane
+from relay.delivery.rate_limit import RateLimit
 from relay.delivery.supervision import Supervisor
 from relay.delivery.workers import WorkerPool
 from relay.owner.session_loop import WORTH_A_TURN, Tenure
@@ -47,6 +49,7 @@ class Plan:
     backoff_s: float = 0.2
     backoff_max_s: float = 2.0
     events: list[str] = field(default_factory=lambda: ["*"])
+    rate: Rate | None = None
 
     @property
     def policy(self) -> Policy:
@@ -158,6 +161,9 @@ class SimRelay:
         self._tasks: list[asyncio.Task[None]] = []
 
     def _lane(self, plan: Plan) -> Lane:
+        limit = None
+        if plan.rate is not None:
+            limit = RateLimit(plan.name, plan.rate, on_claim=lambda claim: self.dispatcher.claims.append(claim))
         return Lane(
             plan.name,
             policy=plan.policy,
@@ -171,6 +177,7 @@ class SimRelay:
             has_siblings=len(self.knobs.destinations) > 1,
             clock=self.clock,
             on_ready=lambda count: self.pools[plan.name].wake(count),
+            rate_limit=limit,
         )
 
     def may_send(self, now: float) -> bool:

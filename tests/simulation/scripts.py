@@ -8,6 +8,7 @@ from simulation.life import TROUBLES, Fate, Script
 from simulation.relay import Plan
 
 from relay.decide.outcome import failed, refused, throttled, unanswered
+from relay.decide.rate import Rate
 
 EVENTS = ("kill", "start", "stop", "cut", "cut", "pause", "resume", "retry_dead", "discard_dead")
 
@@ -18,6 +19,7 @@ def any_script(seed: int) -> Script:
     names = ["a", "b", "c"][: chance.choice([1, 1, 2, 2, 3])]
     until = chance.choice([15.0, 30.0])
     plans = {name: _plan(name, chance) for name in names}
+    plans[names[0]].rate = Random(seed).choice([None, None, None, Rate(50.0, 3), Rate(200.0, 200)])
     emits = _emits(chance, until)
     fates = {name: _fate(chance, until, len(emits)) for name in names}
     events = [_event(chance, names, until) for _ in range(chance.choice([0, 0, 2, 5, 10]))]
@@ -151,7 +153,24 @@ def takeover(seed: int) -> Script:
     return Script({"a": Plan("a")}, fates, emits, events, relays=2, until=30.0, knobs={"window": 40, "page_size": 20})
 
 
+def limited(seed: int) -> Script:
+    """Two relays and one budget, beside a sibling without a limit; one of the relays is cut off now and then."""
+    emits = [(n / 100, n / 100, f"k{n % 50}", 0.0) for n in range(300)]
+    events = [(1.0, "cut", 0), (2.0, "cut", 1)]
+    plans = {"a": Plan("a", batch=8 * (seed % 2) or 1, rate=Rate(40.0, 5)), "b": Plan("b")}
+    return Script(
+        plans,
+        {"a": Fate(latency_s=0.01), "b": Fate(latency_s=0.01)},
+        emits,
+        events,
+        relays=2,
+        until=15.0,
+        knobs={"window": 32, "page_size": 8},
+    )
+
+
 DIRECTED = {
+    "limited": limited,
     "takeover": takeover,
     "throttled batches": throttled_batches,
     "hot key": hot_key,

@@ -12,6 +12,7 @@ from simulation.store import Delivery, Message, Tables
 
 import outbox
 from relay.decide.crashes import Record
+from relay.decide.rate import Rate
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S, Finding, Standing
 from relay.platform.schema import SCHEMA_VERSION
 from relay.store.contract import Batch, Cursors, Inherited, Lost, Page, Pair, Parked, Peers, Row, Ruled, Swept
@@ -319,6 +320,12 @@ class ModelSession:
         if claimed:
             d.until = now + PROBE_LEASE_S
         return claimed, self.tables.standing(name)
+
+    def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
+        self._check()
+        d, now = self.tables.destinations[name], self.tables.clock()
+        granted, d.arrival_s = rate.claim(d.arrival_s, now, want)
+        return granted, rate.wait_s(d.arrival_s, now)
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         return False

@@ -64,6 +64,7 @@ class Destination:
     changed_at: float = 0.0
     disputed_at: float = -1e9
     resumed_at: float | None = None
+    arrival_s: float = 0.0  # what of its rate limit's budget is used, as a row of ``outbox_rate`` says it
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Flags over environment over file over defaults, and what is wrong with each is said in a sentence."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
+from relay.destinations.policy import DestinationPolicy
 from relay.platform.durations import seconds
 from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, load
 
@@ -453,3 +455,29 @@ def test_a_file_of_the_superuser_is_obeyed(tmp_path: Path, monkeypatch: pytest.M
         pytest.skip("needs a file of the superuser")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert load(environ={}, cwd=tmp_path).lease_s == 30
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "per_s", "at_once"),
+    [("50/s", None, 50, 50), (" 600 / MIN", None, 10, 10), ("1000/h", None, 1000 / 3600, 1), ("1000/s", 50, 1000, 50)],
+)
+def test_a_rate_says_how_many_and_in_what_time(rate: str, burst: int | None, per_s: float, at_once: int) -> None:
+    limit = DestinationPolicy(kind="x", rate=rate, burst=burst).rate_limit
+    assert limit is not None
+    assert (limit.per_s, limit.burst) == (pytest.approx(per_s), at_once)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rate": "50"}, "write a rate such as"),
+        ({"rate": "0/s"}, "above 0"),
+        ({"rate": "5/w"}, "write a rate such as"),
+        ({"rate": 50}, "should be a valid string"),
+        ({"rate": "1000/s", "burst": 49}, "burst (49) is too small for 1000/s: write at least 50"),
+        ({"burst": 5}, "write rate ="),
+    ],
+)
+def test_a_rate_that_relays_cannot_keep_to_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        DestinationPolicy(kind="x", **options)
