@@ -30,7 +30,7 @@ from relay.delivery.entry import Entry
 from relay.delivery.held_keys import HeldKeys
 
 RESERVE = 8  # what a destination that takes nothing keeps in memory, to probe with
-AGAIN_EVERY = 8  # one in so many attempts is at what failed before, while there is something that was not tried
+AGAIN_EVERY = 12  # one attempt in 12 is at what failed before, while there is something that was not tried
 
 
 @dataclass(slots=True)

@@ -61,6 +61,20 @@ def is_confined(scene: Scene, dispatcher: Any, waiting: int) -> bool:
     return True
 
 
+async def test_what_one_destination_took_is_settled_while_another_still_works_on_it(scene: Scene) -> None:
+    """Nothing waits for a sibling's verdict: not the count of what waits, and not a crash that would repeat it."""
+    fine = Taker()
+    destinations = {"hung": to(hang, concurrency=4, timeout_s=3600), "fine": to(fine)}
+    async with scene.relay(destinations, grace_s=0) as relay:
+        scene.emit(3)
+        await eventually_async(lambda: scene.status.destinations["fine"].waiting == 0)
+        assert len(relay._dispatcher.lanes["hung"].queue.under_way) == 3, "each attempt goes on"  # type: ignore[union-attr]
+        assert scene.status.destinations["hung"].waiting == 3
+    async with scene.relay({"hung": to(fine), "fine": to(fine)}):
+        await eventually_async(lambda: scene.status.waiting == 0)
+    assert Counter(fine.taken) == {each: 2 for each in set(fine.taken)}, "once for each destination"
+
+
 @pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])
 async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Scene, types: tuple[str, str]) -> None:
     """It keeps as many attempts under way as it may, as many in memory as its lane holds; the rest is parked."""

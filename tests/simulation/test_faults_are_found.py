@@ -11,7 +11,7 @@
 | a worker that dies is noticed by no part of the relay                        | throttled batches, 0   |
 
 Two more faults live where there is no model of them, and have tests against the real thing: transactions that logical
-replication applies (tests/faults/test_replication.py), and sessions of listeners that deadlock
+replication applies (tests/integration/test_logical_replication.py), and sessions of listeners that deadlock
 (tests/contract/test_listener_transactions.py).
 """
 
