@@ -13,7 +13,10 @@ is what happens to *other* messages afterwards:
   streak counts the different messages that failed since anything was taken. One success restores the full width.
 - The breaker **opens** when chance cannot explain the streak (`relay.decide.failure_rate`): the destination is down.
   All suspects are released uncharged. One probe at a time tests the destination, after 1 s, 2 s, 4 s, and at least
-  every 30 s; the first that is taken closes the breaker.
+  every 30 s; the first that is taken closes the breaker. From then on the width doubles with each success.
+- While three or more different messages have failed in a row, while the breaker is open and while the width grows
+  again, every other attempt is at the *newest* message that was not tried. So the oldest messages, if they are all
+  bad, neither open the breaker again nor hide that the destination takes others.
 - A suspect with nothing to compare it with is tried again after a backoff of its own, uncharged, and the breaker stays
   closed. But a failure that only a living destination produces (`failed`, `refused`) is charged even so.
 
@@ -43,6 +46,8 @@ Condition = Literal["closed", "open", "throttled", "off"]
 
 PROBE_EVERY_S = 30.0  # at least, however long a destination has been down
 ONLY_FROM_THE_LIVING = ("failed", "refused")
+FULL_WIDTH = 1000  # the largest concurrency that may be configured
+DOUBTED = 3  # different messages that failed in a row, before another than the oldest is tried
 CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
 
 
@@ -111,6 +116,7 @@ class CircuitBreaker(Generic[D]):
     _streak: set[str] = field(default_factory=set)  # messages
     _failures: int = 0  # attempts, in this streak
     _limit: int = 0  # the streak that chance does not explain
+    _ramp: float = inf  # attempts under way at once at most since it closed; each success doubles it
     _evidence_at: float = -inf  # when the latest attempt began that was taken and is evidence against others
 
     # ----------------------------------------------------------- what may be done
@@ -118,7 +124,8 @@ class CircuitBreaker(Generic[D]):
     @property
     def is_clear(self) -> bool:
         """Whether nothing is suspected: then a message that is taken needs no ruling, only `count_taken`."""
-        return self.condition == "closed" and not self._streak and not self._suspects and not self._retried
+        is_quiet = not self._streak and not self._suspects and not self._retried
+        return is_quiet and self.condition == "closed" and self._ramp == inf
 
     def count_taken(self) -> None:
         """Count a success while the breaker is clear."""
@@ -126,7 +133,12 @@ class CircuitBreaker(Generic[D]):
 
     def width(self, concurrency: int) -> int:
         """How many attempts may be under way at once while the breaker is closed."""
-        return max(concurrency >> len(self._streak), 1)
+        return max(int(min(concurrency, self._ramp)) >> len(self._streak), 1)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether enough messages failed in a row that an unrelated one should be tried."""
+        return self.condition == "open" or self._ramp < inf or len(self._streak) >= DOUBTED
 
     def may_start(self, now: float, under_way: int, concurrency: int) -> bool:
         """Whether another attempt may start now, with so many under way."""
@@ -265,6 +277,8 @@ class CircuitBreaker(Generic[D]):
         if self.condition == "open" and started_at >= self.since:
             self.pauses = 0
             self._turn("closed", now)
+            self._ramp = 1.0
+        self._ramp = self._ramp * 2 if self._ramp < FULL_WIDTH else inf
         self._end_streak()
         self.rate.taken += 1
         return ruling
@@ -307,7 +321,7 @@ class CircuitBreaker(Generic[D]):
 
     def _turn(self, condition: Condition, now: float, reason: str = "") -> None:
         self.condition, self.reason, self.since = condition, reason, now
-        self.probing = False
+        self.probing, self._ramp = False, inf
         self._end_streak()
 
     def _end_streak(self) -> None:

@@ -76,7 +76,7 @@ class Lane:
         self._clock = clock
         self._on_ready = on_ready
         self._rate_limit = rate_limit
-        self._probe_newest = False
+        self._tries_newest = False
 
     # ------------------------------------------------------------- coming in
 
@@ -87,8 +87,11 @@ class Lane:
 
     @property
     def wants(self) -> int:
-        """How many more entries it has room for."""
-        return self.queue.room(self.queue.limit if self.takes_messages else RESERVE)
+        """How many more entries it has room for.
+
+        One that is down leaves the room to its siblings. An only one reads on: a newcomer may show that it is back.
+        """
+        return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else RESERVE)
 
     def accept(self, entry: Entry, before: int | None) -> None:
         """Take a newcomer in, or set it aside; see `DeliveryQueue.accept`."""
@@ -135,8 +138,8 @@ class Lane:
             return None
         if not self.health.may_probe_or_asks():
             return None
-        newest = self._probe_newest = breaker.condition == "open" and not self._probe_newest
-        entry = self._pick(newest=newest)
+        self._tries_newest = breaker.is_in_doubt and not self._tries_newest
+        entry = self._pick(newest=self._tries_newest)
         if entry is not None:
             breaker.start()
         return entry

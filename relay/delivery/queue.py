@@ -171,9 +171,10 @@ class DeliveryQueue:
         makes up all of what is under way while there are others.
 
         Args:
-            newest: Whether to take the newest of what was not tried yet.
+            newest: Whether to take the newest of what was not tried yet, if there is any.
         """
-        queue = self._next_queue()
+        newest = newest and bool(self.fresh)
+        queue = self.fresh if newest else self._next_queue()
         if not queue:
             return None
         entry = queue.pop() if newest else queue.popleft()

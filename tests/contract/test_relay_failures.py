@@ -161,6 +161,22 @@ async def test_a_few_bad_messages_in_a_quiet_moment_stop_no_other(
         await eventually_async(lambda: set(range(others, others + 40)) <= set(taker.taken), deadline_s=30)
 
 
+@pytest.mark.parametrize(("count", "one_in"), [(1_000, 1_000), (300, 10), (100, 1)], ids=["rare", "tenth", "burst"])
+async def test_every_poison_message_is_convicted_and_no_other(scene: Scene, count: int, one_in: int) -> None:
+    """Few or many of them: each becomes a dead letter while others are taken, and every other message is delivered."""
+    poison = set(range(count // 2 % one_in, count, one_in))
+    taker = Taker(failing(*poison))
+    scene.emit(count)
+    async with scene.relay({"a": to(taker, max_attempts=2)}):
+        await taker.has_tried(count)
+        while scene.status.dead < len(poison):
+            scene.emit(200)
+            await eventually_async(lambda: set(taker.taken) == set(range(scene.count)) - poison)
+        await scene.becomes(scene.count - len(poison), 0, len(poison), 0)
+    assert {n for n, tries in taker.tries.items() if tries > 1} == poison
+    assert min(taker.tries[n] for n in poison) >= 2
+
+
 @pytest.mark.parametrize(("count", "said"), [(1, []), (5, ["destination_down", "destination_back"])])
 async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
     scene: Scene, count: int, said: list[str]

@@ -269,7 +269,31 @@ def test_a_probe_that_is_taken_closes_the_breaker_and_forgets_the_waits() -> Non
     rule = in_condition("open", at=0)
     attempt(rule, Letter(), DOWN, 1)
     assert states(attempt(rule, Letter(), TAKEN, 3)) == ["delivered"]
-    assert (rule.condition, rule.pauses, rule.width(32)) == ("closed", 0, 32)
+    assert (rule.condition, rule.pauses) == ("closed", 0)
+
+
+def test_after_an_outage_the_width_doubles_with_each_success_until_it_is_full() -> None:
+    rule = in_condition("open", at=0)
+    widths = []
+    while not rule.is_clear:
+        attempt(rule, Letter(), TAKEN, 1)
+        widths.append(rule.width(32))
+    assert widths[:6] == [2, 4, 8, 16, 32, 32]
+    assert not rule.is_in_doubt
+
+
+def test_another_than_the_oldest_is_tried_after_a_few_failures_in_a_row_and_until_an_outage_is_over() -> None:
+    rule = breaker()
+    doubts = []
+    for _ in range(3):
+        attempt(rule, Letter(), FAILED, 0)
+        doubts.append(rule.is_in_doubt)
+    attempt(rule, Letter(), TAKEN, 1)
+    assert (doubts, rule.is_in_doubt) == ([False, False, True], False)
+    rule = in_condition("open", at=0)
+    assert rule.is_in_doubt
+    attempt(rule, Letter(), TAKEN, 1)
+    assert rule.is_in_doubt
 
 
 def test_an_attempt_that_was_to_probe_and_did_not_leaves_the_probe_to_another() -> None:
