@@ -12,6 +12,7 @@ say (partitions, triggers, the wake-up sequence, functions) stands in the migrat
 | outbox_relay         | the relays that are alive, and their beat                                        |
 | outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
 | outbox_audit         | what operators did                                                               |
+| outbox_sample        | what was measured every fifteen seconds: rates, backlog, latencies                   |
 | inbox_message        | what listeners have done                                                         |
 | outbox_rate          | per destination with a rate limit: how much of the common budget is used         |
 | outbox_meta          | the schema's version, and the oldest release that may use it                     |
@@ -81,6 +82,7 @@ class Tables:
         self.relay = _relay(self.metadata)
         self.shard = _shard(self.metadata)
         self.audit = _audit(self.metadata)
+        self.sample = _sample(self.metadata)
         self.inbox = _inbox(self.metadata)
         self.rate = _rate(self.metadata)
         self.meta = _meta(self.metadata)
@@ -312,6 +314,17 @@ def _audit(metadata: sa.MetaData) -> sa.Table:
         sa.Column("count", BigInt, nullable=False),
         sa.Column("reason", sa.Text),
         sa.Index("outbox_audit_part", "part_of", postgresql_where=later, sqlite_where=later),
+    )
+
+
+def _sample(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_sample",
+        metadata,
+        sa.Column("at", Instant, primary_key=True),
+        sa.Column("relay", sa.Text, primary_key=True),  # empty: about the whole outbox
+        sa.Column("span_s", sa.Double, nullable=False),
+        sa.Column("facts", JSON, nullable=False),
     )
 
 

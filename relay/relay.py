@@ -20,6 +20,7 @@ from outbox.tables import SHARD_COUNT
 from relay.admin.destinations.startup import register_configured
 from relay.admin.housekeeping import Housekeeping
 from relay.admin.leftover import Left, what_is_left
+from relay.admin.sampling import Sampler
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
 from relay.delivery.dispatcher import Dispatcher
@@ -163,7 +164,12 @@ class Relay:
             self._pools[lane.name] = pool
             await pool.start()
         self._ticker = self._supervisor.start(self._tick(), "ticker")
-        self._housekeeping = Housekeeping(settings, relay_id=self.id, backlog=self.metrics.backlog)
+        self._housekeeping = Housekeeping(
+            settings,
+            relay_id=self.id,
+            backlog=self.metrics.backlog,
+            sampler=Sampler(self.metrics.registry, self.id),
+        )
         self._housekeeping.start()
         self._owner.start()
         log.info("relay_started", relay=self.id, destinations=sorted(settings.destinations))

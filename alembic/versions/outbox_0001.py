@@ -328,6 +328,15 @@ POSTGRES = [
     """,
     "CREATE INDEX outbox_audit_part ON outbox_audit (part_of) WHERE part_of IS NOT NULL",
     """
+    CREATE TABLE outbox_sample (
+        at timestamptz NOT NULL,
+        relay text NOT NULL,
+        span_s double precision NOT NULL CONSTRAINT outbox_sample_spans_time CHECK (span_s > 0),
+        facts jsonb NOT NULL,
+        PRIMARY KEY (at, relay)
+    )
+    """,
+    """
     CREATE TABLE inbox_message (
         listener text NOT NULL,
         message_id text NOT NULL,
@@ -584,6 +593,15 @@ SQLITE = [
     )
     """,
     "CREATE INDEX outbox_audit_part ON outbox_audit (part_of) WHERE part_of IS NOT NULL",
+    """
+    CREATE TABLE outbox_sample (
+        at DATETIME NOT NULL,
+        relay TEXT NOT NULL,
+        span_s DOUBLE NOT NULL CONSTRAINT outbox_sample_spans_time CHECK (span_s > 0),
+        facts JSON NOT NULL,
+        PRIMARY KEY (at, relay)
+    )
+    """,
     f"""
     CREATE TABLE inbox_message (
         listener TEXT NOT NULL,
@@ -606,7 +624,7 @@ SQLITE = [
 
 TABLES = [
     "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
-    "outbox_shard", "outbox_audit", "inbox_message", "outbox_rate", "outbox_meta",
+    "outbox_shard", "outbox_audit", "outbox_sample", "inbox_message", "outbox_rate", "outbox_meta",
 ]  # fmt: skip
 
 FUNCTIONS = [

@@ -1,46 +1,127 @@
-"""The page and how it is served: no script, no cookie, nothing that can be changed, and nothing from elsewhere."""
+"""The dashboard as an ASGI application: to be served by itself, or mounted in another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import HTMLResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
 
-from outbox.errors import Unusable
-from outbox_cli.dashboard.page import STYLE_HASH, page, trouble
-from outbox_cli.dashboard.picture import Camera
+import outbox
+from outbox.errors import OutboxError, Unusable
+from outbox_cli.dashboard.access import Access, Refused, TooManyTries
+from outbox_cli.dashboard.access.people import Who
+from outbox_cli.dashboard.guard import Guard
+from outbox_cli.dashboard.jobs import Busy
+from outbox_cli.dashboard.reader import TooMuch
+from outbox_cli.dashboard.routes import content, dead, destinations, entrance, messages, overview
+from outbox_cli.dashboard.site import Site, site_of
 from relay.settings import Settings
 
-HEADERS = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src '{STYLE_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+ABOUT = "What the dashboard shows and does, as JSON. Send the token as `Authorization: Bearer …`."
 
 
-def create_app(settings: Settings, *, hosts: Sequence[str], refresh_s: int) -> FastAPI:
-    """The dashboard.
+def create_app(
+    settings: Settings,
+    *,
+    who: Who | None = None,
+    access: Access | None = None,
+    hosts: Sequence[str] | None = None,
+    refresh_s: float = 1.0,
+    load_settings: Callable[[], Settings] | None = None,
+) -> FastAPI:
+    """Make the dashboard.
+
+    Give `who` to mount it in an application that has a login of its own, or `access` to let it ask for a token.
 
     Args:
         settings: Which database.
-        hosts: The names it answers to: a page elsewhere that gave its own name to this address gets nothing.
-        refresh_s: How often the page loads itself again.
+        who: Says who a request comes from, and whether they may change things; ``None`` keeps them out.
+        access: The rules, where the dashboard itself asks.
+        hosts: The names it answers to; ``None``: any, where the application that it is mounted in has checked them.
+        refresh_s: Seconds between two looks at the database for all open pages together; 1 at least.
+        load_settings: Reads the destinations of this host, to test them and to say where they differ.
+
+    Raises:
+        ValueError: Neither `who` nor `access` is given: nobody would be asked who they are.
+
+    Example:
+        >>> from outbox_cli.dashboard import Person, create_app
+        >>> def who(request):
+        ...     user = request.session.get("user")
+        ...     return Person(user["name"], may_change=user["is_admin"]) if user else None
+        >>> app.mount("/outbox", create_app(settings, who=who))  # doctest: +SKIP
     """
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    camera = Camera(settings)
+    if (who is None) == (access is None):
+        raise ValueError("give either who, which knows your users, or access, which asks for a token")
+    rules = access if access is not None else Access(who=who)
+    rules.cookie = f"outbox_{hashlib.sha256(str(settings.database).encode()).hexdigest()[:8]}"
+    site = Site(settings, rules, refresh_s=refresh_s, load_settings=load_settings)
 
-    @app.get("/", response_class=HTMLResponse)
-    def look() -> HTMLResponse:
-        try:
-            picture = camera.picture()
-        except Unusable as error:
-            return HTMLResponse(trouble(str(error), refresh_s), status_code=503, headers=HEADERS)
-        return HTMLResponse(page(picture, refresh_s), headers=HEADERS)
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        site.close()
 
+    app = FastAPI(
+        title="neverlost",
+        version=outbox.__version__,
+        description=ABOUT,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.site = site
+    app.add_middleware(Guard, hosts=hosts)
+    for part in (entrance, overview, messages, dead, destinations, content):
+        app.include_router(part.router)
+    _explain(app)
     return app
+
+
+def _explain(app: FastAPI) -> None:
+    """Say in a sentence what went wrong, as a page or as JSON."""
+
+    def explain(request: Request, error: Exception) -> Response:
+        status, said, headers = _explained(error)
+        if isinstance(error, Refused) and status == 401 and not _wants_json(request):
+            site = site_of(request)
+            if site.access.has_login:
+                return site.goto(request, entrance.login_address(request))
+        if _wants_json(request):
+            return JSONResponse({"detail": said}, status, headers)
+        answer = site_of(request).render(request, "trouble.html", status=status, said=said)
+        answer.headers.update(headers)
+        return answer
+
+    for kind in (HTTPException, RequestValidationError, Refused, OutboxError, TooMuch, Busy):
+        app.add_exception_handler(kind, explain)
+
+
+def _explained(error: Exception) -> tuple[int, str, dict[str, str]]:
+    match error:
+        case HTTPException():
+            return error.status_code, str(error.detail), dict(error.headers or {})
+        case RequestValidationError():
+            first = error.errors()[0]
+            return 422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}", {}
+        case TooManyTries():
+            return 429, str(error), {"Retry-After": str(error.wait_s)}
+        case Refused():
+            return error.status, str(error), {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        case Unusable() | TooMuch():
+            return 503, str(error), {"Retry-After": "2"}
+        case Busy():
+            return 409, str(error), {"Retry-After": "2"}
+    return 409, str(error), {}
+
+
+def _wants_json(request: Request) -> bool:
+    path = request.scope["path"]
+    return path.endswith((".json", ".svg", "/live")) or "authorization" in request.headers

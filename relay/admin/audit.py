@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
 
 from outbox.tables import tables
+
+_ACTOR: ContextVar[str | None] = ContextVar("outbox_actor", default=None)
 
 
 class Action:
@@ -48,9 +52,25 @@ class Action:
 
 
 def this_user() -> str:
-    """Who runs this process, and where: ``ada@host``."""
+    """Return who acts: the user whom `acting_as` names, else who runs this process, and where: ``ada@host``."""
+    if (named := _ACTOR.get()) is not None:
+        return named
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+@contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Have the actions that begin inside of it stand in the record under this name.
+
+    Args:
+        actor: Who acts, as far as a program that acts for several people knows.
+    """
+    token = _ACTOR.set(actor)
+    try:
+        yield
+    finally:
+        _ACTOR.reset(token)

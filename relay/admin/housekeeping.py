@@ -22,7 +22,9 @@ from outbox.tables import Id, tables
 from relay.admin.access.queries import now, snapshot
 from relay.admin.backlog import Floors, sample
 from relay.admin.relays import live_relays
-from relay.observe.backlog import SAMPLE_EVERY_S, BacklogMetrics
+from relay.admin.samples import thin_out
+from relay.admin.sampling import Sampler
+from relay.observe.backlog import SAMPLE_EVERY_S, Backlog, BacklogMetrics
 from relay.settings import Settings
 
 log = structlog.get_logger("relay")
@@ -48,15 +50,22 @@ class Housekeeping:
         settings: Where, and for how long things are kept.
         relay_id: Which relay; ``None`` where there is none.
         backlog: What shows the samples of the backlog.
+        sampler: Keeps what is measured; ``None``: nothing is kept.
     """
 
     def __init__(
-        self, settings: Settings, *, relay_id: str | None = None, backlog: BacklogMetrics | None = None
+        self,
+        settings: Settings,
+        *,
+        relay_id: str | None = None,
+        backlog: BacklogMetrics | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._settings = settings
         self._engine = settings.database.engine(keeps_session=True, pool_size=1, max_overflow=0, pool_pre_ping=True)
         self._t = tables(settings.database.schema)
+        self._sampler = sampler
         self._scheduler = BackgroundScheduler(timezone=UTC)
         self._stopping = Event()
         self._relay_id, self._backlog, self._floors = relay_id, backlog, Floors()
@@ -66,6 +75,7 @@ class Housekeeping:
         jobs: list[tuple[Job, timedelta]] = [
             (self.remove_traces, timedelta(minutes=1)),
             (self.forget_inbox_marks, timedelta(minutes=10)),
+            (self.thin_out_samples, timedelta(minutes=10)),
         ]
         if self._settings.database.is_postgres:
             jobs.append((self.add_partitions, timedelta(hours=1)))
@@ -77,11 +87,15 @@ class Housekeeping:
             self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
         if self._backlog is not None:
             self._add("sample_backlog", self.sample_backlog, timedelta(seconds=SAMPLE_EVERY_S), FIRST_SAMPLE_S)
+        if self._sampler is not None:
+            self._add("keep_sample", self.keep_sample, timedelta(seconds=SAMPLE_EVERY_S))
         self._scheduler.start()
 
     def stop(self) -> None:
         self._stopping.set()
         self._scheduler.shutdown(wait=True)
+        if self._sampler is not None:
+            self.keep_sample()  # the last seconds, or all of a short life
         self._engine.dispose()
 
     def _add(self, name: str, function: Callable[[], object], every: timedelta, first_s: float = 0.0) -> None:
@@ -102,7 +116,9 @@ class Housekeeping:
             while self._batch(job) == BATCH and not self._stopping.wait(PAUSE_S):
                 continue
         except sa.exc.DBAPIError as error:
-            log.warning("housekeeping_failed", job=job.__name__, reason=" ".join(str(error.orig).split()))
+            log.warning(
+                "housekeeping_failed", job=getattr(job, "__name__", "sample"), reason=" ".join(str(error.orig).split())
+            )
 
     def _batch(self, job: Job) -> int:
         try:
@@ -130,12 +146,39 @@ class Housekeeping:
         try:
             with snapshot(self._engine) as connection:
                 relays = live_relays(connection)
-                if relays and relays[0].id == self._relay_id:
-                    self._backlog.show(sample(connection, floors=self._floors, relays=relays))
-                else:
-                    self._backlog.hide()
+                is_first = bool(relays) and relays[0].id == self._relay_id
+                found = sample(connection, floors=self._floors, relays=relays) if is_first else None
+            if found is None:
+                self._backlog.hide()
+            else:
+                self._backlog.show(found)
+                self._keep_backlog(found)
         except sa.exc.DBAPIError as error:  # what was shown last becomes stale
             log.warning("housekeeping_failed", job="sample_backlog", reason=" ".join(str(error.orig).split()))
+
+    def _keep_backlog(self, found: Backlog) -> None:
+        if self._sampler is not None:
+            with self._engine.begin() as connection:
+                if self._takes_writes(connection):
+                    self._sampler.keep_backlog(connection, found)
+
+    def keep_sample(self) -> None:
+        """Keep what this relay did since the last time."""
+        assert self._sampler is not None
+        try:
+            with self._engine.begin() as connection:
+                if self._takes_writes(connection):
+                    self._sampler.keep_done(connection)
+        except sa.exc.DBAPIError as error:
+            log.warning("housekeeping_failed", job="keep_sample", reason=" ".join(str(error.orig).split()))
+
+    @staticmethod
+    def _takes_writes(connection: sa.Connection) -> bool:
+        return connection.dialect.name == "sqlite" or not connection.scalar(sa.select(sa.func.pg_is_in_recovery()))
+
+    def thin_out_samples(self, connection: sa.Connection) -> int:
+        """What was measured long ago: fewer rows, and in the end none."""
+        return thin_out(connection, now(connection), BATCH)
 
     def add_partitions(self, connection: sa.Connection) -> int:
         """Today's partition of the history and those of the next days."""

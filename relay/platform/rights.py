@@ -85,7 +85,7 @@ RELAY = (
     *_tables("SELECT", "outbox_audit"),
     # Added to, and never changed; when it was and which role it was is the database's to say.
     Right(("INSERT",), "TABLE", "outbox_audit", ("part_of", "actor", "action", "target", "count", "reason")),
-    *_tables("SELECT INSERT DELETE", "inbox_message"),
+    *_tables("SELECT INSERT DELETE", "inbox_message", "outbox_sample"),
     *_tables("SELECT INSERT", "outbox_history"),
     *_tables("SELECT UPDATE", "outbox_shard"),
     *_tables("SELECT INSERT UPDATE DELETE", "outbox_rate"),

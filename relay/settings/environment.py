@@ -19,7 +19,9 @@ FIELDS = {
     for field in Settings.model_fields
     if field not in ("destinations", "serve", "database_url")
 }
-KNOWN = {*FIELDS, CONFIG, DATABASE_URLS[0], f"{DATABASE_URLS[0]}_FILE"}
+# Secrets that are read where they are needed, each also as a file.
+SECRETS = (DATABASE_URLS[0], f"{PREFIX}DASHBOARD_TOKEN", f"{PREFIX}DASHBOARD_VIEWER_TOKEN")
+KNOWN = {*FIELDS, CONFIG, *SECRETS, *(f"{name}_FILE" for name in SECRETS)}
 
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _KUBERNETES = re.compile(r"\w*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_\w+)")

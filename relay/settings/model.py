@@ -36,6 +36,10 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _listed(value: object) -> object:
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
 def _of_its_kind(value: object) -> object:
     """Validate a destination by the model that its kind has."""
     if isinstance(value, DestinationPolicy):
@@ -79,6 +83,7 @@ class Settings(BaseModel):
         health_port: Their port; 0 is off.
         notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: nobody notifies any more,
             and polling remains.
+        redact: Payload that pages, commands and logs mask, by path: ``data.email``, ``headers.x-user``.
         log_format: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal.
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 
@@ -112,6 +117,7 @@ class Settings(BaseModel):
     health_port: int = Field(default=9810, ge=0, le=65_535)
     notify: bool = True
     log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
+    redact: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -128,6 +134,14 @@ class Settings(BaseModel):
     def _fits_into_an_option(cls, value: str | None) -> str | None:
         if value and not _SCHEMA.fullmatch(value):
             raise ValueError("a schema must be named without blanks, quotes and backslashes")
+        return value
+
+    @field_validator("redact")
+    @classmethod
+    def _are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for path in value:
+            if path.split(".")[0] not in ("data", "headers") or not all(path.split(".")[1:] or [""]):
+                raise ValueError(f"{path!r} names no payload: write data.email, or headers.x-user")
         return value
 
     @field_validator("destinations")

@@ -1,8 +1,8 @@
-"""``outbox dashboard``: how things stand, in a browser."""
+"""``outbox dashboard``: how things stand, in a browser, and a hand on it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,12 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
 
-EVERYBODY = "*"
+if TYPE_CHECKING:
+    from outbox_cli.dashboard import Tokens
+    from relay.settings import Settings
+
+OPERATOR, VIEWER = "OUTBOX_DASHBOARD_TOKEN", "OUTBOX_DASHBOARD_VIEWER_TOKEN"
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -18,8 +23,10 @@ def register(app: typer.Typer, panel: str) -> None:
         rich_help_panel=panel,
         epilog=examples(
             "outbox dashboard",
-            "outbox dashboard --port 8080 --refresh 2",
+            "outbox dashboard --allow-changes --port 8080",
             "ssh -L 9811:127.0.0.1:9811 db-host outbox dashboard  # look at it from elsewhere",
+            "outbox dashboard --host 0.0.0.0 --allow-remote --hostname outbox.example.com "
+            "--proxy 10.0.0.0/8 --user-header X-Forwarded-User",
         )
         + "\n\n"
         + exits.HELP,
@@ -29,42 +36,145 @@ def register(app: typer.Typer, panel: str) -> None:
 def dashboard(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any.")] = 9811,
-    refresh: Annotated[int, typer.Option(min=1, max=3600, help="Seconds until the page loads itself again.")] = 5,
-    allow_remote: Annotated[
-        bool,
-        typer.Option("--allow-remote", help="Let --host be an address that others reach: it asks nobody who they are."),
+    refresh: Annotated[
+        int, typer.Option(min=1, max=3600, help="Seconds between two looks at the database, for all pages together.")
+    ] = 1,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Let operators retry, discard, pause, resume and replay.")
     ] = False,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let --host be an address that others reach, over plain HTTP.")
+    ] = False,
+    hostname: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A further name that it answers to.")
+    ] = None,
+    proxy: Annotated[
+        list[str] | None, typer.Option(metavar="NETWORK", help="A proxy whose --user-header is believed.")
+    ] = None,
+    user_header: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The header in which that proxy names the user.")
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Show what `status` shows as a page in a browser. It can change nothing."""
-    import asyncio
+    """Show everything in a browser: plots, messages, dead letters, destinations; and act, with --allow-changes.
 
-    from outbox_cli.dashboard import create_app
-    from outbox_cli.terminal.settings import operator_settings
+    It asks for the token in OUTBOX_DASHBOARD_TOKEN (or in OUTBOX_DASHBOARD_TOKEN_FILE); without one, a new token
+    is printed. The token in OUTBOX_DASHBOARD_VIEWER_TOKEN only lets people look.
+    """
+    from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
     from relay.admin.access.opening import opened
-    from relay.observe.logging import configure
-    from relay.serving import listen, make_server, serve
 
-    is_local = _is_loopback(host)
-    if not is_local and not allow_remote:
+    if not _is_loopback(host) and not allow_remote:
         raise typer.BadParameter(
-            f"--host {host}: others than this machine could read the page, and it asks nobody who they are; "
-            "use an ssh tunnel, or pass --allow-remote behind a gateway that does ask"
+            f"--host {host}: others than this machine could reach it, and the token would cross the network readable; "
+            "use an ssh tunnel, or pass --allow-remote behind a proxy that speaks TLS"
         )
+    if (user_header is None) != (not proxy):
+        raise typer.BadParameter("--user-header and --proxy need each other: a header is believed from a proxy only")
     settings = operator_settings()
     with opened(settings):
         pass
-    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
-    hosts = [host, "localhost", "127.0.0.1", "[::1]"] if is_local else [EVERYBODY]
-    app = create_app(settings, hosts=hosts, refresh_s=refresh)
+    put_current_directory_on_path()
+    serve_dashboard(
+        settings,
+        host=host,
+        port=port,
+        refresh_s=refresh,
+        allow_changes=allow_changes,
+        hostnames=hostname or [],
+        proxies=proxy or [],
+        user_header=user_header,
+        open_browser=open_browser,
+    )
+    raise typer.Exit(exits.OK)
+
+
+def serve_dashboard(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 9811,
+    refresh_s: float = 1.0,
+    allow_changes: bool = False,
+    hostnames: list[str] | tuple[()] = (),
+    proxies: list[str] | tuple[()] = (),
+    user_header: str | None = None,
+    open_browser: bool = False,
+) -> None:
+    """Serve it until Ctrl-C.
+
+    Raises:
+        BadParameter: A proxy is no network.
+        Unusable: The port is taken.
+    """
+    import asyncio
+
+    from outbox_cli.dashboard import Access, create_app
+    from relay.observe.logging import configure
+    from relay.serving import listen, make_server, serve
+    from relay.serving.clients import Networks
+    from relay.settings import load
+
+    tokens, printed, secrets = _tokens()
+    configure(log_format=settings.log_format, level=settings.log_level, secrets={*settings.secrets(), *secrets})
+    try:
+        trusted = Networks(proxies)
+    except ValueError as error:
+        raise typer.BadParameter(f"--proxy: {error}") from None
+    access = Access(tokens=tokens, allow_changes=allow_changes, user_header=user_header, proxies=trusted)
+    app = create_app(
+        settings,
+        access=access,
+        hosts=[host, *LOCAL, *hostnames],
+        refresh_s=refresh_s,
+        load_settings=lambda: load({}),
+    )
 
     async def run() -> None:
         listening = listen(host, port)
         shown, number = listening.getsockname()[:2]
-        say(f"look at http://{f'[{shown}]' if ':' in shown else shown}:{number}/ - Ctrl-C ends it")
+        url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
+        say(f"look at {url} - Ctrl-C ends it")
+        if printed is not None:
+            say(f"the token, for this run only: {printed}")
+        if open_browser:
+            _open(url)
         await serve(make_server(app, receive_timeout_s=10, grace_s=1), listening)
 
     asyncio.run(run())
-    raise typer.Exit(exits.OK)
+
+
+def _tokens() -> tuple[Tokens, str | None, set[str]]:
+    """The tokens, the one that is to be printed, and all that no log may show.
+
+    Raises:
+        SettingsError: A token is too short, or given twice.
+    """
+    import os
+
+    from outbox.errors import SettingsError
+    from outbox_cli.dashboard import Tokens
+    from outbox_cli.dashboard.access.tokens import SHORTEST, new_token
+    from relay.settings.environment import look_up
+
+    given = {name: look_up(name, os.environ) for name in (OPERATOR, VIEWER)}
+    for name, token in given.items():
+        if token is not None and len(token) < SHORTEST:
+            raise SettingsError(
+                f"{name} is too short: use {SHORTEST} characters or more, such as of openssl rand -hex 24"
+            )
+    if given[OPERATOR] is not None and given[OPERATOR] == given[VIEWER]:
+        raise SettingsError(f"{OPERATOR} and {VIEWER} are the same: viewers would be operators")
+    printed = None if given[OPERATOR] is not None else new_token()
+    tokens = Tokens(operator=given[OPERATOR] or printed, viewer=given[VIEWER])
+    return tokens, printed, {token for token in given.values() if token is not None}
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(url):
+        say(f"no browser could be opened: open {url} yourself")
 
 
 def _is_loopback(host: str) -> bool:

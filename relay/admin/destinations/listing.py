@@ -17,7 +17,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import clock
 from relay.admin.access.transactions import transaction
 from relay.admin.audit import Action
-from relay.admin.status import status
+from relay.admin.status import Status, status
 from relay.platform.wording import health
 from relay.store.changes import nudge
 
@@ -64,9 +64,19 @@ class DestinationRow:
 
 def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
     """The registered destinations, and removed ones while something waits for them."""
+    return list_destinations_of(connection, status(connection))
+
+
+def list_destinations_of(connection: sa.Connection, how: Status) -> list[DestinationRow]:
+    """Return the same where the status is known already.
+
+    Args:
+        connection: The one that `how` was read through, in the same snapshot.
+        how: The status of the outbox.
+    """
     d = tables().destination
     known = {row.name: row for row in connection.execute(sa.select(d))}
-    found = status(connection).destinations
+    found = how.destinations
     return [
         DestinationRow(
             name,

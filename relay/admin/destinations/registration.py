@@ -95,24 +95,34 @@ def register(
 
 def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registration], *, apply: bool) -> int:
     rows = connection.execute(sa.select(t.destination)).all()
-    known = {r.name: Registration(r.name, r.kind, tuple(r.events), r.on_dead) for r in rows if r.removed_at is None}
+    known = _known(rows)
     generation: int = max((r.generation for r in rows), default=0)
-    differences = _differences(wanted, known)
-    if not differences:
+    found = _differences(wanted, known)
+    if not found:
         return generation
     if known and not apply:
         raise ConfigurationDiffers(
             "the configured destinations are not the registered ones, so this relay owns nothing: "
-            + "; ".join(differences)
+            + "; ".join(found)
             + ". Correct the configuration, or run `outbox relay --apply` to register it"
         )
     if _is_standby(connection):
         raise Standby(ON_A_STANDBY)
     _replace(connection, t, wanted, known, generation + 1)
-    Action("destinations apply", {"changes": differences}).add(connection, len(differences))
+    Action("destinations apply", {"changes": found}).add(connection, len(found))
     if known:
-        log.warning("destinations_applied", generation=generation + 1, changes=differences)
+        log.warning("destinations_applied", generation=generation + 1, changes=found)
     return generation + 1
+
+
+def differences(connection: sa.Connection, wanted: Sequence[Registration]) -> list[str]:
+    """Return where these destinations are not the registered ones: a relay that has them would be refused."""
+    known = _known(connection.execute(sa.select(tables().destination)).all())
+    return _differences({each.name: each for each in wanted}, known) if known else []
+
+
+def _known(rows: Sequence[sa.Row[Any]]) -> dict[str, Registration]:
+    return {r.name: Registration(r.name, r.kind, tuple(r.events), r.on_dead) for r in rows if r.removed_at is None}
 
 
 def _differences(wanted: dict[str, Registration], known: dict[str, Registration]) -> list[str]:

@@ -13,7 +13,7 @@ Both raise the generation, so that a verdict from before changes nothing any mor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +27,7 @@ from relay.admin.audit import Action
 from relay.store.changes import nudge, stamp
 
 Progress = Callable[[int], object]
+Also = Callable[[sa.Connection, str, Sequence[str]], object]
 
 PAGE = 1000  # dead letters that are in memory at once while they are listed
 
@@ -172,13 +173,28 @@ def discard(
 def _change(
     engine: sa.Engine, which: DeadFilter, values: Mapping[str, Any], action: Action, on_progress: Progress
 ) -> int:
+    for _ in change_batches(engine, which, values, action):
+        on_progress(action.count)
+    return action.count
+
+
+def change_batches(
+    engine: sa.Engine, which: DeadFilter, values: Mapping[str, Any], action: Action, *, also: Also | None = None
+) -> Iterator[int]:
+    """Change dead letters batch by batch, each in a transaction of its own; yields how many there were in each.
+
+    Args:
+        engine: The outbox's database.
+        which: Those that are dead now; what dies while this runs is left alone.
+        values: What their deliveries become.
+        action: Put on record.
+        also: Done in the same transaction, before: with the connection, the destination and the messages' ids.
+    """
     with engine.connect() as connection:
         started_at = now(connection)
         destinations = _destinations(connection, which)
     for destination in destinations:
-        for _ in _batches(engine, which, destination, started_at, values, action):
-            on_progress(action.count)
-    return action.count
+        yield from _batches(engine, which, destination, started_at, values, action, also)
 
 
 def _batches(
@@ -188,6 +204,7 @@ def _batches(
     started_at: datetime,
     values: Mapping[str, Any],
     action: Action,
+    also: Also | None,
 ) -> Iterator[int]:
     """One destination's, from the first that died to the last, each batch in a transaction of its own.
 
@@ -201,7 +218,10 @@ def _batches(
             if not rows:
                 return
             after = (rows[-1].at, rows[-1].message_id)
-            changed = _write(connection, destination, [row.message_id for row in rows], values)
+            ids = [row.message_id for row in rows]
+            if also is not None:
+                also(connection, destination, ids)
+            changed = _write(connection, destination, ids, values)
             action.add(connection, changed)
         yield changed
 

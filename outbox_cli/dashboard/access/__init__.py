@@ -1,0 +1,6 @@
+"""Who looks, and what they may do."""
+
+from outbox_cli.dashboard.access.people import Access, Person, Refused, TooManyTries
+from outbox_cli.dashboard.access.tokens import Tokens
+
+__all__ = ["Access", "Person", "Refused", "Tokens", "TooManyTries"]

@@ -1,0 +1,217 @@
+"""Finding out who asks: a session's cookie, a bearer token, a trusted proxy's header, or the host application.
+
+A change needs a proof that our own page asked for it. With a cookie or a header, which a browser sends whoever asks,
+that is a CSRF token; a bearer token is proof by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection, Request
+
+from outbox_cli.dashboard.access.sessions import LENGTH_S, Session, Sessions
+from outbox_cli.dashboard.access.throttle import Throttle
+from outbox_cli.dashboard.access.tokens import Role, Tokens
+from relay.observe.text import one_line
+from relay.serving.clients import Networks, client_of
+
+NAME_LENGTH = 64
+CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
+
+
+class Refused(Exception):
+    """The request is not permitted.
+
+    Args:
+        said: Why, for people.
+        status: The HTTP status: 401 when it is unknown who asks, 403 when they may not.
+    """
+
+    def __init__(self, said: str, status: int = 403) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+class TooManyTries(Refused):
+    """Too many wrong tokens came from this client.
+
+    Args:
+        wait_s: Seconds until it may try again.
+    """
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"too many wrong tokens: try again in {wait_s:.0f} s", 429)
+        self.wait_s = max(int(wait_s + 0.999), 1)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks.
+
+    Args:
+        name: What the audit calls them.
+        may_change: Whether they are an operator, and changes are allowed.
+        csrf: What a form has to send along; ``None``: nothing, for the request proves itself.
+        can_log_out: Whether they logged in here.
+    """
+
+    name: str
+    may_change: bool = False
+    csrf: str | None = None
+    can_log_out: bool = False
+
+
+Who = Callable[[HTTPConnection], Person | None]
+
+
+@dataclass
+class Access:
+    """The rules of one dashboard.
+
+    Args:
+        tokens: What opens it.
+        allow_changes: Whether anyone may change anything.
+        user_header: The header in which a trusted proxy names the user.
+        proxies: The addresses of these proxies.
+        who: The host application's answer, for a dashboard that is mounted in one; all else is not looked at then.
+        cookie: The name of the session's cookie.
+    """
+
+    tokens: Tokens = field(default_factory=Tokens)
+    allow_changes: bool = False
+    user_header: str | None = None
+    proxies: Networks = field(default_factory=lambda: Networks(()))
+    who: Who | None = None
+    cookie: str = "outbox_session"
+
+    def __post_init__(self) -> None:
+        self.sessions, self._throttle = Sessions(), Throttle()
+        self._secret = secrets.token_bytes(32)
+
+    @property
+    def has_login(self) -> bool:
+        """Whether there is a login page."""
+        return self.who is None
+
+    def person(self, request: HTTPConnection) -> Person:
+        """Return who asks.
+
+        Raises:
+            Refused: That is not known.
+        """
+        found = self._by_host(request) if self.who else self._by_proxy(request) or self._by_bearer(request)
+        found = found or (None if self.who else self._by_cookie(request))
+        if found is None:
+            raise Refused("log in first", 401)
+        return found
+
+    def log_in(self, request: Request, token: str, name: str) -> Session:
+        """Begin a session.
+
+        Raises:
+            Refused: The token is wrong, or too many were.
+        """
+        role = self._role(request, token.strip())
+        return self.sessions.begin(one_line(name.strip())[:NAME_LENGTH] or role, role)
+
+    def log_out(self, request: HTTPConnection) -> None:
+        """End the session of this request."""
+        self.sessions.end(request.cookies.get(self.cookie, ""))
+
+    def require_change(self, request: Request, person: Person, csrf: str | None) -> None:
+        """Let a change through.
+
+        Args:
+            request: What asks for it.
+            person: Who asks.
+            csrf: What the form sent along; the header is looked at, too.
+
+        Raises:
+            Refused: They may only look, or the request did not come from our page.
+        """
+        if not person.may_change:
+            why = "you may only look" if self.allow_changes else "changes are off: start it with --allow-changes"
+            raise Refused(why)
+        self.require_own_page(request, person, csrf)
+
+    def require_own_page(self, request: Request, person: Person, csrf: str | None) -> None:
+        """Let a request through that our own page made.
+
+        Raises:
+            Refused: Another page made it, or an old one.
+        """
+        if person.csrf is None:
+            return
+        given = csrf or request.headers.get(CSRF_HEADER, "")
+        if not hmac.compare_digest(given.encode(), person.csrf.encode()) or not is_of_own_origin(request):
+            raise Refused("this form is too old, or another page sent it: load the page again")
+
+    def is_secure(self, request: HTTPConnection) -> bool:
+        """Whether the browser speaks TLS, with us or with a trusted proxy."""
+        forwarded = request.headers.get("x-forwarded-proto", "") if self._is_from_proxy(request) else ""
+        return request.url.scheme == "https" or forwarded == "https"
+
+    # ----------------------------------------------------------------------------------------------------- ways in
+
+    def _by_host(self, request: HTTPConnection) -> Person | None:
+        assert self.who is not None
+        found = self.who(request)
+        return None if found is None else Person(found.name, found.may_change, self._csrf(f"host:{found.name}"))
+
+    def _by_proxy(self, request: HTTPConnection) -> Person | None:
+        name = request.headers.get(self.user_header, "") if self.user_header else ""
+        if not name or not self._is_from_proxy(request):
+            return None
+        return Person(one_line(name)[:NAME_LENGTH], self.allow_changes, self._csrf(f"proxy:{name}"))
+
+    def _by_bearer(self, request: HTTPConnection) -> Person | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        role = self._role(request, token.strip())
+        name = one_line(request.headers.get("x-actor", "").strip())[:NAME_LENGTH] or role
+        return Person(name, self._may_change(role))
+
+    def _by_cookie(self, request: HTTPConnection) -> Person | None:
+        session = self.sessions.find(request.cookies.get(self.cookie, ""))
+        if session is None:
+            return None
+        return Person(session.name, self._may_change(session.role), self._csrf(session.id), can_log_out=True)
+
+    def _may_change(self, role: Role) -> bool:
+        return self.allow_changes and role == "operator"
+
+    def _role(self, request: HTTPConnection, token: str) -> Role:
+        client = client_of(request.client.host if request.client else "")
+        if (wait_s := self._throttle.wait_s(client)) > 0:
+            raise TooManyTries(wait_s)
+        role = self.tokens.role_of(token)
+        if role is None:
+            self._throttle.failed(client)
+            raise Refused("this token opens nothing", 401)
+        self._throttle.succeeded(client)
+        return role
+
+    def _is_from_proxy(self, request: HTTPConnection) -> bool:
+        return request.client is not None and request.client.host in self.proxies
+
+    def _csrf(self, of: str) -> str:
+        return hmac.new(self._secret, of.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def is_of_own_origin(request: Request) -> bool:
+    """Whether a browser says that our own page asked, or says nothing of it."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+SESSION_LENGTH_S = int(LENGTH_S)

@@ -1,0 +1,182 @@
+"""The whole outbox at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+import sqlalchemy as sa
+
+from outbox.tables import SHARD_COUNT, tables
+from relay.admin.access.queries import now
+from relay.admin.audit_log import AuditEntry, record
+from relay.admin.destinations.listing import DestinationRow, list_destinations_of
+from relay.admin.doctor.finding import Finding
+from relay.admin.messages.dead import Cause, DeadFilter, causes
+from relay.admin.samples import Pace, pace
+from relay.admin.status import Status, status
+from relay.platform.wording import utc
+
+CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6
+COLOURS = 8  # that tell the relays on the map apart
+
+Tone = Literal["good", "warn", "bad", "quiet"]
+TONES: dict[str, Tone] = {"healthy": "good", "off": "bad", "removed": "bad"}
+
+
+@dataclass(frozen=True)
+class DestinationView:
+    """One destination, and what happens there next.
+
+    Args:
+        tone: How urgent it is: ``good``, ``warn`` or ``bad``.
+        word: Its state in a word: ``healthy``, ``down``, ``paused``, ``throttled``, ``off`` or ``removed``.
+        outlook: What happens next, in a sentence.
+    """
+
+    name: str
+    kind: str
+    events: list[str]
+    on_dead: str
+    tone: Tone
+    word: str
+    note: str | None
+    reason: str | None
+    since: datetime | None
+    until: datetime | None
+    outlook: str
+    waiting: int
+    parked: int
+    retrying: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class RelayView:
+    """One relay that is alive.
+
+    Args:
+        colour: Its colour on the map.
+    """
+
+    id: str
+    colour: int
+    shards: list[int]
+    last_seen_s: float
+    release: str
+    started_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything on the front page, of one moment by the database's clock.
+
+    Args:
+        pace: What came in and went out lately; ``None`` where nothing was sampled.
+        shards: For each of the 64 shards the number of its owner in `relays`, or -1.
+        findings: What `outbox doctor` has to say, without what is well; ``None`` while it looks for the first time.
+    """
+
+    database: str
+    at: datetime
+    status: Status
+    pace: Pace | None
+    destinations: list[DestinationView]
+    relays: list[RelayView]
+    shards: list[int]
+    causes: list[Cause]
+    actions: list[AuditEntry]
+    findings: list[Finding] | None = field(default=None)
+
+    @property
+    def unowned(self) -> int:
+        """How many shards no relay owns."""
+        return self.shards.count(-1)
+
+
+def overview(connection: sa.Connection, database: str) -> Overview:
+    """Look at everything but the doctor's findings.
+
+    Args:
+        connection: One from a snapshot: then all numbers are of one moment.
+        database: Its name, for people.
+    """
+    found = status(connection)
+    relays = [
+        RelayView(r.id, number % COLOURS, r.shards, r.last_seen_s, r.release, r.started_at)
+        for number, r in enumerate(found.relays)
+    ]
+    at = now(connection)
+    return Overview(
+        database=database,
+        at=at,
+        status=found,
+        pace=pace(connection, at - timedelta(minutes=1)),
+        destinations=destination_views(connection, found),
+        relays=relays,
+        shards=_owners(relays),
+        causes=causes(connection, DeadFilter())[:CAUSES_SHOWN] if found.dead else [],
+        actions=record(connection, limit=ACTIONS_SHOWN),
+    )
+
+
+def destination_views(connection: sa.Connection, found: Status) -> list[DestinationView]:
+    """Return the destinations, those that need a look first."""
+    order = {"bad": 0, "warn": 1, "good": 2}
+    views = [_view(row, found) for row in list_destinations_of(connection, found)]
+    return sorted(views, key=lambda view: (order.get(view.tone, 1), view.name))
+
+
+def destination_names(connection: sa.Connection) -> list[str]:
+    """Return the names of the registered destinations."""
+    d = tables().destination.c
+    return list(connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name)))
+
+
+def _view(row: DestinationRow, found: Status) -> DestinationView:
+    counts = found.destinations[row.name]
+    word = "down" if row.state == "paused" and row.paused_by == "failure" else row.state
+    return DestinationView(
+        name=row.name,
+        kind=row.kind,
+        events=row.events,
+        on_dead=row.on_dead,
+        tone=TONES.get(row.state, "bad" if word == "down" else "warn") if not row.note else "warn",
+        word=word,
+        note=row.note,
+        reason=row.reason,
+        since=row.since,
+        until=row.until,
+        outlook=_outlook(row, word, relays=len(found.relays)),
+        waiting=row.waiting,
+        parked=counts.parked,
+        retrying=counts.retrying,
+        dead=row.dead,
+    )
+
+
+def _outlook(row: DestinationRow, word: str, *, relays: int) -> str:
+    at = f" at {utc(row.until)}" if row.until is not None else ""
+    if not relays and word in ("healthy", "down"):
+        return "Nothing is sent: no relay is alive. Start one with `outbox relay`."
+    match word:
+        case "down":
+            return f"One message is sent as a probe{at}. When it is taken, all others follow."
+        case "paused":
+            return "Messages wait until an operator resumes it."
+        case "throttled":
+            return f"It asked for a break: sending goes on{at}."
+        case "off":
+            return "It answered that it is gone. It gets nothing until an operator resumes it."
+        case "removed":
+            return "Configure it and run `outbox relay --apply`, or cancel what waits for it."
+    return "Messages are sent as they come." if not row.note else "Messages are sent; what fails is tried again."
+
+
+def _owners(relays: list[RelayView]) -> list[int]:
+    owners = [-1] * SHARD_COUNT
+    for number, relay in enumerate(relays):
+        for shard in relay.shards:
+            owners[shard] = number
+    return owners

@@ -1,0 +1,122 @@
+"""The search box: the filters of `outbox messages list`, written as words."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from relay.platform.durations import seconds
+
+FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "id")
+STATES = (
+    "ready", "scheduled", "held", "unrouted", "parked", "blocked", "retry", "dead", "delivered", "discarded",
+    "cancelled",
+)  # fmt: skip
+
+
+class Misunderstood(ValueError):
+    """A search that means nothing; says what would."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is looked for. Everything that is given has to hold.
+
+    Args:
+        text: As it was written.
+        id: Of one message.
+    """
+
+    text: str = ""
+    type: str | None = None
+    key: str | None = None
+    subject: str | None = None
+    state: str | None = None
+    destination: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    id: str | None = None
+
+    def without_state(self) -> tuple[object, ...]:
+        """Return what tells this search from others, but for the state."""
+        return (self.type, self.key, self.subject, self.destination, self.since, self.until)
+
+
+def parse(text: str, at: datetime) -> Search:
+    """Understand a search.
+
+    Args:
+        text: Words such as ``type:order.*``, ``key:c-1``, ``state:dead``, ``since:2h``; an id; quotes keep blanks.
+        at: The time from which ``since:2h`` counts back.
+
+    Raises:
+        Misunderstood: A word means nothing.
+
+    Example:
+        >>> parse("state:dead type:order.*", datetime.now(UTC)).type
+        'order.*'
+    """
+    found: dict[str, object] = {}
+    for word in _words(text):
+        name, colon, value = word.partition(":")
+        if not colon:
+            name, value = ("id", word) if is_id(word) else ("type", word)
+        if name not in FIELDS:
+            raise Misunderstood(f"{name}: is no filter. There are {', '.join(f'{each}:' for each in FIELDS)} and ids")
+        if not value:
+            raise Misunderstood(f"{name}: needs a value")
+        if name in found:
+            raise Misunderstood(f"{name}: is given twice")
+        found[name] = _value(name, value, at)
+    return Search(text=text.strip(), **found)  # type: ignore[arg-type]
+
+
+def _words(text: str) -> list[str]:
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
+    try:
+        return list(lexer)
+    except ValueError:
+        raise Misunderstood("a quotation mark is missing") from None
+
+
+def _value(name: str, value: str, at: datetime) -> object:
+    match name:
+        case "since" | "until":
+            return instant(name, value, at)
+        case "state" if value not in STATES:
+            raise Misunderstood(f"state:{value} is none. There are {', '.join(STATES)}")
+        case "id":
+            if not is_id(value):
+                raise Misunderstood(f"id:{value} is no id: ids are UUIDs")
+            return str(UUID(value))
+    return value
+
+
+def instant(name: str, value: str, at: datetime) -> datetime:
+    """Return the time that is written: a date, or how long before `at`.
+
+    Raises:
+        Misunderstood: It is neither.
+    """
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        pass
+    else:
+        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    try:
+        return at - timedelta(seconds=seconds(value))
+    except (ValueError, OverflowError):
+        raise Misunderstood(f"{name}:{value} is no time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is the id of a message, as far as one can see."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return len(text) >= 32

@@ -1,0 +1,107 @@
+"""Changes that take a while: each runs in a thread of its own and says how far it is."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+import structlog
+
+from outbox.errors import OutboxError
+from relay.admin.audit import acting_as
+from relay.observe.text import one_line, redacted
+
+log = structlog.get_logger("dashboard")
+
+KEPT = 50
+AT_ONCE = 4
+
+Tell = Callable[[int], object]
+
+
+@dataclass
+class Job:
+    """One change.
+
+    Args:
+        id: Names it in its address.
+        doing: What it does, for people: ``retry``.
+        total: How many there were when it began.
+        by: Who began it.
+        back: The page to go back to.
+        done: How many of them are done.
+        ended: Whether it has ended.
+        failed: Why it ended early, if it did.
+    """
+
+    id: str
+    doing: str
+    total: int
+    by: str
+    back: str
+    done: int = 0
+    ended: bool = False
+    failed: str | None = None
+
+    @property
+    def percent(self) -> int:
+        """How far it is."""
+        return 100 if self.ended and not self.failed else min(100 * self.done // max(self.total, 1), 99)
+
+
+class Busy(Exception):
+    """Too many changes run already."""
+
+
+class Jobs:
+    """The changes of one dashboard."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, doing: str, total: int, *, by: str, back: str, work: Callable[[Tell], int]) -> Job:
+        """Begin one.
+
+        Args:
+            doing: What it does.
+            total: How many it is expected to change.
+            by: Who wants it; stands in the audit.
+            back: The page to go back to.
+            work: Does it; is given what to tell its progress to, and returns how many there were.
+
+        Raises:
+            Busy: Too many run already.
+        """
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) >= AT_ONCE:
+            raise Busy("other changes are still running: wait until one has ended")
+        job = Job(secrets.token_urlsafe(12), doing, total, by, back)
+        self._jobs[job.id] = job
+        while len(self._jobs) > KEPT:
+            self._jobs.popitem(last=False)
+        thread = threading.Thread(target=self._run, args=(job, work), name=f"dashboard-{doing}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return job
+
+    def find(self, id_: str) -> Job | None:
+        """Return one of the latest."""
+        return self._jobs.get(id_)
+
+    def _run(self, job: Job, work: Callable[[Tell], int]) -> None:
+        def tell(count: int) -> None:
+            job.done = count
+
+        try:
+            with acting_as(job.by):
+                job.done = work(tell)
+        except (OutboxError, sa.exc.SQLAlchemyError) as error:
+            job.failed = one_line(redacted(str(getattr(error, "orig", None) or error)))
+            log.warning("dashboard_change_failed", doing=job.doing, reason=job.failed)
+        finally:
+            job.ended = True

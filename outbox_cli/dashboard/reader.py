@@ -1,0 +1,129 @@
+"""Asking the database for the pages: few connections, short questions, and each answer for all who ask the same.
+
+A question runs in a snapshot that only reads, for `TIMEOUT_S` at most, so that no page can hold up a relay. Its answer
+is kept for a second: however many people look at the same page, it is one query a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import sqlalchemy as sa
+
+from outbox.errors import Unusable
+from relay.admin.access.damaged_text import accept_any_bytes
+from relay.admin.access.opening import reaching
+from relay.admin.access.queries import snapshot
+from relay.settings import Settings
+
+FRESH_S = 1.0
+TIMEOUT_S = 2.0
+CONNECTIONS = 2
+ANSWERS = 256  # kept at once
+QUERY_CANCELED = "57014"
+
+T = TypeVar("T")
+
+
+class TooMuch(Exception):
+    """A question took longer than it may."""
+
+
+@dataclass
+class _Answer:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    value: Any = None
+    error: Exception | None = None
+    at: float = float("-inf")
+
+
+class Reader:
+    """Answers questions about one outbox.
+
+    Args:
+        settings: Which database.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.engine = settings.database.engine(
+            prepares=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=10, pool_pre_ping=True
+        )
+        accept_any_bytes(self.engine)
+        self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+    def ask(self, key: Hashable, question: Callable[[sa.Connection], T], *, timeout_s: float = TIMEOUT_S) -> T:
+        """Return the answer to a question, at most a second old.
+
+        Args:
+            key: What tells this question from others.
+            question: It, as a function of a connection.
+            timeout_s: How long a statement of it may take.
+
+        Raises:
+            TooMuch: It takes longer.
+            Unusable: The database cannot be reached.
+        """
+        answer = self._answer(key)
+        with answer.lock:
+            if time.monotonic() - answer.at > FRESH_S:
+                self._find(answer, question, timeout_s)
+            if answer.error is not None:
+                raise answer.error
+            return cast("T", answer.value)
+
+    def forget(self) -> None:
+        """Forget all answers: something was changed."""
+        with self._lock:
+            self._answers.clear()
+
+    @contextmanager
+    def connected(self, timeout_s: float = TIMEOUT_S) -> Iterator[sa.Connection]:
+        """A connection to read from, in which nothing changes meanwhile."""
+        self.settings.require_database_file()
+        with reaching(self.settings.database), _within(timeout_s), snapshot(self.engine) as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
+            yield connection
+
+    def _answer(self, key: Hashable) -> _Answer:
+        with self._lock:
+            answer = self._answers.setdefault(key, _Answer())
+            self._answers.move_to_end(key)
+            while len(self._answers) > ANSWERS:
+                self._answers.popitem(last=False)
+            return answer
+
+    def _find(self, answer: _Answer, question: Callable[[sa.Connection], Any], timeout_s: float) -> None:
+        answer.value, answer.error = None, None
+        try:
+            with self.connected(timeout_s) as connection:
+                answer.value = question(connection)
+        except (Unusable, TooMuch) as error:
+            answer.error = error
+        except sa.exc.TimeoutError:
+            answer.error = TooMuch("the dashboard is busy: try again")
+        answer.at = time.monotonic()
+
+
+@contextmanager
+def _within(timeout_s: float) -> Iterator[None]:
+    """Turn the server's refusal to go on into ours."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == QUERY_CANCELED:
+            raise TooMuch(f"this takes longer than {timeout_s:g} s") from error
+        raise

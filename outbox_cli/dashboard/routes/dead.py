@@ -1,0 +1,183 @@
+"""Dead letters: looked at by cause, and retried, discarded, or sent again with other data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import Field
+
+from outbox_cli.dashboard.access import Person
+from outbox_cli.dashboard.facts.letters import Letters, letters
+from outbox_cli.dashboard.facts.messages import Life, life
+from outbox_cli.dashboard.facts.searching import is_id
+from outbox_cli.dashboard.jobs import Job, Tell
+from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, Viewer, change, page
+from outbox_cli.dashboard.site import Site
+from relay.admin.editing import merged, retry_edited
+from relay.admin.messages.dead import DeadFilter, count_dead, discard, retry
+from relay.admin.redaction import Redaction
+from relay.platform.wording import counted
+
+router = APIRouter()
+Verb = Literal["retry", "discard", "edit"]
+SAYING: dict[str, str] = {"retry": "Retrying", "discard": "Discarding", "edit": "Sending again, edited,"}
+
+
+class Which(ChangeForm):
+    """Which dead letters. Everything that is given has to hold; `all` where nothing is."""
+
+    id: str | None = Field(default=None, max_length=64)
+    destination: str | None = Field(default=None, min_length=1)
+    type: str | None = Field(default=None, min_length=1)
+    because: str | None = Field(default=None, min_length=1)
+    cause: str | None = Field(default=None, min_length=1)
+    all: bool = False
+
+    def filter(self) -> DeadFilter:
+        if self.id is not None and not is_id(self.id):
+            raise HTTPException(422, f"{self.id} is no id: ids are UUIDs")
+        ids = (self.id,) if self.id else ()
+        found = DeadFilter(ids, self.destination, self.type, reason=self.because, fingerprint=self.cause)
+        if not found.as_dict() and not self.all:
+            raise HTTPException(422, "which ones? Give a filter, or all")
+        return found
+
+
+class Retry(Which):
+    """Have dead letters delivered after all."""
+
+
+class Discard(Which):
+    """Give dead letters up for good."""
+
+
+class Edit(Which):
+    """Send dead letters again with other data, as new messages. Give `data` for one, or a merge `patch` for many."""
+
+    data: str | None = None
+    patch: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is about to be done, and to how many.
+
+    Args:
+        which: The filters, as fields of the form.
+        message: The message, where one is to be edited.
+    """
+
+    verb: Verb
+    count: int
+    which: dict[str, str]
+    message: Life | None = None
+
+
+def dead(
+    site: TheSite,
+    destination: str | None = None,
+    type: str | None = None,
+    because: str | None = None,
+    cause: str | None = None,
+) -> Letters:
+    """Dead letters by cause, and the latest of one cause."""
+    which = DeadFilter((), destination or None, type or None, reason=because or None, fingerprint=cause or None)
+    return site.reader.ask(("dead", which), lambda connection: letters(connection, which))
+
+
+def question(
+    site: TheSite,
+    verb: Verb,
+    id: str | None = None,
+    destination: str | None = None,
+    type: str | None = None,
+    because: str | None = None,
+    cause: str | None = None,
+    all: Annotated[bool, Query()] = False,
+) -> Question:
+    """What a change would do, and to how many; nothing is done."""
+    asked = Which(
+        id=id or None, destination=destination or None, type=type or None, because=because or None,
+        cause=cause or None, all=all,
+    )  # fmt: skip
+    which = asked.filter()
+    fields = {name: str(value) for name, value in asked.model_dump(exclude_none=True, exclude={"all"}).items()}
+    fields |= {"all": "true"} if asked.all else {}
+    count = site.reader.ask(("count dead", which), lambda connection: count_dead(connection, which))
+    redaction = Redaction(site.settings.redact)
+    shown = site.reader.ask(("message", id), lambda c: life(c, id or "", redaction)) if id and verb == "edit" else None
+    return Question(verb, count, fields, shown)
+
+
+def _retry(site: Site, person: Person, told: Retry) -> tuple[Done, str]:
+    which = told.filter()
+    return _begin(site, person, "retry", told, lambda tell: _engine(site, retry, which, told.reason, tell))
+
+
+def _discard(site: Site, person: Person, told: Discard) -> tuple[Done, str]:
+    which = told.filter()
+    return _begin(site, person, "discard", told, lambda tell: _engine(site, discard, which, told.reason, tell))
+
+
+def _edit(site: Site, person: Person, told: Edit) -> tuple[Done, str]:
+    which = told.filter()
+    edit = _editing(told, Redaction(site.settings.redact))
+
+    def work(tell: Tell) -> int:
+        return retry_edited(site.reader.engine, which, edit, reason=told.reason, on_progress=tell)
+
+    return _begin(site, person, "edit", told, work)
+
+
+def _engine(site: Site, verb: Any, which: DeadFilter, reason: str | None, tell: Tell) -> int:
+    count: int = verb(site.reader.engine, which, reason=reason, on_progress=tell)
+    return count
+
+
+def _editing(told: Edit, redaction: Redaction) -> Any:
+    """How data is changed: all of it replaced, for one message, or patched."""
+    if (told.data is None) == (told.patch is None):
+        raise HTTPException(422, "give either data or patch")
+    if told.data is not None and told.id is None:
+        raise HTTPException(422, "data is for one message: give its id, or give a patch")
+    try:
+        given = json.loads(told.data if told.data is not None else told.patch or "")
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(422, f"this is no JSON: {error}") from None
+    if told.data is not None:
+        return partial(redaction.restored, given)
+    return lambda data: merged(data, given)
+
+
+def _begin(site: Site, person: Person, doing: str, told: Which, work: Any) -> tuple[Done, str]:
+    which = told.filter()
+    with site.reader.connected() as connection:
+        count = count_dead(connection, which)
+    back = f"/messages/{told.id}" if told.id else "/dead"
+    job = site.jobs.begin(doing, count, by=person.name, back=back, work=work)
+    return Done(f"{SAYING[doing]} {counted(count, 'dead letter')}", job), back
+
+
+def job(site: TheSite, id: str) -> Job | None:
+    """How far a change is."""
+    return site.jobs.find(id)
+
+
+def query_of(which: dict[str, str]) -> str:
+    """Return the filters as a part of an address."""
+    return urlencode(which)
+
+
+page(router, "/dead", "dead.html", dead)
+page(router, "/dead/{verb}", "question.html", question)
+page(router, "/jobs/{id}", "job.html", job)
+change(router, "/dead/retry", Retry, _retry)
+change(router, "/dead/discard", Discard, _discard)
+change(router, "/dead/edit", Edit, _edit)
+
+__all__ = ["Viewer", "router"]

@@ -1,0 +1,231 @@
+"""Destinations: how they are, paused, resumed and tested; and the past sent to one of them again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import Field
+
+from outbox.errors import OutboxError
+from outbox_cli.dashboard.access import Person
+from outbox_cli.dashboard.facts.overview import DestinationView, destination_names
+from outbox_cli.dashboard.facts.searching import Misunderstood, instant
+from outbox_cli.dashboard.jobs import Tell
+from outbox_cli.dashboard.reader import TooMuch
+from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, change, page
+from outbox_cli.dashboard.site import Site
+from relay.admin.access.queries import now
+from relay.admin.audit import acting_as
+from relay.admin.destinations.listing import pause, resume
+from relay.admin.destinations.probe import probe
+from relay.admin.destinations.registration import Registration, differences
+from relay.admin.messages.replay import Found, Replay, look, replay
+from relay.platform.wording import counted
+
+router = APIRouter()
+
+RATE = 200.0
+LOOK_S = 5.0  # how long the search through the history may take: it is asked for by hand
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """All of them.
+
+    Args:
+        differences: Where the configuration of this host is another: a relay that is started here would be refused.
+    """
+
+    at: datetime
+    destinations: list[DestinationView]
+    differences: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test of a destination found.
+
+    Args:
+        well: Whether it can be reached.
+        said: What it said.
+        checked: How far the test went.
+    """
+
+    name: str
+    well: bool
+    said: str
+    checked: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A replay that was looked at and not begun.
+
+    Args:
+        trouble: Why nothing was looked for.
+        found: What would be sent, by type; ``None`` until it is asked for.
+    """
+
+    destinations: list[str]
+    to: str
+    type: str
+    since: str
+    until: str
+    rate: float
+    as_new: bool
+    found: list[Found] | None = None
+    trouble: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many messages that is."""
+        return sum(each.count for each in self.found or ())
+
+    @property
+    def marked(self) -> int:
+        """How many of them the destination's inbox knows."""
+        return sum(each.marked for each in self.found or ())
+
+
+class Named(ChangeForm):
+    """A destination."""
+
+    name: str = Field(max_length=63)
+
+
+class Pause(Named):
+    """Have all relays start nothing more at a destination."""
+
+
+class Resume(Named):
+    """Have all relays try a destination again, whoever paused it or switched it off."""
+
+
+class Replayed(ChangeForm):
+    """Send settled messages again, to one destination."""
+
+    to: str
+    type: str = "*"
+    since: str | None = None
+    until: str | None = None
+    rate: float = Field(default=RATE, ge=0.1, le=100_000)
+    as_new: bool = False
+
+
+def destinations(site: TheSite) -> Destinations:
+    """The destinations: state, reason, since when, what happens next, what waits."""
+    found = site.picture()
+    return Destinations(found.at, found.destinations, _differences(site))
+
+
+def _differences(site: Site) -> list[str]:
+    if site.load_settings is None:
+        return []
+    try:
+        configured = site.load_settings().destinations
+    except OutboxError:
+        return []  # other hosts have what the destinations need; this one has not
+    here = [Registration(name, each.kind, tuple(each.events), each.on_dead) for name, each in configured.items()]
+    return site.reader.ask("differences", lambda connection: differences(connection, here))
+
+
+def tested(site: TheSite, name: str) -> Tested | None:
+    """Whether a destination can be reached from here, as it is configured here. No message is sent."""
+    if site.load_settings is None:
+        return None
+    try:
+        settings = site.load_settings()
+        if name not in settings.destinations:
+            known = ", ".join(sorted(settings.destinations)) or "none"
+            return Tested(
+                name, False, f"it is not configured on this host: configured are {known}", "the configuration"
+            )
+        found = asyncio.run(probe(name, settings))
+    except OutboxError as error:
+        return Tested(name, False, str(error), "the configuration")
+    return Tested(name, found.well, found.said, found.checked)
+
+
+def planned(
+    site: TheSite,
+    to: str = "",
+    type: str = "*",
+    since: str = "",
+    until: str = "",
+    rate: Annotated[float, Query(ge=0.1, le=100_000)] = RATE,
+    as_new: bool = False,
+) -> Planned:
+    """What a replay would send again; nothing is sent."""
+    names = site.reader.ask("names", destination_names)
+    asked = Planned(names, to, type or "*", since, until, rate, as_new)
+    if not to:
+        return asked
+    try:
+        found = site.reader.ask(
+            ("replay", to, type, since, until), lambda connection: _look(connection, asked), timeout_s=LOOK_S
+        )
+    except (Misunderstood, OutboxError) as error:
+        return Planned(names, to, asked.type, since, until, rate, as_new, None, str(error))
+    except TooMuch:
+        said = "The history is too long to be counted for this page: choose a shorter time."
+        return Planned(names, to, asked.type, since, until, rate, as_new, None, said)
+    return Planned(names, to, asked.type, since, until, rate, as_new, found)
+
+
+def _look(connection: sa.Connection, asked: Planned) -> list[Found]:
+    at = now(connection)
+    return look(connection, _replay(asked.to, asked.type, asked.since, asked.until, at, as_new=asked.as_new))
+
+
+def _replay(to: str, type_: str, since: str | None, until: str | None, at: datetime, *, as_new: bool) -> Replay:
+    begin = instant("since", since, at) if since else None
+    end = instant("until", until, at) if until else None
+    return Replay(to, type_, begin, end, as_new)
+
+
+def _pause(site: Site, person: Person, told: Pause) -> tuple[Done, str]:
+    with acting_as(person.name):
+        _guarded(lambda: pause(site.reader.engine, told.name, reason=told.reason))
+    return Done(f"{told.name} is paused"), "/destinations"
+
+
+def _resume(site: Site, person: Person, told: Resume) -> tuple[Done, str]:
+    with acting_as(person.name):
+        _guarded(lambda: resume(site.reader.engine, told.name, reason=told.reason))
+    return Done(f"{told.name} is resumed"), "/destinations"
+
+
+def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str]:
+    try:
+        with site.reader.connected(LOOK_S) as connection:
+            at = now(connection)
+            what = _replay(told.to, told.type, told.since, told.until, at, as_new=told.as_new)
+            count = sum(each.count for each in look(connection, what))
+    except (Misunderstood, OutboxError) as error:
+        raise HTTPException(422, str(error)) from None
+
+    def work(tell: Tell) -> int:
+        return replay(site.reader.engine, what, rate=told.rate, reason=told.reason, on_progress=tell)
+
+    job = site.jobs.begin("replay", count, by=person.name, back="/replay", work=work)
+    return Done(f"Replaying {counted(count, 'message')} to {told.to}", job), "/replay"
+
+
+def _guarded(act: object) -> None:
+    try:
+        act()  # type: ignore[operator]
+    except OutboxError as error:
+        raise HTTPException(422, str(error)) from None
+
+
+page(router, "/destinations", "destinations.html", destinations)
+page(router, "/destinations/{name}/test", "tested.html", tested)
+page(router, "/replay", "replay.html", planned)
+change(router, "/destinations/{name}/pause", Pause, _pause)
+change(router, "/destinations/{name}/resume", Resume, _resume)
+change(router, "/replay", Replayed, _begin_replay)

@@ -1,0 +1,62 @@
+"""Messages: searched, counted, and one by one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Query
+
+from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, Life, counts, find, life
+from outbox_cli.dashboard.facts.searching import Misunderstood, Search, is_id, parse
+from outbox_cli.dashboard.reader import TooMuch
+from outbox_cli.dashboard.routes.answering import TheSite, page
+from outbox_cli.dashboard.site import Site
+from relay.admin.access.queries import now
+from relay.admin.redaction import Redaction
+
+router = APIRouter()
+
+LIST_S, COUNT_S = 0.2, 0.1  # how long a statement of each may take
+TOO_MANY = "There are too many messages to look through for this. Add since:1h, or another filter."
+
+
+def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> Found:
+    """The newest messages that a search finds, and how many there are in each state."""
+    try:
+        search = site.reader.ask(("search", q), lambda connection: parse(q, now(connection)))
+    except Misunderstood as error:
+        return Found(Search(q), [], [], trouble=str(error))
+    counted = _counts(site, search)
+    if search.id is not None:
+        return Found(search, counted, [])
+    try:
+        rows = site.reader.ask(("messages", q), lambda connection: find(connection, search), timeout_s=LIST_S)
+    except TooMuch:
+        return Found(search, counted, [], trouble=TOO_MANY)
+    return Found(search, counted, rows, is_limited=len(rows) >= 50)
+
+
+def _counts(site: Site, search: Search) -> list[Count]:
+    def question(connection: sa.Connection) -> list[Count]:
+        return counts(connection, search)
+
+    try:
+        return site.reader.ask(("counts", search.without_state()), question, timeout_s=COUNT_S)
+    except TooMuch:
+        return [Count(state, 0, is_more=True) for state in COUNTED]
+
+
+def message(site: TheSite, id: str) -> Life | None:
+    """One message: what happened to it, why it is not there yet, and when it will be."""
+    redaction = Redaction(site.settings.redact)
+    return site.reader.ask(("message", id), lambda connection: life(connection, id, redaction)) if is_id(id) else None
+
+
+def _elsewhere(found: Found) -> str | None:
+    """Where an id is searched, its page is what is wanted."""
+    return f"/messages/{found.search.id}" if found.search.id else None
+
+
+page(router, "/messages", "messages.html", messages, elsewhere=_elsewhere)
+page(router, "/messages/{id}", "message.html", message)

@@ -1,0 +1,59 @@
+"""The front page, its plots, the audit, and what tells open pages that there is something new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import StreamingResponse
+
+from outbox_cli.dashboard.facts.overview import Overview
+from outbox_cli.dashboard.routes.answering import TheSite, Viewer, page
+from outbox_cli.dashboard.site import site_of
+from relay.admin.access.queries import now
+from relay.admin.audit_log import AuditEntry, record
+from relay.admin.samples import Series, series
+
+router = APIRouter()
+
+SPANS = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
+Span = Literal["15m", "1h", "6h", "24h", "7d", "30d"]
+AUDIT_ROWS = 200
+
+
+def overview(site: TheSite) -> Overview:
+    """How everything is: counts, pace, destinations, relays, dead letters by cause, the doctor's findings."""
+    return replace(site.picture(), findings=site.findings.get(wait=False))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What operators did, the latest first."""
+
+    entries: list[AuditEntry]
+
+
+def audit(site: TheSite) -> Audit:
+    """What operators did: who, when, what, to how many, and why."""
+    return Audit(site.reader.ask("audit", lambda connection: record(connection, limit=AUDIT_ROWS)))
+
+
+page(router, "/", "overview.html", overview, json_path="/overview.json")
+page(router, "/audit", "audit.html", audit)
+
+
+@router.get("/series.json", summary="What was measured over time")
+def series_json(_person: Viewer, site: TheSite, span: Annotated[Span, Query()] = "1h") -> Series:
+    def question(connection: object) -> Series:
+        end = now(connection)  # type: ignore[arg-type]
+        return series(connection, end - timedelta(seconds=SPANS[span]), end)  # type: ignore[arg-type]
+
+    return site.reader.ask(("series", span), question)
+
+
+@router.get("/live", include_in_schema=False)
+async def live(request: Request, _person: Viewer) -> StreamingResponse:
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(site_of(request).live.follow(), media_type="text/event-stream", headers=headers)

@@ -1,0 +1,116 @@
+"""The parts that every page needs, in one place, and how a page is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from outbox_cli.dashboard import rendering
+from outbox_cli.dashboard.access import Access, Person
+from outbox_cli.dashboard.facts.overview import Overview, overview
+from outbox_cli.dashboard.jobs import Jobs
+from outbox_cli.dashboard.kept import Kept
+from outbox_cli.dashboard.live import Live
+from outbox_cli.dashboard.reader import Reader
+from relay.admin.doctor import examine
+from relay.admin.doctor.finding import Finding
+from relay.settings import Settings
+
+FINDINGS_FRESH_S = 60.0
+LATE_S = 300.0
+LOOK_S = 30.0  # how long the view of everything may take: it runs apart, and is shown as it was last
+
+
+@dataclass
+class Site:
+    """One dashboard.
+
+    Args:
+        settings: Which database.
+        access: Who may do what.
+        refresh_s: Seconds between two looks, at least.
+        destinations: Tests the destination of this name, as it is configured here.
+    """
+
+    settings: Settings
+    access: Access
+    refresh_s: float = 1.0
+    load_settings: Callable[[], Settings] | None = None
+    jobs: Jobs = field(default_factory=Jobs)
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.settings)
+        self.overview = Kept(self._look, fresh_s=max(self.refresh_s, 1.0) * 0.9)
+        self.findings = Kept(self._examine, fresh_s=FINDINGS_FRESH_S)
+        self.live = Live(self.tick, max(self.refresh_s, 1.0))
+        self._environment = rendering.environment()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.reader.close()
+
+    def changed(self) -> None:
+        """Look again: something was changed."""
+        self.reader.forget()
+        self.overview.forget()
+
+    def picture(self) -> Overview:
+        """Return the view of everything."""
+        found = self.overview.get()
+        assert found is not None
+        return found
+
+    def tick(self) -> dict[str, Any]:
+        """Return what open pages are told: that there is a new picture, and what stands in the tab."""
+        found = self.picture()
+        return {"at": found.at.isoformat(), "dead": found.status.dead, "waiting": found.status.waiting}
+
+    def _look(self) -> Overview:
+        with self.reader.connected(LOOK_S) as connection:
+            return overview(connection, str(self.settings.database))
+
+    def _examine(self) -> list[Finding]:
+        engine = self.settings.database.engine(poolclass=sa.NullPool)
+        try:
+            found = examine(engine, lease_s=self.settings.lease_s, older_than_s=LATE_S)
+        finally:
+            engine.dispose()
+        order = {"bad": 0, "note": 1}
+        return sorted((f for f in found if f.severity != "ok"), key=lambda f: order[f.severity])
+
+    # -------------------------------------------------------------------------------------------------- answering
+
+    def render(self, request: Request, template: str, /, status: int = 200, **facts: Any) -> HTMLResponse:
+        """Answer with a page."""
+        person: Person | None = getattr(request.state, "person", None)
+        html = self._environment.get_template(template).render(
+            person=person,
+            access=self.access,
+            root=request.scope.get("root_path", ""),
+            path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),
+            version=rendering.version(),
+            refresh_s=self.refresh_s,
+            database=str(self.settings.database),
+            status=status,
+            **facts,
+        )
+        return HTMLResponse(html, status)
+
+    def goto(self, request: Request, path: str) -> Response:
+        """Answer with another page of ours: after a change, loading again changes nothing again."""
+        url = request.scope.get("root_path", "") + path
+        if request.headers.get("hx-request"):
+            return Response(status_code=204, headers={"HX-Redirect": url})
+        return RedirectResponse(url, 303)
+
+
+def site_of(request: Request) -> Site:
+    """Return the dashboard that a request is for."""
+    found = request.app.state.site
+    assert isinstance(found, Site)
+    return found

@@ -1,0 +1,110 @@
+"""Dead letters whose data is wrong: sent again with other data, as messages of their own.
+
+The old message is discarded for its destination, the new one goes to that destination alone and names the old one in
+the header ``outbox-replay-of``. Both happen in one transaction. The new message has a new place in its key, behind all
+that wait there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.checks.payload import to_payload
+from outbox.errors import EmitError, OutboxError
+from outbox.ids import new_id
+from outbox.tables import tables
+from relay.admin.audit import Action
+from relay.admin.messages.dead import DeadFilter, Progress, change_batches
+from relay.store import replay_sql
+from relay.store.changes import nudge, stamp
+
+Edit = Callable[[Any], Any]
+
+
+def retry_edited(
+    engine: sa.Engine,
+    which: DeadFilter,
+    edit: Edit,
+    *,
+    reason: str | None = None,
+    on_progress: Progress = lambda count: None,
+) -> int:
+    """Send dead letters again with other data; returns how many there were.
+
+    Args:
+        engine: The outbox's database.
+        which: Those that are dead now.
+        edit: Makes the new data of the old.
+        reason: For the record.
+        on_progress: Called after each batch with how many there have been until then.
+
+    Raises:
+        OutboxError: The new data cannot be stored; what came before it is done.
+    """
+    action = Action("dead edit", which.as_dict(), reason=reason)
+
+    def again(connection: sa.Connection, destination: str, ids: Sequence[str]) -> None:
+        _send_edited(connection, destination, ids, edit)
+
+    for _ in change_batches(engine, which, {"state": "discarded"}, action, also=again):
+        on_progress(action.count)
+    return action.count
+
+
+def merged(data: Any, patch: Any) -> Any:
+    """Return data with a JSON merge patch applied (RFC 7396).
+
+    Example:
+        >>> merged({"a": 1, "b": 2}, {"b": None, "c": 3})
+        {'a': 1, 'c': 3}
+    """
+    if not isinstance(patch, dict):
+        return patch
+    found = dict(data) if isinstance(data, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = merged(found.get(key), value)
+    return found
+
+
+def _send_edited(connection: sa.Connection, destination: str, ids: Sequence[str], edit: Edit) -> None:
+    m = tables().message
+    rows = connection.execute(sa.select(m).where(m.c.id.in_(ids)).order_by(m.c.position)).all()
+    fresh = list(_anew(rows, edit))
+    if not fresh:
+        return
+    connection.execute(sa.insert(m), fresh)
+    on_postgres = connection.dialect.name == "postgresql"
+    new_ids = [row["id"] for row in fresh]
+    parameters: dict[str, Any] = {"to": destination, "generation": 0}
+    parameters["ids"] = new_ids if on_postgres else json.dumps(new_ids)
+    if not on_postgres:
+        parameters["stamp"] = stamp(connection)
+    sql = replay_sql.POSTGRES if on_postgres else replay_sql.SQLITE
+    connection.execute(sa.text(sql["deliver"]), parameters)
+    nudge(connection)
+
+
+def _anew(rows: Sequence[Any], edit: Edit) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        try:
+            data = edit(row.data)
+            to_payload(data)
+        except (ValueError, EmitError) as error:
+            raise OutboxError(f"the new data of {row.id} cannot be stored: {error}") from None
+        yield {
+            "id": new_id(),
+            "type": row.type,
+            "source": row.source,
+            "subject": row.subject,
+            "ordering_key": row.ordering_key,
+            "data": data,
+            "headers": {**row.headers, replay_sql.REPLAY_OF: str(row.id)},
+            "state": "held",
+        }

@@ -1,0 +1,152 @@
+"""Payload that nobody may see: masked in pages, on the command line and in logs, and nowhere else.
+
+A path names it: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists are
+walked through. Where a destination repeated such a value in its answer, it is masked there, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from relay.admin.messages.detail import DeliveryRow, MessageDetail
+from relay.observe.text import MASK
+
+SHORTEST = 3  # characters of a value that is looked for in other text
+
+
+class Redaction:
+    """What is masked.
+
+    Args:
+        paths: Such as ``data.email``.
+
+    Example:
+        >>> Redaction(["data.email"]).data({"email": "ada@example.com", "n": 1})
+        {'email': '***', 'n': 1}
+    """
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = [tuple(path.split(".")) for path in paths]
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def data(self, data: Any) -> Any:
+        """Return a message's data, masked."""
+        return self._masked("data", data)
+
+    def detail(self, found: MessageDetail) -> MessageDetail:
+        """Return all that is known of a message, masked wherever it says what may not be seen."""
+        if not self:
+            return found
+        values = self._values(found)
+        return dataclasses.replace(
+            found,
+            data=self.data(found.data),
+            headers=self._masked("headers", found.headers),
+            deliveries=[_without(each, values) for each in found.deliveries],
+            before=[_without(each, values) for each in found.before],
+        )
+
+    def restored(self, edited: Any, original: Any) -> Any:
+        """Return edited data with each mask that is still in it replaced by what it stands for.
+
+        Args:
+            edited: What a person made of the masked data.
+            original: The data as it is stored.
+        """
+        for path in self._paths:
+            if path[0] == "data":
+                edited = _restored(edited, original, path[1:])
+        return edited
+
+    def _masked(self, root: str, value: Any) -> Any:
+        for path in self._paths:
+            if path[0] == root:
+                value = _replaced(value, path[1:])
+        return value
+
+    def _values(self, found: MessageDetail) -> list[str]:
+        hidden = [
+            text
+            for path in self._paths
+            for value in _found({"data": found.data, "headers": found.headers}.get(path[0]), path[1:])
+            for text in _texts(value)
+            if len(text) >= SHORTEST
+        ]
+        return sorted(set(hidden), key=len, reverse=True)
+
+
+def _replaced(value: Any, path: tuple[str, ...]) -> Any:
+    if not path:
+        return MASK
+    match value:
+        case dict():
+            return {key: _replaced(each, path[1:]) if path[0] in (key, "*") else each for key, each in value.items()}
+        case list():
+            return [_replaced(each, path) for each in value]
+    return value
+
+
+def _restored(edited: Any, original: Any, path: tuple[str, ...]) -> Any:
+    if not path:
+        return original if edited == MASK else edited
+    match edited, original:
+        case dict(), dict():
+            return {
+                key: _restored(each, original[key], path[1:]) if key in original and path[0] in (key, "*") else each
+                for key, each in edited.items()
+            }
+        case list(), list():
+            before = [*original, *[None] * len(edited)]
+            return [_restored(each, old, path) for each, old in zip(edited, before, strict=False)]
+    return edited
+
+
+def _found(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    if not path:
+        yield value
+        return
+    match value:
+        case dict():
+            for key, each in value.items():
+                if path[0] in (key, "*"):
+                    yield from _found(each, path[1:])
+        case list():
+            for each in value:
+                yield from _found(each, path)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+        case list():
+            for each in value:
+                yield from _texts(each)
+        case None | bool():
+            return
+        case _:
+            yield str(value)
+
+
+def _without(delivery: DeliveryRow, values: list[str]) -> DeliveryRow:
+    return dataclasses.replace(
+        delivery, reason=_cleaned(delivery.reason, values), log=_cleaned(delivery.log, values),
+        next=_cleaned(delivery.next, values),
+    )  # fmt: skip
+
+
+def _cleaned(value: Any, values: list[str]) -> Any:
+    match value:
+        case str():
+            for each in values:
+                value = value.replace(each, MASK)
+        case dict():
+            return {key: _cleaned(each, values) for key, each in value.items()}
+        case list():
+            return [_cleaned(each, values) for each in value]
+    return value

@@ -1,0 +1,290 @@
+"""What was measured over time: written every fifteen seconds, thinned out after six hours, forgotten after thirty days.
+
+| relay      | a row holds                                                                                     |
+|------------|-------------------------------------------------------------------------------------------------|
+| empty      | how the outbox was at this moment: one relay looks for all of them                              |
+| a relay's  | what this relay did in the `span_s` seconds before: deliveries by destination and verdict, and   |
+|            | how many were taken how long after their commit                                                 |
+
+So it survives restarts, and costs one small row for each relay that did something.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from outbox.tables import tables
+from relay.admin.access.queries import since
+
+EVERY_S = 15
+COARSE_S = 300
+FINE_FOR = timedelta(hours=6)
+KEPT_FOR = timedelta(days=30)
+WHOLE = ""  # the relay of rows that are about the whole outbox
+POINTS = 240  # of a series, at most
+# Upper bounds of the classes in which latencies are counted; the last class has none.
+LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+
+@dataclass(frozen=True)
+class Did:
+    """What a relay did in some seconds.
+
+    Args:
+        verdicts: Destination → verdict (``delivered``, ``retry``, ``dead``, …) → deliveries.
+        latencies: How many were taken how long after their commit, by the classes of `LATENCY_BOUNDS_S`.
+    """
+
+    verdicts: dict[str, dict[str, float]] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"verdicts": self.verdicts, "latencies": self.latencies}
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast things went lately.
+
+    Args:
+        emitted_per_s: Messages a second that came in; ``None`` where it is unknown.
+        delivered_per_s: Deliveries a second that were taken.
+        failed_per_s: Attempts a second that failed.
+        p50_s: The median of the seconds from commit to delivery.
+        p99_s: Ninety-nine in a hundred were quicker.
+    """
+
+    emitted_per_s: float | None
+    delivered_per_s: float
+    failed_per_s: float
+    p50_s: float | None
+    p99_s: float | None
+
+
+@dataclass(frozen=True)
+class Series:
+    """What was measured, at even distances.
+
+    Args:
+        at: The times, in seconds since 1970.
+        step_s: The seconds between two of them.
+        lines: Name → a value for each time; ``None`` where nothing was measured.
+        destinations: Destination → the same for it alone.
+    """
+
+    at: list[int]
+    step_s: int
+    lines: dict[str, list[float | None]]
+    destinations: dict[str, dict[str, list[float | None]]]
+
+
+def store(connection: sa.Connection, at: datetime, relay: str, span_s: float, facts: dict[str, Any]) -> None:
+    """Write a sample; the first of several for the same moment stays.
+
+    Args:
+        connection: In whose transaction.
+        at: The end of what it is about.
+        relay: Whose it is; `WHOLE` for the whole outbox.
+        span_s: How many seconds it is about.
+        facts: `Did.as_json`, or how the outbox is.
+    """
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(tables().sample)
+    values = {"at": at, "relay": relay, "span_s": span_s, "facts": facts}
+    connection.execute(insert.values(values).on_conflict_do_nothing(index_elements=["at", "relay"]))
+
+
+def thin_out(connection: sa.Connection, at: datetime, batch: int) -> int:
+    """Forget what is too old, and put together what is old; returns how many rows were taken away.
+
+    Args:
+        connection: In whose transaction.
+        at: The time by the database's clock.
+        batch: How many rows to read at most.
+    """
+    s = tables().sample
+    forgotten = connection.execute(sa.delete(s).where(~since(connection, s.c.at, at - KEPT_FOR))).rowcount
+    fine = s.c.span_s < COARSE_S / 2
+    query = sa.select(s).where(~since(connection, s.c.at, floor(at - FINE_FOR, COARSE_S)), fine)
+    groups: defaultdict[tuple[datetime, str], list[Any]] = defaultdict(list)
+    for row in connection.execute(query.order_by(s.c.at).limit(batch)):
+        groups[floor(row.at, COARSE_S), row.relay].append(row)
+    for (start, relay), rows in groups.items():
+        for row in rows:
+            connection.execute(sa.delete(s).where(s.c.at == row.at, s.c.relay == relay))
+        facts = rows[-1].facts if relay == WHOLE else _sum(row.facts for row in rows).as_json()
+        store(connection, start + timedelta(seconds=COARSE_S), relay, COARSE_S, facts)
+    return forgotten + sum(len(rows) for rows in groups.values())
+
+
+def floor(at: datetime, step_s: int) -> datetime:
+    """Return the last full step before an instant."""
+    return datetime.fromtimestamp(int(at.timestamp()) // step_s * step_s, UTC)
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def pace(connection: sa.Connection, begin: datetime) -> Pace | None:
+    """Return how fast things went since an instant; ``None`` where nothing was sampled."""
+    rows = _rows(connection, begin)
+    if not rows:
+        return None
+    whole = [row for row in rows if row.relay == WHOLE]
+    done = [row for row in rows if row.relay != WHOLE]
+    span_s = max((rows[-1].at - rows[0].at).total_seconds() + EVERY_S, EVERY_S)
+    total = _sum(row.facts for row in done)
+    delivered, failed = _totals(total.verdicts)
+    return Pace(
+        emitted_per_s=_growth(whole),
+        delivered_per_s=round(delivered / span_s, 3),
+        failed_per_s=round(failed / span_s, 3),
+        p50_s=quantile(total.latencies, 0.5),
+        p99_s=quantile(total.latencies, 0.99),
+    )
+
+
+def series(connection: sa.Connection, begin: datetime, end: datetime) -> Series:
+    """Return what was measured between two instants, in at most `POINTS` steps.
+
+    Args:
+        connection: To the outbox's database.
+        begin: The first instant.
+        end: The last one.
+    """
+    step_s = _step((end - begin).total_seconds())
+    first = int(begin.timestamp()) // step_s * step_s
+    ends = list(range(first + step_s, int(end.timestamp()) // step_s * step_s + 1, step_s))
+    rows: defaultdict[int, list[Any]] = defaultdict(list)
+    for row in _rows(connection, begin):
+        rows[-(-int(row.at.timestamp()) // step_s) * step_s].append(row)
+    names = sorted({name for each in rows.values() for row in each for name in _destinations(row)})
+    lines: dict[str, list[float | None]] = {name: [] for name in LINES}
+    split: dict[str, dict[str, list[float | None]]] = {name: {key: [] for key in SPLIT} for name in names}
+    before: Any = None
+    for at in ends:
+        whole = [row for row in rows.get(at, ()) if row.relay == WHOLE]
+        total = _sum(row.facts for row in rows.get(at, ()) if row.relay != WHOLE)
+        _add_step(lines, total, whole, before, step_s, is_measured=bool(rows.get(at)))
+        for name in names:
+            _add_destination(split[name], name, total, whole, step_s, is_measured=bool(rows.get(at)))
+        before = whole[-1] if whole else before
+    return Series(ends, step_s, lines, split)
+
+
+GAUGES = ("waiting", "dead", "unrouted", "due_age_s")
+LINES = ("emitted_per_s", "delivered_per_s", "failed_per_s", "died", "p50_s", "p99_s", *GAUGES)
+SPLIT = ("delivered_per_s", "failed_per_s", "died", "waiting", "dead")
+
+
+def _add_step(
+    lines: dict[str, list[float | None]],
+    total: Did,
+    whole: Sequence[Any],
+    before: Any,
+    step_s: int,
+    *,
+    is_measured: bool,
+) -> None:
+    delivered, failed = _totals(total.verdicts)
+    died = sum(each.get("dead", 0) for each in total.verdicts.values())
+    last = whole[-1].facts if whole else {}
+    values: dict[str, float | None] = {
+        "emitted_per_s": _growth([*([before] if before is not None else []), *whole]),
+        "delivered_per_s": round(delivered / step_s, 3) if is_measured else None,
+        "failed_per_s": round(failed / step_s, 3) if is_measured else None,
+        "died": died if is_measured else None,
+        "p50_s": quantile(total.latencies, 0.5),
+        "p99_s": quantile(total.latencies, 0.99),
+        **{name: last.get(name) for name in GAUGES},
+    }
+    for name, value in values.items():
+        lines[name].append(value)
+
+
+def _add_destination(
+    lines: dict[str, list[float | None]], name: str, total: Did, whole: Sequence[Any], step_s: int, *, is_measured: bool
+) -> None:
+    verdicts = total.verdicts.get(name, {})
+    delivered, failed = _totals({name: verdicts})
+    last = (whole[-1].facts.get("destinations") or {}).get(name, {}) if whole else {}
+    values = {
+        "delivered_per_s": round(delivered / step_s, 3) if is_measured else None,
+        "failed_per_s": round(failed / step_s, 3) if is_measured else None,
+        "died": verdicts.get("dead", 0) if is_measured else None,
+        "waiting": last.get("waiting"),
+        "dead": last.get("dead"),
+    }
+    for key, value in values.items():
+        lines[key].append(value)
+
+
+def quantile(counts: Sequence[float], share: float) -> float | None:
+    """Return the value that this share of the latencies is below, by the classes they were counted in.
+
+    Args:
+        counts: How many there are in each class of `LATENCY_BOUNDS_S`.
+        share: From 0 to 1.
+
+    Example:
+        >>> quantile([0, 10], 0.5)
+        0.0075
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted, seen, lower = share * total, 0.0, 0.0
+    for count, upper in zip(counts, LATENCY_BOUNDS_S, strict=False):
+        if count and seen + count >= wanted:
+            return round(lower + (upper - lower) * (wanted - seen) / count, 6)
+        seen, lower = seen + count, upper
+    return LATENCY_BOUNDS_S[-1]
+
+
+def _rows(connection: sa.Connection, begin: datetime) -> Sequence[Any]:
+    s = tables().sample
+    return connection.execute(sa.select(s).where(since(connection, s.c.at, begin)).order_by(s.c.at)).all()
+
+
+def _step(span_s: float) -> int:
+    """The shortest step of a round length that is not too short."""
+    steps = (15, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600)
+    return next((step for step in steps if span_s / step <= POINTS), steps[-1])
+
+
+def _destinations(row: Any) -> Iterator[str]:
+    yield from row.facts.get("destinations" if row.relay == WHOLE else "verdicts") or {}
+
+
+def _growth(rows: Sequence[Any]) -> float | None:
+    """Messages a second that came in between the first of these samples and the last."""
+    known = [row for row in rows if row.facts.get("emitted") is not None]
+    if len(known) < 2:
+        return None
+    span_s = (known[-1].at - known[0].at).total_seconds()
+    grown = known[-1].facts["emitted"] - known[0].facts["emitted"]
+    return round(max(grown, 0) / span_s, 3) if span_s else None
+
+
+def _sum(facts: Iterable[dict[str, Any]]) -> Did:
+    verdicts: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    latencies = [0.0] * (len(LATENCY_BOUNDS_S) + 1)
+    for each in facts:
+        for name, counts in (each.get("verdicts") or {}).items():
+            for verdict, count in counts.items():
+                verdicts[name][verdict] += count
+        for index, count in enumerate((each.get("latencies") or [])[: len(latencies)]):
+            latencies[index] += count
+    return Did({name: dict(counts) for name, counts in verdicts.items()}, latencies)
+
+
+def _totals(verdicts: dict[str, dict[str, float]]) -> tuple[float, float]:
+    """(taken, failed) deliveries: a dead letter failed, too."""
+    delivered = sum(each.get("delivered", 0) for each in verdicts.values())
+    return delivered, sum(each.get("retry", 0) + each.get("dead", 0) for each in verdicts.values())

@@ -1,0 +1,69 @@
+"""Screenshots of every page of the dashboard, light and dark, wide and narrow, on a database like a day of work.
+
+    .venv/bin/python tests/screenshots.py postgresql://postgres@127.0.0.1/shots build/screenshots
+
+The database has to be empty. It is filled, three relays work on it, and a headless Chromium looks at the dashboard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import sqlalchemy as sa
+import sqlalchemy.orm
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support import showcase
+from support.browser import chromium, pages_of, shoot
+from support.dashboards import serving
+
+from relay import Relay
+from relay.admin.status import status
+from relay.platform import migrations
+
+SIZES = ((1440, 900), (390, 844))
+
+
+async def main(url: str, folder: Path) -> None:
+    """Fill the database, and look at it."""
+    await asyncio.to_thread(migrations.upgrade, url)
+    settings = showcase.settings(url)
+    engine = settings.database.engine()
+    async with AsyncExitStack() as stack:
+        for _ in range(3 if settings.database.is_postgres else 1):
+            await stack.enter_async_context(Relay(settings))
+        showcase.emit_orders(engine, 900)
+        await _settled(engine)
+        showcase.add_oddities(engine)
+        for topics, title in ((10, "A note on caches"), (48, "Streams and shards"), (300, "The whole handbook")):
+            showcase.add_document(engine, f"doc-{topics}", title, topics)
+        showcase.add_samples(engine)
+        await asyncio.to_thread(_look, settings, engine, folder)
+    engine.dispose()
+
+
+async def _settled(engine: sa.Engine) -> None:
+    while True:
+        with engine.connect() as connection:
+            found = status(connection)
+        if found.waiting <= found.dead + found.parked:
+            return
+        await asyncio.sleep(0.2)
+
+
+def _look(settings: object, engine: sa.Engine, folder: Path) -> None:
+    with serving(settings, allow_changes=True) as dashboard, chromium() as browser:  # type: ignore[arg-type]
+        for scheme in ("light", "dark"):
+            for width, height in SIZES:
+                with dashboard.logged_in(browser, scheme=scheme, width=width, height=height) as page:
+                    for name, path in pages_of(engine).items():
+                        shoot(page, dashboard.url + path, folder / f"{name}-{scheme}-{width}.png")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,0 +1,62 @@
+"""Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def program() -> str | None:
+    """Return the path of a browser, if there is one."""
+    return next((found for name in PROGRAMS if (found := shutil.which(name))), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def pages_of(engine: sa.Engine) -> dict[str, str]:
+    """Every page, on what is in this database: name → path."""
+    found = {
+        "overview": "/",
+        "messages": "/messages?q=state:dead",
+        "dead": "/dead",
+        "destinations": "/destinations",
+        "replay": "/replay?to=reports&type=order.*&since=1d",
+        "audit": "/audit",
+        "content": "/content",
+    }
+    with engine.connect() as connection:
+        dead = connection.scalar(
+            sa.text("SELECT max(CAST(message_id AS text)) FROM outbox_delivery WHERE state = 'dead'")
+        )
+        documents = connection.scalars(sa.text("SELECT id FROM contents ORDER BY id")).all()
+    if dead is not None:
+        found |= {"message": f"/messages/{dead}", "edit": f"/dead/edit?id={dead}"}
+    return found | {f"graph-{id_}": f"/content/document?id={id_}" for id_ in documents}
+
+
+def ready(page: Page, url: str) -> None:
+    """Load a page, and wait until its plots are there."""
+    page.goto(url)
+    page.wait_for_load_state("load")
+    if page.locator("[data-chart]").count():
+        page.wait_for_function("document.body.dataset.plotted === 'true'")
+
+
+def shoot(page: Page, url: str, path: Path) -> None:
+    """Take a picture of a whole page."""
+    ready(page, url)
+    page.screenshot(path=path, full_page=True)

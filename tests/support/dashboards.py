@@ -1,0 +1,65 @@
+"""A dashboard served in this process, by its real server, and people who are logged in to it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+
+from outbox_cli.dashboard import Access, Tokens, create_app
+from relay.serving import listen, make_server
+from relay.settings import Settings
+
+OPERATOR, VIEWER = "operator-token-0123456789", "viewer-token-0123456789"
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """One that listens.
+
+    Args:
+        url: Without a slash at the end.
+        app: The application.
+    """
+
+    url: str
+    app: Any
+
+    @contextmanager
+    def logged_in(
+        self, browser: Browser, *, token: str = OPERATOR, scheme: str = "light", width: int = 1440, height: int = 900
+    ) -> Iterator[Page]:
+        """A page of somebody called Ada, who has logged in."""
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        )  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.goto(f"{self.url}/login")
+        page.fill("#token", token)
+        page.fill("#name", "Ada")
+        page.click("button")
+        page.wait_for_url(f"{self.url}/")
+        yield page
+        context.close()
+
+
+@contextmanager
+def serving(settings: Settings, *, allow_changes: bool = False, **options: Any) -> Iterator[Dashboard]:
+    """Serve it in a thread of its own."""
+    access = Access(tokens=Tokens(operator=OPERATOR, viewer=VIEWER), allow_changes=allow_changes)
+    app = create_app(settings, access=access, hosts=["localhost"], **options)
+    listening = listen("127.0.0.1", 0)
+    server = make_server(app, receive_timeout_s=10, grace_s=1)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), name="dashboard")
+    thread.start()
+    try:
+        yield Dashboard(f"http://127.0.0.1:{listening.getsockname()[1]}", app)
+    finally:
+        server.should_exit = True
+        thread.join(15)
