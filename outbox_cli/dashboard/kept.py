@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+LONGEST_S = 5.0  # of waiting for a new one
 SHARE = 5  # it is taken for at most one part of so many of the time
 
 
@@ -31,6 +32,7 @@ class Kept(Generic[T]):
         self._value: T | None = None
         self._error: Exception | None = None
         self._good_until = float("-inf")
+        self._wanted = self._have = 0  # how often it was forgotten, and what the result knows of that
 
     def get(self, *, wait: bool = True) -> T | None:
         """Return the latest result; ``None`` when there is none yet and `wait` is false.
@@ -38,17 +40,21 @@ class Kept(Generic[T]):
         Raises:
             Exception: What `take` raised the last time.
         """
-        taking = self._begin()
+        taking, wanted = self._begin(), self._wanted
+        while wait and taking is not None and self._have < wanted and taking.wait(LONGEST_S):
+            taking = self._begin()  # something was changed: what was seen before is no answer
         if taking is not None:
             is_first = self._value is None and self._error is None
-            taking.wait(None if is_first and wait else self._patience_s if wait else 0)
+            taking.wait((None if is_first else self._patience_s) if wait else 0)
         if self._error is not None:
             raise self._error
         return self._value
 
     def forget(self) -> None:
-        """Take a new one when it is asked for next."""
-        self._good_until = float("-inf")
+        """Something was changed: take a new one, for which whoever asks next waits."""
+        with self._lock:
+            self._wanted += 1
+            self._good_until = float("-inf")
 
     def _begin(self) -> threading.Event | None:
         with self._lock:
@@ -58,7 +64,7 @@ class Kept(Generic[T]):
             return self._taking
 
     def _run(self, taking: threading.Event) -> None:
-        began_at = time.monotonic()
+        began_at, began_for = time.monotonic(), self._wanted
         try:
             self._value, self._error = self._take(), None
         except Exception as error:  # whoever asks is told
@@ -66,6 +72,7 @@ class Kept(Generic[T]):
         finally:
             took_s = time.monotonic() - began_at
             with self._lock:
-                self._good_until = time.monotonic() + max(self._fresh_s, (SHARE - 1) * took_s)
-                self._taking = None
+                self._have, self._taking = began_for, None
+                if began_for == self._wanted:
+                    self._good_until = time.monotonic() + max(self._fresh_s, (SHARE - 1) * took_s)
             taking.set()

@@ -111,21 +111,27 @@ def thin_out(connection: sa.Connection, at: datetime, batch: int) -> int:
     s = tables().sample
     forgotten = connection.execute(sa.delete(s).where(~since(connection, s.c.at, at - KEPT_FOR))).rowcount
     fine = s.c.span_s < COARSE_S / 2
-    query = sa.select(s).where(~since(connection, s.c.at, floor(at - FINE_FOR, COARSE_S)), fine)
+    end = floor(at - FINE_FOR, COARSE_S)
+    query = sa.select(s).where(~since(connection, s.c.at, end + timedelta(milliseconds=1)), fine)
     groups: defaultdict[tuple[datetime, str], list[Any]] = defaultdict(list)
     for row in connection.execute(query.order_by(s.c.at).limit(batch)):
-        groups[floor(row.at, COARSE_S), row.relay].append(row)
-    for (start, relay), rows in groups.items():
+        groups[_end(row.at, COARSE_S), row.relay].append(row)
+    for (end, relay), rows in groups.items():
         for row in rows:
             connection.execute(sa.delete(s).where(s.c.at == row.at, s.c.relay == relay))
         facts = rows[-1].facts if relay == WHOLE else _sum(row.facts for row in rows).as_json()
-        store(connection, start + timedelta(seconds=COARSE_S), relay, COARSE_S, facts)
+        store(connection, end, relay, COARSE_S, facts)
     return forgotten + sum(len(rows) for rows in groups.values())
 
 
 def floor(at: datetime, step_s: int) -> datetime:
     """Return the last full step before an instant."""
     return datetime.fromtimestamp(int(at.timestamp()) // step_s * step_s, UTC)
+
+
+def _end(at: datetime, step_s: int) -> datetime:
+    """The end of the step that an instant is in: a sample is about the time before it."""
+    return datetime.fromtimestamp(-(-at.timestamp() // step_s) * step_s, UTC)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -163,7 +169,7 @@ def series(connection: sa.Connection, begin: datetime, end: datetime) -> Series:
     ends = list(range(first + step_s, int(end.timestamp()) // step_s * step_s + 1, step_s))
     rows: defaultdict[int, list[Any]] = defaultdict(list)
     for row in _rows(connection, begin):
-        rows[-(-int(row.at.timestamp()) // step_s) * step_s].append(row)
+        rows[int(_end(row.at, step_s).timestamp())].append(row)
     names = sorted({name for each in rows.values() for row in each for name in _destinations(row)})
     lines: dict[str, list[float | None]] = {name: [] for name in LINES}
     split: dict[str, dict[str, list[float | None]]] = {name: {key: [] for key in SPLIT} for name in names}
