@@ -373,6 +373,17 @@ def test_a_weak_token_and_a_header_without_a_proxy_are_refused(run: Run, sqlite_
     assert (ended.returncode, "--proxy" in ended.stderr) == (2, True)
 
 
+def test_what_is_redacted_is_masked_on_the_command_line_too(run: Run, sqlite_database: Database) -> None:
+    asyncio.run(fill(sqlite_database))
+    id_ = str(sqlite_database.scalar("SELECT min(message_id) FROM outbox_delivery"))
+    secret = "xxxxxxxxx"
+    sqlite_database.execute("UPDATE outbox_delivery SET reason = :reason", reason=f"HTTP 422: {secret} is no address")
+    for options in ((), ("--json",)):
+        ended = run("messages", "show", id_, *options, url=sqlite_database.url, OUTBOX_REDACT="data.pad")
+        assert (ended.returncode, secret in ended.stdout, "***" in ended.stdout) == (0, False, True)
+        assert secret in run("messages", "show", id_, *options, url=sqlite_database.url).stdout
+
+
 def test_without_an_outbox_it_says_what_to_run(run: Run, empty_postgres: Database) -> None:
     ended = run("dashboard", url=empty_postgres.url)
     assert (ended.returncode, "outbox db upgrade" in ended.stderr) == (3, True)

@@ -165,12 +165,15 @@ def print_message(message_id: str, *, as_json: bool) -> None:
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin import show_message
     from relay.admin.access.opening import opened_snapshot
+    from relay.admin.redaction import Redaction
 
-    with opened_snapshot(operator_settings()) as connection:
+    settings = operator_settings()
+    with opened_snapshot(settings) as connection:
         found = show_message(connection, message_id)
     if found is None:
         say(f"there is no message {message_id}: neither waiting, nor in the history (which it may have outlived)")
         raise typer.Exit(exits.FAILED)
+    found = Redaction(settings.redact).detail(found)
     if as_json:
         print_json(found)
     else:
