@@ -16,6 +16,7 @@ from outbox.errors import InvalidEvent, UntypedEvent
 from outbox.event import Event, checked_type
 from outbox.ids import new_id, normal_id
 from outbox.message import NO_HEADERS
+from outbox.writing.trace import Creation
 
 
 @dataclass(slots=True, eq=False)
@@ -56,27 +57,28 @@ class Prepared(NamedTuple):
     has_given_id: bool = False
 
 
-def prepare(source: str, draft: Draft, trace: Mapping[str, str]) -> Prepared:
+def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
     """Check a draft, and give it an id and its final form.
 
     Args:
         source: Who writes it.
         draft: What the caller wants written.
-        trace: The trace context, as headers.
+        trace: Gives the headers of the trace that it is created in.
 
     Raises:
         EmitError: One of its subclasses says what is wrong and what to do.
     """
     type_, data = _type_and_data(draft.event, draft.data)
     delay_s, due_at = checked_delay(draft.delay, draft.due_at)
+    id = new_id() if draft.id is None else normal_id(draft.id)
     return Prepared(
-        id=new_id() if draft.id is None else normal_id(draft.id),
+        id=id,
         type=type_,
         source=source,
         subject=checked_subject(draft.subject),
         ordering_key=_checked_order(draft),
         data=to_payload(data),
-        headers=_headers(draft.headers, trace),
+        headers=_headers(draft.headers, trace, id, type_),
         due_at=due_at,
         delay_s=delay_s,
         strict_order=draft.strict_order,
@@ -110,7 +112,9 @@ def _checked_order(draft: Draft) -> str | None:
     return checked_key(draft.ordering_key)
 
 
-def _headers(own: Mapping[str, str] | None, trace: Mapping[str, str]) -> str:
-    if not own and not trace:
+def _headers(own: Mapping[str, str] | None, trace: Creation, id: str, type_: str) -> str:
+    checked = checked_headers(own) if own else {}
+    headers = trace(id, type_)  # last of all: what is refused was never created
+    if not checked and not headers:
         return NO_HEADERS
-    return to_json({**checked_headers(own), **trace}).decode()
+    return to_json({**checked, **headers}).decode()

@@ -17,7 +17,7 @@ from outbox.event import Event
 from outbox.writing.accepted import accept
 from outbox.writing.rows import write
 from outbox.writing.targets import run_sync, sync_target, unit_of_work
-from outbox.writing.trace import trace_headers
+from outbox.writing.trace import Creation, creation
 
 if TYPE_CHECKING:
     from outbox.writing.targets import AsyncTarget, SyncTarget, Target
@@ -269,12 +269,12 @@ class Outbox:
         return await run_sync(target, lambda sync: self._emit(sync, drafts))
 
     def _prepared(self, drafts: list[Draft]) -> list[Prepared]:
-        trace = trace_headers()
+        trace = creation()
         if len(drafts) == 1:
             return [prepare(self.source, drafts[0], trace)]
         return [self._prepared_item(index, draft, trace) for index, draft in enumerate(drafts)]
 
-    def _prepared_item(self, index: int, draft: Draft, trace: Mapping[str, str]) -> Prepared:
+    def _prepared_item(self, index: int, draft: Draft, trace: Creation) -> Prepared:
         try:
             return prepare(self.source, draft, trace)
         except EmitError as error:

@@ -31,6 +31,7 @@ from relay.delivery.supervision import Supervisor
 from relay.delivery.workers import WorkerPool
 from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
+from relay.observe import tracing
 from relay.observe.metrics import Metrics
 from relay.owner.thread import OwningThread
 from relay.settings import DestinationSettings, Settings, load
@@ -133,6 +134,7 @@ class Relay:
         """Check everything that can be checked, register, and begin."""
         settings = self.settings
         settings.require_database_file()
+        tracing.configure(children=settings.trace_children)
         destinations = {name: build(name, s, settings.database) for name, s in settings.destinations.items()}
         generation = await register_configured(settings, apply=self._apply, wait_for_database=self._wait_for_database)
         loop = asyncio.get_running_loop()
@@ -160,7 +162,13 @@ class Relay:
         )
         self._let_metrics_watch(self._dispatcher, self._owner)
         for lane in lanes:
-            pool = WorkerPool(destinations[lane.name], lane, supervisor=self._supervisor, clock=monotonic)
+            pool = WorkerPool(
+                destinations[lane.name],
+                lane,
+                supervisor=self._supervisor,
+                clock=monotonic,
+                system=tracing.system_of(settings.destinations[lane.name].kind),
+            )
             self._pools[lane.name] = pool
             await pool.start()
         self._ticker = self._supervisor.start(self._tick(), "ticker")

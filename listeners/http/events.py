@@ -22,6 +22,7 @@ from outbox import Message
 from relay.platform.guide import COMPLETED, CONTENT_ID, id_by_content
 
 PLAIN, STRUCTURED, BATCH = "application/json", "application/cloudevents+json", "application/cloudevents-batch+json"
+TRACE = ("traceparent", "tracestate")
 CONTENT_ID_LENGTH = 255
 LONGEST_ID = 255
 BATCH_SIZE = 1000
@@ -135,7 +136,7 @@ def _event(event: Any, schema: Schema) -> Message:
         subject,
         None,
         json.dumps(event["data"]),
-        {},
+        {name: value for name in TRACE if isinstance(value := event.get(name), str)},
         _instant(time),
     )
 
@@ -207,7 +208,7 @@ def _instant(text: Any) -> datetime:
 
 
 def _trace(headers: Headers) -> Iterator[tuple[str, str]]:
-    for name in ("traceparent", "tracestate"):
+    for name in TRACE:
         if (value := headers.get(name)) is not None:
             yield name, value
 

@@ -97,7 +97,9 @@ class Consumer:
         self._broker = broker
         self._source = source or Source()
         self._limits = limits = limits or Limits()
-        runner = ListenerDestination(_name(listener), listener, database=database, concurrency=limits.concurrency)
+        runner = ListenerDestination(
+            _name(listener), listener, database=database, concurrency=limits.concurrency, system="rabbitmq"
+        )
         self._work = Work(runner, concurrency=limits.concurrency, timeout_s=limits.timeout_s)
         self._stopping = asyncio.Event()
         self._reason = "not connected yet"

@@ -1,24 +1,80 @@
-"""The host's trace, if it has one: the producer's span becomes the parent of every delivery."""
+"""The host's trace, if it has one: each message carries the context of the span in which it was created.
+
+OpenTelemetry is looked up and never imported: a worker that does not trace need not have it installed. Where an SDK is
+set up, each message gets a span of its own (``create``, PRODUCER), which everything that happens to it later is linked
+to. Without an SDK the context that is current is passed on as it is.
+
+Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Headers = Mapping[str, str]
+Creation = Callable[[str, str], Headers]  # of a message's id and type
+
+NONE: Headers = {}
+SYSTEM = "outbox"
+
+_tracer: tuple[Any, Any] | None = None  # (provider, its tracer)
 
 
-def trace_headers() -> dict[str, str]:
-    """The current trace context as headers; empty unless the host has imported OpenTelemetry and a span is active.
+def creation() -> Creation:
+    """Return what gives a message, by its id and type, the headers of the trace it is created in."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return _untraced
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+        headers = headers_of(trace.get_current_span().get_span_context())
+        return (lambda _id, _type: headers) if headers else _untraced
+    tracer = _tracer_of(provider)
 
-    OpenTelemetry is looked up and never imported: a worker that does not trace need not have it installed.
+    def create(id: str, type_: str) -> Headers:
+        span = tracer.start_span(
+            f"create {SYSTEM}", kind=trace.SpanKind.PRODUCER, attributes=attributes("create", id, type_)
+        )
+        span.end()
+        return headers_of(span.get_span_context())
+
+    return create
+
+
+def attributes(operation: str, id: str, type_: str) -> dict[str, Any]:
+    """Return the attributes of a span about one message."""
+    return {
+        "messaging.system": SYSTEM,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": SYSTEM,
+        "messaging.message.id": id,
+        "cloudevents.event_id": id,
+        "cloudevents.event_type": type_,
+    }
+
+
+def headers_of(context: Any) -> Headers:
+    """Return a span's context as headers; empty where there is none.
 
     Source: https://www.w3.org/TR/trace-context/#traceparent-header
     """
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return {}
-    context = trace.get_current_span().get_span_context()
     if not context.is_valid:
-        return {}
+        return NONE
     headers = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
     if context.trace_state:
         headers["tracestate"] = context.trace_state.to_header()
     return headers
+
+
+def _untraced(_id: str, _type: str) -> Headers:
+    return NONE
+
+
+def _tracer_of(provider: Any) -> Any:
+    global _tracer
+    if _tracer is None or _tracer[0] is not provider:
+        _tracer = provider, provider.get_tracer("neverlost")
+    return _tracer[1]

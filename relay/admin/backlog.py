@@ -18,10 +18,10 @@ from relay.observe.backlog import Backlog, DestinationBacklog
 from relay.store.postgres.sql import backlog as postgres
 from relay.store.sqlite.sql import backlog as sqlite
 
-PAGES = 512  # of a table that are looked at; 4 MiB
+PAGES = 256  # of a table that are looked at; 2 MiB
 EXACT = 1_000  # dead letters of a destination, and unrouted messages, that are counted
-OLDEST_OF_EACH_SHARD = 16  # ready messages that are looked through for the oldest of each destination
-NEXT_OF_EACH_SHARD = 64
+OLDEST_OF_EACH_SHARD = 8  # ready messages that are looked through for the oldest of each destination
+NEXT_OF_EACH_SHARD = 16
 COUNTED = 100_000  # rows of an SQLite table
 TIMEOUT_MS = 1_000
 ANEW_EVERY = 8  # samples: then the oldest ready messages are looked for from the left end again

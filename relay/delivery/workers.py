@@ -18,6 +18,7 @@ from relay.delivery.entry import Entry
 from relay.delivery.lane import Lane
 from relay.delivery.supervision import Supervisor
 from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
+from relay.observe.tracing import SYSTEM, sending, sending_many
 
 log = structlog.get_logger("relay")
 
@@ -32,10 +33,17 @@ class WorkerPool:
         lane: What they send, and when.
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
+        system: What kind of system the destination is, in traces.
     """
 
     def __init__(
-        self, destination: Destination, lane: Lane, *, supervisor: Supervisor, clock: Callable[[], float]
+        self,
+        destination: Destination,
+        lane: Lane,
+        *,
+        supervisor: Supervisor,
+        clock: Callable[[], float],
+        system: str = SYSTEM,
     ) -> None:
         self.destination = destination
         self._lane = lane
@@ -43,6 +51,8 @@ class WorkerPool:
         self._supervisor = supervisor
         batches = destination if isinstance(destination, BatchDestination) else None
         self._batches = batches if batches is not None and batches.batch_size > 1 else None
+        self._send = sending(lane.name, system, destination.send)
+        self._send_many = sending_many(lane.name, system, self._batches.send_many) if self._batches else None
         self._is_stopped = False
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,7 +101,7 @@ class WorkerPool:
                 await self._sleep(now)
                 continue
             if self._batches is not None and (others := self._companions(self._batches, entry, now)):
-                await self._send_together(self._batches, [entry, *others], now)
+                await self._send_together([entry, *others], now)
                 continue
             if entry.guard is not None:
                 if not await entry.guard.permit(name, entry):
@@ -99,7 +109,7 @@ class WorkerPool:
                     continue
                 now = self._clock()
             try:
-                outcome = await self.destination.send(entry.message)
+                outcome = await self._send(entry.message)
             except Exception as error:
                 outcome = self._broke(entry.message, error)
             if entry.guard is not None:
@@ -123,10 +133,11 @@ class WorkerPool:
 
         return self._lane.companions(may_follow, destination.batch_size - 1, now)
 
-    async def _send_together(self, destination: BatchDestination, batch: list[Entry], now: float) -> None:
+    async def _send_together(self, batch: list[Entry], now: float) -> None:
+        assert self._send_many is not None
         outcomes: Outcome | Sequence[Outcome]
         try:
-            outcomes = await destination.send_many([entry.message for entry in batch])
+            outcomes = await self._send_many([entry.message for entry in batch])
         except Exception as error:
             outcomes = self._broke(batch[0].message, error)
         self._lane.finish_batch(batch, outcomes, now)

@@ -21,10 +21,12 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from opentelemetry.trace import Span
 
 from relay.decide.backoff import jittered
 from relay.decide.verdict import Verdict
 from relay.delivery.entry import Entry, Route
+from relay.observe.tracing import ending, settling, tracer
 from relay.store.contract import Batch, Parked, Ruled, Session
 from relay.store.ruling import fingerprint
 
@@ -67,6 +69,7 @@ class Settler:
         self._note, self._forget, self._reread = note, forget, reread
         self._unconfirmed = unconfirmed
         self._durable_at = 0.0
+        self._tracer = tracer()
         self.began_at = 0.0
         self._finish: Callable[[], None] | None = None
         self._settled_count = 0
@@ -129,12 +132,14 @@ class Settler:
     def _begin_batch(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
         epoch, durable = self._epoch, self._is_time_to_wait()
         fresh = [e.row for e in entries if e.epoch == epoch]
+        span = self._span(entries) if fresh else None
         counted = self._session.settle_plain_ahead(fresh, durable=durable) if fresh else None
 
         def finish() -> None:
             count = 0
             if counted is not None:
-                count = counted()
+                with ending(span):
+                    count = counted()
                 self._remember(entries, durable=durable)
             # The others were read by an earlier session, or a former owner has set something of them aside in the
             # meantime. Those that are settled by now are not found again. Every destination took them, so none is read
@@ -144,6 +149,11 @@ class Settler:
             self._leave(done, entries)
 
         self._finish = finish
+
+    def _span(self, entries: Sequence[Entry]) -> Span | None:
+        if self._tracer is None:
+            return None
+        return settling(self._tracer, (entry.message for entry in entries), len(entries))
 
     def settle_again(self) -> None:
         """What the last session settled may have been lost with the server that crashed."""
@@ -178,7 +188,9 @@ class Settler:
             found |= {(entry.id, lane.name): _ruled(entry, lane, verdict) for lane, verdict in verdicts}
         ruled = list(found.values())
         if ruled:
-            self._note(self._session.settle(Batch(messages, ruled, self._skipping), durable=durable))
+            with ending(self._span(entries)):
+                parked = self._session.settle(Batch(messages, ruled, self._skipping), durable=durable)
+            self._note(parked)
             _report_dead(ruled)
         for entry in unknown:  # now: the table knows what was taken of it
             self._reread(entry)

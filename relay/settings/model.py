@@ -84,6 +84,8 @@ class Settings(BaseModel):
         notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: nobody notifies any more,
             and polling remains.
         redact: Payload that pages, commands and logs mask, by path: ``data.email``, ``headers.x-user``.
+        trace_children: Whether a span that processes a message is a child of the one that created it; else it is
+            linked to it alone.
         log_format: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal.
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 
@@ -116,6 +118,7 @@ class Settings(BaseModel):
     health_host: str = Field(default="127.0.0.1", min_length=1)
     health_port: int = Field(default=9810, ge=0, le=65_535)
     notify: bool = True
+    trace_children: bool = False
     log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = "auto"
     redact: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"

@@ -16,12 +16,12 @@ from outbox import (
     UntypedEvent,
 )
 from outbox.draft import prepare
-from outbox.writing.trace import trace_headers
+from outbox.writing.trace import creation
 
 
 def prepared(event="page.read", data=None, **options):
     data = {} if data is None and isinstance(event, str) else data
-    return prepare("outbox", Draft(event, data, **options), trace_headers())
+    return prepare("outbox", Draft(event, data, **options), creation())
 
 
 class Untyped(Event):

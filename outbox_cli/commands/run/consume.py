@@ -55,6 +55,7 @@ def consume(
     from relay.decide.backoff import Policy
     from relay.destinations.rabbitmq.amqp import Broker
     from relay.destinations.rabbitmq.settings import NAME
+    from relay.observe import tracing
     from relay.observe.logging import configure
     from relay.platform.rights import BASELINE, RELAY
     from relay.settings import load
@@ -67,6 +68,7 @@ def consume(
         )
     settings = load({"health_host": health_host, "health_port": health_port})
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    tracing.configure(children=settings.trace_children)
     put_current_directory_on_path()
     rabbit = _broker(settings, destination)
     limits = Limits(

@@ -110,6 +110,7 @@ def _receiver(settings: Settings) -> Receiver:
     import os
 
     from listeners.http import Limits, Receiver
+    from relay.observe import tracing
     from relay.observe.logging import configure
     from relay.settings.environment import look_up
 
@@ -117,6 +118,7 @@ def _receiver(settings: Settings) -> Receiver:
     secrets = serving.secrets(lambda name: look_up(name, os.environ))
     signing = serving.signing_secrets(lambda name: look_up(name, os.environ))
     hidden = {*settings.secrets(), *secrets, *signing}
+    tracing.configure(children=settings.trace_children)
     configure(log_format=settings.log_format, level=settings.log_level, secrets=hidden)
     return Receiver(
         secrets,

@@ -30,6 +30,7 @@ from relay.destinations.listener.transaction.call import AsyncTransactions, Sync
 from relay.destinations.listener.transaction.commit_gate import Fence, Overran
 from relay.destinations.listener.unavailable import is_from_outside
 from relay.observe.logging import plain_trace, redacted
+from relay.observe.tracing import SYSTEM, processing
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
 
@@ -51,6 +52,7 @@ class ListenerDestination:
         concurrency: Calls under way at once.
         timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: a plain callable
             that overruns goes on, and is not called again for the same message until it has come to its end.
+        system: Where its messages come from, in traces.
 
     Raises:
         SettingsError: It cannot be imported, is not callable, or takes other parameters than a listener's.
@@ -64,6 +66,7 @@ class ListenerDestination:
         database: Database,
         concurrency: int = 16,
         timeout_s: float | None = None,
+        system: str = SYSTEM,
     ) -> None:
         self.name = name
         self.concurrency = concurrency
@@ -73,7 +76,7 @@ class ListenerDestination:
         self._shown: dict[tuple[CodeType, int], float] = {}
         self._threads: Threads | None = None
         self._transactions: SyncTransactions | AsyncTransactions | None = None
-        self._run: Run = self._choose(database)
+        self._run: Run = processing(name, system, self._choose(database))
         if watchers:  # in a test alone: a relay pays nothing for them
             self.send = self._watched(self.send)  # type: ignore[method-assign, assignment]
 

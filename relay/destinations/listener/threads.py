@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from relay.destinations.listener.transaction.commit_gate import Overran
+from relay.observe.tracing import tracer
 
 
 class NoThread(Overran):
@@ -30,6 +33,7 @@ class Threads:
 
     def __init__(self, count: int, name: str, *, enough: int) -> None:
         self._enough = enough
+        self._carries_context = tracer() is not None  # so that a listener finds the span it runs in
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._overran: dict[Future[Any], tuple[str, float]] = {}
 
@@ -40,6 +44,8 @@ class Threads:
             CancelledError: Whoever waited for it was cancelled, while it ran; it runs on.
             NoThread: The same, before it ran, and so it never will.
         """
+        if self._carries_context:
+            function = partial(copy_context().run, function)
         future = self._pool.submit(function, *arguments)
         try:
             return await asyncio.wrap_future(future)

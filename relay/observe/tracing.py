@@ -1,0 +1,233 @@
+"""Spans of what becomes of a message, by OpenTelemetry's conventions for messaging.
+
+| span               | kind     | when                                 | what it is part of, and linked to          |
+|--------------------|----------|--------------------------------------|--------------------------------------------|
+| ``create outbox``  | PRODUCER | `emit`; its context is stored        | a child of the worker's span               |
+| ``send NAME``      | CLIENT   | each attempt at a destination        | a trace of its own, linked to ``create``   |
+| ``process NAME``   | CONSUMER | each call of a listener, here or     | in what is current, linked to ``create``;  |
+|                    |          | in ``serve`` and ``consume``         | with `trace_children`, a child of it       |
+| ``settle outbox``  | CLIENT   | each batch that is settled           | a trace of its own, linked to ``create``   |
+
+What is stored with a message is never changed, so every attempt sends the same context. The SDK is the host's. Where
+none is set up when a relay starts, nothing is wrapped: it then costs nothing at all.
+
+Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from relay.decide.outcome import Outcome
+
+if TYPE_CHECKING:
+    from outbox import Message
+
+MOST_LINKS = 64  # of one span
+SYSTEM = "outbox"
+ERROR_TYPE = "error.type"
+
+_propagator = TraceContextTextMapPropagator()
+
+
+class _Options:
+    children = False
+
+
+def configure(*, children: bool) -> None:
+    """Say whether a span that processes a message is a child of the one that created it, or only linked to it."""
+    _Options.children = children
+
+
+def system_of(kind: str) -> str:
+    """Return what a kind of destination is called in a span: the broker's name, or ours where there is none."""
+    return SYSTEM if kind in ("http", "listener") else kind
+
+
+def tracer() -> trace.Tracer | None:
+    """Return the host's tracer; ``None`` where it has set up no SDK."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
+        return None
+    return provider.get_tracer("neverlost")
+
+
+def sending(
+    name: str, system: str, send: Callable[[Message], Awaitable[Outcome]]
+) -> Callable[[Message], Awaitable[Outcome]]:
+    """Return a function that sends a message within a span; `send` itself where no one traces.
+
+    Args:
+        name: The destination's.
+        system: What it is: ``rabbitmq``, ``kafka``, … or ``outbox``.
+        send: Makes one attempt.
+    """
+    found = tracer()
+    if found is None:
+        return send
+    known = found
+
+    async def traced(message: Message) -> Outcome:
+        attributes = _of_message("send", name, system, message)
+        attributes["outbox.attempt"] = message.attempt
+        with _span(known, f"send {name}", SpanKind.CLIENT, attributes, links([message])) as span:
+            outcome = await send(message)
+            note(span, outcome)
+            return outcome
+
+    return traced
+
+
+def sending_many(
+    name: str, system: str, send: Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]
+) -> Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]:
+    """Return a function that sends a batch within a span; `send` itself where no one traces."""
+    found = tracer()
+    if found is None:
+        return send
+    known = found
+
+    async def traced(messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
+        attributes = _of_batch("send", name, system, len(messages))
+        with _span(known, f"send {name}", SpanKind.CLIENT, attributes, links(messages)) as span:
+            outcomes = await send(messages)
+            for outcome in [outcomes] if isinstance(outcomes, Outcome) else outcomes:
+                note(span, outcome)
+            return outcomes
+
+    return traced
+
+
+def processing(
+    name: str, system: str, run: Callable[[Message, Any], Awaitable[Any]]
+) -> Callable[[Message, Any], Awaitable[Any]]:
+    """Return a function that has a listener process a message within a span; `run` itself where no one traces.
+
+    Args:
+        name: What the inbox knows the listener by.
+        system: Where its messages come from: ``rabbitmq``, or ``outbox``.
+        run: Runs it.
+    """
+    found = tracer()
+    if found is None:
+        return run
+    known = found
+
+    async def traced(message: Message, fence: Any) -> Any:
+        attributes = _of_message("process", name, system, message)
+        within = _stored(message) if _Options.children else None
+        with (
+            known.start_as_current_span(
+                f"process {name}",
+                within,
+                SpanKind.CONSUMER,
+                attributes,
+                links([message]),
+                set_status_on_exception=False,
+            ) as span,
+            _failing(span),
+        ):
+            return await run(message, fence)
+
+    return traced
+
+
+@contextmanager
+def _span(
+    known: trace.Tracer, name: str, kind: SpanKind, attributes: dict[str, Any], linked: Sequence[Link]
+) -> Iterator[Span]:
+    """Enter a span that begins a trace of its own."""
+    with (
+        known.start_as_current_span(name, Context(), kind, attributes, linked, set_status_on_exception=False) as span,
+        _failing(span),
+    ):
+        yield span
+
+
+@contextmanager
+def _failing(span: Span) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        _fail(span, type(error).__qualname__)
+        raise
+
+
+def settling(known: trace.Tracer, messages: Iterable[Message], count: int) -> Span:
+    """Begin the span of a batch that is settled."""
+    return known.start_span(
+        f"settle {SYSTEM}",
+        Context(),
+        SpanKind.CLIENT,
+        _of_batch("settle", SYSTEM, SYSTEM, count),
+        links(messages),
+    )
+
+
+@contextmanager
+def ending(span: Span | None) -> Iterator[None]:
+    """End a span, if there is one, with what is done within."""
+    if span is None:
+        yield
+        return
+    try:
+        with _failing(span):
+            yield
+    finally:
+        span.end()
+
+
+def note(span: Span, outcome: Outcome) -> None:
+    """Write down what came of an attempt."""
+    if outcome.kind != "taken":
+        _fail(span, outcome.kind, outcome.reason)
+
+
+def links(messages: Iterable[Message]) -> list[Link]:
+    """Return links to the spans that created the first messages, as far as these carry a context."""
+    found = []
+    for message in messages:
+        context = trace.get_current_span(_stored(message)).get_span_context()
+        if context.is_valid:
+            found.append(Link(context, {"messaging.message.id": message.id}))
+        if len(found) == MOST_LINKS:
+            break
+    return found
+
+
+def _stored(message: Message) -> Context:
+    return _propagator.extract(message.headers, Context())
+
+
+def _fail(span: Span, kind: str, reason: str = "") -> None:
+    span.set_attribute(ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR, reason or kind))
+
+
+def _of_message(operation: str, name: str, system: str, message: Message) -> dict[str, Any]:
+    return {
+        "messaging.system": system,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": name,
+        "messaging.message.id": message.id,
+        "cloudevents.event_id": message.id,
+        "cloudevents.event_type": message.type,
+    }
+
+
+def _of_batch(operation: str, name: str, system: str, count: int) -> dict[str, Any]:
+    return {
+        "messaging.system": system,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": name,
+        "messaging.batch.message_count": count,
+    }
