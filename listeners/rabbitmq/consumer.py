@@ -174,7 +174,7 @@ class Consumer:
         if session.ended.done():
             event, reason = session.ended.result()
             self._reason = reason
-            log.warning(event, queue=self._source.queue, reason=reason)
+            _report(event, self._source.queue, reason)
         await session.close()
 
     async def _pause(self, failures: int) -> None:
@@ -182,6 +182,18 @@ class Consumer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311
                 await self._stopping.wait()
+
+
+def _report(event: str, queue: str, reason: str) -> None:
+    match event:
+        case "channel_closed":
+            log.warning("channel_closed", queue=queue, reason=reason)
+        case "queue_deleted":
+            log.warning("queue_deleted", queue=queue, reason=reason)
+        case "consumer_cancelled":
+            log.warning("consumer_cancelled", queue=queue, reason=reason)
+        case _:
+            log.warning("broker_connection_lost", queue=queue, reason=reason)
 
 
 def _name(listener: str | Callable[..., Any]) -> str:

@@ -117,8 +117,18 @@ def _shared() -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
+        _with_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+
+
+def _with_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Name the span that is current, if there is one; OpenTelemetry is asked only where something else loaded it."""
+    if (trace := sys.modules.get("opentelemetry.trace")) is not None:
+        context = trace.get_current_span().get_span_context()
+        if context.is_valid:
+            event.update(trace_id=f"{context.trace_id:032x}", span_id=f"{context.span_id:016x}")
+    return event
 
 
 def _formatter(text: bool, stream: TextIO, masking: Masking) -> logging.Formatter:

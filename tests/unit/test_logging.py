@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from opentelemetry import trace
 
 from relay.observe.logging import configure, one_line, plain_trace, redacted
 
@@ -52,6 +53,18 @@ def test_json_where_nobody_reads_and_text_on_a_terminal() -> None:
     structlog.get_logger("relay").info("started", shards=3)
     assert "started" in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
+
+
+def test_a_line_names_the_span_that_is_current() -> None:
+    context = trace.SpanContext(trace_id=10, span_id=11, is_remote=False)
+    stream = configured()
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        structlog.get_logger("relay").info("within")
+        logging.getLogger("app").warning("within, too")
+    structlog.get_logger("relay").info("after")
+    *within, after = lines(stream)
+    assert {(each["trace_id"], each["span_id"]) for each in within} == {(f"{10:032x}", f"{11:016x}")}
+    assert "trace_id" not in after
 
 
 def test_a_password_in_the_query_of_a_url_is_one_too() -> None:
