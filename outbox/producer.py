@@ -166,8 +166,8 @@ class Outbox:
 
         Args:
             target: As in ``emit``; on a session they too wait for the flush.
-            items: Events, pairs of an event type and data, or ``Draft``s, which have options of their own.
-            common: The options of ``emit`` (except ``id``) for all items that are not ``Draft``s.
+            items: Events, pairs of an event type and data, or ``Draft`` objects with options of their own.
+            common: The options of ``emit`` (except ``id``) for all items but ``Draft`` objects.
 
         Returns:
             The message ids, in the order of the items.

@@ -3,19 +3,21 @@
 The migrations in ``alembic/versions`` create these tables and a test holds the two together. What only a database can
 say (partitions, triggers, the wake-up sequence, functions) stands in the migration alone.
 
-| table                | holds                                                                            |
-|----------------------|----------------------------------------------------------------------------------|
-| outbox_message       | what is not settled everywhere yet: small, whatever the history                  |
-| outbox_delivery      | the exceptions: deliveries that are parked, blocked, waiting, dead, or done early |
-| outbox_history       | what was delivered, discarded or cancelled, and when; one partition a day        |
-| outbox_destination   | the registered destinations, their subscriptions and health                      |
-| outbox_relay         | the relays that are alive, and their beat                                        |
-| outbox_shard         | per shard: was it handed back in order, and if not, what may have killed its owner |
-| outbox_audit         | what operators did                                                               |
-| outbox_sample        | what was measured every fifteen seconds: rates, backlog, latencies                   |
-| inbox_message        | what listeners have done                                                         |
-| outbox_rate          | per destination with a rate limit: how much of the common budget is used         |
-| outbox_meta          | the schema's version, and the oldest release that may use it                     |
+==================  ==================================================================================
+table               holds
+==================  ==================================================================================
+outbox_message      what is not settled everywhere yet: small, whatever the history
+outbox_delivery     the exceptions: deliveries that are parked, blocked, waiting, dead, or done early
+outbox_history      what was delivered, discarded or cancelled, and when; one partition a day
+outbox_destination  the registered destinations, their subscriptions and health
+outbox_relay        the relays that are alive, and their beat
+outbox_shard        per shard: was it handed back in order, and if not, what may have killed its owner
+outbox_audit        what operators did
+outbox_sample       what was measured every fifteen seconds: rates, backlog, latencies
+inbox_message       what listeners have done
+outbox_rate         per destination with a rate limit: how much of the common budget is used
+outbox_meta         the schema's version, and the oldest release that may use it
+==================  ==================================================================================
 """
 
 from __future__ import annotations
