@@ -31,7 +31,7 @@ OF_PLAIN = 0.95
 FOR_S = 6.0  # how long a run would take at the ideal rate
 INSERT = (
     "INSERT INTO outbox_message (id, type, source, data) SELECT outbox_uuid7(), 'bench.message', 'bench', "
-    "jsonb_build_object('n', n) FROM generate_series(1, {count}) AS n"
+    "json_build_object('n', n) FROM generate_series(1, {count}) AS n"
 )
 Endpoint = tuple[int, Any]
 

@@ -29,8 +29,7 @@ FEW, MORE = 50, 250
 FEW_ROWS, MORE_ROWS = 1_000, 3_000
 BODY = json.dumps(DATA)
 OURS = (
-    "PREPARE p (uuid, text, text, jsonb) AS "
-    "INSERT INTO outbox_message (id, type, source, data) VALUES ($1, $2, $3, $4)",
+    "PREPARE p (uuid, text, text, json) AS INSERT INTO outbox_message (id, type, source, data) VALUES ($1, $2, $3, $4)",
     "EXECUTE p ('{id}', 'bench.produced', 'bench', '{body}')",
 )
 PLAIN = (

@@ -33,10 +33,10 @@ TABLES = (
     "created_at timestamptz NOT NULL DEFAULT now())",
 )
 RESULT = sa.text("INSERT INTO result (body) VALUES (:body)")
-SAME = sa.text("INSERT INTO outbox_message (id, type, source, data) VALUES (:id, :type, 'bench', CAST(:data AS jsonb))")
+SAME = sa.text("INSERT INTO outbox_message (id, type, source, data) VALUES (:id, :type, 'bench', CAST(:data AS json))")
 MADE = sa.text(
     "INSERT INTO outbox_message (id, type, source, data) "
-    "SELECT gen_random_uuid(), :type, 'bench', CAST(:data AS jsonb) FROM generate_series(1, :count)"
+    "SELECT gen_random_uuid(), :type, 'bench', CAST(:data AS json) FROM generate_series(1, :count)"
 )
 PLAIN = sa.text("INSERT INTO plain_outbox (id, type, payload) VALUES (:id, :type, CAST(:data AS jsonb))")
 MANY = 1_000  # messages of one emit_many

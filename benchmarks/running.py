@@ -21,7 +21,7 @@ from benchmarks.rivals import Environment, Rival
 from relay.platform.migrations import upgrade
 
 ROOT = Path(__file__).parent.parent
-PAYLOAD = "jsonb_build_object('pad', repeat('x', 190))"  # 200 bytes, like the rivals'
+PAYLOAD = "json_build_object('pad', repeat('x', 190))"  # 200 bytes, like the rivals'
 
 
 @dataclass(frozen=True)

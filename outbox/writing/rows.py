@@ -38,7 +38,7 @@ class JsonText(sa.TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> Any:
-        return dialect.type_descriptor(postgresql.JSONB() if dialect.name == "postgresql" else sa.JSON())
+        return dialect.type_descriptor(postgresql.JSON() if dialect.name == "postgresql" else sa.JSON())
 
     def bind_processor(self, dialect: sa.Dialect) -> None:
         return None
@@ -197,10 +197,10 @@ def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Seq
 
 @cache
 def _batch_statement(table: sa.Table, has_given_ids: bool) -> sa.Insert:
-    """INSERT … SELECT … FROM jsonb_to_recordset(:batch), whose rows come out in the order of the array."""
+    """INSERT … SELECT … FROM json_to_recordset(:batch), whose rows come out in the order of the array."""
     columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
     record = (
-        sa.func.jsonb_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSONB))
+        sa.func.json_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSON))
         .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION), sa.Column("given", sa.Boolean))
         .render_derived(name="record", with_types=True)
     )

@@ -66,8 +66,9 @@ WORKER = (
         "outbox_message",
         ("id", "type", "source", "subject", "ordering_key", "data", "headers", "due_at", "state"),
     ),
-    Right(("EXECUTE",), "FUNCTION", "outbox_emit(text, jsonb, text, text, jsonb, timestamptz, uuid)"),
+    Right(("EXECUTE",), "FUNCTION", "outbox_emit(text, json, text, text, json, timestamptz, uuid)"),
     Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
+    Right(("SELECT",), "SEQUENCE", "outbox_wake"),
     Right(("EXECUTE",), "FUNCTION", "outbox_new_id(uuid)"),
 )
 CONSUMER = (Right(("INSERT",), "TABLE", "inbox_message", ("listener", "message_id")),)

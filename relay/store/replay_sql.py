@@ -65,7 +65,7 @@ ON CONFLICT (id) DO NOTHING
     "write_anew": f"""
 INSERT INTO outbox_message (id, {COLUMNS}, headers, state)
 SELECT p.new_id, {OLD},
-       h.headers || jsonb_build_object('{REPLAY_OF}', h.id::text), 'held'
+       (h.headers::jsonb || jsonb_build_object('{REPLAY_OF}', h.id::text))::json, 'held'
 FROM {_PG_HISTORY} ORDER BY h.position
 """,
     # In id order, as owners lock what is held; what an owner has just moved to history is not found.

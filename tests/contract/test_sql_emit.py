@@ -1,6 +1,5 @@
 """Other languages and least privilege: `outbox_emit`, and a role that may INSERT and nothing else."""
 
-import json
 import re
 from uuid import UUID, uuid4
 
@@ -99,8 +98,8 @@ def test_what_python_wrote_and_what_sql_wrote_differ_in_nothing_but_their_ids(po
 
     with postgres_database.engine.begin() as connection:
         emit(connection, "page.read", {"a": [1, "é"]}, ordering_key="k", subject="s", headers={"x-a": "b"})
-    body = json.dumps({"a": [1, "é"]})
-    postgres_database.execute(f"""SELECT outbox_emit('page.read', '{body}'::jsonb, 'k', 's', '{{"x-a": "b"}}')""")
+    body = '{"a":[1,"é"]}'
+    postgres_database.execute(f"""SELECT outbox_emit('page.read', '{body}'::json, 'k', 's', '{{"x-a": "b"}}')""")
     python, sql = postgres_database.rows(f"SELECT {COLUMNS}, shard, size, generation FROM outbox_message")
     assert python == sql
 
@@ -118,7 +117,7 @@ def test_a_value_by_itself_is_refused_as_emit_refuses_it(database, body):
     """On SQLite, which has no outbox_emit, by the table."""
     statement = "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'a.b', 's', :body)"
     if database.kind == "postgres":
-        statement = "SELECT outbox_emit('a.b', CAST(:body AS jsonb), id => CAST(:id AS uuid))"
+        statement = "SELECT outbox_emit('a.b', CAST(:body AS json), id => CAST(:id AS uuid))"
     with pytest.raises(DBAPIError, match=r"an object or an array|CHECK constraint failed"):
         database.execute(statement, id=str(uuid4()), body=body)
     assert database.scalar("SELECT count(*) FROM outbox_message") == 0
@@ -144,7 +143,7 @@ def test_tables_of_a_session_never_stand_in_for_ours_where_our_owners_rights_are
         "SELECT proname, array_to_string(proconfig, ' ') AS settings FROM pg_proc "
         "WHERE prosecdef AND proname ~ '^outbox_'"
     )
-    assert len(functions) >= 4
+    assert len(functions) == 3
     for each in functions:
         assert re.search(r"search_path=\w+, pg_temp", each.settings), each.proname
     id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"

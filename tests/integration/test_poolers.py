@@ -100,7 +100,7 @@ def test_a_relay_behind_session_pooling_owns_delivers_and_is_succeeded(postgres_
     fleet.configure(pooled.url, beat_s=0.2)
     first = fleet.start()
     eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 64}, deadline_s=20)
-    postgres_database.execute("SELECT outbox_emit('a.b', jsonb_build_object('n', n)) FROM generate_series(1, 50) AS n")
+    postgres_database.execute("SELECT outbox_emit('a.b', json_build_object('n', n)) FROM generate_series(1, 50) AS n")
     eventually(lambda: history(postgres_database) == 50, deadline_s=20, what="all are delivered")
     first.kill()
     second = fleet.start()
@@ -162,7 +162,7 @@ def test_a_schema_of_its_own_is_found_through_a_pooler_and_left_to_nobody_else(p
 def test_a_relay_with_a_schema_of_its_own_works_behind_session_pooling(pool, spawn, fleet):
     pooled = pool("session")
     upgrade(pooled.url, schema="messaging")
-    pooled.execute("SELECT messaging.outbox_emit('a.b', jsonb_build_object('n', n)) FROM generate_series(1, 5) AS n")
+    pooled.execute("SELECT messaging.outbox_emit('a.b', json_build_object('n', n)) FROM generate_series(1, 5) AS n")
     fleet.configure(pooled.url)
     relay = spawn("outbox", "relay", "--drain", env=fleet.env | {"OUTBOX_SCHEMA": "messaging"})
     assert relay.wait() == 0, relay.report()

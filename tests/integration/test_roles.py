@@ -57,8 +57,8 @@ class Roles:
 
     def revoke(self, right: Right, database: Database) -> None:
         on = right.on(SCHEMA)
-        if right.kind == "FUNCTION":  # everybody has it, unless the database's defaults say otherwise
-            self.owner.execute(f"REVOKE EXECUTE ON {on} FROM PUBLIC")
+        if right.kind == "FUNCTION" or right.name == "outbox_wake":  # everybody has it, unless somebody took it away
+            self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM PUBLIC")
         self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM {self.role(database)}")
 
     def settings(self, database: Database, **options: Any) -> Settings:
@@ -407,3 +407,12 @@ def test_the_state_of_a_shared_limit_is_for_relays_alone(roles: Roles) -> None:
     roles.relay.execute(f"UPDATE {table} SET arrival_s = 1")
     assert roles.relay.scalar(f"SELECT count(*) FROM {table}") == 1
     roles.relay.execute(f"DELETE FROM {table}")
+
+
+def test_a_worker_sees_whether_a_relay_sleeps_and_may_not_say_so(roles: Roles) -> None:
+    flag = f"'{SCHEMA}.outbox_wake'"
+    roles.relay.execute(f"SELECT setval({flag}, 2)")
+    assert roles.worker.scalar(f"SELECT pg_sequence_last_value({flag})") == 2
+    for change in (f"setval({flag}, 0)", f"nextval({flag})"):
+        with pytest.raises(sa.exc.DBAPIError, match="permission denied for sequence outbox_wake"):
+            roles.worker.execute(f"SELECT {change}")

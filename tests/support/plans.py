@@ -7,6 +7,7 @@ engine is explained likewise, as it stands.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def _explain(connection: psycopg.Connection[Any], name: str, statement: str, val
         )
         row = cursor.fetchone()
         assert row is not None
-        plan = Plan(name, tuple(_flat(row[0][0]["Plan"])))
+        plan = Plan(name, tuple(_flat(json.loads(row[0])[0]["Plan"])))  # a session of ours reads JSON as text
         cursor.execute("DEALLOCATE watched", prepare=False)
         raise psycopg.Rollback(undone)
     return plan

@@ -13,7 +13,6 @@ from relay.admin.doctor.finding import Finding, bad, ok
 MODES = {"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 TRIGGERS = {
     "zz_outbox_message_checked": ("outbox_message", "O"),
-    "outbox_message_inserted": ("outbox_message", "O"),
     "zz_outbox_message_applied": ("outbox_message", "R"),
     "zz_outbox_delivery_applied": ("outbox_delivery", "R"),
 }

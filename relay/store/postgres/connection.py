@@ -42,7 +42,7 @@ class OwningConnection:
 
     def _prepare(self) -> None:
         connection = self._connection
-        for name in ("uuid", "jsonb", "timestamptz", "xid8"):
+        for name in ("uuid", "json", "jsonb", "timestamptz", "xid8"):
             connection.adapters.register_loader(name, TextLoader)
         lease_ms = int(self._lease_s * 1000)
         values = {"lease_ms": lease_ms, "lock_ms": lease_ms // 3, "check_ms": max(lease_ms // 5, 100)}

@@ -109,10 +109,12 @@ class Reading(Salvaging):
         return went_back
 
     def _since(self, horizon: Horizon, cursors: Cursors) -> dict[str, Any]:
+        floor = [cursors.ready.get(shard, -1) for shard in range(SHARD_COUNT)]
         return {
             "xmax": str(horizon.xmax),
             "running": [str(x) for x in horizon.running],
-            "floor": [cursors.ready.get(shard, -1) for shard in range(SHARD_COUNT)],
+            "floor": floor,
+            "reached": max(floor),
             "due": self._scheduled[0],
             "own": self._own_transactions,
         }

@@ -44,17 +44,34 @@ READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
 # Index: outbox_message_pkey.
 READ_ONE = f"SELECT {MESSAGE} FROM outbox_message AS m WHERE m.id = ANY (%(ids)s::uuid[])"
 
-# What has become visible since the last look. What a dump brought along from a cluster that had come further bears an
-# id of the future, and has not come late. OFFSET 0 is a fence: without it the planner may turn the conditions on
-# shard and position into a scan of outbox_message_ready from its left edge, where settled rows lie until vacuum.
-_MESSAGES_SINCE = """(
-    SELECT *, ctid FROM outbox_message AS m
-    WHERE m.txid >= %(xmax)s::xid8 AND m.txid < pg_snapshot_xmax(pg_current_snapshot())
-    UNION ALL
-    SELECT *, ctid FROM outbox_message AS m WHERE m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8
-    OFFSET 0
-)"""
-_DELIVERIES_SINCE = _MESSAGES_SINCE.replace("outbox_message", "outbox_delivery")
+# What has become visible since the last look, which is said by the transaction alone. What a dump brought along from a
+# cluster that had come further bears an id of the future, and has not come late.
+_SINCE = "m.txid >= %(xmax)s::xid8 AND m.txid < pg_snapshot_xmax(pg_current_snapshot())"
+_RAN_ON = "m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8"
+
+
+def _visible_since(table: str, *conditions: str) -> str:
+    """Rows of both kinds that meet one of the conditions, of which no row meets two.
+
+    OFFSET 0 is a fence: without it the planner may turn what is asked of the rows into a scan of another index from its
+    left edge, where settled rows lie until vacuum.
+    """
+    parts = [
+        f"SELECT *, ctid FROM {table} AS m WHERE {became_visible} AND {condition}"
+        for condition in conditions
+        for became_visible in (_SINCE, _RAN_ON)
+    ]
+    return f"({' UNION ALL '.join(parts)} OFFSET 0)"
+
+
+# Nearly all that became visible is new, not late: no cursor has passed its position, and it is not due. The index says
+# both, so that nobody looks at the row. `reached` is the furthest of the cursors.
+_MESSAGES_SINCE = _visible_since(
+    "outbox_message",
+    "m.position <= %(reached)s::bigint",
+    "m.position > %(reached)s::bigint AND m.due_at <= %(due)s::timestamptz",
+)
+_DELIVERIES_SINCE = _visible_since("outbox_delivery", "true")
 
 # `floor` is an array over all shards: the cursor, or -1 for a shard of somebody else's.
 _IS_LATE = """

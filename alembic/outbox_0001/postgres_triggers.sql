@@ -1,0 +1,123 @@
+-- One trigger checks a message, fills in its shard and its size, and wakes up a relay that sleeps (docs/decisions/0020).
+-- PostgreSQL pays for an expression once per transaction, and for each function in it, so there is one for what nearly
+-- every message is: new, ready, without headers, and nothing to notify. All else takes the branch.
+--
+-- What is missing is NULL here, which no condition takes for a fault: NOT NULL refuses it afterwards, by its column. A
+-- relay that sets a message aside is not refused for a fault that was there before, from a time without triggers. What
+-- is to be read gets the id of its transaction: by that it is found, wherever the cursors are.
+--
+-- A relay that has just gone to sleep waits for the transactions that were running then. So this one must have its id
+-- before it looks whether any sleeps: the first condition sees to that. synchronous_commit: a relay must never send what
+-- a crash of the server could still take back.
+DO $do$
+BEGIN
+    EXECUTE pg_catalog.replace($create$
+CREATE FUNCTION outbox_message_checked() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    fault text;
+    given text;
+BEGIN
+    IF (NEW.txid <> pg_catalog.pg_current_xact_id()
+        OR pg_catalog.octet_length(NEW.type) > 255 OR NEW.type !~ '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$'
+        OR NEW.source = ''
+        OR pg_catalog.octet_length(NEW.ordering_key) NOT BETWEEN 1 AND 255
+        OR pg_catalog.json_typeof(NEW.data) NOT IN ('object', 'array')
+        OR NEW.data::text LIKE '%\\u%'
+        OR NEW.headers::text <> '{}'
+        OR NEW.state <> 'ready' OR NEW.due_at IS NOT NULL OR NEW.expires_at IS NOT NULL
+        OR NEW.created_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z'
+        OR NEW.position <= 0
+        OR pg_catalog.pg_sequence_last_value('outbox_wake'::regclass) = 2
+        OR pg_catalog.current_setting('synchronous_commit') = 'off') THEN
+        fault := CASE
+            WHEN pg_catalog.length(NEW.type) > 255 OR NEW.type !~ '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*$' THEN 'type'
+            WHEN NEW.source = '' THEN 'source'
+            WHEN pg_catalog.length(NEW.ordering_key) NOT BETWEEN 1 AND 255 THEN 'ordering_key'
+            WHEN pg_catalog.json_typeof(NEW.data) NOT IN ('object', 'array') THEN 'data'
+            WHEN pg_catalog.json_typeof(NEW.headers) <> 'object' THEN 'headers'
+            WHEN NEW.state NOT IN ('ready', 'scheduled', 'held', 'unrouted') THEN 'state'
+            WHEN NEW.state = 'ready' AND NEW.due_at IS NOT NULL THEN 'due_at'
+            WHEN NEW.state = 'scheduled' AND NEW.due_at IS NULL THEN 'due_at'
+            WHEN NEW.due_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z' THEN 'due_at'
+            WHEN NEW.expires_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z' THEN 'expires_at'
+            WHEN NEW.created_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z' THEN 'created_at'
+            WHEN NEW.position <= 0 THEN 'position'
+        END;
+        IF fault IS NOT NULL THEN
+            EXECUTE pg_catalog.format('SELECT ($1).%I::text', fault) INTO given USING NEW;
+            IF NEW.state IN ('held', 'unrouted') AND TG_OP = 'UPDATE' THEN
+                EXECUTE pg_catalog.format('SELECT NULLIF(%L, ($1).%I::text)', given, fault) INTO given USING OLD;
+            END IF;
+            IF given IS NOT NULL OR NEW.state NOT IN ('held', 'unrouted') THEN
+                RAISE check_violation USING TABLE = TG_TABLE_NAME, COLUMN = fault, MESSAGE = pg_catalog.format(
+                    'outbox_message.%s %L: write %s', fault, pg_catalog.left(given, 80), CASE fault
+                        WHEN 'type' THEN 'words of letters, digits, _ and -, separated by dots, at most 255 characters'
+                        WHEN 'source' THEN 'who sends it'
+                        WHEN 'ordering_key' THEN '1 to 255 characters, or NULL'
+                        WHEN 'data' THEN 'an object or an array, as in {"value": 1}'
+                        WHEN 'headers' THEN 'an object, as in {"name": "value"}'
+                        WHEN 'state' THEN 'nothing, or scheduled, together with a due_at'
+                        WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
+                        WHEN 'expires_at' THEN 'an instant before the year 9999, or NULL'
+                        WHEN 'created_at' THEN 'nothing, or an instant before the year 9999'
+                        WHEN 'position' THEN 'nothing: it is counted'
+                    END);
+            END IF;
+        END IF;
+        IF NEW.state IN ('ready', 'scheduled') THEN
+            -- json keeps an escaped NUL or half a character, which no text can hold; jsonb refuses both.
+            IF NEW.data::text LIKE '%\\u%' OR NEW.headers::text LIKE '%\\u%' THEN
+                PERFORM NEW.data::jsonb, NEW.headers::jsonb;
+            END IF;
+            NEW.txid := pg_catalog.pg_current_xact_id();
+        ELSIF TG_OP = 'INSERT' AND NOT pg_catalog.has_table_privilege(TG_RELID, 'UPDATE') THEN
+            RAISE check_violation USING TABLE = TG_TABLE_NAME, COLUMN = 'state', MESSAGE = pg_catalog.format(
+                'outbox_message.state %L: write nothing, or scheduled, together with a due_at', NEW.state);
+        END IF;
+        IF TG_OP = 'INSERT' THEN
+            IF pg_catalog.current_setting('synchronous_commit') = 'off' THEN
+                PERFORM pg_catalog.set_config('synchronous_commit', 'on', true);
+            END IF;
+            IF pg_catalog.pg_sequence_last_value('outbox_wake'::regclass) = 2 THEN
+                PERFORM pg_catalog.pg_notify('outbox_wake', TG_TABLE_SCHEMA::text);
+            END IF;
+        END IF;
+    END IF;
+    NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0::bigint) & 63::bigint;
+    NEW.size := pg_catalog.octet_length(NEW.data::text);
+    RETURN NEW;
+END $$
+    $create$, '''outbox_wake''::regclass', pg_catalog.quote_literal(
+        pg_catalog.format('%I.outbox_wake', pg_catalog.current_schema())) || '::regclass');
+END $do$;
+
+-- They fire in the order of their names, and nobody may change what this one has checked.
+CREATE TRIGGER zz_outbox_message_checked BEFORE INSERT OR UPDATE ON outbox_message
+    FOR EACH ROW EXECUTE FUNCTION outbox_message_checked();
+
+-- What logical replication applies fires no ordinary trigger, and brings the publisher's transaction ids along. This
+-- one fires for it and for nothing else. It refuses nothing: the publisher has checked the row, or taken it without.
+CREATE FUNCTION outbox_message_applied() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0::bigint) & 63::bigint;
+    NEW.size := pg_catalog.octet_length(NEW.data::text);
+    NEW.txid := pg_catalog.pg_current_xact_id();
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER zz_outbox_message_applied BEFORE INSERT OR UPDATE ON outbox_message
+    FOR EACH ROW EXECUTE FUNCTION outbox_message_applied();
+
+ALTER TABLE outbox_message ENABLE REPLICA TRIGGER zz_outbox_message_applied;
+
+CREATE FUNCTION outbox_delivery_applied() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.message_id::text), 0::bigint) & 63::bigint;
+    NEW.txid := pg_catalog.pg_current_xact_id();
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER zz_outbox_delivery_applied BEFORE INSERT OR UPDATE ON outbox_delivery
+    FOR EACH ROW EXECUTE FUNCTION outbox_delivery_applied();
+
+ALTER TABLE outbox_delivery ENABLE REPLICA TRIGGER zz_outbox_delivery_applied;
