@@ -24,7 +24,7 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 HERE = Path(__file__).parent
 _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
-_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py")
+_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py", "test_dashboard_browser.py")
 # Each is one for the whole run: what shares it runs in one process.
 _SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "redis_server"}
 

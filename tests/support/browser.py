@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -45,7 +46,7 @@ def pages_of(engine: sa.Engine) -> dict[str, str]:
         documents = connection.scalars(sa.text("SELECT id FROM contents ORDER BY id")).all()
     if dead is not None:
         found |= {"message": f"/messages/{dead}", "edit": f"/dead/edit?id={dead}"}
-    return found | {f"graph-{id_}": f"/content/document?id={id_}" for id_ in documents}
+    return found | {f"graph-{id_}": f"/content/document?{urlencode({'id': id_})}" for id_ in documents}
 
 
 def ready(page: Page, url: str) -> None:

@@ -25,7 +25,7 @@ READS = (
 def register(app: typer.Typer, panel: str) -> None:
     app.command(
         rich_help_panel=panel,
-        epilog=examples("outbox demo", "outbox demo README.md docs/  # your own documents"),
+        epilog=examples("outbox demo", "outbox demo README.md docs/  # your own documents", "outbox demo --open"),
     )(demo)
     app.command(
         rich_help_panel=panel,
@@ -41,6 +41,9 @@ def demo(
         list[Path] | None,
         typer.Argument(help=f"{READS} Default: the descriptions of the installed Python packages.", metavar="PATH"),
     ] = None,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Then open the dashboard on this database in a browser.")
+    ] = False,
 ) -> None:
     """See the whole way: documents in, results and messages committed, baseline graphs out.
 
@@ -61,6 +64,10 @@ def demo(
         say("Interrupted. What was committed waits in the database: run the demo again and it is delivered.")
         raise typer.Exit(exits.INTERRUPTED) from None
     _print(report, settings)
+    if open_:
+        from outbox_cli.commands.look.dashboard import serve_dashboard
+
+        serve_dashboard(settings, allow_changes=True, open_browser=True)
     raise typer.Exit(_code(report))
 
 
@@ -100,6 +107,7 @@ def _print(report: Report, settings: Settings) -> None:
     console.print(f"The database is {where(settings.database)}. Try next:", soft_wrap=True)
     again = (
         (f"{program()} status", "what waits, what was delivered"),
+        (f"{program()} dashboard", "all of it in a browser, with the topic graphs"),
         (f"{program()} messages list --state delivered", "each message, and when"),
         (f"{program()} demo PATH...", "your own .txt, .md, .html and .pdf"),
     )

@@ -1,0 +1,171 @@
+"""The dashboard in a real browser: nothing breaks, nothing leaves, nothing foreign runs, and everyone can use it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from support import showcase
+from support.browser import chromium, pages_of, program, ready
+from support.dashboards import VIEWER, Dashboard, serving
+from support.databases import Database, SqliteDatabases
+from support.scene import Scene, Taker, rejecting, to
+
+pytestmark = pytest.mark.skipif(program() is None, reason="there is no Chromium here")
+
+pytest.importorskip("playwright")
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
+
+HOSTILE = "<script>window.pwned = 1</script>\"'><img src=x onerror='window.pwned=1'>{{7*7}}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def scene(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Messages with hostile names everywhere, of which three are dead; and three documents."""
+    path = tmp_path_factory.mktemp("dashboard") / "test.db"
+    database = Database("sqlite", sqlite_databases.copy_to(path))
+    found = Scene(database)
+    found.emit(6, ordering_key=HOSTILE, subject=HOSTILE)
+    found.emit(2, type="page.noise")
+    found.emit(1, type="debug.noise")
+    drain = found.drain({"a": to(Taker(rejecting(0, 6, 7)), events=["page.*"])})
+    with ThreadPoolExecutor() as threads:  # Playwright's loop runs in this one
+        threads.submit(asyncio.run, drain).result()
+    database.execute("UPDATE outbox_delivery SET reason = :text WHERE state = 'dead'", text=f"422 {HOSTILE}")
+    for count in (10, 60):
+        showcase.add_document(database.engine, f"doc {HOSTILE} {count}", f"{HOSTILE} {count}", count)
+    showcase.add_samples(database.engine, hours=0.3)
+    yield found
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def dashboard(scene: Scene) -> Iterator[Dashboard]:
+    with serving(scene.settings({}), allow_changes=True) as found:
+        yield found
+
+
+@contextmanager
+def watched(page: Page, dashboard: Dashboard) -> Iterator[None]:
+    """Fail when the console complains, or anything is asked of another host."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith(dashboard.url) else said.append(request.url))
+    yield
+    assert said == []
+    assert page.evaluate("window.pwned") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_sound_and_everyone_can_use_it(
+    browser: Browser, dashboard: Dashboard, scene: Scene, scheme: str
+) -> None:
+    axe = Axe()
+    with dashboard.logged_in(browser, scheme=scheme, width=1440 if scheme == "light" else 390) as page:
+        pages = pages_of(scene.database.engine)
+        for path in [pages[name] for name in pages if scheme == "light" or name in ("overview", "dead", "message")]:
+            with watched(page, dashboard):
+                ready(page, dashboard.url + path)
+                found = axe.run(page).response["violations"]
+                serious = [
+                    (path, each["id"], each["nodes"][0]["html"])
+                    for each in found
+                    if each["impact"] in ("serious", "critical")
+                ]
+                assert serious == []
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+
+
+def test_a_wrong_token_opens_nothing_and_a_viewer_finds_no_verbs(browser: Browser, dashboard: Dashboard) -> None:
+    page = browser.new_page()
+    page.goto(f"{dashboard.url}/dead")
+    assert "/login?to=" in page.url
+    page.fill("#token", "a wrong token of some length")
+    page.click("button")
+    expect(page.get_by_role("alert")).to_contain_text("opens nothing")
+    page.fill("#token", VIEWER)
+    page.click("button")
+    page.wait_for_url(f"{dashboard.url}/dead")
+    expect(page.get_by_text("You may only look")).to_be_visible()
+    assert page.get_by_text("Discard").count() == 0
+    page.close()
+
+
+def test_the_search_is_in_the_address_and_a_message_tells_its_life(browser: Browser, dashboard: Dashboard) -> None:
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        page.goto(f"{dashboard.url}/messages")
+        page.keyboard.press("/")
+        page.keyboard.type("state:blocked")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/messages?q=state%3Ablocked")
+        page.locator("tbody a").first.click()
+        expect(page.get_by_text("retry or discard that one").first).to_be_visible()
+        assert page.locator(".chain li").count() == 6
+
+
+def test_verbs_ask_first_and_show_how_far_they_are(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        page.goto(f"{dashboard.url}/dead?type=page.noise")
+        page.get_by_role("link", name="Retry 2").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Retry 2 dead letters?")
+        page.fill("#reason", "mended")
+        page.get_by_role("button", name="Retry 2").click()
+        expect(page.locator("#job")).to_contain_text("2 of 2")
+        page.goto(f"{dashboard.url}/destinations")
+        page.get_by_placeholder("reason").fill("until noon")
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_text("until noon (Ada)")).to_be_visible()
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        id_ = str(scene.database.scalar("SELECT message_id FROM outbox_delivery WHERE state = 'dead'"))
+        page.goto(f"{dashboard.url}/dead/edit?id={id_}")
+        page.fill("#data", '{"n": 99}')
+        page.get_by_role("button", name="Edit and retry").click()
+        expect(page.locator("#job")).to_contain_text("1 of 1")
+        page.goto(f"{dashboard.url}/audit")
+        expect(page.locator("tbody tr").first).to_contain_text("Ada")
+        expect(page.locator("tbody tr").first).to_contain_text("dead edit")
+
+
+def test_an_open_page_follows_what_happens(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        expect(page.locator(".u-legend").first).to_be_visible()
+        before = int(page.locator(".tile", has_text="Unrouted").locator("dd").inner_text().split()[0])
+        scene.emit(3, type="debug.noise")
+        scene.database.execute("UPDATE outbox_message SET state = 'unrouted' WHERE type = 'debug.noise'")
+        tile = page.locator(".tile", has_text="Unrouted").locator("dd")
+        expect(tile).to_contain_text(str(before + 3), timeout=15_000)
+
+
+def test_the_graph_answers_to_a_pointer_and_a_search(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
+    paths = [path for name, path in pages_of(scene.database.engine).items() if name.startswith("graph")]
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        page.goto(dashboard.url + paths[-1])
+        page.wait_for_selector("#graph[data-ready]")
+        assert page.locator("#graph circle").count() == 60
+        page.locator("#graph circle").first.hover()
+        expect(page.locator("#said")).to_contain_text("occurs with")
+        page.fill("#find", "shard")
+        expect(page.locator("#graph")).to_have_class("topic-graph focused")
+        page.get_by_role("button", name="Zoom in").click()
+        assert "scale(1.3333)" in (page.locator("#graph .view").get_attribute("transform") or "")
+        with page.expect_download() as download:
+            page.get_by_role("link", name="SVG").click()
+        assert download.value.suggested_filename == "topic-graph.svg"
+
+
+def test_hostile_text_was_there_to_be_shown(scene: Scene) -> None:
+    with scene.database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM contents WHERE title LIKE '%<script>%'")) == 2
