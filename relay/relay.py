@@ -17,7 +17,6 @@ import structlog
 
 from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
-from relay.admin.destinations.startup import register_configured
 from relay.admin.housekeeping import Housekeeping
 from relay.admin.leftover import Left, what_is_left
 from relay.admin.sampling import Sampler
@@ -33,6 +32,7 @@ from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
 from relay.observe import tracing
 from relay.observe.metrics import Metrics
+from relay.owner.startup import register_configured
 from relay.owner.thread import OwningThread
 from relay.settings import DestinationSettings, Settings, load
 from relay.store import open_store

@@ -16,12 +16,12 @@ from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.session import Session, Source
 from listeners.rabbitmq.work import Work
 from relay.decide.backoff import Policy, half_jittered
+from relay.decide.fingerprint import fingerprint
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER
 from relay.platform.watchdog import name_of
-from relay.store.ruling import fingerprint
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
 SOUND_S = 5.0

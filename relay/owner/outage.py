@@ -7,9 +7,9 @@ import random
 import structlog
 
 from relay.decide.backoff import Policy, half_jittered
+from relay.decide.fingerprint import fingerprint
 from relay.platform.database import is_refusal
 from relay.store.contract import Full, Lost, Standby
-from relay.store.ruling import fingerprint
 
 log = structlog.get_logger("relay")
 

@@ -24,11 +24,11 @@ import structlog
 from opentelemetry.trace import Span
 
 from relay.decide.backoff import jittered
+from relay.decide.fingerprint import fingerprint
 from relay.decide.verdict import Verdict
 from relay.delivery.entry import Entry, Route
 from relay.observe.tracing import ending, settling, tracer
 from relay.store.contract import Batch, Parked, Ruled, Session
-from relay.store.ruling import fingerprint
 
 log = structlog.get_logger("relay")
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from hashlib import blake2s
 from typing import Any
 
+from relay.decide.fingerprint import fingerprint
 from relay.store.contract import Ruled
 
 TEXT_LENGTH = 2000
@@ -58,11 +57,3 @@ def storable(text: str | None) -> str | None:
     if text is None:
         return None
     return text[:TEXT_LENGTH].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def fingerprint(reason: str | None) -> str | None:
-    """Equal for failures of one cause: the reason without what varies (numbers, ids, quoted values)."""
-    if reason is None:
-        return None
-    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
-    return blake2s(plain.encode(), digest_size=6).hexdigest()

@@ -4,8 +4,8 @@ from collections import Counter
 
 from outbox import Message
 from outbox.ids import new_id
-from relay.destinations.naming import namer
 from relay.destinations.redis.wire import PRODUCERS, Wire
+from relay.destinations.sending.naming import namer
 
 
 def message() -> Message:

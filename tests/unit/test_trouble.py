@@ -3,9 +3,9 @@
 import psycopg
 from structlog.testing import capture_logs
 
+from relay.decide.fingerprint import fingerprint
 from relay.owner.outage import Trouble
 from relay.store.contract import Lost
-from relay.store.ruling import fingerprint
 
 
 def test_an_address_in_a_reason_makes_it_no_other_cause() -> None:

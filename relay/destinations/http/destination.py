@@ -14,7 +14,12 @@ from time import time
 
 from outbox import Message, __version__
 from relay.decide.outcome import TAKEN, Outcome, unanswered
-from relay.destinations.cloudevents import (
+from relay.destinations.http.answer import UNAUTHORIZED, Answer, judge
+from relay.destinations.http.echo import Echo
+from relay.destinations.http.pool import Pool
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.http.signing import Key, signature
+from relay.destinations.sending.cloudevents import (
     BATCH_TYPE,
     JSON_TYPE,
     Header,
@@ -24,11 +29,6 @@ from relay.destinations.cloudevents import (
     fits_a_batch,
     producer_headers,
 )
-from relay.destinations.http.answer import UNAUTHORIZED, Answer, judge
-from relay.destinations.http.echo import Echo
-from relay.destinations.http.pool import Pool
-from relay.destinations.http.settings import HttpSettings
-from relay.destinations.http.signing import Key, signature
 from relay.observe.logging import one_line
 
 DETAIL_LENGTH = 500

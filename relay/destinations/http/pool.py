@@ -19,9 +19,9 @@ import aiohttp
 import httpx
 
 from relay.decide.outcome import Outcome, unanswered, unreachable
-from relay.destinations.cloudevents import Header
 from relay.destinations.http.answer import Answer
 from relay.destinations.http.transport import Body, Transport
+from relay.destinations.sending.cloudevents import Header
 
 BODY_LIMIT = 64 * 1024
 DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status has said everything

@@ -13,14 +13,14 @@ from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionE
 
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, refused, unanswered, unreachable
-from relay.destinations import naming
-from relay.destinations.attempt import Connector
 from relay.destinations.contract import together
 from relay.destinations.kafka import wire
 from relay.destinations.kafka.answer import ends_a_producer, explained, judge, may_be_of_a_record
 from relay.destinations.kafka.due import Due
 from relay.destinations.kafka.producer import GIVE_UP_S, Producer
 from relay.destinations.kafka.settings import TOPIC, KafkaSettings
+from relay.destinations.sending import naming
+from relay.destinations.sending.connector import Connector
 
 log = structlog.get_logger("relay")
 Outcomes = dict[str, Outcome]

@@ -6,10 +6,10 @@ import asyncio
 
 from aiokafka.errors import KafkaError
 
-from relay.destinations import naming
 from relay.destinations.kafka.producer import Producer
 from relay.destinations.kafka.settings import KafkaSettings
 from relay.destinations.kind import Probed
+from relay.destinations.sending import naming
 
 TOPIC_TIMEOUT_S = 3.0
 CHECKED = "name, connection, TLS, user and password"

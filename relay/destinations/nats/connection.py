@@ -13,10 +13,10 @@ from nats.errors import Error, NoServersError
 
 from outbox import Message
 from relay.decide.outcome import Outcome, failed, refused, unreachable
-from relay.destinations import naming
 from relay.destinations.nats import wire
 from relay.destinations.nats.answer import judge
 from relay.destinations.nats.settings import NatsSettings
+from relay.destinations.sending import naming
 from relay.observe.logging import one_line, redacted
 
 CONNECT_TIMEOUT_S = 5.0

@@ -10,12 +10,12 @@ from nats.errors import Error
 
 from outbox import Message
 from relay.decide.outcome import Outcome, unanswered, unreachable
-from relay.destinations.attempt import Connector
 from relay.destinations.contract import together
 from relay.destinations.nats.connection import Line, explained
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import ensure
 from relay.observe import process
+from relay.destinations.sending.connector import Connector
 
 log = structlog.get_logger("relay")
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from relay.destinations import naming
 from relay.destinations.policy import url_secrets
+from relay.destinations.sending import naming
 from relay.destinations.urls import UrlPolicy
 
 

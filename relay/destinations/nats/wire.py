@@ -10,8 +10,8 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from outbox import Message
-from relay.destinations import naming
-from relay.destinations.cloudevents import JSON_TYPE, binary_headers, encoded, producer_headers
+from relay.destinations.sending import naming
+from relay.destinations.sending.cloudevents import JSON_TYPE, binary_headers, encoded, producer_headers
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_STREAM = "Nats-Expected-Stream"

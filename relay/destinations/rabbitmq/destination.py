@@ -9,13 +9,13 @@ from aio_pika.exceptions import DeliveryError, PublishError
 
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
-from relay.destinations import naming
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.channel import Line, LineLost
 from relay.destinations.rabbitmq.reconnect import Keeper, NoLine
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import Address, TooLong
+from relay.destinations.sending import naming
 
 BLOCKED = "the broker takes nothing from publishers: it is short of memory or disk (an alarm)"
 

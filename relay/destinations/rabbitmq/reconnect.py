@@ -15,9 +15,9 @@ from time import monotonic
 import structlog
 
 from relay.decide.backoff import Policy, half_jittered
+from relay.decide.fingerprint import fingerprint
 from relay.destinations.rabbitmq.amqp import TROUBLE, explained
 from relay.destinations.rabbitmq.channel import Line
-from relay.store.ruling import fingerprint
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
 PATIENCE_S = 2.0  # how long a send waits for an attempt that is under way

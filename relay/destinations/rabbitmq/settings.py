@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from relay.destinations import naming
+from relay.destinations.sending import naming
 from relay.destinations.urls import UrlPolicy
 from relay.platform.durations import DAY_S, SecondsOrNone
 

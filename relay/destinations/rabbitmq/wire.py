@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pamqp import commands, frame
 
 from outbox import Message
-from relay.destinations import naming
+from relay.destinations.sending import naming
 
 CONTENT_TYPE = "application/json"
 PERSISTENT = 2

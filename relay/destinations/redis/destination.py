@@ -11,12 +11,12 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from outbox import Message
 from relay.decide.outcome import Outcome, unanswered, unreachable
-from relay.destinations import naming
 from relay.destinations.contract import together
 from relay.destinations.redis import server
 from relay.destinations.redis.answer import explained, judge
 from relay.destinations.redis.settings import RedisSettings
 from relay.destinations.redis.wire import Wire
+from relay.destinations.sending import naming
 
 PRODUCER = "neverlost"
 

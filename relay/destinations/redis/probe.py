@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from relay.destinations import naming
 from relay.destinations.kind import Probed, Risk
 from relay.destinations.redis import server
 from relay.destinations.redis.settings import RedisSettings
+from relay.destinations.sending import naming
 
 
 async def probe(name: str, settings: RedisSettings) -> Probed:

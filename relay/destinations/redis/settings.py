@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from relay.destinations import naming
+from relay.destinations.sending import naming
 from relay.destinations.urls import UrlPolicy
 
 

@@ -1,0 +1,281 @@
+"""Print the shape of the code: ``python -m tests.shape``. A unit test holds each number at its limit.
+
+What is counted: circles of imports, imports against the layers, files and functions that are too long, folders with too
+many entries, imports that no distribution is declared for, and siblings that import each other for their types only.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import packages_distributions
+from itertools import chain
+from pathlib import Path
+
+PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")  # each imports only those before it
+FILE_LINES = 300
+FUNCTION_LINES = 40
+MEDIAN_LINES = 6
+FOLDER_ENTRIES = 12
+
+# From the top down: what stands in one line imports nothing from a line above it. Those of one line are equals.
+RELAY_LAYERS: Sequence[set[str]] = (
+    {"relay.relay"},
+    {"relay.owner", "relay.delivery"},
+    {"relay.seam"},
+    {"relay.admin"},
+    {"relay.store"},
+    {"relay.settings"},
+    {"relay.destinations"},
+    {"relay.platform"},
+    {"relay.observe"},
+    {"relay.serving"},
+    {"relay.decide"},
+)
+# `outbox.testing` drains a relay and checks destinations, when a test asks for it.
+UPWARD_ALLOWED = ("outbox.testing",)
+ENTRIES_NOT_COUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module of ours, or of another's."""
+
+    importer: str
+    imported: str
+    for_types_only: bool
+
+
+@dataclass
+class Source:
+    """One file of the product."""
+
+    path: Path
+    module: str
+    tree: ast.Module
+    line_count: int
+
+    @property
+    def package(self) -> str:
+        return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
+
+    @cached_property
+    def functions(self) -> list[tuple[str, int]]:
+        """Each function's name and its lines: of its body, without the docstring."""
+        return [(f"{self.module}.{each.name}", _lines(each)) for each in ast.walk(self.tree) if _is_function(each)]
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body
+    if len(body) > 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]
+    last = body[-1].end_lineno
+    assert last is not None
+    return last - body[0].lineno + 1
+
+
+@dataclass
+class Shape:
+    """The product's sources, and what is found in them.
+
+    Args:
+        root: Where the packages lie.
+    """
+
+    root: Path
+    sources: list[Source] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for package in PACKAGES:
+            for path in sorted((self.root / package).rglob("*.py")):
+                text = path.read_text()
+                self.sources.append(Source(path, self._module(path), ast.parse(text), len(text.splitlines())))
+
+    def _module(self, path: Path) -> str:
+        parts = path.relative_to(self.root).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    # --------------------------------------------------------------- imports
+
+    @cached_property
+    def modules(self) -> set[str]:
+        return {source.module for source in self.sources}
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        """Everything that is imported, wherever in a file; of ours the module, of others the name."""
+        return [found for source in self.sources for found in self._imports_of(source)]
+
+    def _imports_of(self, source: Source) -> Iterator[Import]:
+        for_types = {id(each) for node in ast.walk(source.tree) if _is_type_checking(node) for each in ast.walk(node)}
+        for node in ast.walk(source.tree):
+            for name in _imported_by(node, source.package):
+                yield Import(source.module, self._nearest(name), id(node) in for_types)
+
+    def _nearest(self, name: str) -> str:
+        """Return the module that a dotted name is in: the name may be that of something in it."""
+        parent = name.rpartition(".")[0]
+        return parent if name not in self.modules and parent in self.modules else name
+
+    @property
+    def undeclared_imports(self) -> list[str]:
+        project = tomllib.loads((self.root / "pyproject.toml").read_text())["project"]
+        wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
+        declared = {_normalized(found[0]) for each in wanted if (found := re.match(r"[\w.-]+", each))}
+        others = {each.imported.partition(".")[0] for each in self.imports}
+        others -= {*sys.stdlib_module_names, *PACKAGES, "__future__"}
+        brought = packages_distributions()
+        return sorted(m for m in others if declared.isdisjoint(map(_normalized, brought.get(m, [m]))))
+
+    @property
+    def upward_imports(self) -> list[str]:
+        return sorted(
+            f"{each.importer} -> {each.imported}"
+            for each in set(self.imports)
+            if _rank(each.imported) > _rank(each.importer) and not each.importer.startswith(UPWARD_ALLOWED)
+        )
+
+    @property
+    def circles(self) -> list[str]:
+        """Groups of modules each of which imports, in the end, itself."""
+        graph: dict[str, set[str]] = {module: set() for module in self.modules}
+        for each in self.imports:
+            is_own_package = each.imported == each.importer or each.importer.startswith(f"{each.imported}.")
+            if each.imported in graph and not is_own_package:
+                graph[each.importer].add(each.imported)
+        return sorted(" <-> ".join(sorted(circle)) for circle in _circles(graph))
+
+    @property
+    def type_imports_between_siblings(self) -> list[str]:
+        return sorted(
+            f"{each.importer} -> {each.imported}"
+            for each in set(self.imports)
+            if each.for_types_only and each.importer.rpartition(".")[0] == each.imported.rpartition(".")[0]
+        )
+
+    # ------------------------------------------------------------------ sizes
+
+    @property
+    def long_files(self) -> list[str]:
+        return [f"{s.module} ({s.line_count})" for s in self.sources if s.line_count > FILE_LINES]
+
+    @property
+    def long_functions(self) -> list[str]:
+        return [f"{name} ({n})" for s in self.sources for name, n in s.functions if n > FUNCTION_LINES]
+
+    @property
+    def median_function(self) -> float:
+        return statistics.median(n for source in self.sources for _, n in source.functions)
+
+    @property
+    def full_folders(self) -> list[str]:
+        folders = sorted({source.path.parent for source in self.sources})
+        counts = {folder: len(_entries(folder)) for folder in folders}
+        return [f"{f.relative_to(self.root)} ({n})" for f, n in counts.items() if n > FOLDER_ENTRIES]
+
+    @property
+    def findings(self) -> Mapping[str, list[str]]:
+        """What should not be there, by what it is."""
+        return {
+            "import circles": self.circles,
+            "upward imports": self.upward_imports,
+            "undeclared imports": self.undeclared_imports,
+            "type imports between siblings": self.type_imports_between_siblings,
+            f"files of more than {FILE_LINES} lines": self.long_files,
+            f"functions of more than {FUNCTION_LINES} lines": self.long_functions,
+            f"folders of more than {FOLDER_ENTRIES} entries": self.full_folders,
+        }
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _imported_by(node: ast.AST, package: str) -> list[str]:
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom(level=0):
+            return [f"{node.module}.{alias.name}" for alias in node.names]
+        case ast.ImportFrom():
+            above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
+            return [f"{above}.{node.module}.{a.name}" if node.module else f"{above}.{a.name}" for a in node.names]
+    return []
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _rank(module: str) -> float:
+    """How far up a module stands; what is not ours stands below everything."""
+    top = module.partition(".")[0]
+    if top not in PACKAGES:
+        return -1
+    if module == "relay":
+        return PACKAGES.index(top) + 0.9
+    within = [at for at, layer in enumerate(RELAY_LAYERS) if ".".join(module.split(".")[:2]) in layer]
+    return PACKAGES.index(top) + (0.9 - 0.01 * within[0] if within else 0)
+
+
+def _circles(graph: Mapping[str, set[str]]) -> Iterator[set[str]]:
+    """Tarjan's strongly connected components, those of more than one module."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(module: str) -> Iterator[set[str]]:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if other not in index:
+                yield from visit(other)
+                low[module] = min(low[module], low[other])
+            elif other in stack:
+                low[module] = min(low[module], index[other])
+        if low[module] == index[module]:
+            at = stack.index(module)
+            found = set(stack[at:])
+            del stack[at:]
+            if len(found) > 1:
+                yield found
+
+    for module in sorted(graph):
+        if module not in index:
+            yield from visit(module)
+
+
+def _entries(folder: Path) -> list[str]:
+    """What a reader chooses from in a folder of sources."""
+    return [
+        each.name
+        for each in folder.iterdir()
+        if each.name not in ENTRIES_NOT_COUNTED and (each.suffix == ".py" or any(each.glob("*.py")))
+    ]
+
+
+def main() -> None:
+    """Print each number, and what it counts."""
+    shape = Shape(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1])
+    functions = sum(len(source.functions) for source in shape.sources)
+    lines = sum(source.line_count for source in shape.sources)
+    print(f"{len(shape.sources)} files, {lines} lines, {functions} functions")
+    print(f"median lines of a function: {shape.median_function:g} (at most {MEDIAN_LINES})")
+    for what, found in shape.findings.items():
+        print(f"{what}: {len(found)}")
+        for each in found:
+            print(f"    {each}")
+
+
+if __name__ == "__main__":
+    main()

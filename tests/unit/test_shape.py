@@ -1,0 +1,54 @@
+"""The numbers that `python -m tests.shape` prints stay where they are: the tree shows the architecture."""
+
+from pathlib import Path
+
+import pytest
+from shape import MEDIAN_LINES, Shape
+
+SHAPE = Shape(Path(__file__).parents[2])
+
+# On the way down to none; nothing is added here.
+KNOWN = {
+    "files of more than 300 lines": {
+        "outbox.tables",
+        "outbox.testing",
+        "outbox.testing.destination_contract",
+        "relay.decide.breaker",
+        "relay.delivery.crash_guard",
+        "relay.delivery.dispatcher",
+        "relay.delivery.lane",
+        "relay.delivery.queue",
+        "relay.relay",
+        "relay.store.contract",
+    },
+    "functions of more than 40 lines": {"relay.owner.session_loop.__init__"},
+}
+
+
+@pytest.mark.parametrize("what", SHAPE.findings)
+def test_what_should_not_be_there_is_not(what: str) -> None:
+    found = {each.partition(" (")[0] for each in SHAPE.findings[what]}
+    assert found - KNOWN.get(what, set()) == set()
+
+
+def test_functions_are_short() -> None:
+    assert SHAPE.median_function <= MEDIAN_LINES
+
+
+def test_the_check_sees_what_is_there() -> None:
+    """Else a rename would empty it."""
+    assert {"relay.relay", "outbox.event", "outbox_cli.app"} <= SHAPE.modules
+    assert len(SHAPE.imports) > 2000
+    assert any(each.imported == "relay.owner.thread" and each.importer == "relay.relay" for each in SHAPE.imports)
+
+
+def test_circles_and_upward_imports_are_found(tmp_path: Path) -> None:
+    for package in ("outbox", "relay", "listeners"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "outbox" / "a.py").write_text("import relay.c\nfrom outbox import b\n")
+    (tmp_path / "outbox" / "b.py").write_text("def f():\n    from outbox.a import x\n")
+    (tmp_path / "relay" / "c.py").write_text("")
+    shape = Shape(tmp_path)
+    assert shape.circles == ["outbox.a <-> outbox.b"]
+    assert shape.upward_imports == ["outbox.a -> relay.c"]
