@@ -38,7 +38,7 @@ from rich.table import Table
 
 from benchmarks.postgres import database
 from outbox import Message, emit_many
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
 from relay.observe.logging import configure

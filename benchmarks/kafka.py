@@ -37,7 +37,7 @@ from rich.table import Table
 
 from benchmarks.postgres import database
 from outbox import Message, emit_many
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.destinations.kafka.producer import Producer
 from relay.destinations.kafka.settings import KafkaSettings
 from relay.platform.migrations import upgrade

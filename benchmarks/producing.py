@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from benchmarks.results import Result
 from benchmarks.running import Bench, relay_at_work, say, wait_until
 from outbox import emit, emit_many
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 
 DATA = {"pad": "x" * 190}
 TYPE = "bench.produced"

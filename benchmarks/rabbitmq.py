@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks.postgres import database
 from outbox import Message, emit_many
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.destinations.rabbitmq.wire import headers
 from relay.platform.migrations import upgrade
 from relay.relay import Relay

@@ -11,10 +11,10 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from outbox.checks.attributes import checked_delay, checked_headers, checked_key, checked_subject
+from outbox.checks.ids import new_id, normal_id
 from outbox.checks.payload import to_payload
 from outbox.errors import InvalidEvent, UntypedEvent
 from outbox.event import Event, checked_type
-from outbox.ids import new_id, normal_id
 from outbox.message import NO_HEADERS
 from outbox.writing.trace import Creation
 

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from outbox.checks.ids import comparable_id
 from outbox.checks.payload import is_storable
 from outbox.errors import InvalidId
-from outbox.ids import comparable_id
 from outbox.tables import tables
 from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction

@@ -10,11 +10,14 @@ def main() -> None:
     # What is imported stays: looking again and again for what of it could go would be a quarter of a short command.
     gc.set_threshold(50_000, 20, 100)
     try:
+        from outbox.own_packages import make_way
+
+        make_way(["."])  # where listeners are looked for, too
         from outbox_cli.app import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.startswith(("relay", "outbox")):
+        if missing.name is None or missing.name.startswith(("relay", "outbox", "_neverlost_")):
             raise
         sys.stderr.write(
             f"outbox: {missing.name} is not installed: this is an installation for workers, which emit and no more. "

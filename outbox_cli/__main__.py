@@ -12,6 +12,6 @@ _HERE = Path(__file__).resolve().parents[1]
 if not sys.flags.safe_path and sys.path and Path(sys.path[0]).resolve() != _HERE:
     del sys.path[0]
 
-from outbox_cli.app import main  # noqa: E402 (not before)
+from outbox_cli import main  # noqa: E402 (not before)
 
 main()

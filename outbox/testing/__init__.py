@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import sqlalchemy as sa
 
+from outbox import own_packages
 from outbox.draft import Prepared
 from outbox.errors import OutboxError
 from outbox.event import Event
@@ -264,18 +265,17 @@ async def drain_async(
         ...     await finish_extraction("c-1")
         ...     assert (await drain_async(engine, on_extraction_completed)).delivered == 1
     """
-    from relay import Relay, Settings  # only whoever drains needs a relay installed
-
+    relay = own_packages.load("relay")  # only a test that drains needs a relay installed
     named = destinations if isinstance(destinations, Mapping) else {"listener": destinations}
     quick: dict[str, Any] = {"beat_s": 0.05, "health_port": 0, **settings}
-    relay_settings = Settings(
+    relay_settings = relay.Settings(
         database_url=_url(database),
         destinations={name: _destination(each, events) for name, each in named.items()},
         **quick,
     )
     with _failures() as failures:
-        async with Relay(relay_settings, apply=True, wait_for_database=False) as relay:
-            drained = await relay.drain()
+        async with relay.Relay(relay_settings, apply=True, wait_for_database=False) as running:
+            drained: Drained = await running.drain()
     return replace(drained, reason=drained.reason or _why(failures))
 
 
@@ -311,9 +311,8 @@ def _url(database: str | sa.URL | sa.Engine | AsyncEngine) -> str:
 
 
 def _destination(given: Any, events: Sequence[str]) -> Any:
-    from relay import ListenerSettings
-
-    return ListenerSettings(listener=given, events=list(events)) if callable(given) else given
+    settings = own_packages.load("relay").ListenerSettings
+    return settings(listener=given, events=list(events)) if callable(given) else given
 
 
 try:

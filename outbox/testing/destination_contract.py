@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from outbox.message import Message
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def kind(name: str) -> Kind[DestinationPolicy]:
         SettingsError: There is none of this name, or the package that brings it cannot be used.
     """
     if name in OURS:
-        found: Kind[DestinationPolicy] = import_module(f"relay.destinations.{name}.kind").KIND
+        found: Kind[DestinationPolicy] = import_module(f".{name}.kind", __package__).KIND
         return found
     offers = _theirs().get(name, [])
     if not offers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from relay.destinations import registry
 from relay.destinations.policy import DestinationPolicy
 from relay.settings.loading import load
 from relay.settings.model import DestinationSettings, Settings
@@ -33,4 +34,4 @@ def __getattr__(name: str) -> Any:
     """Import a kind's settings when they are asked for: most commands have nothing to do with destinations."""
     if name not in _OF_A_KIND:
         raise AttributeError(f"module 'relay.settings' has no attribute {name!r}")
-    return getattr(import_module(f"relay.destinations.{_OF_A_KIND[name]}.settings"), name)
+    return getattr(import_module(f"{registry.__package__}.{_OF_A_KIND[name]}.settings"), name)

@@ -12,7 +12,7 @@ from support.ports import free_port
 from support.waiting import eventually_async
 
 from outbox import Message
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from outbox.testing.destination_contract import each_of
 from relay.admin.destinations.probe import probe
 from relay.settings import DestinationPolicy, Settings

@@ -10,7 +10,7 @@ from support.nats import PASSWORD, STREAM, USER, NatsServer
 from support.ports import free_port
 
 from outbox import Message
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.admin.destinations.probe import probe
 from relay.destinations import registry
 from relay.settings import DestinationPolicy, Settings

@@ -16,8 +16,8 @@ from support.rabbitmq import EXCHANGE, QUEUE, RabbitServer, drained, on_channel
 from support.waiting import eventually_async
 
 from outbox import Message
+from outbox.checks.ids import new_id
 from outbox.errors import SettingsError
-from outbox.ids import new_id
 from relay.decide.outcome import TAKEN, Outcome
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.destination import RabbitDestination

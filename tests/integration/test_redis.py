@@ -14,7 +14,7 @@ from support.redis import PASSWORD, RedisServer
 from support.scene import Scene
 
 from outbox import Message
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.admin.destinations.probe import probe
 from relay.destinations import registry
 from relay.settings import DestinationPolicy, Settings

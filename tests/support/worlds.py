@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from outbox import Message
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from outbox.testing.destination_contract import Taken, World
 from support.kafka import KafkaServer, MockCluster
 from support.nats import NatsServer

@@ -86,7 +86,7 @@ def asks_what_it_is(node: ast.AST) -> bool:
 
 
 def test_every_folder_is_a_kind_and_every_kind_has_a_folder() -> None:
-    assert {path.parent.name for path in KINDS.glob("*/__init__.py")} == set(registry.OURS)
+    assert {path.parent.name for path in KINDS.glob("*/kind.py")} == set(registry.OURS)
     for name in registry.OURS:
         found = registry.kind(name)
         assert isinstance(found, Kind)

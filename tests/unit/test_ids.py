@@ -3,8 +3,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from outbox.checks.ids import new_id, normal_id
 from outbox.errors import InvalidId
-from outbox.ids import new_id, normal_id
 
 
 def test_an_id_is_a_uuid_of_version_7_in_its_usual_form():

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from outbox import Message
-from outbox.ids import new_id
+from outbox.checks.ids import new_id
 from relay.destinations.redis.wire import PRODUCERS, Wire
 from relay.destinations.sending.naming import namer
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from outbox.checks.ids import new_id
 from outbox.errors import OutboxError
-from outbox.ids import new_id
 from outbox.tables import tables
 from relay.admin.access.queries import as_like, by_index, now, sqlite_text
 from relay.admin.access.transactions import BATCH, transaction

@@ -8,7 +8,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from outbox import own_packages
 from outbox.errors import SettingsError
+from relay.platform.guide import BASELINE_LISTENER
 
 
 def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
@@ -21,7 +23,7 @@ def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
         return listener
     module, _, attribute = listener.partition(":")
     try:
-        found = importlib.import_module(module)
+        found = own_packages.load(module) if listener == BASELINE_LISTENER else importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
