@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,8 +52,10 @@ def demo(
     Needs nothing: without a configured database it creates outbox.db here.
     """
     from outbox_cli.terminal.settings import operator_settings
-    from outbox_demo import screen
-    from outbox_demo.demo import run
+
+    with _needing_the_extra():
+        from outbox_demo import screen
+        from outbox_demo.demo import run
     from relay.admin.access.opening import reaching
 
     settings = operator_settings()
@@ -77,8 +81,10 @@ def extract(
 ) -> None:
     """Extract topics from documents, and commit each result together with its message. A relay delivers them."""
     from outbox_cli.terminal.settings import operator_settings
-    from outbox_demo import screen
-    from outbox_demo.demo import Report, sources, work
+
+    with _needing_the_extra():
+        from outbox_demo import screen
+        from outbox_demo.demo import Report, sources, work
     from relay.admin.access.opening import opened
     from relay.platform.rights import COMMANDS, EXTRACT, WORKER
 
@@ -92,6 +98,24 @@ def extract(
     for sentence in screen.extraction_summary(report):
         say(sentence)
     raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)
+
+
+@contextmanager
+def _needing_the_extra() -> Iterator[None]:
+    """Say which extra to install when a library that reads documents is missing.
+
+    Raises:
+        Unusable: It is missing.
+    """
+    from outbox.errors import Unusable
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Unusable(
+            f"the reference worker reads documents with {error.name}, which is not installed: install the extra demo, "
+            "in a checkout with pip install '.[demo]'"
+        ) from error
 
 
 def _print(report: Report, settings: Settings) -> None:
