@@ -19,7 +19,7 @@ from outbox.errors import Unusable
 from outbox.tables import SHARD_COUNT
 from relay.admin.housekeeping import Housekeeping
 from relay.admin.leftover import Left, what_is_left
-from relay.admin.sampling import Sampler
+from relay.admin.timeline.sampling import Sampler
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
 from relay.delivery.dispatcher import Dispatcher

@@ -16,7 +16,7 @@ from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.session import Session, Source
 from listeners.rabbitmq.work import Work
 from relay.decide.backoff import Policy, half_jittered
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.platform.database import Database

@@ -13,7 +13,7 @@ def duration_s(option: str, text: str) -> float:
     Raises:
         BadParameter: It is no duration.
     """
-    from relay.platform.durations import seconds
+    from relay.platform.units.durations import seconds
 
     try:
         return seconds(text)
@@ -39,7 +39,7 @@ def past_instant(option: str, text: str) -> datetime:
     Raises:
         BadParameter: It is neither.
     """
-    from relay.platform.durations import seconds
+    from relay.platform.units.durations import seconds
 
     if (at := _date(text)) is not None:
         return at

@@ -20,10 +20,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from outbox.tables import Id, tables
 from relay.admin.access.queries import now, snapshot
-from relay.admin.backlog import Floors, sample
 from relay.admin.relays import live_relays
-from relay.admin.samples import thin_out
-from relay.admin.sampling import Sampler
+from relay.admin.timeline.backlog import Floors, sample
+from relay.admin.timeline.samples import thin_out
+from relay.admin.timeline.sampling import Sampler
 from relay.observe.backlog import SAMPLE_EVERY_S, Backlog, BacklogMetrics
 from relay.settings import Settings
 

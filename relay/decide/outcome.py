@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from hashlib import blake2s
 from typing import Literal
 
 Kind = Literal["taken", "refused", "busy", "failed", "unanswered", "unreachable", "throttled", "gone"]
@@ -66,3 +68,11 @@ def throttled(reason: str, retry_after_s: float, detail: str = "") -> Outcome:
 
 def gone(reason: str, detail: str = "") -> Outcome:
     return Outcome("gone", reason, detail)
+
+
+def fingerprint(reason: str | None) -> str | None:
+    """Equal for failures of one cause: the reason without what varies (numbers, ids, quoted values)."""
+    if reason is None:
+        return None
+    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
+    return blake2s(plain.encode(), digest_size=6).hexdigest()

@@ -11,8 +11,8 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from relay.decide.rate import Rate
-from relay.platform.durations import Seconds, SecondsOrNone
-from relay.platform.rates import RateText, per_second
+from relay.platform.units.durations import Seconds, SecondsOrNone
+from relay.platform.units.rates import RateText, per_second
 
 LookUp = Callable[[str], str | None]
 

@@ -7,7 +7,7 @@ import random
 import structlog
 
 from relay.decide.backoff import Policy, half_jittered
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.platform.database import is_refusal
 from relay.store.contract import Full, Lost, Standby
 

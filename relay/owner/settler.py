@@ -24,7 +24,7 @@ import structlog
 from opentelemetry.trace import Span
 
 from relay.decide.backoff import jittered
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.decide.verdict import Verdict
 from relay.delivery.entry import Entry, Route
 from relay.observe.tracing import ending, settling, tracer

@@ -23,7 +23,7 @@ from outbox.errors import SettingsError
 from relay.destinations import registry
 from relay.destinations.policy import DestinationPolicy, url_secrets
 from relay.platform.database import Database
-from relay.platform.durations import Days, Seconds
+from relay.platform.units.durations import Days, Seconds
 from relay.settings.serve import ServeSettings
 
 DEFAULT_DATABASE_URL = "sqlite:///outbox.db"

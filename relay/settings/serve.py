@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from outbox.errors import SettingsError
 from relay.destinations.listener.settings import module_and_callable
 from relay.destinations.policy import LookUp
-from relay.platform.durations import Seconds, SecondsOrNone
 from relay.platform.guide import BASELINE_LISTENER, CONTENT_ID
+from relay.platform.units.durations import Seconds, SecondsOrNone
 
 
 def _pattern(text: str) -> str:

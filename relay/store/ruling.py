@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.store.contract import Ruled
 
 TEXT_LENGTH = 2000

@@ -10,7 +10,7 @@ from support.waiting import eventually_async
 
 from relay.admin import housekeeping
 from relay.admin.access.queries import snapshot
-from relay.admin.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, Floors, sample
+from relay.admin.timeline.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, Floors, sample
 from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
 from relay.observe.metrics import Metrics
 

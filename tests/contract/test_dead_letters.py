@@ -15,9 +15,9 @@ from outbox import Reject
 from outbox.tables import SHARD_COUNT, tables
 from relay.admin import show_message
 from relay.admin.access import transactions as writing
-from relay.admin.audit_log import record
+from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.platform.database import Database as Address
 from relay.store.contract import Batch, Cursors, Ruled
 from relay.store.sqlite import SqliteStore

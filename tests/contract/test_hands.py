@@ -12,7 +12,7 @@ from support.waiting import eventually_async
 from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.admin import show_message
-from relay.admin.audit_log import record
+from relay.admin.audit import record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.messages.dead import DeadFilter, retry
 from relay.admin.messages.unrouted import discard_unrouted, unrouted_types

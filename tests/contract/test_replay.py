@@ -11,7 +11,7 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.errors import OutboxError
 from relay.admin import show_message
-from relay.admin.audit_log import record
+from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.replay import Replay, look, replay
 

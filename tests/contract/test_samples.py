@@ -7,7 +7,18 @@ import sqlalchemy as sa
 from support.databases import Database
 
 from outbox.tables import tables
-from relay.admin.samples import COARSE_S, EVERY_S, FINE_FOR, KEPT_FOR, WHOLE, Did, pace, series, store, thin_out
+from relay.admin.timeline.samples import (
+    COARSE_S,
+    EVERY_S,
+    FINE_FOR,
+    KEPT_FOR,
+    WHOLE,
+    Did,
+    pace,
+    series,
+    store,
+    thin_out,
+)
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

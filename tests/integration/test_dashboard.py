@@ -22,7 +22,7 @@ from support.waiting import eventually
 from outbox_cli.dashboard import Person, create_app
 from relay import Settings
 from relay.admin.access.queries import now
-from relay.admin.samples import series
+from relay.admin.timeline.samples import series
 
 HOSTILE = "<script>alert('x')</script>\x1b]0;x\x07\"><img src=x onerror=alert(1)>"
 PAGES = ("/", "/messages", "/dead", "/destinations", "/replay", "/audit", "/content")

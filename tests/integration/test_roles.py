@@ -20,8 +20,7 @@ from outbox.errors import Unusable
 from outbox_cli import main
 from relay import ListenerSettings, Relay, Settings
 from relay.admin import grants, snapshot, status
-from relay.admin.audit import Action
-from relay.admin.audit_log import record
+from relay.admin.audit import Action, record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.doctor import examine
 from relay.admin.housekeeping import Housekeeping

@@ -15,7 +15,7 @@ from outbox.tables import tables
 from relay import ListenerSettings, Settings
 from relay.admin.access.queries import now
 from relay.admin.destinations.listing import pause
-from relay.admin.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, floor
+from relay.admin.timeline.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, floor
 
 TYPES = ("order.placed", "order.paid", "order.shipped", "invoice.created", "customer.updated", "extraction.completed")
 CAUSES = (

@@ -15,9 +15,9 @@ from outbox_cli.dashboard.facts.searching import Misunderstood, parse
 from outbox_cli.dashboard.guard import Guard
 from outbox_cli.dashboard.rendering import said
 from outbox_cli.dashboard.routes.entrance import own_path
-from relay.admin.editing import merged
-from relay.admin.redaction import Redaction
-from relay.admin.samples import quantile
+from relay.admin.messages.editing import merged
+from relay.admin.messages.redaction import Redaction
+from relay.admin.timeline.samples import quantile
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VENDOR = Path(__file__).parents[2] / "outbox_cli" / "dashboard" / "static" / "vendor"

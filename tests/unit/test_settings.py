@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from outbox.errors import SettingsError
 from relay.destinations.policy import DestinationPolicy
-from relay.platform.durations import seconds
+from relay.platform.units.durations import seconds
 from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, load
 
 PASSWORD = "correct-horse"

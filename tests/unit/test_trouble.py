@@ -3,7 +3,7 @@
 import psycopg
 from structlog.testing import capture_logs
 
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.owner.outage import Trouble
 from relay.store.contract import Lost
 

@@ -22,7 +22,7 @@ def audit(
     """Show what was done by hand: who, when, what, how many, and why."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
-    from relay.admin.audit_log import record
+    from relay.admin.audit import record
 
     with opened_snapshot(operator_settings()) as connection:
         found = record(connection, limit=limit)

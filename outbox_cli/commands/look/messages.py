@@ -165,7 +165,7 @@ def print_message(message_id: str, *, as_json: bool) -> None:
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin import show_message
     from relay.admin.access.opening import opened_snapshot
-    from relay.admin.redaction import Redaction
+    from relay.admin.messages.redaction import Redaction
 
     settings = operator_settings()
     with opened_snapshot(settings) as connection:

@@ -15,7 +15,7 @@ from relay.admin.access.queries import by_index, matches, since
 from relay.admin.messages.detail import DeliveryRow, MessageDetail, show_message
 from relay.admin.messages.listing import MessageRow, list_messages
 from relay.admin.messages.outcomes import OUTCOMES
-from relay.admin.redaction import Redaction
+from relay.admin.messages.redaction import Redaction
 
 LIMIT = 50
 COUNT_AT_MOST = 10_000  # beyond that, a page says "more than"

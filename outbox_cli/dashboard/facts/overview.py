@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from outbox.tables import SHARD_COUNT, tables
 from relay.admin.access.queries import now
-from relay.admin.audit_log import AuditEntry, record
+from relay.admin.audit import AuditEntry, record
 from relay.admin.destinations.listing import DestinationRow, list_destinations_of
 from relay.admin.doctor.finding import Finding
 from relay.admin.messages.dead import Cause, DeadFilter, causes
-from relay.admin.samples import Pace, pace
 from relay.admin.status import Status, status
+from relay.admin.timeline.samples import Pace, pace
 from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6

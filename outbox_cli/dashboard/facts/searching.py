@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from relay.platform.durations import seconds
+from relay.platform.units.durations import seconds
 
 FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "id")
 STATES = (

@@ -18,9 +18,9 @@ from outbox_cli.dashboard.facts.searching import is_id
 from outbox_cli.dashboard.jobs import Job, Tell
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, Viewer, change, page
 from outbox_cli.dashboard.site import Site
-from relay.admin.editing import merged, retry_edited
 from relay.admin.messages.dead import DeadFilter, count_dead, discard, retry
-from relay.admin.redaction import Redaction
+from relay.admin.messages.editing import merged, retry_edited
+from relay.admin.messages.redaction import Redaction
 from relay.platform.wording import counted
 
 router = APIRouter()

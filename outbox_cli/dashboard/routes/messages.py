@@ -13,7 +13,7 @@ from outbox_cli.dashboard.reader import TooMuch
 from outbox_cli.dashboard.routes.answering import TheSite, page
 from outbox_cli.dashboard.site import Site
 from relay.admin.access.queries import now
-from relay.admin.redaction import Redaction
+from relay.admin.messages.redaction import Redaction
 
 router = APIRouter()
 

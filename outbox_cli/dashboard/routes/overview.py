@@ -13,8 +13,8 @@ from outbox_cli.dashboard.facts.overview import Overview
 from outbox_cli.dashboard.routes.answering import TheSite, Viewer, page
 from outbox_cli.dashboard.site import site_of
 from relay.admin.access.queries import now
-from relay.admin.audit_log import AuditEntry, record
-from relay.admin.samples import Series, series
+from relay.admin.audit import AuditEntry, record
+from relay.admin.timeline.samples import Series, series
 
 router = APIRouter()
 

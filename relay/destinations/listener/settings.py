@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from relay.destinations.policy import DestinationPolicy
-from relay.platform.durations import SecondsOrNone
+from relay.platform.units.durations import SecondsOrNone
 
 _MODULE_AND_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 

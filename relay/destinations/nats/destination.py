@@ -14,8 +14,8 @@ from relay.destinations.contract import together
 from relay.destinations.nats.connection import Line, explained
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import ensure
-from relay.observe import process
 from relay.destinations.sending.connector import Connector
+from relay.observe import process
 
 log = structlog.get_logger("relay")
 

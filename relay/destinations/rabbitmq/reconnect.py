@@ -15,7 +15,7 @@ from time import monotonic
 import structlog
 
 from relay.decide.backoff import Policy, half_jittered
-from relay.decide.fingerprint import fingerprint
+from relay.decide.outcome import fingerprint
 from relay.destinations.rabbitmq.amqp import TROUBLE, explained
 from relay.destinations.rabbitmq.channel import Line
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from relay.destinations.sending import naming
 from relay.destinations.urls import UrlPolicy
-from relay.platform.durations import DAY_S, SecondsOrNone
+from relay.platform.units.durations import DAY_S, SecondsOrNone
 
 # What AMQP's client library takes for a name of an exchange or a queue.
 NAME = re.compile(r"[a-zA-Z0-9-_.:@#,/+ ]+")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from relay.admin.access.queries import now
-from relay.admin.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, Did, floor, store
+from relay.admin.timeline.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, Did, floor, store
 from relay.observe.backlog import Backlog
 
 DELIVERIES, LATENCIES = "outbox_deliveries", "outbox_latency_seconds"

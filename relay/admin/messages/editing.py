@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from outbox.checks.ids import new_id
 from outbox.checks.payload import to_payload
 from outbox.errors import EmitError, OutboxError
-from outbox.ids import new_id
 from outbox.tables import tables
 from relay.admin.audit import Action
 from relay.admin.messages.dead import DeadFilter, Progress, change_batches

@@ -1,0 +1,1 @@
+"""What is sampled over time: the backlog, and the samples that the dashboard plots."""
