@@ -56,7 +56,8 @@ def end_if_held(listener: str, held_s: float) -> None:
 
 def name_of(listener: Callable[..., Any]) -> str:
     """As ``module:callable``."""
-    return f"{plain(str(getattr(listener, '__module__', '?')))}:{getattr(listener, '__qualname__', type(listener).__name__)}"
+    module, name = getattr(listener, "__module__", "?"), getattr(listener, "__qualname__", type(listener).__name__)
+    return f"{plain(str(module))}:{name}"
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
