@@ -124,13 +124,13 @@ async def test_a_destination_that_was_gone_is_switched_off_until_it_is_resumed(s
 
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
-        target = relay._pools["a"].destination
-        send = target.send
+        pool = relay._pools["a"]
+        send = pool._send
 
         async def answers(message: Any) -> Outcome:
             return Outcome("gone", "HTTP 410") if gone[0] else await send(message)
 
-        target.send = answers  # type: ignore[method-assign]
+        pool._send = answers
         scene.emit(2)
         await eventually_async(lambda: destination(scene).state == "off")
         gone[0] = False

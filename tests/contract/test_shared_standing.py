@@ -119,7 +119,7 @@ async def test_a_destination_that_was_gone_stays_off_for_a_relay_that_starts_lat
         async def gone(_: Message) -> Outcome:
             return Outcome("gone", "HTTP 410")
 
-        relay._pools["a"].destination.send = gone  # type: ignore[method-assign]
+        relay._pools["a"]._send = gone
         scene.emit(3)
         await eventually_async(lambda: row(scene).state == "off")
     async with scene.relay({"a": taker}) as later:

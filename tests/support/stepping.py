@@ -175,7 +175,7 @@ class SteppedSession:
 class NoHousekeeping:
     """What a test does by itself, when it wants to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, **_: object) -> None:
         self.settings = settings
 
     def start(self) -> None:
@@ -197,7 +197,7 @@ class SteppedRelay:
         self.knows_paused: set[str] = set()
         self.is_alive = True
         for name, pool in self.relay._pools.items():
-            pool.destination.send = self._sender(name)  # type: ignore[method-assign]
+            pool._send = self._sender(name)
 
     def _sender(self, name: str) -> Callable[[Message], Any]:
         async def send(message: Message) -> Outcome:
