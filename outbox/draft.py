@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from outbox.checks.attributes import checked_delay, checked_headers, checked_key, checked_subject
+from outbox.checks.attributes import checked_delay, checked_expiry, checked_headers, checked_key, checked_subject
 from outbox.checks.ids import new_id, normal_id
 from outbox.checks.payload import to_payload
 from outbox.errors import InvalidEvent, UntypedEvent
@@ -39,6 +39,7 @@ class Draft:
     subject: str | None = None
     id: UUID | str | None = None
     strict_order: bool = False
+    expires_in: timedelta | float | None = None
 
 
 class Prepared(NamedTuple):
@@ -55,6 +56,8 @@ class Prepared(NamedTuple):
     delay_s: float | None
     strict_order: bool
     has_given_id: bool = False
+    expires_at: datetime | None = None
+    expires_s: float | None = None  # from now
 
 
 def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
@@ -71,6 +74,7 @@ def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
     type_, data = _type_and_data(draft.event, draft.data)
     delay_s, due_at = checked_delay(draft.delay, draft.due_at)
     id = new_id() if draft.id is None else normal_id(draft.id)
+    expires_s, expires_at = checked_expiry(draft.expires_in, delay_s, due_at)
     return Prepared(
         id=id,
         type=type_,
@@ -83,6 +87,8 @@ def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
         delay_s=delay_s,
         strict_order=draft.strict_order,
         has_given_id=draft.id is not None,
+        expires_at=expires_at,
+        expires_s=expires_s,
     )
 
 

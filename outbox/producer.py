@@ -34,6 +34,7 @@ class Common(TypedDict, total=False):
     headers: Mapping[str, str] | None
     subject: str | None
     strict_order: bool
+    expires_in: timedelta | float | None
 
 
 class Options(Common, total=False):
@@ -81,6 +82,7 @@ class Outbox:
         subject: str | None = None,
         id: UUID | str | None = None,
         strict_order: bool = False,
+        expires_in: timedelta | float | None = None,
     ) -> str:
         """Write a message into the target's transaction: it is delivered if and only if that commits.
 
@@ -103,6 +105,8 @@ class Outbox:
             strict_order: Make other transactions that emit with this key and ``strict_order`` wait until this one
                 has ended, so that the messages of the key go out in the order of the commits. Two transactions
                 that take several keys in opposite order deadlock, and PostgreSQL then ends one of them.
+            expires_in: Start no attempt later than this long after now, or after it is due, by the database's clock: a
+                ``timedelta`` or seconds, above 0. A delivery whose time has passed is settled as *expired*.
 
         Returns:
             The message id: 36 characters, lower case.
@@ -131,6 +135,7 @@ class Outbox:
             subject=subject,
             id=id,
             strict_order=strict_order,
+            expires_in=expires_in,
         )
         return self._emit(target, [draft])[0]
 

@@ -8,7 +8,7 @@ table               holds
 ==================  ==================================================================================
 outbox_message      what is not settled everywhere yet: small, whatever the history
 outbox_delivery     the exceptions: deliveries that are parked, blocked, waiting, dead, or done early
-outbox_history      what was delivered, discarded or cancelled, and when; one partition a day
+outbox_history      what was delivered, discarded, cancelled or expired, and when; one partition a day
 outbox_destination  the registered destinations, their subscriptions and health
 outbox_relay        the relays that are alive, and their beat
 outbox_shard        per shard: was it handed back in order, and if not, what may have killed its owner
@@ -232,7 +232,7 @@ def _history(metadata: sa.MetaData) -> sa.Table:
         sa.Column("attempts", sa.Integer, nullable=False),
         # the generation of the registered destinations for which it was settled; see outbox_destination.wanted
         sa.Column("registered", sa.Integer),
-        # "discarded" or "cancelled"; null when a destination took it
+        # "discarded", "cancelled" or "expired"; null when a destination took it
         sa.Column("outcome", sa.Text),
         # {destination: {"state": …, "attempts": …, "at": …}}; null when every destination took it at the first try
         sa.Column("deliveries", JSON),

@@ -279,6 +279,7 @@ class Relay:
             clock=monotonic,
             on_ready=partial(self._wake_workers, destination.name),
             rate_limit=RateLimit(destination.name, limit, on_claim=self._claim) if limit is not None else None,
+            expires_in_s=s.expires_in,
         )
 
     # Lanes, dispatcher and owner know each other only through these.

@@ -99,14 +99,16 @@ END $$;
 
 CREATE FUNCTION outbox_emit(
     type text, data json, ordering_key text DEFAULT NULL, subject text DEFAULT NULL,
-    headers json DEFAULT '{}', due_at timestamptz DEFAULT NULL, id uuid DEFAULT NULL
+    headers json DEFAULT '{}', due_at timestamptz DEFAULT NULL, id uuid DEFAULT NULL,
+    expires_at timestamptz DEFAULT NULL
 ) RETURNS uuid LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     new_id uuid := CASE WHEN id IS NULL THEN outbox_uuid7() ELSE outbox_new_id(id) END;
 BEGIN
-    INSERT INTO outbox_message (id, type, source, subject, ordering_key, data, headers, due_at, state)
+    INSERT INTO outbox_message (id, type, source, subject, ordering_key, data, headers, due_at, state,
+                                expires_at)
     VALUES (new_id, type, 'outbox', subject, ordering_key, data, coalesce(headers, '{}'), due_at,
-            CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END);
+            CASE WHEN due_at IS NULL THEN 'ready' ELSE 'scheduled' END, expires_at);
     RETURN new_id;
 END $$;
 

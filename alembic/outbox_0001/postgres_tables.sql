@@ -38,7 +38,7 @@ CREATE TABLE outbox_delivery (
     shard smallint NOT NULL,
     position bigint NOT NULL,
     ordering_key text,
-    state text NOT NULL CHECK (state IN ('parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded', 'cancelled')),
+    state text NOT NULL CHECK (state IN ('parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded', 'cancelled', 'expired')),
     generation integer NOT NULL DEFAULT 0,
     attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     due_at timestamptz,

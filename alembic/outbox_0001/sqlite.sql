@@ -52,7 +52,7 @@ CREATE TABLE outbox_delivery (
     shard SMALLINT NOT NULL,
     position INTEGER NOT NULL,
     ordering_key TEXT,
-    state TEXT NOT NULL CHECK (state IN ('parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded', 'cancelled')),
+    state TEXT NOT NULL CHECK (state IN ('parked', 'blocked', 'retry', 'dead', 'delivered', 'discarded', 'cancelled', 'expired')),
     generation INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     due_at DATETIME,

@@ -162,12 +162,37 @@ def checked_delay(delay: timedelta | float | None, due_at: datetime | None) -> t
     return (_checked_seconds(delay) or None) if delay is not None else None, None
 
 
-def _checked_seconds(delay: timedelta | float) -> float:
+def checked_expiry(
+    expires_in: timedelta | float | None, delay_s: float | None, due_at: datetime | None
+) -> tuple[float | None, datetime | None]:
+    """When a message expires: seconds from now by the database's clock, or an instant in UTC; or neither.
+
+    Args:
+        expires_in: How long after it was written, or falls due.
+        delay_s: When it falls due, as `checked_delay` has it.
+        due_at: Likewise.
+
+    Raises:
+        InvalidDelay: It is no length of time, not above 0, or too long.
+    """
+    if expires_in is None:
+        return None, None
+    seconds = _checked_seconds(expires_in, "expires_in")
+    if seconds <= 0:
+        raise InvalidDelay(f"expires_in is {expires_in}: pass a time above 0, or leave it out if it is never to expire")
+    if due_at is None:
+        return (delay_s or 0.0) + seconds, None
+    if seconds >= (LATEST - due_at).total_seconds():
+        raise InvalidDelay(f"expires_in ({expires_in}) after {due_at} is after the year {LATEST.year}: leave it out")
+    return None, due_at + timedelta(seconds=seconds)
+
+
+def _checked_seconds(delay: timedelta | float, what: str = "the delay") -> float:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        raise InvalidDelay(f"the delay {ascii(delay)[:60]} is no length of time: pass a timedelta, or seconds")
+        raise InvalidDelay(f"{what} {ascii(delay)[:60]} is no length of time: pass a timedelta, or seconds")
     if not 0 <= seconds <= MAX_DELAY.total_seconds():
-        raise InvalidDelay(f"the delay {delay} is outside 0 to {MAX_DELAY.days:,} days: pass a timedelta, or seconds")
+        raise InvalidDelay(f"{what} {delay} is outside 0 to {MAX_DELAY.days:,} days: pass a timedelta, or seconds")
     return float(seconds)
 
 

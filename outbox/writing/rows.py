@@ -6,7 +6,7 @@ database, and nothing is read back, so that a worker needs no right but INSERT.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from json.encoder import encode_basestring as quoted
@@ -76,6 +76,7 @@ def message_table(schema: str | None) -> sa.Table:
         sa.Column("data", JsonText),
         sa.Column("headers", JsonText, server_default=sa.FetchedValue()),
         sa.Column("due_at", Instant),
+        sa.Column("expires_at", Instant),
         sa.Column("state", sa.Text, server_default=sa.FetchedValue()),
     )
 
@@ -106,7 +107,7 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
         _insert_alike(connection, table, messages)
     elif len(messages) == 1:
         columns = _columns(messages[0])
-        connection.execute(_row_statement(table, "delay_s" in columns, "given_id" in columns), columns)
+        connection.execute(_row_statement(table, *_computed(columns)), columns)
     else:
         _insert_in_batches(connection, table, messages)
 
@@ -131,19 +132,26 @@ def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence
             for columns in alike:
                 _insert_given(connection, table, columns)
         else:
-            connection.execute(_row_statement(table, "delay_s" in names, False), list(alike))
+            connection.execute(_row_statement(table, *_computed(names)), list(alike))
+
+
+def _computed(names: Collection[str]) -> tuple[bool, bool, bool]:
+    """Which of the columns that the database computes a message has."""
+    return "delay_s" in names, "expires_s" in names, "given_id" in names
 
 
 @cache
-def _row_statement(table: sa.Table, is_delayed: bool, has_given_id: bool) -> sa.Insert:
+def _row_statement(table: sa.Table, is_delayed: bool, is_expiring: bool, has_given_id: bool) -> sa.Insert:
     statement = table.insert()
     if has_given_id:
         statement = statement.values(id=new_id(table.schema, sa.bindparam("given_id", type_=Id)))
-    return statement.values(due_at=_due_in_delay()) if is_delayed else statement
+    if is_delayed:
+        statement = statement.values(due_at=_seconds_from_now("delay_s"))
+    return statement.values(expires_at=_seconds_from_now("expires_s")) if is_expiring else statement
 
 
-def _due_in_delay() -> DueIn:
-    return DueIn(sa.bindparam("delay_s", type_=sa.Float))
+def _seconds_from_now(parameter: str) -> DueIn:
+    return DueIn(sa.bindparam(parameter, type_=sa.Float))
 
 
 def _insert_given(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
@@ -163,7 +171,9 @@ def _given_statement(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
     values: dict[str, Any] = {each: sa.bindparam(each, type_=table.c[each].type) for each in names if each in table.c}
     values["id"] = given
     if "delay_s" in names:
-        values["due_at"] = _due_in_delay()
+        values["due_at"] = _seconds_from_now("delay_s")
+    if "expires_s" in names:
+        values["expires_at"] = _seconds_from_now("expires_s")
     is_new = ~sa.exists().where(history.c.id == given)
     return table.insert().from_select(list(values), sa.select(*values.values()).where(is_new), include_defaults=False)
 
@@ -182,6 +192,10 @@ def _columns(message: Prepared) -> dict[str, Any]:
         columns.update(due_at=message.due_at, state=SCHEDULED)
     elif message.delay_s is not None:
         columns.update(delay_s=message.delay_s, state=SCHEDULED)
+    if message.expires_at is not None:
+        columns["expires_at"] = message.expires_at
+    elif message.expires_s is not None:
+        columns["expires_s"] = message.expires_s
     return columns
 
 
@@ -201,11 +215,17 @@ def _batch_statement(table: sa.Table, has_given_ids: bool) -> sa.Insert:
     columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
     record = (
         sa.func.json_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSON))
-        .table_valued(*columns, sa.Column("delay_s", postgresql.DOUBLE_PRECISION), sa.Column("given", sa.Boolean))
+        .table_valued(
+            *columns,
+            sa.Column("delay_s", postgresql.DOUBLE_PRECISION),
+            sa.Column("expires_s", postgresql.DOUBLE_PRECISION),
+            sa.Column("given", sa.Boolean),
+        )
         .render_derived(name="record", with_types=True)
     )
     due_at = sa.func.coalesce(record.c.due_at, DueIn(record.c.delay_s))
-    values: list[Any] = [due_at if each.name == "due_at" else record.c[each.name] for each in columns]
+    computed = {"due_at": due_at, "expires_at": sa.func.coalesce(record.c.expires_at, DueIn(record.c.expires_s))}
+    values: list[Any] = [computed.get(each.name, record.c[each.name]) for each in columns]
     if has_given_ids:
         values[0] = sa.case((record.c.given, new_id(table.schema, record.c.id)), else_=record.c.id)
     state = sa.case((due_at.is_(None), sa.literal_column("'ready'")), else_=sa.literal_column(f"'{SCHEDULED}'"))
@@ -239,6 +259,10 @@ def _record(message: Prepared) -> str:
         optional += ',"given":true'
     if message.delay_s is not None:
         optional += f',"delay_s":{message.delay_s!r}'
+    if message.expires_at is not None:
+        optional += f',"expires_at":"{message.expires_at.isoformat()}"'
+    if message.expires_s is not None:
+        optional += f',"expires_s":{message.expires_s!r}'
     return (
         f'{{"id":"{message.id}","type":"{message.type}","source":{quoted(message.source)},"data":{message.data},'
         f'"headers":{message.headers}{optional}}}'

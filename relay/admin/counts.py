@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import age_s
-from relay.admin.messages.outcomes import CANCELLED, DELIVERED, DISCARDED, GIVEN_UP, OPEN
+from relay.admin.messages.outcomes import CANCELLED, DISCARDED, EXPIRED, OPEN, OUTCOMES, UNTAKEN
 
 COUNT_AT_MOST = 1_000_000  # beyond that, the history is estimated
 READ_PATH = ("ready", "scheduled")
@@ -54,7 +54,7 @@ def _counts() -> sa.Select[Any]:
     """All messages, by type, by state, and by what is known of the few that are dead or given up somewhere."""
     m = tables().message.c
     marked = _marked()
-    flags = [marked.c[name] for name in ("dead", "cancelled", "taken", "waits")]
+    flags = [marked.c[name] for name in ("dead", "waits", *OUTCOMES)]
     counts = [
         sa.func.count().label("messages"),
         sa.func.min(m.created_at).label("oldest_at"),
@@ -71,15 +71,13 @@ def _counts() -> sa.Select[Any]:
 def _marked() -> sa.Subquery:
     """Messages with a delivery that is dead or given up, and what their deliveries are; all others simply wait."""
     d = tables().delivery.c
-    of_interest = sa.select(d.message_id).where(d.state.in_(["dead", *GIVEN_UP])).distinct().subquery()
+    of_interest = sa.select(d.message_id).where(d.state.in_(["dead", *UNTAKEN])).distinct().subquery()
 
     def has(name: str, *states: str) -> sa.Label[Any]:
         return sa.func.max(sa.case((d.state.in_(states), 1), else_=0)).label(name)
 
     return (
-        sa.select(
-            d.message_id, has("dead", "dead"), has("cancelled", CANCELLED), has("taken", DELIVERED), has("waits", *OPEN)
-        )
+        sa.select(d.message_id, has("dead", "dead"), has("waits", *OPEN), *(has(each, each) for each in OUTCOMES))
         .join(of_interest, of_interest.c.message_id == d.message_id)
         .group_by(d.message_id)
         .subquery()
@@ -91,7 +89,7 @@ def _is_waiting(row: sa.Row[Any]) -> bool:
 
 
 def _outcome(row: sa.Row[Any]) -> str:
-    return DELIVERED if row.taken else CANCELLED if row.cancelled else DISCARDED
+    return next(each for each in OUTCOMES if getattr(row, each))
 
 
 def _total(rows: Iterable[sa.Row[Any]]) -> int:
@@ -109,6 +107,7 @@ class HistoryCounts:
     delivered: int
     discarded: int
     cancelled: int
+    expired: int
     is_estimate: bool
 
 
@@ -119,13 +118,15 @@ def history_counts(connection: sa.Connection) -> HistoryCounts:
     would take a minute and push everything else out of the cache. What was given up has an index of its own.
     """
     h = tables().history.c
-    query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(GIVEN_UP)).group_by(h.outcome)
-    given_up: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
+    query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)
+    untaken: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
     estimate = _estimate(connection)
     is_estimate = estimate > COUNT_AT_MOST
     total = estimate if is_estimate else connection.scalar(sa.select(sa.func.count()).select_from(tables().history))
-    delivered = max((total or 0) - sum(given_up.values()), 0)
-    return HistoryCounts(delivered, given_up.get(DISCARDED, 0), given_up.get(CANCELLED, 0), is_estimate)
+    delivered = max((total or 0) - sum(untaken.values()), 0)
+    return HistoryCounts(
+        delivered, untaken.get(DISCARDED, 0), untaken.get(CANCELLED, 0), untaken.get(EXPIRED, 0), is_estimate
+    )
 
 
 def _estimate(connection: sa.Connection) -> int:

@@ -10,10 +10,11 @@ delivery for each destination that wants it.
 | unrouted             | no subscription wants its type                                                     |
 | delivered            | nothing is left to do, and a destination took it                                   |
 | cancelled, discarded | nothing is left to do, and no destination took it: an operator gave it up          |
+| expired              | nothing is left to do, and no destination took it: its time had passed             |
 
 A message counts once, but for one that is dead at one destination and waits for another: it counts as both, and
-`waiting_and_dead` says how many these are. `delivered`, `cancelled` and `discarded` reach as far back as the history,
-and count a message once more after each replay.
+`waiting_and_dead` says how many these are. `delivered`, `cancelled`, `discarded` and `expired` reach as far
+back as the history, and count a message once more after each replay.
 
 `parked` and `retrying` count deliveries, and are the sums of what the destinations say; of a destination both are part
 of its `waiting`.
@@ -91,6 +92,7 @@ class Status:
         delivered: Messages that were delivered.
         discarded: Messages that an operator discarded, and no destination took.
         cancelled: Messages that an operator cancelled, and no destination took.
+        expired: Messages whose time had passed, and no destination took.
         delivered_is_estimate: Whether the history is so large that it was estimated instead of counted.
         oldest_waiting_s: The age of the oldest message that waits and is due; ``None`` if there is none.
         destinations: The registered destinations, by name; removed ones while something waits for them.
@@ -107,6 +109,7 @@ class Status:
     delivered: int = 0
     discarded: int = 0
     cancelled: int = 0
+    expired: int = 0
     delivered_is_estimate: bool = False
     oldest_waiting_s: float | None = None
     destinations: dict[str, DestinationStatus] = field(default_factory=dict)
@@ -134,6 +137,7 @@ def status(connection: sa.Connection) -> Status:
         delivered=history.delivered + messages.settled["delivered"],
         discarded=history.discarded + messages.settled["discarded"],
         cancelled=history.cancelled + messages.settled["cancelled"],
+        expired=history.expired + messages.settled["expired"],
         delivered_is_estimate=history.is_estimate,
         oldest_waiting_s=messages.oldest_waiting_s(now(connection)),
         destinations=destinations,

@@ -7,6 +7,7 @@
 | dead      | waits for an operator                                       | `dead`, with `reason`   |
 | parked    | can run as soon as its destination has room                 | `parked`                |
 | blocked   | waits behind an earlier message of its ordering key         | `blocked`               |
+| expired   | is done without having been taken: its time had passed      | only while a sibling is not |
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["delivered", "retry", "dead", "parked", "blocked"]
+State = Literal["delivered", "retry", "dead", "parked", "blocked", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Verdict:
 
 DELIVERED = Verdict("delivered")
 PARKED = Verdict("parked")
+EXPIRED = Verdict("expired", reason="its time had passed before an attempt began")
 BLOCKED = Verdict("blocked")
 # Blocked, too, but behind a message that this relay has in memory and the table does not know of.
 BEHIND = Verdict("blocked", behind_memory=True)

@@ -150,8 +150,8 @@ class Dispatcher:
         return True
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
-        lane = self.lanes.get(row[12])
-        handle = (row[0], row[12])
+        lane = self.lanes.get(row[14])
+        handle = (row[0], row[14])
         if lane is None or handle in self._held or (row[0], None) in self._held:
             return
         entry = self._hold(Entry.of_delivery(row, lane, self._epoch))
@@ -310,6 +310,11 @@ class Dispatcher:
     def count_in(self, shards: Collection[int]) -> int:
         """How many entries of these shards are unsettled."""
         return sum(self._count[shard] for shard in shards)
+
+    def tell_time(self, offset_s: float) -> None:
+        """Take in the database's clock: what to add to ours to have it, in seconds."""
+        for lane in self.lanes.values():
+            lane.clock_offset_s = offset_s
 
     def heed(self, standings: Mapping[str, Standing], asked_at: float, *, alone: bool) -> None:
         """What all relays, and operators, say of the destinations, as of `asked_at`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Protocol
 
 from outbox import Message
@@ -42,8 +43,8 @@ class Entry:
     """
 
     __slots__ = (
-        "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard", "handle", "id", "key",
-        "lanes", "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
+        "alone", "attempts", "destination", "due_s", "epoch", "expires_s", "failing_for_s", "generation", "guard",
+        "handle", "id", "key", "lanes", "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
@@ -54,6 +55,8 @@ class Entry:
         self.generation: int = row[3]
         self.key: str | None = row[7]
         self.message = Message(row[0], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+        self.expires_s: float | None = row[12]
+        self.due_s: float | None = row[13]
         self.handle: tuple[str, str | None] = (self.id, None)
         self.lanes = lanes
         self.epoch = epoch
@@ -71,7 +74,7 @@ class Entry:
     def of_delivery(cls, row: Row, lane: Route, epoch: int) -> Entry:
         """From a row of ``outbox_delivery`` joined to its message (see ``relay.store.contract``)."""
         entry = cls(row, (lane,), epoch)
-        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[12:16]
+        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[14:18]
         entry.handle = entry.id, entry.destination
         entry.message.attempt = entry.attempts + 1
         return entry
@@ -83,6 +86,22 @@ class Entry:
         rest.handle = rest.id, rest.destination
         rest.guard, rest.alone = self.guard, self.alone
         return rest
+
+    def expires_at_s(self, within_s: float | None) -> float:
+        """When it expires, in seconds since 1970 by the database's clock; infinity if it never does.
+
+        What an operator has sent again does not expire.
+
+        Args:
+            within_s: So long after it was written, or fell due, its destination does not want it any more.
+        """
+        if self.generation:
+            return inf
+        at = inf if self.expires_s is None else self.expires_s
+        if within_s is None:
+            return at
+        since_s = self.message.created_at.timestamp() if self.due_s is None else self.due_s
+        return min(at, since_s + within_s)
 
     @property
     def is_plain(self) -> bool:

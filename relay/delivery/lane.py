@@ -14,7 +14,7 @@ from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker, Ruling
 from relay.decide.outcome import TAKEN, Outcome
 from relay.decide.standing import Finding, Standing
-from relay.decide.verdict import DELIVERED, PARKED, Verdict
+from relay.decide.verdict import DELIVERED, EXPIRED, PARKED, Verdict
 from relay.delivery.entry import Entry
 from relay.delivery.health import SharedHealth
 from relay.delivery.queue import RESERVE, DeliveryQueue
@@ -41,8 +41,10 @@ class Lane:
         clock: The time, in seconds.
         on_ready: Called with how many attempts may start now.
         rate_limit: How many attempts may start in a time; ``None``: any number.
+        expires_in_s: So long after a message was written, or fell due, it is not sent any more.
 
     Attributes:
+        clock_offset_s: What to add to our clock to have the database's; ``None`` while that is unknown.
         epoch: The session that owns now: what another one read is not sent any more.
     """
 
@@ -62,6 +64,7 @@ class Lane:
         clock: Callable[[], float],
         on_ready: Callable[[int], None],
         rate_limit: RateLimit | None = None,
+        expires_in_s: float | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -76,6 +79,8 @@ class Lane:
         self._clock = clock
         self._on_ready = on_ready
         self._rate_limit = rate_limit
+        self._expires_in_s = expires_in_s
+        self.clock_offset_s: float | None = None
         self._tries_newest = False
 
     # ------------------------------------------------------------- coming in
@@ -131,7 +136,7 @@ class Lane:
         if not (queue.fresh or queue.again) or self.health.operator_pause is not None or not self._may_send(now):
             return None
         if breaker.is_clear:
-            return self._pick() if self._is_within_rate(now) else None
+            return self._pick(now) if self._is_within_rate(now) else None
         if breaker.end_wait(now):
             self.health.turned("throttled", now)
         if not breaker.may_start(now, len(queue.under_way), self.concurrency) or not self._is_within_rate(now):
@@ -139,22 +144,32 @@ class Lane:
         if not self.health.may_probe_or_asks():
             return None
         self._tries_newest = breaker.is_in_doubt and not self._tries_newest
-        entry = self._pick(newest=self._tries_newest)
+        entry = self._pick(now, newest=self._tries_newest)
         if entry is not None:
             breaker.start()
         return entry
 
-    def _pick(self, *, newest: bool = False) -> Entry | None:
-        """The next whose session still owns it: what was under way when its session ended is read again."""
+    def _pick(self, now: float, *, newest: bool = False) -> Entry | None:
+        """The next whose session still owns it, and whose time has not passed.
+
+        What was under way when its session ended is read again.
+        """
         while (entry := self.queue.pick(newest=newest)) is not None:
-            if entry.epoch == self.epoch:
+            verdict = PARKED if entry.epoch != self.epoch else EXPIRED if self._is_expired(entry, now) else None
+            if verdict is None:
                 if self._rate_limit is not None:
                     self._rate_limit.start()
                 return entry
             self.queue.end_attempt(entry)
             self.breaker.forget(entry)
-            self.queue.decide(entry, PARKED)
+            self.queue.decide(entry, verdict)
         return None
+
+    def _is_expired(self, entry: Entry, now: float) -> bool:
+        """Whether its time has passed, by the database's clock."""
+        if self.clock_offset_s is None or (entry.expires_s is None and self._expires_in_s is None):
+            return False
+        return now + self.clock_offset_s >= entry.expires_at_s(self._expires_in_s)
 
     def _is_within_rate(self, now: float) -> bool:
         """Whether the rate limit lets an attempt start now; if not, a share of the budget is asked for in time."""
@@ -170,7 +185,11 @@ class Lane:
         limit = self._rate_limit
         if limit is not None:
             count = min(count, limit.left(now))
-        found = self.queue.pick_more(lambda entry: entry.epoch == self.epoch and may_follow(entry), count)
+
+        def may_start(entry: Entry) -> bool:
+            return entry.epoch == self.epoch and not self._is_expired(entry, now) and may_follow(entry)
+
+        found = self.queue.pick_more(may_start, count)
         if limit is not None:
             limit.start(len(found))
         return found

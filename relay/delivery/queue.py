@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, HANDED_OVER, PARKED, Verdict
+from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, Verdict
 from relay.delivery.entry import Entry
 from relay.delivery.held_keys import HeldKeys
 
@@ -244,7 +244,7 @@ class DeliveryQueue:
 
     def _frees(self, verdict: Verdict) -> bool:
         """Whether the next of the key may go."""
-        return verdict is DELIVERED or (verdict.state == "dead" and self.on_dead == "skip")
+        return verdict is DELIVERED or verdict is EXPIRED or (verdict.state == "dead" and self.on_dead == "skip")
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
         """Let the next of the key go, or send all of them back to the table to wait."""

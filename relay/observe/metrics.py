@@ -103,8 +103,8 @@ class Metrics:
 
         Args:
             destination: Whose.
-            state: ``retry``, ``dead``, ``parked``, ``blocked`` or ``delivered``; ``discarded`` or ``cancelled`` by an
-                operator.
+            state: ``retry``, ``dead``, ``parked``, ``blocked``, ``expired`` or ``delivered``; ``discarded`` or
+                ``cancelled`` by an operator.
             count: How many.
         """
         if state in ("parked", "blocked"):
@@ -165,7 +165,7 @@ class Metrics:
     def _make_destination_metrics(self) -> None:
         self._deliveries = Counter(
             "outbox_deliveries",
-            "Verdicts on deliveries: delivered, retry (charged) or dead; discarded or cancelled by an operator",
+            "Verdicts: delivered, retry (charged), dead or expired; discarded or cancelled by an operator",
             ["destination", "verdict"],
             registry=self.registry,
         )

@@ -180,7 +180,7 @@ class Reader:
 
     def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
         """Behind which deliveries those that are read back must wait."""
-        pairs = {(row[12], row[7]) for row in rows if row[7] is not None}
+        pairs = {(row[14], row[7]) for row in rows if row[7] is not None}
         return self._session.blocked_keys(pairs, self._dispatcher.skipping) if pairs else {}
 
     def _held_keys(self, rows: Sequence[Row]) -> Mapping[tuple[str, str], int]:

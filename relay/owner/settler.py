@@ -14,7 +14,7 @@ lost: a server that crashed may have forgotten it. What it forgot to have parked
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from time import monotonic
@@ -192,6 +192,7 @@ class Settler:
                 parked = self._session.settle(Batch(messages, ruled, self._skipping), durable=durable)
             self._note(parked)
             _report_dead(ruled)
+            _report_expired(ruled)
         for entry in unknown:  # now: the table knows what was taken of it
             self._reread(entry)
         return bool(ruled)
@@ -253,6 +254,11 @@ def _report_dead(ruled: Sequence[Ruled]) -> None:
         log.warning(
             "dead_letters", destination=destination, count=len(dead), message_id=first.message_id, reason=first.reason
         )
+
+
+def _report_expired(ruled: Sequence[Ruled]) -> None:
+    for destination, count in Counter(r.destination for r in ruled if r.state == "expired").items():
+        log.warning("deliveries_expired", destination=destination, count=count)
 
 
 def _log(attempt: int, verdict: Verdict) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Ownership:
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
+        self._on_loop(self._dispatcher.tell_time, peers.clock_s - monotonic())  # late rather than early
         self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
         self._on_loop(self._dispatcher.split)
         if self._peers - peers.wants_of.keys():

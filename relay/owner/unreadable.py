@@ -51,7 +51,7 @@ class Unreadable:
         for row in messages:
             parked += self._set_aside(row, reasons[row[0]])
         for row in deliveries:
-            ruled = _dead(row, row[12], reasons[row[0]], generation=row[13], attempts=row[14])
+            ruled = _dead(row, row[14], reasons[row[0]], generation=row[15], attempts=row[16])
             parked += self._settle([], [ruled])
         return parked
 

@@ -19,9 +19,11 @@ from relay.decide.standing import Finding, Standing
 Row = tuple[Any, ...]
 
 # The columns of a row that was read, in this order; `address` is where it lay, if the store wants to know.
+# `expires_s` and `due_s` are instants in seconds since 1970; ``None`` where a message has none.
 MESSAGE_COLUMNS = (
     "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
     "created_at", "address",
+    "expires_s", "due_s",
 )  # fmt: skip
 
 PAGE_BYTES = 1024 * 1024
@@ -32,7 +34,8 @@ LOG_LENGTH = 20  # attempts that a delivery remembers
 UNBOUNDED = 2**63 - 1
 ANY_GENERATION = 2**31 - 1
 GIVEN_UP = "'discarded', 'cancelled'"  # by an operator; the owner of the shard does what follows from it
-FINAL = f"'delivered', {GIVEN_UP}"  # nothing is left to do
+UNTAKEN = f"{GIVEN_UP}, 'expired'"  # nothing is left to do, and the destination has not taken it
+FINAL = f"'delivered', {UNTAKEN}"  # nothing is left to do
 
 
 Pair = tuple[str, str]  # (destination, ordering key)
@@ -178,6 +181,7 @@ class Peers:
         standings: Destination → what all relays know of it.
         ended: Relays (by id) whose sessions were ended because they had stopped beating.
         schema: The version of the schema, and the oldest release that may use it.
+        clock_s: The time by the database's clock, in seconds since 1970.
     """
 
     me: int
@@ -187,6 +191,7 @@ class Peers:
     standings: Mapping[str, Standing] = field(default_factory=dict)
     ended: Sequence[str] = ()
     schema: tuple[int, str] = (0, "0")
+    clock_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,16 @@ The parameters differ in their kind only: arrays on PostgreSQL, JSON on SQLite.
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP
+from relay.store.contract import FINAL, UNTAKEN
 
 COLUMNS = "type, source, subject, ordering_key, data"
 OLD = ", ".join("h." + column for column in COLUMNS.split(", "))
 REPLAY_OF = "outbox-replay-of"
 
-# What operators gave up everywhere is in the history, too, and was delivered to nobody; what they gave up for this
-# destination it was never to get. A message that is named is sent all the same: that takes it back.
+# What operators gave up everywhere, and what expired, is in the history, too, and was delivered to nobody; what they
+# gave up for this destination it was never to get. A message that is named is sent all the same: that takes it back.
 _DELIVERED = f"""h.outcome IS NULL
-  AND coalesce(h.deliveries -> CAST(:to AS text) ->> 'state', '') NOT IN ({GIVEN_UP})"""
+  AND coalesce(h.deliveries -> CAST(:to AS text) ->> 'state', '') NOT IN ({UNTAKEN})"""
 
 # Index: outbox_history_id, in its order, so that each page goes on where the last one ended: one pass however many they
 # are. Of what is there several times, because it was replayed before, the last.

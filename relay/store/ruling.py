@@ -9,6 +9,7 @@ from relay.decide.outcome import fingerprint
 from relay.store.contract import Ruled
 
 TEXT_LENGTH = 2000
+DONE = ("delivered", "expired")  # of what a relay decides: nothing is left to do
 
 
 def as_record(r: Ruled) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def as_record(r: Ruled) -> dict[str, Any]:
 
 def finishable_messages(ruled: Sequence[Ruled]) -> set[str]:
     """The messages of which nothing may be left to do: what a former owner does not know may have been settled."""
-    left = {r.message_id for r in ruled if r.state != "delivered" and not r.is_unknown}
+    left = {r.message_id for r in ruled if r.state not in DONE and not r.is_unknown}
     return {r.message_id for r in ruled} - left
 
 
@@ -45,7 +46,7 @@ def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple
         for r in ruled
         if r.is_keyed
         and (
-            r.state == "delivered"
+            r.state in DONE
             or (r.state == "blocked" and not r.behind_memory)
             or (r.state == "dead" and r.destination in skipping)
         )

@@ -29,6 +29,7 @@ LOOK_S = 0.25
 PATIENCE_S = 15.0  # probes come every 2 s here
 SETTLED_S = 3.0
 AFTERWARDS_S = 60.0
+LATE_S = 0.1
 OFTEN, IN_S = 60, 10.0  # more attempts at one message in that time are hammering
 TROUBLES = (failed("500"), unanswered("timeout"), unreachable("refused"), refused("422"), throttled("429", 1.0))
 
@@ -75,6 +76,7 @@ class Script:
     relays: int = 1
     until: float = 20.0
     miss: float = 0.0
+    expires_s: float | None = None  # of every third message
     knobs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,6 +138,7 @@ class Life:
         what = message.id, plan.name
         if message.id not in self.committed:
             self._violate(f"ghost: {message.id} was sent and never committed")
+        self._check_expiry(plan, message.id)
         times = self.attempts[what]
         times.append(self.now)
         if len(times) >= OFTEN and times[-1] - times[-OFTEN] < IN_S:
@@ -144,6 +147,12 @@ class Life:
         if key is not None:
             self._check_order(relay, plan, message.id, key)
         self.under_way[plan.name, key or message.id].append((relay, relay.session, message.id))
+
+    def _check_expiry(self, plan: Plan, id_: str) -> None:
+        """Nothing is sent after its time, unless an operator has sent it again."""
+        at, d = self.committed[id_].expires_at, self.tables.deliveries.get((id_, plan.name))
+        if at is not None and self.clock.now > at + LATE_S and not (d is not None and d.generation):
+            self._violate(f"expired: {id_} was sent to {plan.name} {self.clock.now - at:.2f} s after its time")
 
     def _check_rate(self, plan: Plan) -> None:
         """However long one looks back from now, no more was started than a burst and the rate."""
@@ -204,6 +213,8 @@ class Life:
         m = Message(f"m{number}", number, self.tables.next_position(), shard, TYPE, key, self.clock.now)
         if delay_s:
             m.state, m.due_at = "scheduled", self.clock.now + delay_s
+        if self.script.expires_s and number % 3 == 0:
+            m.expires_at = max(m.due_at, self.clock.now) + self.script.expires_s
         self.commit_order[m.id] = self.now, 1e9
         return m
 

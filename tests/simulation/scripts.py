@@ -23,6 +23,7 @@ def any_script(seed: int) -> Script:
     emits = _emits(chance, until)
     fates = {name: _fate(chance, until, len(emits)) for name in names}
     events = [_event(chance, names, until) for _ in range(chance.choice([0, 0, 2, 5, 10]))]
+    expires_s = Random(seed + 1).choice([None, None, 0.0005, 1.0, 5.0])
     window = chance.choice([8, 16, 40])
     return Script(
         plans,
@@ -32,6 +33,7 @@ def any_script(seed: int) -> Script:
         relays=chance.choice([1, 1, 2]),
         until=until,
         miss=chance.choice([0.0, 0.0, 0.2]),
+        expires_s=expires_s,
         knobs={"window": window, "page_size": chance.choice([4, 8, window // 2])},
     )
 
@@ -169,7 +171,18 @@ def limited(seed: int) -> Script:
     )
 
 
+def expiring(seed: int) -> Script:
+    """Keys in which every third message expires, through an outage that is longer than that takes."""
+    emits = [(n / 20, n / 20, f"k{n % 4}", 0.0) for n in range(120)]
+    down = [(1.0, 5.0, TROUBLES[seed % 3])]
+    fates = {"a": Fate(down=down, latency_s=0.01), "b": Fate(latency_s=0.01)}
+    plans = {"a": Plan("a", max_attempts=20, batch=[1, 8][seed % 2]), "b": Plan("b")}
+    knobs = {"window": 32, "page_size": 8}
+    return Script(plans, fates, emits, [(3.0, "cut", 0)], until=15.0, expires_s=1.0, knobs=knobs)
+
+
 DIRECTED = {
+    "expiring": expiring,
     "limited": limited,
     "takeover": takeover,
     "throttled batches": throttled_batches,

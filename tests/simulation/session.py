@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from simulation.store import Delivery, Message, Tables
+from simulation.store import DONE, Delivery, Message, Tables
 
 import outbox
 from relay.decide.crashes import Record
@@ -70,7 +70,14 @@ class ModelSession:
         held = frozenset(n for n, shard in enumerate(self.tables.shards) if shard.holder is not None)
         standings = {name: self.tables.standing(name) for name in self.tables.destinations}
         return Peers(
-            self.number, dict(self.tables.wants_of), held, 1, standings, (), (SCHEMA_VERSION, outbox.__version__)
+            self.number,
+            dict(self.tables.wants_of),
+            held,
+            1,
+            standings,
+            (),
+            (SCHEMA_VERSION, outbox.__version__),
+            clock_s=_instant(self.tables.clock()).timestamp(),
         )
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
@@ -198,9 +205,7 @@ class ModelSession:
             if d.state == "blocked" and is_settled and not self._has_predecessor(d):
                 t.change(d, "parked", self)
                 parked.append((d.destination, d.message.shard, d.message.position))
-            if d.state == "discarded" and all(
-                s.state in ("delivered", "discarded") for s in t.of_message(d.message.id)
-            ):
+            if d.state == "discarded" and all(s.state in DONE for s in t.of_message(d.message.id)):
                 discarded.append((d.message.id, d.destination))
         next_at = rest[SLICE - 1].message.position - 1 if len(rest) > SLICE else None
         if next_at is not None and next_at <= at:
@@ -247,7 +252,7 @@ class ModelSession:
             for r in batch.ruled
             if r.message_id in known
             and (
-                r.state == "delivered"
+                r.state in ("delivered", "expired")
                 or (r.state == "blocked" and not r.behind_memory)
                 or (r.state == "dead" and r.destination in batch.skipping)
             )
@@ -348,4 +353,5 @@ def _row(m: Message) -> tuple[Any, ...]:
     data = f'{{"n": {m.number}}}'
     return (
         m.id, m.position, m.shard, m.generation, m.type, "sim", None, m.key, data, "{}", _instant(m.created_at), None,
+        m.expires_at and _instant(m.expires_at).timestamp(), (m.due_at and _instant(m.due_at).timestamp()) or None,
     )  # fmt: skip

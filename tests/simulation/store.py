@@ -14,7 +14,7 @@ from typing import Any
 from outbox.tables import SHARD_COUNT
 from relay.decide.standing import Standing
 
-DONE = ("delivered", "discarded")
+DONE = ("delivered", "discarded", "expired")
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Message:
     created_at: float
     state: str = "ready"
     due_at: float = 0.0
+    expires_at: float | None = None
     generation: int = 0
     tx: int = 0  # when it became visible, or was put back
 
@@ -159,7 +160,13 @@ class Tables:
                 parked.append((destination, d.message.shard, d.message.position))
         return parked
 
+    def _may_expire(self, delivery: Delivery) -> bool:
+        at = delivery.message.expires_at
+        return at is not None and at <= self.clock() and not delivery.generation
+
     def change(self, delivery: Delivery, state: str, by: Any) -> None:
+        if state == "expired" and not self._may_expire(delivery):
+            raise AssertionError(f"{delivery.message.id} expired before its time at {delivery.destination}")
         delivery.state, delivery.by = state, by
         if not self.holds_up(delivery):
             self.passed.add((delivery.message.id, delivery.destination))

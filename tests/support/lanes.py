@@ -41,7 +41,7 @@ def make_lane(**options: Any) -> Lane:
 
 def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data: str = "{}") -> Entry:
     """A message that one destination wants."""
-    row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None)
+    row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None, None, None)
     return Entry(row, (lane,), EPOCH)
 
 

@@ -36,6 +36,7 @@ class State(StrEnum):
     delivered = "delivered"
     discarded = "discarded"
     cancelled = "cancelled"
+    expired = "expired"
 
 
 MEANING = {
@@ -46,6 +47,7 @@ MEANING = {
     "delivered": "a destination took it, and nothing is left to do",
     "discarded": "an operator gave it up; no destination took it",
     "cancelled": "an operator cancelled it; no destination took it",
+    "expired": "its time had passed before it could be sent; no destination took it",
 }
 
 
@@ -85,7 +87,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List messages, the last emitted first. Settled ones: --state delivered, discarded or cancelled."""
+    """List messages, the last emitted first. Settled: --state delivered, discarded, cancelled or expired."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin import list_messages
     from relay.admin.access.opening import opened_snapshot

@@ -134,6 +134,7 @@ def _message_table(found: Status) -> RenderableType:
         ("delivered", f"{about}{found.delivered:,}", "in the history"),
         ("discarded", f"{found.discarded:,}", "given up by an operator" if found.discarded else ""),
         ("cancelled", f"{found.cancelled:,}", "taken back by an operator" if found.cancelled else ""),
+        ("expired", f"{found.expired:,}", "their time had passed before they were sent" if found.expired else ""),
     ]
     made = table("Messages", "Count", "", right=["Count"])
     for name, count, note in rows:

@@ -21,7 +21,7 @@ class DeliveryRow:
 
     Args:
         state: ``waiting`` when it is simply still to come; else ``parked``, ``blocked``, ``retry``, ``dead``,
-            ``delivered``, ``discarded`` or ``cancelled``.
+            ``delivered``, ``discarded``, ``cancelled`` or ``expired``.
         attempts: Those that were charged to it.
         due_at: When it is tried next, if that is known.
         reason: Why it failed the last time.

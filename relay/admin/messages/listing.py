@@ -13,7 +13,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import by_index, has_delivery
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
-from relay.admin.messages.outcomes import DELIVERED, GIVEN_UP, OPEN, OUTCOMES, outcome
+from relay.admin.messages.outcomes import DELIVERED, OPEN, OUTCOMES, UNTAKEN, outcome
 
 MOST = 1000
 PAGE = 1000  # messages looked at in one go when their destinations are what is asked for
@@ -30,8 +30,8 @@ class MessageRow:
     """A message in a list.
 
     Args:
-        state: ``ready``, ``scheduled``, ``held`` or ``unrouted``; ``delivered``, ``discarded`` or ``cancelled`` when
-            nothing is left to do.
+        state: ``ready``, ``scheduled``, ``held`` or ``unrouted``; ``delivered``, ``discarded``, ``cancelled`` or
+            ``expired`` when nothing is left to do.
         settled_at: When it became history.
         deliveries: Destination → state, for those that are not simply still to come, or were not simply taken.
     """
@@ -127,7 +127,7 @@ class _Asked:
             yield m.state == "held"
             yield has_delivery(self.state)
         elif self.state in OUTCOMES:
-            yield m.id.in_(sa.select(tables().delivery.c.message_id).where(tables().delivery.c.state.in_(GIVEN_UP)))
+            yield m.id.in_(sa.select(tables().delivery.c.message_id).where(tables().delivery.c.state.in_(UNTAKEN)))
             yield ~has_delivery(*SET_ASIDE)
             yield from (~has_delivery(each) for each in OUTCOMES[: OUTCOMES.index(self.state)])
             yield has_delivery(self.state)

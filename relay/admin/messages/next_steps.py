@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
+from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import live_relays
 from relay.decide.subscription import wants
 from relay.platform.wording import utc
@@ -60,6 +61,10 @@ class Prospects:
                 return "done"
             case "discarded" | "cancelled":
                 return f"nothing: an operator {row.state} it"
+            case "expired":
+                return (
+                    f"nothing: it expired; sent all the same by `outbox replay {row.message_id} --to {row.destination}`"
+                )
             case "dead":
                 return f"an operator decides: `outbox dead retry {row.message_id}`, or `outbox dead discard …`"
             case "blocked":
@@ -90,7 +95,7 @@ class Prospects:
         first = self._connection.execute(
             sa.select(d.message_id, d.state)
             .where(d.ordering_key == row.ordering_key, d.destination == row.destination, d.position < row.position)
-            .where(d.state.not_in(["delivered", "discarded"]))
+            .where(d.state.not_in(OUTCOMES))
             .order_by(d.position)
             .limit(1)
         ).first()

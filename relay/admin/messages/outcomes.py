@@ -1,10 +1,12 @@
-"""How deliveries and messages end: three words, the same everywhere.
+"""How deliveries and messages end: four words, the same everywhere.
 
 | state     | a delivery                                  | a message                                                  |
 |-----------|---------------------------------------------|------------------------------------------------------------|
 | delivered | its destination took it                     | a destination took it                                      |
 | cancelled | an operator took it back before it was sent | no destination took it, and an operator cancelled it       |
 | discarded | an operator gave a dead letter up           | no destination took it, and an operator gave it up as dead |
+| expired   | its time had passed before an attempt began | no destination took it, no operator gave it up, and a time |
+|           |                                             | had passed                                                 |
 
 A message that no subscription wanted is discarded, or cancelled, for ``nobody``.
 """
@@ -13,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-DELIVERED, CANCELLED, DISCARDED = "delivered", "cancelled", "discarded"
-OUTCOMES = (DELIVERED, CANCELLED, DISCARDED)  # the first that any delivery has is its message's
-GIVEN_UP = (CANCELLED, DISCARDED)
+DELIVERED, CANCELLED, DISCARDED, EXPIRED = "delivered", "cancelled", "discarded", "expired"
+OUTCOMES = (DELIVERED, CANCELLED, DISCARDED, EXPIRED)  # the first that any delivery has is its message's
+UNTAKEN = (CANCELLED, DISCARDED, EXPIRED)
 OPEN = ("parked", "blocked", "retry")  # still to be made
 
 

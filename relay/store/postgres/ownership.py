@@ -79,8 +79,8 @@ class Owning(Reading, Settling):
 
     def beat(self, shards: Sequence[int], wants: int) -> Peers:
         with self._guard():
-            beat = self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number)
-            if beat.rowcount != 1:
+            beat = self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number).fetchone()
+            if beat is None:
                 raise Lost("this relay is no longer registered as the owner of its session")
             living = self._run(sql.PEERS, key=self._key).fetchall()
             registry = self._run(sql.REGISTRY).fetchall()
@@ -94,6 +94,7 @@ class Owning(Reading, Settling):
             standings={row[0]: Standing(*row[2:]) for row in registry},
             ended=ended,
             schema=schema,
+            clock_s=beat[0],
         )
 
     def _is_stuck(self, row: Row) -> bool:

@@ -218,7 +218,7 @@ class Reading(Salvaging):
                 limit=limit,
             )
         for row in rows:
-            cursors.parked[row[12], row[2]] = row[1]
+            cursors.parked[row[14], row[2]] = row[1]
         return [row[:-2] for row in rows]
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
@@ -281,4 +281,4 @@ def _reached(rows: list[Row], limit: int, now: str) -> Due:
     if not _is_full(rows, limit):
         return now, UNBOUNDED, ""
     last = rows[-1]
-    return last[-3], last[1], last[12] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""
+    return last[-3], last[1], last[14] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""

@@ -59,6 +59,7 @@ class Owning(Reading, Settling):
             self._run(sql.BEAT, shards=json.dumps(list(shards)), number=self._number)
             registry = self._run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
+            clock_s = self._one(sql.CLOCK)
         return Peers(
             me=self._number,
             wants_of={self._number: wants},
@@ -66,6 +67,7 @@ class Owning(Reading, Settling):
             generation=max((row[1] for row in registry), default=0),
             standings={row[0]: Standing(*row[2:]) for row in registry},
             schema=schema,
+            clock_s=clock_s,
         )
 
     def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:

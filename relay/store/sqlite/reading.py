@@ -103,7 +103,7 @@ class Reading(OwningConnection):
         if scheduled:
             self._scheduled = (scheduled[-1][-1], scheduled[-1][1], "")
         if retries:
-            self._retries = (retries[-1][-1], retries[-1][1], retries[-1][12])
+            self._retries = (retries[-1][-1], retries[-1][1], retries[-1][14])
         return Page(
             messages=[row[:-1] for row in [*late, *scheduled]],
             deliveries=[row[:-1] for row in retries],

@@ -70,7 +70,7 @@ class Settling(OwningConnection):
         if self._keep_history:
             self._run(sql.KEEP, ids=done)
         deleted = self._run(sql.DELETE_DELIVERIES, ids=done).fetchall()
-        self.given_up.update(row for row in deleted if row[1] != "delivered")
+        self.given_up.update(row for row in deleted if row[1] in ("discarded", "cancelled"))
         self._run(sql.DELETE_MESSAGES, ids=done)
 
     def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:

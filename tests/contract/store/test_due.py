@@ -68,7 +68,7 @@ def test_a_retry_is_read_when_it_is_due_with_its_record(desk: Desk) -> None:
     desk.make_due(sent)
     session.reread_due()
     (row,) = session.read_due(list(ALL), 10).deliveries
-    assert (row[0], row[12], row[13], row[14]) == (sent, "a", 0, 1)
+    assert (row[0], row[14], row[15], row[16]) == (sent, "a", 0, 1)
     assert not session.read_due(list(ALL), 10)
 
 
@@ -122,7 +122,7 @@ def test_two_destinations_of_one_message_are_both_read_when_they_are_due_togethe
     session.reread_due()
     found: list[str] = []
     while page := session.read_due(list(ALL), 1):
-        found += [row[12] for row in page.deliveries]
+        found += [row[14] for row in page.deliveries]
     assert sorted(found) == ["a", "b", "c"]
 
 

@@ -15,9 +15,9 @@ def test_what_is_parked_is_read_back_in_order_with_its_record(desk: Desk) -> Non
     settle(session, *(ruling(i, "a", "parked") for i in sent[1:]))
     rows = session.read_parked(cursors, ["a"], 10)
     assert ids(rows) == sent
-    assert [row[12:14] for row in rows] == [("a", 0)] * 4
-    assert [row[14] for row in rows] == [1, 0, 0, 0]
-    assert 0 <= rows[0][15] < 60
+    assert [row[14:16] for row in rows] == [("a", 0)] * 4
+    assert [row[16] for row in rows] == [1, 0, 0, 0]
+    assert 0 <= rows[0][17] < 60
     assert session.read_parked(cursors, ["a"], 10) == []
 
 
@@ -29,7 +29,7 @@ def test_what_is_parked_is_read_back_in_pages(desk: Desk) -> None:
     found = []
     while rows := session.read_parked(cursors, ["a", "b"], 7):
         assert len(rows) <= 7
-        found += [(row[0], row[12]) for row in rows]
+        found += [(row[0], row[14]) for row in rows]
     assert sorted(found) == sorted((i, d) for i in sent for d in "ab")
     assert [i for i, d in found if d == "a"] == sent
 
@@ -39,7 +39,7 @@ def test_only_the_destinations_that_have_room_are_read_back(desk: Desk) -> None:
     session, cursors = desk.owner(), everything()
     session.read_ready(cursors, 10)
     settle(session, ruling(sent, "a", "parked"), ruling(sent, "b", "parked"))
-    assert [row[12] for row in session.read_parked(cursors, ["b"], 10)] == ["b"]
+    assert [row[14] for row in session.read_parked(cursors, ["b"], 10)] == ["b"]
 
 
 def test_nothing_is_read_back_beyond_what_was_read_as_ready(desk: Desk) -> None:

@@ -90,7 +90,7 @@ CROSS JOIN LATERAL (SELECT m.id FROM outbox_message AS m WHERE m.id = s.id OFFSE
 
 BEAT = f"""
 UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::jsonb, wants = %(wants)s
-WHERE number = %(number)s AND {IS_OWNER}
+WHERE number = %(number)s AND {IS_OWNER} RETURNING extract(epoch FROM clock_timestamp())::float8
 """
 
 # Who is alive, and what each of them holds: by its locks, and by the rows that name it.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from relay.store.contract import GIVEN_UP, PAGE_BYTES
+from relay.store.contract import GIVEN_UP, PAGE_BYTES, UNTAKEN
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, m.ctid"""
+    m.data, m.headers, m.created_at, m.ctid,
+    extract(epoch FROM m.expires_at)::float8, extract(epoch FROM m.due_at)::float8"""
 # The same columns, without anything that may be unreadable: types are ASCII, and a key is shown as its bytes.
 BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
-    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'), 'null', '{}', m.created_at, m.ctid"""
+    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'), 'null', '{}', m.created_at, m.ctid,
+    extract(epoch FROM m.expires_at)::float8, extract(epoch FROM m.due_at)::float8"""
 # Whoever reads without the locks that go with it finds nothing, and the look says why.
 IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
@@ -176,7 +178,7 @@ FROM unnest(%(keys)s::text[]) AS k (ordering_key) CROSS JOIN unnest(%(destinatio
 CROSS JOIN LATERAL (
     SELECT d.position FROM outbox_delivery AS d
     WHERE d.ordering_key = k.ordering_key AND d.destination = n.destination AND d.state <> 'delivered'
-      AND d.state NOT IN ({GIVEN_UP}) AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
+      AND d.state NOT IN ({UNTAKEN}) AND NOT (d.state = 'dead' AND n.destination = ANY (%(skipping)s::text[]))
     ORDER BY d.position LIMIT 1
 ) AS d
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT
+from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT, UNTAKEN
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
@@ -69,7 +69,7 @@ WITH owner AS MATERIALIZED (
     ON CONFLICT (message_id, destination) {{on_conflict}}
     RETURNING destination, shard, position, state
 ), held AS (
-    UPDATE outbox_message AS m SET state = 'held', due_at = NULL
+    UPDATE outbox_message AS m SET state = 'held'
     WHERE m.id = ANY (ARRAY(SELECT id FROM known WHERE ruled <> '[]')) AND m.state <> 'held'
 )
 SELECT (SELECT txid FROM owner), ARRAY(SELECT id::text FROM known), (
@@ -105,7 +105,8 @@ WITH done AS (
 ), summary AS (
     SELECT message_id, max(attempts + (state = 'delivered')::int) AS attempts,
            CASE WHEN bool_or(state = 'delivered') THEN NULL
-                WHEN bool_or(state = 'cancelled') THEN 'cancelled' ELSE 'discarded' END AS outcome,
+                WHEN bool_or(state = 'cancelled') THEN 'cancelled'
+                WHEN bool_or(state = 'discarded') THEN 'discarded' ELSE 'expired' END AS outcome,
            jsonb_object_agg(destination, jsonb_strip_nulls(jsonb_build_object(
                'state', state, 'attempts', attempts, 'at', changed_at,
                'reason', CASE WHEN state <> 'delivered' THEN reason END))) AS deliveries
@@ -147,7 +148,7 @@ FROM (
         SELECT FROM (
             SELECT h.state FROM outbox_delivery AS h
             WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
-              AND h.state NOT IN ({GIVEN_UP}) AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
+              AND h.state NOT IN ({UNTAKEN}) AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
             ORDER BY h.position LIMIT {RELEASE_COUNT}
         ) AS h WHERE h.state <> 'blocked') AS is_free
     FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key) OFFSET 0

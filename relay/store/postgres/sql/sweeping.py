@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S
+from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S, UNTAKEN
 from relay.store.postgres.sql.connection import IS_OWNER
 
 PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
@@ -50,7 +50,7 @@ WITH slice AS MATERIALIZED (
                       WHERE s.message_id = d.message_id AND s.state NOT IN ({FINAL}) OFFSET 0)
 )
 SELECT pg_relation_size('outbox_delivery') / current_setting('block_size')::int,
-       EXISTS (SELECT FROM slice WHERE ordering_key IS NOT NULL AND state NOT IN ({GIVEN_UP})),
+       EXISTS (SELECT FROM slice WHERE ordering_key IS NOT NULL AND state NOT IN ({UNTAKEN})),
        (SELECT coalesce(jsonb_agg(jsonb_build_array(destination, shard, position, txid::text)), '[]') FROM released),
        (SELECT coalesce(jsonb_agg(jsonb_build_array(message_id, destination)), '[]') FROM finished)
 """

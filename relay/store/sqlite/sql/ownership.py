@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from relay.store.sqlite.sql.connection import NOW
 
+CLOCK_S = "(julianday('now') - 2440587.5) * 86400.0"  # seconds since 1970
+CLOCK = f"SELECT {CLOCK_S}"
+
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
 REGISTER = "INSERT INTO outbox_relay (id, release) VALUES (:id, :release) RETURNING number"
 UNREGISTER = "DELETE FROM outbox_relay WHERE number = :number"
@@ -37,6 +40,6 @@ WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state 
 """
 
 # Of the one relay there is: the sum is done by `relay.decide.rate`.
-RATE = "SELECT arrival_s, (julianday('now') - 2440587.5) * 86400.0 FROM outbox_rate WHERE destination = :name"
+RATE = f"SELECT arrival_s, {CLOCK_S} FROM outbox_rate WHERE destination = :name"
 ADD_RATE = "INSERT OR IGNORE INTO outbox_rate (destination, rate) VALUES (:name, :text)"
 CLAIM_RATE = "UPDATE outbox_rate SET arrival_s = :arrival_s WHERE destination = :name"

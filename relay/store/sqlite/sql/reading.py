@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from relay.store.contract import GIVEN_UP
+from relay.store.contract import GIVEN_UP, UNTAKEN
 from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, NULL AS address"""
+    m.data, m.headers, m.created_at, NULL AS address,
+    (julianday(m.expires_at) - 2440587.5) * 86400.0, (julianday(m.due_at) - 2440587.5) * 86400.0"""
 
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""
@@ -76,7 +77,7 @@ SELECT destination, ordering_key, position FROM (
     SELECT n.value AS destination, k.value AS ordering_key, (
         SELECT d.position FROM outbox_delivery AS d
         WHERE d.ordering_key = k.value AND d.ordering_key IS NOT NULL AND d.destination = n.value
-          AND d.state <> 'delivered' AND d.state NOT IN ({GIVEN_UP})
+          AND d.state <> 'delivered' AND d.state NOT IN ({UNTAKEN})
           AND NOT (d.state = 'dead' AND n.value IN (SELECT value FROM json_each(:skipping)))
         ORDER BY d.position LIMIT 1) AS position
     FROM json_each(:keys) AS k CROSS JOIN json_each(:destinations) AS n

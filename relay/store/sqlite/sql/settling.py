@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT
+from relay.store.contract import FINAL, LOG_LENGTH, RELEASE_COUNT, UNTAKEN
 from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
@@ -50,7 +50,7 @@ WHERE outbox_delivery.generation = excluded.generation
 """
 
 HOLD_MESSAGES = """
-UPDATE outbox_message SET state = 'held', due_at = NULL
+UPDATE outbox_message SET state = 'held'
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state <> 'held'
 """
 
@@ -66,7 +66,8 @@ SELECT {HISTORY}, {NOW},
        coalesce((SELECT max(attempts + (state = 'delivered')) FROM outbox_delivery AS d WHERE d.message_id = m.id), 0),
        :registered,
        (SELECT CASE WHEN max(state = 'delivered') THEN NULL
-                    WHEN max(state = 'cancelled') THEN 'cancelled' ELSE 'discarded' END
+                    WHEN max(state = 'cancelled') THEN 'cancelled'
+                WHEN max(state = 'discarded') THEN 'discarded' ELSE 'expired' END
         FROM outbox_delivery AS d WHERE d.message_id = m.id),
        (SELECT json_group_object(destination, json_patch('{{}}', json_object(
             'state', state, 'attempts', attempts, 'at', replace(changed_at, ' ', 'T') || 'Z',
@@ -103,7 +104,7 @@ WHERE rowid IN (
     SELECT 1 FROM (
         SELECT h.state FROM outbox_delivery AS h
         WHERE h.ordering_key = :key AND h.destination = :destination AND h.state <> 'delivered'
-          AND h.state NOT IN ({GIVEN_UP}) AND NOT (h.state = 'dead' AND NOT :blocks)
+          AND h.state NOT IN ({UNTAKEN}) AND NOT (h.state = 'dead' AND NOT :blocks)
         ORDER BY h.position LIMIT {RELEASE_COUNT}
     ) AS h WHERE h.state <> 'blocked')
 RETURNING destination, shard, position

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S
+from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S, UNTAKEN
 from relay.store.sqlite.sql.connection import NOW
 
 ROWS = 1_000  # in one slice
@@ -30,7 +30,7 @@ SELECT b.rowid FROM (
 ) AS b WHERE NOT EXISTS (
     SELECT 1 FROM outbox_delivery AS h
     WHERE h.ordering_key = b.ordering_key AND h.destination = b.destination AND h.position < b.position
-      AND h.state <> 'delivered' AND h.state NOT IN ({GIVEN_UP})
+      AND h.state <> 'delivered' AND h.state NOT IN ({UNTAKEN})
       AND NOT (h.state = 'dead' AND h.destination IN (SELECT value FROM json_each(:skipping))))
 """
 RELEASE = f"""
