@@ -44,7 +44,8 @@ class Entry:
 
     __slots__ = (
         "alone", "attempts", "destination", "due_s", "epoch", "expires_s", "failing_for_s", "generation", "guard",
-        "handle", "id", "key", "lanes", "lingers", "message", "open", "position", "releases", "row", "shard", "verdicts",
+        "handle", "id", "key", "lanes", "lingers", "message", "open", "position", "releases", "row", "shard",
+        "verdicts",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:

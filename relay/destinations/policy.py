@@ -45,7 +45,7 @@ class DestinationPolicy(BaseModel):
         on_dead: Whether a dead letter holds back its successors of the same ordering key, or is skipped.
         rate: How many attempts all relays together may start in a time, such as ``"50/s"``; by default any number.
         burst: How many of these may start at once after a pause; by default as many as in one second.
-        expires_in: So long after a message was written, or fell due, it is not sent there any more; by default ever.
+        expires_in: So long after a message was written, or fell due, it is not sent there any more; by default no time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -173,6 +173,8 @@ class Life:
         for m in self.committed.values():
             if m.key == key and m.id != id_ and self.commit_order[m.id][1] < emitted_at and not m.due_at:
                 what = m.id, plan.name
+                if m.expires_at is not None and m.expires_at <= self.clock.now:
+                    continue  # it may be decided already, and not be written yet
                 if what not in self.taken | self.tables.passed and not self.tables.is_done(m, plan.name):
                     self._violate(f"order: {id_} of {key} was sent to {plan.name} before {m.id}")
 
@@ -332,6 +334,8 @@ class Life:
             or self.tables.is_done(m, name)
             or not self.script.fates[name].takes(m.number, self.now)
         ):
+            return False
+        if m.expires_at is not None and m.expires_at <= now:
             return False
         if not self.alive or destination.paused_by == "operator" or destination.state in ("throttled", "off"):
             return False

@@ -48,7 +48,7 @@ class Unasked:
 
 def test_what_nobody_wanted_is_read_again_when_the_session_that_read_it_is_lost() -> None:
     """The next session's page dropped it, because this one was still held."""
-    row = ("m-1", 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None)
+    row = ("m-1", 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None, None, None)
     stale = Entry(row, (), epoch=1)
     forgotten: list[Entry] = []
     again: list[Entry] = []

@@ -7,7 +7,7 @@ from relay.delivery.entry import Entry
 
 ROW = (
     "0197c0de-0000-7000-8000-000000000001", 7, 3, 2, "page.read", "outbox", "s", "k", '{"n": 1}', "{}",
-    "2026-01-01 10:00:00+00", "(0,1)",
+    "2026-01-01 10:00:00+00", "(0,1)", None, None,
 )  # fmt: skip
 
 

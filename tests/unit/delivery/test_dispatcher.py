@@ -29,4 +29,4 @@ def test_how_late_a_message_was_delivered_is_asked_of_none_that_nobody_wanted() 
 
 
 def row(id_: str) -> tuple[object, ...]:
-    return (id_, 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None)
+    return (id_, 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None, None, None)
