@@ -236,7 +236,7 @@ def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
         attempts=attempts,
         delay_s=verdict.delay_floor_s + jittered(verdict.delay_ceiling_s, random.random()),  # noqa: S311
         reason=verdict.reason,
-        log=_log(attempts, verdict) if verdict.reason is not None else None,
+        log=_log(attempts, verdict) if verdict.reason is not None and verdict.state != "expired" else None,
         behind_memory=verdict.behind_memory,
         is_keyed=entry.key is not None,
         is_unknown=verdict is _UNKNOWN,

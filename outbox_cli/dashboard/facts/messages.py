@@ -56,7 +56,7 @@ class Found:
     trouble: str | None = None
 
 
-COUNTED = ("ready", "scheduled", "held", "unrouted", "dead", "delivered", "discarded", "cancelled")
+COUNTED = ("ready", "scheduled", "held", "unrouted", "dead", "delivered", "discarded", "cancelled", "expired")
 
 
 def counts(connection: sa.Connection, search: Search) -> list[Count]:
@@ -227,6 +227,8 @@ def _past(delivery: DeliveryRow, suffix: str) -> list[Moment]:
         case "discarded" | "cancelled":
             title = f"{delivery.state.capitalize()} for {where}"
             moments.append(Moment(delivery.changed_at, "warn", title, "by an operator"))
+        case "expired":
+            moments.append(Moment(delivery.changed_at, "warn", f"Expired for {where}", delivery.reason or ""))
     return moments
 
 

@@ -12,7 +12,7 @@ from relay.platform.units.durations import seconds
 FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "id")
 STATES = (
     "ready", "scheduled", "held", "unrouted", "parked", "blocked", "retry", "dead", "delivered", "discarded",
-    "cancelled",
+    "cancelled", "expired",
 )  # fmt: skip
 
 
