@@ -175,7 +175,7 @@ def _message(metadata: sa.MetaData) -> sa.Table:
         sa.Index("outbox_message_ready", "shard", "position", postgresql_where=sa.text("state = 'ready'")),
         sa.Index("outbox_message_txid", "txid", "position", "due_at"),
         sa.Index("outbox_message_due", "shard", "due_at", "position", postgresql_where=sa.text("state = 'scheduled'")),
-        sa.Index("outbox_message_unrouted", "position", postgresql_where=sa.text("state = 'unrouted'")),
+        sa.Index("outbox_message_unrouted", "id", postgresql_where=sa.text("state = 'unrouted'")),
     )
 
 

@@ -29,7 +29,7 @@ CREATE INDEX outbox_message_txid ON outbox_message (txid, position, due_at);
 
 CREATE INDEX outbox_message_due ON outbox_message (shard, due_at, position) WHERE state = 'scheduled';
 
-CREATE INDEX outbox_message_unrouted ON outbox_message (position) WHERE state = 'unrouted';
+CREATE INDEX outbox_message_unrouted ON outbox_message (id) WHERE state = 'unrouted';
 
 -- -------------------------------------------------------------- deliveries
 CREATE TABLE outbox_delivery (

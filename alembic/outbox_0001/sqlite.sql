@@ -44,7 +44,7 @@ CREATE INDEX outbox_message_txid ON outbox_message (txid) WHERE txid > 0;
 
 CREATE INDEX outbox_message_due ON outbox_message (due_at, position) WHERE state = 'scheduled';
 
-CREATE INDEX outbox_message_unrouted ON outbox_message (position) WHERE state = 'unrouted';
+CREATE INDEX outbox_message_unrouted ON outbox_message (id) WHERE state = 'unrouted';
 
 CREATE TABLE outbox_delivery (
     message_id VARCHAR(36) NOT NULL,
