@@ -1,4 +1,4 @@
-"""Payload that nobody may see: masked in pages, on the command line and in logs, and nowhere else.
+"""Payload that operators must not read: masked on pages and on the command line, but not in logs.
 
 A path names it: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists are
 walked through. Where a destination repeated such a value in its answer, it is masked there, too.
