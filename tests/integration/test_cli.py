@@ -167,7 +167,8 @@ def test_the_schema_that_is_configured_is_that_of_the_printed_sql_and_of_alembic
 
 def test_grants_name_the_given_roles(run: Run) -> None:
     said = run("db", "grants", "--worker", "app", "--relay", "mover", "--schema", "messaging").stdout
-    assert "GRANT INSERT (id, type, source, subject, ordering_key, data, headers, due_at, state) ON messaging." in said
+    columns = "id, type, source, subject, ordering_key, data, headers, due_at, state, expires_at"
+    assert f"GRANT INSERT ({columns}) ON messaging." in said
     assert "messaging.topic_graphs TO mover;" in said
 
 

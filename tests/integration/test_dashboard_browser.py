@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -30,11 +31,10 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def scene(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture
+def scene(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Scene]:
     """Messages with hostile names everywhere, of which three are dead; and three documents."""
-    path = tmp_path_factory.mktemp("dashboard") / "test.db"
-    database = Database("sqlite", sqlite_databases.copy_to(path))
+    database = Database("sqlite", sqlite_databases.copy_to(tmp_path / "test.db"))
     found = Scene(database)
     found.emit(6, ordering_key=HOSTILE, subject=HOSTILE)
     found.emit(2, type="page.noise")
@@ -50,7 +50,7 @@ def scene(sqlite_databases: SqliteDatabases, tmp_path_factory: pytest.TempPathFa
     database.dispose()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dashboard(scene: Scene) -> Iterator[Dashboard]:
     with serving(scene.settings({}), allow_changes=True) as found:
         yield found
@@ -146,7 +146,7 @@ def test_an_open_page_follows_what_happens(browser: Browser, dashboard: Dashboar
         scene.emit(3, type="debug.noise")
         scene.database.execute("UPDATE outbox_message SET state = 'unrouted' WHERE type = 'debug.noise'")
         tile = page.locator(".tile", has_text="Unrouted").locator("dd")
-        expect(tile).to_contain_text(str(before + 3), timeout=15_000)
+        expect(tile).to_contain_text(str(before + 3))
 
 
 def test_the_graph_answers_to_a_pointer_and_a_search(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
