@@ -154,7 +154,7 @@ class Housekeeping:
                 self._backlog.show(found)
                 self._keep_backlog(found)
         except sa.exc.DBAPIError as error:  # what was shown last becomes stale
-            log.warning("housekeeping_failed", job="sample_backlog", reason=" ".join(str(error.orig).split()))
+            self._note_gap("sample_backlog", error)
 
     def _keep_backlog(self, found: Backlog) -> None:
         if self._sampler is not None:
@@ -170,7 +170,12 @@ class Housekeeping:
                 if self._takes_writes(connection):
                     self._sampler.keep_done(connection)
         except sa.exc.DBAPIError as error:
-            log.warning("housekeeping_failed", job="keep_sample", reason=" ".join(str(error.orig).split()))
+            self._note_gap("keep_sample", error)
+
+    @staticmethod
+    def _note_gap(job: str, error: sa.exc.DBAPIError) -> None:
+        """Note a missing sample. The gauges and plots show the gap, and the relay has said why its database fails."""
+        log.debug("sample_failed", job=job, reason=" ".join(str(error.orig).split()))
 
     @staticmethod
     def _takes_writes(connection: sa.Connection) -> bool:
