@@ -48,7 +48,8 @@ def test_a_million_waiting_messages_need_no_more_memory_and_no_more_reads_than_a
     read = eventually(lambda: entries_read(database, at_least=drained), what="the session's reads are counted")
     print(f"at most {max(sizes) / 1024**2:.0f} MB; {read} index entries for {drained} messages")
     assert max(sizes) < LIMIT_BYTES
-    assert read < 1.2 * drained
+    # Once by the owner, and at most once by the samples of the backlog: each walks over what has been settled.
+    assert read < 2 * drained
 
 
 def settled(database) -> int:
