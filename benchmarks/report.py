@@ -1,10 +1,11 @@
-"""What was measured, as Markdown, as one JSON file, and as plots."""
+"""Write the results as Markdown, as one JSON file, and as plots."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks.plots import bars, curves
@@ -12,17 +13,19 @@ from benchmarks.results import Ratio, Result
 
 
 def write(results: Sequence[Result], folder: Path) -> str:
-    """Write everything into the folder; the Markdown."""
+    """Write everything into the folder and return the Markdown."""
     text = "\n\n".join([_summary(results), *(_section(result) for result in results)]) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(text)
     kept = [{**asdict(result), "medians": _medians(result)} for result in results]
     (folder / "results.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     for result in results:
-        (folder / f"line-{result.line:02}.svg").write_text(_plot(result))
+        if plot := _plot(result):
+            (folder / f"line-{result.line:02}.svg").write_text(plot)
     return text
 
 
+MANY = 7
 BEGIN, END = "<!-- results: written by `python -m benchmarks --report --into` -->", "<!-- end of results -->"
 
 
@@ -53,32 +56,43 @@ def _summary(results: Sequence[Result]) -> str:
 def _section(result: Result) -> str:
     facts = {name: value for name, value in result.ran.items() if name != "again"}
     ran = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in facts.items())
-    again = f" Again: `{result.ran['again']}`." if "again" in result.ran else ""
-    rows = [
-        f"| {name} | {_number(median)} {result.units[name]} | {_number(min(values))} – {_number(max(values))} |"
-        for (name, values), median in zip(result.rounds.items(), _medians(result).values(), strict=True)
-    ]
-    table = ["| | median | range |", "|---|---|---|", *rows] if rows else []
-    notes = [f"- {note}" for note in result.notes] + [f"- **Not run:** {each}" for each in result.missing]
+    again = f" Repeat it: `{result.ran['again']}`." if "again" in result.ran else ""
+    notes = [f"{note.rstrip('.')}." for note in result.notes]
+    notes += [f"**Not run:** {each}" for each in result.missing]
     parts = [
         f"## {result.line}. {result.title}",
-        f"Ran: {ran}.{again}",
-        "\n".join(table),
-        "\n".join(notes),
+        "\n".join(_figures(result)),
+        " ".join([f"Run: {ran}.{again}", *notes]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _figures(result: Result) -> list[str]:
+    """Return a table of the medians and their ranges, with two figures in a row."""
+    cells = [
+        f"| {name} | {_number(median)} {result.units[name]}{_range(values)} "
+        for (name, values), median in zip(result.rounds.items(), _medians(result).values(), strict=True)
+    ]
+    rows = [f"{first}{second}|" for first, second in zip_longest(cells[::2], cells[1::2], fillvalue="| | ")]
+    return ["| | median (range) | | median (range) |", "|---|---|---|---|", *rows] if rows else []
+
+
+def _range(values: Sequence[float]) -> str:
+    lowest, highest = _number(min(values)), _number(max(values))
+    return f" ({lowest} – {highest})" if lowest != highest else ""
 
 
 def _medians(result: Result) -> dict[str, float]:
     return {name: result.median(name) for name in result.rounds}
 
 
-def _plot(result: Result) -> str:
+def _plot(result: Result) -> str | None:
+    """Return the curves of a line, or bars where many contestants are compared. A few figures are read in the table."""
     if result.series:
         return curves(result.title, result.series, result.axes)
     first = next(iter(result.units.values()), "")
     medians = {name: value for name, value in _medians(result).items() if result.units[name] == first}
-    return bars(result.title, medians, first)
+    return bars(result.title, medians, first) if len(medians) >= MANY else None
 
 
 def _value(ratio: Ratio) -> str:

@@ -21,6 +21,12 @@ def _result(rate: float) -> Result:
     return result
 
 
+def _with_curve(rate: float) -> Result:
+    result = _result(rate)
+    result.series, result.axes = {"RSS": [(0.0, 1.5), (1.0, 1.5)]}, ("s", "MiB")
+    return result
+
+
 def test_every_line_of_the_table_is_there() -> None:
     assert list(LINES) == list(range(1, 14))
 
@@ -42,8 +48,7 @@ def test_a_neighbour_that_hangs_may_cost_a_tenth(tmp_path: Path, p99_ms: float, 
 
 
 def test_a_line_that_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:
-    result = _result(30_000)
-    result.series, result.axes = {"RSS": [(0.0, 1.5)]}, ("s", "MiB")
+    result = _with_curve(30_000)
     LINES[11].judge(result)
     result.save(tmp_path)
     assert saved(tmp_path, 11) == result
@@ -58,14 +63,23 @@ def test_rounds_that_are_added_stand_beside_those_from_before() -> None:
 
 
 def test_a_plot_is_an_image(tmp_path: Path) -> None:
-    write([_result(30_000)], tmp_path)
+    write([_with_curve(30_000)], tmp_path)
     assert ElementTree.parse(tmp_path / "line-11.svg").getroot().tag.endswith("svg")
+
+
+def test_two_figures_share_a_row_and_a_few_have_no_plot(tmp_path: Path) -> None:
+    result = _result(30_000)
+    result.add("drain", 20_000)
+    result.add("drain: RSS", 100, "MiB")
+    text = write([result], tmp_path)
+    assert "| drain | 25,000 messages/s (20,000 – 30,000) | drain: RSS | 100 MiB |" in text
+    assert not list(tmp_path.glob("*.svg"))
 
 
 def test_the_report_takes_the_place_of_the_last_one(tmp_path: Path) -> None:
     document = tmp_path / "benchmarks.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    put_into(document, write([_result(30_000)], tmp_path / "results"), tmp_path / "results")
+    put_into(document, write([_with_curve(30_000)], tmp_path / "results"), tmp_path / "results")
     text = document.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
