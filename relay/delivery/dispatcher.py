@@ -65,7 +65,7 @@ class Dispatcher:
         self.claims: deque[Claim] = deque()
         self.crash_guard = CrashGuard(self.lanes, window=window, owns=owns, on_work=on_work, clock=clock)
         self._subscriptions = subscriptions
-        self._window = window
+        self._window = max(window, 2 * len(lanes))  # each keeps two entries, even one that is down
         self._settle_at = min(SETTLE_AT, max(window // 4, 1))
         self._metrics = metrics
         self._on_work = on_work

@@ -17,7 +17,7 @@ from relay.decide.standing import Finding, Standing
 from relay.decide.verdict import DELIVERED, EXPIRED, PARKED, Verdict
 from relay.delivery.entry import Entry
 from relay.delivery.health import SharedHealth
-from relay.delivery.queue import RESERVE, DeliveryQueue
+from relay.delivery.queue import DeliveryQueue
 from relay.delivery.rate_limit import RateLimit
 
 LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns what it holds
@@ -96,7 +96,7 @@ class Lane:
 
         One that is down leaves the room to its siblings. An only one reads on: a newcomer may show that it is back.
         """
-        return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else RESERVE)
+        return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else self.queue.reserve)
 
     def accept(self, entry: Entry, before: int | None) -> None:
         """Take a newcomer in, or set it aside; see `DeliveryQueue.accept`."""
@@ -107,7 +107,7 @@ class Lane:
             self.queue.accept(entry, before=before, has_room=has_room)
             return
         self.queue.accept(entry, before=before, has_room=entry.key is None)
-        if len(self.queue.fresh) > RESERVE:
+        if len(self.queue.fresh) > self.queue.reserve:
             self._park_down_to_reserve()
 
     def accept_back(self, entry: Entry, before: int | None) -> None:

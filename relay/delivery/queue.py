@@ -29,7 +29,7 @@ from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVE
 from relay.delivery.entry import Entry
 from relay.delivery.held_keys import HeldKeys
 
-RESERVE = 8  # what a destination that takes nothing keeps in memory, to probe with
+RESERVE = 8  # what a destination that takes nothing keeps in memory at most, to probe with
 AGAIN_EVERY = 12  # one attempt in 12 is at what failed before, while there is something that was not tried
 
 
@@ -83,6 +83,14 @@ class DeliveryQueue:
     def startable_count(self) -> int:
         """How many entries may be sent as far as their order goes."""
         return len(self.fresh) + len(self.again)
+
+    @property
+    def reserve(self) -> int:
+        """How many untried entries a destination keeps that takes nothing, and how many that failed before.
+
+        Both together fit into its share of the window, so that all destinations but one may be down.
+        """
+        return max(min(RESERVE, self.limit // 2), 1)
 
     def room(self, limit: int) -> int:
         """How many more entries there is room for, when so many may be held."""
@@ -360,9 +368,9 @@ class DeliveryQueue:
         Returns:
             What was put back.
         """
-        half = RESERVE // 2
+        oldest, newest = self.reserve // 2, self.reserve - self.reserve // 2
         fresh, again = list(self.fresh), list(self.again)
-        keep = {*fresh[:half], *fresh[-half:], *again[:half], *again[-half:], *self.under_way.values()}
+        keep = {*fresh[:oldest], *fresh[-newest:], *again[:oldest], *again[-newest:], *self.under_way.values()}
         kept_keys = {e.key for e in keep if e.key is not None}
         return self.park(lambda e: e not in keep and e.key not in kept_keys)
 

@@ -181,7 +181,18 @@ def expiring(seed: int) -> Script:
     return Script(plans, fates, emits, [(3.0, "cut", 0)], until=15.0, expires_s=1.0, knobs=knobs)
 
 
+def narrow_window(seed: int) -> Script:
+    """A window that is hardly wider than what destinations that take nothing keep, and a sibling that is well."""
+    emits = [(n / 20, n / 20, [None, f"k{n % 4}"][n % 2], 0.0) for n in range(100)]
+    names = ["a", "b", "c"]
+    fates = {name: Fate(latency_s=0.01) for name in names}
+    fates["b"].down = [(0.0, 18.0, unanswered("timeout"))]
+    knobs = {"window": [1, 3, 8][seed % 3], "page_size": [1, 1, 4][seed % 3]}
+    return Script({n: Plan(n) for n in names}, fates, emits, [(0.1, "pause", "a")], until=22.0, knobs=knobs)
+
+
 DIRECTED = {
+    "narrow window": narrow_window,
     "expiring": expiring,
     "limited": limited,
     "takeover": takeover,

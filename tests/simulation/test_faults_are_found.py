@@ -9,6 +9,7 @@
 | taking shards looks at all that is blocked there, before anything else       | takeover, 0            |
 | a failing message is taken back at once, while another attempt is under way  | few failing, 0         |
 | a worker that dies is noticed by no part of the relay                        | throttled batches, 0   |
+| what destinations that take nothing keep fills the window                    | narrow window, 2       |
 
 Two more faults live where there is no model of them, and have tests against the real thing: transactions that logical
 replication applies (tests/integration/test_logical_replication.py), and sessions of listeners that deadlock
@@ -28,7 +29,7 @@ from simulation.session import ModelSession
 from relay.decide.breaker import CircuitBreaker
 from relay.delivery.held_keys import HeldKeys
 from relay.delivery.lane import Lane
-from relay.delivery.queue import DeliveryQueue
+from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.delivery.supervision import Supervisor
 
 ROW_S = 0.1  # what it takes to look at one blocked delivery, scaled to the few that there are here
@@ -81,6 +82,11 @@ def test_keys_that_are_held_without_a_position(monkeypatch: pytest.MonkeyPatch) 
 def test_suspects_that_take_the_room_of_what_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeliveryQueue, "_note_set_back", lambda *_: None)
     assert "liveness" in dies("poison chain", 1)
+
+
+def test_destinations_that_take_nothing_and_fill_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeliveryQueue, "reserve", RESERVE)
+    assert "c would take" in dies("narrow window", 2)
 
 
 def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:
