@@ -16,7 +16,7 @@ from support.nats import NatsServer
 from support.postgres import PostgresServer
 from support.processes import Spawner
 from support.rabbitmq import RabbitServer
-from support.redis import RedisServer
+from support.redis import RecentRedis, RedisServer
 from support.secrecy import assert_hidden, everything_in, secrets_of
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -26,7 +26,7 @@ _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py", "test_dashboard_browser.py")
 # Each is one for the whole run: what shares it runs in one process.
-_SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "redis_server"}
+_SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "recent_redis_server", "redis_server"}
 
 # Any of these makes Typer colour its help, whatever is asked for below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
@@ -194,6 +194,25 @@ def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
     redis_server.recover()
     yield redis_server
     redis_server.thaw()
+
+
+@pytest.fixture(scope="session")
+def recent_redis_server() -> Iterator[RecentRedis]:
+    """The one Redis of this run that has idempotent publishing."""
+    server = RecentRedis()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def recent_redis(recent_redis_server: RecentRedis) -> Iterator[RecentRedis]:
+    """Redis 8.6 or newer with nothing in it. A test may stop, kill and freeze it."""
+    recent_redis_server.recover()
+    yield recent_redis_server
+    recent_redis_server.thaw()
 
 
 @pytest.fixture(scope="session")

@@ -150,30 +150,91 @@ async def test_a_frozen_server_is_given_up_in_time_and_found_again(redis: RedisS
         assert (await made.send(message())).kind == "taken"
 
 
-async def test_dropping_what_is_there_already_is_refused_where_the_server_cannot(redis: RedisServer) -> None:
+async def test_idempotent_publishing_is_refused_and_missed_where_the_server_has_none(redis: RedisServer) -> None:
     if redis.version >= (8, 6):
-        pytest.xfail("this server can")
+        pytest.xfail("this server has it")
     async with destination(redis.url, deduplicate=True) as made:
         outcome = await made.send(message())
     assert outcome.kind == "unreachable"
     assert "set deduplicate = false, or use a newer server" in outcome.reason
     settings = Settings(destinations={"redis": settings_of(redis.url, deduplicate=True)})
     assert not (await probe("redis", settings)).well
-    said = (await probe("redis", Settings(destinations={"redis": settings_of(redis.url)}))).said
-    assert "a message that is sent twice gets another entry" in said
+    assert "a message that is sent twice gets another entry" in await said_of(redis)
+
+
+async def test_a_message_that_is_published_twice_is_stored_once_where_the_server_can(
+    recent_redis: RedisServer,
+) -> None:
+    sent = [message() for _ in range(10)]
+    for deduplicate in (True, "auto"):
+        async with destination(recent_redis.url, deduplicate=deduplicate) as made:
+            assert (await made.send(sent[0])).kind == "taken"
+            assert (await made.send_many(sent)).kind == "taken"
+    assert ids_in(recent_redis) == [each.id for each in sent]
+    assert "a message that is sent twice is dropped" in await said_of(recent_redis)
+    async with destination(recent_redis.url, deduplicate=False) as made:
+        assert (await made.send(sent[0])).kind == "taken"
+    assert len(ids_in(recent_redis)) == 11
+
+
+async def test_a_killed_server_knows_after_its_start_what_it_had(recent_redis: RedisServer) -> None:
+    sent = message()
+    async with destination(recent_redis.url) as made:
+        assert (await made.send(sent)).kind == "taken"
+        recent_redis.kill()
+        recent_redis.start()
+        while (await made.send(sent)).kind != "taken":  # the connection that it had is of no use any more
+            pass
+    assert ids_in(recent_redis) == [sent.id]
+
+
+async def test_thousands_of_messages_are_known_again(recent_redis: RedisServer) -> None:
+    """Redis remembers 100 ids of a producer, so that each message has one of many."""
+    sent = [message() for _ in range(5_000)]
+    async with destination(recent_redis.url, maxlen=100_000) as made:
+        for _ in range(2):
+            for begin in range(0, len(sent), 1000):
+                assert (await made.send_many(sent[begin : begin + 1000])).kind == "taken"
+    assert ids_in(recent_redis) == [each.id for each in sent]
+
+
+def ids_in(server: RedisServer) -> list[str]:
+    return [entry[b"id"].decode() for entry in server.entries(STREAM)]
+
+
+async def said_of(server: RedisServer) -> str:
+    """What `outbox destinations test` says of it."""
+    return (await probe("redis", Settings(destinations={"redis": settings_of(server.url)}))).said
 
 
 def test_a_doctor_says_what_this_redis_may_lose(
     redis: RedisServer, run: Run, database: Database, tmp_path: Path
 ) -> None:
     Scene(database)
-    (tmp_path / "outbox.toml").write_text(f'[destinations.streams]\nkind = "redis"\nurl = "{redis.url}"\n')
 
     def said() -> list[tuple[str, str]]:
-        found = json.loads(run("doctor", "--json", url=database.url).stdout)
-        return [(each["severity"], each["what"]) for each in found if each["check"] == "destination streams"]
+        return said_by_a_doctor(redis, run, database, tmp_path)
 
-    assert said() == [("ok", "nothing speaks against it")]
+    twice = ("note", f"Redis {'.'.join(map(str, redis.version))} has no idempotent publishing")
+    known = [twice] if redis.version < (8, 6) else []
+    assert said() == (known or [("ok", "nothing speaks against it")])
     redis.use("CONFIG", "SET", "appendfsync", "everysec")
     redis.use("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
-    assert said() == [("note", "Redis has appendfsync everysec"), ("note", "Redis has maxmemory-policy allkeys-lru")]
+    assert said() == [
+        ("note", "Redis has appendfsync everysec"),
+        ("note", "Redis has maxmemory-policy allkeys-lru"),
+        *known,
+    ]
+
+
+def test_a_doctor_finds_nothing_against_a_recent_redis(
+    recent_redis: RedisServer, run: Run, sqlite_database: Database, tmp_path: Path
+) -> None:
+    Scene(sqlite_database)
+    assert said_by_a_doctor(recent_redis, run, sqlite_database, tmp_path) == [("ok", "nothing speaks against it")]
+
+
+def said_by_a_doctor(server: RedisServer, run: Run, database: Database, folder: Path) -> list[tuple[str, str]]:
+    (folder / "outbox.toml").write_text(f'[destinations.streams]\nkind = "redis"\nurl = "{server.url}"\n')
+    found = json.loads(run("doctor", "--json", url=database.url).stdout)
+    return [(each["severity"], each["what"]) for each in found if each["check"] == "destination streams"]

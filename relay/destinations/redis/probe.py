@@ -33,14 +33,30 @@ async def probe(name: str, settings: RedisSettings) -> Probed:
 
 
 async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
-    """Return what this Redis may lose although it has answered."""
+    """Return what this Redis may lose or store twice although it has answered."""
     async with server.connect(settings) as client:
+        twice = [] if settings.deduplicate is False else _repeats(await server.version(client))
         try:
             found = await _config(client, "appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
         except ResponseError as error:
             what = f"Redis does not show its configuration ({error})"
-            return (Risk(what, "what it may lose is unknown", "look at its appendonly and appendfsync yourself"),)
-    return list(_losses(found))
+            return (
+                Risk(what, "what it may lose is unknown", "look at its appendonly and appendfsync yourself"),
+                *twice,
+            )
+    return [*_losses(found), *twice]
+
+
+def _repeats(version: tuple[int, ...]) -> Sequence[Risk]:
+    if version >= server.DEDUPLICATES_FROM:
+        return ()
+    return (
+        Risk(
+            f"Redis {server.shown(version)} has no idempotent publishing",
+            "a message that is published again, because its answer was lost, has two entries",
+            f"use Redis {server.shown(server.DEDUPLICATES_FROM)}, or consumers that know a message again by its id",
+        ),
+    )
 
 
 def _losses(config: dict[str, str]) -> Sequence[Risk]:
