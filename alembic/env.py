@@ -1,7 +1,7 @@
-"""Runs the migrations: on the connection that `relay.platform.migrations` hands over, or on the configured database.
+"""Run the migrations: on the connection that `relay.platform.migrations` passes, or on the configured database.
 
-Two branches live here, `outbox` and `content`. They keep a version table of their own, so that a host application's
-Alembic history in the same database is never touched.
+There are two branches, `outbox` and `content`, with a version table of their own. So a host application's Alembic
+history in the same database is never touched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outbox.tables import VERSION_TABLE, tables
 config = context.config
 schema: str | None = config.attributes.get("schema")
 TARGET = [tables().metadata, ContentBase.metadata]
-WITHIN_A_REVISION = "-- In a revision of your own leave BEGIN and COMMIT out: they would end its transaction."
+WITHIN_A_REVISION = "-- In your own revision, leave out BEGIN and COMMIT: they would end its transaction."
 
 
 def configure(**options: object) -> None:
@@ -26,8 +26,8 @@ def configure(**options: object) -> None:
 
 
 def run_offline() -> None:
-    """Print the SQL instead of running it: for psql, and without its BEGIN and COMMIT for a revision of a host's."""
-    # "named": with the driver's own style Alembic would print every % twice
+    """Print the SQL instead of running it: for psql, or without BEGIN and COMMIT for a host's own revision."""
+    # "named": in the driver's own style, Alembic would print every % twice
     dialect = config.attributes.get("dialect", "postgresql")
     configure(dialect_name=dialect, literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
@@ -39,9 +39,9 @@ def run_offline() -> None:
 
 @contextmanager
 def search_path_of(schema: str | None) -> Iterator[None]:
-    """The path that functions are to pin, for as long as it takes: a host's revision goes on afterwards.
+    """Set the path that functions are to pin, and restore it afterwards: a host's revision may continue.
 
-    With pg_temp last: else it is searched first, and whoever calls a function could put a table of his own before ours.
+    pg_temp comes last. Otherwise it is searched first, and a caller's temporary table could replace one of our tables.
     """
     context.execute("SELECT set_config('outbox.search_path', current_setting('search_path'), false)")
     if schema is None:
@@ -62,7 +62,7 @@ def run_online(connection: sa.Connection, *, is_prepared: bool) -> None:
 
 
 def own_connection() -> tuple[sa.Connection, str | None]:
-    """The database that is configured here, and the schema."""
+    """Return a connection to the configured database, and the schema."""
     from relay.settings import load
 
     settings = load(destinations=False)

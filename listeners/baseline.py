@@ -1,8 +1,8 @@
 """The baseline listener: when an extraction is completed, build the content's baseline graph, once.
 
-Everything happens in the session it is given, whose transaction also carries the inbox mark: the caller
-commits. However often and however concurrently it runs, the partial unique index `topic_graphs_one_baseline`
-lets one baseline in.
+The listener works in the session that it receives; the caller commits its transaction, which also carries the inbox
+mark. However often and however concurrently it runs, the partial unique index `topic_graphs_one_baseline` admits one
+baseline for each content.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ logger = logging.getLogger("ContentBaselineListener")
 
 
 class UnknownContent(Reject):
-    """There is no content of this id."""
+    """No content has this id."""
 
     code = "unknown_content"
 
 
 class NotExtracted(Reject):
-    """There is nothing to build a baseline from."""
+    """The content has no extraction to build a baseline from."""
 
     code = "no_extraction"
 
 
 def on_extraction_completed(message: Message, session: Session) -> None:
-    """Build the baseline graph of the content that `message` names, unless it has one.
+    """Build the baseline graph of the content that `message` names, unless it exists.
 
-    Raises `Reject` when no attempt could ever succeed: no usable `contentId`, an unknown content, a content
-    without an extraction, an extraction whose topics cannot be read.
+    Raises `Reject` if no attempt could ever succeed: no usable `contentId`, an unknown content, a content without an
+    extraction, an extraction whose topics cannot be read.
     """
     with building() as build:
         try:
@@ -52,7 +52,7 @@ def on_extraction_completed(message: Message, session: Session) -> None:
 
 
 def _build_unless_present(message: Message, session: Session) -> bool:
-    """Build and insert; whether this baseline is the one that is there now."""
+    """Build and insert the baseline; return whether this one is now in the database."""
     content_id = _content_id(message)
     shown = one_line(content_id)
     logger.info("Extraction completed for content: %s", shown)

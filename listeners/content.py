@@ -1,4 +1,4 @@
-"""What the content tables can be asked."""
+"""Queries of the content tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_SIZE = 500
 
 
 def latest_extraction(session: Session, content_id: str) -> Extraction | None:
-    """The extraction that counts; rides on `extractions_latest`."""
+    """Return the extraction that counts; uses the index `extractions_latest`."""
     return session.scalars(
         sa.select(Extraction)
         .where(Extraction.content_id == content_id)
@@ -24,10 +24,10 @@ def latest_extraction(session: Session, content_id: str) -> Extraction | None:
 
 
 def missing_baselines(session: Session) -> Iterator[str]:
-    """The ids of all contents that have an extraction but no baseline, in the order of their ids.
+    """Yield the ids of all contents that have an extraction but no baseline, in the order of their ids.
 
-    Reads a page of 500 at a time, each with a query of its own: memory stays small whatever the count, and
-    the caller may commit between two ids (to emit a message for each, say).
+    Reads pages of 500 ids, each with a query of its own. So memory stays small, and the caller may commit between two
+    ids, for example to emit a message for each.
     """
     after = ""
     while page := session.scalars(_missing_page(after)).all():

@@ -1,7 +1,7 @@
-"""The baseline graph of an extraction: its topics, which of them co-occur, matter, belong together.
+"""The baseline graph of an extraction: its topics, their co-occurrence, importance and communities.
 
-Pure: topics in, a JSON-serialisable graph out, the same one every time. Topics are numbered by weight before
-networkx sees them, because sets of strings iterate in another order in every process.
+Pure: the same topics give the same JSON-serialisable graph every time. Topics are numbered by weight before networkx
+sees them, because a set of strings iterates in another order in every process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BaselineGraph:
 
 
 def parse_topics(raw: object) -> list[Topic]:
-    """The stored topics, checked; raises pydantic's `ValidationError` naming what is wrong."""
+    """Return the stored topics, checked; raise pydantic's `ValidationError` with the place of the fault."""
     return _Topics.model_validate({"topics": raw}).topics
 
 
@@ -49,11 +49,10 @@ class _Topics(BaseModel):
 
 
 def build_baseline(topics: Iterable[Topic]) -> BaselineGraph:
-    """Build the graph; a topic named twice counts once, with the greater weight and the sentences of both.
+    """Build the graph. A topic that is named twice counts once, with the greater weight and the sentences of both.
 
-    `centrality` is PageRank over the co-occurrences (the nodes' sum is 1), `community` numbers the Louvain
-    communities, greatest first. Beyond the 500 strongest topics the rest is left out: the work grows with the
-    square.
+    `centrality` is PageRank over the co-occurrences; the sum over all nodes is 1. `community` numbers the Louvain
+    communities, the largest first. Only the 500 strongest topics are used, because the work grows with their square.
     """
     ranked = _ranked(topics)
     graph = _co_occurrences(ranked)
@@ -97,7 +96,7 @@ def _co_occurrences(ranked: Sequence[Topic]) -> nx.Graph:
 
 
 def _page_rank(graph: nx.Graph) -> list[float]:
-    """PageRank by power iteration on networkx's Google matrix: `nx.pagerank` itself would need scipy."""
+    """Return PageRank by power iteration on networkx's Google matrix; `nx.pagerank` itself would need scipy."""
     count = len(graph)
     if not count:
         return []

@@ -1,9 +1,9 @@
-"""The content domain: what was read, what was found in it, and the graphs built from that.
+"""The content tables: what was read, the topics found in it, and the graphs built from them.
 
-These tables live beside the listener that fills them, in a `MetaData` of their own, so that a host that keeps
-its content elsewhere leaves them out (`outbox db upgrade --only outbox`). They work alike on PostgreSQL and
-SQLite. The migration `content_0001` creates them; what only a database can say (its own ids and times for
-rows inserted by plain SQL, the kind of a JSON value) stands there.
+These tables are defined beside the listener that fills them, in a `MetaData` of their own. A host that stores its
+content elsewhere leaves them out (`outbox db upgrade --only outbox`). They work alike on PostgreSQL and SQLite. The
+migration `content_0001` creates them; it also holds what SQLAlchemy cannot express: ids and times for rows inserted by
+plain SQL, the kind of a JSON value.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ContentBase(DeclarativeBase):
 
 
 class Content(ContentBase):
-    """One piece of content as it was last read; its text stays where it came from."""
+    """One piece of content as it was last read; its text is not stored."""
 
     __tablename__ = "contents"
     __table_args__ = (
@@ -57,14 +57,14 @@ class Content(ContentBase):
 
 
 class Extraction(ContentBase):
-    """The topics found in a content, each `{"topic", "weight", "sentences"}`; the latest extraction counts.
+    """The topics found in a content, each `{"topic", "weight", "sentences"}`; only the latest extraction is used.
 
-    `sentences` holds the positions of the sentences in which it occurs: topics that share one co-occur.
+    `sentences` holds the positions of the sentences in which a topic occurs: topics that share one co-occur.
     """
 
     __tablename__ = "extractions"
     __table_args__ = (
-        # not for looking up: a graph refers to (extraction, content) together, so that the two always agree
+        # the target of a foreign key: a graph refers to (extraction, content) together, so the two always agree
         sa.UniqueConstraint("id", "content_id", name="extractions_of_content"),
         sa.Index("extractions_latest", "content_id", "created_at"),
     )

@@ -6,8 +6,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# An application has everything from here on: what `emit` listens for on sessions must not begin in the middle of one.
-# A command of ours imports what it needs, before it has a session: most emit nothing, and need no ORM.
+# An application gets every name from here on: `emit` registers its session listeners at import, and that must not
+# happen in the middle of a session. A command of ours imports what it needs before it opens a session. Most commands
+# emit nothing and need no ORM.
 if TYPE_CHECKING or "outbox_cli" not in sys.modules:
     from outbox.draft import Draft
     from outbox.errors import (
@@ -71,7 +72,7 @@ __all__ = [
     "once_async",
 ]
 
-_MODULES = ("errors", "event", "message", "draft", "producer")  # the light ones first
+_MODULES = ("errors", "event", "message", "draft", "producer")  # the modules that import least come first
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A message before it is written: as the caller means it, then checked and ready to store."""
+"""A message before it is written: first as the caller passes it, then checked and ready to store."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from outbox.writing.trace import Creation
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """A message that ``emit_many`` is to write, with options of its own.
+    """A message for ``emit_many``, with options of its own.
 
-    Takes what ``emit`` takes after its target.
+    Its arguments are those of ``emit`` after the target.
 
     Example:
         >>> drafts = [Draft("extraction.completed", {"contentId": each}, ordering_key=each) for each in ("c-1", "c-2")]
@@ -43,7 +43,7 @@ class Draft:
 
 
 class Prepared(NamedTuple):
-    """A message that every database and wire can hold: what is refused is refused before there is one of these."""
+    """A message that every database and wire can hold. It exists only after all checks have passed."""
 
     id: str
     type: str
@@ -61,15 +61,15 @@ class Prepared(NamedTuple):
 
 
 def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
-    """Check a draft, and give it an id and its final form.
+    """Check a draft; return it with an id and in its final form.
 
     Args:
-        source: Who writes it.
-        draft: What the caller wants written.
-        trace: Gives the headers of the trace that it is created in.
+        source: The CloudEvents source of the writer.
+        draft: The message as the caller passed it.
+        trace: Returns the headers of the trace in which the message is created.
 
     Raises:
-        EmitError: One of its subclasses says what is wrong and what to do.
+        EmitError: A subclass says what is wrong and what to do.
     """
     type_, data = _type_and_data(draft.event, draft.data)
     delay_s, due_at = checked_delay(draft.delay, draft.due_at)
@@ -96,13 +96,13 @@ def _type_and_data(event: Event | str, data: Any) -> tuple[str, Any]:
     if not isinstance(event, str):
         return _type_and_data_of(event, data)
     if data is None:
-        raise InvalidEvent(f"the event {ascii(event)[:60]} has no data: pass it after the type, {{}} if there is none")
+        raise InvalidEvent(f"the event {ascii(event)[:60]} has no data: pass it after the type, or {{}} if it has none")
     return checked_type(event), data
 
 
 def _type_and_data_of(event: Event, data: Any) -> tuple[str, Any]:
     if not isinstance(event, Event):
-        raise InvalidEvent(f"{ascii(event)[:60]} is no event: pass an instance of your Event class, or a type and data")
+        raise InvalidEvent(f"{ascii(event)[:60]} is not an event: pass an Event instance, or a type and data")
     type_ = type(event).__event_type__
     if type_ is None:
         name = type(event).__name__
@@ -114,13 +114,13 @@ def _type_and_data_of(event: Event, data: Any) -> tuple[str, Any]:
 
 def _checked_order(draft: Draft) -> str | None:
     if draft.strict_order and draft.ordering_key is None:
-        raise InvalidEvent("strict_order needs an ordering_key: it is the messages of one key that have an order")
+        raise InvalidEvent("strict_order needs an ordering_key: only messages with the same key have an order")
     return checked_key(draft.ordering_key)
 
 
 def _headers(own: Mapping[str, str] | None, trace: Creation, id: str, type_: str) -> str:
     checked = checked_headers(own) if own else {}
-    headers = trace(id, type_)  # last of all: what is refused was never created
+    headers = trace(id, type_)  # after all checks: a refused message gets no span
     if not checked and not headers:
         return NO_HEADERS
     return to_json({**checked, **headers}).decode()

@@ -1,4 +1,4 @@
-"""Every error that a user of ours can meet, in one tree; what never leaves a package stands in that package.
+"""The errors that users of this project can meet, in one tree. An internal error stands in the package that uses it.
 
 OutboxError
 ├── EmitError (also ValueError)      the message cannot be written as it is
@@ -11,17 +11,17 @@ OutboxError
 │   │   ├── InvalidSubject           empty, too long, or not storable text
 │   │   ├── InvalidHeaders           not text to text, a reserved name, or not fit for a wire
 │   │   ├── InvalidId                not a UUID
-│   │   │   └── DuplicateId          another message has it
+│   │   │   └── DuplicateId          another message has this id
 │   │   └── InvalidDelay             delay or due_at is naive, negative, too far away, or both are given
-│   ├── InvalidData                  JSON cannot hold it: NaN, NUL, lone surrogates, objects it does not know
+│   ├── InvalidData                  JSON cannot hold it: NaN, NUL, lone surrogates, objects of unknown types
 │   │   └── TooDeep                  nested beyond the limit
 │   ├── TooLarge                     over the size limit
-│   └── NoTransaction                the connection commits by itself, so nothing would be atomic
+│   └── NoTransaction                the connection commits every statement by itself
 ├── TransactionHeld                  a listener ended the transaction that its session is in
 ├── UnknownEvent                     no Event class, or more than one, is registered for a message's type
 ├── Unusable                         this process cannot do its work here (exit code 3)
 │   ├── SettingsError                a setting is wrong, unknown or missing
-│   ├── SchemaError                  the schema is missing, too old, too new, or somebody else's
+│   ├── SchemaError                  the schema is missing, too old, too new, or not one of ours
 │   └── ConfigurationDiffers         the registered destinations are not the configured ones
 └── Reject                           raised by a listener: never try this message again
 """
@@ -34,7 +34,7 @@ class OutboxError(Exception):
 
 
 class EmitError(OutboxError, ValueError):
-    """The message cannot be written as it is; nothing was."""
+    """The message cannot be written as it is; no message was written."""
 
 
 class InvalidTarget(EmitError):
@@ -66,7 +66,7 @@ class InvalidSubject(InvalidEvent):
 
 
 class InvalidHeaders(InvalidEvent):
-    """A header is not text, has a name that the wire reserves, or a value that no wire can carry."""
+    """A header is not text, has a reserved name, or has a value that no wire can carry."""
 
 
 class InvalidId(InvalidEvent):
@@ -82,7 +82,7 @@ class InvalidDelay(InvalidEvent):
 
 
 class InvalidData(EmitError):
-    """The data holds something that a JSON column cannot."""
+    """The data holds a value that a JSON column cannot hold."""
 
 
 class TooDeep(InvalidData):
@@ -94,11 +94,11 @@ class TooLarge(EmitError):
 
 
 class NoTransaction(EmitError):
-    """The connection commits every statement by itself: result and message would not be one transaction."""
+    """The connection commits every statement by itself, so the result and the message would not be one transaction."""
 
 
 class TransactionHeld(OutboxError):
-    """A listener ended the transaction that its session is in, which only its caller commits or rolls back."""
+    """A listener ended the transaction of its session. Only the caller of the listener may commit or roll it back."""
 
 
 class UnknownEvent(OutboxError):
@@ -122,10 +122,10 @@ class ConfigurationDiffers(Unusable):
 
 
 class Reject(OutboxError):
-    """Raised by a listener to say: this message can never be taken, do not try it again.
+    """Tell the relay that this message can never be taken. A listener raises it; the message becomes a dead letter.
 
     Args:
-        reason: Why, for the dead letter.
+        reason: The reason, for the dead letter.
 
     Example:
         >>> raise Reject("content c-1 does not exist")

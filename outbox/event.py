@@ -1,4 +1,4 @@
-"""Events: what happened, as a pydantic model with a type."""
+"""Events: pydantic models of what happened, each with a type."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 
 class Event(BaseModel):
-    """What happened: subclass it with a type, and give it the fields that go out on the wire.
+    """The base of all events: subclass it with a type, and declare the fields that are sent.
 
-    Field names become camelCase on the wire; both spellings are taken in Python. To change that, give a field an
-    ``alias`` or the class a ``model_config`` of its own. A model nested in an event keeps its own names, unless it
-    subclasses ``Event`` too. A class without a type may serve as a base; emitting it is refused.
+    Field names become camelCase on the wire; Python accepts both spellings. To change that, give a field an ``alias``
+    or the class a ``model_config`` of its own. A model nested in an event keeps its own names, unless it subclasses
+    ``Event`` too. A class without a type may serve as a base; ``emit`` refuses its instances.
 
     Args:
         type: The event type, as a class keyword: words of letters, digits, ``_`` and ``-``, separated by dots, at
             most 255 characters.
 
     Raises:
-        InvalidType: The type is malformed; raised where the class is defined.
+        InvalidType: The type is malformed; raised when the class is defined.
 
     Example:
         >>> class ExtractionCompleted(Event, type="extraction.completed"):
@@ -36,7 +36,7 @@ class Event(BaseModel):
         {'contentId': 'c-1'}
     """
 
-    # By default pydantic writes null for a NaN in a field of any type. It is to be refused as in other fields.
+    # By default pydantic writes null for a NaN in a field of any type. We refuse NaN there as everywhere else.
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, frozen=True, ser_json_inf_nan="constants"
     )
@@ -54,7 +54,7 @@ class Event(BaseModel):
             _classes.setdefault(type, {})[cls.__module__, cls.__qualname__] = cls
 
     def to_data(self) -> Any:
-        """Return the event in JSON's own types, named as on the wire.
+        """Return the event in JSON's own types, with the names that are used on the wire.
 
         Raises:
             InvalidData: A field cannot be written as JSON.
@@ -62,15 +62,15 @@ class Event(BaseModel):
         return to_jsonable(self)
 
 
-# By type, then by module and qualified name, so that reloading a module replaces its classes.
+# By type, then by module and qualified name: reloading a module then replaces its classes.
 _classes: dict[str, dict[tuple[str, str], type[Event]]] = {}
 
 
 def checked_type(given: str) -> str:
-    """An event type that every wire can carry.
+    """Return an event type, if every wire can carry it.
 
     Raises:
-        InvalidType: It is none.
+        InvalidType: The type is malformed.
     """
     if not isinstance(given, str) or len(given) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(given):
         raise InvalidType(
@@ -81,10 +81,10 @@ def checked_type(given: str) -> str:
 
 
 def event_class(type_: str) -> type[Event]:
-    """The Event class that was defined for a type.
+    """Return the Event class that was defined for a type.
 
     Raises:
-        UnknownEvent: There is none, or more than one.
+        UnknownEvent: No class, or more than one, was defined with this type.
     """
     found = list(_classes.get(type_, {}).values())
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""The inbox: what a listener has done already, so that doing it again can be left out."""
+"""The inbox: the messages that each listener has processed, so that a duplicate does nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from outbox.writing.transaction import join_transaction
 
 
 def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:
-    """Write down that a listener has done a message; ``False`` if that was written down before."""
+    """Record that a listener has processed a message; return ``False`` if that was recorded before."""
     values = {
         "listener": _checked("listener", listener),
         "message_id": _checked("message id", comparable_id(message_id)),
@@ -26,16 +26,16 @@ def mark(connection: sa.Connection, schema: str | None, listener: str, message_i
     join_transaction(connection)
     inbox = tables(schema).inbox
     insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    # No conflict target: naming one takes the right to SELECT, which a worker's role lacks.
+    # No conflict target: naming one requires the right to SELECT, which a worker's role lacks.
     statement = insert(inbox).values(values).on_conflict_do_nothing()
-    # An INSERT's cursor is closed before its count can be asked for, and psycopg's then says -1.
+    # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.
     with explained():
         result = connection.execute(statement, execution_options={"preserve_rowcount": True})
     return result.rowcount == 1
 
 
 def connection_of(session: Session, schema: str | None) -> sa.Connection:
-    """The session's connection to the database that holds the inbox."""
+    """Return the session's connection to the database that holds the inbox."""
     return session.connection(bind_arguments={"clause": sa.insert(tables(schema).inbox)})
 
 

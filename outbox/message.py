@@ -1,4 +1,4 @@
-"""What a listener is given."""
+"""The message that a listener receives."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ NO_HEADERS = "{}"
 
 
 class Message:
-    """One message, as a listener gets it.
+    """A message, as a listener receives it.
 
-    Building one is on the relay's hot path, so that text from the database is kept as it is and parsed when asked
-    for: ``data``, ``headers`` and ``created_at`` cost nothing to a listener that does not look at them.
+    The relay builds one of these for each delivery, so construction is cheap: text from the database is kept as it is.
+    ``data``, ``headers`` and ``created_at`` are parsed when a listener first reads them.
 
     Args:
         id: The message id; the same on every attempt.
         type: The event type.
-        source: Who wrote it.
-        subject: What it is about, if it says so.
-        ordering_key: The key whose messages are delivered in order.
+        source: The CloudEvents source of the writer.
+        subject: What the event is about, or ``None``.
+        ordering_key: The key whose messages are delivered in order, or ``None``.
         body: The event's data as JSON text.
         headers: The producer's headers, as a dict or as JSON text.
-        created_at: When it was written: a ``datetime``, or text as PostgreSQL or SQLite prints it. Without an offset
-            it is UTC.
-        attempt: Which try this is, from 1.
+        created_at: When it was written: a ``datetime``, or text as PostgreSQL or SQLite prints it. Text without an
+            offset is UTC.
+        attempt: The number of this attempt, from 1.
 
     Example:
         >>> message = Message("0197…", "extraction.completed", "outbox", None, "c-1", '{"contentId": "c-1"}', "{}",
@@ -75,11 +75,11 @@ class Message:
         self._headers = headers
         self._created_at = created_at
         self.attempt = attempt
-        # `_data` stays unset until it is asked for: one store less, and None is a value that JSON has.
+        # `_data` stays unset until it is read: that saves one assignment, and None is a valid JSON value.
 
     @property
     def body(self) -> bytes:
-        """The data exactly as it goes over a wire: JSON in UTF-8, the same bytes on every attempt."""
+        """The data exactly as it is sent: JSON in UTF-8, the same bytes on every attempt."""
         if isinstance(self._body, str):
             self._body = self._body.encode()
         return self._body
@@ -95,7 +95,7 @@ class Message:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The producer's headers, trace context included."""
+        """The producer's headers, including those of the trace context."""
         if isinstance(self._headers, str):
             self._headers = json.loads(self._headers) if self._headers != NO_HEADERS else {}
         return self._headers
@@ -112,14 +112,14 @@ class Message:
     @overload
     def event(self, cls: type[E]) -> E: ...
     def event(self, cls: type[Event] | None = None) -> Event:
-        """The data as an instance of its Event class.
+        """Return the data as an instance of its Event class.
 
         Args:
             cls: The class to use; by default the one that was defined with this message's type.
 
         Raises:
             UnknownEvent: No class, or more than one, was defined with this type.
-            Reject: The data does not fit the class, and never will.
+            Reject: The data does not fit the class, so no later attempt can succeed.
 
         Example:
             >>> message = Message("0197…", "user.joined", "outbox", None, None, '{"name": "Ada"}', "{}", "2026-01-01")
@@ -144,6 +144,6 @@ def _parse_instant(text: str) -> datetime:
 
 
 def _summary(error: ValidationError) -> str:
-    """Where it does not fit and why, without the values: a reason is stored and shown."""
+    """Return where the data does not fit and why, without the values: a reason is stored and shown."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}" for each in problems[:5])

@@ -1,14 +1,14 @@
-"""Loading our own packages where the host application has others of the same name.
+"""Load our own packages where the host application has packages of the same names.
 
-A host may well have a package ``listeners`` or ``relay``. Python keeps one module per name, and takes the first that it
-finds on ``sys.path``. So where a host has such a package, ours is loaded under a private name, from where this file
-lies, and the host's has the plain name to itself: its listener is found, and none of our imports ends up there.
+A host may have a package ``listeners`` or ``relay``. Python keeps one module per name, and takes the first that it
+finds on ``sys.path``. Where a host has such a package, ours is loaded under a private name from the directory of this
+file. The host's package keeps the plain name, so its listeners are found, and none of our imports reaches it.
 
-    name        without a host's package    with one
-    listeners   ours                        the host's; ours is _neverlost_listeners
+    name        if the host has no such package    if the host has one
+    listeners   ours                               the host's; ours is _neverlost_listeners
 
-The modules of ours that import such a package are compiled with the private name in their imports. Nothing of this
-happens where there is no such package. Decision 0020 says what else was tried.
+Our modules that import such a package are compiled with the private name in their imports. Where the host has no such
+package, nothing is changed. Decision 0020 lists the alternatives.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 
-PACKAGES = ("relay", "listeners", "outbox_demo")  # whose names a host may want for its own
+PACKAGES = ("relay", "listeners", "outbox_demo")  # names that a host may use for its own packages
 PRIVATE = "_neverlost_"
 ROOT = Path(__file__).absolute().parents[1]
 
 
 def make_way(further: Sequence[str] = ()) -> None:
-    """Have the host's packages keep their names, and ours take private ones. Call it before any of ours is imported.
+    """Load our packages under private names where the host has packages of the same names.
+
+    Call this before any of our packages is imported.
 
     Args:
-        further: Directories that will be on the path later.
+        further: Directories that are added to the path later.
     """
     free = [name for name in PACKAGES if not _is_loaded(name)]
     taken = {name: entry for name in free if (entry := _host_of(name, [*sys.path, *further])) is not None}
@@ -41,10 +43,10 @@ def make_way(further: Sequence[str] = ()) -> None:
 
 
 def load(name: str) -> ModuleType:
-    """Import a module of ours, under whichever name it has here.
+    """Import one of our modules, under the name that it has in this process.
 
     Args:
-        name: Its plain name: ``"listeners.baseline"``.
+        name: Its plain name, for example ``"listeners.baseline"``.
     """
     make_way()
     finder = _finder()
@@ -52,7 +54,7 @@ def load(name: str) -> ModuleType:
 
 
 def plain(name: str) -> str:
-    """Return the plain name of a module, for people and for what is stored."""
+    """Return the plain name of a module, for messages and for storage."""
     return name.removeprefix(PRIVATE)
 
 
@@ -61,7 +63,7 @@ def _finder() -> _Finder | None:
 
 
 def _is_loaded(name: str) -> bool:
-    """Whether ours has been imported already, under its plain name."""
+    """Return whether our package of this name has been imported already, under its plain name."""
     file = getattr(sys.modules.get(name), "__file__", None)
     return file is not None and Path(file).absolute().is_relative_to(ROOT / name)
 
@@ -77,10 +79,10 @@ def _host_of(name: str, entries: Sequence[str]) -> str | None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds our modules where they lie, and a host's where it has them.
+    """Finds our modules in their own directory, and a host's modules in the host's.
 
     Args:
-        taken: The names that belong to the host, with the directory of each.
+        taken: The names that the host uses, with the directory of each.
     """
 
     def __init__(self, taken: Mapping[str, str]) -> None:
@@ -88,7 +90,7 @@ class _Finder(MetaPathFinder):
         self._ours = {PRIVATE + name if name in taken else name for name in (*PACKAGES, "outbox_cli")}
 
     def private(self, name: str) -> str:
-        """Return the name under which a module of ours is loaded here."""
+        """Return the name under which one of our modules is loaded here."""
         return PRIVATE + name if name.partition(".")[0] in self._taken else name
 
     def find_spec(
@@ -110,7 +112,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Compiles a module of ours with the names in its imports that ours have here."""
+    """Compiles one of our modules with the private names in its imports."""
 
     def __init__(self, name: str, path: str, finder: _Finder) -> None:
         super().__init__(name, path)
@@ -119,12 +121,12 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
         tree = ast.parse(self.get_data(path))
-        # What is compiled otherwise than it is written must not be cached beside the source.
+        # The compiled code differs from the source, so it must not be cached beside it.
         is_changed = sum(self._rename(node) for node in ast.walk(tree)) > 0
         return compile(tree, path, "exec", dont_inherit=True) if is_changed else super().get_code(fullname)
 
     def _rename(self, node: ast.AST) -> bool:
-        """Change an import of a package whose name is the host's; return whether it was one."""
+        """Rename an import of a package whose name the host uses; return whether the node was such an import."""
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             before, node.module = node.module, self._finder.private(node.module)
             return node.module != before

@@ -1,4 +1,4 @@
-"""Writing messages into the caller's transaction."""
+"""Write messages into the caller's transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Common(TypedDict, total=False):
-    """The options that may be the same for many messages: what ``emit`` takes after the data, except the id."""
+    """The options that several messages can share: those of ``emit`` after the data, except the id."""
 
     ordering_key: str | None
     delay: timedelta | float | None
@@ -38,19 +38,19 @@ class Common(TypedDict, total=False):
 
 
 class Options(Common, total=False):
-    """The options of one message: what ``emit`` takes after the data."""
+    """The options of one message: those of ``emit`` after the data."""
 
     id: UUID | str | None
 
 
 class Outbox:
-    """One outbox of a database; a database may hold several, in schemas of their own.
+    """One outbox of a database; a database may hold several, each in its own schema.
 
-    The functions of the same names in ``outbox`` are those of ``Outbox()``.
+    The functions of the same names in the package ``outbox`` are those of ``Outbox()``.
 
     Args:
-        schema: The PostgreSQL schema it lives in; ``None`` follows the connection's ``search_path``.
-        source: Who writes, as every message's CloudEvents ``source``: a URI reference of 1 to 255 characters.
+        schema: The PostgreSQL schema of the outbox; ``None`` follows the connection's ``search_path``.
+        source: The writer, as every message's CloudEvents ``source``: a URI reference of 1 to 255 characters.
 
     Raises:
         InvalidSource: The source is not a URI reference.
@@ -84,40 +84,41 @@ class Outbox:
         strict_order: bool = False,
         expires_in: timedelta | float | None = None,
     ) -> str:
-        """Write a message into the target's transaction: it is delivered if and only if that commits.
+        """Write a message into the target's transaction: it is delivered if and only if that transaction commits.
 
-        On a session the message joins the unit of work and is written by the next flush, in the order of the
-        calls; on an ``AsyncSession`` just so, without ``await``. On a ``Connection`` it is written at once. What is
-        refused leaves nothing behind, and the transaction as usable as before.
+        On a session the message joins the unit of work: the next flush writes it, in the order of the calls. On an
+        ``AsyncSession`` the same happens, without ``await``. On a ``Connection`` the message is written at once. A
+        refused message leaves nothing behind, and the transaction stays usable.
 
         Args:
             target: A ``Session``, ``scoped_session``, ``AsyncSession``, ``async_scoped_session`` or ``Connection``.
             event: An instance of an ``Event`` class with a type; or an event type, followed by the data.
             data: A JSON object or array, where ``event`` is a type: at most 256 KiB, 64 levels deep.
-            ordering_key: Messages of one key are delivered one after the other; 1 to 255 characters.
-            delay: Deliver no earlier than this long after now, by the database's clock: a ``timedelta`` or seconds,
-                at most ten years.
-            due_at: Deliver no earlier than at this instant, which has a time zone. Not together with ``delay``.
-            headers: Text to text, sent along with every delivery; at most 8 KiB of ASCII.
+            ordering_key: Messages with the same key are delivered one after the other; 1 to 255 characters.
+            delay: How long after now the message becomes due, by the database's clock: a ``timedelta`` or seconds, at
+                most ten years.
+            due_at: The instant at which the message becomes due, with a time zone. Not together with ``delay``.
+            headers: Text to text, sent with every delivery; at most 8 KiB of ASCII.
             subject: What the event is about, as the CloudEvents ``subject``; 1 to 1,024 characters.
-            id: The message id, if it has to be a certain one; a new UUIDv7 by default. An id is for one message: it is
+            id: The message id, if the caller chooses it; by default a new UUIDv7. Each id is for one message: it is
                 refused while another message with it waits, is dead, or is in the history.
-            strict_order: Make other transactions that emit with this key and ``strict_order`` wait until this one
-                has ended, so that the messages of the key go out in the order of the commits. Two transactions
-                that take several keys in opposite order deadlock, and PostgreSQL then ends one of them.
-            expires_in: Start no attempt later than this long after now, or after it is due, by the database's clock: a
-                ``timedelta`` or seconds, above 0. A delivery whose time has passed is settled as *expired*.
+            strict_order: Make other transactions that emit with this key and ``strict_order`` wait until this one ends.
+                The messages of the key are then delivered in the order of the commits. Two transactions that take
+                several keys in opposite order deadlock; PostgreSQL then ends one of them.
+            expires_in: How long after now, or after it becomes due, an attempt may still start, by the database's
+                clock: a ``timedelta`` or seconds, above 0. A delivery that has not been made by then is settled as
+                *expired*.
 
         Returns:
             The message id: 36 characters, lower case.
 
         Raises:
-            EmitError: Its subclasses say what is wrong and what to do: ``InvalidTarget``, ``InvalidEvent``,
+            EmitError: A subclass says what is wrong and what to do: ``InvalidTarget``, ``InvalidEvent``,
                 ``UntypedEvent``, ``InvalidType``, ``InvalidOrderingKey``, ``InvalidDelay``, ``InvalidHeaders``,
                 ``InvalidSubject``, ``InvalidId``, ``InvalidData``, ``TooDeep``, ``TooLarge``; and ``DuplicateId``,
-                which a session finds out when it flushes.
-            SchemaError: The outbox's tables are not there. A session finds that out when it flushes.
-            NoTransaction: The connection is in autocommit mode, which a session finds out when it flushes; or the
+                which a session raises when it flushes.
+            SchemaError: The outbox's tables do not exist. A session raises it when it flushes.
+            NoTransaction: The connection is in autocommit mode (a session raises this when it flushes); or the
                 session's transaction has ended or failed.
 
         Example:
@@ -146,7 +147,9 @@ class Outbox:
     async def emit_async(
         self, target: AsyncTarget, event: Event | str, data: Any = None, **options: Unpack[Options]
     ) -> str:
-        """``emit`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit``.
+        """Write a message as ``emit`` does, on an ``AsyncConnection`` too.
+
+        For an ``AsyncSession`` it is the same as ``emit``.
 
         Args:
             target: An ``AsyncConnection``, ``AsyncSession`` or ``async_scoped_session``.
@@ -170,7 +173,7 @@ class Outbox:
         """Write many messages in one round trip, in their order.
 
         Args:
-            target: As in ``emit``; on a session they too wait for the flush.
+            target: As in ``emit``; on a session the next flush writes them.
             items: Events, pairs of an event type and data, or ``Draft`` objects with options of their own.
             common: The options of ``emit`` (except ``id``) for all items but ``Draft`` objects.
 
@@ -178,7 +181,7 @@ class Outbox:
             The message ids, in the order of the items.
 
         Raises:
-            EmitError: As in ``emit``, with the index of the item; none of them is then written.
+            EmitError: As in ``emit``, with the index of the item; then no item is written.
 
         Example:
             >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
@@ -188,7 +191,9 @@ class Outbox:
         return self._emit(target, [_draft(item, common) for item in items])
 
     async def emit_many_async(self, target: AsyncTarget, items: Iterable[Item], **common: Unpack[Common]) -> list[str]:
-        """``emit_many`` for an ``AsyncConnection``; for an ``AsyncSession`` it is the same as ``emit_many``.
+        """Write messages as ``emit_many`` does, on an ``AsyncConnection`` too.
+
+        For an ``AsyncSession`` it is the same as ``emit_many``.
 
         Args:
             target: An ``AsyncConnection``, ``AsyncSession`` or ``async_scoped_session``.
@@ -208,24 +213,24 @@ class Outbox:
         return await self._emit_async(target, [_draft(item, common) for item in items])
 
     def once(self, target: SyncTarget, listener: str, message_id: UUID | str) -> bool:
-        """Mark a message as done by a listener, in the target's transaction: do the work only if this is ``True``.
+        """Mark a message as processed by a listener, in the target's transaction; do the work only if this is ``True``.
 
-        Mark and work commit together, so that the effect happens once, however often the message is delivered. If
-        another transaction is just then marking the same, this waits for its end: ``False`` if that committed, ``True``
-        if it rolled back.
+        Mark and work commit together, so the effect happens once, however often the message is delivered. If another
+        transaction is marking the same message, this call waits for its end. It returns ``False`` if that transaction
+        commits and ``True`` if it rolls back.
 
         Args:
             target: A ``Session``, ``scoped_session`` or ``Connection``.
-            listener: The name of whoever does the work: each listener does a message once.
-            message_id: The message's id, as ``Message.id`` or the ``ce-id`` or ``webhook-id`` header has it.
+            listener: The name of the consumer that does the work: each listener processes a message once.
+            message_id: The message's id, as in ``Message.id`` or in the header ``ce-id`` or ``webhook-id``.
 
         Returns:
-            ``True`` the first time, ``False`` when the message was done before.
+            ``True`` the first time, ``False`` if the message was processed before.
 
         Raises:
-            InvalidTarget: The target is no session or connection, or has to be awaited.
-            InvalidId: The name or the id cannot be stored.
-            NoTransaction: The connection is in autocommit mode, so that mark and work would not commit together.
+            InvalidTarget: The target is not a session or connection, or is asynchronous.
+            InvalidId: The database cannot store the name or the id.
+            NoTransaction: The connection is in autocommit mode, so mark and work would not commit together.
 
         Example:
             >>> with Session(engine) as session, session.begin():  # doctest: +SKIP
@@ -237,7 +242,7 @@ class Outbox:
         return inbox.mark(connection, self.schema, listener, message_id)
 
     async def once_async(self, target: AsyncTarget, listener: str, message_id: UUID | str) -> bool:
-        """``once`` for an ``AsyncSession`` or ``AsyncConnection``.
+        """Mark a message as ``once`` does, on an ``AsyncSession`` or ``AsyncConnection``.
 
         Args:
             target: An ``AsyncSession``, ``async_scoped_session`` or ``AsyncConnection``.
@@ -245,7 +250,7 @@ class Outbox:
             message_id: As in ``once``.
 
         Returns:
-            ``True`` the first time, ``False`` when the message was done before.
+            ``True`` the first time, ``False`` if the message was processed before.
 
         Raises:
             InvalidTarget: The target is not asynchronous.
@@ -293,7 +298,7 @@ def _draft(item: Item, common: Common) -> Draft:
         return Draft(item, **common)
     if isinstance(item, tuple) and len(item) == 2:
         return Draft(*item, **common)
-    raise InvalidEvent(f"{ascii(item)[:60]} is no event: pass an Event, a pair of type and data, or a Draft")
+    raise InvalidEvent(f"{ascii(item)[:60]} is not an event: pass an Event, a pair of type and data, or a Draft")
 
 
 _default = Outbox()

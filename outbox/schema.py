@@ -1,7 +1,7 @@
-"""Making and removing the outbox's tables on a connection of the caller's: for tests.
+"""Create and remove the outbox's tables on the caller's connection, for tests.
 
-A database that matters is migrated by ``outbox db upgrade``. Here the same migrations run, at once and in the caller's
-transaction, so that a test has every trigger and function that production has.
+Use ``outbox db upgrade`` for every other database. The same migrations run here, at once and in the caller's
+transaction, so a test has every trigger and function that production has.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BRANCH = "outbox@head"
 
 
 class OutboxMetaData(sa.MetaData):
-    """A ``MetaData`` of the outbox's tables, which only the migrations can make."""
+    """A ``MetaData`` of the outbox's tables. Only the migrations can create these tables."""
 
     def create_all(self, bind: Any, tables: Any = None, checkfirst: Any = True) -> None:
-        """Make the tables, unless they are there; ``tables`` is of no effect: an outbox is made as a whole."""
+        """Create the tables, unless they exist; ``tables`` has no effect: an outbox is created as a whole."""
         _on_connection(bind, lambda connection: _create(connection, self.schema))
 
     def drop_all(self, bind: Any, tables: Any = None, checkfirst: Any = True) -> None:
-        """Remove the tables, if they are there, and everything in them."""
+        """Remove the tables, if they exist, with everything in them."""
         _on_connection(bind, lambda connection: _drop(connection, self.schema))
 
 

@@ -1,20 +1,20 @@
-"""The outbox's tables, as SQLAlchemy sees them.
+"""The outbox's tables, as SQLAlchemy definitions.
 
-The migrations in ``alembic/versions`` create these tables and a test holds the two together. What only a database can
-say (partitions, triggers, the wake-up sequence, functions) stands in the migration alone.
+The migrations in ``alembic/versions`` create these tables; a test compares the two. Partitions, triggers, the wake-up
+sequence and functions are defined in the migration alone.
 
 ==================  ==================================================================================
 table               holds
 ==================  ==================================================================================
-outbox_message      what is not settled everywhere yet: small, whatever the history
+outbox_message      messages that are not settled everywhere yet: small, however long the history
 outbox_delivery     the exceptions: deliveries that are parked, blocked, waiting, dead, or done early
-outbox_history      what was delivered, discarded, cancelled or expired, and when; one partition a day
+outbox_history      messages that were delivered, discarded, cancelled or expired, and when; one partition a day
 outbox_destination  the registered destinations, their subscriptions and health
 outbox_relay        the relays that are alive, and their beat
-outbox_shard        per shard: was it handed back in order, and if not, what may have killed its owner
+outbox_shard        per shard: whether its owner handed it back, and if not, what may have killed that owner
 outbox_audit        what operators did
-outbox_sample       what was measured every fifteen seconds: rates, backlog, latencies
-inbox_message       what listeners have done
+outbox_sample       measurements of every fifteen seconds: rates, backlog, latencies
+inbox_message       what listeners have processed
 outbox_rate         per destination with a rate limit: how much of the common budget is used
 outbox_meta         the schema's version, and the oldest release that may use it
 ==================  ==================================================================================
@@ -64,7 +64,7 @@ class Instant(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
-# PostgreSQL's transaction id; SQLite, where commits come one after another, counts changes instead.
+# PostgreSQL's transaction id. On SQLite, where commits come one after another, a counter of changes.
 TxId = Xid8().with_variant(sa.Integer(), "sqlite")
 
 
@@ -72,7 +72,7 @@ class Tables:
     """All tables of one outbox.
 
     Args:
-        schema: The PostgreSQL schema the outbox lives in; ``None`` follows the connection's ``search_path``.
+        schema: The PostgreSQL schema of the outbox; ``None`` follows the connection's ``search_path``.
     """
 
     def __init__(self, schema: str | None = None) -> None:
@@ -92,18 +92,18 @@ class Tables:
 
 @cache
 def tables(schema: str | None = None) -> Tables:
-    """The tables of the outbox in ``schema``: the same objects each time."""
+    """Return the tables of the outbox in ``schema``: the same objects each time."""
     return Tables(schema)
 
 
 def metadata(schema: str | None = None) -> sa.MetaData:
     """Return the outbox's tables as a ``MetaData``, for an adopter's own tests.
 
-    Its ``create_all`` makes what the migrations make (tables, indexes, triggers, functions), on PostgreSQL and on
-    SQLite; ``drop_all`` removes it. It takes an engine or a connection.
+    Its ``create_all`` creates what the migrations create (tables, indexes, triggers, functions), on PostgreSQL and on
+    SQLite; ``drop_all`` removes it. Both take an engine or a connection.
 
     Args:
-        schema: The PostgreSQL schema to live in, which ``create_all`` makes, too; ``None``: the connection's first.
+        schema: The PostgreSQL schema of the outbox, which ``create_all`` creates too; ``None``: the connection's first.
 
     Example:
         >>> engine = sa.create_engine("sqlite://")
@@ -115,14 +115,14 @@ def metadata(schema: str | None = None) -> sa.MetaData:
 
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
-    """Hide the outbox's tables from a host's autogenerate: pass it to ``context.configure(include_name=…)``.
+    """Return whether autogenerate may see a name; ``context.configure(include_name=…)`` hides our tables with it.
 
-    A table called ``inbox_message`` may be the host's own: it is hidden only in a schema that holds an outbox.
+    The host may own a table called ``inbox_message``: it is hidden only in a schema that holds an outbox.
 
     Args:
-        name: The name Alembic is looking at.
-        type_: What it names: ``"table"``, ``"index"``, ``"column"`` …
-        parent_names: The names above it: ``schema_name`` says in which schema.
+        name: The name that Alembic is comparing.
+        type_: The kind of object: ``"table"``, ``"index"``, ``"column"`` …
+        parent_names: The names above it; ``schema_name`` is its schema.
 
     Returns:
         ``False`` for our tables, the history's partitions and our version table, ``True`` for everything else.
@@ -135,11 +135,11 @@ def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
 
 
 def _holds_an_outbox(schema: str | None) -> bool:
-    """Ask the database that Alembic is looking at; where that is not to be had, take it that it does."""
+    """Ask Alembic's database whether the schema holds an outbox; return ``True`` where it cannot be asked."""
     context = sys.modules.get("alembic.context")
     try:
         connection = context.get_context().connection if context is not None else None
-    except (NameError, AttributeError):  # no env.py is running, or none any more
+    except (NameError, AttributeError):  # no env.py is running
         connection = None
     if connection is None:
         return True
@@ -148,7 +148,7 @@ def _holds_an_outbox(schema: str | None) -> bool:
 
 
 def is_outbox_table(name: str) -> bool:
-    """Whether ``name`` is one of the outbox's tables or partitions."""
+    """Return whether ``name`` is one of the outbox's tables or partitions."""
     return name in _OURS or name.startswith("outbox_history_")
 
 
@@ -234,7 +234,7 @@ def _history(metadata: sa.MetaData) -> sa.Table:
         sa.Column("registered", sa.Integer),
         # "discarded", "cancelled" or "expired"; null when a destination took it
         sa.Column("outcome", sa.Text),
-        # {destination: {"state": …, "attempts": …, "at": …}}; null when every destination took it at the first try
+        # {destination: {"state": …, "attempts": …, "at": …}}; null when every destination took it on the first attempt
         sa.Column("deliveries", JSON),
         sa.Index("outbox_history_id", "id"),
         sa.Index(
@@ -254,18 +254,18 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("events", JSON, nullable=False),
-        # [[generation, events], …]: what it wanted from which generation on; null events: it was removed
+        # [[generation, events], …]: the events it wanted from each generation on; null events: it was removed
         sa.Column("wanted", JSON, nullable=False, server_default="[]"),
         sa.Column("on_dead", sa.Text, nullable=False, server_default="block"),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("state", sa.Text, nullable=False, server_default="healthy"),
         sa.Column("reason", sa.Text),
-        sa.Column("note", sa.Text),  # of a healthy one: what fails there now and then
+        sa.Column("note", sa.Text),  # of a healthy destination: the failure that occurs now and then
         sa.Column("paused_by", sa.Text),
         sa.Column("until", Instant),
-        sa.Column("pauses", sa.Integer, nullable=False, server_default="0"),  # in a row: the waits have grown so far
-        sa.Column("disputed_at", Instant),  # when a relay that it works for contradicted another, the last time
-        sa.Column("resumed_at", Instant),  # by an operator, the last time
+        sa.Column("pauses", sa.Integer, nullable=False, server_default="0"),  # in a row; each lasts longer
+        sa.Column("disputed_at", Instant),  # when a relay that can reach it last contradicted another relay
+        sa.Column("resumed_at", Instant),  # when an operator last resumed it
         sa.Column("removed_at", Instant),
         sa.Column("since", Instant, nullable=False, server_default=sa.FetchedValue()),  # when this state began
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
@@ -280,7 +280,7 @@ def _relay(metadata: sa.MetaData) -> sa.Table:
         sa.Column("number", BigInt, primary_key=True, server_default=sa.FetchedValue()),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("backend_pid", sa.Integer),
-        sa.Column("presence", sa.Integer),  # the key of the lock that it holds for as long as it is alive
+        sa.Column("presence", sa.Integer),  # the key of the lock that it holds while it is alive
         sa.Column("release", sa.Text, nullable=False),
         sa.Column("shards", JSON, nullable=False, server_default="[]"),
         sa.Column("wants", sa.Integer, nullable=False, server_default="0"),
@@ -295,8 +295,8 @@ def _shard(metadata: sa.MetaData) -> sa.Table:
         metadata,
         sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
         sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false()),
-        sa.Column("owner", sa.Text),  # its id, for people
-        sa.Column("relay", BigInt),  # its number, for relays
+        sa.Column("owner", sa.Text),  # the relay's id, for people
+        sa.Column("relay", BigInt),  # the relay's number, for relays
         sa.Column("started", JSON),
     )
 
@@ -307,9 +307,9 @@ def _audit(metadata: sa.MetaData) -> sa.Table:
         "outbox_audit",
         metadata,
         sa.Column("id", BigInt, primary_key=True, server_default=sa.FetchedValue()),
-        sa.Column("part_of", BigInt),  # the row of the same action's beginning
+        sa.Column("part_of", BigInt),  # the first row of the same action
         sa.Column("at", Instant, nullable=False, server_default=sa.FetchedValue()),
-        sa.Column("role", sa.Text, server_default=sa.FetchedValue()),  # that had logged in; on SQLite there is none
+        sa.Column("role", sa.Text, server_default=sa.FetchedValue()),  # the login role; null on SQLite
         sa.Column("actor", sa.Text, nullable=False),
         sa.Column("action", sa.Text, nullable=False),
         sa.Column("target", JSON, nullable=False),
@@ -346,7 +346,7 @@ def _rate(metadata: sa.MetaData) -> sa.Table:
         "outbox_rate",
         metadata,
         sa.Column("destination", sa.Text, primary_key=True),
-        sa.Column("rate", sa.Text),  # as it was written, for people
+        sa.Column("rate", sa.Text),  # as the operator wrote it, for people
         # the theoretical arrival of the next attempt, in seconds since 1970; see relay.decide.rate
         sa.Column("arrival_s", sa.Double, nullable=False, server_default="0"),
     )

@@ -1,6 +1,6 @@
-"""The whole way in one process: a worker that commits results and messages, and a relay that delivers them meanwhile.
+"""The demo, in one process: a worker commits results and messages, and a relay delivers them at the same time.
 
-The worker runs in a thread of its own, as it would in a process of its own: all that the two share is the database.
+The worker runs in its own thread, as if it were another process: the two share only the database.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from relay.relay import Relay
 from relay.settings import ListenerSettings, Settings
 
 LOOK_EVERY_S = 0.1
-PATIENCE_S = 20.0  # without a delivery for so long, the demo stops waiting
+PATIENCE_S = 20.0  # how long the demo waits without a delivery before it ends
 PAGE_SIZE = 500
-LINES_SHOWN = 60  # documents that the table has room for
+LINES_SHOWN = 60  # documents that fit into the table
 STRONGEST = 4
 
 
 @dataclass
 class Line:
-    """What became of one document."""
+    """The result of one document."""
 
     document: Document
     topics: int
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass
 class Report:
-    """What the demo did; its numbers add up."""
+    """What the demo did, in numbers that add up."""
 
     lines: list[Line] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def fell_short(self) -> bool:
-        """Whether nothing could be read, or not all that the user named; a picture in a folder is no failure."""
+        """Return whether nothing could be read, or a named file could not. A skipped file of a folder is no failure."""
         return any(skipped.named for skipped in self.skipped) or bool(self.skipped and not self.lines)
 
     @property
@@ -82,31 +82,31 @@ class Report:
 
 
 class Watcher(Protocol):
-    """Who is told while it goes on; called from several threads."""
+    """Is told of the demo's progress; called from several threads."""
 
     def database(self, where: str, applied: Sequence[str]) -> None:
-        """The database is ready; these migrations were applied."""
+        """Note that the database is ready, and which migrations were applied."""
 
     def documents(self, count: int) -> None:
-        """There are so many to read."""
+        """Note how many documents there are to read."""
 
     def extracted(self, line: Line) -> None:
-        """One was read, and committed if it was new."""
+        """Note that a document was read, and committed if it is new."""
 
     def skipped(self, skipped: Skipped) -> None:
-        """One was passed over."""
+        """Note that a file was skipped."""
 
     def delivered(self, count: int) -> None:
-        """So many messages of this run have been delivered by now."""
+        """Note how many messages of this run have been delivered so far."""
 
 
 def where(database: Database) -> str:
-    """Where a database is, for people."""
+    """Return the address of a database, for people."""
     return str(database) if database.is_postgres else str(database.path.absolute())
 
 
 def sources(paths: Sequence[Path]) -> tuple[int, Iterator[Document | Skipped]]:
-    """How many documents there are, and these, each read when it is asked for."""
+    """Return the count of documents, and the documents, each read when the iterator reaches it."""
     if not paths:
         descriptions = installed_descriptions()
         return len(descriptions), iter(descriptions)
@@ -120,7 +120,7 @@ def work(
     report: Report,
     watcher: Watcher,
 ) -> Iterator[Line]:
-    """Extract one document after the other, each with its message in one transaction."""
+    """Extract one document after another, and commit each with its message in one transaction."""
     for document in documents:
         if isinstance(document, Skipped):
             report.skipped.append(document)
@@ -134,12 +134,12 @@ def work(
 
 
 async def run(settings: Settings, paths: Sequence[Path], watcher: Watcher) -> Report:
-    """Create what is missing, work, deliver, and say what happened.
+    """Create what is missing, extract, deliver, and return what happened.
 
     Args:
-        settings: Which database; the destination is the baseline listener, whatever is configured.
-        paths: Files and folders; none means the descriptions of the installed packages.
-        watcher: Told while it goes on.
+        settings: The settings of the database. The destination is always the baseline listener.
+        paths: Files and folders; if empty, the descriptions of the installed packages.
+        watcher: Is told of the progress.
     """
     database = settings.database
     applied = await asyncio.to_thread(migrations.upgrade, settings.database_url, schema=settings.schema_name)
@@ -175,7 +175,7 @@ def _work_until(stopping: threading.Event, lines: Iterator[Line]) -> None:
 
 
 async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report, watcher: Watcher) -> None:
-    """Look at what was delivered until everything is, or nothing has been for a while."""
+    """Check deliveries until all messages are delivered, or until none was delivered for a while."""
     last_change_at = time.monotonic()
     while not working.done() or report.waiting or await asyncio.to_thread(_anything_waits, engine):
         await asyncio.wait([working], timeout=LOOK_EVERY_S) if not working.done() else await asyncio.sleep(LOOK_EVERY_S)
@@ -189,7 +189,7 @@ async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report,
 
 
 def look(engine: sa.Engine, report: Report) -> None:
-    """See which of the messages of this run have been delivered by now."""
+    """Note which messages of this run have been delivered so far."""
     lines = {line.message_id: line for line in list(report.lines) if line.is_new}
     unseen = [line.message_id for line in lines.values() if line.delivered_after_s is None]
     history, delivery = tables().history, tables().delivery
@@ -204,7 +204,7 @@ def look(engine: sa.Engine, report: Report) -> None:
 
 
 def _complete(engine: sa.Engine, report: Report, delivered_before: int) -> None:
-    """Look up topics and graphs, and what was left over from earlier runs."""
+    """Look up topics and graphs, and the messages of earlier runs."""
     look(engine, report)
     report.earlier = max(0, _delivered_in_total(engine) - delivered_before - report.delivered)
     lines = {line.document.id: line for line in report.lines}
@@ -234,7 +234,7 @@ def _delivered_in_total(engine: sa.Engine) -> int:
 
 
 def _with_baseline(settings: Settings) -> Settings:
-    """The same database, delivering to the baseline listener, with a history to look things up in."""
+    """Return the settings with the baseline listener as the only destination, and with a history to query."""
     baseline = ListenerSettings(listener=BASELINE_LISTENER, events=[COMPLETED])
     changes = {
         "destinations": {"baseline": baseline},

@@ -1,6 +1,6 @@
-"""Documents to extract topics from: files of the user's, or the descriptions of the installed packages.
+"""Documents to extract topics from: the user's files, or the descriptions of the installed packages.
 
-What cannot be read is a value, `Skipped`, that says why; the rest goes on.
+A file that cannot be read becomes a `Skipped` with the reason; the others are still read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_PAGES = 2_000
 TITLE_LENGTH = 120
 
-# pypdf logs every flaw that it works around; what matters comes back as a value
+# pypdf logs every flaw that it works around; serious ones come back as values
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
 
@@ -42,12 +42,12 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was passed over, by the name to show for it."""
+    """A file that was skipped, with the name to show for it."""
 
     source: str
     reason: SkipReason
     detail: str = ""
-    named: bool = False  # by the user, who wanted this very file; not just found in a folder
+    named: bool = False  # whether the user named this file, or it was found in a folder
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}{f' ({self.detail})' if self.detail else ''}"
@@ -55,7 +55,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Document:
-    """Something to read: prose, and where it came from. The same source always has the same id."""
+    """A text to read, and its source. The same source always has the same id."""
 
     id: str
     title: str
@@ -65,15 +65,15 @@ class Document:
 
     @property
     def sha256(self) -> str:
-        """Changes when the text does."""
+        """The hash of the text: it changes when the text does."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def find_documents(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files to read, each once: those named, and those below the folders named, in a stable order.
+    """Return the files to read, each once and in a stable order: named files, and files below named folders.
 
-    Hidden files and folders inside a folder are passed over. A path that does not exist is returned all the
-    same, so that reading it can say so.
+    Hidden files and folders inside a folder are left out. A path that does not exist is returned too, so that reading
+    it reports that.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -85,7 +85,7 @@ def find_documents(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def read_documents(
     paths: Iterable[Path], *, named: Iterable[str | os.PathLike[str]] = ()
 ) -> Iterator[Document | Skipped]:
-    """Read one file after the other, each when it is asked for; of those in ``named``, a `Skipped` says so."""
+    """Read one file after another, each when it is asked for; mark a `Skipped` file that is in ``named``."""
     wanted = {_absolute(path) for path in named}
     for path in paths:
         found = read_document(path)
@@ -95,7 +95,7 @@ def read_documents(
 def read_document(path: Path) -> Document | Skipped:
     """Read a `.txt`, `.md`, `.html` or `.pdf` file.
 
-    Returns the document, or why there is none; never raises for what a file contains.
+    Returns the document, or the reason why there is none; never raises because of a file's content.
     """
     source = _printable(os.fsencode(path.absolute()).decode(errors="backslashreplace"))
     reader = READERS.get(path.suffix.lower())
@@ -108,7 +108,7 @@ def read_document(path: Path) -> Document | Skipped:
         return Skipped(source, SkipReason.UNREADABLE, error.strerror or str(error))
     except _NotText:
         return Skipped(source, SkipReason.BINARY)
-    except Exception as error:  # parsers meet broken files in ways of their own
+    except Exception as error:  # parsers raise errors of many types for broken files
         return Skipped(source, SkipReason.BROKEN, _printable(f"{type(error).__name__}: {error}")[:200])
     if not prose.text:
         return Skipped(source, SkipReason.EMPTY)
@@ -116,7 +116,7 @@ def read_document(path: Path) -> Document | Skipped:
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Without ``..``, but through links."""
+    """Return an absolute path without ``..``; links are kept."""
     return Path(os.path.abspath(path))
 
 
@@ -127,7 +127,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _unopenable(path: Path, *, known: bool) -> SkipReason | None:
-    """Looked at before opening, since opening a pipe would wait for ever."""
+    """Return why a file cannot be read, before it is opened: opening a pipe would block forever."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -148,7 +148,7 @@ class _NotText(ValueError):
 
 
 def _decode(raw: bytes) -> str:
-    """UTF-8, or whatever the bytes most probably are."""
+    """Decode bytes as UTF-8, or else in their most probable encoding."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -162,7 +162,7 @@ def _decode(raw: bytes) -> str:
 
 
 def _looks_binary(raw: bytes) -> bool:
-    """Text has no NUL (unless it is UTF-16, which says so) and hardly a control character."""
+    """Return whether bytes are binary: text has no NUL (unless it is marked as UTF-16) and few control characters."""
     head = raw[:65_536]
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return False
@@ -209,11 +209,11 @@ def _title(prose: Prose, fallback: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line and storable: no control characters, no lone surrogates."""
+    """Return the text on one line and storable: without control characters and lone surrogates."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _file_id(path: Path) -> str:
-    """Readable, safe in a URL, and different for every path."""
+    """Return an id that is readable, safe in a URL, and different for every path."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", path.stem).strip("-")[:48] or "document"
     return f"{slug}-{hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:12]}"

@@ -1,7 +1,7 @@
-"""From markup to prose: what a person would read, in paragraphs, without code, addresses and decoration.
+"""Convert markup to prose: the readable text in paragraphs, without code, addresses and decoration.
 
-Each function takes the source and returns a `Prose`. Markdown and HTML go through real parsers.
-reStructuredText, which only the descriptions of installed packages use, gets by with a few patterns.
+Each function takes the source and returns a `Prose`. Parsers read Markdown and HTML. A few patterns are enough for
+reStructuredText, which only the descriptions of installed packages use.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ RST_MARKS = re.compile(r"[*|\\]|`_{0,2}|(?<=\w)_{1,2}(?=\W)")
 
 @dataclass(frozen=True)
 class Prose:
-    """Text in paragraphs separated by blank lines; the title if the markup names one."""
+    """Text in paragraphs separated by blank lines, and the title if the markup has one."""
 
     text: str
     title: str | None = None
 
 
 def from_plain(source: str) -> Prose:
-    """Paragraphs as they stand, the lines of one joined."""
+    """Return the paragraphs as they are, with the lines of each joined."""
     return Prose(_paragraphs(BULLET.sub("\n\n", source)))
 
 
 def from_html(source: str) -> Prose:
-    """The visible text; the title is the page's own, or else its first heading."""
+    """Return the visible text; the title is the page's own, or else its first heading."""
     page = Page()
     page.feed(source)
     page.close()
@@ -52,12 +52,12 @@ def from_html(source: str) -> Prose:
 
 
 def from_markdown(source: str) -> Prose:
-    """The rendered text; YAML front matter is not part of it."""
+    """Return the rendered text without YAML front matter."""
     return from_html(_markdown().render(FRONT_MATTER.sub("", source)))
 
 
 def from_rst(source: str) -> Prose:
-    """The text without directives, literal blocks, targets and roles."""
+    """Return the text without directives, literal blocks, targets and roles."""
     text = RST_TARGET.sub("", source.replace("\r\n", "\n") + "\n")
     text = RST_DIRECTIVE.sub("\n", text)
     text = RST_LITERAL.sub(".\n\n", text)
@@ -74,7 +74,7 @@ def _markdown() -> MarkdownIt:
 
 
 def _paragraphs(text: str) -> str:
-    """One line per paragraph, so that equal text has equal bytes however it was wrapped."""
+    """Return one line per paragraph, so equal text has equal bytes, however its lines were wrapped."""
     storable = text.encode(errors="replace").decode().replace("\0", " ")
     blocks = re.split(r"\n\s*\n", ADDRESS.sub(" ", storable.replace("\r\n", "\n").replace("\r", "\n")))
     return "\n\n".join(line for block in blocks if (line := " ".join(block.split())))

@@ -1,4 +1,4 @@
-"""Text that is on every machine that runs this: the long descriptions of the installed Python packages."""
+"""Text that every machine with this package has: the long descriptions of the installed Python packages."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ CHANGELOG = re.compile(
 
 
 def installed_descriptions() -> list[Document]:
-    """Documents made of the descriptions of installed packages, at most `LIMIT`, the same ones each time.
+    """Return documents made of the descriptions of installed packages: at most `LIMIT`, the same ones each time.
 
-    The packages with most to say are taken, a pasted changelog not counted; they come in the order of their
-    names.
+    The packages with the longest descriptions are taken, not counting a pasted changelog. They are sorted by name.
     """
     longest = sorted(_descriptions().items(), key=lambda item: (-len(item[1][1]), item[0]))[: LIMIT * 2]
     documents = [_document(name, distribution, text) for name, (distribution, text) in longest]
@@ -32,7 +31,7 @@ def installed_descriptions() -> list[Document]:
 
 
 def _descriptions() -> dict[str, tuple[Distribution, str]]:
-    """Per normalised name (PEP 503); a name that is installed twice counts once, as it does for an import."""
+    """Return descriptions by normalised name (PEP 503). Of a package installed twice, the one that an import finds."""
     found: dict[str, tuple[Distribution, str]] = {}
     for distribution in distributions():
         name, description = _metadata(distribution)
@@ -42,10 +41,10 @@ def _descriptions() -> dict[str, tuple[Distribution, str]]:
 
 
 def _metadata(distribution: Distribution) -> tuple[str, str]:
-    """Name and description, which is the body of the metadata, or in old packages a field of it."""
+    """Return name and description. The description is the body of the metadata, or in old packages a field."""
     try:
         metadata = distribution.metadata
-    except (OSError, UnicodeDecodeError, LookupError):  # half removed, or not UTF-8
+    except (OSError, UnicodeDecodeError, LookupError):  # partly removed, or not UTF-8
         return "", ""
     if metadata is None:
         return "", ""
@@ -54,7 +53,7 @@ def _metadata(distribution: Distribution) -> tuple[str, str]:
 
 
 def _field(metadata: Any, name: str) -> str:
-    """A field, or nothing. Indexing fails where OpenTelemetry brought the backport of importlib.metadata."""
+    """Return a field, or "". Indexing fails where OpenTelemetry installed the backport of importlib.metadata."""
     return str(metadata.get(name) or "")
 
 

@@ -17,10 +17,10 @@ WORD_IN_CODE = re.compile(r"[^\W\d_][\w-]*")
 
 
 class Page(HTMLParser):
-    """Reads a page in one pass, so that a long one takes no more time than its length.
+    """Reads a page in one pass, in a time linear in its length.
 
-    Blocks are set apart by blank lines; scripts, navigation and code are left out. After `close`, `text` holds the
-    pieces to join.
+    Blank lines separate blocks; scripts, navigation and code are left out. After `close`, `text` holds the pieces to
+    join.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
     @property
     def title(self) -> str | None:
-        """The page's own title, or else the first of its greatest headings."""
+        """The page's own title, or else its first heading of the highest level."""
         found = (" ".join("".join(self._titles.get(tag, [])).split()) for tag in TITLES)
         return next(filter(None, found), None)
 
@@ -81,5 +81,5 @@ class Page(HTMLParser):
 
 
 def inline_code(code: str) -> str:
-    """A lone word in code type is often what a text is about; an expression, cut out as a dash, never is."""
+    """Return a single word in code type, which is often a topic, as it is; replace an expression by a dash."""
     return code if WORD_IN_CODE.fullmatch(code) else " — "

@@ -1,4 +1,4 @@
-"""What the demo shows: progress while it works, and in the end a table and a sum that can be checked."""
+"""The demo's output: progress while it works, and at the end a table and a sum that can be checked."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ PLAIN_EVERY_S = 2.0
 
 
 class Screen(AbstractContextManager["Screen"]):
-    """Tells how far it is: with bars on a terminal, with a line now and then elsewhere.
+    """Shows progress: bars on a terminal, a line now and then elsewhere.
 
     Args:
-        console: Where messages go; that is stderr.
-        deliveries: Whether there is a relay to show.
+        console: The console for messages, on stderr.
+        deliveries: Whether a relay is at work.
     """
 
     def __init__(self, console: Console, *, deliveries: bool = True) -> None:
@@ -104,7 +104,7 @@ class Screen(AbstractContextManager["Screen"]):
 
 
 def report(found: Report, *, expand: bool = False) -> RenderableType:
-    """The table of documents, as wide as the terminal where there is one, and the sum."""
+    """Return the table of documents, as wide as the terminal if there is one, and the sum."""
     parts: list[RenderableType] = []
     if found.lines:
         parts += [_table(found.lines, expand=expand), ""]
@@ -113,7 +113,7 @@ def report(found: Report, *, expand: bool = False) -> RenderableType:
 
 
 def summary(found: Report) -> list[str]:
-    """What happened, in numbers that add up."""
+    """Return what happened, in numbers that add up."""
     total = len(found.lines) + len(found.skipped)
     lines = [
         f"{counted(total, 'document')}: {found.committed:,} extracted, {found.known:,} already known, "
@@ -134,7 +134,7 @@ def summary(found: Report) -> list[str]:
 
 
 def extraction_summary(found: Report) -> list[str]:
-    """The same where no relay is at work."""
+    """Return the summary of a run without a relay."""
     waits = f"{counted(found.committed, 'message')} committed" + (
         "; a relay delivers them." if found.committed else "."
     )
@@ -142,19 +142,19 @@ def extraction_summary(found: Report) -> list[str]:
 
 
 def as_text(line: Line) -> str:
-    """One extracted document, on a line."""
+    """Return one extracted document as a line."""
     news = line.message_id or "known already"
     return f"{line.document.id}  {counted(line.topics, 'topic')}  {news}  {line.document.title}"
 
 
 def as_fields(line: Line) -> dict[str, Any]:
-    """The same for scripts; without a message id it was known already."""
+    """Return one extracted document as fields for scripts; without a message id it was known already."""
     fields = {"content_id": line.document.id, "title": line.document.title, "topics": line.topics}
     return fields | {"message_id": line.message_id}
 
 
 def skipped_together(found: Report) -> list[str]:
-    """What was skipped without a line of its own, so that a folder full of pictures does not fill the screen."""
+    """Return lines that count skipped files: a folder full of pictures does not fill the screen."""
     strangers = [PurePath(each.source).name for each in found.skipped if _is_stranger(each)]
     more = len(found.skipped) - len(strangers) - SKIPPED_SHOWN
     lines = [f"Skipped {more:,} more."] if more > 0 else []
@@ -167,7 +167,7 @@ def skipped_together(found: Report) -> list[str]:
 
 
 def _is_stranger(skipped: Skipped) -> bool:
-    """Whether it just lay in a folder and is of a kind that nobody expects to be read."""
+    """Return whether the file was only found in a folder and is of a kind that the demo does not read."""
     return skipped.reason is SkipReason.UNSUPPORTED and not skipped.named
 
 

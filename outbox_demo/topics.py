@@ -1,9 +1,9 @@
-"""Topics of a text: the terms that it keeps coming back to, and where.
+"""Topics of a text: the terms that it repeats, and where they occur.
 
-The method is C-value (Frantzi, Ananiadou and Mima: Automatic Recognition of Multi-Word Terms, 2000), which
-needs no model and no corpus. Candidates are the runs of up to three words in a phrase. A candidate scores by
-how often it occurs, more the longer it is, less by what occurs only inside longer candidates, and a little
-more when it comes early.
+The method is C-value (Frantzi, Ananiadou and Mima: Automatic Recognition of Multi-Word Terms, 2000). It needs no model
+and no corpus. Candidates are the runs of up to three words in a phrase. The score of a candidate grows with its
+frequency and its length, is reduced by its occurrences inside longer candidates, and is a little higher if it comes
+early in the text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Topic:
 
 @dataclass
 class Candidate:
-    """A term in all its forms, and where it occurs; `strengths` adds up, per occurrence, the share of strong words."""
+    """A term in all its forms, and its occurrences; `strengths` sums the share of strong words over the occurrences."""
 
     strengths: float = 0.0
     forms: Counter[str] = field(default_factory=Counter)
@@ -58,9 +58,9 @@ class Candidate:
 
 
 def extract_topics(text: str) -> list[Topic]:
-    """The strongest topics of a text, strongest first.
+    """Return the strongest topics of a text, strongest first.
 
-    Reads the first 200,000 characters. A text of a few sentences yields its few terms, an empty one none.
+    Reads the first 200,000 characters. A text of a few sentences yields few terms, an empty text none.
     """
     candidates = _worth_scoring(_candidates(text[:MAX_CHARACTERS]))
     inside = _occurrences_inside_longer(candidates)
@@ -102,7 +102,7 @@ def _join(words: Sequence[Word]) -> str:
 
 
 def _worth_scoring(candidates: dict[Stems, Candidate]) -> dict[Stems, Candidate]:
-    """What is said twice; in a text with few such terms also what is a phrase of its own."""
+    """Return terms that occur twice; in a text with few of them, also terms that are whole phrases."""
     meaningful = {
         stems: found
         for stems, found in candidates.items()
@@ -113,7 +113,7 @@ def _worth_scoring(candidates: dict[Stems, Candidate]) -> dict[Stems, Candidate]
 
 
 def _occurrences_inside_longer(candidates: dict[Stems, Candidate]) -> dict[Stems, list[int]]:
-    """For each candidate, how often each longer one occurs that contains it."""
+    """Return, for each candidate, how often each longer candidate that contains it occurs."""
     inside: dict[Stems, list[int]] = {}
     for stems, found in candidates.items():
         for part in {stems[i:j] for i in range(len(stems)) for j in range(i + 1, len(stems) + 1)} - {stems}:
@@ -131,5 +131,5 @@ def _score(stems: Stems, found: Candidate, inside: list[int]) -> float:
 
 
 def _commonest_form(forms: Counter[str]) -> str:
-    """Of equally common forms the one in lower case, which is not the one that began a sentence."""
+    """Return the most common form; of equally common forms the one in lower case, which did not begin a sentence."""
     return max(forms, key=lambda form: (forms[form], form.islower(), form))

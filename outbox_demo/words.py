@@ -1,8 +1,7 @@
-"""From text to the phrases that may be topics: sentences, runs of words between stop words, and their stems.
+"""Split text into phrases that may be topics: sentences, runs of words between stop words, and their stems.
 
-Works without a model for any language that separates words, best where a stop word list and a Snowball
-stemmer exist. Chinese and Japanese do not separate words: there each Han character is a word of its own, and
-a run of katakana is one.
+Works without a model for every language that separates words, best where a stop word list and a Snowball stemmer
+exist. Chinese and Japanese do not separate words: there each Han character is a word, and so is a run of katakana.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from stop_words import AVAILABLE_LANGUAGES, get_stop_words
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 KATAKANA = "\u30a0-\u30ff"
-# what \w leaves out, though it belongs to words: accents, vowel signs, the Persian non-joiner
+# parts of words that \w leaves out: accents, vowel signs, the Persian non-joiner
 MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u200c"
 
 HAN_CHARACTER = re.compile(f"[{HAN}]")
@@ -30,7 +29,7 @@ TOKEN = re.compile(
     rf"|[^\s]"
 )
 
-# Words that say little by themselves in the texts that come with software, whatever those are about.
+# Words that carry little meaning in software documentation on any subject.
 WEAK = """
     accept access acknowledgement add advanced allow alt alternative api application apply author badge
     base basic behavior behaviour bool bug build bundle call change changelog check choose class close
@@ -53,7 +52,7 @@ WEAK = """
     work write written
 """
 
-# Listed as English stop words, and yet what a technical text may be about.
+# English stop words that can be the topic of a technical text.
 MEANINGFUL = """
     auth bill computer fire group html http index interest member net order ordering research ring room shell
     state states sub system test text thread web website world
@@ -65,9 +64,9 @@ ABBREVIATION = re.compile(r"\w(?:\.\w)+")
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it stands in the text, and the stem under which its inflected forms meet.
+    """A word as it stands in the text, and the stem that it shares with its inflected forms.
 
-    A weak word needs company to mean something.
+    A weak word is only a topic together with other words.
     """
 
     form: str
@@ -80,24 +79,24 @@ class Word:
 
 
 def is_han(text: str) -> bool:
-    """Whether a text begins with a Chinese character, of which each is a word of its own here."""
+    """Return whether a text begins with a Chinese character; here each one is a word."""
     return HAN_CHARACTER.match(text) is not None
 
 
 def split_sentences(text: str) -> list[str]:
-    """Sentences and headings, in order."""
+    """Return sentences and headings, in order."""
     return [sentence for part in SENTENCE_END.split(text) if (sentence := part.strip())]
 
 
 def detect_language(sentences: Iterable[str]) -> str:
-    """The language, by its English name, in which most of the words are stop words; English when in doubt."""
+    """Return the English name of the language in which most words are stop words; English in case of doubt."""
     words = Counter(token.lower() for sentence in sentences for token in TOKEN.findall(sentence))
     languages: list[str] = AVAILABLE_LANGUAGES
     return max(languages, key=lambda name: (sum(words[w] for w in stop_words(name)), name == "english"))
 
 
 def phrases(sentence: str, language: str) -> Iterator[list[Word]]:
-    """The runs of words that nothing interrupts: no stop word, punctuation, number or change of script."""
+    """Yield runs of words without a stop word, punctuation, number or change of script between them."""
     stops = stop_words(language)
     run: list[Word] = []
     end = 0
@@ -122,7 +121,7 @@ def stop_words(language: str) -> frozenset[str]:
 
 @cache
 def stemmer(language: str) -> Callable[[str], str]:
-    """The language's Snowball stemmer, or none where there is none."""
+    """Return the language's Snowball stemmer, or a function that changes nothing."""
     if language not in snowballstemmer.algorithms():
         return str
     stem: Callable[[str], str] = cache(snowballstemmer.stemmer(language).stemWord)

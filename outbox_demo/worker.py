@@ -1,8 +1,8 @@
-"""The reference worker: reads a document, finds its topics, and commits the result together with the news of it.
+"""The reference worker: read a document, find its topics, and commit the result together with its message.
 
-This is the example to copy. The outbox needs two lines of it: the event, and `emit` inside the transaction that
-writes the result. Nothing is sent from here, so nothing here has to be retried, timed out or logged in vain: a relay
-delivers what was committed, and what was rolled back never happened.
+This is the example to copy. The outbox needs two lines of it: the event, and `emit` inside the transaction that writes
+the result. The worker sends nothing, so it needs no retry, timeout or logging of failed calls: a relay delivers the
+messages that were committed. A transaction that was rolled back leaves no message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ExtractionCompleted(Event, type="extraction.completed"):
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of one document; without a message id it was known already, and nothing was written."""
+    """The result of one document. Without a message id it was known already, and nothing was written."""
 
     topics: int
     message_id: str | None = None
@@ -41,12 +41,12 @@ class Extracted:
 def extract(engine: sa.Engine, document: Document) -> Extracted:
     """Extract a document's topics, and commit them together with an `extraction.completed` message.
 
-    A document whose text has not changed since the last time is left alone. Several workers may be given the same
-    document at once: one extracts it, the others find it known.
+    A document whose text has not changed since the last time is skipped. Several workers may get the same document at
+    the same time: one extracts it, the others find that it is known.
 
     Args:
         engine: The database, migrated (`outbox db upgrade`).
-        document: What to extract from.
+        document: The document to extract from.
 
     Example:
         >>> for document in read_documents(find_documents(["docs/"])):
@@ -56,7 +56,7 @@ def extract(engine: sa.Engine, document: Document) -> Extracted:
     with Session(engine) as session:
         if (known := _known(session, document)) is not None:
             return known
-    topics = [topic.as_json() for topic in extract_topics(document.text)]  # takes its time, so outside the transaction
+    topics = [topic.as_json() for topic in extract_topics(document.text)]  # slow, so outside the transaction
     with Session(engine) as session, session.begin():
         if not _write_content(session, document):
             return Extracted(len(topics))
@@ -74,10 +74,10 @@ def _known(session: Session, document: Document) -> Extracted | None:
 
 
 def _write_content(session: Session, document: Document) -> bool:
-    """Write the content, unless another worker has meanwhile extracted the very same text.
+    """Write the content, unless another worker has extracted the same text in the meantime.
 
-    The statement locks the row even where its WHERE lets nothing through, so the look at the extractions that follows
-    sees what a worker before us committed, and one behind us waits.
+    The statement locks the row even if its WHERE excludes it. So the following query of the extractions sees what an
+    earlier worker committed, and a later worker waits.
     """
     insert = _insert(session).values(
         id=document.id,

@@ -1,8 +1,9 @@
--- Created apart, then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent where PARTITION OF would stop
--- every reader. The CHECK spares it the scan. A table of ours that was detached is attached again: nothing can be
--- settled on a day without a partition. A table of others is not, for its triggers would run with our rights: it
--- keeps its name, and the partition gets another, which cannot be guessed. The lock is one that needs a right on
--- the table: any login may hold an advisory lock.
+-- The partition is created as a table and then attached: ATTACH takes SHARE UPDATE EXCLUSIVE on the parent, whereas
+-- PARTITION OF would stop every reader. The CHECK makes a scan unnecessary. A table of ours that was detached is
+-- attached again, because messages cannot be settled on a day without a partition. A table of another owner is not
+-- attached, because its triggers would run with our rights: it keeps its name, and the partition gets a name that
+-- cannot be guessed. The function takes a table lock, which requires a right on the table; every role can hold an
+-- advisory lock.
 CREATE FUNCTION outbox_add_partition(day date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '5s' AS $$
 DECLARE
@@ -17,7 +18,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
                WHERE i.inhparent = history.oid
                  AND c.relname::text ~ ('^' || name || '(_[0-9a-f]{8})?$')) THEN RETURN; END IF;
-    -- Made by the owner of `history`, and nothing of others hangs on it.
+    -- Ours: it has the owner of `history`, and no trigger, rule, policy or inheritance.
     SELECT c.relkind = 'r' AND c.relowner = history.relowner AND NOT c.relrowsecurity
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid)
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid)
@@ -42,14 +43,14 @@ BEGIN
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy AS p WHERE p.polrelid = c.oid)
                    AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))
             FROM pg_catalog.pg_class AS c WHERE c.relnamespace = history.relnamespace AND c.relname::text = name) THEN
-        RAISE EXCEPTION 'the table % has just been made by others', name;
+        RAISE EXCEPTION 'another role has just created the table %', name;
     END IF;
     EXECUTE pg_catalog.format('ALTER TABLE outbox_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
                               name, lower_bound, upper_bound);
     EXECUTE pg_catalog.format('ALTER TABLE %I DROP CONSTRAINT IF EXISTS %I', name, name || '_day');
 END $$;
 
--- For a relay whose role does not own the table and so may not DETACH CONCURRENTLY. A table of others stays.
+-- For a relay whose role does not own the table, and so may not DETACH CONCURRENTLY. Tables of other owners stay.
 CREATE FUNCTION outbox_drop_partition(day date) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '2s' AS $$
 DECLARE
@@ -70,7 +71,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- They run with their owner's rights: for those alone to whom `outbox db grants` gives them.
+-- These functions run with their owner's rights: only roles that `outbox db grants` names may call them.
 REVOKE EXECUTE ON FUNCTION outbox_add_partition(date), outbox_drop_partition(date) FROM PUBLIC;
 
 -- ------------------------------------------------------- for other languages
@@ -80,7 +81,8 @@ CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE 
         FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
 $$;
 
--- Every role that emits may call it. A row on its way to the history is waited for: it is in one place or the other.
+-- Every role that emits may call it. FOR KEY SHARE waits for a row that is being moved to the history: afterwards the
+-- row is in one of the two tables.
 CREATE FUNCTION outbox_new_id(given uuid) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -112,8 +114,8 @@ BEGIN
     RETURN new_id;
 END $$;
 
--- Temporary tables come last. By default they come before all schemas: any session could put tables of its own in
--- the place of ours, and the row policies of these would be executed with the rights of our owner.
+-- Temporary tables come last. By default they come before all schemas: a session could replace our tables by temporary
+-- ones, whose row policies would then run with the rights of our owner.
 DO $$
 DECLARE
     function regprocedure;

@@ -1,5 +1,5 @@
 -- ---------------------------------------------------------------- messages
--- What is always there and always as long comes first: a column behind it is found without a look at those before.
+-- Columns of fixed length that are never NULL come first: PostgreSQL then finds a column without reading those before.
 -- data and headers are json, not jsonb: the bytes that were emitted are the bytes that are sent.
 CREATE TABLE outbox_message (
     id uuid PRIMARY KEY,
@@ -24,7 +24,7 @@ CREATE TABLE outbox_message (
 
 CREATE INDEX outbox_message_ready ON outbox_message (shard, position) WHERE state = 'ready';
 
--- With position and due_at, what was written since the last look is passed over in the index if it is not late.
+-- With position and due_at, a read skips new messages that are not late in the index, without reading the table.
 CREATE INDEX outbox_message_txid ON outbox_message (txid, position, due_at);
 
 CREATE INDEX outbox_message_due ON outbox_message (shard, due_at, position) WHERE state = 'scheduled';
@@ -169,7 +169,7 @@ CREATE TABLE inbox_message (
 
 CREATE INDEX inbox_message_done ON inbox_message (done_at);
 
--- What all relays together may send to a destination: the budget of its rate limit (relay/decide/rate.py).
+-- The budget of a destination's rate limit, which all relays share (relay/decide/rate.py).
 CREATE TABLE outbox_rate (
     destination text PRIMARY KEY,
     rate text,
@@ -181,9 +181,9 @@ CREATE TABLE outbox_meta (schema_version integer PRIMARY KEY, oldest_release tex
 INSERT INTO outbox_meta VALUES (2, '0.1.0');
 
 -- ----------------------------------------------------------------- wake-up
--- 0: never notify. 1: every relay is awake. 2: some relay sleeps. A sequence, because its value is current in every
--- snapshot and leaves no dead rows behind.
+-- 0: never notify. 1: every relay is awake. 2: a relay sleeps. It is a sequence because every snapshot sees its
+-- current value, and it leaves no dead rows behind.
 CREATE SEQUENCE outbox_wake MINVALUE 0 START 1;
 
--- Who writes a message looks whether a relay sleeps; it says nothing else, and only relays may change it.
+-- A producer reads whether a relay sleeps. The value says nothing else, and only relays may change it.
 GRANT SELECT ON SEQUENCE outbox_wake TO PUBLIC;

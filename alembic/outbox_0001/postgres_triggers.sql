@@ -1,14 +1,15 @@
--- One trigger checks a message, fills in its shard and its size, and wakes up a relay that sleeps (docs/decisions/0020).
--- PostgreSQL pays for an expression once per transaction, and for each function in it, so there is one for what nearly
--- every message is: new, ready, without headers, and nothing to notify. All else takes the branch.
+-- One trigger checks a message, fills in its shard and size, and wakes up a sleeping relay (docs/decisions/0020).
+-- PostgreSQL prepares each expression once per transaction, at a cost for each function in it. So one expression covers
+-- the common message: new, ready, without headers, and no relay to notify. All other messages take the branch.
 --
--- What is missing is NULL here, which no condition takes for a fault: NOT NULL refuses it afterwards, by its column. A
--- relay that sets a message aside is not refused for a fault that was there before, from a time without triggers. What
--- is to be read gets the id of its transaction: by that it is found, wherever the cursors are.
+-- A missing value is NULL here. No condition treats NULL as a fault; the NOT NULL constraint refuses it afterwards and
+-- names the column. A relay that sets a message aside is not refused for a fault that the row had before, from a time
+-- without triggers. A message that becomes readable gets the current transaction id: relays find it by that id, even
+-- below their cursors.
 --
--- A relay that has just gone to sleep waits for the transactions that were running then. So this one must have its id
--- before it looks whether any sleeps: the first condition sees to that. synchronous_commit: a relay must never send what
--- a crash of the server could still take back.
+-- A relay that has just gone to sleep waits for the transactions that were running at that moment. So this transaction
+-- must have its id before it checks whether a relay sleeps; the first condition ensures that. synchronous_commit: a relay
+-- must never send a message that a crash of the server could still undo.
 DO $do$
 BEGIN
     EXECUTE pg_catalog.replace($create$
@@ -60,12 +61,12 @@ BEGIN
                         WHEN 'due_at' THEN 'an instant before the year 9999 with the state scheduled, NULL with ready'
                         WHEN 'expires_at' THEN 'an instant before the year 9999, or NULL'
                         WHEN 'created_at' THEN 'nothing, or an instant before the year 9999'
-                        WHEN 'position' THEN 'nothing: it is counted'
+                        WHEN 'position' THEN 'nothing: the database assigns it'
                     END);
             END IF;
         END IF;
         IF NEW.state IN ('ready', 'scheduled') THEN
-            -- json keeps an escaped NUL or half a character, which no text can hold; jsonb refuses both.
+            -- json accepts an escaped NUL or lone surrogate, which text cannot hold; jsonb refuses both.
             IF NEW.data::text LIKE '%\\u%' OR NEW.headers::text LIKE '%\\u%' THEN
                 PERFORM NEW.data::jsonb, NEW.headers::jsonb;
             END IF;
@@ -91,12 +92,12 @@ END $$
         pg_catalog.format('%I.outbox_wake', pg_catalog.current_schema())) || '::regclass');
 END $do$;
 
--- They fire in the order of their names, and nobody may change what this one has checked.
+-- Triggers fire in the order of their names. This one must be last: no other may change a row after the check.
 CREATE TRIGGER zz_outbox_message_checked BEFORE INSERT OR UPDATE ON outbox_message
     FOR EACH ROW EXECUTE FUNCTION outbox_message_checked();
 
--- What logical replication applies fires no ordinary trigger, and brings the publisher's transaction ids along. This
--- one fires for it and for nothing else. It refuses nothing: the publisher has checked the row, or taken it without.
+-- Rows that logical replication applies fire no ordinary trigger, and carry the publisher's transaction ids. This
+-- trigger fires only for them. It refuses nothing: checking the row was the publisher's task.
 CREATE FUNCTION outbox_message_applied() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.shard := pg_catalog.hashtextextended(coalesce(NEW.ordering_key, NEW.id::text), 0::bigint) & 63::bigint;

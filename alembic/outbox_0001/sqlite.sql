@@ -1,5 +1,5 @@
--- A column declared JSON turns the text 1 into a number, so that a body would be no text: refused by its typeof.
--- One relay reads the whole file, so a shard here is a name and no more: any spread will do.
+-- A column declared JSON turns the text 1 into a number. The CHECK of typeof refuses that, because a body must be text.
+-- One relay reads the whole file, so the shard does not divide the work: any distribution is sufficient.
 CREATE TABLE outbox_message (
     id VARCHAR(36) NOT NULL UNIQUE,
     position INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL CHECK (position > 0),

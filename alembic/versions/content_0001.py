@@ -1,7 +1,7 @@
-"""The content domain: contents, extractions, and the topic graphs built from them.
+"""The content tables: contents, extractions, and the topic graphs built from them.
 
-Plain SQL, once for both databases: only the spelling of types and defaults differs. Everything is created
-unqualified in the first schema of the `search_path`, like the outbox.
+Plain SQL for both databases: only the spelling of types and defaults differs. Everything is created without a schema
+name, in the first schema of the `search_path`, like the outbox.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ CREATE = [
 
 
 def refuse_tables_of_others() -> None:
-    """At this point none of the tables is ours, so one that exists belongs to the host application."""
+    """Refuse to migrate if a table exists: none of them is ours yet, so it belongs to the host application."""
     if context.is_offline_mode():
         return
     inspector = sa.inspect(op.get_bind())

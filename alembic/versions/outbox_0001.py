@@ -1,14 +1,14 @@
-"""The outbox: messages, deliveries, history, registry, relays, inbox, and what wakes the relays up.
+"""The outbox: messages, deliveries, history, registry, relays, inbox, and the functions that wake up relays.
 
-Plain SQL per database, so that what runs is what you read: it stands in the folder `outbox_0001` beside `versions`, its
-statements separated by empty lines. Everything is created unqualified in the first schema of the `search_path`, which
-the caller sets; functions pin that path (`SET search_path FROM CURRENT`). What runs with somebody else's rights names
-PostgreSQL's functions in full, with arguments of the very types that they take: in a schema where many may create, a
-function that fits better would be called instead.
+Plain SQL per database, in the folder `outbox_0001` beside `versions`, with empty lines between the statements; it runs
+as it is written. Everything is created without a schema name, in the first schema of the `search_path`, which the
+caller sets; functions pin that path (`SET search_path FROM CURRENT`). A function that runs with its owner's rights
+calls PostgreSQL's functions by their full names, with arguments of exactly the declared types. Otherwise, in a schema
+in which many roles may create, PostgreSQL would prefer another function with better matching types.
 
-Whoever writes SQL is not checked by `emit`, so the tables refuse what could not be told apart, shown or read back. The
-rule for types is that of `outbox.event`. Headers are made fit for their wire when they are sent: to look at each of
-them here would cost every statement 4 µs.
+`emit` does not check messages that are written by SQL. So the tables refuse values that could not be identified,
+shown or read back. The rule for types is that of `outbox.event`. Headers are checked when they are sent: checking each
+one here would cost every statement 4 µs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Receiving over HTTP: the guide's endpoint as a router, guarded, and an application around it."""
+"""Receive events over HTTP: the guide's endpoint as a guarded router, and an application with it."""
 
 from listeners.http.app import Readiness, create_app
 from listeners.http.receiver import Limits, Receiver

@@ -1,4 +1,4 @@
-"""The application that `outbox serve` runs: the receiver, and whether it is well."""
+"""The application that `outbox serve` runs: the receiver, and its health."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.observe.logging import one_line, redacted
 from relay.platform.database import Database
 from relay.platform.schema import check_schema
 
-REMEMBERED_S = 1.0  # anybody may ask whether we are ready; the database is not asked more often than this
+REMEMBERED_S = 1.0  # any client may ask for readiness, but the database is asked at most this often
 TIMEOUT_S = 5.0
 
 
@@ -28,7 +28,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether calls can be taken, and what is missing if not."""
+    """Whether calls can be taken, and if not, the reason."""
 
     ready: bool
     detail: str = ""
@@ -36,12 +36,12 @@ class Ready(BaseModel):
 
 @dataclass(frozen=True)
 class Health:
-    """How a receiver is.
+    """The health of a receiver.
 
     Args:
-        database: Whether its database and schema are there.
-        detail: What is missing.
-        loop_age_s: 0: it is the event loop itself that says so.
+        database: Whether its database and schema can be used.
+        detail: Why not.
+        loop_age_s: Always 0: the event loop itself answers.
     """
 
     database: bool
@@ -50,15 +50,15 @@ class Health:
 
 
 def create_app(receiver: Receiver, database: Database, *, readiness: Readiness | None = None) -> FastAPI:
-    """An application with the receiver's endpoint, ``/healthz`` and ``/readyz``, and its OpenAPI document.
+    """Return an application with the receiver's endpoint, ``/healthz`` and ``/readyz``, and its OpenAPI document.
 
     Args:
         receiver: Takes the calls.
-        database: Whose schema has to be there for the receiver to be ready.
-        readiness: What looks at that, where it is shared with other pages.
+        database: The database whose schema the receiver needs to be ready.
+        readiness: Checks the database; pass it to share it with other pages.
     """
-    # A redirect to or from a trailing slash would repeat the caller's Host.
-    # FastAPI's own pages run scripts from elsewhere: empty pages where there is no way out, and a risk where there is.
+    # A redirect to or from a trailing slash would repeat the caller's Host. FastAPI's own documentation pages load
+    # scripts from other servers: without Internet access they stay empty, and with it they are a risk.
     app = FastAPI(
         title="neverlost receiver", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -78,10 +78,10 @@ def create_app(receiver: Receiver, database: Database, *, readiness: Readiness |
 
 
 class Readiness:
-    """What the database said last, asked again when that is a second old.
+    """The database's last answer, renewed when it is a second old.
 
     Args:
-        database: What is asked.
+        database: The database to check.
     """
 
     def __init__(self, database: Database) -> None:
@@ -91,7 +91,7 @@ class Readiness:
         self._until = 0.0
 
     def health(self) -> Health:
-        """Return what `look` found last, for the pages of `relay.observe.health`."""
+        """Return the last result of `look`, for the pages of `relay.observe.health`."""
         return Health(self._known.ready, self._known.detail)
 
     async def look(self) -> Ready:

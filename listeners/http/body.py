@@ -1,4 +1,4 @@
-"""Reading a request's body: no more of it, and for no longer, than agreed."""
+"""Read a request's body within limits of size and time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LINGER_BYTES = 16 * 1024 * 1024
 
 
 async def read_body(request: Request, *, limit: int, timeout_s: float, keep: bool) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Args:
-        request: Whose.
-        limit: Bytes at most.
-        timeout_s: Seconds at most.
-        keep: Hold on to it; else it is only measured, so that strangers fill no memory.
+        request: The request to read.
+        limit: The size at most, in bytes.
+        timeout_s: How long reading may take, in seconds.
+        keep: Whether to keep the body. If not, it is only measured, so unauthenticated callers fill no memory.
 
     Raises:
-        Refusal: It is larger (413), or takes longer (408), or does not come to its end (400).
+        Refusal: The body is larger (413), takes longer (408), or is incomplete (400).
     """
     declared = request.headers.get("content-length", "0")
     try:
@@ -54,9 +54,9 @@ async def _read(request: Request, limit: int, *, keep: bool) -> bytes:
 
 
 async def _read_past(chunks: AsyncIterator[bytes]) -> None:
-    """Let a client that sends too much finish, within reason.
+    """Read on until a client that sends too much has finished, within limits.
 
-    Closing a connection with something unread on it resets it, and the client would see that instead of the answer.
+    Closing a connection with unread data resets it, and the client would see the reset instead of the answer.
     """
     size = 0
     with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the endpoint: it reads its requests itself, so that its checks keep their order."""
+"""The OpenAPI description of the endpoint. The endpoint parses requests itself, to keep the order of its checks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ REFUSALS = {
     401: "The secret is missing or wrong, or the signature is wrong or stale.",
     408: "The body took too long.",
     413: "The body is too large.",
-    415: "The content type is none of the three.",
+    415: "The content type is not one of the three.",
     422: "The event does not follow the schema, or was rejected: `reason` says why.",
-    429: "Too many calls: `Retry-After` says when to come again.",
-    500: "The event could not be handled; what its handler did is rolled back.",
+    429: "Too many calls: `Retry-After` says when to call again.",
+    500: "The event could not be handled; its handler's transaction was rolled back.",
 }
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ class Success(BaseModel):
 
 
 def operation(schema: events.Schema) -> dict[str, Any]:
-    """The request, as OpenAPI describes one."""
+    """Return the request as an OpenAPI operation."""
     data = {
         "type": "object",
         "properties": {

@@ -1,7 +1,7 @@
-"""From a request to messages: the guide's plain JSON, CloudEvents in headers, in JSON, or a batch of them.
+"""Parse requests into messages: the guide's plain JSON; CloudEvents in headers, in JSON, or as a batch.
 
-What may come is written down exactly: no unknown field, no key twice, no other charset. The id that makes a call
-idempotent is the event's own; a caller who sends none (the guide's curl) is known by the content it names.
+Parsing is strict: no unknown field, no repeated key, no other charset. The id that makes a call idempotent is the
+event's own. A caller that sends none, such as the guide's curl, is identified by the content that it names.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What an event's data must be.
+    """The rules for an event's data.
 
     Args:
         content_id: The pattern that a ``contentId`` matches as a whole.
-        length: How long it may be.
+        length: The most characters that it may have.
     """
 
     content_id: re.Pattern[str] = re.compile(CONTENT_ID)
     length: int = CONTENT_ID_LENGTH
 
     def check(self, data: Any) -> str:
-        """The content's id.
+        """Return the content's id.
 
         Raises:
-            Refusal: The data is something else (422); what it is is not repeated.
+            Refusal: The data breaks the rules (422); the message does not repeat the data.
         """
         if not isinstance(data, dict) or set(data) != {"contentId"}:
             raise _unprocessable("schema", "the event's data must be an object with contentId and nothing else")
@@ -61,7 +61,7 @@ class Schema:
 
 
 def event_id(headers: Headers) -> str | None:
-    """The id that the headers give, if it is fit to be shown: for the record of a call, whatever becomes of it."""
+    """Return the id in the headers, if it is fit to be shown, for the log of a call."""
     try:
         return _id_in(headers)
     except Refusal:
@@ -69,10 +69,10 @@ def event_id(headers: Headers) -> str | None:
 
 
 def check_content_type(headers: Headers) -> str:
-    """The media type, one of three.
+    """Return the media type, one of three.
 
     Raises:
-        Refusal: Another one, none, two, another charset, or a body that is packed (415).
+        Refusal: It is another type, missing, repeated, in another charset, or the body is compressed (415).
     """
     given = headers.getlist("content-type")
     parsed = MimeMessage()
@@ -86,10 +86,10 @@ def check_content_type(headers: Headers) -> str:
 
 
 def parse(kind: str, headers: Headers, body: bytes, schema: Schema) -> list[Message]:
-    """The messages of a request.
+    """Return the messages of a request.
 
     Raises:
-        Refusal: It is not JSON (400), or does not follow the schema (422).
+        Refusal: The body is not JSON (400), or does not follow the schema (422).
     """
     parsed = _json(body)
     if kind == PLAIN:
@@ -149,10 +149,10 @@ def _json(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a key that comes twice, two readers may each see another: nobody should."""
+    """Return an object; refuse a repeated key, of which two parsers may keep different values."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("an object repeats a key")
     return found
 
 
@@ -161,7 +161,7 @@ def _no_json(constant: str) -> NoReturn:
 
 
 def _id_in(headers: Headers) -> str | None:
-    """The event's id: the signed one first, whatever the others say."""
+    """Return the event's id; the signed header takes precedence."""
     if (given := headers.get("webhook-id")) is not None:
         return _checked_id(given)
     if (given := headers.get("ce-id")) is not None:
@@ -172,7 +172,7 @@ def _id_in(headers: Headers) -> str | None:
 
 
 def _unquoted(text: str) -> str:
-    """A structured field string, or the bare text that many send instead (RFC 9651, section 3.3.3)."""
+    """Return a structured field string's content, or the bare text that many send instead (RFC 9651, section 3.3.3)."""
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r'\\(["\\])', r"\1", text[1:-1])
     return text
@@ -190,10 +190,10 @@ def _check_type(text: str) -> None:
 
 
 def _instant(text: Any) -> datetime:
-    """Return when the event happened: now, where it does not say, or names an instant that no clock of ours shows.
+    """Return when the event happened. If it names no time, or one outside the range of our clocks, return now.
 
     Raises:
-        Refusal: It is no instant (422).
+        Refusal: The time is malformed (422).
     """
     if text is None:
         return datetime.now(UTC)
@@ -204,7 +204,7 @@ def _instant(text: Any) -> datetime:
     except OverflowError:
         return datetime.now(UTC)
     except ValueError:
-        raise _unprocessable("schema", "time must be an instant that there is") from None
+        raise _unprocessable("schema", "time must be an instant that exists") from None
 
 
 def _trace(headers: Headers) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Who may call: whoever knows a secret, no more often than agreed."""
+"""Access checks of a receiver: the secret, and the rate of calls."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from outbox.errors import SettingsError
 
 SHORTEST_SECRET = 32
-CLIENTS = 10_000  # whose rate is remembered; beyond that the one that was quiet for longest is forgotten
+CLIENTS = 10_000  # clients whose rate is remembered; beyond that the least recently seen is forgotten
 
 
 class Guard:
-    """Compares secrets in a time that tells nothing about them.
+    """Compares secrets in a time that reveals nothing about them.
 
-    Digests have one length, so that not even that of a secret shows; every active secret is tried, whichever fits.
+    Digests have the same length, so the length of a secret does not show. Every active secret is compared each time.
 
     Args:
-        secrets: What ``X-Internal-Secret`` may be: the current one, and the previous one while rotating.
-        allow_weak: Take secrets of less than 32 characters.
+        secrets: The accepted values of ``X-Internal-Secret``: the current secret, and the previous one during rotation.
+        allow_weak: Accept secrets of less than 32 characters.
 
     Raises:
         SettingsError: There is no secret, or a weak one.
@@ -32,18 +32,18 @@ class Guard:
         known = list(secrets)
         if not known or not all(known):
             raise SettingsError(
-                "the receiver needs a secret: set INTERNAL_API_SECRET, to what `openssl rand -hex 32` prints, here and "
-                "where the messages come from"
+                "the receiver needs a secret: set INTERNAL_API_SECRET to the output of `openssl rand -hex 32`, here "
+                "and where the messages come from"
             )
         if not allow_weak and any(len(secret) < SHORTEST_SECRET for secret in known):
             raise SettingsError(
-                f"the receiver's secret is shorter than {SHORTEST_SECRET} characters and can be guessed: use what "
-                "`openssl rand -hex 32` prints, or allow it with --allow-weak-secret (allow_weak_secret = true)"
+                f"the receiver's secret is shorter than {SHORTEST_SECRET} characters and can be guessed: use the "
+                "output of `openssl rand -hex 32`, or allow it with --allow-weak-secret (allow_weak_secret = true)"
             )
         self._digests = [_digest(secret.encode()) for secret in known]
 
     def admits(self, given: Sequence[bytes]) -> bool:
-        """Whether these values of the header are one that fits."""
+        """Return whether the header occurs once and holds an active secret."""
         digest = _digest(given[0] if given else b"")
         fits = False
         for known in self._digests:
@@ -61,7 +61,7 @@ class Rate:
     """A token bucket for each client.
 
     Args:
-        per_s: Calls a second in the long run.
+        per_s: Calls a second on average.
         burst: Calls at once.
     """
 
@@ -70,7 +70,7 @@ class Rate:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def take(self, client: str, now: float) -> int:
-        """Count a call: 0 if it may go on, else the whole seconds until one may."""
+        """Count a call; return 0 if it is allowed, else the whole seconds until one is."""
         bucket = self._buckets.setdefault(client, _Bucket(self._burst, now))
         self._buckets.move_to_end(client)
         if len(self._buckets) > CLIENTS:
@@ -84,11 +84,11 @@ class Rate:
 
 
 class Lines:
-    """Permits log lines of refused strangers: they cause no more of them than a log can hold.
+    """Limits the log lines about refused callers to a rate that a log can hold.
 
     Args:
-        client: Lines of one client: a second in the long run, and at once.
-        all_clients: Lines of all clients together, likewise.
+        client: Lines about one client: a second on average, and at once.
+        all_clients: Lines about all clients together, in the same form.
     """
 
     def __init__(self, client: tuple[float, int] = (1.0, 20), all_clients: tuple[float, int] = (20.0, 200)) -> None:
@@ -96,13 +96,13 @@ class Lines:
         self._left_out = 0
 
     def permit(self, client: str, now: float) -> bool:
-        """Count a line; ``False`` if it is to be left out."""
+        """Count a line; return ``False`` if it must be left out."""
         is_permitted = not self._client.take(client, now) and not self._all.take("", now)
         self._left_out += not is_permitted
         return is_permitted
 
     def left_out(self) -> dict[str, int]:
-        """Return how many were left out since this was asked last, as a field of a log line; nothing for none."""
+        """Return the count of lines left out since the last call, as a field of a log line; empty if none were."""
         count, self._left_out = self._left_out, 0
         return {"not_logged": count} if count else {}
 

@@ -1,9 +1,9 @@
-"""The endpoint of the integration guide, as a router: mount it in an application of your own, or run `outbox serve`.
+"""The endpoint of the integration guide, as a router: mount it in your own application, or run `outbox serve`.
 
-Every call goes through the same checks in the same order, and the first that fails is the answer: size (413), time
-(408), rate (429), secret and signature (401), content type (415), JSON (400), schema (422), handler's rejection (422).
-The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 it is rolled back. Of a
-batch, each event has a transaction of its own.
+Every call passes the same checks in the same order; the first that fails determines the answer: size (413), time
+(408), rate (429), secret and signature (401), content type (415), JSON (400), schema (422), the handler's rejection
+(422). The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 it is rolled
+back. Each event of a batch has a transaction of its own.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ log = structlog.get_logger("receiver")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a caller may ask of a receiver.
+    """The limits of a receiver.
 
     Args:
-        max_body_bytes: The size of a request.
-        receive_timeout_s: The time that its body may take.
-        rate_per_s: Calls a second of one client that knows the secret, in the long run; twice as many at once.
-        stranger_rate_per_s: Those of one that does not. They are counted apart, so that whoever guesses secrets from
-            the real sender's address locks nobody out.
-        stranger_burst: How many of those at once.
+        max_body_bytes: The size of a request, in bytes.
+        receive_timeout_s: How long reading a body may take, in seconds.
+        rate_per_s: Calls a second of one client that knows the secret, on average; twice as many at once.
+        stranger_rate_per_s: Calls a second of one client that does not know the secret. They are counted apart, so an
+            attacker who guesses secrets from the real sender's address does not block that sender.
+        stranger_burst: Such calls at once.
         content_id_pattern: The pattern that a content's id matches as a whole.
-        content_id_length: How long it may be.
-        concurrency: Calls of the handler under way at once.
-        handler_timeout_s: How long one of them may take, the wait for its turn included; ``None`` for ever.
+        content_id_length: The most characters that a content's id may have.
+        concurrency: Calls of the handler at the same time.
+        handler_timeout_s: How long one call may take, in seconds, including the wait for its turn; ``None``: no limit.
     """
 
     max_body_bytes: int = 1024 * 1024
@@ -77,25 +77,25 @@ class Limits:
 
 
 class Receiver:
-    """Receives ``extraction.completed`` and calls a handler, once for each event.
+    """Receives ``extraction.completed`` events and calls a handler once for each.
 
     Args:
-        secrets: What ``X-Internal-Secret`` may be: the current secret, and the previous one while rotating.
-        handler: A listener, as a relay's destination takes one, or where it is: ``"module:callable"``. With a second
-            parameter annotated ``Session`` or ``AsyncSession`` it gets one that is committed with the inbox mark;
-            without, it is called every time and has to know by itself what it has done.
-        database: Where that session connects to.
-        signing_secrets: What signatures may be made with, as ``whsec_…``; default: the bytes of the secrets.
-        require_signature: Refuse calls without a signature. One that is there must be right in any case.
-        allow_weak_secret: Take secrets of less than 32 characters.
-        limits: How much a caller may ask.
-        name: What the inbox knows this receiver by.
+        secrets: The accepted values of ``X-Internal-Secret``: the current secret, and the previous one during rotation.
+        handler: A listener as for a relay's destination, or its name: ``"module:callable"``. With a second parameter
+            annotated ``Session`` or ``AsyncSession`` it gets a session that is committed with the inbox mark. Without
+            one it is called for duplicates too, and has to recognise them itself.
+        database: The database of that session.
+        signing_secrets: The keys of signatures, as ``whsec_…``; default: the bytes of the secrets.
+        require_signature: Refuse calls without a signature. A signature that is sent must always be right.
+        allow_weak_secret: Accept secrets of less than 32 characters.
+        limits: The limits of size, time, rate and concurrency.
+        name: The name of this receiver in the inbox.
 
     Attributes:
-        router: To mount.
+        router: The router to mount.
 
     Raises:
-        SettingsError: A secret is missing or weak, or the handler is none.
+        SettingsError: A secret is missing or weak, or the handler cannot be used.
 
     Example:
         >>> receiver = Receiver(["0123456789abcdef" * 4], database="sqlite:///outbox.db")
@@ -127,7 +127,7 @@ class Receiver:
         self.router = self._router()
 
     async def close(self) -> None:
-        """Let go of database connections; the application that the router is mounted in does it when it ends."""
+        """Close the database connections. An application that mounts the router calls this when it ends."""
         await self._work.close()
 
     def _router(self) -> APIRouter:
@@ -161,7 +161,7 @@ class Receiver:
             refusal = caught
         except Exception:
             log.exception("receiver_broke")
-            refusal = Refusal(500, "internal", "something went wrong here: send it again")
+            refusal = Refusal(500, "internal", "an internal error occurred: send the event again")
         took_s, status = monotonic() - started, refusal.status if refusal else 200
         process.request(PATH, status, took_s)
         client = _client(request)
@@ -181,7 +181,7 @@ class Receiver:
         return _response(refusal)
 
     async def _take(self, request: Request, *, admitted: bool) -> int:
-        """All the checks in their order, then the handler; returns how many events there were."""
+        """Make all checks in their order, then call the handler; return the number of events."""
         limits = self._limits
         body = await read_body(request, limit=limits.max_body_bytes, timeout_s=limits.receive_timeout_s, keep=admitted)
         self._check_rate(_client(request), admitted=admitted)
@@ -196,7 +196,7 @@ class Receiver:
         return len(messages)
 
     async def _parsed(self, kind: str, headers: Headers, body: bytes) -> list[Message]:
-        """What it says. A large one is read in a thread: others go on meanwhile."""
+        """Return the messages of a request. A large body is parsed in a thread, so other calls are not held up."""
         if len(body) > LARGE_BYTES:
             return await asyncio.to_thread(events.parse, kind, headers, body, self._schema)
         return events.parse(kind, headers, body, self._schema)
@@ -204,7 +204,7 @@ class Receiver:
     def _check_rate(self, client: str, *, admitted: bool) -> None:
         rate = self._known_rate if admitted else self._stranger_rate
         if wait_s := rate.take(client_of(client), monotonic()):
-            raise Refusal(429, "rate", f"too many calls: come again in {wait_s} s", {"Retry-After": str(wait_s)})
+            raise Refusal(429, "rate", f"too many calls: call again in {wait_s} s", {"Retry-After": str(wait_s)})
 
     async def _handle(self, message: Message) -> None:
         timeout_s = self._limits.handler_timeout_s
@@ -215,7 +215,7 @@ class Receiver:
                 await self._work.call_within(timeout_s, message)
         except Reject as rejection:
             reason = str(getattr(rejection, "code", "rejected"))
-            raise Refusal(422, reason, "the event was rejected, and will be when it comes again") from None
+            raise Refusal(422, reason, "the event was rejected, and will be rejected again if it is resent") from None
         except Overran:
             log.warning("handler_overran", event_id=message.id, handler=self._work.label, timeout_s=timeout_s)
             raise Refusal(500, "handler_timeout", "the event was not handled in time: send it again") from None
@@ -232,7 +232,7 @@ def _work(
     handler = load(handler)
     if database is None:
         if how_to_call(handler).session is not None:
-            raise SettingsError(f"the handler of {name} asks for a session: say which database it is to connect to")
+            raise SettingsError(f"the handler of {name} asks for a session: name the database that it connects to")
         database = Database.parse("sqlite:///never-opened.db")
     return ListenerDestination(name, handler, database=database, concurrency=concurrency)
 
@@ -248,7 +248,7 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise SettingsError(f"the pattern for contentId is no regular expression: {error}") from None
+        raise SettingsError(f"the pattern for contentId is not a regular expression: {error}") from None
 
 
 def _response(refusal: Refusal | None) -> Response:

@@ -1,4 +1,4 @@
-"""Why a call is not taken: a status, a code for programs, a sentence for people."""
+"""The answer to a call that is not taken: a status, a code for programs, a sentence for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLOSING = MappingProxyType({"Connection": "close"})
 
 
 class Problem(BaseModel):
-    """The body of every answer that is not a success; its first three fields are NestJS's."""
+    """The body of every error answer; its first three fields are NestJS's."""
 
     statusCode: int
     message: str
@@ -23,12 +23,12 @@ class Problem(BaseModel):
 
 
 class Refusal(Exception):
-    """Ends a call with an answer.
+    """Ends a call with an error answer.
 
     Args:
         status: The status code.
         reason: A word for programs, such as ``"unknown_content"``.
-        message: A sentence for people; it holds nothing of what the caller sent.
+        message: A sentence for people; it repeats nothing that the caller sent.
         headers: Further headers of the answer.
     """
 
@@ -44,7 +44,7 @@ class Refusal(Exception):
 
 
 def unauthorized() -> Refusal:
-    """One and the same for a secret that is missing, empty, wrong or doubled: the guide's guard says no more either.
+    """Return the same answer for a secret that is missing, empty, wrong or repeated, as the guide's guard does.
 
     Source of the header: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
     """

@@ -1,4 +1,4 @@
-"""Checking Standard Webhooks signatures.
+"""Check Standard Webhooks signatures.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -17,11 +17,11 @@ NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 class Verifier:
-    """Says what is wrong with a signature, if anything is.
+    """Checks the signature of a call.
 
     Args:
-        keys: What it may be made with: the current key, and the previous one while rotating.
-        required: Whether a call without a signature is wrong too.
+        keys: The keys of signatures: the current one, and the previous one during rotation.
+        required: Whether a call without a signature fails the check.
     """
 
     def __init__(self, keys: Iterable[bytes], *, required: bool = False) -> None:
@@ -29,7 +29,7 @@ class Verifier:
         self._required = required
 
     def problem(self, headers: Headers, body: bytes, now: float) -> str | None:
-        """A word for what is wrong; ``None`` when nothing is."""
+        """Return a word for the fault of a signature; ``None`` if there is none."""
         values = [headers.getlist(name) for name in NAMES]
         if not values[2] and not self._required:
             return None
@@ -44,7 +44,7 @@ class Verifier:
         return None if self._fits(content, given) else "signature_wrong"
 
     def _fits(self, content: bytes, given: str) -> bool:
-        """Every signature is compared with every key, whichever fits."""
+        """Return whether a signature fits a key. Every pair is compared, to take a constant time."""
         fits = False
         signatures = [_decoded(each.removeprefix("v1,")) for each in given.split(" ")[:8] if each.startswith("v1,")]
         for key in self._keys:

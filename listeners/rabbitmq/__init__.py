@@ -1,4 +1,4 @@
-"""Receives events from a RabbitMQ queue, does its work once for each, and acknowledges what is committed."""
+"""Consume events from a RabbitMQ queue: process each once, and acknowledge it after the commit."""
 
 from listeners.rabbitmq.consumer import Consumer, Limits
 from listeners.rabbitmq.session import Source

@@ -1,4 +1,4 @@
-"""Consumes for as long as it is not told to stop: session after session, with backoff between them."""
+"""Consume until told to stop: one session after another, with backoff between them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ log = structlog.get_logger("consumer")
 
 @dataclass(frozen=True)
 class Limits:
-    """How much at once, and how long it tries.
+    """The limits of a consumer.
 
     Args:
-        prefetch: Messages held unacknowledged at most, those that wait for another attempt included.
-        max_body_bytes: A message with a longer body is a dead letter, unread.
-        concurrency: Of these, how many are worked on at once.
+        prefetch: Messages held unacknowledged at most, including those that wait for another attempt.
+        max_body_bytes: The longest body, in bytes. A message with a longer one becomes a dead letter, unread.
+        concurrency: Messages that are processed at the same time.
         timeout_s: The deadline of one call of the listener, in seconds.
-        retry: After so many failures a message is a dead letter; the waits between them.
-        grace_s: How long an orderly stop waits for what is being worked on, in seconds.
+        retry: The failures after which a message becomes a dead letter, and the waits between attempts.
+        grace_s: How long an orderly stop waits for messages under way, in seconds.
     """
 
     prefetch: int = 64
@@ -53,12 +53,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Health:
-    """How a consumer is.
+    """The health of a consumer.
 
     Args:
-        broker: Whether it is connected, and what comes is handed to it.
+        broker: Whether it is connected and receives messages.
         detail: Why not.
-        loop_age_s: 0: it is the event loop itself that says so.
+        loop_age_s: Always 0: the event loop itself answers.
     """
 
     broker: bool
@@ -67,17 +67,17 @@ class Health:
 
 
 class Consumer:
-    """Runs a listener for what comes out of a queue.
+    """Calls a listener for each message of a queue.
 
     Args:
-        broker: Where the queue is.
-        database: Where the listener's session connects to.
-        listener: As a relay's destination takes one: a callable, or ``"module:callable"``.
-        source: What is consumed.
-        limits: How much at once, and how long it tries.
+        broker: The broker that holds the queue.
+        database: The database of the listener's session.
+        listener: A listener as for a relay's destination: a callable, or ``"module:callable"``.
+        source: The queue and its exchange.
+        limits: The limits of concurrency, size and time.
 
     Raises:
-        SettingsError: The listener is none, or the broker's certificates cannot be read.
+        SettingsError: The listener cannot be used, or the broker's certificates cannot be read.
 
     Example:
         >>> consumer = Consumer(Broker("amqp://localhost/"), Database.parse("postgresql://localhost/app"))
@@ -106,15 +106,15 @@ class Consumer:
         self._is_consuming = False
 
     def health(self) -> Health:
-        """How it is: ready while it consumes."""
+        """Return the health: ready while it consumes."""
         return Health(self._is_consuming, "" if self._is_consuming else self._reason)
 
     def stop(self) -> None:
-        """Begin the orderly end; `run` returns when it is reached."""
+        """Begin an orderly stop; `run` returns when it is complete."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Consume until told to stop."""
+        """Consume until `stop` is called."""
         failures = 0
         try:
             while not self._stopping.is_set():
@@ -128,7 +128,7 @@ class Consumer:
         log.info("consumer_stopped", queue=self._source.queue)
 
     async def _consume(self, failures: int) -> None:
-        """One session; returns when it has ended, or could not begin."""
+        """Run one session; return when it has ended, or could not begin."""
         try:
             session = await self._open()
         except TROUBLE as error:
@@ -197,7 +197,7 @@ def _report(event: str, queue: str, reason: str) -> None:
 
 
 def _name(listener: str | Callable[..., Any]) -> str:
-    """What the inbox knows a listener by: each does a message once."""
+    """Return the listener's name in the inbox: each listener processes a message once."""
     if listener == BASELINE_LISTENER:
         return "baseline"
     return listener if isinstance(listener, str) else name_of(listener)

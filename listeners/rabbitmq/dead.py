@@ -1,7 +1,8 @@
-"""Dead letters: a queue beside the queue, with what nobody will try again, why, and where it came from.
+"""Dead letters: a second queue for messages that are not tried again, with the reason and their origin.
 
-Not by `x-dead-letter-exchange`: that is an argument of the queue, and whoever asserts the plain durable queue of the
-integration guide would be refused. And a broker that moves a dead letter by itself does not wait for a confirm.
+They do not use `x-dead-letter-exchange`. It is an argument of the queue, so a client that asserts the plain durable
+queue of the integration guide would be refused. And a broker that moves a dead letter by itself does not wait for a
+confirm.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ OURS = frozenset(name.encode() for name in (REASON, ATTEMPTS, DIED_AT, DROPPED, 
 CONFIRM_S = 10.0
 SLOWEST_BYTES_PER_S = 1_000_000
 
-# What has no effect on where a message goes, how long it stays, or who may send it.
+# Properties that do not affect where a message goes, how long it stays, or who may send it.
 KEPT = ("content_type", "content_encoding", "correlation_id", "timestamp", "type", "app_id")
-# RabbitMQ sends a copy to each queue that these name, which may well be the queue that the message died in.
+# RabbitMQ sends a copy to each queue that these headers name, possibly the queue that the message came from.
 ROUTING = frozenset((b"CC", b"BCC"))
 PERSISTENT = b"\x02"
 _FRAME_OVERHEAD = 8 + 12  # of a content header: the frame's own octets; the class, a weight and the size of the body
 
 
 class DeadLetters:
-    """Publishes dead letters on one connection, each confirmed.
+    """Publishes dead letters on one connection and waits for each confirm.
 
     Args:
-        connection: The connection.
-        queue: The queue they come from.
-        queue_type: Of the queue they go to, when that has to be made.
+        connection: The connection to publish on.
+        queue: The queue that they come from.
+        queue_type: The type of the dead-letter queue, if it has to be created.
     """
 
     def __init__(self, connection: AbstractConnection, queue: str, queue_type: QueueType) -> None:
@@ -57,20 +58,20 @@ class DeadLetters:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def publish(self, incoming: Incoming, message_id: str, reason: str, attempts: int) -> None:
-        """Return when the broker has it: only then may the original be acknowledged.
+        """Publish a dead letter; return when the broker has confirmed it. Only then may the original be acknowledged.
 
         Args:
-            incoming: The original.
-            message_id: What it is known by: aiormq would invent an id for one that has none, and whoever moves the
-                letter back one day would have it done twice.
-            reason: Why nobody will try again.
-            attempts: How often somebody did.
+            incoming: The original message.
+            message_id: The id of the dead letter. Without one, aiormq would invent an id, and a message that is moved
+                back to its queue would then be processed a second time.
+            reason: Why the message is not tried again.
+            attempts: How many attempts were made.
 
         Raises:
-            AMQPError, OSError, TimeoutError, RuntimeError: It has not, or nobody knows.
+            AMQPError, OSError, TimeoutError, RuntimeError: The broker has not confirmed it.
         """
         told = {**_origin(incoming, self._from), REASON: reason, ATTEMPTS: attempts, **_now()}
-        # aiormq knows by its id what is returned to it: of two letters of one id it would take one for confirmed.
+        # aiormq finds a returned message by its id: of two letters with one id it would take one for confirmed.
         async with self._turns.setdefault(message_id, asyncio.Lock()):
             channel = await self._open()
             try:
@@ -102,7 +103,7 @@ class DeadLetters:
 
 
 class _Octets(commands.Basic.Properties):
-    """Properties that are octets already: as they came, they cannot be encoded wrong."""
+    """Properties as ready octets, kept as they came: re-encoding could fail or change them."""
 
     def __init__(self, octets: bytes, message_id: str) -> None:
         super().__init__(message_id=message_id)
@@ -113,14 +114,14 @@ class _Octets(commands.Basic.Properties):
 
 
 def letter(properties: Properties, message_id: str, told: Mapping[str, Value], frame_max: int) -> bytes:
-    """Return a dead letter's properties: those of its original, octet for octet, and what became of it.
+    """Return a dead letter's properties: those of its original, octet for octet, and our headers.
 
     Args:
-        properties: The original's.
-        message_id: What the letter is known by.
-        told: Headers of ours.
-        frame_max: How long a frame may be; 0: as long as it takes. Where the original's headers have no room in one
-            beside ours, the letter goes without them and says so.
+        properties: The original's properties.
+        message_id: The id of the dead letter.
+        told: Our headers.
+        frame_max: The longest frame, in bytes; 0: no limit. If the original's headers do not fit beside ours, the
+            letter omits them and says so in a header.
     """
     kept = [(name, octets) for name, octets in properties.entries if name not in OURS]
     ours = [entry(name, value) for name, value in (*told.items(), *_undecoded(properties))]
@@ -141,7 +142,7 @@ def _fields(properties: Properties, message_id: str, headers: list[bytes]) -> by
 
 
 def _undecoded(properties: Properties) -> Iterator[tuple[str, bytes]]:
-    """The original's id where it is no text, by which nothing could be known."""
+    """Yield the original's id as a header, if it is not valid text."""
     if "message_id" in properties.octets and "message_id" not in properties.values:
         yield MESSAGE_ID, properties.octets["message_id"][1:]
 

@@ -1,11 +1,11 @@
-"""A connection on which no message can end the reader.
+"""A connection whose reader survives every message.
 
-aiormq decodes every frame that comes, and closes the connection over one that it cannot decode; the broker then hands
-the same message out again, and nothing behind it is ever done. So frames are mended before aiormq sees them. Of a
-message's properties aiormq gets the octets, in one header of ours; `listeners.rabbitmq.properties` decodes those. Names
-that are not text in UTF-8 get U+FFFD in place of what is not.
+aiormq decodes every frame, and closes the connection if it cannot decode one. The broker then delivers the same message
+again, and the messages behind it are never processed. So frames are repaired before aiormq sees them. aiormq gets the
+octets of a message's properties in one header of ours, and `listeners.rabbitmq.properties` decodes them. In names that
+are not UTF-8, U+FFFD replaces the invalid octets.
 
-The place is aiormq's own: a *transport factory* opens the stream that frames are read from.
+The hook is aiormq's own: a *transport factory* opens the stream that frames are read from.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from yarl import URL
 
 from listeners.rabbitmq.properties import encode, entry, find, table
 
-OCTETS = "octets"  # the header that holds the properties
+OCTETS = "octets"  # the header that holds the original properties
 
 _HEAD = struct.Struct(">BHI")
 _METHOD, _HEADER = 1, 2
 _PROPERTIES_AT = 12  # after the class, a weight, and the size of the body
 _LONGEST_TEXT = 255
 
-# Of the methods that hold text which a stranger may have chosen, or that RabbitMQ cuts off at 255 octets, in the middle
-# of a character if need be: how many octets lie before each text. (connection.close, channel.close, basic.return,
+# For each method with text that a stranger may have chosen, or that RabbitMQ truncates at 255 octets (possibly in the
+# middle of a character): the number of octets before each text. (connection.close, channel.close, basic.return,
 # basic.deliver, basic.get-ok)
 _TEXTS = {
     (10, 50): (2,),
@@ -40,7 +40,7 @@ _TEXTS = {
 
 
 class TolerantConnection(aio_pika.Connection):
-    """An aio-pika connection whose incoming frames are mended."""
+    """An aio-pika connection whose incoming frames are repaired."""
 
     def __init__(self, url: URL, *arguments: Any, **options: Any) -> None:
         super().__init__(url, *arguments, **options)
@@ -58,7 +58,7 @@ class _Mending(TransportFactory):
 
 
 class _Reader:
-    """As much of a stream reader as aiormq uses: what it reads are whole frames, mended."""
+    """The part of a stream reader's interface that aiormq uses; it returns whole, repaired frames."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
@@ -78,7 +78,7 @@ class _Reader:
     async def _frame(self) -> bytes:
         head = await self._stream.readexactly(_HEAD.size)
         if head.startswith(b"AMQP"):
-            return head  # what a broker says that speaks another version: aiormq knows it
+            return head  # the answer of a broker with another protocol version; aiormq handles it
         kind, channel, size = _HEAD.unpack(head)
         rest = await self._stream.readexactly(size + 1)
         if kind not in (_METHOD, _HEADER):
@@ -88,7 +88,7 @@ class _Reader:
 
 
 def mended(kind: int, payload: bytes) -> bytes:
-    """The payload of a frame, as something that aiormq can decode."""
+    """Return the payload of a frame in a form that aiormq can decode."""
     if kind == _HEADER:
         return _wrapped(payload)
     texts = _TEXTS.get(struct.unpack(">HH", payload[:4]))
@@ -96,7 +96,7 @@ def mended(kind: int, payload: bytes) -> bytes:
 
 
 def _wrapped(payload: bytes) -> bytes:
-    """A content header with one header in it, and the message's id, by which aiormq knows what was returned to it."""
+    """Return a content header with the properties in one header, and the id by which aiormq matches returns."""
     octets = payload[_PROPERTIES_AT:]
     fields = {"headers": table([entry(OCTETS, octets)])}
     if id_ := find(octets, "message_id"):
@@ -117,4 +117,4 @@ def _with_readable(payload: bytes, texts: tuple[int, ...]) -> bytes:
 
 def _readable(octets: bytes) -> bytes:
     readable = octets.decode(errors="replace").encode()[:_LONGEST_TEXT]
-    return readable.decode(errors="ignore").encode()  # nor cut off in the middle of a character
+    return readable.decode(errors="ignore").encode()  # do not cut off a character in the middle

@@ -1,9 +1,9 @@
-"""The properties of a message, decoded from their octets. Decoding never raises.
+"""Decode the properties of a message from their octets. Decoding never raises.
 
 RabbitMQ checks little of what a publisher sends: text need not be UTF-8, a timestamp need not be in seconds, tables may
-be nested thousands deep. Each property and each header is found by its length first and decoded then, so that one that
-cannot be decoded costs only itself. `Properties.problem` names it, and its octets are kept: a dead letter carries the
-message's properties as they came.
+be nested thousands deep. So each property and each header is first located by its length and then decoded. One that
+cannot be decoded does not affect the others: `Properties.problem` names it, and its octets are kept, because a dead
+letter carries the message's properties as they came.
 
 Source: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, sections 4.2.5 and 4.2.6, and
 https://www.rabbitmq.com/amqp-0-9-1-errata.html#section_3 for the types of values.
@@ -46,24 +46,24 @@ _MORE_FLAGS = 1
 _CODES = zip("tbBsUuIilLfd", "?bBhhHiIqqfd", strict=True)
 _NUMBERS = {ord(kind): struct.Struct(f">{code}") for kind, code in _CODES}
 _SIZES = {**{kind: number.size for kind, number in _NUMBERS.items()}, ord("D"): 5, ord("T"): 8, ord("V"): 0, 0: 0}
-_LONG = frozenset(b"SxAF")  # four octets of length first
+_LONG = frozenset(b"SxAF")  # types that begin with a length of four octets
 _MILLISECONDS_FROM = 1 << 32
 
 
 class Malformed(ValueError):
-    """Octets that say nothing; says why."""
+    """The octets are malformed; the text says how."""
 
 
 @dataclass(slots=True)
 class Properties:
-    """What a message says of itself.
+    """The properties of a message.
 
     Attributes:
-        octets: Each property that is there, as it came.
+        octets: The octets of each property that is present.
         entries: Each header: the octets of its name, and all of its octets.
-        values: Each property that could be decoded.
-        headers: Each header that could be decoded.
-        problem: The first thing that could not be decoded; ``None`` when everything could.
+        values: The value of each property that could be decoded.
+        headers: The value of each header that could be decoded.
+        problem: The first fault in decoding; ``None`` if everything could be decoded.
     """
 
     octets: dict[str, bytes] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def decode(octets: bytes) -> Properties:
 
 
 def find(octets: bytes, name: str) -> bytes:
-    """Return the octets of one property; none where it is missing, or is no text in UTF-8."""
+    """Return the octets of one property; empty if it is missing or not text in UTF-8."""
     with suppress(Malformed):
         for known, kind, each in _split(octets):
             if known == name:
@@ -100,13 +100,13 @@ def find(octets: bytes, name: str) -> bytes:
 
 
 def encode(fields: Mapping[str, bytes]) -> bytes:
-    """Return properties, given as octets, in the form in which a content header holds them."""
+    """Encode properties, given as octets, for a content header."""
     names = [name for name, _ in FIELDS if name in fields]
     return sum(FLAG[name] for name in names).to_bytes(2) + b"".join(fields[name] for name in names)
 
 
 def text(value: str) -> bytes:
-    """Return the octets of a text property, which has at most 255 of them."""
+    """Return the octets of a text property, cut to the limit of 255 octets."""
     octets = value.encode()
     return bytes((len(octets),)) + octets
 
@@ -175,7 +175,7 @@ def _end(octets: bytes, at: int, kind: Kind) -> int:
 
 
 def _entries(octets: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The names and values of a table."""
+    """Yield the names and values of a table."""
     at = 0
     while at < len(octets):
         start = at + 1
@@ -187,7 +187,7 @@ def _entries(octets: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _items(octets: bytes) -> Iterator[bytes]:
-    """The values of an array."""
+    """Yield the values of an array."""
     at = 0
     while at < len(octets):
         end = _value_end(octets, at)
@@ -201,7 +201,7 @@ def _value_end(octets: bytes, at: int) -> int:
     if kind in _LONG:
         return _within(at + 5 + int.from_bytes(octets[at + 1 : at + 5]), octets)
     if kind not in _SIZES:
-        raise Malformed(f"there is no type {chr(kind)!a}")
+        raise Malformed(f"type {chr(kind)!a} does not exist")
     return _within(at + 1 + _SIZES[kind], octets)
 
 
@@ -244,7 +244,7 @@ def _text(octets: bytes) -> str:
 
 
 def _text_or_bytes(octets: bytes) -> str | bytes:
-    """A long string is octets, which most fill with text."""
+    """Return a long string as text, or as bytes if it is not text in UTF-8."""
     try:
         return octets.decode()
     except UnicodeDecodeError:
@@ -252,12 +252,12 @@ def _text_or_bytes(octets: bytes) -> str | bytes:
 
 
 def _time(octets: bytes) -> datetime:
-    """An instant. AMQP counts seconds; those who count milliseconds are understood, too."""
+    """Return an instant. AMQP counts seconds; milliseconds, which some publishers send, are recognised."""
     count = int.from_bytes(octets)
     try:
         return datetime.fromtimestamp(count / 1000 if count >= _MILLISECONDS_FROM else count, UTC)
     except (ValueError, OverflowError, OSError):
-        raise Malformed(f"is no time: it counts neither seconds nor milliseconds ({count})") from None
+        raise Malformed(f"is not a time: it counts neither seconds nor milliseconds ({count})") from None
 
 
 _PROPERTY: Mapping[Kind, Callable[[bytes], Any]] = {

@@ -1,9 +1,9 @@
-"""From what came out of a queue to a message: ours, anybody's CloudEvents, or the guide's bare ``{"contentId": "…"}``.
+"""Parse a queue's messages: ours, CloudEvents of other systems, or the guide's bare ``{"contentId": "…"}``.
 
-The id that makes the work happen once is the event's own. The guide's publisher sends none, so that its messages are
-known by what they say.
+The event's own id makes the work happen once. The guide's publisher sends no id, so its messages are identified by
+their content.
 
-Nothing that a publisher can send raises anything else here than `Unreadable`.
+For any input of a publisher, these functions raise only `Unreadable`.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
 """
@@ -28,23 +28,23 @@ STRUCTURED = "application/cloudevents"
 PREFIXES = ("cloudEvents_", "cloudEvents:")
 REPLACED = "\ufffd"
 LARGE_BYTES = 16 * 1024
-LONGEST_ID = 255  # bytes, which is what a dead letter can carry
+LONGEST_ID = 255  # bytes: the limit of a dead letter
 
 
 class Unreadable(Exception):
-    """No listener could make anything of it; says why."""
+    """The message is malformed, so no listener can process it; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it came out of a queue.
+    """A message of a queue.
 
     Args:
-        body: Its body.
-        properties: What it says of itself.
+        body: The body, in bytes.
+        properties: Its decoded properties.
         exchange: The exchange that it was published to.
-        routing_key: With which key.
-        ack: Tells the broker that it is done.
+        routing_key: The routing key that it was published with.
+        ack: Acknowledges it to the broker.
     """
 
     body: bytes
@@ -55,24 +55,24 @@ class Incoming:
 
     @classmethod
     def of(cls, message: AbstractIncomingMessage) -> Incoming:
-        """Take over what a `TolerantConnection` received."""
+        """Convert a message that a `TolerantConnection` received."""
         octets = message.headers[OCTETS]
         assert isinstance(octets, bytes | bytearray)
         return cls(message.body, decode(bytes(octets)), message.exchange or "", message.routing_key or "", message.ack)
 
     def text(self, name: str) -> str | None:
-        """Return the property of this name, if there is one and it is text."""
+        """Return the property of this name, if it exists and is text."""
         found = self.properties.values.get(name)
         return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A message that no listener could make anything of.
+    """A message that no listener can process.
 
     Args:
-        reason: Why.
-        id: What its dead letter is known by.
+        reason: Why not.
+        id: The id of its dead letter.
     """
 
     reason: str
@@ -80,7 +80,7 @@ class Refused:
 
 
 def is_large(message: AbstractIncomingMessage) -> bool:
-    """Return whether reading it takes long enough to hold up others."""
+    """Return whether parsing it takes long enough to hold up other messages."""
     return len(message.body) > LARGE_BYTES or len(_properties(message)) > LARGE_BYTES
 
 
@@ -91,7 +91,7 @@ def _properties(message: AbstractIncomingMessage) -> bytes:
 
 
 def understand(message: AbstractIncomingMessage, max_body_bytes: int) -> tuple[Incoming, Message | Refused]:
-    """Read a message as far as it can be read."""
+    """Parse a message; return it with the parsed message, or with the reason why it is unreadable."""
     incoming = Incoming.of(message)
     try:
         return incoming, read(incoming, max_body_bytes)
@@ -100,7 +100,7 @@ def understand(message: AbstractIncomingMessage, max_body_bytes: int) -> tuple[I
 
 
 def read(incoming: Incoming, max_body_bytes: int = 1024 * 1024) -> Message:
-    """Return the message.
+    """Parse a message.
 
     Raises:
         Unreadable: Its properties cannot be decoded, its body is too long or not JSON, or its attributes are malformed.
@@ -149,14 +149,14 @@ def _json(body: bytes) -> Any:
 
 
 def _no_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no value in it")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
     found = {name[len(PREFIXES[0]) :]: value for name, value in headers.items() if _is_ours(name)}
     for name, value in found.items():
         if isinstance(value, bytes | list | dict):
-            raise Unreadable(f"its attribute {ascii(name)[1:-1]} is no text in UTF-8")
+            raise Unreadable(f"its attribute {ascii(name)[1:-1]} is not text in UTF-8")
     return found
 
 
@@ -165,13 +165,13 @@ def _is_ours(header: str) -> bool:
 
 
 def _structured(event: Any) -> tuple[dict[str, Any], Any, bytes]:
-    """Attributes and data of an event in one JSON object."""
+    """Return the attributes and the data of an event in one JSON object."""
     if not isinstance(event, dict) or "data" not in event:
         raise Unreadable("a structured CloudEvent is a JSON object with data")
     try:
         return event, event["data"], json.dumps(event["data"], ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise Unreadable("its data holds a lone surrogate, which is no character") from None
+        raise Unreadable("its data holds a lone surrogate, which is not a character") from None
 
 
 def _id(given: Any, data: Any, body: bytes) -> str:
@@ -184,7 +184,7 @@ def _id(given: Any, data: Any, body: bytes) -> str:
 
 
 def _id_by_content(data: Any, body: bytes) -> str:
-    """The same whatever the spelling of the JSON; for the guide's messages, the one its HTTP calls have too."""
+    """Return an id made from the content, equal for all spellings of the JSON, and equal to the id over HTTP."""
     if isinstance(data, dict) and set(data) == {"contentId"} and isinstance(data["contentId"], str):
         text = id_by_content(data["contentId"])
         if _is_id(text):
@@ -197,7 +197,7 @@ def _is_id(text: str) -> bool:
 
 
 def id_of(body: bytes) -> str:
-    """An id for what has none and says nothing that we understand."""
+    """Return an id made from the body, for a message that has none and cannot be parsed."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
@@ -211,5 +211,5 @@ def _instant(given: Any) -> datetime:
         return datetime.now(UTC)
     try:
         return given.replace(tzinfo=UTC) if given.tzinfo is None else given.astimezone(UTC)
-    except OverflowError:  # the first or last hours of all years, in another zone
+    except OverflowError:  # a time near year 1 or 9999 that UTC cannot express
         return datetime.now(UTC)

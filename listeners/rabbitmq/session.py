@@ -1,8 +1,8 @@
-"""One stretch of consuming: from a connection that was opened to whatever ended it.
+"""One session of consuming: from an opened connection to its end.
 
-A message stays unacknowledged, and so the broker's, until its work is committed or its dead letter confirmed; a failure
-is waited out here, in its place of the prefetch, and tried again. Whatever ends the session, the broker hands out again
-what was not acknowledged, and the inbox makes sure that this changes nothing.
+A message stays unacknowledged until its work is committed or its dead letter is confirmed. A failed message waits here
+for its next attempt and keeps its place in the prefetch. When the session ends, the broker delivers the unacknowledged
+messages again, and the inbox makes the duplicates harmless.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ log = structlog.get_logger("consumer")
 
 @dataclass(frozen=True)
 class Source:
-    """What is consumed.
+    """The queue and its exchange.
 
     Args:
-        queue: The queue, which is also the routing key that it is bound with.
-        exchange: What it is bound to.
-        queue_type: Of queues that have to be made.
+        queue: The queue's name, which is also the routing key of its binding.
+        exchange: The exchange that the queue is bound to.
+        queue_type: The type of queues that have to be created.
     """
 
     queue: str = COMPLETED
@@ -52,14 +52,14 @@ class Session:
 
     Args:
         connection: The connection, which the session closes.
-        source: What is consumed.
-        work: What is done with it.
-        retry: How patient it is.
+        source: The queue and its exchange.
+        work: Processes each message.
+        retry: The failures after which a message becomes a dead letter, and the waits between attempts.
         prefetch: Messages held unacknowledged at most.
-        max_body_bytes: The longest body that is read.
+        max_body_bytes: The longest body that is read, in bytes.
 
     Attributes:
-        ended: Done when nothing comes any more; says the event to log, and why.
+        ended: Done when no more messages can come; its result is the event to log and the reason.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Session:
         self.ended: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
-        """Have the queue there, bound, and begin.
+        """Create and bind the queue, and begin to consume.
 
         Raises:
-            AMQPError, OSError, TimeoutError, RuntimeError: It cannot be done now.
+            AMQPError, OSError, TimeoutError, RuntimeError: The broker does not allow it, or cannot be reached now.
         """
         await self._prepare()
         channel = self._connection.channel(publisher_confirms=False)
@@ -102,7 +102,7 @@ class Session:
         self._stop_consuming = lambda: queue.cancel(tag, timeout=CLOSE_TIMEOUT_S)
 
     async def stop(self, grace_s: float) -> None:
-        """Take nothing more, let what is being worked on end, and give the rest back."""
+        """Accept no more messages, wait for those under way, and give the others back to the broker."""
         self._stopping.set()
         if self._stop_consuming is not None and not self.ended.done():
             try:
@@ -114,7 +114,7 @@ class Session:
         await self.close()
 
     async def close(self) -> None:
-        """Drop everything; the broker has it all."""
+        """Drop everything; the broker still has every unacknowledged message."""
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
@@ -128,7 +128,7 @@ class Session:
     # -------------------------------------------------------------- beginning
 
     async def _prepare(self) -> None:
-        """The exchange, if it has to be made, as the guide's publisher makes it, which refuses any other."""
+        """Create what is missing. The exchange is not durable, as the guide's publisher asserts it."""
         source = self._source
         try:
             if await ensure_exchange(self._connection, source.exchange, durable=False):
@@ -148,7 +148,7 @@ class Session:
             self.ended.set_result(("channel_closed" if is_channels else "broker_connection_lost", explained(error)))
 
     async def _on_cancelled(self, _: object) -> None:
-        """The broker ended our consumer: because the queue was deleted, or for reasons of its own."""
+        """Handle the end of our consumer by the broker, for example after the queue was deleted."""
         task = asyncio.create_task(self._look_for_queue())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -157,7 +157,7 @@ class Session:
         try:
             async with self._connection.channel(publisher_confirms=False) as channel:
                 await channel.declare_queue(self._source.queue, passive=True)
-            event = "consumer_cancelled", "the queue is still there"
+            event = "consumer_cancelled", "the queue still exists"
         except AMQPChannelError as error:
             event = "queue_deleted", explained(error)
         except TROUBLE as error:
@@ -166,7 +166,7 @@ class Session:
             self.ended.set_result(event)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
-        # A task of our own: aiormq cancels its tasks with the channel, whatever they are in the middle of.
+        # A task of our own: aiormq cancels its own tasks together with the channel, at any point of their work.
         task = asyncio.create_task(self._handle(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -186,13 +186,13 @@ class Session:
             log.exception("consumer_broke", message_id=message.message_id)
 
     async def _understood(self, message: AbstractIncomingMessage) -> tuple[Incoming, Message | Refused]:
-        """What it says. A large one is read in a thread: others go on meanwhile."""
+        """Parse a message. A large one is parsed in a thread, so others are not held up."""
         if is_large(message):
             return await asyncio.to_thread(understand, message, self._max_body_bytes)
         return understand(message, self._max_body_bytes)
 
     async def _work_on(self, incoming: Incoming, message: Message) -> None:
-        """Try until it is taken, refused, or has failed too often."""
+        """Try until the message is taken, refused, or has failed too often."""
         charged = waits = 0
         while not self._stopping.is_set():
             outcome = await self._attempt(message)
@@ -214,7 +214,7 @@ class Session:
             return None if self._stopping.is_set() else await self._work.attempt(message)
 
     async def _bury(self, incoming: Incoming, message_id: str, reason: str, attempts: int) -> None:
-        """Publish the dead letter; acknowledge when that is confirmed; until it is, keep trying."""
+        """Publish the dead letter until it is confirmed; then acknowledge the message."""
         waits = 0
         while not self._stopping.is_set():
             try:

@@ -1,4 +1,4 @@
-"""One attempt at a message, and what it came to."""
+"""One attempt at a message, and its outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger("consumer")
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, resources, operator intervention
 _OUTAGE = ("08", "53", "57")
-# but for what a listener does itself: a statement, or a pause between two, that lasts longer than the database allows
+# exceptions, caused by the listener: a statement, or a pause between two, longer than the database allows
 _OWN_FAULT = ("57014", "25P03")
 
 
@@ -39,9 +39,13 @@ class Work:
         self.room = asyncio.Semaphore(concurrency)
 
     async def attempt(self, message: Message) -> Outcome:
-        """Taken: committed. Refused: never again. Failed: its own fault. Unreachable: nobody's who is in the queue."""
+        """Call the listener once.
+
+        The outcome is *taken* after the commit, *refused* for a message that is never tried again, *failed* if the
+        message is at fault, and *unreachable* if no message is.
+        """
         if self._listener.is_at_work_on(message):
-            return failed(f"it took longer than {self._timeout_s:g} s, and has not come to its end yet")
+            return failed(f"it took longer than {self._timeout_s:g} s, and has not ended yet")
         try:
             await self._listener.call_within(self._timeout_s, message)
         except Reject as rejection:
@@ -63,9 +67,9 @@ class Work:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the database, not the message, is what is wrong."""
+    """Return whether the database is at fault and not the message."""
     if isinstance(error, sa.exc.TimeoutError):
-        return True  # nothing free in the connection pool
+        return True  # the connection pool is exhausted
     if not isinstance(error, sa.exc.DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
@@ -76,11 +80,11 @@ def is_outage(error: BaseException) -> bool:
     if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return False
     if isinstance(error.orig, sqlite3.Error):
-        return error.orig.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR  # which is what it says to wrong SQL
+        return error.orig.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR  # its code for wrong SQL
     return state is None or state[:2] in _OUTAGE
 
 
 def _shown(error: BaseException) -> str:
-    """In one line, without passwords; of what SQLAlchemy says, the database's own words."""
+    """Return the error in one line, without passwords; for an error of SQLAlchemy, the database's own words."""
     told = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
     return one_line(redacted(" ".join(str(told).split())))[:1000]

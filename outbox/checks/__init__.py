@@ -1,1 +1,1 @@
-"""What a message has to be, for every database and wire that it will pass through."""
+"""The checks that a message has to pass before it is written, for every database and wire."""

@@ -1,4 +1,4 @@
-"""The attributes of a message beside its data: each one checked for every database and wire it will pass through."""
+"""Checks of the attributes of a message beside its data, for every database and wire."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from outbox.errors import InvalidDelay, InvalidHeaders, InvalidOrderingKey, Inva
 
 MAX_KEY_LENGTH = 255
 MAX_SUBJECT_LENGTH = 1024
-MAX_HEADER_BYTES = 8000  # of a name and its value: the receivers of this world end a line of a request near 8 KiB
+MAX_HEADER_BYTES = 8000  # of a name and its value: common receivers refuse a longer request line than about 8 KiB
 MAX_SOURCE_LENGTH = 255
 MAX_HEADERS_BYTES = 8 * 1024
 MAX_DELAY = timedelta(days=3660)
-EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)  # in any time zone a date
+EARLIEST, LATEST = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)  # a valid date in every time zone
 
 RESERVED_PREFIXES = ("ce-", "cloudevents", "webhook-", "x-forwarded-")
 # fmt: off
@@ -26,12 +26,12 @@ RESERVED_NAMES = frozenset((
     "content-type", "cookie", "date", "expect", "host", "idempotency-key", "keep-alive", "proxy-authorization",
     "proxy-connection", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent",
     "x-internal-secret",
-    # what receivers believe because their proxy sets it
+    # headers that receivers trust because their proxy sets them
     "cf-connecting-ip", "client-ip", "fastly-client-ip", "forwarded", "proxy", "remote-user", "true-client-ip", "via",
     "x-client-ip", "x-cluster-client-ip", "x-forwarded", "x-host", "x-http-host-override", "x-http-method",
     "x-http-method-override", "x-method-override", "x-original-host", "x-original-method", "x-original-uri",
     "x-original-url", "x-real-ip", "x-remote-addr", "x-remote-user", "x-rewrite-url",
-    # by which RabbitMQ copies a message to other queues
+    # headers by which RabbitMQ copies a message to other queues
     "bcc", "cc",
 ))
 # fmt: on
@@ -43,10 +43,10 @@ _SOURCE = re.compile(r"[!-~]+")
 
 
 def checked_key(key: str | None) -> str | None:
-    """An ordering key: 1 to 255 characters.
+    """Return an ordering key, if it has 1 to 255 characters that a database can store.
 
     Raises:
-        InvalidOrderingKey: It is not.
+        InvalidOrderingKey: The key cannot be stored.
     """
     if key is None or (isinstance(key, str) and 0 < len(key) <= MAX_KEY_LENGTH and is_storable(key)):
         return key
@@ -57,10 +57,10 @@ def checked_key(key: str | None) -> str | None:
 
 
 def checked_subject(subject: str | None) -> str | None:
-    """A subject: 1 to 1,024 characters, of which a header can hold the percent-encoded form.
+    """Return a subject, if it has 1 to 1,024 characters and a header can hold its percent-encoded form.
 
     Raises:
-        InvalidSubject: It is not.
+        InvalidSubject: The subject cannot be stored or sent.
     """
     if subject is None or (
         isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_LENGTH and is_storable(subject)
@@ -84,10 +84,10 @@ def _check_encoded(subject: str) -> None:
 
 
 def checked_source(source: str) -> str:
-    """A source: a URI reference of 1 to 255 characters.
+    """Return a source, if it is a URI reference of 1 to 255 characters.
 
     Raises:
-        InvalidSource: It is not.
+        InvalidSource: The source is not a URI reference.
 
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#source-1
     """
@@ -100,10 +100,10 @@ def checked_source(source: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A producer's own headers: text to text, fit for HTTP and AMQP, together at most 8 KiB.
+    """Return a producer's own headers, if they map text to text, fit HTTP and AMQP, and take at most 8 KiB together.
 
     Raises:
-        InvalidHeaders: One is not, or has a name that is ours or the wire's.
+        InvalidHeaders: A header is malformed, too long, or has a name that the delivery or the wire reserves.
     """
     if not headers:
         return {}
@@ -111,7 +111,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         raise InvalidHeaders(f"headers are {type(headers).__name__}: pass a mapping of text to text")
     checked = {_checked_name(name): _checked_value(name, value) for name, value in headers.items()}
     if len({name.lower() for name in checked}) < len(checked):
-        raise InvalidHeaders("two headers differ in upper and lower case only, which no wire tells apart: drop one")
+        raise InvalidHeaders("two headers differ only in upper and lower case, which no wire distinguishes: drop one")
     sizes = {name: len(name) + len(value) for name, value in checked.items()}
     if max(sizes.values()) > MAX_HEADER_BYTES:
         raise InvalidHeaders(
@@ -124,9 +124,10 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a receiver could take this header for one that the delivery, or a proxy, has set.
+    """Return whether a receiver could mistake this header for one that the delivery or a proxy sets.
 
-    WSGI, CGI and some proxies tell ``X_Internal_Secret`` and ``X.Internal.Secret`` from ``X-Internal-Secret`` no more.
+    WSGI, CGI and some proxies do not distinguish ``X_Internal_Secret`` and ``X.Internal.Secret`` from
+    ``X-Internal-Secret``.
     """
     known = _SIGN.sub("-", name.lower())
     return known in RESERVED_NAMES or known.startswith(RESERVED_PREFIXES)
@@ -134,7 +135,7 @@ def is_reserved(name: str) -> bool:
 
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
-        raise InvalidHeaders(f"{ascii(name)[:60]} is no header name: use letters, digits and -, as in x-tenant")
+        raise InvalidHeaders(f"{ascii(name)[:60]} is not a header name: use letters, digits and -, as in x-tenant")
     if is_reserved(name):
         raise InvalidHeaders(f"the header {name!r} is set by the delivery or by proxies: choose a name of your own")
     return name
@@ -144,13 +145,13 @@ def _checked_value(name: str, value: str) -> str:
     if isinstance(value, str) and HEADER_VALUE.fullmatch(value):
         return value
     raise InvalidHeaders(
-        f"the header {name!r} holds what HTTP cannot carry: pass text of printable ASCII on one line, "
-        "percent-encoded where need be (urllib.parse.quote)"
+        f"the header {name!r} holds a value that HTTP cannot carry: pass printable ASCII text on one line, "
+        "percent-encoded where necessary (urllib.parse.quote)"
     )
 
 
 def checked_delay(delay: timedelta | float | None, due_at: datetime | None) -> tuple[float | None, datetime | None]:
-    """When a message becomes due: seconds from now by the database's clock, or an instant in UTC; or neither.
+    """Return when a message becomes due: seconds from now by the database's clock, or an instant in UTC; or neither.
 
     Raises:
         InvalidDelay: Both are given, or one is naive, negative, or too far away.
@@ -165,21 +166,21 @@ def checked_delay(delay: timedelta | float | None, due_at: datetime | None) -> t
 def checked_expiry(
     expires_in: timedelta | float | None, delay_s: float | None, due_at: datetime | None
 ) -> tuple[float | None, datetime | None]:
-    """When a message expires: seconds from now by the database's clock, or an instant in UTC; or neither.
+    """Return when a message expires: seconds from now by the database's clock, or an instant in UTC; or neither.
 
     Args:
-        expires_in: How long after it was written, or falls due.
-        delay_s: When it falls due, as `checked_delay` has it.
-        due_at: Likewise.
+        expires_in: How long the message stays deliverable after it was written or became due, in seconds.
+        delay_s: How long after now it becomes due, in seconds, as `checked_delay` returns it.
+        due_at: The instant at which it becomes due, as `checked_delay` returns it.
 
     Raises:
-        InvalidDelay: It is no length of time, not above 0, or too long.
+        InvalidDelay: ``expires_in`` is not a length of time, not above 0, or too long.
     """
     if expires_in is None:
         return None, None
     seconds = _checked_seconds(expires_in, "expires_in")
     if seconds <= 0:
-        raise InvalidDelay(f"expires_in is {expires_in}: pass a time above 0, or leave it out if it is never to expire")
+        raise InvalidDelay(f"expires_in is {expires_in}: pass a time above 0, or leave it out if it never expires")
     if due_at is None:
         return (delay_s or 0.0) + seconds, None
     if seconds >= (LATEST - due_at).total_seconds():
@@ -190,7 +191,7 @@ def checked_expiry(
 def _checked_seconds(delay: timedelta | float, what: str = "the delay") -> float:
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        raise InvalidDelay(f"{what} {ascii(delay)[:60]} is no length of time: pass a timedelta, or seconds")
+        raise InvalidDelay(f"{what} {ascii(delay)[:60]} is not a length of time: pass a timedelta, or seconds")
     if not 0 <= seconds <= MAX_DELAY.total_seconds():
         raise InvalidDelay(f"{what} {delay} is outside 0 to {MAX_DELAY.days:,} days: pass a timedelta, or seconds")
     return float(seconds)

@@ -1,4 +1,4 @@
-"""Message ids: UUIDs of version 7, which sort by the time they were made and so keep an index's inserts together."""
+"""Message ids: UUIDs of version 7. They sort by the time of their creation, so an index inserts them close together."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if sys.version_info >= (3, 14):
     from uuid import uuid7
 
     def new_id() -> str:
-        """A fresh UUIDv7 as text."""
+        """Return a new UUIDv7 as text."""
         return str(uuid7())
 
 else:
     _VARIANT = "89ab"
 
     def new_id() -> str:
-        """A fresh UUIDv7 as text: milliseconds, a 12-bit fraction of one, and 62 random bits.
+        """Return a new UUIDv7 as text: milliseconds, a 12-bit fraction of a millisecond, and 62 random bits.
 
-        Source: https://www.rfc-editor.org/rfc/rfc9562#section-5.7, with method 3 of section 6.2.
+        Source: https://www.rfc-editor.org/rfc/rfc9562#section-5.7 (section 6.2, method 3)
         """
         milliseconds, rest_ns = divmod(time.time_ns(), 1_000_000)
         instant = f"{milliseconds:012x}"
@@ -33,13 +33,13 @@ else:
 
 
 def normal_id(given: UUID | str) -> str:
-    """The one way we write an id: 36 characters, lower case.
+    """Return an id in its normal form: 36 characters, lower case.
 
     Args:
-        given: A UUID, or any text that spells one.
+        given: A UUID, or text in any spelling of one.
 
     Raises:
-        InvalidId: It is neither.
+        InvalidId: ``given`` is not a UUID.
 
     Example:
         >>> normal_id("0197C2F0A1B27C3D8E4F5A6B7C8D9E0F")
@@ -51,12 +51,12 @@ def normal_id(given: UUID | str) -> str:
         try:
             return str(UUID(given))
         except ValueError:
-            pass  # said below, as for what is no text at all
+            pass  # the error below covers this case and values that are not text
     raise InvalidId(f"the id {ascii(given)[:60]} is not a UUID: pass a uuid.UUID or its text, or leave it out")
 
 
 def comparable_id(given: UUID | str) -> str:
-    """Return an id as it is compared: a UUID in its normal form, however it is spelled; any other text as it is.
+    """Return an id in the form in which ids are compared: a UUID in its normal form, any other text unchanged.
 
     Example:
         >>> comparable_id("0197C2F0A1B27C3D8E4F5A6B7C8D9E0F")

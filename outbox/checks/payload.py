@@ -1,11 +1,11 @@
-"""The data of a message as JSON text, once it is certain that every database and wire can hold it.
+"""Serialise the data of a message as JSON text that every database and wire can hold.
 
-One pass over the data makes a copy of JSON's own types and checks it; the text is made of that copy. So what was
-checked is sent, and nothing else: also of an iterator, which gives its items once, and of objects that another thread
-changes.
+One pass over the data copies it into JSON's own types and checks the copy; the text is made from that copy. So the
+checked values are exactly the values that are sent. This also holds for an iterator, which yields its items once, and
+for objects that another thread changes.
 
-What is refused here would otherwise fail inside the worker's transaction (PostgreSQL takes neither NUL nor NaN), come
-back as something else, or be a message that no listener can read.
+Data that is refused here would otherwise fail inside the worker's transaction (PostgreSQL takes neither NUL nor NaN),
+come back with another value, or become a message that no listener can read.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _Path = tuple[str | int, ...]
 def to_payload(data: Any) -> str:
     """Check the data and serialise it as compact JSON.
 
-    What JSON has no type for is written the way pydantic does: a ``datetime`` as ISO 8601, a ``Decimal`` and a ``UUID``
+    Values of other types are written as pydantic writes them: a ``datetime`` as ISO 8601, a ``Decimal`` and a ``UUID``
     as text, a set or an iterator as an array, an enum as its value, a model by its aliases.
 
     Args:
         data: A JSON object or array; at most 64 levels deep and 262,144 bytes (UTF-8) long.
 
     Raises:
-        InvalidData: Something in it cannot be stored as JSON.
+        InvalidData: A value in it cannot be stored as JSON.
         TooDeep: It is nested too deep.
         TooLarge: It is too long.
 
@@ -48,7 +48,7 @@ def to_payload(data: Any) -> str:
     """
     serialised = to_json(_plain(data, (), MAX_DEPTH))
     if serialised[:1] not in b"{[":
-        # A number by itself would change on SQLite, whose JSON columns hold text that looks like a number as one.
+        # SQLite would change a bare number: its JSON columns turn text that looks like a number into one.
         raise InvalidData(f'data is {ascii(data)[:20]}, not an object or array: wrap it, as in {{"value": …}}')
     if len(serialised) > MAX_BYTES:
         raise TooLarge(
@@ -59,7 +59,7 @@ def to_payload(data: Any) -> str:
 
 
 def is_storable(text: str) -> bool:
-    """Whether a database can store the text: PostgreSQL takes no NUL, and UTF-8 has no lone surrogates."""
+    """Return whether a database can store the text: PostgreSQL takes no NUL, and UTF-8 has no lone surrogates."""
     if "\0" in text:
         return False
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
@@ -112,7 +112,7 @@ def _plain_array(value: list[Any] | tuple[Any, ...], path: _Path, room: int) -> 
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether nothing is to be done or said about a value: most are so, and their path is not needed."""
+    """Return whether a value needs no conversion and no refusal. Most values do, so no path is built for them."""
     kind = type(value)
     if kind is str:
         return is_storable(value)
@@ -133,11 +133,11 @@ def _check_float(value: float, path: _Path) -> None:
 
 def _check_integer(value: int, path: _Path) -> None:
     if value.bit_length() > MAX_INTEGER_BITS:
-        raise _refused(path, "is an integer of more than 4,000 digits, which few can read: use a string")
+        raise _refused(path, "is an integer of more than 4,000 digits, which few parsers read: use a string")
 
 
 def _converted(value: Any, path: _Path) -> Any:
-    """A value of another type, as pydantic would write it."""
+    """Return a value of another type in JSON's own types, as pydantic writes it."""
     try:
         converted = _serializer.to_python(value, mode="json", by_alias=True)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
@@ -150,11 +150,11 @@ def _converted(value: Any, path: _Path) -> Any:
 
 
 def _check_what_pydantic_hides(converted: Any, original: Any, path: _Path) -> None:
-    """Refuse a null that was NaN and a time that was naive, where what was written has the shape of the original."""
+    """Refuse a null that was NaN, and a time without a time zone, where the output has the shape of the original."""
     if converted is None and type(original) is float:
         _check_float(original, path)
     elif isinstance(original, datetime) and original.utcoffset() is None and converted == original.isoformat():
-        raise _refused(path, "is a datetime without a time zone, which is another time elsewhere: give it one")
+        raise _refused(path, "is a datetime without a time zone, which is ambiguous: give it one")
     elif isinstance(converted, dict) and isinstance(original, dict):
         for key in converted.keys() & original.keys():
             _check_what_pydantic_hides(converted[key], original[key], (*path, key))

@@ -1,12 +1,12 @@
-"""For an adopter's tests: see what a piece of code emitted, and deliver it to a listener.
+"""Helpers for an adopter's tests: see which messages a piece of code emitted, and deliver them to a listener.
 
-With pytest, name this module as a plugin in the top-level ``conftest.py`` and ask for ``outbox_emitted``::
+With pytest, name this module as a plugin in the top-level ``conftest.py`` and use the fixture ``outbox_emitted``::
 
     pytest_plugins = ["outbox.testing"]
 
-Anywhere else, ``capture()`` is a context manager. ``outbox_emptied`` empties the outbox of the database that a fixture
-of yours called ``outbox_database`` returns (a URL, an engine or a connection), and ``empty()`` does so anywhere.
-``outbox.tables.metadata().create_all(engine)`` makes the tables.
+Without pytest, use the context manager ``capture()``. The fixture ``outbox_emptied`` empties the outbox of a database:
+define a fixture ``outbox_database`` that returns a URL, an engine or a connection. ``empty()`` does the same without
+pytest. ``outbox.tables.metadata().create_all(engine)`` creates the tables.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ State: TypeAlias = Literal["pending", "written", "committed", "rolled back"]
 
 
 class Captured:
-    """One message that was emitted while somebody looked.
+    """One message that was emitted during a capture.
 
     Args:
         prepared: The message in its final form.
-        waits: Tells by its id whether a session still has to write it.
+        waits: Returns whether a session still has to write the message with this id.
     """
 
     def __init__(self, prepared: Prepared, waits: Callable[[str], bool]) -> None:
@@ -63,14 +63,14 @@ class Captured:
 
     @property
     def state(self) -> State:
-        """Where it is: in the session, in the open transaction, committed for good, or gone."""
+        """Where the message is: in the session, in the open transaction, committed, or rolled back."""
         if self._fate is not None:
             return self._fate
         return "pending" if self._waits(self.id) else "rolled back"
 
     @property
     def message(self) -> Message:
-        """What a listener would be given, for calling one directly."""
+        """The message as a listener would receive it, to call a listener directly."""
         it = self._prepared
         return Message(it.id, it.type, it.source, it.subject, it.ordering_key, it.data, it.headers, datetime.now(UTC))
 
@@ -79,7 +79,7 @@ class Captured:
 
 
 class Emitted(Sequence[Captured]):
-    """The messages that were emitted and not rolled back, in the order of the calls; always up to date.
+    """The messages that were emitted and not rolled back, in the order of the calls. It updates itself.
 
     Example:
         >>> with capture() as emitted:  # doctest: +SKIP
@@ -96,16 +96,16 @@ class Emitted(Sequence[Captured]):
 
     @property
     def committed(self) -> Emitted:
-        """Those whose transaction was committed."""
+        """The messages whose transaction was committed."""
         return Emitted(self._captured, "committed")
 
     @property
     def rolled_back(self) -> Emitted:
-        """Those that will never be sent."""
+        """The messages that were rolled back and will never be sent."""
         return Emitted(self._captured, "rolled back")
 
     def of(self, event: type[Event] | str) -> list[Captured]:
-        """Those of one event type, given by its class or its name."""
+        """Return the messages of one event type, given by its class or its name."""
         type_ = event if isinstance(event, str) else event.__event_type__
         return [each for each in self if each.type == type_]
 
@@ -128,9 +128,9 @@ class Emitted(Sequence[Captured]):
 
 @contextmanager
 def capture() -> Iterator[Emitted]:
-    """See what this process emits, in whichever thread, session, connection or outbox.
+    """Record what this process emits, in any thread, session, connection or outbox.
 
-    Everything is written as it would be without; only the database decides what is committed.
+    The messages are written as usual; only the database decides which are committed.
 
     Example:
         >>> with capture() as emitted:  # doctest: +SKIP
@@ -147,7 +147,7 @@ def capture() -> Iterator[Emitted]:
 
 
 class _Watch:
-    """Follows messages from the call to the end of their transaction."""
+    """Follows messages from the call of ``emit`` to the end of their transaction."""
 
     def __init__(self) -> None:
         self.captured: list[Captured] = []
@@ -170,7 +170,7 @@ class _Watch:
 
 
 class _Transaction:
-    """What was written in one connection's current transaction, between its savepoints."""
+    """The messages that were written in one connection's current transaction, between its savepoints."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._log: list[Captured | str] = []
@@ -178,7 +178,7 @@ class _Transaction:
         sa.event.listen(connection, "rollback", lambda _: self._end("rolled back"))
         sa.event.listen(connection, "commit_twophase", lambda *_: self._end("committed"))
         sa.event.listen(connection, "rollback_twophase", lambda *_: self._end("rolled back"))
-        # Not the savepoint event: it is told no name.
+        # Not the savepoint event: it does not pass the savepoint's name.
         sa.event.listen(connection, "before_cursor_execute", lambda _, __, statement, *___: self._follow(statement))
 
     def add(self, captured: list[Captured]) -> None:
@@ -219,21 +219,21 @@ def drain(
     events: Sequence[str] = ("*",),
     **settings: Any,
 ) -> Drained:
-    """Run a relay in this thread until everything that can be delivered now has been delivered.
+    """Run a relay in this thread until it has delivered everything that can be delivered now.
 
-    The destinations become the registered ones of that database, as with ``outbox relay --apply``. A listener that
-    raises makes its message wait for a retry; ``delivered`` and ``reason`` of the result say so.
+    The given destinations replace the registered ones of that database, as with ``outbox relay --apply``. If a listener
+    raises, its message waits for a retry; ``delivered`` and ``reason`` of the result show that.
 
     Args:
-        database: The database, migrated: its URL, or an engine connected to it. SQLite has to be a file.
-        destinations: A listener; or several by name, each a listener or a destination's settings.
-        events: What each listener subscribes to; globs allowed.
+        database: The database, migrated: its URL, or an engine connected to it. SQLite must be a file.
+        destinations: One listener; or several by name, each a listener or a destination's settings.
+        events: The event types that each listener subscribes to; globs are allowed.
         settings: Further settings of ``relay.Settings``.
 
     Returns:
-        How many messages were ``delivered``, and as ``reason`` why not all: what each listener that did not take one
-        raised, or why this relay could not work at all. What is ``left`` although it was due is counted by destination,
-        with what it waits for: a retry, a dead letter's successor, a subscription to its type.
+        The count of ``delivered`` messages, and as ``reason`` why some were not: the error of each listener that did
+        not take one, or why this relay could not work at all. ``left`` counts, by destination, the messages that are
+        due and still wait, with the reason: a retry, a dead predecessor, a missing subscription.
 
     Raises:
         OutboxError: An event loop is running already: write ``await drain_async(…)``.
@@ -248,7 +248,7 @@ def drain(
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(drain_async(database, destinations, events=events, **settings))
-    raise OutboxError("drain starts an event loop and one is running already: write await drain_async(…)")
+    raise OutboxError("drain starts an event loop, and one is running already: write await drain_async(…)")
 
 
 async def drain_async(
@@ -258,14 +258,14 @@ async def drain_async(
     events: Sequence[str] = ("*",),
     **settings: Any,
 ) -> Drained:
-    """``drain`` for a test that has an event loop; its parameters, result and errors are those of ``drain``.
+    """Run a relay as ``drain`` does, in the running event loop; parameters, result and errors are the same.
 
     Example:
         >>> async def test_a_completed_extraction_gets_its_baseline(engine):
         ...     await finish_extraction("c-1")
         ...     assert (await drain_async(engine, on_extraction_completed)).delivered == 1
     """
-    relay = own_packages.load("relay")  # only a test that drains needs a relay installed
+    relay = own_packages.load("relay")  # only a test that drains needs an installed relay
     named = destinations if isinstance(destinations, Mapping) else {"listener": destinations}
     quick: dict[str, Any] = {"beat_s": 0.05, "health_port": 0, **settings}
     relay_settings = relay.Settings(
@@ -281,7 +281,7 @@ async def drain_async(
 
 @contextmanager
 def _failures() -> Iterator[dict[tuple[str, str], str]]:
-    """Collect why listeners have not taken messages: what is left when each was called for the last time."""
+    """Collect why listeners did not take messages: for each, the reason of its last call."""
     found: dict[tuple[str, str], str] = {}
 
     def watch(destination: str, message: Message, reason: str | None) -> None:
@@ -317,18 +317,18 @@ def _destination(given: Any, events: Sequence[str]) -> Any:
 
 try:
     import pytest
-except ImportError:  # capture() and drain() need no pytest
+except ImportError:  # capture() and drain() work without pytest
     pass
 else:
 
     @pytest.fixture
     def outbox_emitted() -> Iterator[Emitted]:
-        """What the test's code emits, as ``capture()`` sees it."""
+        """Record what the test's code emits, as ``capture()`` does."""
         with capture() as emitted:
             yield emitted
 
     @pytest.fixture
     def outbox_emptied(outbox_database: str | sa.URL | sa.Engine | sa.Connection) -> Any:
-        """Empty the outbox before a test; ``outbox_database`` is the adopter's fixture. Returns what that returned."""
+        """Empty the outbox before a test; return what the adopter's fixture ``outbox_database`` returned."""
         empty(outbox_database)
         return outbox_database

@@ -1,14 +1,14 @@
-"""What every kind of destination promises, as checks that a package can run against a kind of its own.
+"""The promises of every kind of destination, as checks that a package can run against its own kind.
 
-A test makes a `World`: what the destination sends to, and how to look at what has arrived there. Each of `PROMISES` is
-called with one, and raises `AssertionError` where the promise is not kept::
+A test makes a `World`: the other side that the destination sends to, and a way to see what arrived there. The test
+calls each of `PROMISES` with a `World`. A promise that is not kept raises `AssertionError`::
 
     @pytest.mark.parametrize("promise", destination_contract.PROMISES, ids=str)
     def test_a_file_keeps_the_contract(promise, tmp_path):
         path = tmp_path / "events.jsonl"
         promise(World({"kind": "file", "path": str(path)}, taken=lambda: read(path)))
 
-The kind is found by its name, so that its package has to be installed. No plugin of pytest is needed.
+The kind is found by its name, so its package must be installed. No plugin of pytest is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from relay.destinations.policy import DestinationPolicy
 
 DEADLINE_S = 90.0
-AGAIN_S = 0.05  # between two looks at what should be there soon
+AGAIN_S = 0.05  # between two checks of a condition
 AT_ONCE = 32
 ODD_DATA: tuple[Any, ...] = (
     None,
@@ -52,7 +52,7 @@ class Taken(NamedTuple):
 
     Args:
         id: Its id, as the receiver can see it.
-        body: Its data.
+        body: Its data, as JSON in bytes.
     """
 
     id: str
@@ -61,13 +61,13 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """What a destination under test sends to. Its functions are called in a thread: they may block.
+    """The other side of a destination under test. Its functions are called in a thread, so they may block.
 
     Args:
         table: The destination's table, as in ``outbox.toml``.
-        taken: Returns everything that has arrived, in the order in which it did.
-        away: Keeps the other side away while the context is open; ``None``: it cannot go away, and no promise about
-            outages is checked.
+        taken: Returns everything that has arrived, in the order of arrival.
+        away: Keeps the other side unreachable while the context is open. ``None``: it is always reachable, and the
+            promises about outages are skipped.
     """
 
     table: Mapping[str, Any]
@@ -76,7 +76,7 @@ class World:
 
     @property
     def settings(self) -> DestinationPolicy:
-        """The table, as a relay understands it."""
+        """Return the table as a relay parses it."""
         from relay.settings import Settings
 
         return Settings.model_validate({"destinations": {"tested": dict(self.table)}}).destinations["tested"]
@@ -92,14 +92,14 @@ class World:
             await made.close()
 
     def build(self) -> Destination:
-        """Make the destination in the way a relay makes it."""
+        """Make the destination as a relay makes it."""
         from relay.destinations.registry import build
         from relay.platform.database import Database
 
         return build("tested", self.settings, Database.parse("sqlite:///never-opened.db"))
 
     async def arrived(self, messages: Sequence[Message]) -> list[Taken]:
-        """Wait until all of them are there; return what is there."""
+        """Wait until all messages have arrived; return everything that has arrived."""
         wanted = {message.id for message in messages}
         while True:
             found = list(await asyncio.to_thread(self.taken))
@@ -112,8 +112,8 @@ class Promise(NamedTuple):
     """One promise of a destination; call it with a `World` to check it.
 
     Args:
-        check: What checks it.
-        is_about_outages: Whether the other side has to be able to go away.
+        check: The function that checks it.
+        is_about_outages: Whether the check needs a `World` that can become unreachable.
     """
 
     check: Callable[[World], Awaitable[None]]
@@ -123,7 +123,7 @@ class Promise(NamedTuple):
         """Check the promise.
 
         Raises:
-            AssertionError: It is not kept.
+            AssertionError: The promise is not kept.
         """
         if not self.is_about_outages or world.away is not None:
             asyncio.run(self._within_a_deadline(world))
@@ -136,11 +136,11 @@ class Promise(NamedTuple):
             async with asyncio.timeout(DEADLINE_S):
                 await self.check(world)
         except TimeoutError:
-            raise AssertionError(f"{self} is not so within {DEADLINE_S:g} s") from None
+            raise AssertionError(f"{self}: this did not come true within {DEADLINE_S:g} s") from None
 
 
 def message(data: Any = None, *, key: str | None = None, headers: Mapping[str, str] | None = None) -> Message:
-    """Make a message such as a relay sends."""
+    """Make a message like those that a relay sends."""
     id_ = str(new_id())
     body = json.dumps({"contentId": id_} if data is None else data)
     return Message(id_, "extraction.completed", "outbox", key, key, body, dict(headers or {}), "2026-01-01 10:00:00+00")
@@ -342,7 +342,7 @@ def assert_taken(outcome: Outcome) -> None:
 
 
 def assert_outage(outcome: Outcome, world: World) -> None:
-    """The outcome charges no message, and says why in one line without a secret."""
+    """Assert that the outcome charges no message, and gives its reason in one line without a secret."""
     assert outcome.kind in OUTAGE, f"an outage is {' or '.join(OUTAGE)}, and this was {outcome}"
     assert outcome.reason
     assert "\n" not in outcome.reason, outcome.reason
@@ -351,7 +351,7 @@ def assert_outage(outcome: Outcome, world: World) -> None:
 
 
 def each_of(outcome: Outcome | Sequence[Outcome], messages: Sequence[Message]) -> list[Outcome]:
-    """The outcome of each message of a batch."""
+    """Return the outcome of each message of a batch."""
     if not isinstance(outcome, Sequence):
         return [outcome] * len(messages)
     assert len(outcome) == len(messages), f"{len(outcome)} outcomes for {len(messages)} messages"
@@ -360,7 +360,7 @@ def each_of(outcome: Outcome | Sequence[Outcome], messages: Sequence[Message]) -
 
 @asynccontextmanager
 async def away(world: World) -> AsyncIterator[None]:
-    """Keep the other side away for as long as this is open."""
+    """Keep the other side unreachable while this context is open."""
     assert world.away is not None
     gone = world.away()
     await asyncio.to_thread(gone.__enter__)
@@ -371,7 +371,7 @@ async def away(world: World) -> AsyncIterator[None]:
 
 
 async def until(attempt: Callable[[], Awaitable[Outcome]], is_so: Callable[[Outcome], bool]) -> None:
-    """Try until an attempt ends as it should."""
+    """Repeat an attempt until its outcome satisfies ``is_so``."""
     while True:
         if is_so(await attempt()):
             return

@@ -1,4 +1,4 @@
-"""Emptying an outbox between two tests."""
+"""Empty an outbox between two tests."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from outbox.tables import tables
 
 
 def empty(database: str | sa.URL | sa.Engine | sa.Connection, *, schema: str | None = None) -> None:
-    """Delete every message, delivery, destination and inbox mark: the outbox is as it was after its migration.
+    """Delete every message, delivery, destination and inbox mark: the outbox is as new after its migration.
 
     Args:
-        database: A URL, an engine, or a connection, in whose transaction it is done. Of an asynchronous connection:
-            ``await connection.run_sync(empty)``.
-        schema: The PostgreSQL schema that the outbox lives in.
+        database: A URL, an engine, or a connection, whose transaction is then used. For an asynchronous connection
+            write ``await connection.run_sync(empty)``.
+        schema: The PostgreSQL schema of the outbox.
 
     Raises:
-        OutboxError: It is none of these.
+        OutboxError: ``database`` is none of these.
     """
     if isinstance(database, str | sa.URL):
         engine = sa.create_engine(database, poolclass=sa.NullPool)
@@ -30,8 +30,8 @@ def empty(database: str | sa.URL | sa.Engine | sa.Connection, *, schema: str | N
         _empty(database, schema)
     else:
         raise OutboxError(
-            f"{type(database).__name__} cannot be emptied: pass a URL, an Engine or a Connection; of an asynchronous "
-            "one, await connection.run_sync(empty)"
+            f"{type(database).__name__} cannot be emptied: pass a URL, an Engine or a Connection; with an asynchronous "
+            "connection, write await connection.run_sync(empty)"
         )
 
 

@@ -1,1 +1,1 @@
-"""Writing messages into the caller's transaction."""
+"""Write messages into the caller's transaction."""

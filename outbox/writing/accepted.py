@@ -1,24 +1,24 @@
 """The messages that a session has accepted, until they are written.
 
-`emit` on a session returns an id before anything is written, so from then on the message must share the fate of the
-transaction: written with its commit, or the commit fails; gone with its rollback. The list of what was accepted is
-therefore kept here, beside the session, where nothing that a host does with the session's objects reaches it.
+`emit` on a session returns an id before anything is written. From then on the message must share the fate of the
+transaction: it is written with the commit, or the commit fails; it is gone with the rollback. The list of accepted
+messages is therefore kept here, beside the session, where no operation on the session's objects reaches it.
 
-A session flushes only if it holds something to flush. For that it also gets a *marker*: an instance of a mapped class
-without a table. The flush inserts nothing for it, but says so before (`before_insert`), in its own order and on its own
-connection, and there the messages are written. A host may take the marker out of the session, as it does with
-`expunge_all()`. Each of the following then sees that there are messages left:
+A session flushes only if it holds something to flush. So it also gets a *marker*: an instance of a mapped class
+without a table. The flush inserts nothing for it, but calls `before_insert` for it, in the flush's order and on the
+flush's connection; that listener writes the messages. A host may remove the marker from the session, as with
+`expunge_all()`. Each of the following moments then notices that messages are left:
 
 | moment                       | what happens                                                            |
 |------------------------------|-------------------------------------------------------------------------|
 | the session commits          | the marker is put back: the flush of this commit writes the messages    |
-| a savepoint begins           | they are written before it, so that its rollback spares them            |
-| a connection commits         | they are written just before, whoever commits it                        |
+| a savepoint begins           | they are written before it, so its rollback does not undo them          |
+| a connection commits         | they are written just before the commit, in any code that calls it      |
 | a commit had no connection   | it fails: nothing else was committed                                    |
 | the transaction ends         | they are dropped; but if the session had only joined a transaction that |
-|                              | goes on, they are written into it, like what the session executed there |
+|                              | continues, they are written into it, like the session's own statements  |
 
-The listeners are on `Session` itself, once for the process: an instance's own cost more than writing a message.
+The listeners are on `Session` itself, once per process: listeners on each instance cost more than writing a message.
 
 Source: https://docs.sqlalchemy.org/en/20/orm/session_events.html
 """
@@ -43,7 +43,7 @@ _numbers = count(1)
 
 
 class Marker:
-    """Makes a session flush. It looks like a row of ``outbox_message``, and none is inserted for it."""
+    """Makes a session flush. It is mapped like a row of ``outbox_message``, but no row is inserted for it."""
 
     __tablename__: ClassVar[str] = "outbox_message"
     schema: ClassVar[str | None]
@@ -59,7 +59,7 @@ class _Accepted(NamedTuple):
 
 
 class _Ledger:
-    """What one session has accepted and not written."""
+    """The messages that one session has accepted and not written."""
 
     def __init__(self, session: Session) -> None:
         self._session = ref(session)
@@ -74,7 +74,7 @@ class _Ledger:
         return self._session() is not None and any(each.message.id == message_id for each in self._entries)
 
     def accept(self, session: Session, schema: str | None, messages: Sequence[Prepared]) -> None:
-        self.mark(session, schema)  # begins the transaction, too
+        self.mark(session, schema)  # this also begins the transaction
         transaction = session.get_nested_transaction() or session.get_transaction()
         self._entries.extend(_Accepted(each, schema, transaction) for each in messages)
         for connection in _connections.get(session, ()):
@@ -91,13 +91,13 @@ class _Ledger:
             self.mark(session, schema)
 
     def watch(self, connection: sa.Connection) -> None:
-        """Have the connection's commit write what is still left."""
+        """Make the connection's commit write the messages that are still left."""
         if connection not in self._watched:
             self._watched.add(connection)
             sa.event.listen(connection, "commit", self._write_before_commit)
 
     def write(self, connection: sa.Connection, schema: str | None) -> None:
-        """Write what was accepted for one outbox; what cannot be written stays, so that no commit succeeds."""
+        """Write the messages accepted for one outbox. One that cannot be written stays, so no commit succeeds."""
         messages = [each.message for each in self._entries if each.schema == schema]
         if not messages:
             return
@@ -132,7 +132,7 @@ class _Ledger:
             self._write_routed(session, connection)
 
     def _write_routed(self, session: Session, connection: sa.Connection) -> None:
-        """Write what the session would write on this connection."""
+        """Write the messages that the session would write on this connection."""
         for schema in self._schemas:
             mapper, clause = _route(schema)
             if session.get_bind(mapper, clause=clause) in (connection, connection.engine):
@@ -149,14 +149,14 @@ _connections: WeakKeyDictionary[Session, dict[sa.Connection, sa.Transaction | No
 
 
 def accept(session: Session, schema: str | None, messages: Sequence[Prepared]) -> None:
-    """Have the session write the messages with its next flush, in the order of the calls.
+    """Make the session write the messages with its next flush, in the order of the calls.
 
     Raises:
-        NoTransaction: The session's transaction has ended, or failed.
+        NoTransaction: The session's transaction has ended or failed.
     """
     if not session.is_active:
         raise NoTransaction(
-            "the session's transaction has ended or failed, so that a message could not be committed with it: emit "
+            "the session's transaction has ended or failed, so a message could not be committed with it: emit "
             "before the commit and not in an after_commit hook; after an error, roll the session back first"
         )
     ledger = _ledgers.get(session)
@@ -210,8 +210,8 @@ def _mark_again(session: Session) -> None:
 def _insist(session: Session) -> None:
     if _ledgers.get(session) and session.get_nested_transaction() is None:
         raise NoTransaction(
-            "messages of this session were taken out of it in its flush, and nothing was committed: do not expunge "
-            "objects that you do not know in a before_flush hook"
+            "a before_flush hook removed messages from this session, and nothing was committed: do not expunge "
+            "objects that the hook does not know"
         )
 
 

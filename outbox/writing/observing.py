@@ -1,4 +1,4 @@
-"""A window for tests: who looks is told what is emitted and when it is written. Nobody looks in production."""
+"""Observers of what is emitted and when it is written, for tests. In production there are none."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from outbox.message import Message
 
 
 class Observer(Protocol):
-    """Is told about every message of this process, whichever session or connection it goes through."""
+    """Is told about every message of this process, in any session or connection."""
 
     def emitted(self, messages: Sequence[Prepared], waits: Callable[[str], bool]) -> None:
-        """Note that a session accepted messages; ``waits`` tells by its id whether one is still to be written."""
+        """Note that a session accepted messages; ``waits`` returns by id whether one is still to be written."""
 
     def written(self, messages: Sequence[Prepared], connection: sa.Connection) -> None:
-        """Messages are part of the connection's transaction, accepted by a session before or straight away."""
+        """Note that messages were written in the connection's transaction, from a session or directly."""
 
 
 observers: list[Observer] = []
 
 
 class Watcher(Protocol):
-    """Is told what came of each call of a listener in this process."""
+    """Is told the result of each call of a listener in this process."""
 
     def __call__(self, destination: str, message: Message, reason: str | None) -> None:
-        """Note why the listener did not take the message, or with ``None`` that it did."""
+        """Note why the listener did not take the message; ``None`` means that it did."""
 
 
 watchers: list[Watcher] = []

@@ -1,4 +1,4 @@
-"""What a database says to a worker that has met it for the first time, as a sentence that says what to do."""
+"""Translate a database's errors that a worker may meet into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OURS = ("outbox_message", "inbox_message", "outbox_new_id")
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the two errors that a worker may meet into ours; any other is left as it is.
+    """Translate the two database errors that a worker may meet; leave every other error as it is.
 
     Raises:
-        SchemaError: The outbox's tables are not there.
+        SchemaError: The outbox's tables do not exist.
         DuplicateId: A message has this id already.
     """
     try:
@@ -44,7 +44,7 @@ def _explanation(error: sa.exc.DBAPIError) -> OutboxError | None:
         )
     if state == _TAKEN or "UNIQUE constraint failed: outbox_message" in said:
         return DuplicateId(
-            f"a message with this id is there already, or was delivered ({said[:200]}): each id is for one message; "
-            "leave it out, or take what comes of the first one as done"
+            f"a message with this id exists already, or was delivered ({said[:200]}): each id is for one message; "
+            "leave the id out, or treat the first message's result as yours"
         )
     return None

@@ -1,7 +1,7 @@
-"""Writing messages: the columns that a producer fills, and how they are filled.
+"""Write messages: the columns that a producer fills, and their statements.
 
-Whatever the database gives a message (position, shard, transaction id, size, instant of creation) is left to the
-database, and nothing is read back, so that a worker needs no right but INSERT.
+The database computes the position, shard, transaction id, size and instant of creation of a message. Nothing is read
+back, so a worker needs no right but INSERT.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from outbox.writing.transaction import join_transaction, wait_for_turn
 
 SCHEDULED = "scheduled"
 
-# The text of one statement; far below what any driver or server takes, far above what a thousand messages need.
+# The text of one statement: far below the limit of any driver or server, far above the size of a thousand messages.
 MAX_BATCH_CHARACTERS = 8 * 1024 * 1024
 
 
 class JsonText(sa.TypeDecorator[str]):
-    """JSON that is text already: it reaches the database as it was checked, whatever serialiser the engine has."""
+    """JSON that is text already: it reaches the database as it was checked, past the engine's serialiser."""
 
     impl = sa.JSON
     cache_ok = True
@@ -45,7 +45,7 @@ class JsonText(sa.TypeDecorator[str]):
 
 
 class DueIn(FunctionElement[Any]):
-    """The instant so many seconds from now, by the database's clock."""
+    """The instant a given number of seconds from now, by the database's clock."""
 
     type = Instant()
     inherit_cache = True
@@ -64,7 +64,7 @@ def _due_in_sqlite(element: DueIn, compiler: Any, **options: Any) -> str:
 
 @cache
 def message_table(schema: str | None) -> sa.Table:
-    """The columns of ``outbox_message`` that a producer fills."""
+    """Return the columns of ``outbox_message`` that a producer fills."""
     return sa.Table(
         "outbox_message",
         sa.MetaData(schema=schema),
@@ -85,8 +85,8 @@ def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prep
     """Write messages at once, in their order, as part of the connection's transaction.
 
     Raises:
-        DuplicateId: A given id is that of another message, which waits, is dead, or is in the history.
-        SchemaError: The outbox's tables are not there.
+        DuplicateId: Another message has a given id, and waits, is dead, or is in the history.
+        SchemaError: The outbox's tables do not exist.
     """
     _prepare_transaction(connection, messages)
     with explained():
@@ -113,10 +113,10 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
 
 
 def new_id(schema: str | None, given: Any) -> Any:
-    """Return the SQL that gives a given id back, and fails if it is that of a message which was settled already.
+    """Return the SQL that returns a given id, and fails if a message with this id has been settled already.
 
-    The primary key sees those that wait alone: without this, whether a second message with the same id is refused or
-    delivered would depend on how fast the first one was.
+    The primary key only knows messages that still wait. Without this check, a second message with the same id would be
+    refused or delivered depending on how fast the first one was.
     """
     function = sa.func.outbox_new_id if schema is None else getattr(sa.func, schema).outbox_new_id
     return function(given, type_=Id)
@@ -136,7 +136,7 @@ def _insert_alike(connection: sa.Connection, table: sa.Table, messages: Sequence
 
 
 def _computed(names: Collection[str]) -> tuple[bool, bool, bool]:
-    """Which of the columns that the database computes a message has."""
+    """Return which of the columns that the database computes a message has."""
     return "delay_s" in names, "expires_s" in names, "given_id" in names
 
 
@@ -155,12 +155,12 @@ def _seconds_from_now(parameter: str) -> DueIn:
 
 
 def _insert_given(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
-    """Write a message with a given id (SQLite, which has no functions of ours)."""
+    """Write a message with a given id on SQLite, which has none of our functions."""
     statement = _given_statement(table, tuple(columns))
     if connection.execute(statement, columns, execution_options={"preserve_rowcount": True}).rowcount == 0:
         raise DuplicateId(
-            f"a message with the id {columns['given_id']} was delivered already: each id is for one message; leave it "
-            "out, or take what comes of the first one as done"
+            f"a message with the id {columns['given_id']} was delivered already: each id is for one message; leave the "
+            "id out, or treat the first message's result as yours"
         )
 
 
@@ -181,7 +181,7 @@ def _given_statement(table: sa.Table, names: tuple[str, ...]) -> sa.Insert:
 def _columns(message: Prepared) -> dict[str, Any]:
     id = "given_id" if message.has_given_id else "id"
     columns: dict[str, Any] = {id: message.id, "type": message.type, "source": message.source, "data": message.data}
-    # What a message does not have is left to the column: with many writers every parameter counts.
+    # An absent attribute keeps the column's default: with many writers, every parameter costs.
     if message.subject is not None:
         columns["subject"] = message.subject
     if message.ordering_key is not None:
@@ -203,7 +203,7 @@ def _columns(message: Prepared) -> dict[str, Any]:
 
 
 def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:
-    # An executemany costs the server five times as much: a plan, a trigger and a reply for every row.
+    # An executemany costs the server five times as much: a plan, a trigger call and a reply for every row.
     statement = _batch_statement(table, any(each.has_given_id for each in messages))
     for batch in _batches(messages):
         connection.execute(statement, {"batch": batch})
@@ -211,7 +211,7 @@ def _insert_in_batches(connection: sa.Connection, table: sa.Table, messages: Seq
 
 @cache
 def _batch_statement(table: sa.Table, has_given_ids: bool) -> sa.Insert:
-    """INSERT … SELECT … FROM json_to_recordset(:batch), whose rows come out in the order of the array."""
+    """Return INSERT … SELECT … FROM json_to_recordset(:batch), whose rows come out in the order of the array."""
     columns = [sa.Column(each.name, each.type) for each in table.columns if each.name != "state"]
     record = (
         sa.func.json_to_recordset(sa.cast(sa.bindparam("batch", type_=sa.Text), postgresql.JSON))
@@ -247,7 +247,7 @@ def _batches(messages: Sequence[Prepared]) -> Iterator[str]:
 
 
 def _record(message: Prepared) -> str:
-    """The message as an object; id, type, data and headers are known to need no quoting."""
+    """Return the message as a JSON object; id, type, data and headers are known to need no quoting."""
     optional = ""
     if message.subject is not None:
         optional += f',"subject":{quoted(message.subject)}'

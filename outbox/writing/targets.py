@@ -1,4 +1,4 @@
-"""What a message can be written through, and how to reach the synchronous heart of each."""
+"""The targets that a message can be written through, and how to reach the synchronous object inside each."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ _DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg_pool", "asyncpg", "django"
 
 
 def unit_of_work(target: Target) -> Session | Connection:
-    """The session that a message can join without waiting for anything, or the connection to write it to.
+    """Return the session that a message can join without awaiting anything, or the connection to write it to.
 
     Raises:
-        InvalidTarget: It is neither, or a connection that has to be awaited.
+        InvalidTarget: The target is neither, or is a connection that has to be awaited.
     """
-    # Asked for by attribute, because importing sqlalchemy.ext.asyncio is for those who use it.
+    # Checked by attribute: importing sqlalchemy.ext.asyncio is left to hosts that use it.
     inner = _unwrapped(target)
     return sync_target(getattr(inner, "sync_session", inner), "emit_async")
 
 
 def sync_target(target: object, instead: str) -> Session | Connection:
-    """The session or connection, if it is one that works without ``await``.
+    """Return the session or connection, if it works without ``await``.
 
     Args:
-        target: What the caller gave.
-        instead: The function to await for an asynchronous one.
+        target: The target that the caller passed.
+        instead: The function to await for an asynchronous target.
 
     Raises:
-        InvalidTarget: It is not.
+        InvalidTarget: The target is asynchronous, or is neither.
     """
     inner = _unwrapped(target)
     if isinstance(inner, Session | Connection):
@@ -77,7 +77,7 @@ async def run_sync(target: AsyncTarget, work: Callable[[Any], T]) -> T:
 
 
 def _unwrapped(target: Any) -> Any:
-    """The session of this thread or task, where the target is a registry of them."""
+    """Return the session of this thread or task, if the target is a registry of sessions."""
     registry = getattr(target, "registry", None)
     return registry() if isinstance(registry, ScopedRegistry) else target
 

@@ -1,8 +1,8 @@
 """The host's trace, if it has one: each message carries the context of the span in which it was created.
 
-OpenTelemetry is looked up and never imported: a worker that does not trace need not have it installed. Where an SDK is
-set up, each message gets a span of its own (``create``, PRODUCER), which everything that happens to it later is linked
-to. Without an SDK the context that is current is passed on as it is.
+OpenTelemetry is looked up in the loaded modules and never imported: a worker that does not trace need not install it.
+Where an SDK is set up, each message gets a span of its own (``create``, PRODUCER); all later spans about the message
+link to it. Without an SDK the current context is passed on unchanged.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
@@ -23,7 +23,7 @@ _tracer: tuple[Any, Any] | None = None  # (provider, its tracer)
 
 
 def creation() -> Creation:
-    """Return what gives a message, by its id and type, the headers of the trace it is created in."""
+    """Return a function that gives a message, by its id and type, the headers of the trace in which it is created."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return _untraced
@@ -57,7 +57,7 @@ def attributes(operation: str, id: str, type_: str) -> dict[str, Any]:
 
 
 def headers_of(context: Any) -> Headers:
-    """Return a span's context as headers; empty where there is none.
+    """Return a span's context as headers; empty if the context is invalid.
 
     Source: https://www.w3.org/TR/trace-context/#traceparent-header
     """

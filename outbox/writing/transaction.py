@@ -1,4 +1,4 @@
-"""The caller's transaction: that there is one, that it means what it says, and who waits for whom in it."""
+"""Checks of the caller's transaction, and the lock that orders the messages of a key."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sqlalchemy as sa
 
 from outbox.errors import NoTransaction
 
-# Any number that is ours: it keeps our hashed keys apart from those of other users of advisory locks.
+# A fixed number of ours: it keeps our hashed keys apart from those of other users of advisory locks.
 _STRICT_ORDER_SEED = 0x6F75_7462_6F78
 
 _STRICT_ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, :seed))")
 
 
 def join_transaction(connection: sa.Connection) -> None:
-    """Make sure that what is written on the connection is undone when its transaction is.
+    """Ensure that a write on the connection is undone if the connection's transaction is rolled back.
 
     Raises:
         NoTransaction: The connection commits every statement by itself.
@@ -43,13 +43,13 @@ def wait_for_turn(connection: sa.Connection, ordering_key: str) -> None:
 def _commits_by_itself(connection: sa.Connection) -> bool:
     if connection.dialect.name == "sqlite":
         return _sqlite_commits_by_itself(connection.connection.driver_connection)
-    # Asked of the driver, wherever it was set: on it, the connection, the session or the engine. No round trip.
+    # The driver knows the mode, whether it was set on the driver, connection, session or engine. No round trip.
     return bool(getattr(connection.connection.dbapi_connection, "autocommit", False))
 
 
 def _sqlite_commits_by_itself(driver: Any) -> bool:
-    # Without an isolation level the driver never begins a transaction. A host may do that itself, as SQLAlchemy's
-    # manual advises, so the question is whether there is one.
+    # Without an isolation level the driver never begins a transaction. A host may begin one itself, as SQLAlchemy's
+    # manual advises, so we check whether a transaction is open.
     never_begins = driver.isolation_level is None or getattr(driver, "autocommit", None) is True
     return never_begins and not driver.in_transaction
 
@@ -57,9 +57,10 @@ def _sqlite_commits_by_itself(driver: Any) -> bool:
 def _keep_savepoints(connection: sa.Connection) -> None:
     """Keep the release of an outermost savepoint from committing.
 
-    Python's sqlite3 begins a transaction before an INSERT and not before a SAVEPOINT. A savepoint that comes first
-    *is* then the transaction, its RELEASE commits, and a later rollback undoes nothing: the message would be sent
-    although its transaction was rolled back. Leaving savepoints to the COMMIT or ROLLBACK means the same otherwise.
+    Python's sqlite3 begins a transaction before an INSERT, but not before a SAVEPOINT. A savepoint that comes first
+    *is* then the transaction: its RELEASE commits, and a later rollback undoes nothing. The message would be sent
+    although its transaction was rolled back. So savepoints are kept until the COMMIT or ROLLBACK, which changes nothing
+    else.
 
     Source: https://www.sqlite.org/lang_savepoint.html,
         https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable

@@ -38,7 +38,7 @@ def test_an_event_without_a_type_says_how_to_give_it_one():
 
 
 def test_a_type_without_data_asks_for_it():
-    with pytest.raises(InvalidEvent, match=r"pass it after the type, \{\} if there is none"):
+    with pytest.raises(InvalidEvent, match=r"pass it after the type, or \{\} if it has none"):
         prepare("outbox", Draft("page.read"), {})
 
 
@@ -49,7 +49,7 @@ def test_an_event_with_data_beside_it_is_refused():
 
 @pytest.mark.parametrize("event", [None, 7, Typed, {"a": 1}, b"page.read"])
 def test_what_is_no_event_is_refused(event):
-    with pytest.raises(InvalidEvent, match="is no event"):
+    with pytest.raises(InvalidEvent, match="is not an event"):
         prepared(event)
 
 
@@ -111,13 +111,13 @@ def test_a_header_that_the_delivery_sets_is_refused_in_any_case(name):
 
 @pytest.mark.parametrize("name", ["", "a b", "a:", "a\r\nb", "é", "a\0", 7])
 def test_a_header_name_that_no_wire_can_carry_is_refused(name):
-    with pytest.raises(InvalidHeaders, match="is no header name"):
+    with pytest.raises(InvalidHeaders, match="is not a header name"):
         prepared(headers={name: "x"})
 
 
 @pytest.mark.parametrize("value", ["a\r\nb", "a\n", "a\0", "é", "\ud800", 7, None, b"x"])
 def test_a_header_value_that_no_wire_can_carry_is_refused_and_not_repeated(value):
-    with pytest.raises(InvalidHeaders, match="'x-tenant' holds what HTTP cannot carry"):
+    with pytest.raises(InvalidHeaders, match="'x-tenant' holds a value that HTTP cannot carry"):
         prepared(headers={"x-tenant": value})
 
 
