@@ -8,7 +8,7 @@ file. The host's package keeps the plain name, so its listeners are found, and n
     listeners   ours                               the host's; ours is _neverlost_listeners
 
 Our modules that import such a package are compiled with the private name in their imports. Where the host has no such
-package, nothing is changed. Decision 0020 lists the alternatives.
+package, nothing is changed. Decision 0023 lists the alternatives.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ BEGIN
         OR pg_catalog.json_typeof(NEW.data) NOT IN ('object', 'array')
         OR NEW.data::text LIKE '%\\u%'
         OR NEW.headers::text <> '{}'
-        OR NEW.state <> 'ready' OR NEW.due_at IS NOT NULL OR NEW.expires_at IS NOT NULL
+        OR NEW.state <> 'ready' OR NEW.due_at IS NOT NULL
+        OR NEW.expires_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z'
         OR NEW.created_at NOT BETWEEN '0002-01-01Z' AND '9999-01-01Z'
         OR NEW.position <= 0
         OR pg_catalog.pg_sequence_last_value('outbox_wake'::regclass) = 2

@@ -1,7 +1,7 @@
 """The doctor finds what will bite, says why it matters and what to do, and is quiet when all is well."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,8 +13,10 @@ from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually, eventually_async
 
 from outbox.tables import SHARD_COUNT
+from relay import Settings
 from relay.admin.destinations.listing import pause
 from relay.admin.doctor import Finding, examine, postgres
+from relay.admin.doctor.destinations import configured
 from relay.admin.doctor.postgres import DEAD_ROWS
 from relay.admin.doctor.sqlite import journal, version
 from relay.platform.database import Database as Address
@@ -125,6 +127,30 @@ async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene:
     scene.database.execute("UPDATE outbox_destination SET state = 'off', paused_by = 'failure', reason = 'HTTP 410'")
     found = examined(scene.database)["destinations"]
     assert (found.severity, "outbox resume a" in found.do) == ("bad", True)
+
+
+async def test_a_share_of_messages_that_expire_is_noted(scene: Scene) -> None:
+    scene.emit(3)
+    await scene.drain({"a": Taker()})
+    assert examined(scene.database)["expired"].severity == "ok"
+    scene.emit(1, due_at=datetime(2020, 1, 1, tzinfo=UTC), expires_in=60)
+    await scene.drain({"a": Taker()})
+    found = examined(scene.database)["expired"]
+    assert (found.severity, "1 message expired" in found.what, "25%" in found.what) == ("note", True, True)
+    assert "--state expired" in found.do
+
+
+def test_an_expiry_that_is_shorter_than_a_normal_wait_is_noted(scene: Scene) -> None:
+    destinations = {
+        "short": to(Taker(), expires_in="10s", backoff_s=20, backoff_max_s=60),
+        "fits": to(Taker(), expires_in="1m", backoff_s=20, backoff_max_s=60),
+        "never": to(Taker()),
+    }
+    found = configured(Settings(destinations=destinations, lease_s=15))
+    assert [(each.check, each.severity, each.do) for each in found] == [
+        ("destination short", "note", "raise expires_in, or lower backoff_s"),
+        ("destination short", "note", "raise expires_in, or lower lease_s"),
+    ]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ Taken out by hand, each of these was found out within 60 lives on SQLite:
 | `OwningThread.may_send`: the age of the last round trip                    | 4: its relay cannot know that it owns  |
 | the inbox says whether a mark was there already                            | 7: it took effect 5 times              |
 | `operator_pause` in `Lane._next`                                           | sent although its relay knew of it     |
+| `Lane._is_expired`                                                         | sent although its time had passed      |
 
 Two go unnoticed in as many lives, and are found out by directed tests: `held_keys` in `Waiting.take_in_or_turn_away` by
 `test_relay_order`, and the states that keep a key from being free in `RELEASE_KEY` by `store/test_keys`.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -45,11 +46,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.databases import Database
-from support.ledger import MAX_ATTEMPTS, SKIPPING, WANTS, Attempt, Ledger, Letter, number_of
+from support.ledger import MAX_ATTEMPTS, SKIPPING, WANTS, Attempt, Expiry, Ledger, Letter, number_of
 from support.scene import to
 from support.stepping import Stage, SteppedRelay
 
 from outbox import Draft, Message, emit_many, once
+from outbox.tables import Id, Instant
 from relay import Settings
 from relay.admin.destinations.listing import pause, resume
 from relay.admin.housekeeping import Housekeeping
@@ -61,6 +63,7 @@ from relay.admin.messages.unrouted import discard_unrouted
 from relay.decide.outcome import TAKEN, Outcome
 
 LEASE_S = 60.0
+A_YEAR_S = 365 * 86_400.0
 TYPES = ["page.read", "page.read", "audit.kept", "debug.noise"]  # the last of them is wanted by nobody
 KEYS = ["k", "k", "l", None]
 OUTCOMES = ["taken", "taken", "taken", "failed", "refused", "busy", "hangs up", "unreachable", "throttled", "gone"]
@@ -156,18 +159,25 @@ class Life(RuleBasedStateMachine):
 
     # --------------------------------------------------------------------------------------------- workers
 
-    def _write(self, connection: sa.Connection, what: list[tuple[str, str | None]], delay_ms: int) -> list[str]:
+    def _write(
+        self, connection: sa.Connection, what: list[tuple[str, str | None]], delay_ms: int, expiry: Expiry = "never"
+    ) -> list[str]:
         now = self.ledger.tick()
         delay = timedelta(milliseconds=delay_ms) if delay_ms else None
         numbers = range(self.count, self.count + len(what))
         self.count += len(what)
         drafts = [
-            Draft(type_, {"n": n}, ordering_key=key, delay=delay) for n, (type_, key) in zip(numbers, what, strict=True)
+            Draft(type_, {"n": n}, ordering_key=key, delay=delay, expires_in=None if expiry == "never" else A_YEAR_S)
+            for n, (type_, key) in zip(numbers, what, strict=True)
         ]
         ids = emit_many(connection, drafts)
         for id_, n, (type_, key) in zip(ids, numbers, what, strict=True):
             wanted = {name for name, types in WANTS.items() if type_ in types}
-            self.ledger.letters[id_] = Letter(id_, type_, key, n, now, wanted, is_scheduled=delay is not None)
+            self.ledger.letters[id_] = Letter(
+                id_, type_, key, n, now, wanted, is_scheduled=delay is not None, expiry=expiry
+            )
+        if expiry == "passed before it was written":
+            self._let_expire(connection, ids)
         return ids
 
     def _commit(self, ids: list[str]) -> None:
@@ -175,12 +185,33 @@ class Life(RuleBasedStateMachine):
         for id_ in ids:
             self.ledger.letters[id_].committed_at = now
 
+    def _let_expire(self, connection: sa.Connection, ids: list[str]) -> None:
+        place = sa.table("outbox_message", sa.column("id", Id), sa.column("expires_at", Instant))
+        past = datetime(2020, 1, 1, tzinfo=UTC)
+        connection.execute(sa.update(place).where(place.c.id.in_(ids)).values(expires_at=past))
+
+    @rule()
+    def the_time_of_messages_passes(self) -> None:
+        """What a relay has read, it may send until it reads it again."""
+        ids = [each.id for each in self.ledger.committed().values() if each.expiry == "ahead"]
+        for id_ in ids:
+            self.ledger.letters[id_].expiry = "passed"
+        with self.engine.begin() as connection:
+            self._let_expire(connection, ids)
+
     messages = st.lists(st.tuples(st.sampled_from(TYPES), st.sampled_from(KEYS)), min_size=1, max_size=5)
 
-    @rule(what=messages, delay_ms=st.sampled_from([0, 0, 0, 1]), is_committed=st.sampled_from([True, True, False]))
-    def a_worker_emits(self, what: list[tuple[str, str | None]], delay_ms: int, is_committed: bool) -> None:
+    @rule(
+        what=messages,
+        delay_ms=st.sampled_from([0, 0, 0, 1]),
+        expiry=st.sampled_from(["never", "never", "ahead", "passed before it was written"]),
+        is_committed=st.sampled_from([True, True, False]),
+    )
+    def a_worker_emits(
+        self, what: list[tuple[str, str | None]], delay_ms: int, expiry: Expiry, is_committed: bool
+    ) -> None:
         with self.engine.connect() as connection:
-            ids = self._write(connection, what, delay_ms)
+            ids = self._write(connection, what, delay_ms, expiry)
             if is_committed:
                 connection.commit()
                 self._commit(ids)

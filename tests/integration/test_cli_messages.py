@@ -66,6 +66,15 @@ def test_emit_reads_stdin_and_refuses_what_is_not_json(sqlite_database: Database
     assert database.scalar("SELECT count(*) FROM outbox_message") == 1
 
 
+def test_emit_takes_how_long_a_message_is_wanted(run: Run, database: Database) -> None:
+    emitted = run("emit", "a.b", "{}", "--due-at", "2020-01-01", "--expires-in", "10m", url=database.url)
+    assert emitted.returncode == 0, emitted.report()
+    expires_at = str(database.scalar("SELECT expires_at FROM outbox_message"))
+    assert expires_at.startswith("2020-01-01 00:10:00")
+    for wrong in ("0s", "soon"):
+        assert run("emit", "a.b", "{}", "--expires-in", wrong, url=database.url).returncode == 2
+
+
 def test_an_unknown_message_is_exit_code_1_and_a_malformed_id_2(run: Run, database: Database) -> None:
     assert run("messages", "show", "0197c0de-0000-7000-8000-000000000000", url=database.url).returncode == 1
     assert run("messages", "show", "nonsense", url=database.url).returncode == 2

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from support.databases import Database
 
 WANTS = {"a": ("page.read", "audit.kept"), "b": ("page.read",)}
 SKIPPING = ("b",)
 MAX_ATTEMPTS = 2
+
+Expiry = Literal["never", "ahead", "passed", "passed before it was written"]
 
 
 @dataclass
@@ -30,9 +32,15 @@ class Letter:
     wanted: set[str]
     committed_at: int | None = None
     is_scheduled: bool = False
+    expiry: Expiry = "never"
     body: bytes | None = None
     replayed_at: dict[str, int] = field(default_factory=dict)  # destination → the last time
     is_forgotten: bool = False  # by retention
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether no relay has to send it any more, unless an operator has sent it again."""
+        return self.expiry.startswith("passed")
 
 
 @dataclass
@@ -94,6 +102,8 @@ class Ledger:
         if letter.body not in (None, body):
             self.wrong.append(f"8 {name} was sent as {body!r} after {letter.body!r}")
         letter.body = body
+        if letter.expiry == "passed before it was written" and attempt.destination not in letter.replayed_at:
+            self.wrong.append(f"{name} was sent although its time had passed before it was written")
         if clock - attempt.relay.store.asked_at >= self.lease_s / 3:
             self.wrong.append(f"4 {name} was sent by a relay that cannot know whether it owns it")
         if attempt.destination in attempt.relay.knows_paused and attempt.destination in attempt.relay.store.saw_paused:
@@ -120,6 +130,7 @@ class Ledger:
             and destination in each.wanted
             and each.committed_at is not None
             and each.committed_at < letter.emitted_at
+            and not each.has_expired
             and not self._may_be_passed(self.fates[each.id, destination], destination)
         ]
 
@@ -152,7 +163,7 @@ class Ledger:
             ):
                 deliveries[str(row.message_id)][row.destination] = row
             history = defaultdict(list)
-            for row in connection.exec_driver_sql("SELECT id, attempts, deliveries FROM outbox_history"):
+            for row in connection.exec_driver_sql("SELECT id, attempts, deliveries, outcome FROM outbox_history"):
                 history[str(row.id)].append(row)
         committed = self.committed()
         for id_ in (waiting.keys() | history.keys() | deliveries.keys()) - committed.keys():
@@ -174,13 +185,16 @@ class Ledger:
             self.wrong.append(f"{name} waits and is history")
         elif row is None and (history or letter.is_forgotten):
             self._check_done(name, letter)
+            if any(each.outcome == "expired" for each in history) and not letter.has_expired:
+                self.wrong.append(f"{name} is history as expired, and its time had not passed")
         elif row is not None and row.state == "held":
             self._check_held(name, letter, deliveries)
 
     def _check_done(self, name: str, letter: Letter) -> None:
         for destination in letter.wanted | letter.replayed_at.keys():
             fate = self.fates[letter.id, destination]
-            if not fate.discarded and fate.acknowledged_at < letter.replayed_at.get(destination, 0):
+            is_excused = fate.discarded or (letter.has_expired and destination not in letter.replayed_at)
+            if not is_excused and fate.acknowledged_at < letter.replayed_at.get(destination, 0):
                 self.wrong.append(f"{name} is history, and {destination} never took it")
 
     def _check_held(self, name: str, letter: Letter, deliveries: dict[str, Any]) -> None:
@@ -196,6 +210,8 @@ class Ledger:
                 self.wrong.append(f"{name} is dead at {destination} after {fate.failures} failures")
             if row.attempts > fate.failures:
                 self.wrong.append(f"{name} was charged {row.attempts} attempts after {fate.failures} failures")
+            if row.state == "expired" and not letter.has_expired:
+                self.wrong.append(f"{name} expired at {destination}, and its time had not passed")
             if row.state in ("discarded", "cancelled") and not (fate.discarded or destination == "nobody"):
                 self.wrong.append(f"{name} is {row.state} at {destination}, and nobody did that")
 
@@ -204,7 +220,7 @@ class Ledger:
         for letter in self.committed().values():
             for destination in letter.wanted:
                 fate = self.fates[letter.id, destination]
-                if fate.acknowledged_at < 0 and not fate.discarded:
+                if fate.acknowledged_at < 0 and not (fate.discarded or letter.has_expired):
                     self.wrong.append(f"2 {letter.n} never reached {destination}")
                 if destination == "b" and fate.acknowledged_at >= 0 and self.effects[letter.id] != 1:
                     self.wrong.append(f"7 {letter.n} took effect {self.effects[letter.id]} times")

@@ -45,7 +45,7 @@ def doctor(
     engine = settings.database.engine(poolclass=sa.NullPool)
     try:
         with reaching(settings.database):
-            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _other_sides()
+            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _configured()
     finally:
         engine.dispose()
     if as_json:
@@ -57,15 +57,15 @@ def doctor(
         raise typer.Exit(exits.UNUSABLE if is_unusable else exits.UNHEALTHY)
 
 
-def _other_sides() -> list[Finding]:
+def _configured() -> list[Finding]:
     """Look at the destinations, where this host has what they need; another host may have."""
     from outbox.errors import SettingsError
-    from relay.admin.doctor.destinations import other_sides
+    from relay.admin.doctor.destinations import configured
     from relay.admin.doctor.finding import note
     from relay.settings import load
 
     try:
-        return other_sides(load({}))
+        return configured(load({}))
     except SettingsError as error:
         why, do = "their other sides were not looked at", "run `outbox doctor` where a relay runs"
         return [note("destinations", f"they are not usable here: {error}", why, do)]

@@ -21,6 +21,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             """outbox emit extraction.completed '{"contentId": "c-1"}'""",
             """outbox emit extraction.completed '{"contentId": "c-1"}' --ordering-key c-1 --delay 10m""",
+            "outbox emit price.changed '{\"price\": 3}' --expires-in 5m",
             "outbox emit report.wanted - < report.json  # data from stdin",
         ),
     )(emit)
@@ -35,6 +36,10 @@ def emit(
     delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before: 30s, 10m, 2h.")] = None,
     due_at: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Not before: 2026-03-01, 2026-03-01T12:30Z. UTC unless it says.")
+    ] = None,
+    expires_in: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Not later than this long after now, or after it is due: 30s, 10m, 2h."),
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
@@ -52,12 +57,13 @@ def emit(
     options: dict[str, Any] = {
         "ordering_key": ordering_key,
         "subject": subject,
-        "headers": _headers(header or []),
+        "headers": _headers(header) if header else None,
         "delay": None if delay is None else timedelta(seconds=duration_s("--delay", delay)),
         "due_at": None if due_at is None else instant("--due-at", due_at),
+        "expires_in": None if expires_in is None else timedelta(seconds=duration_s("--expires-in", expires_in)),
         "id": id_,
     }
-    given = {name: value for name, value in options.items() if value or value == ""}  # which is refused, not ignored
+    given = {name: value for name, value in options.items() if value is not None}
     try:
         with opened(operator_settings(), needs=WORKER + COMMANDS) as engine, engine.begin() as connection:
             message_id = write(connection, type_, _parsed(data), **given)

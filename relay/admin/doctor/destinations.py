@@ -1,4 +1,4 @@
-"""What the other sides of the configured destinations may do with messages that they took."""
+"""The configured destinations: times that do not fit together, and what the other sides may do with what they took."""
 
 from __future__ import annotations
 
@@ -16,9 +16,35 @@ from relay.settings import Settings
 TIMEOUT_S = 10.0
 
 
-def other_sides(settings: Settings) -> list[Finding]:
-    """Return what is found at each destination that is configured here."""
-    return [found for name, each in settings.destinations.items() for found in _at(name, each)]
+def configured(settings: Settings) -> list[Finding]:
+    """Return what is found for each destination that is configured here: in its settings, and at its other side."""
+    return [
+        found
+        for name, each in settings.destinations.items()
+        for found in (*_expiry(name, each, settings.lease_s), *_at(name, each))
+    ]
+
+
+def _expiry(name: str, destination: DestinationPolicy, lease_s: float) -> Iterator[Finding]:
+    """Compare the time that a message has with the waits that are normal."""
+    expires_in = destination.expires_in
+    if expires_in is None:
+        return
+    check, what = f"destination {name}", f"messages expire after {expires_in:g} s (expires_in)"
+    if expires_in <= destination.backoff_s:
+        yield note(
+            check,
+            f"{what}, and the wait before the first retry may be as long as backoff_s ({destination.backoff_s:g} s)",
+            "many messages that fail once expire before they are tried again",
+            "raise expires_in, or lower backoff_s",
+        )
+    if expires_in <= lease_s:
+        yield note(
+            check,
+            f"{what}, and a relay that is cut off keeps its shards for a lease ({lease_s:g} s)",
+            "what waits meanwhile expires",
+            "raise expires_in, or lower lease_s",
+        )
 
 
 async def _within_a_deadline(looking: Awaitable[Sequence[Risk]]) -> Sequence[Risk]:

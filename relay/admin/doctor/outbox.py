@@ -12,6 +12,8 @@ from relay.admin.messages.unrouted import unrouted_types
 from relay.admin.status import Status, status
 from relay.platform.wording import counted
 
+EXPIRED_SHARE = 0.01
+
 
 def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) -> Iterator[Finding]:
     """What waits, for whom, and who is there to deliver it."""
@@ -21,6 +23,7 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
     yield _oldest(found, older_than_s)
     yield from _destinations(found)
     yield _dead(found)
+    yield _expired(found)
     yield _unrouted(connection)
 
 
@@ -109,6 +112,18 @@ def _dead(found: Status) -> Finding:
         f"{counted(found.dead, 'message')} given up at a destination",
         "nobody tries them again, and with on_dead = block their keys' successors wait",
         "`outbox dead list`; then `outbox dead retry` or `outbox dead discard`",
+    )
+
+
+def _expired(found: Status) -> Finding:
+    share = found.expired / max(found.expired + found.delivered, 1)
+    if share < EXPIRED_SHARE:
+        return ok("expired", f"{counted(found.expired, 'message')} expired in the time that the history covers")
+    return note(
+        "expired",
+        f"{counted(found.expired, 'message')} expired before any destination took them: {share:.0%} of what is settled",
+        "no relay sends them any more",
+        "`outbox messages list --state expired`; raise concurrency, rate or expires_in of their destination",
     )
 
 
