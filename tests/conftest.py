@@ -24,7 +24,13 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 HERE = Path(__file__).parent
 _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
-_SHARE_A_FIXTURE = ("test_wheel.py", "test_roles.py", "test_own_destinations.py", "test_dashboard_browser.py")
+_SHARE_A_FIXTURE = (
+    "test_wheel.py",
+    "test_roles.py",
+    "test_own_destinations.py",
+    "test_dashboard_browser.py",
+    "test_operator_plans.py",
+)
 # Each is one for the whole run: what shares it runs in one process.
 _SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "recent_redis_server", "redis_server"}
 
@@ -270,13 +276,15 @@ def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabase
 @pytest.fixture
 def postgres_database(postgres_databases: PostgresDatabases) -> Iterator[Database]:
     """A fresh PostgreSQL database with both branches at their heads."""
-    yield from _postgres(postgres_databases, template=postgres_databases.migrated_template)
+    with postgres_databases.fresh(postgres_databases.migrated_template) as database:
+        yield database
 
 
 @pytest.fixture
 def empty_postgres(postgres_databases: PostgresDatabases) -> Iterator[Database]:
     """A fresh PostgreSQL database with nothing in it."""
-    yield from _postgres(postgres_databases, template=None)
+    with postgres_databases.fresh(None) as database:
+        yield database
 
 
 @pytest.fixture
@@ -324,14 +332,6 @@ def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawner]:
         finally:
             spawner.end_all()
     assert_hidden(secrets_of(request.module), spawner.said, "what its processes printed")
-
-
-def _postgres(databases: PostgresDatabases, template: str | None) -> Iterator[Database]:
-    name = databases.create(template)
-    try:
-        yield from _disposed(Database("postgres", databases.url(name)))
-    finally:
-        databases.retire(name)
 
 
 def _disposed(database: Database) -> Iterator[Database]:

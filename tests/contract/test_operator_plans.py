@@ -5,10 +5,10 @@ Whether the tables were analysed or not: what has just filled up has not been.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
-from support.databases import Database
+from support.databases import Database, PostgresDatabases
 from support.plans import Plan, asked
 
 from relay.admin import counts as counting
@@ -55,17 +55,25 @@ MIDNIGHT = "SELECT date_trunc('day', now(), 'UTC')"
 
 
 @pytest.fixture(params=["never analysed", "analysed"])
-def full(request: pytest.FixtureRequest, postgres_database: Database) -> Database:
-    database = postgres_database
+def full(request: pytest.FixtureRequest, postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    filled_by = {"never analysed": fill, "analysed": fill_and_analyse}[request.param]
+    template = postgres_databases.template(request.param, filled_by)
+    with postgres_databases.fresh(template) as database:
+        yield database
+
+
+def fill_and_analyse(database: Database) -> None:
+    fill(database)
+    database.execute("ANALYZE")
+
+
+def fill(database: Database) -> None:
     database.execute(
         "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[\"*\"]', 1)"
     )
     database.execute("SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - 1)")
     for statement in (MESSAGES, HELD, HISTORY, GIVEN_UP):
         database.execute(statement, **({"count": COUNT} if ":count" in statement else {}))
-    if request.param == "analysed":
-        database.execute("ANALYZE")
-    return database
 
 
 def looked_at(plans: Iterable[Plan], table: str) -> int:

@@ -2,6 +2,8 @@
 
 import secrets
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +83,7 @@ class PostgresDatabases:
         self._prefix = f"outbox_test_{secrets.token_hex(4)}"
         self._count = 0
         self._retired: list[str] = []
+        self._templates: dict[str, str] = {}
 
     @cached_property
     def migrated_template(self) -> str:
@@ -88,6 +91,26 @@ class PostgresDatabases:
         name = self.create()
         _upgrade(self.url(name))
         return name
+
+    def template(self, label: str, fill: Callable[[Database], None]) -> str:
+        """Return the name of a migrated database that `fill` has filled; it is filled once for each label."""
+        if label not in self._templates:
+            name = self._templates[label] = self.create(self.migrated_template)
+            database = Database("postgres", self.url(name))
+            fill(database)
+            database.dispose()  # a database can be copied only while it has no connection
+        return self._templates[label]
+
+    @contextmanager
+    def fresh(self, template: str | None) -> Iterator[Database]:
+        """Lend a new database, a copy of `template`; it is dropped afterwards."""
+        name = self.create(template)
+        database = Database("postgres", self.url(name))
+        try:
+            yield database
+        finally:
+            database.dispose()
+            self.retire(name)
 
     def url(self, name: str) -> str:
         return self._admin.set(database=name).render_as_string(hide_password=False)
@@ -113,8 +136,10 @@ class PostgresDatabases:
         self._retired.append(name)
 
     def close(self) -> None:
-        """Drop what is left, the template included."""
+        """Drop the databases that are left, the templates included."""
         if template := self.__dict__.pop("migrated_template", None):
+            self.retire(template)
+        for template in self._templates.values():
             self.retire(template)
         self._drop_retired()
 

@@ -40,8 +40,6 @@ class Server:
         name: What it is called, in the name of its folder and in messages.
     """
 
-    host = "127.0.0.1"
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.port = free_port()
@@ -57,7 +55,7 @@ class Server:
 
     def answers(self) -> bool:
         """Whether it takes connections."""
-        socket.create_connection((self.host, self.port), 1).close()
+        socket.create_connection(("127.0.0.1", self.port), 1).close()
         return True
 
     @property
