@@ -1,4 +1,4 @@
-"""The relay: reads the outbox and delivers every message until it has been taken."""
+"""The relay: it reads the outbox and delivers every message until its destination has taken it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Drained", "Health", "HttpSettings", "ListenerSettings", "RabbitSetti
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for: `relay.platform.migrations` alone should not load a relay."""
+    """Import a name when it is used, so importing `relay.platform.migrations` alone does not load a relay."""
     if name in ("Drained", "Health", "Relay"):
         import relay.relay as module
     elif name in __all__:

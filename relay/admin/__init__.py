@@ -1,4 +1,4 @@
-"""What operators ask and do, as functions of a connection; command line and dashboard only render it."""
+"""Operators' questions and actions, as functions of a connection; command line and dashboard only render them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is about messages when it is asked for: `outbox status` asks for none of it."""
+    """Import the modules about messages when they are used: `outbox status` needs none of them."""
     if name not in __all__:
         raise AttributeError(f"module 'relay.admin' has no attribute {name!r}")
     from relay.admin.messages import detail as showing

@@ -1,7 +1,7 @@
-"""What was done by hand, on record: who, when, what, how many and why.
+"""The record of operators' actions: who did what to how many messages, when and why.
 
-Rows are added and never changed: a relay's role has no right to. The database says when, and which role had logged in;
-the name of the user is what this process believes, and may be told (`LOGNAME`).
+Rows are added and never changed: a relay's role has no right to change them. The database records the time and the
+login role. The user's name comes from this process and its environment (`LOGNAME`), so it can be forged.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ACTOR: ContextVar[str | None] = ContextVar("outbox_actor", default=None)
 class Action:
     """One action of an operator.
 
-    It may take many transactions. Each of them writes what it did, as a part of the action that the first one began.
-    So an action that was interrupted is on record with what it did. One that changed nothing leaves no row.
+    It may take many transactions. Each of them records its part of the action that the first one began, so an
+    interrupted action is on record with the part that was done. An action that changed nothing leaves no row.
 
     Args:
-        name: What was done, as the command line calls it: ``"dead retry"``.
-        target: To what: a destination, a filter.
-        reason: Why, in the operator's words.
+        name: The action, as the command line calls it: ``"dead retry"``.
+        target: The object of the action: a destination, a filter.
+        reason: The reason, in the operator's words.
     """
 
     def __init__(self, name: str, target: Mapping[str, Any], *, reason: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Action:
         self.number: int | None = None
 
     def add(self, connection: sa.Connection, count: int) -> int:
-        """So many more, in this transaction; returns the action's number, which no other action has."""
+        """Record ``count`` more changes in this transaction; return the action's number, which is unique."""
         audit = tables().audit
         self.count += count
         values = {"actor": self.actor, "action": self.name, "target": self.target, "reason": self.reason}
@@ -54,7 +54,7 @@ class Action:
 
 
 def this_user() -> str:
-    """Return who acts: the user whom `acting_as` names, else who runs this process, and where: ``ada@host``."""
+    """Return the acting user: the one that `acting_as` names, or the user and host of this process: ``ada@host``."""
     if (named := _ACTOR.get()) is not None:
         return named
     try:
@@ -66,10 +66,10 @@ def this_user() -> str:
 
 @contextmanager
 def acting_as(actor: str) -> Iterator[None]:
-    """Have the actions that begin inside of it stand in the record under this name.
+    """Record the actions that begin inside this context under a name.
 
     Args:
-        actor: Who acts, as far as a program that acts for several people knows.
+        actor: The person who acts, as far as the program knows, if it acts for several people.
     """
     token = _ACTOR.set(actor)
     try:
@@ -80,12 +80,12 @@ def acting_as(actor: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One action: who, when, what, to what, how many and why.
+    """One recorded action: who did what to how many messages, when and why.
 
     Args:
-        at: When it began, by the database's clock.
-        role: The role that had logged in to the database; ``None`` on SQLite.
-        actor: The user and the host, as the process that did it was told.
+        at: When the action began, by the database's clock.
+        role: The database role that logged in; ``None`` on SQLite.
+        actor: The user and the host, as the acting process knew them.
     """
 
     at: datetime
@@ -98,7 +98,7 @@ class AuditEntry:
 
 
 def record(connection: sa.Connection, *, limit: int) -> list[AuditEntry]:
-    """The latest actions, the latest first."""
+    """Return the latest actions, the latest first."""
     audit, part = tables().audit, tables().audit.alias("part")
     a = audit.c
     more = sa.select(sa.func.coalesce(sa.func.sum(part.c.count), 0)).where(part.c.part_of == a.id).scalar_subquery()

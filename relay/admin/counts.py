@@ -1,4 +1,4 @@
-"""Counting messages: each once, in one pass over what is not settled; the history by its index, or by an estimate."""
+"""Count messages: unsettled ones in one pass; the history by its index, or by an estimate."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from outbox.tables import tables
 from relay.admin.access.queries import age_s
 from relay.admin.messages.outcomes import CANCELLED, DISCARDED, EXPIRED, OPEN, OUTCOMES, UNTAKEN
 
-COUNT_AT_MOST = 1_000_000  # beyond that, the history is estimated
+COUNT_AT_MOST = 1_000_000  # beyond this count, the history is estimated
 READ_PATH = ("ready", "scheduled")
 
 
 class Messages:
-    """The messages that are not in the history yet, counted.
+    """Counts of the messages that are not in the history yet.
 
     Args:
         connection: To the outbox's database.
 
     Attributes:
         unread: (type, count) of the messages in the read path.
-        settled: Outcome → messages of which nothing is left to do, and which their owner has yet to move.
+        settled: Outcome → messages that are settled and that their owner has not moved to the history yet.
     """
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -44,14 +44,14 @@ class Messages:
                 self.settled[_outcome(row)] += row.messages
 
     def oldest_waiting_s(self, at: datetime) -> float | None:
-        """Return the age of the oldest that is due; a scheduled message is late from its due time on."""
+        """Return the age in seconds of the oldest message that is due; a scheduled message ages from its due time."""
         since = [row.first_due_at if row.state == "scheduled" else row.oldest_at for row in self._waiting]
         due = [instant for instant in since if instant <= at]
         return age_s(min(due), at) if due else None
 
 
 def _counts() -> sa.Select[Any]:
-    """All messages, by type, by state, and by what is known of the few that are dead or given up somewhere."""
+    """Return the query that counts all messages by type and state, and by the outcome of dead or ended deliveries."""
     m = tables().message.c
     marked = _marked()
     flags = [marked.c[name] for name in ("dead", "waits", *OUTCOMES)]
@@ -69,7 +69,7 @@ def _counts() -> sa.Select[Any]:
 
 
 def _marked() -> sa.Subquery:
-    """Messages with a delivery that is dead or given up, and what their deliveries are; all others simply wait."""
+    """Return the messages with a delivery that is dead or ended, and the states of their deliveries."""
     d = tables().delivery.c
     of_interest = sa.select(d.message_id).where(d.state.in_(["dead", *UNTAKEN])).distinct().subquery()
 
@@ -98,10 +98,10 @@ def _total(rows: Iterable[sa.Row[Any]]) -> int:
 
 @dataclass(frozen=True)
 class HistoryCounts:
-    """How many messages in the history ended how.
+    """Counts of the messages in the history, by outcome.
 
     Args:
-        is_estimate: Whether `delivered` is what the planner believes.
+        is_estimate: Whether `delivered` is the planner's estimate.
     """
 
     delivered: int
@@ -114,8 +114,8 @@ class HistoryCounts:
 def history_counts(connection: sa.Connection) -> HistoryCounts:
     """Count the history.
 
-    On PostgreSQL the planner is asked first: counting a hundred million rows to say "about a hundred million"
-    would take a minute and push everything else out of the cache. What was given up has an index of its own.
+    On PostgreSQL the planner is asked first: counting a hundred million rows to say "about a hundred million" would
+    take a minute and evict everything else from the cache. Messages that were not delivered have an index of their own.
     """
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)

@@ -1,4 +1,4 @@
-"""The GRANT statements for three roles on PostgreSQL: who migrates, who emits, who delivers."""
+"""The GRANT statements for the three roles on PostgreSQL: the migrator, the worker and the relay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def grants(
     migrator: str | None = None,
     content: bool = True,
 ) -> str:
-    """The GRANT statements, to be run by the owner of the schema once the migrations have been.
+    """Return the GRANT statements, to be run by the owner of the schema after the migrations.
 
     Args:
         schema: The outbox's schema; ``None`` is ``public``.
-        worker: The role of processes that emit; all it may do with a message is write it.
+        worker: The role of processes that emit; it may only write messages.
         relay: The role of relays, and of operators.
         migrator: The role that runs ``outbox db upgrade``, if it is not the owner of the schema.
-        content: Include what the reference worker and the baseline listener need of the content tables.
+        content: Include the rights of the reference worker and the baseline listener on the content tables.
     """
     schema = schema or "public"
     parts = [_migrator(schema, migrator)] if migrator else []
@@ -31,7 +31,7 @@ def grants(
 
 
 def _migrator(schema: str, role: str) -> list[str]:
-    comment = "-- before the first `outbox db upgrade`: whoever runs it owns what it creates"
+    comment = "-- before the first `outbox db upgrade`: the role that runs it owns the objects that it creates"
     return [comment, *_lines(rights.MIGRATOR, schema, role)]
 
 
@@ -41,7 +41,7 @@ def _worker(schema: str, role: str, *, content: bool) -> list[str]:
         *_lines(rights.WORKER, schema, role),
         "-- only for consumers of their own that use outbox.once",
         *_lines(rights.CONSUMER, schema, role),
-        "-- only for `outbox emit` and `outbox extract`, which look at the version of the schema first",
+        "-- only for `outbox emit` and `outbox extract`, which read the version of the schema first",
         *_lines(rights.COMMANDS, schema, role),
         *(
             ["-- only for the reference worker, `outbox extract`", *_lines(rights.EXTRACT, schema, role)]
@@ -60,5 +60,5 @@ def _relay(schema: str, role: str, *, content: bool) -> list[str]:
 
 
 def _lines(needs: Sequence[rights.Right], schema: str, role: str) -> list[str]:
-    """The statements that grant these rights."""
+    """Return the statements that grant these rights."""
     return [right.grant(schema, role) + ";" for right in needs]

@@ -1,8 +1,8 @@
-"""The periodic work: partitions ahead of time, retention behind, and the traces of relays that are gone.
+"""Periodic work: create partitions in advance, drop old ones, and remove the traces of dead relays.
 
-None of it is needed for delivery, none of it runs on the owning connection, and when one run fails the next one does
-its work. Of several relays, one at a time does it. What is old is so by the database's clock: a relay whose host is
-days ahead would detach the very partition that all relays settle into.
+Delivery needs none of it, and none of it runs on the owning connection. If one run fails, the next one does its work.
+One relay at a time does it. Ages are measured by the database's clock: a relay whose host's clock is days ahead would
+otherwise detach the partition that all relays settle into.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ log = structlog.get_logger("relay")
 
 LOCK_NOT_AVAILABLE = "55P03"
 DAYS_AHEAD = 3
-FIRST_SAMPLE_S = 2.0  # after the start: the relay has registered by then
+FIRST_SAMPLE_S = 2.0  # after the start: by then the relay has registered
 BATCH = 5_000
-PAUSE_S = 0.1  # between two batches, in which SQLite's other writers get on
+PAUSE_S = 0.1  # between two batches, so SQLite's other writers get a turn
 HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
 UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PARTITION = "outbox_history_%Y%m%d"
-PARTITION_LENGTH = len("outbox_history_20260131")  # what may follow tells it from a table of others
+PARTITION_LENGTH = len("outbox_history_20260131")  # our partitions may have a suffix after it
 
 
-Job = Callable[[sa.Connection], int]  # how many rows there were to delete
+Job = Callable[[sa.Connection], int]  # returns how many rows it found to delete
 
 
 class Housekeeping:
-    """Runs the periodic work beside a relay.
+    """Does the periodic work beside a relay.
 
     Args:
-        settings: Where, and for how long things are kept.
-        relay_id: Which relay; ``None`` where there is none.
-        backlog: What shows the samples of the backlog.
-        sampler: Keeps what is measured; ``None``: nothing is kept.
+        settings: The database, and how long data is kept.
+        relay_id: The relay's id; ``None`` without a relay.
+        backlog: Shows the samples of the backlog.
+        sampler: Stores measurements; ``None``: none are stored.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Housekeeping:
         self._stopping.set()
         self._scheduler.shutdown(wait=True)
         if self._sampler is not None:
-            self.keep_sample()  # the last seconds, or all of a short life
+            self.keep_sample()  # the last seconds, or the whole of a short run
         self._engine.dispose()
 
     def _add(self, name: str, function: Callable[[], object], every: timedelta, first_s: float = 0.0) -> None:
@@ -111,7 +111,7 @@ class Housekeeping:
         )
 
     def _run(self, job: Job) -> None:
-        """One round, batch by batch, if no other relay is at it, and the database takes writes."""
+        """Run one round in batches, if no other relay does, and if the database takes writes."""
         try:
             while self._batch(job) == BATCH and not self._stopping.wait(PAUSE_S):
                 continue
@@ -127,21 +127,21 @@ class Housekeeping:
         except sa.exc.OperationalError as error:
             if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
                 raise
-            return 0  # another relay is at it
+            return 0  # another relay does it
 
     def _is_mine(self, connection: sa.Connection) -> bool:
         if connection.dialect.name != "postgresql":
             return True
         if connection.scalar(sa.select(sa.func.pg_is_in_recovery())):
             return False
-        # In the way of no beat. It needs a right on the table: a lock by number could be held by any login, for ever.
+        # It blocks no beat. It needs a right on the table: an advisory lock could be held by any login, forever.
         connection.exec_driver_sql("LOCK TABLE outbox_relay IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
         return True
 
     # ------------------------------------------------------------------- jobs
 
     def sample_backlog(self) -> None:
-        """Sample the backlog for all relays, if this is the one of them that has been alive for longest."""
+        """Sample the backlog for all relays, if this relay has been alive for the longest time."""
         assert self._backlog is not None
         try:
             with snapshot(self._engine) as connection:
@@ -153,7 +153,7 @@ class Housekeeping:
             else:
                 self._backlog.show(found)
                 self._keep_backlog(found)
-        except sa.exc.DBAPIError as error:  # what was shown last becomes stale
+        except sa.exc.DBAPIError as error:  # the last sample becomes stale
             self._note_gap("sample_backlog", error)
 
     def _keep_backlog(self, found: Backlog) -> None:
@@ -163,7 +163,7 @@ class Housekeeping:
                     self._sampler.keep_backlog(connection, found)
 
     def keep_sample(self) -> None:
-        """Keep what this relay did since the last time."""
+        """Store what this relay did since the last call."""
         assert self._sampler is not None
         try:
             with self._engine.begin() as connection:
@@ -174,7 +174,7 @@ class Housekeeping:
 
     @staticmethod
     def _note_gap(job: str, error: sa.exc.DBAPIError) -> None:
-        """Note a missing sample. The gauges and plots show the gap, and the relay has said why its database fails."""
+        """Log a missing sample. The gauges and plots show the gap; the relay has logged why its database fails."""
         log.debug("sample_failed", job=job, reason=" ".join(str(error.orig).split()))
 
     @staticmethod
@@ -182,18 +182,18 @@ class Housekeeping:
         return connection.dialect.name == "sqlite" or not connection.scalar(sa.select(sa.func.pg_is_in_recovery()))
 
     def thin_out_samples(self, connection: sa.Connection) -> int:
-        """What was measured long ago: fewer rows, and in the end none."""
+        """Merge old measurements into fewer rows, and delete the oldest."""
         return thin_out(connection, now(connection), BATCH)
 
     def add_partitions(self, connection: sa.Connection) -> int:
-        """Today's partition of the history and those of the next days."""
+        """Create today's partition of the history and those of the next days."""
         today = _today(connection)
         for offset in range(DAYS_AHEAD + 1):
             connection.execute(sa.select(sa.func.outbox_add_partition(today + timedelta(days=offset))))
         return 0
 
     def drop_partitions(self) -> None:
-        """Detach and drop what is older than the retention. Concurrently, and so outside of a transaction."""
+        """Detach and drop partitions older than the retention: concurrently, and so outside of a transaction."""
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
@@ -206,7 +206,7 @@ class Housekeeping:
             log.warning("housekeeping_failed", job="drop_partitions", reason=" ".join(str(error.orig).split()))
 
     def _partitions(self, connection: sa.Connection) -> list[tuple[str, str]]:
-        """Names and states: attached, pending (somebody held up the detaching), detached (and never dropped)."""
+        """Return names and states: attached, pending (a session blocked the detaching), detached (but not dropped)."""
         rows = connection.execute(
             sa.text(
                 "SELECT c.relname, CASE i.inhdetachpending WHEN false THEN 'attached' WHEN true THEN 'pending' "
@@ -231,7 +231,7 @@ class Housekeeping:
         log.info("history_dropped", day=day.isoformat())
 
     def delete_history(self, connection: sa.Connection) -> int:
-        """SQLite has no partitions: a batch of what is too old."""
+        """Delete a batch of the history that is too old, on SQLite, which has no partitions."""
         h = self._t.history.c
         before = now(connection) - timedelta(days=self._settings.retention_days)
         old: sa.Select[Any] = (
@@ -242,10 +242,10 @@ class Housekeeping:
         ).rowcount
 
     def forget_inbox_marks(self, connection: sa.Connection) -> int:
-        """A mark outlives its message wherever that still is; after that, and its retention, it can go."""
+        """Delete inbox marks after their retention, unless their message still exists."""
         i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
         before = now(connection) - timedelta(days=self._settings.inbox_retention_days)
-        # Compared as what ids are stored as, for which there is an index; a mark may name what is none of ours.
+        # Compared in the form in which ids are stored and indexed; a mark may name a foreign message.
         id_: sa.ColumnElement[Any] = i.message_id
         if connection.dialect.name == "postgresql":
             id_ = sa.case((i.message_id.regexp_match(UUID), sa.cast(i.message_id, Id)))
@@ -261,9 +261,9 @@ class Housekeeping:
         return connection.execute(sa.delete(self._t.inbox).where(sa.tuple_(i.listener, i.message_id).in_(old))).rowcount
 
     def remove_traces(self, connection: sa.Connection) -> int:
-        """Relays that have not beaten for long, and so are not.
+        """Remove the rows of relays that have not beaten for a long time.
 
-        On PostgreSQL one may be frozen and hold its locks: by its row a peer knows that it has to end its session.
+        On PostgreSQL a frozen relay may still hold its locks: a peer needs its row to end its session.
         """
         r = self._t.relay.c
         before = now(connection) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))

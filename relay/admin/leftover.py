@@ -1,4 +1,4 @@
-"""What a drain left: which deliveries are due and were not made, and why."""
+"""What a drain left: which due deliveries were not made, and why."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from relay.settings import Settings
 
 @dataclass(frozen=True)
 class Left:
-    """Deliveries that were left for one reason.
+    """Deliveries that were left for the same reason.
 
     Args:
-        destination: Where they go; ``None`` for messages that no subscription wants.
-        count: How many.
-        why: The reason, to follow "… for api: ".
+        destination: Their destination; ``None`` for messages that no subscription wants.
+        count: Their count.
+        why: The reason, in a form that follows "… for api: ".
     """
 
     destination: str | None
@@ -42,12 +42,12 @@ class Left:
 
 
 def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Left]:
-    """Return what a drain left, over a connection of its own; nothing if the database cannot be asked.
+    """Return what a drain left, over its own connection; empty if the database cannot be asked.
 
     Args:
-        settings: Where the outbox is.
-        began_at: When the drain began, by the monotonic clock.
-        failing: Destination → why it did not take what this relay has tried and not ruled on yet.
+        settings: The settings of the database.
+        began_at: When the drain began, in seconds of the monotonic clock.
+        failing: Destination → the reason of attempts that this relay made and has no verdict on yet.
     """
     try:
         with opened_snapshot(settings) as connection:
@@ -57,13 +57,13 @@ def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str]
 
 
 def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Left]:
-    """Return what is due and was not delivered.
+    """Return the deliveries that are due and were not made.
 
     Args:
-        connection: One from `snapshot`.
-        since_s: How long ago the drain began, in seconds. Dead letters from before are left out, and so is what has
-            been emitted since and was not read: neither was the drain's to deliver.
-        failing: Destination → why it did not take what a relay has tried and not ruled on yet.
+        connection: A connection from `snapshot`.
+        since_s: How long ago the drain began, in seconds. Earlier dead letters are left out, and so are messages that
+            were emitted since and not read: the drain was not to deliver either.
+        failing: Destination → the reason of attempts that a relay made and has no verdict on yet.
     """
     began_at = now(connection) - timedelta(seconds=since_s)
     registered = Registered(connection)
@@ -98,9 +98,9 @@ def _why(state: str, reason: str | None) -> str:
 
 
 def _trouble(row: Any) -> str | None:
-    """Say why a destination takes nothing; ``None`` if it does."""
+    """Return why a destination takes nothing; ``None`` if it takes messages."""
     if row is None or row.removed_at is not None:
-        return "it is not registered any more"
+        return "it is no longer registered"
     if row.state == "healthy":
         return None
     return f"{'an operator paused it' if row.paused_by == 'operator' else f'it is {row.state}'} ({row.reason})"
@@ -109,7 +109,7 @@ def _trouble(row: Any) -> str | None:
 def _unread(
     connection: sa.Connection, registered: Registered, began_at: datetime, failing: Mapping[str, str]
 ) -> Iterator[Left]:
-    """What no relay has settled or set aside: it is in the hands of one, or of none."""
+    """Yield deliveries that no relay has settled or set aside: a relay holds them, or none has read them."""
     m = tables().message.c
     is_due = sa.or_(
         sa.and_(m.state == "ready", m.created_at <= began_at), sa.and_(m.state == "scheduled", m.due_at <= began_at)

@@ -1,8 +1,8 @@
-"""The relays that own something now: those whose session is there.
+"""The relays that own shards now: those with a living session.
 
-A beat is a trace that outlives its relay. The session does not: on PostgreSQL it holds the locks that make an owner,
-and the server's lock table shows them; an SQLite file has one owner, which holds the lock of its side file. So a relay
-that has died is gone from this list at once, and no shard has two owners in it.
+A beat outlives its relay, a session does not. On PostgreSQL the session holds the locks that make an owner, and the
+server's lock table shows them. An SQLite file has one owner, which holds the lock of its side file. So a dead relay
+leaves this list at once, and no shard has two owners in it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from outbox.tables import tables
 from relay.admin.access.queries import age_s, now
 from relay.store.presence import LOCK_CLASS, is_owned
 
-ALIVE_WITHIN_S = 30.0  # two leases of the default length; where no lock can be seen: on a replica, or in another's file
+ALIVE_WITHIN_S = 30.0  # two default leases, where locks cannot be seen: on a replica, or in another machine's file
 
-# Who holds its presence lock, and the shards that name it as their owner.
+# The holder of each presence lock, with the shards that name it as their owner.
 OWNERS = f"""
 SELECT r.number, ARRAY(SELECT s.shard::int FROM outbox_shard AS s WHERE s.relay = r.number ORDER BY 1) AS shards
 FROM outbox_relay AS r
@@ -37,11 +37,11 @@ class RelayStatus:
     """One relay.
 
     Args:
-        id: Its name: host, process, and what tells two starts apart.
-        shards: Those that it owns, in order.
+        id: Its name: host, process id, and a suffix that differs between starts.
+        shards: The shards that it owns, in order.
         last_seen_s: Seconds since its last beat, by the database's clock.
-        release: What it runs.
-        started_at: Since when.
+        release: The release that it runs.
+        started_at: When it started.
     """
 
     id: str
@@ -52,7 +52,7 @@ class RelayStatus:
 
 
 def live_relays(connection: sa.Connection) -> list[RelayStatus]:
-    """Return the relays that have a session, in the order of their start, with the shards that it owns."""
+    """Return the relays that have a session, in the order of their start, with the shards that each owns."""
     relay, at = tables().relay, now(connection)
     rows = connection.execute(sa.select(relay).order_by(relay.c.number)).all()
     owned = _owned(connection, rows, at)
@@ -64,13 +64,13 @@ def live_relays(connection: sa.Connection) -> list[RelayStatus]:
 
 
 def _owned(connection: sa.Connection, rows: Sequence[sa.Row[Any]], at: datetime) -> dict[int, list[int]]:
-    """Return the number of each relay that has a session, and its shards."""
+    """Return the number of each relay that has a session, with its shards."""
     since = at - timedelta(seconds=ALIVE_WITHIN_S)
     beating = {row.number: row.shards for row in rows if row.last_seen_at > since}
     if connection.dialect.name != "postgresql":
         path = connection.engine.url.database
         owned = is_owned(Path(path)) if path else False
-        last = {row.number: row.shards for row in rows[-1:]}  # there is one at a time
+        last = {row.number: row.shards for row in rows[-1:]}  # there is only one at a time
         return last if owned or (owned is None and last.keys() <= beating.keys()) else {}
     if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar_one():
         return beating

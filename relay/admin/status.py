@@ -1,23 +1,23 @@
-"""How things stand, in numbers that add up.
+"""The status of the outbox, in numbers that add up.
 
-All numbers are of one moment, and each has one definition. Messages and deliveries are counted apart: a message has a
-delivery for each destination that wants it.
+All numbers belong to one moment, and each has one definition. Messages and deliveries are counted separately: a
+message has a delivery for each destination that wants it.
 
 | a message counts as  | when                                                                               |
 |----------------------|------------------------------------------------------------------------------------|
 | waiting              | a delivery of it is still to be made: ready, scheduled, parked, blocked or retried |
-| dead                 | a delivery of it is a dead letter: an operator has to look                         |
+| dead                 | a delivery of it is a dead letter: an operator has to act                          |
 | unrouted             | no subscription wants its type                                                     |
-| delivered            | nothing is left to do, and a destination took it                                   |
-| cancelled, discarded | nothing is left to do, and no destination took it: an operator gave it up          |
-| expired              | nothing is left to do, and no destination took it: its time had passed             |
+| delivered            | all its deliveries are done, and a destination took it                             |
+| cancelled, discarded | all its deliveries are done, and no destination took it: an operator gave it up    |
+| expired              | all its deliveries are done, and no destination took it: its time had passed       |
 
-A message counts once, but for one that is dead at one destination and waits for another: it counts as both, and
-`waiting_and_dead` says how many these are. `delivered`, `cancelled`, `discarded` and `expired` reach as far
-back as the history, and count a message once more after each replay.
+A message counts once, with one exception: one that is dead at one destination and waits for another counts as both,
+and `waiting_and_dead` counts these. `delivered`, `cancelled`, `discarded` and `expired` reach back as far as the
+history, and count a message once more after each replay.
 
-`parked` and `retrying` count deliveries, and are the sums of what the destinations say; of a destination both are part
-of its `waiting`.
+`parked` and `retrying` count deliveries, and are the sums over the destinations. For a destination, both are part of
+its `waiting`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
 from relay.platform.wording import health
 
-REMOVED = "it is no longer registered, and something still waits for it"
+REMOVED = "it is no longer registered, and deliveries still wait for it"
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class DestinationStatus:
     """One registered destination.
 
     Args:
-        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while something still waits for it.
+        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while deliveries still wait for it.
         reason: Why it is not healthy.
         waiting: Deliveries that are still to be made.
         dead: Dead letters.
-        until: When it is probed or resumes, if that is known.
+        until: When it is probed or resumes, if known.
         paused_by: ``operator`` or ``failure``, unless it is healthy.
-        parked: How many of those that wait cannot start now: it is paused or full, or an earlier message waits.
-        retrying: How many of those that wait have failed and wait for their next attempt.
-        note: Of a healthy one: what fails there now and then, such as ``7 % failing``.
+        parked: Waiting deliveries that cannot start now: it is paused or full, or an earlier message waits.
+        retrying: Waiting deliveries that have failed and wait for their next attempt.
+        note: For a healthy one: the failure that occurs now and then, such as ``7 % failing``.
         since: When its state began.
-        rate: How many attempts all relays together may start there, such as ``50/s``; ``None``: any number.
+        rate: The attempts that all relays together may start there, such as ``50/s``; ``None``: no limit.
     """
 
     state: str
@@ -71,7 +71,7 @@ class DestinationStatus:
 
     @property
     def health(self) -> str:
-        """How it is, in words."""
+        """Its state, in words."""
         return health(
             self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
         )
@@ -79,23 +79,23 @@ class DestinationStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole outbox.
+    """The status of the whole outbox.
 
     Args:
-        waiting: Messages that are still to be delivered somewhere.
-        scheduled: How many of these are not due yet.
-        waiting_and_dead: How many of these are a dead letter elsewhere.
+        waiting: Messages that are still to be delivered to a destination.
+        scheduled: Of the waiting ones, those that are not due yet.
+        waiting_and_dead: Of the waiting ones, those that are a dead letter at another destination.
         parked: Deliveries that cannot start now: destination paused or full, or an earlier message waits.
         retrying: Deliveries that failed and wait for their next attempt.
         unrouted: Messages that no subscription wants.
         dead: Messages with a dead letter.
         delivered: Messages that were delivered.
-        discarded: Messages that an operator discarded, and no destination took.
-        cancelled: Messages that an operator cancelled, and no destination took.
-        expired: Messages whose time had passed, and no destination took.
-        delivered_is_estimate: Whether the history is so large that it was estimated instead of counted.
+        discarded: Messages that an operator discarded and that no destination took.
+        cancelled: Messages that an operator cancelled and that no destination took.
+        expired: Messages whose time had passed and that no destination took.
+        delivered_is_estimate: Whether `delivered` is an estimate, because the history is too large to count.
         oldest_waiting_s: The age of the oldest message that waits and is due; ``None`` if there is none.
-        destinations: The registered destinations, by name; removed ones while something waits for them.
+        destinations: The registered destinations, by name; removed ones while deliveries wait for them.
         relays: The relays that are alive.
     """
 
@@ -117,12 +117,12 @@ class Status:
 
 
 def status(connection: sa.Connection) -> Status:
-    """How things stand now.
+    """Return the status now.
 
     Args:
-        connection: One from `snapshot`: then all numbers are of one moment.
+        connection: A connection from `snapshot`, so all numbers belong to one moment.
     """
-    relays = live_relays(connection)  # first, for locks are of no snapshot
+    relays = live_relays(connection)  # first: locks are not part of a snapshot
     messages = Messages(connection)
     destinations = _destinations(connection, messages)
     history = history_counts(connection)
@@ -187,12 +187,12 @@ def _rates(connection: sa.Connection) -> dict[str, str | None]:
 
 
 def _unread_for(globs: list[str], unread: Iterable[tuple[str, int]]) -> int:
-    """Messages in the read path that a subscription wants; most have no row in ``outbox_delivery``."""
+    """Count messages in the read path that a subscription wants; most have no row in ``outbox_delivery``."""
     return sum(count for type_, count in unread if wants(globs, type_))
 
 
 def _settled_apart(connection: sa.Connection) -> Counter[str]:
-    """Per destination: deliveries of messages in the read path that do have a row, which counts instead."""
+    """Count, per destination, deliveries with a row whose message is in the read path: the row counts instead."""
     message, delivery = tables().message, tables().delivery
     query = (
         sa.select(delivery.c.destination, sa.func.count().label("deliveries"))

@@ -122,7 +122,7 @@ async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene:
     await scene.drain({"a": Taker()})
     pause(scene.database.engine, "a", reason="a release")
     paused = examined(scene.database)["destinations"]
-    assert (paused.severity, paused.why) == ("note", "an operator paused it: it stays so")
+    assert (paused.severity, paused.why) == ("note", "an operator paused it")
     assert "a release" in paused.what
     scene.database.execute("UPDATE outbox_destination SET state = 'off', paused_by = 'failure', reason = 'HTTP 410'")
     found = examined(scene.database)["destinations"]
@@ -237,7 +237,7 @@ def test_a_servers_unsafe_settings_are_named(private_postgres: Callable[..., Pos
     server.restart()
     found = examined(database)
     assert (found["durability"].severity, found["durability"].what) == ("note", "synchronous_commit is off")
-    assert (found["wake-up"].severity, found["wake-up"].what) == ("note", "prepared transactions are possible here")
+    assert (found["wake-up"].severity, found["wake-up"].what) == ("note", "prepared transactions are enabled here")
     assert (found["autovacuum"].severity, found["autovacuum"].what) == ("bad", "track_counts off")
     server.settings.update(fsync="off", full_page_writes="off", autovacuum="off", track_counts="on")
     server.restart()

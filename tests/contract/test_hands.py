@@ -219,7 +219,7 @@ async def test_of_any_message_it_says_where_it_is_and_what_happens_next(scene: S
     assert blocked.deliveries[0].state == "blocked"
     assert dead.message.id in blocked.deliveries[0].next
     assert "dead: retry or discard" in blocked.deliveries[0].next
-    assert (done.message.state, done.next) == ("delivered", "nothing: it is done")
+    assert (done.message.state, done.next) == ("delivered", "nothing: it is settled")
 
 
 async def test_a_ready_message_names_its_destinations_and_the_lack_of_a_relay(scene: Scene) -> None:

@@ -335,7 +335,7 @@ async def test_where_no_relay_runs_nobody_is_said_to_probe(run: Run, scene: Scen
     first = run("messages", "list", "--json").json[0]["id"]
     deliveries = run("messages", "show", first, "--json").json["deliveries"]
     [shown] = [each for each in deliveries if each["next"] != "done"]
-    assert "nobody probes it" in shown["next"]
+    assert "no relay probes it" in shown["next"]
     assert "`outbox relay`" in shown["next"]
 
 

@@ -217,7 +217,7 @@ def test_a_doctor_says_what_this_redis_may_lose(
 
     twice = ("note", f"Redis {'.'.join(map(str, redis.version))} has no idempotent publishing")
     known = [twice] if redis.version < (8, 6) else []
-    assert said() == (known or [("ok", "nothing speaks against it")])
+    assert said() == (known or [("ok", "no risk found")])
     redis.use("CONFIG", "SET", "appendfsync", "everysec")
     redis.use("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
     assert said() == [
@@ -231,7 +231,7 @@ def test_a_doctor_finds_nothing_against_a_recent_redis(
     recent_redis: RedisServer, run: Run, sqlite_database: Database, tmp_path: Path
 ) -> None:
     Scene(sqlite_database)
-    assert said_by_a_doctor(recent_redis, run, sqlite_database, tmp_path) == [("ok", "nothing speaks against it")]
+    assert said_by_a_doctor(recent_redis, run, sqlite_database, tmp_path) == [("ok", "no risk found")]
 
 
 def said_by_a_doctor(server: RedisServer, run: Run, database: Database, folder: Path) -> list[tuple[str, str]]:

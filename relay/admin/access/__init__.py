@@ -1,1 +1,1 @@
-"""How operators' actions reach the database: opening it, questions that they share, transactions."""
+"""How operators' actions reach the database: opening it, shared queries, transactions."""

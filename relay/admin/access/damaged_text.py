@@ -1,7 +1,7 @@
-"""Text that is not what it should be, for people to look at: what no character stands for comes as U+FFFD.
+"""Read text with invalid bytes, for people to look at: U+FFFD replaces each invalid byte.
 
-SQLite holds any bytes as text wherever SQL wrote them, PostgreSQL in a database that is not in UTF-8. A relay sets such
-messages aside (`relay.owner.unreadable`); who looks at them has to see them.
+SQLite stores any bytes as text if SQL wrote them; so does PostgreSQL in a database that is not in UTF-8. A relay sets
+such messages aside (`relay.owner.unreadable`), and an operator must be able to see them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEXTS = ("text", "varchar", "bpchar", "name")
 
 
 def accept_any_bytes(engine: sa.Engine) -> None:
-    """Have every connection of this engine read any text."""
+    """Make every connection of this engine accept any text."""
     on_connect = _as_stored if engine.dialect.name == "postgresql" else _as_text
     sa.event.listen(engine, "connect", on_connect)
 
@@ -27,7 +27,7 @@ def _as_text(connection: Any, _record: object) -> None:
 
 
 def _as_stored(connection: Any, record: Any) -> None:
-    """Take text as the server stores it: then it has nothing to convert, and nothing to refuse."""
+    """Read text in the server's encoding: then the server converts nothing, and refuses nothing."""
     from psycopg import NotSupportedError
 
     driver = record.driver_connection
@@ -37,7 +37,7 @@ def _as_stored(connection: Any, record: Any) -> None:
     _take(connection, stored_in)
     try:
         codec = "utf-8" if stored_in == "SQL_ASCII" else driver.info.encoding
-    except NotSupportedError:  # Python has none for this encoding
+    except NotSupportedError:  # Python has no codec for this encoding
         _take(connection, "UTF8")
     else:
         _decode(driver, codec)
@@ -61,7 +61,7 @@ def _decode(driver: Any, codec: str) -> None:
 
 
 class AnyJson:
-    """Parses JSON in a codec, whatever bytes there are. No closure: psycopg keeps those for ever, and warns of it."""
+    """Parses JSON in a codec and accepts any bytes. It is not a closure: psycopg keeps closures, with a warning."""
 
     def __init__(self, codec: str) -> None:
         self._codec = codec

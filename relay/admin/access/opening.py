@@ -1,4 +1,4 @@
-"""Getting at the database, with a sentence instead of a traceback when that fails."""
+"""Open the database; if that fails, raise an error that says what to do."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from relay.settings import Settings
 
 @contextmanager
 def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa.Engine]:
-    """An engine for a database that exists and has a schema we can use.
+    """Yield an engine for a database that exists and has a usable schema.
 
     Args:
-        settings: Where it is.
-        needs: The rights that are looked for when one turns out to be missing; where they are about content, it has
-            to be ours.
+        settings: The settings of the database.
+        needs: The rights to name if one turns out to be missing. If they are about content, the content tables must be
+            ours.
 
     Raises:
-        Unusable: It has not; says what to run.
+        Unusable: The database does not exist or has no usable schema; the text names the command to run.
     """
     settings.require_database_file()
     engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
@@ -44,18 +44,18 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
 
 @contextmanager
 def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
-    """A connection to read from, in which nothing changes meanwhile."""
+    """Yield a connection to read from, in one snapshot."""
     with opened(settings) as engine, snapshot(engine) as connection:
         yield connection
 
 
 @contextmanager
 def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[None]:
-    """Turn what a driver raises into a sentence.
+    """Translate a driver's error into a sentence.
 
     Raises:
-        Unusable: The database cannot be reached, or does not let us.
-        OutboxError: Somebody else was changing the same rows.
+        Unusable: The database cannot be reached, or refuses the connection.
+        OutboxError: Another session was changing the same rows.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | No
     if state == "42P01":
         return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
     if state == "55P03" or (state or "").startswith("40"):
-        return OutboxError(f"{said} in {database}: somebody else was changing the same; run it again")
+        return OutboxError(f"{said} in {database}: another session was changing the same rows; run it again")
     if state == "57014":
         return OutboxError(f"{said} in {database}: raise statement_timeout for this role, or run it at a quieter time")
     if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
@@ -103,13 +103,13 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | No
 
 
 def _is_sqlite_trouble(error: sa.exc.DBAPIError) -> bool:
-    """Locked, unreadable, full, or no database at all: nothing that a program did wrong."""
+    """Return whether SQLite's file is locked, unreadable, full or not a database, and the program is not at fault."""
     return isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and not isinstance(
         error, sa.exc.ProgrammingError | sa.exc.IntegrityError | sa.exc.DataError
     )
 
 
 def _first_sentence(text: str) -> str:
-    """libpq repeats itself for every address it tried, each over several lines."""
+    """Return the first line: libpq repeats its message for every address that it tried."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
     return line.removeprefix("connection failed: ").removesuffix(".")

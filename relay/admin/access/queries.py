@@ -1,4 +1,4 @@
-"""What every question shares: one state of the database, its clock, and what patterns mean."""
+"""Building blocks of all queries: a snapshot, the database's clock, and patterns."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from outbox.tables import Instant, tables
 
 @contextmanager
 def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A connection in which nothing changes while it is read, and through which nothing can be changed."""
+    """Yield a connection with a read-only snapshot of the database."""
     on_postgres = engine.dialect.name == "postgresql"
     with engine.connect() as connection:
         if on_postgres:
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
         else:
-            connection.exec_driver_sql("BEGIN")  # the driver itself begins none before a SELECT
+            connection.exec_driver_sql("BEGIN")  # the driver itself begins no transaction before a SELECT
             yield connection
         connection.rollback()
 
 
 def clock(connection: sa.Connection) -> sa.ColumnElement[datetime]:
-    """The database's clock, the only one that every relay and operator shares, as an expression."""
+    """Return the database's clock as an expression: the only clock that all relays and operators share."""
     if connection.dialect.name == "postgresql":
         return sa.func.clock_timestamp(type_=Instant)
     return sa.func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=Instant)
 
 
 def now(connection: sa.Connection) -> datetime:
-    """The time by the database's clock."""
+    """Return the time by the database's clock."""
     found = connection.scalar(sa.select(clock(connection)))
     assert isinstance(found, datetime)
     return found
 
 
 def exact(connection: sa.Connection, instant: sa.ColumnElement[datetime]) -> sa.ColumnElement[Any]:
-    """An instant to compare with itself later, to the last digit: SQLite stores text of differing length."""
+    """Return an instant in full precision, for a later comparison: SQLite stores text of varying length."""
     return instant if connection.dialect.name == "postgresql" else sa.type_coerce(instant, sa.Text)
 
 
-# A page is small beside its tables, and what has just filled up was never analysed: look each row up.
+# A page is small beside its tables, and a table that has just grown was never analysed: look each row up by index.
 BY_INDEX = """
 SELECT set_config('enable_' || way, 'off', true)
 FROM unnest(ARRAY['seqscan', 'bitmapscan', 'hashjoin', 'mergejoin']) AS way
@@ -53,16 +53,17 @@ FROM unnest(ARRAY['seqscan', 'bitmapscan', 'hashjoin', 'mergejoin']) AS way
 
 
 def by_index(connection: sa.Connection) -> None:
-    """Have the rest of this transaction read row by row, in the order of an index, and stop when it has enough."""
+    """Make the rest of this transaction read rows in the order of an index, and stop when it has enough."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(BY_INDEX)
 
 
 def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
-    """Whether a message has a delivery in one of these states, of any destination or of one.
+    """Return a condition: whether a message has a delivery in one of these states, of any destination or of one.
 
-    OFFSET 0 is a fence: without it the planner may read all such deliveries, and sort all messages, before the first.
-    A state with nothing added is one, too: it keeps the planner from an index of all that are in that state.
+    OFFSET 0 is an optimisation fence: without it the planner may read all such deliveries, and sort all messages,
+    before the first result. Concatenating nothing to a state is one, too: it keeps the planner from the index over all
+    deliveries of that state.
     """
     d = tables().delivery.c
     query = sa.select(d.state).where(d.message_id == tables().message.c.id, (d.state + "").in_(states))
@@ -72,29 +73,29 @@ def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
 
 
 def since(connection: sa.Connection, instant: sa.ColumnElement[Any], at: datetime) -> sa.ColumnElement[bool]:
-    """Whether an instant of a table is this one or later: SQLite compares text, which is as long as it was written."""
+    """Return whether an instant of a table is this one or later; SQLite compares text of differing length."""
     if connection.dialect.name == "postgresql":
         return instant >= at
     return sa.type_coerce(instant, sa.Text) >= sqlite_text(at)
 
 
 def sqlite_text(at: datetime) -> str:
-    """An instant as SQLite's tables have it."""
+    """Return an instant as SQLite's tables store it."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def age_s(at: datetime, now: datetime) -> float:
-    """How long ago, in seconds; never negative, whatever the clocks."""
+    """Return how long ago an instant was, in seconds; never negative, even if clocks differ."""
     return max(0.0, round((now - at).total_seconds(), 3))
 
 
 def matches(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[bool]:
-    """Whether text is as the pattern says, in which ``*`` stands for anything."""
+    """Return whether text matches a pattern, in which ``*`` stands for any text."""
     if "*" not in pattern:
         return column == pattern
     return column.like(as_like(pattern), escape="/")
 
 
 def as_like(pattern: str) -> str:
-    """The pattern as LIKE takes it, with ESCAPE '/'."""
+    """Return a pattern in the form of LIKE, with ESCAPE '/'."""
     return pattern.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")

@@ -1,4 +1,4 @@
-"""Changing things by hand: short transactions, one after the other."""
+"""Change data by hand, in short transactions, one after another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-BATCH = 500  # rows that one transaction changes at most: nobody waits long for a lock of ours
+BATCH = 500  # the most rows that one transaction changes: other sessions never wait long for our locks
 DEADLOCK, TRIES = "40P01", 5
 
 T = TypeVar("T")
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 @contextmanager
 def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction that is going to write."""
+    """Yield a connection in a transaction that will write."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            # At once: a transaction that begins by reading cannot be made to write while somebody else has written.
+            # At once: a transaction that begins by reading fails if another session writes before it does.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
 
 
 def insisting(work: Callable[[], T]) -> T:
-    """Do it, again if the server has ended it to resolve a deadlock: relays may lock the same rows in another order."""
+    """Do the work; repeat it if the server ends it as a deadlock. Relays may lock the same rows in another order."""
     for tries_left in reversed(range(TRIES)):
         try:
             return work()

@@ -1,1 +1,1 @@
-"""The registered destinations: registering, listing, pausing, probing."""
+"""The registered destinations: register, list, pause, probe."""

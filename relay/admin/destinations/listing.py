@@ -1,7 +1,7 @@
-"""The registered destinations, and an operator's hand on them.
+"""List, pause and resume the registered destinations.
 
-Relays look at the registry with every beat. One that an operator paused starts nothing more until it is resumed; a
-resume also ends what a relay had found out by itself: a pause for failures, a Retry-After, a destination switched off.
+Relays read the registry with every beat. They start nothing more at a destination that an operator paused, until it is
+resumed. A resume also ends a state that a relay set: a pause after failures, a Retry-After, a destination that is off.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class DestinationRow:
     """One destination.
 
     Args:
-        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while something still waits for it.
+        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while deliveries still wait for it.
         paused_by: ``operator`` or ``failure``, unless it is healthy.
         reason: Why it is not healthy.
-        until: When it is probed or resumes, if that is known.
+        until: When it is probed or resumes, if known.
         waiting: Deliveries that are still to be made.
         dead: Dead letters.
         events: The event types it wants.
-        on_dead: What a dead letter means for its key's successors: ``block`` or ``skip``.
-        note: Of a healthy one: what fails there now and then.
+        on_dead: The effect of a dead letter on its key's successors: ``block`` or ``skip``.
+        note: For a healthy one: the failure that occurs now and then.
         since: When its state began.
-        rate: How many attempts all relays together may start there, such as ``50/s``; ``None``: any number.
+        rate: The attempts that all relays together may start there, such as ``50/s``; ``None``: no limit.
     """
 
     name: str
@@ -56,22 +56,22 @@ class DestinationRow:
 
     @property
     def health(self) -> str:
-        """How it is, in words."""
+        """Its state, in words."""
         return health(
             self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
         )
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
-    """The registered destinations, and removed ones while something waits for them."""
+    """Return the registered destinations, and removed ones while deliveries wait for them."""
     return list_destinations_of(connection, status(connection))
 
 
 def list_destinations_of(connection: sa.Connection, how: Status) -> list[DestinationRow]:
-    """Return the same where the status is known already.
+    """Return the destinations of a status that is known already.
 
     Args:
-        connection: The one that `how` was read through, in the same snapshot.
+        connection: The connection that `how` was read through, in the same snapshot.
         how: The status of the outbox.
     """
     d = tables().destination
@@ -98,10 +98,10 @@ def list_destinations_of(connection: sa.Connection, how: Status) -> list[Destina
 
 
 def pause(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:
-    """Have all relays start nothing more there, from their next beat on. What is under way ends as it ends.
+    """Make all relays start nothing more there, from their next beat on. Attempts under way are completed.
 
     Raises:
-        OutboxError: It is not registered.
+        OutboxError: The destination is not registered.
     """
     action = Action("pause", {"destination": name}, reason=reason)
     shown = f"{reason} ({action.actor})" if reason else f"paused by {action.actor}"
@@ -109,10 +109,10 @@ def pause(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:
 
 
 def resume(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:
-    """Have all relays try it again, whoever or whatever paused it or switched it off.
+    """Make all relays try a destination again, after a pause or switch-off of any origin.
 
     Raises:
-        OutboxError: It is not registered.
+        OutboxError: The destination is not registered.
     """
     action = Action("resume", {"destination": name}, reason=reason)
     _change(engine, name, action, {"state": "healthy", "paused_by": None, "reason": None, "until": None})
@@ -136,7 +136,7 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
 
 
 def registered(connection: sa.Connection) -> str:
-    """The names of the registered destinations, for a sentence."""
+    """Return the names of the registered destinations, for a message."""
     d = tables().destination.c
     names = connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name))
-    return ", ".join(names) or "none yet: `outbox relay` registers those that are configured"
+    return ", ".join(names) or "none yet: `outbox relay` registers the configured ones"

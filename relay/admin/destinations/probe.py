@@ -1,4 +1,4 @@
-"""Whether a destination can be reached, without sending a message."""
+"""Test whether a destination can be reached, without sending a message."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TIMEOUT_S = 10.0
 
 
 async def probe(name: str, settings: Settings) -> Probed:
-    """Try one destination, as it is configured here.
+    """Test one destination, with the settings of this process.
 
     Raises:
-        SettingsError: It cannot work as it is configured.
+        SettingsError: It cannot work with these settings.
     """
     destination = settings.destinations[name]
     await build(name, destination, settings.database).close()
@@ -27,5 +27,5 @@ async def probe(name: str, settings: Settings) -> Probed:
         except TimeoutError:
             return Probed(False, f"no answer within {TIMEOUT_S:g} s", "the connection")
         except Exception as error:
-            # Whatever the network, TLS or the broker has to say: it is what was asked for.
+            # Any error of the network, TLS or the broker is the result of the test.
             return Probed(False, one_line(redacted(f"{type(error).__name__}: {error}")), "the connection")

@@ -1,12 +1,13 @@
-"""The registered destinations: what "settled everywhere" means.
+"""Register destinations: the registry defines when a message is settled everywhere.
 
-A message is settled when every *registered* destination that wants it has it. So the registry stands in the database,
-not in each relay's configuration: a host that lacks `API_URL` must not deliver the API's messages elsewhere and
-forget them. The first relay registers what it is configured for. One configured otherwise says where it differs and
-owns nothing, or is told to `--apply`, which raises the generation.
+A message is settled when every *registered* destination that wants it has it. So the registry stands in the database
+and not in each relay's configuration: a host without `API_URL` must not deliver a message to the other destinations and
+then forget it. The first relay registers its configured destinations. A relay with another configuration reports the
+differences and owns nothing, unless it is started with `--apply`, which raises the generation.
 
-Relays of an older generation read no message that was committed after that, finish what they have read before, hand
-back and end. So each message goes to the destinations of one generation, whichever relay it fell to.
+Relays of an older generation read no message that was committed after the change; they finish the messages that they
+have read, hand their shards back and end. So each message goes to the destinations of one generation, whichever relay
+reads it.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ log = structlog.get_logger("relay")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What the registry knows of a destination.
+    """The registered settings of a destination.
 
     Args:
-        name: The destination.
-        kind: What it says after ``kind =``.
+        name: The destination's name.
+        kind: The text after ``kind =``.
         events: The event types it wants, globs allowed.
         on_dead: ``"block"`` or ``"skip"``.
-        rate: The limit that its relays keep to, for people: no part of what is compared.
+        rate: The limit that its relays keep to, for people: it is not compared.
     """
 
     name: str
@@ -61,22 +62,22 @@ class Registration:
 def register(
     database: Database, wanted: Sequence[Registration], *, apply: bool = False, needs: Sequence[Right] = ()
 ) -> int:
-    """Register these destinations, or make sure that they are the registered ones.
+    """Register destinations, or check that they are the registered ones.
 
     Args:
-        database: Where the outbox is.
+        database: The database of the outbox.
         wanted: The configured destinations.
-        apply: Replace what is registered, as a new generation.
-        needs: The rights that the role must have to go on.
+        apply: Replace the registered destinations, as a new generation.
+        needs: The rights that the role must have.
 
     Returns:
         The generation.
 
     Raises:
-        SchemaError: The schema is not one for this release.
+        SchemaError: This release cannot use the schema.
         Unusable: The role lacks a right.
-        ConfigurationDiffers: Others are registered, and ``apply`` was not asked for.
-        Standby: There is something to register, and this database takes no writes.
+        ConfigurationDiffers: Other destinations are registered, and ``apply`` is ``False``.
+        Standby: A destination must be registered, and this database takes no writes.
     """
     engine = database.engine(poolclass=sa.NullPool)
     try:
@@ -116,7 +117,7 @@ def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registrati
 
 
 def differences(connection: sa.Connection, wanted: Sequence[Registration]) -> list[str]:
-    """Return where these destinations are not the registered ones: a relay that has them would be refused."""
+    """Return how these destinations differ from the registered ones, in which case a relay would be refused."""
     known = _known(connection.execute(sa.select(tables().destination)).all())
     return _differences({each.name: each for each in wanted}, known) if known else []
 
@@ -143,7 +144,7 @@ def _replace(
     known: dict[str, Registration],
     generation: int,
 ) -> None:
-    """Removed destinations keep their row: whatever still waits for them stays visible, and waits."""
+    """Replace the registered destinations. A removed one keeps its row, so its waiting deliveries stay visible."""
     d, now = t.destination.c, sa.func.now()
     memory = {row.name: row.wanted for row in connection.execute(sa.select(d.name, d.wanted))}
     for name in known.keys() - wanted.keys():
@@ -166,7 +167,7 @@ def _replace(
 
 
 def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registration]) -> None:
-    """Note which destinations are limited, for people; what was sent of late stays noted with them."""
+    """Record which destinations have a rate limit, for people; the used budget stays in the same rows."""
     limits = {w.name: w.rate for w in wanted if w.rate is not None}
     r = t.rate.c
     known = {row.destination: row.rate for row in connection.execute(sa.select(r.destination, r.rate))}
@@ -181,17 +182,17 @@ def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registrat
 
 
 def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
-    """What no subscription wanted may be wanted now."""
+    """Make relays read unrouted messages again: a new subscription may want them."""
     m = t.message.c
     connection.execute(sa.update(t.message).where(m.state == "unrouted").values(state="ready", txid=stamp(connection)))
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:
     if connection.dialect.name != "postgresql":
-        # Any write takes SQLite's one write lock, and so makes the reads that follow current.
+        # Any write takes SQLite's only write lock, so the following reads are current.
         connection.exec_driver_sql("UPDATE outbox_meta SET schema_version = schema_version")
     elif not _is_standby(connection):
-        # Against other registrations, and against those who set messages aside as unrouted; readers go on.
+        # Excludes other registrations, and sessions that mark messages as unrouted; readers are not held up.
         connection.exec_driver_sql("LOCK TABLE outbox_destination IN EXCLUSIVE MODE")
 
 

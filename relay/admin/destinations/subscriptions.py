@@ -1,4 +1,4 @@
-"""The registered destinations: what each wants, and what it wanted when a message was settled."""
+"""The subscriptions of the registered destinations, now and at the time when a message was settled."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Registered:
         return [name for name, row in self.rows.items() if row.removed_at is None and wants(row.events, type_)]
 
     def wanted(self, type_: str, generation: int | None) -> list[str]:
-        """Return the destinations that wanted this event type in a generation; none if that is not known."""
+        """Return the destinations that wanted this event type in a generation; empty if that is not known."""
         if generation is None:
             return []
         return sorted(name for name, row in self.rows.items() if wants(_events(row, generation), type_))
 
 
 def _events(row: sa.Row[Any], generation: int) -> Any:
-    if not row.wanted:  # registered by a release that did not remember
+    if not row.wanted:  # registered by a release that kept no record
         return row.events if row.removed_at is None else []
     return wanted_in(row.wanted, generation)

@@ -1,4 +1,4 @@
-"""What will bite: checks of the database, and of what waits in it."""
+"""Checks of the database and of the outbox, for faults that are present or near."""
 
 from relay.admin.doctor.examination import examine
 from relay.admin.doctor.finding import Finding

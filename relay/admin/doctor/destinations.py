@@ -61,7 +61,7 @@ def _at(name: str, destination: DestinationPolicy) -> Iterator[Finding]:
             found = asyncio.run(_within_a_deadline(kind.risks(name, destination)))
     except SettingsError as error:
         yield note(check, str(error), "a relay that is configured like this does not start", "install it here")
-    except Exception as error:  # any error of the network or the other side: it is what was asked for
+    except Exception as error:  # any error of the network or the server is a finding
         reason = one_line(redacted(f"{type(error).__name__}: {error}"))
         do = f"`outbox destinations test {name}`"
         yield note(check, f"it could not be asked: {reason}", "what it may lose is unknown", do)
@@ -69,4 +69,4 @@ def _at(name: str, destination: DestinationPolicy) -> Iterator[Finding]:
         for risk in found:
             yield note(check, risk.what, risk.why, risk.do)
         if not found:
-            yield ok(check, "nothing speaks against it")
+            yield ok(check, "no risk found")

@@ -1,4 +1,4 @@
-"""All checks, one after the other. Each only reads."""
+"""Run all checks, one after another. A check only reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from relay.platform.schema import check_schema
 
 
 def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[Finding]:
-    """Everything there is to say about an outbox and its database.
+    """Return all findings about an outbox and its database.
 
     Args:
         engine: The outbox's database, as a relay would connect to it.
         lease_s: The relays' lease.
-        older_than_s: A message that has been due for longer is late.
+        older_than_s: A message that has been due for longer is late, in seconds.
     """
     return list(_findings(engine, lease_s, older_than_s))
 
@@ -33,7 +33,7 @@ def _findings(engine: sa.Engine, lease_s: float, older_than_s: float) -> Iterato
     else:
         yield from sqlite.file(engine)
     if schema.severity == "bad":
-        return  # the others would only say once more that there are no tables
+        return  # every other check would only report again that the tables are missing
     if on_postgres:
         yield from postgres.tables_(engine)
         yield from strangers.strangers(engine)
@@ -48,4 +48,4 @@ def _schema(engine: sa.Engine) -> Finding:
     except SchemaError as error:
         what, _, remedy = str(error).partition(": ")
         return bad("schema", what, "without tables that it knows, this release neither emits nor delivers", remedy)
-    return ok("schema", "it is the one that this release needs")
+    return ok("schema", "this release can use it")

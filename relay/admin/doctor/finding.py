@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Severity = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One result of a check.
 
     Args:
-        check: Its name, the same in every run.
-        severity: ``ok``; ``note``, worth knowing; ``bad``, which will bite, or bites already.
-        what: What was found.
-        why: Why it matters; empty when all is well.
-        do: What to do about it; empty when all is well.
+        check: The name of the check, the same in every run.
+        severity: ``ok``; ``note``: worth knowing; ``bad``: it causes a failure now or soon.
+        what: The observed fact.
+        why: Its consequence; empty if all is well.
+        do: The remedy; empty if all is well.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""Checks of what is in the outbox, the same on both databases."""
+"""Checks of the contents of the outbox, the same on both databases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXPIRED_SHARE = 0.01
 
 
 def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) -> Iterator[Finding]:
-    """What waits, for whom, and who is there to deliver it."""
+    """Yield findings about waiting messages, their destinations and the relays."""
     found = status(connection)
     yield _relays(found, lease_s)
     yield _crash_watch(connection)
@@ -36,16 +36,16 @@ def _relays(found: Status, lease_s: float) -> Finding:
             "relays",
             f"{', '.join(relay.id for relay in silent)} has not beaten for two leases, and its session is still there",
             "the messages of its shards wait until the server or a peer ends that session",
-            "look at that host: the process may be frozen, or the host cut off",
+            "check that host: the process may be frozen, or the host disconnected",
         )
     owned = {shard for relay in found.relays for shard in relay.shards}
     missing = SHARD_COUNT - len(owned)
     if missing:
         return bad(
             "relays",
-            f"{missing} of {SHARD_COUNT} shards belong to no relay that is alive",
-            "their messages wait; for some seconds after a start or a hand-over that is as it should be",
-            "look again in a minute; if it stays, look into the relays' logs for what keeps them from taking shards",
+            f"{missing} of {SHARD_COUNT} shards have no living relay as owner",
+            "their messages wait; this is normal for some seconds after a start or a hand-over",
+            "check again in a minute; if it stays, the relays' logs say why they do not take shards",
         )
     return ok("relays", f"{len(found.relays)} alive, and every shard has an owner")
 
@@ -54,11 +54,11 @@ def _crash_watch(connection: sa.Connection) -> Finding:
     there = set(connection.scalars(sa.text("SELECT shard FROM outbox_shard")))
     missing = [f"({shard})" for shard in range(SHARD_COUNT) if shard not in there]
     if not missing:
-        return ok("crash watch", "every shard has the row in which a relay notes what it has under way")
+        return ok("crash watch", "every shard has its row, in which a relay notes the messages under way")
     return bad(
         "crash watch",
         f"{counted(len(missing), 'shard')} without a row in outbox_shard",
-        "a message that kills its relay is not found out there, and kills the next one as well",
+        "a message that crashes its relay is not identified there, and crashes the next relay as well",
         f"as the owner of the tables: INSERT INTO outbox_shard (shard) VALUES {', '.join(missing)}",  # noqa: S608 (for a person)
     )
 
@@ -66,12 +66,12 @@ def _crash_watch(connection: sa.Connection) -> Finding:
 def _oldest(found: Status, older_than_s: float) -> Finding:
     oldest_s = found.oldest_waiting_s
     if oldest_s is None or oldest_s <= older_than_s:
-        return ok("oldest message", "nothing has been waiting for long" if oldest_s is not None else "nothing waits")
+        return ok("oldest message", "none has been waiting for long" if oldest_s is not None else "no message waits")
     return bad(
         "oldest message",
         f"{counted(found.waiting, 'message')} waiting, the oldest for {oldest_s:,.0f} s",
-        "somebody has been waiting for it",
-        "see what it waits for: `outbox status`, `outbox destinations list`, `outbox messages list`",
+        "it is late",
+        "find out why: `outbox status`, `outbox destinations list`, `outbox messages list`",
     )
 
 
@@ -82,35 +82,33 @@ def _destinations(found: Status) -> Iterator[Finding]:
             yield bad(
                 "destinations",
                 what,
-                "they wait for ever",
-                f"configure {name} again and run `outbox relay --apply`, or discard what is dead",
+                "they wait forever",
+                f"configure {name} again and run `outbox relay --apply`, or discard the dead letters",
             )
         elif each.state == "off":
             yield bad(
-                "destinations", what, "it said that it is gone for good", f"`outbox resume {name}`, when it is not"
+                "destinations", what, "it answered that it is gone for good", f"`outbox resume {name}`, if it is back"
             )
         elif each.paused_by == "operator":
-            yield note(
-                "destinations", what, "an operator paused it: it stays so", f"`outbox resume {name}`, when it may"
-            )
+            yield note("destinations", what, "an operator paused it", f"`outbox resume {name}`, when it may run again")
         elif each.state != "healthy":
             yield note(
                 "destinations",
                 what,
-                "it is tried again by itself",
-                f"look at the reason; `outbox resume {name}` tries at once",
+                "relays try it again by themselves",
+                f"read the reason; `outbox resume {name}` tries at once",
             )
     if all(each.state == "healthy" for each in found.destinations.values()):
-        yield ok("destinations", f"{len(found.destinations)} registered, and all of them healthy")
+        yield ok("destinations", f"{len(found.destinations)} registered, all healthy")
 
 
 def _dead(found: Status) -> Finding:
     if not found.dead:
-        return ok("dead letters", "there are none")
+        return ok("dead letters", "none")
     return bad(
         "dead letters",
         f"{counted(found.dead, 'message')} given up at a destination",
-        "nobody tries them again, and with on_dead = block their keys' successors wait",
+        "they are not tried again, and with on_dead = block the successors of their keys wait",
         "`outbox dead list`; then `outbox dead retry` or `outbox dead discard`",
     )
 
@@ -130,12 +128,12 @@ def _expired(found: Status) -> Finding:
 def _unrouted(connection: sa.Connection) -> Finding:
     found = unrouted_types(connection)
     if not found:
-        return ok("unrouted", "every message is wanted by a subscription")
+        return ok("unrouted", "a subscription wants every message")
     types = ", ".join(f"{type_} ({count:,})" for type_, count in list(found.items())[:5])
     more = f" and {len(found) - 5} other types" if len(found) > 5 else ""
     return bad(
         "unrouted",
         f"no subscription wants {types}{more}",
-        "they are kept and wait for one, however long that takes",
+        "they are kept until a subscription wants them",
         "subscribe a destination to them and run `outbox relay --apply`, or `outbox messages discard-unrouted`",
     )

@@ -1,4 +1,4 @@
-"""Checks of a PostgreSQL server, of the way there, and of our tables in it."""
+"""Checks of a PostgreSQL server, of the connection to it, and of our tables in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OLDEST = 140000
 LONG_S = 300.0
 DEAD_ROWS = 100_000
 
-# What holds the horizon of vacuum back, the longest first.
+# Transactions that keep vacuum from removing dead rows, the longest first.
 LONG_TRANSACTIONS = """
 SELECT pid, usename, state, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s,
        application_name FROM pg_stat_activity
@@ -54,7 +54,7 @@ WHERE NOT EXISTS (
 
 
 def server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
-    """The server's settings, and the way there."""
+    """Yield findings about the server's settings and the connection to it."""
     with engine.connect() as connection, engine.connect() as other:
         yield _way(connection, other)
         yield version(int(_show(connection, "server_version_num")), _show(connection, "server_version"))
@@ -65,7 +65,7 @@ def server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
 
 
 def tables_(engine: sa.Engine) -> Iterator[Finding]:
-    """Our tables."""
+    """Yield findings about our tables."""
     with engine.connect() as connection:
         yield _bloat(connection)
         yield _autovacuum(connection)
@@ -75,15 +75,15 @@ def tables_(engine: sa.Engine) -> Iterator[Finding]:
 
 
 def _way(connection: sa.Connection, other: sa.Connection) -> Finding:
-    """Two connections that are open at once have two backends, and keep them from transaction to transaction."""
+    """Check for a pooler: two open connections must have two backends, and keep them across transactions."""
     first, second, third = (_backend(each) for each in (connection, other, connection))
     if first == third != second:
         return ok("connection", "direct, or through a pooler in session mode")
     return bad(
         "connection",
-        "a pooler in transaction mode stands between us and the server",
+        "there is a pooler in transaction mode between this process and the server",
         "a relay holds its shards by its session, which such a pooler takes away after each transaction",
-        "point OUTBOX_DATABASE_URL at the server itself, or at a pooler in session mode; workers may stay as they are",
+        "point OUTBOX_DATABASE_URL at the server itself, or at a pooler in session mode; workers may keep theirs",
     )
 
 
@@ -96,7 +96,7 @@ def _backend(connection: sa.Connection) -> Any:
 def version(number: int, shown: str) -> Finding:
     if number >= OLDEST:
         return ok("PostgreSQL", f"version {shown}")
-    return bad("PostgreSQL", f"version {shown}", "it has no idle_session_timeout: no lease", "upgrade to 14 or newer")
+    return bad("PostgreSQL", f"version {shown}", "it lacks idle_session_timeout: no lease", "upgrade to 14 or newer")
 
 
 def _role(connection: sa.Connection) -> Finding:
@@ -105,7 +105,7 @@ def _role(connection: sa.Connection) -> Finding:
     return bad(
         "server",
         "it is a standby",
-        "a relay owns nothing there, and nothing can be written",
+        "a relay owns nothing there, and no data can be written",
         "point OUTBOX_DATABASE_URL at the primary",
     )
 
@@ -116,7 +116,7 @@ def _commit(connection: sa.Connection) -> Finding:
         return bad(
             "durability",
             f"{' and '.join(unsafe)} off",
-            "a crash of the server may lose what was committed, results and messages alike, and damage the database",
+            "a crash of the server may lose committed results and messages, and damage the database",
             "set them to on, and reload the server",
         )
     level = _show(connection, "synchronous_commit")
@@ -124,7 +124,7 @@ def _commit(connection: sa.Connection) -> Finding:
         return note(
             "durability",
             "synchronous_commit is off",
-            "a crash loses what was committed in the moments before; only transactions that emit wait for the disk",
+            "a crash loses the last commits before it; only transactions that emit wait for the disk",
             "set it to on, if results must not be lost",
         )
     return ok("durability", f"synchronous_commit is {level}")
@@ -144,7 +144,7 @@ def _timeout(connection: sa.Connection, lease_s: float) -> Finding:
         )
     finally:
         connection.rollback()
-    return ok("lease", f"the server ends a relay that says nothing for {lease_s:g} s")
+    return ok("lease", f"the server ends a relay that is silent for {lease_s:g} s")
 
 
 def _transactions(connection: sa.Connection) -> Finding:
@@ -160,7 +160,7 @@ def _transactions(connection: sa.Connection) -> Finding:
     return note(
         "long transactions",
         "; ".join(found),
-        "vacuum can remove nothing newer, so tables grow; what it emitted is not sent before it commits",
+        "vacuum cannot remove newer dead rows, so tables grow; its own messages are not sent before it commits",
         "end it if it was forgotten: SELECT pg_terminate_backend(pid), or ROLLBACK PREPARED",
     )
 
@@ -179,8 +179,8 @@ def _bloat(connection: sa.Connection) -> Finding:
     return note(
         "bloat",
         shown,
-        "the relays' reads do not slow down, but disk and cache fill up",
-        "end long transactions; then VACUUM the table; if it keeps happening, look at autovacuum_max_workers",
+        "the relays' reads stay fast, but disk and cache fill up",
+        "end long transactions; then VACUUM the table; if it happens again, raise autovacuum_max_workers",
     )
 
 
@@ -199,12 +199,12 @@ def _autovacuum(connection: sa.Connection) -> Finding:
 def _partitions(connection: sa.Connection) -> Finding:
     missing = list(connection.scalars(sa.text(MISSING_DAYS)))
     if not missing:
-        return ok("history", "it has its partitions for today and tomorrow")
+        return ok("history", "it has partitions for today and tomorrow")
     return note(
         "history",
         f"no partition for {', '.join(missing)}",
-        "relays make them ahead of time; one that is made when a message needs it takes a lock in the middle of work",
-        "start a relay, or look into its log for housekeeping_failed",
+        "relays create them in advance; a partition that is created when a message needs it locks the table under load",
+        "start a relay, or look for housekeeping_failed in its log",
     )
 
 
@@ -214,17 +214,17 @@ def _notify(connection: sa.Connection) -> Finding:
             "wake-up",
             "workers never notify",
             "relays poll every 100 ms instead, which costs latency and queries",
-            "nothing, if you prepare transactions in two phases; else drop OUTBOX_NOTIFY=false and run "
+            "nothing, if you use two-phase commit; else remove OUTBOX_NOTIFY=false and run "
             "SELECT setval('outbox_wake', 1)",
         )
     if int(_show(connection, "max_prepared_transactions")) > 0:
         return note(
             "wake-up",
-            "prepared transactions are possible here",
+            "prepared transactions are enabled here",
             "a transaction that emits cannot be prepared while a relay sleeps: NOTIFY and PREPARE exclude each other",
             "if you use PREPARE TRANSACTION: OUTBOX_NOTIFY=false for all relays, and SELECT setval('outbox_wake', 0)",
         )
-    return ok("wake-up", "workers notify relays that sleep")
+    return ok("wake-up", "workers notify sleeping relays")
 
 
 def _show(connection: sa.Connection, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks of what logical replication, and restoring a dump, leave behind."""
+"""Checks for the effects of logical replication and of restoring a dump."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from relay.admin.doctor.finding import Finding, bad, ok
 
-# For whom a trigger fires: see the manual on ALTER TABLE and on session_replication_role.
+# The modes of a trigger: see the manual on ALTER TABLE and on session_replication_role.
 MODES = {"O": "ENABLE", "D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 TRIGGERS = {
     "zz_outbox_message_checked": ("outbox_message", "O"),
@@ -29,8 +29,8 @@ class Counter:
     Args:
         table: The table.
         column: The column.
-        harm: What a sequence does that is behind.
-        remedy: The query for the number from which to go on.
+        harm: The effect of a sequence that is behind.
+        remedy: The query for the number to continue from.
     """
 
     table: str
@@ -51,12 +51,12 @@ COUNTERS = [
         "SELECT max(position) FROM (SELECT position FROM outbox_message UNION SELECT position FROM outbox_history) p",
     ),
     Counter("outbox_relay", "number", "relays fail to register", "SELECT max(number) FROM outbox_relay"),
-    Counter("outbox_audit", "id", "what operators do is refused", "SELECT max(id) FROM outbox_audit"),
+    Counter("outbox_audit", "id", "actions of operators are refused", "SELECT max(id) FROM outbox_audit"),
 ]
 
 
 def replication(connection: sa.Connection) -> Iterator[Finding]:
-    """Sequences, which are not replicated, and triggers, which a restored dump may have switched to another mode."""
+    """Yield findings about sequences, which are not replicated, and triggers, whose mode a restored dump may change."""
     yield _sequences(connection)
     yield _triggers(connection)
 
@@ -64,7 +64,7 @@ def replication(connection: sa.Connection) -> Iterator[Finding]:
 def _sequences(connection: sa.Connection) -> Finding:
     behind = [(counter, found) for counter in COUNTERS if (found := _behind(connection, counter))]
     if not behind:
-        return ok("sequences", "they are ahead of what they have counted")
+        return ok("sequences", "each is ahead of its column")
     return bad(
         "sequences",
         "; ".join(f"{counter.sequence} stands at {found[0]:,}, and {counter.table} has come to {found[1]:,}"
@@ -76,7 +76,7 @@ def _sequences(connection: sa.Connection) -> Finding:
 
 
 def _behind(connection: sa.Connection, counter: Counter) -> tuple[int, int] | None:
-    """Where a sequence stands, and how far its column has come without it."""
+    """Return the values of a sequence and of its column, if the sequence is behind."""
     may_read = "SELECT has_sequence_privilege(to_regclass(:name), 'SELECT')"
     if not connection.scalar(sa.text(may_read), {"name": counter.sequence}):
         return None
@@ -95,7 +95,7 @@ def _triggers(connection: sa.Connection) -> Finding:
     return bad(
         "triggers",
         "; ".join(f"{name} is set to {MODES[found[name]]} TRIGGER" for name in wrong),
-        "messages are taken without being checked, or a relay never finds what is replicated to here; restoring a dump "
+        "messages are not checked, or a relay never finds messages that are replicated to here; restoring a dump "
         "with --disable-triggers does this",
         "as the owner of the tables: "
         + "; ".join(f"ALTER TABLE {TRIGGERS[name][0]} {MODES[TRIGGERS[name][1]]} TRIGGER {name}" for name in wrong),

@@ -16,7 +16,7 @@ OLDEST = (3, 38, 0)  # the first with the operator ->>
 
 
 def file(engine: sa.Engine) -> Iterator[Finding]:
-    """The library, the journal, and the file itself."""
+    """Yield findings about the library, the journal and the file."""
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:
         yield _rights(Path(str(engine.url.database)))
@@ -29,7 +29,7 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
         yield bad(
             "file",
             "; ".join(damage),
-            "the file is damaged: what is in it may be lost",
+            "the file is damaged: its contents may be lost",
             "stop everything that uses it, copy it, and recover it: sqlite3 outbox.db .recover",
         )
 
@@ -37,19 +37,19 @@ def file(engine: sa.Engine) -> Iterator[Finding]:
 def _rights(path: Path) -> Finding:
     mode = stat.S_IMODE(path.stat().st_mode)
     if not mode & 0o077:
-        return ok("file rights", "its owner alone may read it")
+        return ok("file rights", "only its owner may read it")
     return note(
         "file rights",
         f"{path} has the mode {mode:04o}: other users of this machine may read it",
         "it holds every message",
-        f"chmod 600 {shlex.quote(str(path))}, if they are not meant to",
+        f"chmod 600 {shlex.quote(str(path))}, unless they should",
     )
 
 
 def _damage(connection: sa.Connection) -> list[str]:
     try:
         return [row[0] for row in connection.exec_driver_sql("PRAGMA quick_check(3)")]
-    except sa.exc.DatabaseError as error:  # so bad that it cannot be checked
+    except sa.exc.DatabaseError as error:  # too damaged to be checked
         return [str(error.orig)]
 
 
@@ -61,7 +61,7 @@ def version(found: tuple[int, int, int]) -> Finding:
         "SQLite",
         f"version {shown}",
         f"the relay's statements need {'.'.join(map(str, OLDEST))}",
-        "use a Python that brings a newer SQLite",
+        "use a Python with a newer SQLite",
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks of what logins without rights on the outbox can do to it, and do."""
+"""Checks for logins without rights on the outbox: what they could do to it, and which of our locks they hold."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from relay.platform.rights import quoted
 from relay.store.postgres.sql.ownership import MAY_OWN
 from relay.store.presence import LOCK_CLASS
 
-# Who may make tables and functions where ours are: neither the owner of the schema, nor that of our tables, nor a
-# superuser. 0 is PUBLIC.
+# The roles that may create tables and functions in our schema, except the owner of the schema, the owner of our tables
+# and superusers. 0 is PUBLIC.
 MAY_CREATE = """
 SELECT n.nspname, CASE g.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(g.grantee) END AS role
 FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
@@ -45,7 +45,7 @@ ORDER BY c.relname LIMIT 5
 
 
 def strangers(engine: sa.Engine) -> Iterator[Finding]:
-    """What others may do here, and what they hold."""
+    """Yield findings about the rights of other roles, and the locks that they hold."""
     with engine.connect() as connection:
         yield creators(connection)
         yield _holders(connection)
@@ -53,15 +53,15 @@ def strangers(engine: sa.Engine) -> Iterator[Finding]:
 
 
 def creators(connection: sa.Connection) -> Finding:
-    """Who else may CREATE in the schema of our tables."""
+    """Check which other roles may CREATE in the schema of our tables."""
     rows: list[Any] = list(connection.execute(sa.text(MAY_CREATE)))
     if not rows:
-        return ok("schema rights", "no other role may create anything beside our tables")
+        return ok("schema rights", "no other role may create objects beside our tables")
     names = ["PUBLIC" if row.role is None else quoted(row.role) for row in rows]
     return bad(
         "schema rights",
         f"{', '.join(names)} may CREATE in the schema {rows[0].nspname}, where our tables are",
-        "a function or operator that is made there may run with the rights of a relay, and read every message",
+        "a function or operator that is created there may run with a relay's rights, and read every message",
         f"REVOKE CREATE ON SCHEMA {quoted(rows[0].nspname)} FROM {', '.join(names)}; or give the outbox a schema of "
         "its own (OUTBOX_SCHEMA)",
     )
@@ -71,7 +71,7 @@ def _holders(connection: sa.Connection) -> Finding:
     key = connection.scalar(sa.text(LOCK_CLASS))
     rows: list[Any] = list(connection.execute(sa.text(HOLDERS), {"key": key}))
     if not rows:
-        return ok("locks", "relays alone hold the locks of relays")
+        return ok("locks", "only relays hold the locks of relays")
     what = "; ".join(
         f"pid {row.pid} (role {row.usename}, {one_line(row.application_name or 'unnamed')}) holds {row.locks}"
         if row.pid
@@ -79,13 +79,13 @@ def _holders(connection: sa.Connection) -> Finding:
         for row in rows
     )
     ends = "; ".join(f"SELECT pg_terminate_backend({row.pid})" for row in rows if row.pid) or "see pg_prepared_xacts"
-    remedy = f"if it is no relay that is ending, and no migration at work: {ends}"
+    remedy = f"if it is neither a relay that is ending nor a running migration: {ends}"
     if any(row.is_respected for row in rows):
-        return bad("locks", f"{what} of our locks, and is no relay", "no relay can own these shards", remedy)
+        return bad("locks", f"{what} of our locks, and is not a relay", "no relay can own these shards", remedy)
     return note(
         "locks",
-        f"{what} of our locks, and is no relay",
-        "relays own their shards all the same, for its role has no right to; `outbox db upgrade` may wait for it",
+        f"{what} of our locks, and is not a relay",
+        "relays own their shards all the same, because its role has no rights; `outbox db upgrade` may wait for it",
         remedy,
     )
 
@@ -96,6 +96,6 @@ def _foreign_partitions(connection: sa.Connection) -> Iterator[Finding]:
         yield note(
             "names",
             ", ".join(f"{one_line(row.relname)} (owned by {one_line(row.owner)})" for row in rows),
-            "others took the names of partitions of the history; relays leave them alone and give theirs other names",
+            "other roles took the names of history partitions; relays ignore these tables and use other names",
             "ask the owner, or as a superuser DROP them",
         )

@@ -1,1 +1,1 @@
-"""Messages, one or many: listing, showing, cancelling, retrying, replaying."""
+"""Operations on messages, one or many: list, show, cancel, retry, replay."""

@@ -1,17 +1,17 @@
-"""Cancelling: taking messages back before they are sent.
+"""Cancel messages: take them back before they are sent.
 
-What is still to be made is cancelled: messages that no relay has read or settled yet, those that are not due, those
-that no subscription wants, and deliveries that are parked, blocked or waiting for a retry. What a destination has taken
-stays delivered, and a dead letter stays dead: that is discarded (`relay.admin.messages.dead`).
+Cancelling affects deliveries that are still to be made: of messages that no relay has read or settled yet, of messages
+that are not due or unrouted, and deliveries that are parked, blocked or waiting for a retry. A delivery that its
+destination has taken stays delivered. A dead letter stays dead: it can be discarded (`relay.admin.messages.dead`).
 
 | a message is                | what is written                                                                   |
 |-----------------------------|-----------------------------------------------------------------------------------|
 | ready, scheduled, unrouted  | it is held, with a delivery in state ``cancelled`` for each destination it has     |
 | held                        | its parked, blocked and retried deliveries become ``cancelled``                   |
 
-The owner of its shard finds that by its stamp, lets go of what it has in memory, moves the message to the history and
-lets the successors of its key go. An attempt that is under way at that moment ends as it ends. If the destination takes
-it, the delivery is delivered, and the history says so; if not, no verdict brings a cancelled delivery back.
+The owner of the shard finds the change by its stamp, drops the message from its memory, moves it to the history and
+releases the successors of its key. An attempt that is under way at that moment is completed. If the destination takes
+the message, the delivery is delivered and the history says so; if not, no verdict brings a cancelled delivery back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Cancellable:
     """Messages of one event type that can be cancelled.
 
     Args:
-        state: ``ready``, ``scheduled``, ``unrouted``, or ``held``: something of it was set aside.
+        state: ``ready``, ``scheduled``, ``unrouted``, or ``held``: some of its deliveries were set aside.
     """
 
     type: str
@@ -51,7 +51,7 @@ class Cancellable:
 
 
 def cancellable(connection: sa.Connection, which: Choice) -> list[Cancellable]:
-    """Return what would be cancelled, by event type and state, the most of them first."""
+    """Return the messages that would be cancelled, counted by event type and state, the largest count first."""
     m, count = tables().message.c, sa.func.count()
     where = sa.or_(_unread(connection, which), _held(connection, which))
     query = sa.select(m.type, m.state, count).where(where).group_by(m.type, m.state).order_by(count.desc(), m.type)
@@ -65,20 +65,20 @@ def cancel(
     reason: str | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> int:
-    """Cancel messages; returns how many there were. What is emitted while this runs is left alone.
+    """Cancel messages; return their count. Messages that are emitted while this runs are left alone.
 
     Args:
         engine: The outbox's database.
-        which: Those of which something is still to be delivered. With a ``destination``, the others still get them.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
+        which: Messages with deliveries still to be made. With a ``destination``, the others still get them.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
     """
     action = Action("cancel", which.as_dict(), reason=reason)
     m = tables().message.c
     with engine.connect() as connection:
         newest = connection.scalar(sa.select(sa.func.max(m.position))) or 0
         steps = ((_unread(connection, which), _hold), (_held(connection, which), _take_back))
-    # What is read is set aside at most, and never the other way round: so in this order none slips through.
+    # A message only moves from unread to set aside, and never back: in this order none is missed.
     for condition, write in steps:
         for _ in _batches(engine, sa.and_(condition, m.position <= newest), which, write, action):
             on_progress(action.count)
@@ -94,14 +94,14 @@ def _batches(
 ) -> Iterator[int]:
     """Go from the first id to the last, each batch in a transaction of its own."""
     m = tables().message.c
-    # In the order of their ids, as relays lock what they settle.
+    # In the order of their ids, in which relays lock the messages that they settle.
     query = sa.select(m.id, m.type).where(condition).order_by(m.id).limit(BATCH).with_for_update(of=tables().message)
     after = FIRST_ID
 
     def run() -> tuple[str, int] | None:
         with transaction(engine) as connection:
             if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # who registers, waits
+                connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # registrations wait
             by_index(connection)
             rows = connection.execute(query.where(m.id > after)).all()
             if not rows:
@@ -117,7 +117,7 @@ def _batches(
 
 
 def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
-    """Set messages aside that were not: cancelled where they are chosen, parked where they are still to go."""
+    """Set messages aside: cancelled for the chosen destinations, parked for the others."""
     m = tables().message.c
     connection.execute(
         sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state="held", due_at=None)
@@ -129,7 +129,7 @@ def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
 
 
 def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, list[str]]:
-    """Return destination → messages that it wants; those that none wants have ``nobody``."""
+    """Return destination → messages that it wants; messages that none wants are under the name ``nobody``."""
     found: dict[str, list[str]] = {}
     for row in rows:
         for name in registered.wanting(row.type) or [NOBODY]:
@@ -145,7 +145,7 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
     columns = ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"]
     connection.execute(
         insert.from_select(columns, sa.select(*for_it).where(m.id.in_(ids)), include_defaults=False)
-        # A message that is ready has deliveries only if a server that crashed forgot that it was set aside.
+        # A ready message has deliveries only if a crash of the server undid the change of its state.
         .on_conflict_do_update(
             index_elements=["message_id", "destination"],
             set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": stamped},
@@ -155,7 +155,7 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
 
 
 def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
-    """Cancel what is set aside. Its generation stays: what is under way may be taken, and then it is delivered."""
+    """Cancel deliveries that are set aside. The generation stays: an attempt under way may still deliver it."""
     d = tables().delivery.c
     connection.execute(
         sa.update(tables().delivery)
@@ -170,7 +170,7 @@ def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) ->
 
 
 def _unread(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
-    """What is not set aside; its destinations are those that want its type."""
+    """Return the condition of messages that are not set aside; their type determines their destinations."""
     m = tables().message
     where = sa.and_(m.c.state.in_(UNREAD), *conditions(connection, which, m, m.c.created_at))
     if which.destination is None:
@@ -181,6 +181,6 @@ def _unread(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
 
 
 def _held(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
-    """What is set aside, and has a delivery still to be made."""
+    """Return the condition of messages that are set aside and have a delivery still to be made."""
     m, waits = tables().message, has_delivery(*OPEN, destination=which.destination)
     return sa.and_(m.c.state == "held", waits, *conditions(connection, which, m, m.c.created_at))

@@ -1,4 +1,4 @@
-"""Choosing messages: by id, key, type, subject, destination and time."""
+"""Choose messages by id, key, type, subject, destination and time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from relay.admin.access.queries import matches, since
 
 @dataclass(frozen=True)
 class Choice:
-    """Which messages. Everything that is given has to hold.
+    """A choice of messages. All given conditions must hold.
 
     Args:
-        ids: These.
-        key: Of exactly this ordering key.
-        type_: Of this event type; ``*`` stands for anything.
-        subject: With this subject; ``*`` stands for anything.
+        ids: With one of these ids.
+        key: With exactly this ordering key.
+        type_: With this event type; ``*`` stands for any text.
+        subject: With this subject; ``*`` stands for any text.
         destination: For this destination.
-        since: Created at this instant or later; of what is in the history: settled.
-        until: Created before this instant; of what is in the history: settled.
+        since: Created at this instant or later; in the history: settled then or later.
+        until: Created before this instant; in the history: settled before it.
     """
 
     ids: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Choice:
     until: datetime | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is given, for the record."""
+        """Return the given conditions, for the record."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, ())}
         return {name: plain(value) for name, value in given.items()}
 
@@ -43,11 +43,11 @@ class Choice:
 def conditions(
     connection: sa.Connection, which: Choice, table: sa.Table, at: sa.ColumnElement[Any]
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield what rows of a table of messages have to fulfil; their destinations, no column tells.
+    """Yield the conditions for rows of a table of messages. No column holds their destinations.
 
     Args:
         connection: To the outbox's database.
-        which: The messages.
+        which: The choice of messages.
         table: ``outbox_message`` or ``outbox_history``.
         at: The column to which ``since`` and ``until`` refer.
     """
@@ -67,7 +67,7 @@ def conditions(
 
 
 def plain(value: Any) -> Any:
-    """Return it as the record keeps it, which is JSON."""
+    """Return a value in a form that JSON can hold, for the record."""
     match value:
         case tuple():
             return list(value)

@@ -1,14 +1,14 @@
-"""Dead letters: what died, of what, and what becomes of it.
+"""Dead letters: list them, count their causes, retry and discard them.
 
-A dead letter is a delivery in state ``dead``. Nobody moves it: an operator changes its state and leaves the rest to the
-owner of its shard, who finds the change by its stamp.
+A dead letter is a delivery in state ``dead``. The operator changes its state; the owner of its shard finds the change
+by its stamp and does the rest.
 
 | from | by      | to        | what the owner does then                                                         |
 |------|---------|-----------|----------------------------------------------------------------------------------|
 | dead | retry   | parked    | delivers it, its attempts counted from zero, and ahead of its key's successors   |
-| dead | discard | discarded | moves the message to history when nothing else of it is open; frees its key      |
+| dead | discard | discarded | moves the message to history when it has no open delivery; frees its key         |
 
-Both raise the generation, so that a verdict from before changes nothing any more.
+Both raise the generation, so earlier verdicts have no effect any more.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from relay.store.changes import nudge, stamp
 Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
 
-PAGE = 1000  # dead letters that are in memory at once while they are listed
+PAGE = 1000  # dead letters in memory at once while they are listed
 
 
 @dataclass(frozen=True)
 class DeadFilter:
-    """Which dead letters. Everything that is given has to hold.
+    """A choice of dead letters. All given conditions must hold.
 
     Args:
         ids: Of these messages.
         destination: For this destination.
-        type_: Of this event type; ``*`` stands for anything.
-        older_than_s: Dead for longer.
-        newer_than_s: Dead for less.
+        type_: Of this event type; ``*`` stands for any text.
+        older_than_s: Dead for longer than this, in seconds.
+        newer_than_s: Dead for less than this, in seconds.
         reason: With this text in the reason, in upper or lower case.
-        fingerprint: Of this cause; the first characters will do.
+        fingerprint: With this cause; its first characters are enough.
     """
 
     ids: tuple[str, ...] = ()
@@ -55,18 +55,18 @@ class DeadFilter:
     fingerprint: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """What is given, for the record."""
+        """Return the given conditions, for the record."""
         given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, ())}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Dead letters of one destination that failed alike.
+    """Dead letters of one destination that failed for the same cause.
 
     Args:
-        fingerprint: What they have in common: the reason without numbers, ids and quoted values.
-        reason: Of one of them.
+        fingerprint: A hash of the reason without numbers, ids and quoted values.
+        reason: The reason of one of them.
         first_at: When the first of them died.
         last_at: When the last of them did.
     """
@@ -81,7 +81,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One of them."""
+    """One dead letter."""
 
     id: str
     type: str
@@ -95,13 +95,13 @@ class DeadLetter:
 
 
 def count_dead(connection: sa.Connection, which: DeadFilter) -> int:
-    """How many dead letters these are."""
+    """Return the count of these dead letters."""
     query = sa.select(sa.func.count()).select_from(_source(which)).where(*_conditions(connection, which))
     return connection.scalar(query) or 0
 
 
 def causes(connection: sa.Connection, which: DeadFilter) -> list[Cause]:
-    """What they died of, the commonest first."""
+    """Return their causes, the most common first."""
     d = tables().delivery.c
     count = sa.func.count()
     query = (
@@ -116,7 +116,7 @@ def causes(connection: sa.Connection, which: DeadFilter) -> list[Cause]:
 
 
 def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:
-    """One by one, the latest first, and at most so many; read by the page, so that they may be very many."""
+    """Yield dead letters, the latest first, at most ``limit``; read page by page, so there may be very many."""
     d, m = tables().delivery.c, tables().message.c
     latest = (
         sa.select(d.message_id, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint, d.changed_at)
@@ -124,7 +124,7 @@ def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) ->
         .where(*_conditions(connection, which))
         .order_by(d.changed_at.desc(), d.message_id, d.destination)
         .limit(limit)
-        .subquery()  # their messages are looked up once it is known which: joined first, all of them would be read
+        .subquery()  # messages are joined after the choice: joined before, all of them would be read
     )
     c = latest.c
     query = (
@@ -140,13 +140,13 @@ def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) ->
 def retry(
     engine: sa.Engine, which: DeadFilter, *, reason: str | None = None, on_progress: Progress = lambda count: None
 ) -> int:
-    """Have dead letters delivered after all; returns how many there were.
+    """Have dead letters delivered after all; return their count.
 
     Args:
         engine: The outbox's database.
-        which: Those that are dead now; what dies while this runs is left alone.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
+        which: Those that are dead now; later ones are left alone.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
     """
     alive = {"state": "parked", "attempts": 0, "due_at": None, "first_failed_at": None}
     return _change(engine, which, alive, Action("dead retry", which.as_dict(), reason=reason), on_progress)
@@ -155,13 +155,13 @@ def retry(
 def discard(
     engine: sa.Engine, which: DeadFilter, *, reason: str | None = None, on_progress: Progress = lambda count: None
 ) -> int:
-    """Give dead letters up for good; returns how many there were. The history keeps the messages, and says so.
+    """Give dead letters up for good; return their count. The history keeps the messages, and records this.
 
     Args:
         engine: The outbox's database.
         which: Those that are dead now.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
     """
     action = Action("dead discard", which.as_dict(), reason=reason)
     return _change(engine, which, {"state": "discarded"}, action, on_progress)
@@ -181,14 +181,14 @@ def _change(
 def change_batches(
     engine: sa.Engine, which: DeadFilter, values: Mapping[str, Any], action: Action, *, also: Also | None = None
 ) -> Iterator[int]:
-    """Change dead letters batch by batch, each in a transaction of its own; yields how many there were in each.
+    """Change dead letters batch by batch, each in a transaction of its own; yield the count of each batch.
 
     Args:
         engine: The outbox's database.
-        which: Those that are dead now; what dies while this runs is left alone.
-        values: What their deliveries become.
-        action: Put on record.
-        also: Done in the same transaction, before: with the connection, the destination and the messages' ids.
+        which: Those that are dead now; later ones are left alone.
+        values: The new values of their deliveries.
+        action: The action to record.
+        also: Called first in the same transaction, with the connection, the destination and the messages' ids.
     """
     with engine.connect() as connection:
         started_at = now(connection)
@@ -206,10 +206,10 @@ def _batches(
     action: Action,
     also: Also | None,
 ) -> Iterator[int]:
-    """One destination's, from the first that died to the last, each batch in a transaction of its own.
+    """Change one destination's dead letters, the oldest first, each batch in a transaction of its own.
 
-    Each goes on where the one before ended. From the beginning it would walk over everything changed so far, which
-    stays in the index until vacuum.
+    Each batch continues where the one before ended. From the beginning it would walk over all changed rows, which stay
+    in the index until vacuum.
     """
     after: tuple[Any, str] | None = None
     while True:
@@ -241,7 +241,7 @@ def _next(
         .where(*_conditions(connection, which, started_at), d.destination == destination, d.changed_at <= started_at)
         .order_by(at, d.message_id)
         .limit(BATCH)
-        .with_for_update(of=tables().delivery, skip_locked=True)  # whoever holds it is an operator, too
+        .with_for_update(of=tables().delivery, skip_locked=True)  # another operator holds a locked row
     )
     if after is None:
         return query

@@ -1,4 +1,4 @@
-"""One message, wherever it is: on its way, or in the history."""
+"""All information about one message, waiting or in the history."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from relay.admin.messages.outcomes import DELIVERED, OUTCOMES
 
 @dataclass(frozen=True)
 class DeliveryRow:
-    """One destination of a message.
+    """One delivery of a message.
 
     Args:
-        state: ``waiting`` when it is simply still to come; else ``parked``, ``blocked``, ``retry``, ``dead``,
-            ``delivered``, ``discarded``, ``cancelled`` or ``expired``.
-        attempts: Those that were charged to it.
-        due_at: When it is tried next, if that is known.
-        reason: Why it failed the last time.
-        log: Its last attempts: when, which, the verdict, the reason, and what was answered.
-        changed_at: When it became what it is; of a delivered one, when that was settled.
-        next: What happens next, in a sentence.
-        taken_at_attempt: Which attempt the destination took, if it did.
+        state: ``waiting`` for one without a row; else ``parked``, ``blocked``, ``retry``, ``dead``, ``delivered``,
+            ``discarded``, ``cancelled`` or ``expired``.
+        attempts: The charged attempts.
+        due_at: When it is tried next, if known.
+        reason: Why the last attempt failed.
+        log: The last attempts: time, number, verdict, reason and answer.
+        changed_at: When it got its state; for a delivered one, when that was settled.
+        next: The next step, in a sentence.
+        taken_at_attempt: The number of the attempt that the destination took, if any.
     """
 
     destination: str
@@ -44,17 +44,17 @@ class DeliveryRow:
 
 @dataclass(frozen=True)
 class MessageDetail:
-    """Everything that is known of one message.
+    """All information about one message.
 
     Args:
-        deliveries: One for each destination: of this life of the message, that is since its last replay.
-        attempts: What it took until it was settled.
-        shard: The shard it is in, while it is not settled.
+        deliveries: One for each destination, since the last replay of the message.
+        attempts: The attempts that it took until it was settled.
+        shard: Its shard, while it is not settled.
         owner: The relay that owns this shard.
-        next: What happens next to the message as a whole.
-        settled: Each time it became history: once, and once more after each replay.
-        before: What became of it in its lives before this one, destination by destination.
-        inbox: Listener → when it marked the message as done.
+        next: The next step of the message as a whole.
+        settled: Each time at which it moved to the history: once, and once more after each replay.
+        before: Its results before the last replay, by destination.
+        inbox: Listener → when it marked the message as processed.
     """
 
     message: MessageRow
@@ -72,7 +72,7 @@ class MessageDetail:
 
 
 def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | None:
-    """Where a message is, what happened to it and what happens next.
+    """Return where a message is, what happened to it and what happens next.
 
     Returns:
         ``None`` if it is neither waiting nor in the history.
@@ -95,7 +95,7 @@ def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | 
 
 
 def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
-    """Ask by listener, which rides on the primary key: there may be millions of marks."""
+    """Return the inbox marks, read by listener, along the primary key: there may be millions of marks."""
     i, d = tables().inbox.c, tables().destination.c
     query = sa.select(i.listener, i.done_at).where(i.listener.in_(sa.select(d.name)), i.message_id == message_id)
     return {row.listener: row.done_at for row in connection.execute(query)}
@@ -125,7 +125,7 @@ def _settled(row: sa.Row[Any], registered: Registered, past: dict[str, Any]) -> 
         headers=row.headers,
         deliveries=_from_history(row, registered),
         attempts=row.attempts,
-        next="nothing: it is done",
+        next="nothing: it is settled",
         **past,
     )
 
@@ -157,7 +157,7 @@ def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Pros
 
 
 def _from_history(row: sa.Row[Any], registered: Registered) -> list[DeliveryRow]:
-    """Of what every destination took at the first try, the row has no more to say than when that was settled."""
+    """Return its deliveries. A row of a message that every destination took at once only holds when it was settled."""
     if row.deliveries is None:
         names = registered.wanted(row.type, row.registered)
         return [DeliveryRow(name, DELIVERED, 0, changed_at=row.delivered_at, taken_at_attempt=1) for name in names]

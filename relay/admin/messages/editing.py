@@ -1,8 +1,8 @@
-"""Dead letters whose data is wrong: sent again with other data, as messages of their own.
+"""Send dead letters with wrong data again, with other data, as new messages.
 
-The old message is discarded for its destination, the new one goes to that destination alone and names the old one in
-the header ``outbox-replay-of``. Both happen in one transaction. The new message has a new place in its key, behind all
-that wait there.
+The old message is discarded for its destination. The new message goes only to that destination, and names the old one
+in the header ``outbox-replay-of``. Both happen in one transaction. The new message takes a new place in its key, behind
+all waiting messages.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def retry_edited(
     reason: str | None = None,
     on_progress: Progress = lambda count: None,
 ) -> int:
-    """Send dead letters again with other data; returns how many there were.
+    """Send dead letters again with other data; return their count.
 
     Args:
         engine: The outbox's database.
         which: Those that are dead now.
-        edit: Makes the new data of the old.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
+        edit: Returns the new data for the old.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
 
     Raises:
-        OutboxError: The new data cannot be stored; what came before it is done.
+        OutboxError: The new data cannot be stored; earlier batches stay done.
     """
     action = Action("dead edit", which.as_dict(), reason=reason)
 

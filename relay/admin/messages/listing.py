@@ -1,4 +1,4 @@
-"""Messages in a list: those that are on their way, and those in the history."""
+"""List messages: those that are not settled, and those in the history."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.outcomes import DELIVERED, OPEN, OUTCOMES, UNTAKEN, outcome
 
 MOST = 1000
-PAGE = 1000  # messages looked at in one go when their destinations are what is asked for
+PAGE = 1000  # messages read at once if they are chosen by destination
 SET_ASIDE = (*OPEN, "dead")
-# Not the data: it may be large, or such that Python cannot parse it.
+# Not the data: it may be large, or text that Python cannot parse.
 SHOWN = (
     "id", "type", "state", "created_at", "subject", "ordering_key", "due_at", "delivered_at", "outcome", "registered",
     "deliveries",
@@ -30,10 +30,10 @@ class MessageRow:
     """A message in a list.
 
     Args:
-        state: ``ready``, ``scheduled``, ``held`` or ``unrouted``; ``delivered``, ``discarded``, ``cancelled`` or
-            ``expired`` when nothing is left to do.
-        settled_at: When it became history.
-        deliveries: Destination → state, for those that are not simply still to come, or were not simply taken.
+        state: ``ready``, ``scheduled``, ``held`` or ``unrouted``; for a settled message ``delivered``, ``discarded``,
+            ``cancelled`` or ``expired``.
+        settled_at: When it moved to the history.
+        deliveries: Destination → state, for deliveries with a row or a record in the history.
     """
 
     id: str
@@ -59,21 +59,22 @@ def list_messages(
     until: datetime | None = None,
     limit: int = 20,
 ) -> list[MessageRow]:
-    """Messages, newest first: by their ids (UUIDv7), which grow with time and are what both tables have an index on.
+    """Return messages, newest first: ordered by their ids (UUIDv7), which grow with time and are indexed in both
+    tables.
 
-    No index serves the other parameters: what is newer than the last message that is found is looked at.
+    No index serves the other parameters: every message that is newer than the last result is read.
 
     Args:
         connection: To the outbox's database.
         state: A state of `MessageRow`, or that of a delivery: ``parked``, ``blocked``, ``retry``, ``dead``. ``None``:
-            everything that is not settled yet.
-        type_: Only this event type; a ``*`` in it stands for anything.
+            every message that is not settled yet.
+        type_: Only this event type; a ``*`` in it stands for any text.
         key: Only this ordering key.
-        subject: Only this subject; a ``*`` in it stands for anything.
-        destination: Only what this destination is still to get, or, with a state, what is in that state there.
-        since: Created at this instant or later; of settled messages: settled then.
-        until: Created before this instant; of settled messages: settled before.
-        limit: How many at most, up to 1,000.
+        subject: Only this subject; a ``*`` in it stands for any text.
+        destination: Only messages that this destination is still to get, or, with a state, that are in it there.
+        since: Created at this instant or later; settled messages: settled then or later.
+        until: Created before this instant; settled messages: settled before it.
+        limit: The most messages to return, up to 1,000.
     """
     by_index(connection)
     asked = _Asked(connection, state, Choice((), key, type_, subject, destination, since, until), min(limit, MOST))
@@ -85,7 +86,7 @@ def list_messages(
 
 @dataclass(frozen=True)
 class _Asked:
-    """One question, and its two halves: the messages that are on their way, and the history."""
+    """One query, in its two halves: the messages that are not settled, and the history."""
 
     connection: sa.Connection
     state: str | None
@@ -93,7 +94,7 @@ class _Asked:
     limit: int
 
     def waiting(self) -> list[MessageRow]:
-        """What is not in the history; of what is settled, the little that its owner has not moved there yet."""
+        """Return messages outside the history; settled ones only if their owner has not moved them yet."""
         m = tables().message
         return self._rows(m, [*conditions(self.connection, self.which, m, m.c.created_at), *self._in_state()])
 
@@ -102,7 +103,7 @@ class _Asked:
         return self._rows(h, [*conditions(self.connection, self.which, h, h.c.delivered_at), *self._with_outcome()])
 
     def _rows(self, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]) -> list[MessageRow]:
-        """Read until there are enough: whether a message is for a destination, no WHERE can tell."""
+        """Read until there are enough: no WHERE can tell whether a message is for a destination."""
         query = sa.select(*(c for c in table.c if c.name in SHOWN)).where(*where).order_by(table.c.id.desc())
         if self.which.destination is None:
             return self._made(self.connection.execute(query.limit(self.limit)).all())
@@ -146,7 +147,7 @@ class _Asked:
             yield h.deliveries.is_not(sa.null())
 
     def _is_for(self, made: MessageRow, row: Any, registered: Registered) -> bool:
-        """Whether the destination is still to get it, or is in the state that is asked for."""
+        """Return whether the destination is still to get it, or is in the requested state."""
         name = self.which.destination
         known = made.deliveries.get(str(name))
         if self.state in (*SET_ASIDE, *OUTCOMES):
@@ -159,7 +160,7 @@ class _Asked:
 
 
 def delivery_states(connection: sa.Connection, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return message → destination → state, of the deliveries that are set aside."""
+    """Return message → destination → state, for the deliveries that are set aside."""
     delivery = tables().delivery
     query = sa.select(delivery.c.message_id, delivery.c.destination, delivery.c.state).where(
         delivery.c.message_id.in_(ids)
@@ -171,11 +172,11 @@ def delivery_states(connection: sa.Connection, ids: Sequence[str]) -> dict[str, 
 
 
 def message_row(row: sa.Row[Any], deliveries: dict[str, str] | None = None) -> MessageRow:
-    """Make a line of a row of either table.
+    """Return a row of either table as a `MessageRow`.
 
     Args:
-        row: Of ``outbox_message`` or ``outbox_history``.
-        deliveries: What is set aside of a message that is not in the history.
+        row: A row of ``outbox_message`` or ``outbox_history``.
+        deliveries: The deliveries that are set aside, for a message outside the history.
     """
     settled_at = getattr(row, "delivered_at", None)
     states = deliveries or {}

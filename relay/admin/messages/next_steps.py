@@ -1,4 +1,4 @@
-"""What happens next to a message that is not settled, in sentences that name whoever has to act."""
+"""The next step of a message that is not settled, in sentences that name the process or person that has to act."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from relay.admin.relays import live_relays
 from relay.decide.subscription import wants
 from relay.platform.wording import utc
 
-NOBODY = "nobody"  # the destination of messages that no subscription wanted, once an operator has discarded them
+NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator gave up
 
 
 class Prospects:
-    """The future of one message.
+    """The next steps of one message.
 
     Args:
         connection: To the outbox's database.
@@ -29,7 +29,7 @@ class Prospects:
         self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
 
     def wanted_by(self) -> list[str]:
-        """The destinations it goes to, while nothing of it was set aside."""
+        """The destinations of a message of which no delivery was set aside."""
         if self._message.state not in ("ready", "scheduled"):
             return []
         return [
@@ -42,18 +42,18 @@ class Prospects:
         match self._message.state:
             case "unrouted":
                 return (
-                    f"it flows when a subscription wants {self._message.type}; "
+                    f"it is delivered when a subscription wants {self._message.type}; "
                     "`outbox messages discard-unrouted` gives it up"
                 )
             case "scheduled":
                 return f"it falls due at {utc(self._message.due_at)}; then {self._reader()}"
             case "ready":
                 return self._reader()
-        return "what its deliveries wait for, below; it is history when all of them are done"
+        return "see its deliveries below; it moves to the history when all of them are done"
 
     def of_settled(self) -> str:
-        """Say what happens to a message of which nothing is left to do."""
-        return f"nothing is sent; relay {self.owner} moves it to the history" if self.owner else self._nobody()
+        """Return what happens to a message of which all deliveries are done."""
+        return f"nothing is sent; relay {self.owner} moves it to the history" if self.owner else self._no_owner()
 
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:
@@ -63,7 +63,7 @@ class Prospects:
                 return f"nothing: an operator {row.state} it"
             case "expired":
                 return (
-                    f"nothing: it expired; sent all the same by `outbox replay {row.message_id} --to {row.destination}`"
+                    f"nothing: it expired; to send it anyway: `outbox replay {row.message_id} --to {row.destination}`"
                 )
             case "dead":
                 return f"an operator decides: `outbox dead retry {row.message_id}`, or `outbox dead discard …`"
@@ -83,11 +83,11 @@ class Prospects:
             case "off":
                 return f"{name} is switched off ({row.reason}): `outbox resume {name}`"
             case "paused" if self.owner is None:
-                return f"{name} was down ({row.reason}), and nobody probes it: {self._nobody()}"
+                return f"{name} was down ({row.reason}), and no relay probes it: {self._no_owner()}"
             case "paused":
-                return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent when a probe is taken"
+                return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent after a successful probe"
             case "throttled":
-                return f"{name} asked to be left alone{_at(row.until)}; then {self._sender()}"
+                return f"{name} asked for a pause{_at(row.until)}; then {self._sender()}"
         return self._sender()
 
     def _behind(self, row: sa.Row[Any]) -> str:
@@ -100,17 +100,17 @@ class Prospects:
             .limit(1)
         ).first()
         if first is None:
-            return f"its turn comes when its predecessor of key {row.ordering_key} is done; {self._sender()}"
+            return f"it is sent after its predecessor of key {row.ordering_key}; {self._sender()}"
         advice = ": retry or discard that one" if first.state == "dead" else ""
         return f"it waits behind {first.message_id} of its key, which is {first.state}{advice}"
 
     def _sender(self) -> str:
-        return f"relay {self.owner} sends it" if self.owner else self._nobody()
+        return f"relay {self.owner} sends it" if self.owner else self._no_owner()
 
     def _reader(self) -> str:
-        return f"relay {self.owner} has it in hand, or is about to read it" if self.owner else self._nobody()
+        return f"relay {self.owner} holds it, or is about to read it" if self.owner else self._no_owner()
 
-    def _nobody(self) -> str:
+    def _no_owner(self) -> str:
         return f"no relay owns its shard, {self._message.shard}: start one with `outbox relay`"
 
 

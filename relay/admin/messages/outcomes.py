@@ -1,14 +1,14 @@
-"""How deliveries and messages end: four words, the same everywhere.
+"""The outcomes of deliveries and messages: four words, the same everywhere.
 
 | state     | a delivery                                  | a message                                                  |
 |-----------|---------------------------------------------|------------------------------------------------------------|
 | delivered | its destination took it                     | a destination took it                                      |
 | cancelled | an operator took it back before it was sent | no destination took it, and an operator cancelled it       |
 | discarded | an operator gave a dead letter up           | no destination took it, and an operator gave it up as dead |
-| expired   | its time had passed before an attempt began | no destination took it, no operator gave it up, and a time |
-|           |                                             | had passed                                                 |
+| expired   | its time had passed before an attempt began | no destination took it, no operator gave it up, and its    |
+|           |                                             | time had passed                                            |
 
-A message that no subscription wanted is discarded, or cancelled, for ``nobody``.
+A message that no subscription wanted is discarded, or cancelled, under the destination name ``nobody``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 DELIVERED, CANCELLED, DISCARDED, EXPIRED = "delivered", "cancelled", "discarded", "expired"
-OUTCOMES = (DELIVERED, CANCELLED, DISCARDED, EXPIRED)  # the first that any delivery has is its message's
+OUTCOMES = (DELIVERED, CANCELLED, DISCARDED, EXPIRED)  # in order of precedence for a message
 UNTAKEN = (CANCELLED, DISCARDED, EXPIRED)
 OPEN = ("parked", "blocked", "retry")  # still to be made
 
 
 def outcome(states: Collection[str]) -> str | None:
-    """Return what became of a message with deliveries in these states; ``None`` while something is left to do.
+    """Return the outcome of a message with deliveries in these states; ``None`` while a delivery is not done.
 
     Example:
         >>> outcome(["discarded", "delivered"]), outcome(["discarded"]), outcome(["dead", "delivered"])

@@ -1,7 +1,7 @@
-"""Payload that operators must not read: masked on pages and on the command line, but not in logs.
+"""Mask payload that operators must not read, on pages and on the command line, but not in logs.
 
 A path names it: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists are
-walked through. Where a destination repeated such a value in its answer, it is masked there, too.
+traversed. If a destination repeated such a value in its answer, it is masked there, too.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from relay.admin.messages.detail import DeliveryRow, MessageDetail
 from relay.observe.text import MASK
 
-SHORTEST = 3  # characters of a value that is looked for in other text
+SHORTEST = 3  # the shortest value, in characters, that is looked for in other text
 
 
 class Redaction:
-    """What is masked.
+    """The paths that are masked.
 
     Args:
-        paths: Such as ``data.email``.
+        paths: Paths such as ``data.email``.
 
     Example:
         >>> Redaction(["data.email"]).data({"email": "ada@example.com", "n": 1})
@@ -38,7 +38,7 @@ class Redaction:
         return self._masked("data", data)
 
     def detail(self, found: MessageDetail) -> MessageDetail:
-        """Return all that is known of a message, masked wherever it says what may not be seen."""
+        """Return all information about a message, with every redacted value masked."""
         if not self:
             return found
         values = self._values(found)
@@ -51,10 +51,10 @@ class Redaction:
         )
 
     def restored(self, edited: Any, original: Any) -> Any:
-        """Return edited data with each mask that is still in it replaced by what it stands for.
+        """Return edited data with each remaining mask replaced by the original value.
 
         Args:
-            edited: What a person made of the masked data.
+            edited: The masked data after a person has edited it.
             original: The data as it is stored.
         """
         for path in self._paths:

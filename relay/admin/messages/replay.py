@@ -1,8 +1,8 @@
-"""Sending again what was delivered: to a destination that is new, or that has lost it.
+"""Send delivered messages again: to a destination that is new, or that has lost them.
 
-A message comes back from the history as it was, in state ``held``, with one delivery: ``parked``, for that destination
-alone. Its owner finds it by its stamp and delivers it like anything that was set aside; then it is history once more.
-The id stays, so a receiver that deduplicates ignores it; anew, it is a message of its own that names the old one.
+A message comes back from the history in state ``held``, with one delivery, ``parked``, for the chosen destination. Its
+owner finds it by its stamp and delivers it like any message that was set aside; then it returns to the history. The id
+stays, so a receiver that deduplicates ignores it. With ``as_new`` it is a new message that names the old one.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from relay.store import replay_sql
 from relay.store.changes import nudge, stamp
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
-GENERATIONS = 1000  # of one replay: its retries raise it further, and no other replay may reach it
+GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
 LAST_GENERATION = 2**31 - GENERATIONS - 1
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What to send again, and where.
+    """The messages to send again, and their destination.
 
     Args:
         to: The destination.
-        ids: Of these messages; also of one that was discarded or cancelled, for that takes it back.
-        type_: Which event type; ``*`` stands for anything.
+        ids: With one of these ids, even if it was discarded or cancelled: a replay undoes that.
+        type_: Of this event type; ``*`` stands for any text.
         since: Delivered at this instant or later.
-        until: Delivered before this instant; by default, the moment at which the replay begins.
-        as_new: With new ids and the header ``outbox-replay-of``, so that nobody takes it for a duplicate.
+        until: Delivered before this instant; by default, before the replay begins.
+        as_new: With new ids and the header ``outbox-replay-of``, so no receiver takes them for duplicates.
     """
 
     to: str
@@ -53,17 +53,17 @@ class Replay:
     ids: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For the record."""
+        """Return the given conditions, for the record."""
         return {name.rstrip("_"): plain(value) for name, value in vars(self).items() if value not in (None, ())}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a replay would send again, of one event type.
+    """The messages of one event type that a replay would send again.
 
     Args:
         first_at: When the first of them was delivered.
-        marked: How many of them the destination's inbox knows: its listener is not called for them again.
+        marked: How many of them the destination's inbox has marked: its listener is not called for them again.
     """
 
     type: str
@@ -74,7 +74,7 @@ class Found:
 
 
 def look(connection: sa.Connection, what: Replay) -> list[Found]:
-    """What would be sent again, by event type.
+    """Return the messages that would be sent again, by event type.
 
     Raises:
         OutboxError: The destination is not registered.
@@ -96,15 +96,15 @@ def replay(
     on_progress: Callable[[int], object] = lambda count: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Send messages again; returns how many there were. What is on its way there already is left alone.
+    """Send messages again; return their count. A message that is already waiting for the destination is left alone.
 
     Args:
         engine: The outbox's database.
-        what: Which, and where to.
-        rate: Messages a second at most.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
-        wait: How to wait, in seconds.
+        what: The messages and their destination.
+        rate: The most messages a second.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
+        wait: Waits, given a time in seconds.
 
     Raises:
         OutboxError: The destination is not registered.
@@ -131,7 +131,7 @@ def replay(
 
 def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], action: Action) -> None:
     sql = _sql(connection)
-    # A verdict on an earlier life of the message, of whatever session, must not match this one.
+    # Verdicts from before the replay, of any session, must not match the new generation.
     generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
     if what.as_new:
         picked = [(str(id_), at, new_id()) for id_, at in page]
@@ -149,7 +149,7 @@ def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], ac
 
 
 def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
-    """Into the outbox, locked there. One that another replay had brought back may be leaving it just now."""
+    """Insert messages into the outbox, locked. One that an earlier replay brought back may be leaving it just now."""
     sql = _sql(connection)
     ids = [id_ for id_, _, _ in picked]
     for _ in range(2):

@@ -1,7 +1,7 @@
-"""Messages that no subscription wants: they wait for one, and an operator's way out.
+"""Messages that no subscription wants: list them, and discard them.
 
-Discarding one writes a delivery for nobody, in state ``discarded``: the owner of its shard finds that like any other
-discard, and moves the message to history.
+Discarding one writes a delivery in state ``discarded`` for the destination name ``nobody``. The owner of its shard
+finds that like any other discard, and moves the message to the history.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relay.store.changes import nudge, stamp
 
 
 def unrouted_types(connection: sa.Connection, type_: str | None = None) -> dict[str, int]:
-    """How many messages of which types no subscription wants, the commonest first."""
+    """Return event type → the count of messages that no subscription wants, the largest count first."""
     m, count = tables().message.c, sa.func.count()
     query = sa.select(m.type, count).where(*_conditions(type_)).group_by(m.type).order_by(count.desc(), m.type)
     return {row[0]: row[1] for row in connection.execute(query)}
@@ -32,13 +32,13 @@ def discard_unrouted(
     reason: str | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> int:
-    """Give up messages that no subscription wants; returns how many there were.
+    """Discard messages that no subscription wants; return their count.
 
     Args:
         engine: The outbox's database.
-        type_: Only this event type; ``*`` stands for anything.
-        reason: For the record.
-        on_progress: Called after each batch with how many there have been until then.
+        type_: Only this event type; ``*`` stands for any text.
+        reason: The reason, for the record.
+        on_progress: Called after each batch with the count so far.
     """
     action = Action("messages discard-unrouted", {"type": type_ or "*"}, reason=reason)
     after = 0

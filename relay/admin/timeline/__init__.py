@@ -1,1 +1,1 @@
-"""What is sampled over time: the backlog, and the samples that the dashboard plots."""
+"""Measurements over time: the backlog, and the samples that the dashboard plots."""

@@ -1,4 +1,4 @@
-"""Sampling the backlog: how much waits where, at a cost that does not grow with it (see `relay.observe.backlog`)."""
+"""Sample the backlog, by destination and state, at a bounded cost (see `relay.observe.backlog`)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from relay.observe.backlog import Backlog, DestinationBacklog
 from relay.store.postgres.sql import backlog as postgres
 from relay.store.sqlite.sql import backlog as sqlite
 
-PAGES = 256  # of a table that are looked at; 2 MiB
-EXACT = 1_000  # dead letters of a destination, and unrouted messages, that are counted
-OLDEST_OF_EACH_SHARD = 8  # ready messages that are looked through for the oldest of each destination
+PAGES = 256  # pages of a table that are read; 2 MiB
+EXACT = 1_000  # up to this count, a destination's dead letters, and unrouted messages, are counted exactly
+OLDEST_OF_EACH_SHARD = 8  # ready messages of a shard that are read to find the oldest of each destination
 NEXT_OF_EACH_SHARD = 16
-COUNTED = 100_000  # rows of an SQLite table
+COUNTED = 100_000  # rows of an SQLite table that are counted
 TIMEOUT_MS = 1_000
-ANEW_EVERY = 8  # samples: then the oldest ready messages are looked for from the left end again
+ANEW_EVERY = 8  # samples; then the oldest ready messages are searched from the left end of the index again
 READ_PATH = ("ready", "scheduled")
 WAITING = ("parked", "blocked", "retry")
 SINCE = {"since": Instant}
@@ -34,10 +34,10 @@ Counts = Counter[tuple[str, str]]
 
 @dataclass
 class Floors:
-    """Where the first ready message of each shard was at the last sample.
+    """The position of the first ready message of each shard at the last sample.
 
-    What is settled stays in the index until vacuum, which a long transaction holds up: from there on it is skipped.
-    Messages that become ready below it are found when the floors begin anew.
+    Settled rows stay in the index until vacuum, which a long transaction holds up; reads begin at these positions to
+    skip them. Messages that become ready below are found when the floors are reset.
     """
 
     of_shard: list[int] = field(default_factory=lambda: [0] * SHARD_COUNT)
@@ -50,7 +50,7 @@ class Floors:
 
 
 class _Questions(Protocol):
-    """What is asked of one kind of database."""
+    """The queries of one kind of database."""
 
     is_estimate: bool
 
@@ -67,13 +67,13 @@ def sample(
 ) -> Backlog:
     """Sample the backlog.
 
-    It costs tens of milliseconds of the server at most, however much waits: see `relay.observe.backlog` for what is
-    exact and what is estimated.
+    It costs the server tens of milliseconds at most, for any size of the backlog. `relay.observe.backlog` says which
+    numbers are exact and which are estimates.
 
     Args:
-        connection: In a transaction, of which it sets a timeout and how the rest of it is planned.
-        floors: What the last sample of the same caller knows; ``None`` for a single one.
-        relays: Those that are alive, where they are known.
+        connection: In a transaction, whose timeout and planner settings it changes.
+        floors: The state of the same caller's last sample; ``None`` for a single one.
+        relays: The relays that are alive, if known.
     """
     relays = live_relays(connection) if relays is None else relays
     ask: _Questions
@@ -177,7 +177,7 @@ class _Postgres:
         return _larger(found, _by_state(counted)["unrouted"])
 
     def _sampled(self, table: str, statement: str) -> Counts:
-        """Count the rows of some pages, and multiply."""
+        """Count the rows of some pages, and extrapolate."""
         pages = self._connection.exec_driver_sql(postgres.PAGES.format(table=table)).scalar_one()
         percent = 100.0 if pages <= PAGES else 100.0 * PAGES / pages
         self.is_estimate = self.is_estimate or percent < 100
@@ -189,7 +189,7 @@ class _Postgres:
 
 
 def _larger(exact: int, estimated: int) -> int:
-    """Return what was counted, or, where counting stopped, what was estimated."""
+    """Return the exact count, or the estimate where counting stopped."""
     return exact if exact < EXACT else max(exact, estimated)
 
 
@@ -225,7 +225,7 @@ class _Sqlite:
         return Counter({(row[0], row[1]): row.found for row in rows})
 
     def _since(self, statement: str, **parameters: Any) -> Iterator[tuple[str, datetime]]:
-        """Yield what a statement finds: a type or a destination, and since when."""
+        """Yield the rows of a statement: a type or a destination, and the instant of its oldest message."""
         query = sa.text(statement).columns(**SINCE)
         for row in self._connection.execute(query, parameters):
             yield row[0], row[1]

@@ -1,12 +1,12 @@
-"""What was measured over time: written every fifteen seconds, thinned out after six hours, forgotten after thirty days.
+"""Measurements over time: written every fifteen seconds, thinned out after six hours, deleted after thirty days.
 
 | relay      | a row holds                                                                                     |
 |------------|-------------------------------------------------------------------------------------------------|
-| empty      | how the outbox was at this moment: one relay looks for all of them                              |
+| empty      | the state of the outbox at this moment: one relay measures it for all                           |
 | a relay's  | what this relay did in the `span_s` seconds before: deliveries by destination and verdict, and   |
-|            | how many were taken how long after their commit                                                 |
+|            | the latencies from commit to delivery, counted in classes                                       |
 
-So it survives restarts, and costs one small row for each relay that did something.
+So the measurements survive restarts, and cost one small row for each active relay.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ EVERY_S = 15
 COARSE_S = 300
 FINE_FOR = timedelta(hours=6)
 KEPT_FOR = timedelta(days=30)
-WHOLE = ""  # the relay of rows that are about the whole outbox
-POINTS = 240  # of a series, at most
-# Upper bounds of the classes in which latencies are counted; the last class has none.
+WHOLE = ""  # the relay name of rows about the whole outbox
+POINTS = 240  # the most points of a series
+# The upper bounds of the latency classes, in seconds; the last class has none.
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
 @dataclass(frozen=True)
 class Did:
-    """What a relay did in some seconds.
+    """What a relay did in a span of time.
 
     Args:
         verdicts: Destination → verdict (``delivered``, ``retry``, ``dead``, …) → deliveries.
-        latencies: How many were taken how long after their commit, by the classes of `LATENCY_BOUNDS_S`.
+        latencies: The counts of deliveries in the classes of `LATENCY_BOUNDS_S`, by their time since the commit.
     """
 
     verdicts: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -51,14 +51,14 @@ class Did:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast things went lately.
+    """The recent rates and latencies.
 
     Args:
-        emitted_per_s: Messages a second that came in; ``None`` where it is unknown.
-        delivered_per_s: Deliveries a second that were taken.
-        failed_per_s: Attempts a second that failed.
-        p50_s: The median of the seconds from commit to delivery.
-        p99_s: Ninety-nine in a hundred were quicker.
+        emitted_per_s: Messages emitted per second; ``None`` if unknown.
+        delivered_per_s: Deliveries taken per second.
+        failed_per_s: Failed attempts per second.
+        p50_s: The median time from commit to delivery, in seconds.
+        p99_s: The 99th percentile of that time, in seconds.
     """
 
     emitted_per_s: float | None
@@ -70,13 +70,13 @@ class Pace:
 
 @dataclass(frozen=True)
 class Series:
-    """What was measured, at even distances.
+    """Measurements at even intervals.
 
     Args:
         at: The times, in seconds since 1970.
-        step_s: The seconds between two of them.
-        lines: Name → a value for each time; ``None`` where nothing was measured.
-        destinations: Destination → the same for it alone.
+        step_s: The interval, in seconds.
+        lines: Name → a value for each time; ``None`` without a measurement.
+        destinations: Destination → the same for this destination.
     """
 
     at: list[int]
@@ -86,14 +86,14 @@ class Series:
 
 
 def store(connection: sa.Connection, at: datetime, relay: str, span_s: float, facts: dict[str, Any]) -> None:
-    """Write a sample; the first of several for the same moment stays.
+    """Write a sample; if the moment has one already, keep that one.
 
     Args:
-        connection: In whose transaction.
-        at: The end of what it is about.
-        relay: Whose it is; `WHOLE` for the whole outbox.
-        span_s: How many seconds it is about.
-        facts: `Did.as_json`, or how the outbox is.
+        connection: The connection whose transaction writes it.
+        at: The end of the measured span.
+        relay: The relay's name; `WHOLE` for the whole outbox.
+        span_s: The length of the measured span, in seconds.
+        facts: `Did.as_json`, or the state of the outbox.
     """
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(tables().sample)
     values = {"at": at, "relay": relay, "span_s": span_s, "facts": facts}
@@ -101,12 +101,12 @@ def store(connection: sa.Connection, at: datetime, relay: str, span_s: float, fa
 
 
 def thin_out(connection: sa.Connection, at: datetime, batch: int) -> int:
-    """Forget what is too old, and put together what is old; returns how many rows were taken away.
+    """Delete samples that are too old, and merge old ones; return how many rows were removed.
 
     Args:
-        connection: In whose transaction.
+        connection: The connection whose transaction does it.
         at: The time by the database's clock.
-        batch: How many rows to read at most.
+        batch: The most rows to read.
     """
     s = tables().sample
     forgotten = connection.execute(sa.delete(s).where(~since(connection, s.c.at, at - KEPT_FOR))).rowcount
@@ -130,7 +130,7 @@ def floor(at: datetime, step_s: int) -> datetime:
 
 
 def _end(at: datetime, step_s: int) -> datetime:
-    """The end of the step that an instant is in: a sample is about the time before it."""
+    """Return the end of the step that contains an instant: a sample is about the time before it."""
     return datetime.fromtimestamp(-(-at.timestamp() // step_s) * step_s, UTC)
 
 
@@ -138,7 +138,7 @@ def _end(at: datetime, step_s: int) -> datetime:
 
 
 def pace(connection: sa.Connection, begin: datetime) -> Pace | None:
-    """Return how fast things went since an instant; ``None`` where nothing was sampled."""
+    """Return the rates since an instant; ``None`` without samples."""
     rows = _rows(connection, begin)
     if not rows:
         return None
@@ -157,7 +157,7 @@ def pace(connection: sa.Connection, begin: datetime) -> Pace | None:
 
 
 def series(connection: sa.Connection, begin: datetime, end: datetime) -> Series:
-    """Return what was measured between two instants, in at most `POINTS` steps.
+    """Return the measurements between two instants, in at most `POINTS` steps.
 
     Args:
         connection: To the outbox's database.
@@ -232,11 +232,11 @@ def _add_destination(
 
 
 def quantile(counts: Sequence[float], share: float) -> float | None:
-    """Return the value that this share of the latencies is below, by the classes they were counted in.
+    """Return a quantile of the latencies, from the counts in their classes.
 
     Args:
-        counts: How many there are in each class of `LATENCY_BOUNDS_S`.
-        share: From 0 to 1.
+        counts: The count in each class of `LATENCY_BOUNDS_S`.
+        share: The share below the result, from 0 to 1.
 
     Example:
         >>> quantile([0, 10], 0.5)
@@ -259,7 +259,7 @@ def _rows(connection: sa.Connection, begin: datetime) -> Sequence[Any]:
 
 
 def _step(span_s: float) -> int:
-    """The shortest step of a round length that is not too short."""
+    """Return the shortest step of a round length that is long enough."""
     steps = (15, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600)
     return next((step for step in steps if span_s / step <= POINTS), steps[-1])
 
@@ -269,7 +269,7 @@ def _destinations(row: Any) -> Iterator[str]:
 
 
 def _growth(rows: Sequence[Any]) -> float | None:
-    """Messages a second that came in between the first of these samples and the last."""
+    """Return the messages emitted per second between the first and the last of these samples."""
     known = [row for row in rows if row.facts.get("emitted") is not None]
     if len(known) < 2:
         return None
@@ -291,6 +291,6 @@ def _sum(facts: Iterable[dict[str, Any]]) -> Did:
 
 
 def _totals(verdicts: dict[str, dict[str, float]]) -> tuple[float, float]:
-    """(taken, failed) deliveries: a dead letter failed, too."""
+    """Return the taken and the failed deliveries; a dead letter counts as failed."""
     delivered = sum(each.get("delivered", 0) for each in verdicts.values())
     return delivered, sum(each.get("retry", 0) + each.get("dead", 0) for each in verdicts.values())

@@ -1,4 +1,4 @@
-"""Measuring over time, for the dashboard: what this relay did, and how the outbox is, every fifteen seconds."""
+"""Measure over time, for the dashboard: every fifteen seconds, this relay's work and the state of the outbox."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Sampler:
         self._last, self._last_at = _counted(registry), monotonic()
 
     def keep_done(self, connection: sa.Connection) -> None:
-        """Write what this relay did since the last time, if it did anything."""
+        """Store what this relay did since the last call, if it did anything."""
         counted, at = _counted(self._registry), monotonic()
         did = _difference(counted, self._last)
         if did.verdicts:
@@ -42,7 +42,7 @@ class Sampler:
         self._last, self._last_at = counted, at
 
     def keep_backlog(self, connection: sa.Connection, found: Backlog) -> None:
-        """Write how the outbox is: one relay does, for all."""
+        """Store the state of the outbox; one relay does this for all."""
         emitted = connection.exec_driver_sql(EMITTED[connection.dialect.name]).scalar() or 0
         store(connection, floor(found.at, EVERY_S), WHOLE, EVERY_S, {"emitted": emitted, **_facts(found)})
 
@@ -61,7 +61,7 @@ def _facts(found: Backlog) -> dict[str, Any]:
 
 
 def _counted(registry: CollectorRegistry) -> Did:
-    """What the metrics have come to."""
+    """Return the current values of the metrics."""
     verdicts: defaultdict[str, dict[str, float]] = defaultdict(dict)
     cumulated: dict[float, float] = {}
     for metric in registry.collect():
