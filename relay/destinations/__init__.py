@@ -1,1 +1,1 @@
-"""Where messages go: one folder per kind, found through `registry`; what they have in common is in `contract`."""
+"""The kinds of destinations: one folder each, found through `registry`; `contract` holds their common interface."""

@@ -1,7 +1,7 @@
-"""What a kind of destination is made of: everything that the rest of the code needs to know about it.
+"""The description of a kind of destination: everything that the rest of the code needs to know about it.
 
-A kind is a folder beside this file. Its `kind.py` holds a `Kind` called ``KIND``, and imports no client library: that
-has time until something is built, checked or probed.
+A kind is a folder beside this file. Its `kind.py` holds a `Kind` called ``KIND``, and imports no client library: the
+library is imported when a destination is built, checked or probed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ S = TypeVar("S", bound=DestinationPolicy)
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found.
+    """The result of a probe.
 
     Args:
-        well: Whether anything speaks against the destination.
+        well: Whether the destination can be used, as far as the probe can tell.
         said: What was found.
-        checked: What that does and does not tell.
+        checked: What the probe covers, and what it does not.
     """
 
     well: bool
@@ -35,12 +35,12 @@ class Probed:
 
 @dataclass(frozen=True)
 class Risk:
-    """What `outbox doctor` says of the other side of a destination.
+    """A finding of `outbox doctor` about the server behind a destination.
 
     Args:
         what: What was found there.
-        why: What it may lead to.
-        do: What to do about it.
+        why: Its possible effect.
+        do: The remedy.
     """
 
     what: str
@@ -50,12 +50,12 @@ class Risk:
 
 @dataclass(frozen=True)
 class Implied:
-    """A destination that an environment variable stands for, where no file names destinations.
+    """A destination that an environment variable implies if no file names destinations.
 
     Args:
         name: The destination's name.
-        variable: The variable; ``None`` for the destination that is there when no other one is.
-        make: Makes its settings.
+        variable: The variable; ``None`` for the default destination, which exists if no other one does.
+        make: Returns its settings.
         origins: Field → the variable that its value comes from, for messages.
     """
 
@@ -82,17 +82,17 @@ class Kind(Generic[S]):
     """A kind of destination.
 
     Args:
-        name: What ``kind = "…"`` says.
+        name: The text after ``kind =``.
         settings: The model of its settings; its field ``kind`` has this name as default.
-        build: Makes a destination from its name, its settings and the outbox's database.
-            Raises `SettingsError` where it cannot work as it is configured.
-        probe: Finds out whether a destination can be reached, and sends no message. What it raises counts as "no".
-        check: Looks at what can be looked at without a network, and raises `SettingsError`.
-        warnings: Says what is permitted and probably not meant. Its second argument says where the settings come from.
-        risks: Looks at what the other side may do with messages that it took. What it raises is reported.
-            ``None``: there is nothing to look at.
+        build: Makes a destination from its name, its settings and the outbox's database. Raises `SettingsError` if it
+            cannot work with these settings.
+        probe: Tests whether a destination can be reached, without sending a message. An error counts as "no".
+        check: Checks everything that needs no network, and raises `SettingsError`.
+        warnings: Returns warnings about allowed but risky settings. Its second argument is the origin of the settings.
+        risks: Checks what the server may do with messages that it has taken. An error is reported. ``None``: nothing to
+            check.
         needs: The rights in the database that such a destination needs, beyond a relay's.
-        implied: The destination that a variable stands for.
+        implied: The destination that a variable implies.
         extra: The extra of this distribution that installs its client library.
     """
 

@@ -1,4 +1,4 @@
-"""What every destination is told, whatever its kind: what it wants, how much at once, and how long we try."""
+"""The settings that all kinds of destinations share: subscriptions, concurrency, retries and limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relay.platform.units.rates import RateText, per_second
 
 LookUp = Callable[[str], str | None]
 
-SMALLEST_BURST_S = 0.05  # relays take from a budget in portions; what is saved up in less is lost in between
+SMALLEST_BURST_S = 0.05  # relays take from the budget in portions; a smaller burst would lose budget between them
 
 _GLOB = re.compile(r"[A-Za-z0-9_.:/*?\[\]!-]{1,255}")
 
@@ -34,18 +34,19 @@ class DestinationPolicy(BaseModel):
     """The settings that destinations of every kind share.
 
     Args:
-        kind: What kind it is of; each kind's own model has it as a default.
-        events: The event types it wants; globs as in a shell (``extraction.*``).
-        concurrency: How many deliveries may be under way at once, per relay.
-        timeout_s: The deadline of one attempt.
-        max_attempts: After so many charged failures a message is a dead letter.
-        give_up_after_s: So is one that has been failing for so long (paused time does not count).
-        backoff_s: The wait after the first failure; it doubles with each further one.
-        backoff_max_s: The longest such wait.
-        on_dead: Whether a dead letter holds back its successors of the same ordering key, or is skipped.
-        rate: How many attempts all relays together may start in a time, such as ``"50/s"``; by default any number.
-        burst: How many of these may start at once after a pause; by default as many as in one second.
-        expires_in: So long after a message was written, or fell due, it is not sent there any more; by default no time.
+        kind: The kind; each kind's own model has it as a default.
+        events: The event types that it wants; globs as in a shell (``extraction.*``).
+        concurrency: Deliveries at the same time, per relay.
+        timeout_s: The deadline of one attempt, in seconds.
+        max_attempts: The number of charged failures after which a message is a dead letter.
+        give_up_after_s: How long a message may fail before it is a dead letter, in seconds (paused time does not
+            count).
+        backoff_s: The wait after the first failure, in seconds; it doubles with each further one.
+        backoff_max_s: The longest such wait, in seconds.
+        on_dead: Whether a dead letter blocks its successors of the same ordering key, or is skipped.
+        rate: The attempts that all relays together may start per time, such as ``"50/s"``; by default no limit.
+        burst: The attempts that may start at once after a pause; by default as many as in one second.
+        expires_in: How long after it was written, or fell due, a message may be sent there; by default no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -74,7 +75,7 @@ class DestinationPolicy(BaseModel):
         if self.burst is None:
             return self
         if self.rate is None:
-            raise ValueError('burst says how much of a rate may come at once: write rate = "50/s", too')
+            raise ValueError('burst limits how much of a rate may come at once: write rate = "50/s", too')
         least = ceil(per_second(self.rate) * SMALLEST_BURST_S)
         if self.burst < least:
             raise ValueError(
@@ -84,33 +85,33 @@ class DestinationPolicy(BaseModel):
 
     @property
     def rate_limit(self) -> Rate | None:
-        """The limit that `rate` and `burst` say."""
+        """The limit that `rate` and `burst` define."""
         if self.rate is None:
             return None
         per_s = per_second(self.rate)
         return Rate(per_s, self.burst or max(ceil(per_s), 1), self.rate)
 
     def resolved(self, look_up: LookUp) -> DestinationPolicy:
-        """The same, with the values of the variables that it names.
+        """Return these settings with the values of the variables that they name.
 
         Args:
             look_up: Finds the value of an environment variable, or of the file that ``NAME_FILE`` names.
 
         Raises:
-            ValueError: A variable that is needed is not set.
+            ValueError: A required variable is not set.
         """
         return self
 
     def secrets(self) -> set[str]:
-        """What must never be shown: values, not names."""
+        """Return the values (not the names) that must never be shown."""
         return set()
 
 
 def on_one_line(url: str) -> str:
-    """Return a URL as it is, if it is one to the last character.
+    """Return a URL unchanged, if every character of it belongs to a URL.
 
     Raises:
-        ValueError: It holds blanks, line breaks or control characters, which Python's parser removes without a word.
+        ValueError: It holds blanks, line breaks or control characters, which Python's parser would remove silently.
     """
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ValueError("a URL holds no blanks, line breaks or control characters: remove them, or write %20")
@@ -118,10 +119,10 @@ def on_one_line(url: str) -> str:
 
 
 def url_secrets(url: str) -> set[str]:
-    """The passwords in a URL, as they stand there and decoded.
+    """Return the passwords in a URL, as written and decoded.
 
-    One that equals the user's name is left out: hiding that name everywhere would make every log unreadable.
-    URLs are redacted whatever the password.
+    A password that equals the user's name is left out: masking that name everywhere would make every log unreadable.
+    Masking of URLs does not depend on this.
     """
     parts = urlsplit(url)
     pairs = [pair.partition("=") for pair in parts.query.split("&")]

@@ -1,7 +1,7 @@
-"""Which kinds of destinations there are: ours, and those that installed packages bring.
+"""The kinds of destinations: ours, and those of installed packages.
 
-A package brings a kind through the entry-point group ``neverlost.destinations``: the entry point's name is the kind's,
-and it names a `relay.destinations.kind.Kind`.
+A package adds a kind through the entry-point group ``neverlost.destinations``: the entry point has the kind's name, and
+refers to a `relay.destinations.kind.Kind`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def names() -> list[str]:
 
 
 def listed() -> str:
-    """Return the names of all kinds as a sentence has them."""
+    """Return the names of all kinds, as a list in a sentence."""
     *others, last = [f'"{name}"' for name in names()]
     return f"{', '.join(others)} or {last}"
 
@@ -38,7 +38,7 @@ def kind(name: str) -> Kind[DestinationPolicy]:
     """Return a kind by its name.
 
     Raises:
-        SettingsError: There is none of this name, or the package that brings it cannot be used.
+        SettingsError: No kind has this name, or its package cannot be used.
     """
     if name in OURS:
         found: Kind[DestinationPolicy] = import_module(f".{name}.kind", __package__).KIND
@@ -53,7 +53,7 @@ def kind(name: str) -> Kind[DestinationPolicy]:
 
 
 def implied() -> Iterator[Implied]:
-    """Yield the destinations that variables stand for; the one that needs no variable comes last."""
+    """Yield the destinations that variables imply; the default one, without a variable, comes last."""
     found = [each for name in OURS if (each := kind(name).implied)]
     yield from sorted(found, key=lambda each: each.variable is None)
 
@@ -64,20 +64,20 @@ def build(name: str, settings: DestinationPolicy, database: Database) -> Destina
     Args:
         name: The destination's name.
         settings: Its settings.
-        database: Where the outbox is.
+        database: The database of the outbox.
 
     Raises:
-        SettingsError: It cannot work as it is configured, or its client library is not installed.
+        SettingsError: It cannot work with these settings, or its client library is not installed.
     """
     with needing_its_library(name, settings.kind) as found:
         return found.build(name, settings, database)
 
 
 def check(name: str, settings: DestinationPolicy) -> None:
-    """Look at what can be looked at without a network.
+    """Check everything that needs no network.
 
     Raises:
-        SettingsError: It cannot work as it is configured, or its client library is not installed.
+        SettingsError: It cannot work with these settings, or its client library is not installed.
     """
     with needing_its_library(name, settings.kind) as found:
         found.check(name, settings)
@@ -85,10 +85,10 @@ def check(name: str, settings: DestinationPolicy) -> None:
 
 @contextmanager
 def needing_its_library(name: str, of_kind: str) -> Iterator[Kind[DestinationPolicy]]:
-    """Say which extra to install when a client library is missing.
+    """Translate the error of a missing client library: name the extra to install.
 
     Raises:
-        SettingsError: It is missing.
+        SettingsError: The library is missing.
     """
     found = kind(of_kind)
     try:
@@ -114,10 +114,10 @@ def _loaded(offer: EntryPoint) -> Kind[DestinationPolicy]:
     where = f"the kind {offer.name} ({offer.value}, entry-point group {GROUP})"
     try:
         found = offer.load()
-    except Exception as error:  # any error that a module raises when it is imported
+    except Exception as error:  # a module may raise any error when it is imported
         raise SettingsError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(found, Kind):
         raise SettingsError(f"{where} is not a relay.destinations.kind.Kind")
     if not found.name == offer.name == found.settings.model_fields["kind"].default:
-        raise SettingsError(f"{where} goes by different names in its entry point, its Kind and its settings")
+        raise SettingsError(f"{where} has different names in its entry point, its Kind and its settings")
     return found

@@ -1,4 +1,4 @@
-"""Destinations at a URL that may hold a password, given as it is or by the variable that holds it."""
+"""Settings of destinations with a URL that may hold a password, given directly or in a variable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, ur
 
 
 class UrlPolicy(DestinationPolicy):
-    """The settings of a destination that is found by one URL.
+    """The settings of a destination with one URL.
 
     Args:
         url: The URL.
-        url_env: Or the variable that holds it; ``NAME_FILE`` names a file that does.
+        url_env: The variable that holds the URL, instead of ``url``; ``NAME_FILE`` names a file that holds it.
     """
 
-    WHAT: ClassVar[str] = "broker"  # what is at the URL, for messages
+    WHAT: ClassVar[str] = "broker"  # the kind of server, for messages
     SCHEMES: ClassVar[tuple[str, ...]]
     EXAMPLE: ClassVar[str]
 
@@ -33,18 +33,18 @@ class UrlPolicy(DestinationPolicy):
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise ValueError(f"give the {self.WHAT} as url or as url_env, one of the two")
+            raise ValueError(f"give the {self.WHAT} as url or as url_env, but not both")
         return self
 
     @property
     def address(self) -> str:
-        """The URL, password included: never log it."""
+        """The URL. It includes the password: never log it."""
         assert self.url is not None
         return self.url.get_secret_value()
 
     @property
     def shown(self) -> str:
-        """The URL without a user, a password and a query."""
+        """The URL without user, password and query."""
         parts = urlsplit(self.address)
         host = parts.netloc.rpartition("@")[2]
         return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
@@ -65,7 +65,7 @@ class UrlPolicy(DestinationPolicy):
         """Return the URL.
 
         Raises:
-            ValueError: It is malformed, or of another scheme. The message shows none of it.
+            ValueError: It is malformed, or has another scheme. The message shows no part of it.
         """
         on_one_line(url.get_secret_value())
         try:

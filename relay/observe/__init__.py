@@ -1,1 +1,1 @@
-"""What a relay shows of itself: logs, health, metrics."""
+"""What a relay reports about itself: logs, health, metrics."""

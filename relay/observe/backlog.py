@@ -1,11 +1,12 @@
-"""How much waits where, as one relay samples it for all, and the metrics that show it.
+"""The size and age of the backlog, as one relay samples it for all, and the metrics that show it.
 
-Counting ten million rows every few seconds would cost more than delivering them. So a small table is counted; of a
-large one a few hundred pages are, chosen at random, and multiplied. What an alert asks for (dead letters, messages that
-no subscription wants, the oldest that is due) is read from an index, and is exact where it is small.
+Counting ten million rows every few seconds would cost more than delivering them. So a small table is counted exactly.
+Of a large table, a few hundred random pages are counted, and the count is extrapolated. The numbers that alerts use
+(dead letters, messages that no subscription wants, the oldest that is due) are read from an index, and are exact where
+they are small.
 
-Only the relay that samples shows these series. When its samples fail, they are NaN: a number that stands still would
-look like an outbox that does.
+Only the relay that samples shows these series. When its samples fail, they are NaN: a constant number would look like
+an outbox that stands still.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class DestinationBacklog:
-    """What waits for one registered destination.
+    """The backlog of one registered destination.
 
     Args:
         state: ``healthy``, ``paused``, ``throttled`` or ``off``.
-        paused_by_operator: Whether an operator paused it: nothing is due there.
-        oldest_due_s: The age in seconds of the oldest delivery that is due; 0 where none is.
+        paused_by_operator: Whether an operator paused it; then no delivery counts as due.
+        oldest_due_s: The age of the oldest delivery that is due, in seconds; 0 if none is due.
         waiting: State (``ready``, ``scheduled``, ``parked``, ``blocked``, ``retry``) → deliveries.
         dead: Dead letters.
     """
@@ -47,12 +48,12 @@ class Backlog:
     """One sample of the whole outbox.
 
     Args:
-        at: When it was taken, by the database's clock.
+        at: The time of the sample, by the database's clock.
         destinations: The registered destinations, by name.
-        messages: State → messages that are not settled everywhere.
-        unrouted: Messages that no subscription wants.
-        shards_without_owner: Shards that no relay delivers.
-        relays_alive: Relays that have a session.
+        messages: State → the count of messages that are not settled everywhere.
+        unrouted: The count of messages that no subscription wants.
+        shards_without_owner: The count of shards that no relay delivers.
+        relays_alive: The count of relays that have a session.
         is_estimate: Whether large numbers are estimates.
     """
 
@@ -66,15 +67,15 @@ class Backlog:
 
     @property
     def oldest_due_s(self) -> float:
-        """The age in seconds of the oldest delivery that is due anywhere; 0 where none is."""
+        """The age of the oldest delivery that is due at any destination, in seconds; 0 if none is due."""
         return max((each.oldest_due_s for each in self.destinations.values()), default=0.0)
 
 
 class BacklogMetrics:
-    """The last sample as gauges.
+    """The last sample, as gauges.
 
     Args:
-        clock: The time in seconds, to know when a sample is stale.
+        clock: Returns the time in seconds, to recognise a stale sample.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -83,7 +84,7 @@ class BacklogMetrics:
         self._until = 0.0
 
     def show(self, sample: Backlog) -> None:
-        """Show this sample until it is stale."""
+        """Show a sample until it is stale."""
         self._last, self._until = sample, self._clock() + STALE_AFTER_S
 
     def hide(self) -> None:
@@ -101,7 +102,7 @@ class BacklogMetrics:
         for name, samples in _values(sample).items():
             family = _family(name, FAMILIES[name][1])
             for labels, value in samples:
-                # the time of the sample is true however old it is
+                # the time of a sample stays true
                 family.add_metric(labels, NAN if is_stale and name != TAKEN_AT else value)
             yield family
 
@@ -109,7 +110,7 @@ class BacklogMetrics:
 TAKEN_AT = "outbox_backlog_sample_timestamp_seconds"
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "outbox_oldest_due_age_seconds": (
-        "Age of the oldest delivery that is due: not one that is scheduled, or whose destination an operator paused",
+        "Age of the oldest delivery that is due; scheduled ones and destinations that an operator paused do not count",
         ("destination",),
     ),
     "outbox_waiting_deliveries": (

@@ -1,8 +1,8 @@
-"""Is this process well? ``/healthz``, ``/readyz`` and ``/metrics`` of a relay, a receiver or a consumer.
+"""The health pages of a relay, a receiver or a consumer: ``/healthz``, ``/readyz`` and ``/metrics``.
 
-Served by its own event loop: where the loop is stuck, nobody answers, which is the right answer. Readiness is about
-this process and what it takes messages from (its database, its broker), never about a destination: a restart cures
-no outage of somebody else. The pages are on the loopback address, unless a host is named where others reach them.
+The process's own event loop serves them: if the loop is blocked, the pages do not answer, as a probe expects. Readiness
+covers this process and the sources of its messages (its database, its broker), never a destination: a restart would not
+cure a destination's outage. The pages are on the loopback address, unless a host is set.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from starlette.routing import Route
 
 from relay.serving import Server, make_server
 
-# The reason names hosts, ports and roles, and this page asks no one who they are.
+# The reason names hosts, ports and roles, and this page has no authentication.
 SEE_THE_LOG = "it cannot work now; its log says why"
 TRY_AGAIN_S = 5.0
 TIMEOUT_S = 5.0
 CONNECTIONS = 64
 LOOPBACK = "127.0.0.1"
-SOURCES = ("database", "schema", "broker")  # without which a process can do nothing
+SOURCES = ("database", "schema", "broker")  # a process cannot work without these
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 log = structlog.get_logger("relay")
 
 
 class Health(Protocol):
-    """What a process says of itself: `relay.relay.Health`, or that of a consumer.
+    """The health of a process: `relay.relay.Health`, or that of a consumer.
 
-    It may also say of ``database``, ``schema`` and ``broker`` whether they are there, and how many shards it ``owns``.
+    It may also tell the state of ``database``, ``schema`` and ``broker``, and the count of shards that it ``owns``.
     """
 
     @property
@@ -46,21 +46,21 @@ class Health(Protocol):
 
 
 class Observed(Protocol):
-    """What is asked of a relay or a consumer here."""
+    """The part of a relay or a consumer that these pages use."""
 
     def health(self) -> Health: ...
 
 
 class HealthServer:
-    """Serves a process's health while it is entered.
+    """Serves a process's health while the context is open.
 
     Args:
-        observed: Whose health.
-        port: 0 serves nothing.
-        host: The address to listen on, or a name of it.
-        stale_after_s: An event loop that has not turned for so long is not ready.
-        metrics: Makes the text of ``/metrics``.
-        look: Awaited before ``/readyz`` asks how it is.
+        observed: The relay or consumer whose health is served.
+        port: The port; 0: do not serve.
+        host: The address to listen on, or its host name.
+        stale_after_s: How long the event loop may stand still before the process is not ready, in seconds.
+        metrics: Returns the text of ``/metrics``.
+        look: Is awaited before ``/readyz`` reads the health.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class HealthServer:
         await asyncio.gather(self._serving, return_exceptions=True)
 
     async def _serve(self, server: Server) -> None:
-        """Serve; where the port is taken, as soon as it is free: a relay that is being replaced lets go of it."""
+        """Serve the pages. If the port is taken, wait until it is free: a relay that is being replaced releases it."""
         while self._listening is None:
             await asyncio.sleep(TRY_AGAIN_S)
             with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def _bound(host: str, port: int) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        OSError: The port is taken, or the host is none of this machine's.
+        OSError: The port is taken, or the host is not an address of this machine.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
@@ -171,18 +171,18 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _said(health: Health, names: Sequence[str]) -> dict[str, Any]:
-    """What a process says under these names, as far as it says anything."""
+    """Return the fields of these names that the health has."""
     return {name: getattr(health, name) for name in names if hasattr(health, name)}
 
 
 def _warn(host: str, port: int, error: OSError) -> None:
-    """Delivering matters more."""
+    """Warn that the pages cannot be served, and continue: delivering matters more."""
     log.warning(
         "health_port_unavailable",
         host=host,
         port=port,
-        reason=f"{error.strerror or error}; it is tried again",
-        hint="set OUTBOX_HEALTH_HOST and OUTBOX_HEALTH_PORT to an address of this machine that is free, or the port "
+        reason=f"{error.strerror or error}; the relay tries again",
+        hint="set OUTBOX_HEALTH_HOST and OUTBOX_HEALTH_PORT to a free address of this machine, or the port "
         "to 0 for no health page",
     )
 

@@ -1,7 +1,7 @@
-"""One line per event on stderr: JSON for machines, text for people.
+"""Log one line per event on stderr: JSON for machines, text for people.
 
-`structlog` and the standard library's loggers take the same path. Before anything is written, secrets and
-the passwords in URLs are masked, and control characters are escaped: no value can forge a line.
+`structlog` and the standard library's loggers take the same path. Before a line is written, secrets and the passwords
+in URLs are masked and control characters are escaped, so no value can forge a line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"
 
 SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
-# They log each failed attempt to connect; our own log says it once, with the reason.
+# These loggers report each failed attempt to connect; our own log reports it once, with the reason.
 SILENT = ("aio_pika", "aiokafka", "aiormq")
 
 _LEADING_TO_THEM = tuple(
@@ -42,10 +42,10 @@ def configure(
     """Send every log line of this process to ``stream``.
 
     Args:
-        log_format: ``"json"``, ``"text"``, or ``"auto"``: text when the stream is a terminal.
+        log_format: ``"json"``, ``"text"``, or ``"auto"``: text if the stream is a terminal.
         level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
-        secrets: Values that must not appear.
-        stream: Default: stderr.
+        secrets: Values that must not appear in the log.
+        stream: The stream to write to; default: stderr.
     """
     stream = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
@@ -68,7 +68,7 @@ def configure(
 
 
 class Masking:
-    """A processor that masks secrets and escapes control characters in all that is about to be written."""
+    """A processor that masks secrets and escapes control characters in every event."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         found = sorted({s for s in secrets if len(s) >= SHORTEST_SECRET}, key=len, reverse=True)
@@ -82,7 +82,7 @@ class Masking:
         return clean
 
     def masked(self, text: str) -> str:
-        """``text`` without secrets."""
+        """Return ``text`` without secrets."""
         if self._secrets is not None:
             text = self._secrets.sub(MASK, text)
         return redacted(text)
@@ -99,10 +99,10 @@ class Masking:
 
 
 def plain_trace(error: BaseException) -> str:
-    """Return an error's traceback as text: without local variables, which may hold secrets, and passwords in URLs.
+    """Return an error's traceback as text, without local variables, which may hold secrets, or passwords in URLs.
 
-    It begins where it leaves this project and the standard library's threads: with the listener, for example. A process
-    that has not called `configure` (a test) would else print every frame with its variables.
+    It begins at the first frame outside of this project and the standard library's threads, for example in the
+    listener. Without it, a process that has not called `configure` (a test) would print every frame with its variables.
     """
     formatted = traceback.TracebackException.from_exception(error)
     theirs = [each for each in formatted.stack if not each.filename.startswith(_LEADING_TO_THEM)]
@@ -112,7 +112,7 @@ def plain_trace(error: BaseException) -> str:
 
 
 def _shared() -> list[Processor]:
-    """What every event goes through, from `structlog` or from the standard library."""
+    """Return the processors of every event, from `structlog` or from the standard library."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -123,7 +123,7 @@ def _shared() -> list[Processor]:
 
 
 def _with_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Name the span that is current, if there is one; OpenTelemetry is asked only where something else loaded it."""
+    """Add the current span, if there is one; OpenTelemetry is used only if another module has loaded it."""
     if (trace := sys.modules.get("opentelemetry.trace")) is not None:
         context = trace.get_current_span().get_span_context()
         if context.is_valid:
@@ -159,7 +159,7 @@ def _most_telling_first(_logger: WrappedLogger, _method: str, event: EventDict) 
 
 
 def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Times to the second; a traceback indented, so that no line of it can pass for an event of its own."""
+    """Shorten times to seconds; indent a traceback, so that none of its lines looks like an event."""
     event["timestamp"] = event["timestamp"][:19] + "Z"
     if trace := event.pop("exception", None):
         event["exception"] = "\n".join(f"    {line}" for line in trace.splitlines())

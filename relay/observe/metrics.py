@@ -1,7 +1,7 @@
-"""The numbers of one relay, for Prometheus.
+"""The metrics of one relay, for Prometheus.
 
-Everything is counted by the batch: methods take counts, and a label is looked up once per destination.
-Each relay has a registry of its own, so that two in one process do not clash.
+Counting is done per batch: methods take counts, and a label is looked up once per destination. Each relay has its own
+registry, so two relays in one process do not clash.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 
 WakeUp = Literal["notify", "poll"]
 
-TYPES = 100  # of events that have a series of their own
+TYPES = 100  # event types that have a series of their own
 OTHER = "other"
 
 
 class SampledHistogram:
-    """A histogram that takes whole batches: samples that stand for more."""
+    """A histogram that takes whole batches, each as a sample that represents more values."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
@@ -36,7 +36,7 @@ class SampledHistogram:
         self._sum = 0.0
 
     def observe(self, sample: Sequence[float], count: int) -> None:
-        """Count so many, of which this is an even sample."""
+        """Count ``count`` values, of which ``sample`` is an even sample."""
         for value in sample:
             self._counts[bisect_left(self._bounds, value)] += count / len(sample)
             self._sum += value * count / len(sample)
@@ -48,12 +48,12 @@ class SampledHistogram:
         total, buckets = 0.0, []
         for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
             total += count
-            buckets.append((bound, round(total, 6)))  # a sum of weights, of which many are no binary fractions
+            buckets.append((bound, round(total, 6)))  # a sum of weights, many of which are not binary fractions
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class DestinationMetrics:
-    """The numbers of one destination; `Metrics.destination` hands it out, once."""
+    """The metrics of one destination. `Metrics.destination` returns it, always the same object."""
 
     def __init__(self, deliveries: Counter, in_flight: Gauge, healthy: Gauge, name: str) -> None:
         self._delivered = deliveries.labels(name, "delivered")
@@ -61,17 +61,17 @@ class DestinationMetrics:
         self._healthy = healthy.labels(name)
 
     def delivered(self, count: int) -> None:
-        """So many were taken."""
+        """Count deliveries that the destination took."""
         self._delivered.inc(count)
 
     def watch(self, *, in_flight: Callable[[], float], healthy: Callable[[], float]) -> None:
-        """Ask these when somebody looks: attempts under way now; 1 while it is delivered to, 0 while it is down."""
+        """Read these at each scrape: attempts under way; 1 while the destination takes messages, else 0."""
         self._in_flight.set_function(in_flight)
         self._healthy.set_function(healthy)
 
 
 class Metrics:
-    """All numbers of one relay.
+    """All metrics of one relay.
 
     Example:
         >>> metrics = Metrics()
@@ -93,19 +93,19 @@ class Metrics:
         self._make_session_metrics()
 
     def destination(self, name: str) -> DestinationMetrics:
-        """The numbers of one destination: the same object each time."""
+        """Return the metrics of one destination: the same object each time."""
         if name not in self._destinations:
             self._destinations[name] = DestinationMetrics(self._deliveries, self._in_flight, self._healthy, name)
         return self._destinations[name]
 
     def count(self, destination: str, state: str, count: int = 1) -> None:
-        """So many of a verdict that is not the common one.
+        """Count deliveries with a verdict other than the common one.
 
         Args:
-            destination: Whose.
+            destination: The destination's name.
             state: ``retry``, ``dead``, ``parked``, ``blocked``, ``expired`` or ``delivered``; ``discarded`` or
                 ``cancelled`` by an operator.
-            count: How many.
+            count: The number of deliveries.
         """
         if state in ("parked", "blocked"):
             self._parked.inc(count)
@@ -113,11 +113,11 @@ class Metrics:
             self._deliveries.labels(destination, state).inc(count)
 
     def latencies(self, sample_s: Sequence[float], count: int) -> None:
-        """So many were delivered; of a sample of them, how long after its commit each was taken."""
+        """Count ``count`` deliveries, with the latencies of a sample of them, from commit to delivery, in seconds."""
         self._latency.observe(sample_s, count)
 
     def read(self, count: int, duration_s: float) -> None:
-        """One read brought so many messages."""
+        """Count a read, its messages and its duration."""
         self._read_messages.inc(count)
         self._read.observe(duration_s)
 
@@ -133,33 +133,33 @@ class Metrics:
             series.inc(count)
 
     def settled(self, count: int, duration_s: float) -> None:
-        """One turn settled so many deliveries."""
+        """Count a batch of settled deliveries, and its duration."""
         self._settled.inc(count)
         self._settle.observe(duration_s)
 
     def watch(self, *, window: Callable[[], float], owns: Callable[[], float]) -> None:
-        """Ask these when somebody looks: messages held unsettled, and shards owned."""
+        """Read these at each scrape: messages held unsettled, and shards owned."""
         self._window.set_function(window)
         self._shards.set_function(owns)
 
     def woken(self, by: WakeUp) -> None:
-        """A sleeping relay found something to do, told by a notification or by its own slow poll."""
+        """Count a wake-up of a sleeping relay, by its cause: a notification or the slow poll."""
         self._woken[by].inc()
 
     def beat(self) -> None:
-        """The relay has just shown that it is alive."""
+        """Note that the relay has just written its beat."""
         self._beat_at = time.monotonic()
 
     def session_lost(self) -> None:
-        """The owning session was lost, and every shard with it."""
+        """Count the loss of the owning session, and with it of all shards."""
         self._lost_sessions.inc()
 
     def peer_ended(self) -> None:
-        """The session of a relay that had stopped beating was ended."""
+        """Count that this relay ended the session of a silent peer."""
         self._ended_peers.inc()
 
     def text(self) -> bytes:
-        """Everything, with what is counted for the process, in Prometheus' text format."""
+        """Return all metrics, with those of the process, in Prometheus' text format."""
         return generate_latest(self.registry) + process.text()
 
     def _make_destination_metrics(self) -> None:

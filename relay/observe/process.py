@@ -1,6 +1,6 @@
-"""The numbers of this process, whatever runs in it: a relay, the receiving API, a consumer, or several of them.
+"""The metrics of this process: a relay, the receiving API, a consumer, or several of them.
 
-What receives has no relay, so its numbers are counted for the process, and shown with those of a relay beside it.
+A receiver has no relay, so its metrics are counted per process, and shown with those of a relay in the same process.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ REGISTRY = CollectorRegistry()
 
 _builds = Histogram(
     "outbox_baseline_build_seconds",
-    "Duration of the baseline listener's calls by result: built, present (there was one), rejected or failed",
+    "Duration of the baseline listener's calls by result: built, present (it existed), rejected or failed",
     ["result"],
     buckets=BUILD_BUCKETS_S,
     registry=REGISTRY,
 )
 _inbox = Counter(
     "outbox_inbox_messages",
-    "Messages that listeners with a session were given: new, or duplicate (done before, and left out)",
+    "Messages passed to listeners with a session: new, or duplicate (processed before, and skipped)",
     ["listener", "result"],
     registry=REGISTRY,
 )
 _dropped = Counter(
     "outbox_broker_duplicates",
-    "Messages that a destination's broker said it had already",
+    "Messages that a destination's broker already had",
     ["destination"],
     registry=REGISTRY,
 )
@@ -45,7 +45,7 @@ _requests = Histogram(
 
 
 class Build:
-    """One call of the baseline listener; its result is ``failed`` until it says otherwise."""
+    """One call of the baseline listener; its result is ``failed`` until it is set."""
 
     result = "failed"
 
@@ -61,17 +61,17 @@ def building() -> Iterator[Build]:
 
 
 def inbox(listener: str, *, is_new: bool) -> None:
-    """Count a message that a listener with a session was given.
+    """Count a message that was passed to a listener with a session.
 
     Args:
-        listener: What the inbox knows it by.
-        is_new: Whether it had not done the message before.
+        listener: The listener's name in the inbox.
+        is_new: Whether the listener had not processed the message before.
     """
     _inbox.labels(listener, "new" if is_new else "duplicate").inc()
 
 
 def broker_duplicates(destination: str, count: int) -> None:
-    """Count messages that a broker had already."""
+    """Count messages that a broker already had."""
     _dropped.labels(destination).inc(count)
 
 
@@ -79,13 +79,13 @@ def request(route: str, status: int, duration_s: float) -> None:
     """Count an answer of the receiving API.
 
     Args:
-        route: The route's path, as it is declared.
-        status: What was answered.
-        duration_s: How long that took.
+        route: The route's path, as declared.
+        status: The status code of the answer.
+        duration_s: The time until the answer, in seconds.
     """
     _requests.labels(route, str(status)).observe(duration_s)
 
 
 def text() -> bytes:
-    """Everything, in Prometheus' text format."""
+    """Return all metrics in Prometheus' text format."""
     return generate_latest(REGISTRY)

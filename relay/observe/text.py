@@ -1,4 +1,4 @@
-"""Text that is about to be shown: without passwords, and without what could forge a line."""
+"""Prepare text to be shown: mask passwords, and escape characters that could forge a line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNO
 
 
 def redacted(text: str) -> str:
-    """``text`` with the passwords of all URLs in it masked.
+    """Return ``text`` with the passwords of all URLs in it masked.
 
     Example:
         >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
@@ -21,7 +21,7 @@ def redacted(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""``text`` with control characters escaped.
+    r"""Return ``text`` with control characters escaped.
 
     Example:
         >>> one_line("taken\nERROR forged")

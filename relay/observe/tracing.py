@@ -1,15 +1,15 @@
-"""Spans of what becomes of a message, by OpenTelemetry's conventions for messaging.
+"""Spans of the life of a message, by OpenTelemetry's conventions for messaging.
 
-| span               | kind     | when                                 | what it is part of, and linked to          |
+| span               | kind     | when                                 | its parent, and its link                   |
 |--------------------|----------|--------------------------------------|--------------------------------------------|
 | ``create outbox``  | PRODUCER | `emit`; its context is stored        | a child of the worker's span               |
 | ``send NAME``      | CLIENT   | each attempt at a destination        | a trace of its own, linked to ``create``   |
-| ``process NAME``   | CONSUMER | each call of a listener, here or     | in what is current, linked to ``create``;  |
+| ``process NAME``   | CONSUMER | each call of a listener, here or     | the current span, linked to ``create``;    |
 |                    |          | in ``serve`` and ``consume``         | with `trace_children`, a child of it       |
 | ``settle outbox``  | CLIENT   | each batch that is settled           | a trace of its own, linked to ``create``   |
 
-What is stored with a message is never changed, so every attempt sends the same context. The SDK is the host's. Where
-none is set up when a relay starts, nothing is wrapped: it then costs nothing at all.
+The context that is stored with a message never changes, so every attempt sends the same one. The host sets up the SDK.
+If none is set up when a relay starts, no function is wrapped, so tracing costs nothing.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
@@ -30,7 +30,7 @@ from relay.decide.outcome import Outcome
 if TYPE_CHECKING:
     from outbox import Message
 
-MOST_LINKS = 64  # of one span
+MOST_LINKS = 64  # links of one span
 SYSTEM = "outbox"
 ERROR_TYPE = "error.type"
 
@@ -42,17 +42,17 @@ class _Options:
 
 
 def configure(*, children: bool) -> None:
-    """Say whether a span that processes a message is a child of the one that created it, or only linked to it."""
+    """Set whether a span that processes a message is a child of the span that created it, or only linked to it."""
     _Options.children = children
 
 
 def system_of(kind: str) -> str:
-    """Return what a kind of destination is called in a span: the broker's name, or ours where there is none."""
+    """Return the name of a destination's kind in spans: the broker's name, or ours without a broker."""
     return SYSTEM if kind in ("http", "listener") else kind
 
 
 def tracer() -> trace.Tracer | None:
-    """Return the host's tracer; ``None`` where it has set up no SDK."""
+    """Return the host's tracer; ``None`` if the host has set up no SDK."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
         return None
@@ -62,11 +62,11 @@ def tracer() -> trace.Tracer | None:
 def sending(
     name: str, system: str, send: Callable[[Message], Awaitable[Outcome]]
 ) -> Callable[[Message], Awaitable[Outcome]]:
-    """Return a function that sends a message within a span; `send` itself where no one traces.
+    """Return a function that sends a message within a span; `send` itself without a tracer.
 
     Args:
-        name: The destination's.
-        system: What it is: ``rabbitmq``, ``kafka``, … or ``outbox``.
+        name: The destination's name.
+        system: The system: ``rabbitmq``, ``kafka``, … or ``outbox``.
         send: Makes one attempt.
     """
     found = tracer()
@@ -88,7 +88,7 @@ def sending(
 def sending_many(
     name: str, system: str, send: Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]
 ) -> Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]:
-    """Return a function that sends a batch within a span; `send` itself where no one traces."""
+    """Return a function that sends a batch within a span; `send` itself without a tracer."""
     found = tracer()
     if found is None:
         return send
@@ -108,12 +108,12 @@ def sending_many(
 def processing(
     name: str, system: str, run: Callable[[Message, Any], Awaitable[Any]]
 ) -> Callable[[Message, Any], Awaitable[Any]]:
-    """Return a function that has a listener process a message within a span; `run` itself where no one traces.
+    """Return a function that runs a listener within a span; `run` itself without a tracer.
 
     Args:
-        name: What the inbox knows the listener by.
-        system: Where its messages come from: ``rabbitmq``, or ``outbox``.
-        run: Runs it.
+        name: The listener's name in the inbox.
+        system: The source of its messages: ``rabbitmq``, or ``outbox``.
+        run: Runs the listener.
     """
     found = tracer()
     if found is None:
@@ -161,7 +161,7 @@ def _failing(span: Span) -> Iterator[None]:
 
 
 def settling(known: trace.Tracer, messages: Iterable[Message], count: int) -> Span:
-    """Begin the span of a batch that is settled."""
+    """Begin the span of a settled batch."""
     return known.start_span(
         f"settle {SYSTEM}",
         Context(),
@@ -173,7 +173,7 @@ def settling(known: trace.Tracer, messages: Iterable[Message], count: int) -> Sp
 
 @contextmanager
 def ending(span: Span | None) -> Iterator[None]:
-    """End a span, if there is one, with what is done within."""
+    """End a span, if there is one, after the block."""
     if span is None:
         yield
         return
@@ -185,13 +185,13 @@ def ending(span: Span | None) -> Iterator[None]:
 
 
 def note(span: Span, outcome: Outcome) -> None:
-    """Write down what came of an attempt."""
+    """Record the outcome of an attempt."""
     if outcome.kind != "taken":
         _fail(span, outcome.kind, outcome.reason)
 
 
 def links(messages: Iterable[Message]) -> list[Link]:
-    """Return links to the spans that created the first messages, as far as these carry a context."""
+    """Return links to the spans that created the first messages, if these carry a context."""
     found = []
     for message in messages:
         context = trace.get_current_span(_stored(message)).get_span_context()

@@ -1,1 +1,1 @@
-"""What the relay stands on: database URLs, connections, migrations, rights, and how lengths and counts are written."""
+"""The base of the relay: database URLs, connections, migrations, rights, and the wording of durations and counts."""

@@ -1,4 +1,4 @@
-"""Which database, and how to reach it: one URL, understood once."""
+"""Parse a database URL once, and connect to that database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 30.0
 
-# What a server, or a pooler before it, answers to a client that it will never let in. libpq hands on the text alone.
+# Answers of a server or pooler to a client that it will never let in. libpq passes on only their text.
 REFUSALS = (
     " does not exist",
     "no such database",
@@ -37,11 +37,11 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Database:
-    """A database of ours: PostgreSQL through psycopg, or an SQLite file.
+    """A PostgreSQL database, through psycopg, or an SQLite file.
 
     Args:
         url: The URL with its driver replaced by ours.
-        schema: The PostgreSQL schema the outbox lives in; ``None`` follows the ``search_path``.
+        schema: The PostgreSQL schema of the outbox; ``None`` follows the ``search_path``.
     """
 
     url: URL
@@ -49,7 +49,7 @@ class Database:
 
     @classmethod
     def parse(cls, text: str, *, schema: str | None = None) -> Database:
-        """Understand a database URL, whatever driver it names.
+        """Parse a database URL with any driver's name in it.
 
         Args:
             text: ``postgres://…``, ``postgresql[+driver]://…`` or ``sqlite[+driver]:///path``.
@@ -63,13 +63,13 @@ class Database:
             raise SettingsError("the database URL holds a line break or a control character: remove it")
         try:
             url = make_url(text)
-        except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
+        except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is not a number
             raise SettingsError(
                 "the database URL is malformed: write postgresql://user:password@host/database or "
                 "sqlite:///path/to/outbox.db in OUTBOX_DATABASE_URL or DATABASE_URL"
             ) from None
         if "@" in (url.host or ""):
-            # Its first @ ends the password, so the rest of that would be shown as the host wherever the URL is.
+            # A URL's first @ ends the password, so the rest of the password would be shown as the host.
             raise SettingsError("the database URL holds more than one @: write %40 for one in the user or the password")
         match url.drivername.partition("+")[0]:
             case "postgres" | "postgresql":
@@ -88,7 +88,7 @@ class Database:
 
     @property
     def path(self) -> Path:
-        """The SQLite file."""
+        """The path of the SQLite file."""
         assert self.url.database is not None
         return Path(self.url.database)
 
@@ -106,9 +106,9 @@ class Database:
         """Return a synchronous engine for our own statements; dispose of it when done.
 
         Args:
-            prepares: Whether to prepare statements that come again; a pooler in transaction mode would lose them.
-            keeps_session: Whether it is known that no pooler takes the session away between transactions.
-            options: SQLAlchemy's.
+            prepares: Whether to prepare repeated statements; a pooler in transaction mode would lose them.
+            keeps_session: Whether it is certain that no pooler takes the session away between transactions.
+            options: Options of SQLAlchemy's ``create_engine``.
         """
         if not self.is_postgres:
             engine = sa.create_engine(self.url, **self._file_options(options))
@@ -144,7 +144,7 @@ class Database:
 
     @property
     def _server(self) -> URL:
-        """The URL without its options: what is to be connected to is in the parameters."""
+        """Return the URL without its options: the connection's target is in the parameters."""
         return self.url.set(query={})
 
     @property
@@ -159,7 +159,7 @@ class Database:
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
 
     def _watch(self, engine: sa.Engine) -> None:
-        """Set up each connection, and give up one whose file is another by now."""
+        """Set up each connection, and discard a connection whose file has been replaced."""
 
         def note_file(_connection: object, record: Any) -> None:
             record.info["file"] = file_at(self.path)
@@ -187,13 +187,13 @@ class Database:
 
 
 def is_refusal(error: BaseException | None) -> bool:
-    """Whether waiting is of no use: the server is there, and has no such database, role or password."""
+    """Return whether waiting is useless: the server answers, and has no such database, role or password."""
     said = str(error)
     return ("FATAL" in said and any(each in said for each in REFUSALS)) or "no password supplied" in said
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
-    """Which file is at this path: whoever has opened one keeps it when it is deleted, and another takes its name."""
+    """Return the identity of the file at a path. A deleted file stays open; a new file of its name differs."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -202,8 +202,8 @@ def file_at(path: Path) -> tuple[int, int] | None:
 
 
 def create_private(path: Path) -> None:
-    """Create the file for its owner alone, where there is none yet; SQLite gives its other files the same rights."""
-    with contextlib.suppress(OSError):  # it is there, or SQLite will say why it cannot be
+    """Create the file for its owner alone, if it does not exist; SQLite gives its other files the same rights."""
+    with contextlib.suppress(OSError):  # it exists, or SQLite will report why it cannot be created
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 

@@ -1,4 +1,4 @@
-"""What the integration guide fixed: the event, the path it is posted to, its listener, and what ids look like."""
+"""The names that the integration guide fixes: the event, its path, its listener, and the form of ids."""
 
 COMPLETED = "extraction.completed"
 PATH = "/extraction/internal/completed"
@@ -7,5 +7,5 @@ CONTENT_ID = r"[A-Za-z0-9][A-Za-z0-9._:@~+=/-]*"
 
 
 def id_by_content(content_id: str) -> str:
-    """What an event that has no id is known by, whichever way it comes."""
+    """Return the id of an event without an id, the same on every transport."""
     return f"content:{content_id}"

@@ -1,7 +1,7 @@
-"""From a database URL to the parameters of a PostgreSQL connection: one function, for engines and bare connections.
+"""Convert a database URL to the parameters of a PostgreSQL connection, for engines and bare connections alike.
 
-SQLAlchemy reads the URL, as it does in the workers. What another driver calls by another name is translated, and what
-only another driver knows is left out, so that one URL serves a worker on asyncpg and a relay on psycopg.
+SQLAlchemy parses the URL, as it does in the workers. Other drivers' names of options are translated, and options that
+only other drivers know are left out. So one URL serves a worker on asyncpg and a relay on psycopg.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from outbox.errors import SettingsError
 
-# Options of asyncpg, psycopg and pg8000 that a URL may hold, and that say nothing about the way to the server.
+# Options of asyncpg, psycopg and pg8000 that do not affect how the server is reached.
 DRIVERS_OWN = frozenset(
     {
         "async_fallback",
@@ -35,13 +35,13 @@ MEANT = {"schema": "OUTBOX_SCHEMA", "currentSchema": "OUTBOX_SCHEMA", "search_pa
 
 
 def parameters(url: URL) -> dict[str, str]:
-    """Return what libpq is told about a server, by libpq's keywords, password included: never log it.
+    """Return libpq's parameters for a server, by libpq's keywords. They include the password: never log them.
 
     Args:
-        url: Of PostgreSQL, whatever driver it names.
+        url: A PostgreSQL URL with any driver's name.
 
     Raises:
-        SettingsError: The URL has an option that libpq does not know, or says something twice. No value is repeated.
+        SettingsError: libpq does not know an option of the URL, or the URL sets one twice. No value is repeated.
     """
     from sqlalchemy.dialects.postgresql.psycopg import dialect
 
@@ -51,7 +51,7 @@ def parameters(url: URL) -> dict[str, str]:
         raise SettingsError(f"the database URL is malformed: {error}") from None
     found = {name: _single(name, value) for name, value in given.items() if name not in DRIVERS_OWN}
     if found.get("host", "").lower().startswith("%2f"):
-        found["host"] = unquote(found["host"])  # a socket's directory, as libpq's own URLs write it
+        found["host"] = unquote(found["host"])  # a socket's directory, percent-encoded as in libpq's own URLs
     found = _translated(found) | {"client_encoding": "utf8"}
     _refuse_unknown(found)
     return found
@@ -66,7 +66,7 @@ def _single(name: str, value: Any) -> str:
 
 
 def _translated(found: dict[str, str]) -> dict[str, str]:
-    """The same, with the words of other drivers replaced by libpq's; one that libpq has already wins."""
+    """Return the parameters with other drivers' names replaced by libpq's; a name of libpq's has precedence."""
     for theirs, ours in RENAMED.items():
         value = found.pop(theirs, None)
         if value is not None:

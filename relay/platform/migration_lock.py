@@ -1,7 +1,7 @@
-"""One migration at a time: who waits for whom, for how long, and what is said of a session that lets no one on.
+"""Serialise migrations: wait for another migration, up to a limit, and name a session that blocks.
 
-The lock is an advisory one, for before the first migration there is no table to lock. Any login may hold it, so the
-wait has an end, and the message names the session.
+The lock is an advisory lock, because before the first migration there is no table to lock. Any login may hold it, so
+the wait has a limit, and the message names the session.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from outbox.errors import SchemaError
 from relay.observe.text import one_line
 
-MIGRATION_LOCK = 0x6F7574626F78  # "outbox": twenty at a time, one works, the others wait
+MIGRATION_LOCK = 0x6F7574626F78  # "outbox": of twenty at a time, one migrates and the others wait
 PATIENCE_S = 60.0
 PAUSE_S = 0.1
 HOLDER = f"""
@@ -25,23 +25,23 @@ WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
 
 
 def take_turn(connection: sa.Connection) -> None:
-    """Wait until no other migration runs here.
+    """Wait until no other migration runs on this database.
 
     Raises:
-        SchemaError: Another session holds the lock for too long; any login may.
+        SchemaError: Another session holds the lock for too long; any login can.
     """
     deadline = time.monotonic() + PATIENCE_S
     while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})").scalar_one():
         if time.monotonic() > deadline:
             raise SchemaError(
                 f"another session has held the lock of migrations for {PATIENCE_S:g} s: {_holder(connection)}. "
-                "If that is no migration at work, end it, and run `outbox db upgrade` again"
+                "If it is not a running migration, end it, and run `outbox db upgrade` again"
             )
         time.sleep(PAUSE_S)
 
 
 def _holder(connection: sa.Connection) -> str:
-    """Who holds the lock, and the statement that ends that session."""
+    """Return the session that holds the lock, and the statement that ends it."""
     held = connection.exec_driver_sql(HOLDER).first()
     if held is None:
         return "it has just been released"

@@ -1,4 +1,4 @@
-"""Running the Alembic migrations: from a checkout, or from the copy that the wheel carries."""
+"""Run the Alembic migrations: from a checkout, or from the copy in the wheel."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from relay.platform.rights import MIGRATOR, USAGE, refuse_without
 from relay.platform.schema import check_schema, refuse_former_shape, refuse_strangers
 
 BRANCHES = ("outbox", "content")
-TAKEN = ("42P07", "42710", "42723")  # a relation, another object, a function of this name is there already
+TAKEN = ("42P07", "42710", "42723")  # a relation, another object or a function of this name exists already
 LOCK_TIMEOUT_S = 2.0
 LOCK_TRIES = 20
-LOCK_PAUSE_S = 1.0  # in which those who queued behind us get on
+LOCK_PAUSE_S = 1.0  # sessions that waited behind us get the lock in this time
 
 
 def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
@@ -36,14 +36,14 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
 
     Args:
         url: The database. An SQLite file is created when it does not exist.
-        schema: The PostgreSQL schema to live in, created when it does not exist.
+        schema: The PostgreSQL schema of the outbox, created if it does not exist.
         only: ``"outbox"`` or ``"content"``: leave the other branch alone.
 
     Returns:
         The revisions that were applied, in order; empty when there was nothing to do.
 
     Raises:
-        SchemaError: A lock could not be had, or a table of that name exists and is not ours.
+        SchemaError: A lock could not be taken, or a table of that name exists and is not ours.
         Unusable: The role lacks a right.
     """
     database = Database.parse(url, schema=schema)
@@ -57,7 +57,7 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
 
 
 def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
-    """Remove what the migrations created, with everything in it."""
+    """Remove everything that the migrations created, with its contents."""
     database = Database.parse(url, schema=schema)
 
     def down(config: Config) -> None:
@@ -68,10 +68,10 @@ def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -
 
 
 def planned(database: Database, *, only: str | None = None) -> list[str]:
-    """The revisions that ``upgrade`` would apply, in order.
+    """Return the revisions that ``upgrade`` would apply, in order.
 
     Raises:
-        SchemaError: It would refuse, because somebody else has tables of these names.
+        SchemaError: ``upgrade`` would refuse, because another application has tables of these names.
     """
     found = pending(database, only=only)
     with _connect(database) as connection:
@@ -82,7 +82,7 @@ def planned(database: Database, *, only: str | None = None) -> list[str]:
 
 
 def pending(database: Database, *, only: str | None = None) -> list[str]:
-    """The revisions that ``upgrade`` would apply, in order."""
+    """Return the revisions that ``upgrade`` would apply, in order."""
     with _connect(database) as connection:
         current = set(_current(connection))
         _refuse_former_shape(connection, database)
@@ -95,11 +95,11 @@ def pending(database: Database, *, only: str | None = None) -> list[str]:
 
 
 def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | None = None) -> str:
-    """The migrations as SQL, to read, to hand to somebody, or to paste into a revision of one's own.
+    """Return the migrations as SQL, to read, to hand over, or to paste into your own revision.
 
     Args:
         dialect: ``"postgresql"`` or ``"sqlite"``.
-        schema: The PostgreSQL schema to live in.
+        schema: The PostgreSQL schema of the outbox.
         only: ``"outbox"`` or ``"content"``.
     """
     output = io.StringIO()
@@ -110,7 +110,7 @@ def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | N
 
 
 def scripts() -> Path:
-    """Where the migrations are: inside the installed package, or beside it in a checkout."""
+    """Return where the migrations are: inside the installed package, or beside it in a checkout."""
     found = importlib.util.find_spec("outbox")
     assert found is not None
     assert found.origin is not None
@@ -146,7 +146,7 @@ def _run(database: Database, work: Callable[[Config], None]) -> list[str]:
 
 
 def _taken(error: sa.exc.DBAPIError) -> SchemaError | None:
-    """Say which name of ours somebody else has taken, if that is what a migration failed of."""
+    """Return an error that names the object of another application, if that is why a migration failed."""
     said = " ".join(str(error.orig).split())
     if getattr(error.orig, "sqlstate", None) not in TAKEN and "already exists" not in said:
         return None
@@ -171,7 +171,7 @@ def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connecti
 
 
 def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
-    """One migration at a time, never waiting long for a lock that workers need, into one schema."""
+    """Take the migration lock, limit the wait for locks that workers need, and select the schema."""
     take_turn(connection)
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
     if schema is not None:
@@ -182,13 +182,13 @@ def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
         quoted = connection.scalar(sa.text("SELECT quote_ident(current_schema())"))
         if quoted is None:
             raise SchemaError("the search_path names no existing schema: set OUTBOX_SCHEMA, or create the schema first")
-    # Without USAGE everything would be made in pg_temp, and be gone with the connection.
+    # Without USAGE everything would be created in pg_temp, and be gone with the connection.
     refuse_without(connection, [USAGE], schema=schema or connection.scalar(sa.text("SELECT current_schema()")))
     connection.exec_driver_sql(f"SET LOCAL search_path TO {quoted}, pg_temp")
 
 
 def _serialise_sqlite(engine: sa.Engine, *, write: bool) -> None:
-    """DDL in one transaction, which the driver would otherwise leave out of it; writers wait for each other."""
+    """Include DDL in the transaction, which the driver would not do by itself; let writers wait for each other."""
 
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
@@ -200,7 +200,7 @@ def _serialise_sqlite(engine: sa.Engine, *, write: bool) -> None:
 
 
 def _switch_to_wal(connection: Any) -> None:
-    """SQLite does not wait for a lock to change this one thing, which is why we do."""
+    """Switch to WAL; retry, because SQLite does not wait for a lock here."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -244,10 +244,10 @@ def _current(connection: sa.Connection) -> tuple[str, ...]:
 
 
 def _is_newer(connection: sa.Connection, script: ScriptDirectory) -> bool:
-    """Whether a later release has been at work here; if so, nothing is left for this one to do.
+    """Return whether a later release has migrated this database; then this release has nothing to do.
 
     Raises:
-        SchemaError: The schema that it left may not be used by this release.
+        SchemaError: The later schema refuses this release.
     """
     ours = {r.revision for r in script.walk_revisions()}
     if ours.issuperset(_current(connection)):

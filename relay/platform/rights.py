@@ -1,7 +1,7 @@
-"""The rights that each of three roles needs on PostgreSQL, and which of them the role we are connected as lacks.
+"""The rights of the three roles on PostgreSQL, and a check for those that the connected role lacks.
 
-`outbox db grants` prints them. A relay looks at its own before it does anything, so that what is missing is one
-sentence at the start, with the command that mends it, and not an error in the middle of the night.
+`outbox db grants` prints them. A relay checks its own rights first. So a missing right is reported in one sentence at
+the start, with the command that grants it, and not as an error later.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Right:
     """Privileges on one object of the outbox's schema.
 
     Args:
-        privileges: As GRANT has them.
+        privileges: The privileges, as GRANT names them.
         kind: ``"SCHEMA"``, ``"TABLE"``, ``"SEQUENCE"`` or ``"FUNCTION"``.
-        name: Of the object; of a function with its argument types; of the schema nothing.
-        columns: Of a table: those that are enough. Empty: all of them.
+        name: The name of the object; of a function with its argument types; of the schema empty.
+        columns: The columns of a table that are enough. Empty: all of them.
     """
 
     privileges: tuple[str, ...]
@@ -34,14 +34,14 @@ class Right:
     columns: tuple[str, ...] = ()
 
     def on(self, schema: str) -> str:
-        """What GRANT calls the object."""
+        """Return the object, as GRANT names it."""
         if self.kind == "SCHEMA":
             return f"SCHEMA {quoted(schema)}"
         return ("" if self.kind == "TABLE" else f"{self.kind} ") + f"{quoted(schema)}.{self.name}"
 
     @property
     def what(self) -> str:
-        """The privileges, as GRANT has them."""
+        """The privileges, as GRANT names them."""
         columns = f" ({', '.join(self.columns)})" if self.columns else ""
         return ", ".join(privilege + columns for privilege in self.privileges)
 
@@ -59,7 +59,7 @@ MIGRATOR = (Right(("USAGE", "CREATE"), "SCHEMA"),)
 
 WORKER = (
     USAGE,
-    # What `emit` and `outbox_emit` fill in. The rest (its place, when it was written, its fate) is the database's.
+    # The columns that `emit` and `outbox_emit` fill. The database fills the others.
     Right(
         ("INSERT",),
         "TABLE",
@@ -84,7 +84,7 @@ RELAY = (
     *_tables("SELECT INSERT UPDATE DELETE", "outbox_message", "outbox_delivery", "outbox_relay"),
     *_tables("SELECT INSERT UPDATE", "outbox_destination"),
     *_tables("SELECT", "outbox_audit"),
-    # Added to, and never changed; when it was and which role it was is the database's to say.
+    # Rows are added, never changed; the database itself records the time and the role.
     Right(("INSERT",), "TABLE", "outbox_audit", ("part_of", "actor", "action", "target", "count", "reason")),
     *_tables("SELECT INSERT DELETE", "inbox_message", "outbox_sample"),
     *_tables("SELECT INSERT", "outbox_history"),
@@ -100,10 +100,10 @@ BASELINE = (*_tables("SELECT", "contents", "extractions"), *_tables("SELECT INSE
 
 
 def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema: str | None = None) -> None:
-    """Make sure that the connection's role has these rights.
+    """Check that the connection's role has these rights.
 
     Raises:
-        Unusable: Names those that it lacks, and the statements that grant them.
+        Unusable: It lacks some; the text names them and the statements that grant them.
     """
     if connection.dialect.name != "postgresql":
         return
@@ -116,7 +116,7 @@ def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema:
         named = lacking[:NAMED_AT_MOST]
         more = f" and {len(lacking) - len(named)} other rights" if len(lacking) > len(named) else ""
         what = "; ".join(f"{right.what} on {right.on(schema)}" for right in named) + more
-        grants = "; ".join(right.grant(schema, role) for right in named) if not more else "what that prints"
+        grants = "; ".join(right.grant(schema, role) for right in named) if not more else "its output"
         raise Unusable(
             f"the role {role} lacks {what} (`outbox db grants` prints everything that each role needs). "
             f"Run as the owner: {grants}"
@@ -150,7 +150,7 @@ def _lacking(connection: sa.Connection, schema: str, needs: Iterable[Right]) -> 
     return [single[row.number] for row in rows]
 
 
-# As it was set, for a schema without USAGE is not among those that are searched.
+# As it was set: the effective path leaves out schemas without USAGE.
 _SCHEMA = """
 SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN string_to_array(replace(replace(current_setting('search_path'), '"', ''), ' ', ''), ',') AS path

@@ -1,4 +1,4 @@
-"""Which schema a database has, and whether this release can use it. Alembic is not needed to know."""
+"""Check which schema version a database has, and whether this release can use it. Alembic is not needed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from relay.platform.rights import USAGE, Right, refuse_without
 CONTENT_TABLES = ("contents", "extractions", "topic_graphs")
 
 SCHEMA_VERSION = 2
-FIRST_VERSION = 2  # that was released; no migration leads here from what was made before
-NO_VERSION = (0, "0")  # of a database whose outbox_meta is empty
+FIRST_VERSION = 2  # the first released version; no migration starts from earlier ones
+NO_VERSION = (0, "0")  # for a database whose outbox_meta is empty
 SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__version__}')"  # noqa: S608 (it is for a person)
 
 
@@ -24,20 +24,20 @@ def check_schema(connection: sa.Connection) -> None:
     """Refuse a schema that this release cannot use.
 
     Raises:
-        SchemaError: Says what was found and which command to run.
+        SchemaError: The text says what was found and which command to run.
     """
     if not sa.inspect(connection).has_table("outbox_meta"):
-        refuse_without(connection, [USAGE])  # what it may not use is as if it were not there
+        refuse_without(connection, [USAGE])  # without USAGE, the schema looks as if it did not exist
         raise SchemaError("this database has no outbox: run `outbox db upgrade`")
     found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
     verify_version(*(found or NO_VERSION))
 
 
 def refuse_former_shape(connection: sa.Connection, schema: str | None) -> None:
-    """Refuse an outbox that was made before the first release: its tables have other columns, by the same names.
+    """Refuse an outbox from before the first release: its tables have the same names and other columns.
 
     Raises:
-        SchemaError: Says so, and what to do with what is in it.
+        SchemaError: The text says so, and what to do with the messages in it.
     """
     found = connection.scalar(sa.select(tables(schema).meta.c.schema_version))
     if found is not None and found < FIRST_VERSION:
@@ -54,10 +54,10 @@ def _former_shape(version: int) -> SchemaError:
 
 
 def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
-    """Refuse content tables that are somebody else's, where these rights are about content.
+    """Refuse content tables of another application, if these rights are about content.
 
     Raises:
-        SchemaError: The content tables are not ours, or there are none.
+        SchemaError: The content tables are not ours, or do not exist.
     """
     if not any(right.kind == "TABLE" and right.name in CONTENT_TABLES for right in needs):
         return
@@ -73,10 +73,10 @@ def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
 
 
 def refuse_strangers(connection: sa.Connection, branch: str, schema: str | None) -> None:
-    """Refuse a database in which a branch that is to be applied would find tables of somebody else.
+    """Refuse to apply a branch where another application has tables of its names.
 
     Raises:
-        SchemaError: Names them.
+        SchemaError: The text names the tables.
     """
     names = CONTENT_TABLES if branch == "content" else tuple(tables().metadata.tables)
     inspector = sa.inspect(connection)
@@ -88,7 +88,7 @@ def refuse_strangers(connection: sa.Connection, branch: str, schema: str | None)
 
 
 def strangers(names: Iterable[str], branch: str) -> SchemaError:
-    """Say that these tables are in our way."""
+    """Return an error that names the tables in the way."""
     found = list(names)
     remedy = (
         "To keep your own and install only the outbox, run: outbox db upgrade --only outbox"
@@ -107,11 +107,11 @@ def listed(names: Iterable[str]) -> str:
 
 
 def verify_version(version: int, oldest_release: str) -> None:
-    """Compare what a database says of itself with what this release needs."""
+    """Compare a database's version with the one that this release needs."""
     if (version, oldest_release) == NO_VERSION:
         raise SchemaError(
-            "outbox_meta is empty, so nothing says which schema this is; somebody emptied it, perhaps with all others: "
-            f"run `outbox db upgrade`, and if that has nothing to do, put back what it held, with {SAYS_VERSION}"
+            "outbox_meta is empty, so the schema's version is unknown; its row was deleted, perhaps with other data: "
+            f"run `outbox db upgrade`, and if that does nothing, restore the row: {SAYS_VERSION}"
         )
     if version < FIRST_VERSION:
         raise _former_shape(version)
@@ -121,7 +121,7 @@ def verify_version(version: int, oldest_release: str) -> None:
         )
     if _numbers(oldest_release) > _numbers(outbox.__version__):
         raise SchemaError(
-            f"the schema (version {version}) may be used from release {oldest_release} on and this is "
+            f"the schema (version {version}) needs release {oldest_release} or newer, and this is "
             f"{outbox.__version__}: use release {oldest_release} or newer, from the source that this one came from"
         )
 

@@ -1,12 +1,12 @@
-"""What every connection of ours to PostgreSQL says first, because it relies on it.
+"""The settings that each of our connections to PostgreSQL makes first, because it relies on them.
 
-A role, a database, and the environment (PGDATESTYLE, PGTZ, PGOPTIONS) have defaults of their own. Some of them change
-what text means, which no driver of ours could read. They are set by a statement: PgBouncer refuses a client that asks
-for a setting with its first message.
+Roles, databases and the environment (PGDATESTYLE, PGTZ, PGOPTIONS) have their own defaults. Some of them change the
+text form of values, which our drivers could then not read. The settings are made by a statement, because PgBouncer
+refuses a client that asks for a setting in its first message.
 
-A pooler in transaction mode gives the session to others after each transaction, with all that was set in it. It makes
-up the process id that it tells a client. Where that is not the server's own, settings are made for one transaction,
-again in each.
+A pooler in transaction mode gives the session, with its settings, to other clients after each transaction. It reports
+an invented process id to a client. Where that differs from the server's, the settings are made for one transaction, and
+again in each transaction.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# How values are written as text. The connection's first message asks for the encoding (`relay.platform.libpq`).
+# The text form of values. The connection's first message sets the encoding (`relay.platform.libpq`).
 FORMATS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -25,7 +25,7 @@ FORMATS = {
     "standard_conforming_strings": "on",
     "array_nulls": "on",
 }
-# What our own statements mean by a date and by a transaction; a listener's session keeps its role's.
+# Dates and transactions in our own statements; a listener's session keeps its role's settings.
 MEANINGS = {
     "TimeZone": "UTC",
     "default_transaction_isolation": "read committed",
@@ -37,7 +37,7 @@ POOLED = "outbox_pooled"
 
 
 def search_path(schema: str | None) -> dict[str, str]:
-    """Return the setting that makes this schema the one where tables are looked for."""
+    """Return the setting that makes tables be looked up in this schema."""
     return {} if schema is None else {"search_path": '"' + schema.replace('"', '""') + '"'}
 
 
@@ -45,19 +45,19 @@ def statement(settings: Mapping[str, str], *, local: str = "false") -> str:
     """Return one SELECT that makes these settings.
 
     Args:
-        settings: By name.
-        local: An expression: whether they end with the transaction.
+        settings: Name → value.
+        local: An SQL expression: whether they end with the transaction.
     """
     return "SELECT " + ", ".join(f"set_config('{name}', {_literal(it)}, {local})" for name, it in settings.items())
 
 
 def pin(engine: sa.Engine, settings: Mapping[str, str], *, keeps_session: bool = False) -> None:
-    """Have every connection of an engine begin with these settings.
+    """Make every connection of an engine begin with these settings.
 
     Args:
-        engine: On psycopg.
-        settings: By name.
-        keeps_session: Whether it is known that no pooler takes the session away, so that it need not be looked at.
+        engine: An engine on psycopg.
+        settings: Name → value.
+        keeps_session: Whether it is certain that no pooler takes the session away; then this is not checked.
     """
 
     def on_connect(connection: Any, record: Any) -> None:

@@ -1,7 +1,7 @@
-"""Recognising servers that speak PostgreSQL's language, and whose advisory locks lock nothing.
+"""Recognise servers that speak PostgreSQL's protocol and whose advisory locks lock nothing.
 
-A relay owns what its session has locked. CockroachDB grants such a lock to every session that asks for it, and others
-of this list refuse it or can be set to grant it to everybody: two relays would deliver everything twice.
+A relay owns the shards that its session has locked. CockroachDB grants such a lock to every session; other servers of
+this list refuse it, or can be configured to grant it to every session. Two relays would then deliver everything twice.
 
 Sources: https://www.cockroachlabs.com/docs/stable/functions-and-operators (the advisory lock functions have no effect);
 https://docs.yugabyte.com/preview/explore/transactions/explicit-locking
@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from outbox.errors import Unusable
 from relay.platform.session_settings import ask_first
 
-# What stands in the answer to `SELECT version()`. PostgreSQL's own begins with its name, as do those of servers that
-# have real locks: EDB's, Amazon's, Google's and Microsoft's.
+# Markers in the answer to `SELECT version()`. PostgreSQL's own answer begins with its name, as does that of servers
+# with real locks: EDB's, Amazon's, Google's and Microsoft's.
 MARKS = {
     "CockroachDB": "CockroachDB",
     "-YB-": "YugabyteDB",
@@ -30,18 +30,18 @@ ASK = "SELECT version()"
 
 
 def lockless_server(version: str) -> str | None:
-    """Return the name of the server whose version this is, if its advisory locks lock nothing."""
+    """Return the name of the server with this version, if its advisory locks lock nothing."""
     return next((name for mark, name in MARKS.items() if mark in version), None)
 
 
 def refuse_lockless_server(version: str) -> None:
-    """Make sure that the server's locks are locks.
+    """Check that the server's advisory locks work.
 
     Args:
-        version: What it answers to `ASK`.
+        version: The server's answer to `ASK`.
 
     Raises:
-        Unusable: They are not.
+        Unusable: They lock nothing.
     """
     name = lockless_server(version)
     if name is not None:
@@ -52,7 +52,7 @@ def refuse_lockless_server(version: str) -> None:
 
 
 def watch(engine: sa.Engine) -> None:
-    """Refuse such a server at each new connection of an engine, before anything else is asked."""
+    """Check the server at each new connection of an engine, before any other statement."""
 
     def on_connect(connection: Any, _record: object) -> None:
         refuse_lockless_server(str(ask_first(connection, ASK)))

@@ -1,4 +1,4 @@
-"""What a process ends itself because of: who blocks the event loop, who holds all the threads."""
+"""End the process when a callable blocks the event loop or holds all threads."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = structlog.get_logger("relay")
 EXIT_CODE = 1
 LOOK_AGAIN_S = 1.0
 HELD_S = 600.0
-MARGIN_S = 2.0  # longer than the owning thread waits, which can say more: it goes first where it can
+MARGIN_S = 2.0  # longer than the owning thread waits: it ends the process first if it can, with a better reason
 
 
 def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> tuple[str | None, str]:
-    """What a thread is doing at this moment.
+    """Return the code that a thread is running at this moment.
 
     Args:
         thread_id: The event loop's thread.
-        listeners: Those that it may be running.
+        listeners: The listeners that it may be running.
 
     Returns:
-        The listener that it is in, as ``module:callable``, if it is in one; and the innermost place, for people.
+        The listener that it runs, as ``module:callable``, or ``None``; and the innermost position, for people.
     """
     frame = sys._current_frames().get(thread_id) if thread_id is not None else None
     if frame is None:
@@ -41,13 +41,14 @@ def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> t
 
 
 def end_if_held(listener: str, held_s: float) -> None:
-    """End this process when calls that overran have held all threads of a listener for `HELD_S`.
+    """End this process if overrunning calls have held all threads of a listener for `HELD_S`.
 
-    A thread cannot be stopped, so that nothing else would free them: not even whatever they wait for, when it is back.
+    A thread cannot be stopped, so only the end of the process frees the threads, even if the resource that they wait
+    for comes back.
 
     Args:
-        listener: Its name, for people.
-        held_s: For how long, in seconds.
+        listener: The listener's name, for people.
+        held_s: How long they have been held, in seconds.
     """
     if held_s > HELD_S:
         log.critical("listener_stalled", listener=listener, for_s=round(held_s))
@@ -55,7 +56,7 @@ def end_if_held(listener: str, held_s: float) -> None:
 
 
 def name_of(listener: Callable[..., Any]) -> str:
-    """As ``module:callable``."""
+    """Return a listener's name as ``module:callable``."""
     module, name = getattr(listener, "__module__", "?"), getattr(listener, "__qualname__", type(listener).__name__)
     return f"{plain(str(module))}:{name}"
 
@@ -75,15 +76,15 @@ def _code_of(listener: Callable[..., Any]) -> CodeType | None:
 
 
 def wind_up(stall_timeout_s: float) -> None:
-    """End this process unless it is wound up again in time, even if no Python can run until then.
+    """End this process unless this function is called again in time, even if no Python code can run until then.
 
-    A listener that holds the interpreter (a C extension, a regular expression that never ends) keeps every thread of
-    ours from running, the one included that would end the process. This clock is C's own. It says where each thread
-    was, and exits with ``EXIT_CODE``. There is one per process: only a process that does nothing else may wind it up.
+    A listener that holds the interpreter (a C extension, an endless regular expression) stops all our threads,
+    including the one that would end the process. This timer is C code. It prints where each thread is, and exits with
+    ``EXIT_CODE``. There is one per process: only a process that does nothing else may use it.
     """
     faulthandler.dump_traceback_later(stall_timeout_s + MARGIN_S, exit=True)
 
 
 def stop() -> None:
-    """Let the process live, whatever happens."""
+    """Stop the timer of `wind_up`."""
     faulthandler.cancel_dump_traceback_later()

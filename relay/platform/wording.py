@@ -1,4 +1,4 @@
-"""How counts and times are written, wherever people read them."""
+"""The wording of counts and times for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """``1 message``, ``1,200 messages``; the plural is given where it does not simply end in s."""
+    """Return ``1 message``, ``1,200 messages``; pass the plural if it does not end in s."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def utc(at: datetime) -> str:
-    """An instant as tables and pages show it, in UTC and saying so; the options that take a time take this too."""
+    """Return an instant in UTC, as tables and pages show it and as options accept it."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
@@ -25,15 +25,15 @@ def health(
     until: datetime | None = None,
     rate: str | None = None,
 ) -> str:
-    """Say how a destination is: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …, probing at …``.
+    """Return a destination's state in words: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …``.
 
     Args:
         state: ``healthy``, ``paused``, ``throttled``, ``off`` or ``removed``.
         paused_by: ``operator`` or ``failure``.
-        note: What fails at a healthy destination now and then.
+        note: The failure that occurs now and then at a healthy destination.
         since: When the state began.
         until: When it is probed, or may be tried again.
-        rate: The limit that relays keep to there.
+        rate: The rate limit of the destination.
     """
     began = f" since {utc(since)}" if since is not None else ""
     match state:
@@ -51,7 +51,7 @@ def health(
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time for people: ``0.4 s``, ``12 s``, ``3 m 20 s``, ``2 d 4 h``."""
+    """Return a duration for people: ``0.4 s``, ``12 s``, ``3 m 20 s``, ``2 d 4 h``."""
     if seconds is None:
         return "–"
     if seconds < 10:
@@ -64,7 +64,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Sorted numbers, written short: ``0-31, 40``."""
+    """Return sorted numbers in a short form: ``0-31, 40``."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Serving HTTP to strangers: how many may be connected, how long they may take, how much they may send."""
+"""Serve HTTP to untrusted clients, with limits on their connections, time and data."""
 
 from relay.serving.clients import client_of
 from relay.serving.server import Server, listen, make_server, serve

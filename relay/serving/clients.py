@@ -1,4 +1,4 @@
-"""Whom an address belongs to."""
+"""Assign an address to a client."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HOST_BITS = 64
 
 @lru_cache(maxsize=1024)
 def client_of(address: str) -> str:
-    """Return what stands for the client at this address: an IPv4 address, or an IPv6 network of 64 bits.
+    """Return the key of the client at this address: an IPv4 address, or an IPv6 network of 64 bits.
 
-    A single host of IPv6 has a network of 64 bits, and with it more addresses than could be counted.
+    A single IPv6 host has a network of 64 bits, and so more addresses than could be counted.
 
     Example:
         >>> client_of("2001:db8::1") == client_of("2001:db8::ffff")
@@ -31,7 +31,7 @@ def client_of(address: str) -> str:
 
 
 class Networks:
-    """Addresses and networks, which have an address in them or not."""
+    """A set of addresses and networks, tested with ``in``."""
 
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks = [ip_network(each) for each in networks]

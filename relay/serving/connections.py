@@ -1,8 +1,8 @@
-"""Who is connected, and who has to go where there is no room.
+"""Track connections, and choose which one to close when there is no room.
 
-A connection *waits* while we wait for its client: for a request to arrive, or for an answer to be read. Where there is
-no room, the connection that has waited for longest makes room: one of the same client where that client has too many,
-else one of all. So idle connections, however many there are, keep nobody out.
+A connection *waits* while we wait for its client: for a request to arrive, or for an answer to be read. When there is
+no room, the connection that has waited longest is closed: one of the same client if that client has too many, else one
+of all. So idle connections, however many there are, do not block new clients.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Connection(Protocol):
-    """What can be cut off."""
+    """A connection that can be closed."""
 
     def cut_off(self) -> None: ...
 
@@ -29,18 +29,18 @@ class Connections:
         self._limit, self._per_client = limit, per_client
         self._clients: dict[Connection, str] = {}
         self._counts: Counter[str] = Counter()
-        self._waiting: dict[Connection, None] = {}  # the one that has waited for longest is the first
+        self._waiting: dict[Connection, None] = {}  # ordered by the start of the wait
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def arrive(self, connection: Connection, client: str, *, is_proxy: bool = False) -> bool:
-        """Count a new connection, which waits; ``False`` where there is no room for it.
+        """Count a new connection, which waits; return ``False`` if there is no room for it.
 
         Args:
             connection: The connection.
-            client: Whose it is.
-            is_proxy: Whether there are many clients behind it, so that the limit of one does not apply.
+            client: The client's key.
+            is_proxy: Whether many clients share this address; then the limit per client does not apply.
         """
         if self._counts[client] >= self._per_client and not is_proxy:
             if not self._make_room(client):
@@ -53,16 +53,16 @@ class Connections:
         return True
 
     def wait(self, connection: Connection) -> None:
-        """Begin to wait for its client, if that has not begun."""
+        """Begin to wait for its client, unless the wait has begun."""
         if connection in self._clients:
             self._waiting.setdefault(connection)
 
     def work(self, connection: Connection) -> None:
-        """End the waiting: it is our turn."""
+        """End the wait: the next step is ours."""
         self._waiting.pop(connection, None)
 
     def leave(self, connection: Connection) -> None:
-        """Count a connection no more."""
+        """Remove a connection from the count."""
         self._waiting.pop(connection, None)
         client = self._clients.pop(connection, None)
         if client is not None:

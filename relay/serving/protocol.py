@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1, with patience of a known size.
+"""uvicorn's HTTP/1.1 protocol with time limits.
 
-uvicorn limits how long a connection may be idle between two requests. It does not limit how long a request takes to
-arrive, how long an answer takes to be read, or how large a header is that comes in one piece. Here each of them has a
-limit, and a client that exceeds it is cut off.
+uvicorn limits the idle time between two requests. It does not limit how long a request takes to arrive, how long an
+answer takes to be read, or the size of a header that arrives in one piece. This class limits each of them, and closes
+the connection of a client that exceeds a limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from relay.serving.clients import Networks, client_of
 from relay.serving.connections import Connections
 
-HEADER_BYTES = 32 * 1024  # a producer's headers and a long subject, percent-encoded, have room in it
+HEADER_BYTES = 32 * 1024  # large enough for a producer's headers and a long, percent-encoded subject
 PIECE_BYTES = 4096  # h11 measures a header that is incomplete; in pieces of this size a long one is
 
 
@@ -25,10 +25,10 @@ class GuardedProtocol(H11Protocol):
     """One connection.
 
     Args:
-        connections: Who is connected.
-        proxies: Addresses that many clients stand behind.
-        receive_timeout_s: Seconds in which a request has to arrive as a whole, and a new connection has to send one.
-        send_timeout_s: Seconds in which an answer has to be taken.
+        connections: The tracked connections.
+        proxies: Addresses that many clients share.
+        receive_timeout_s: How long a whole request, or the first one of a connection, may take to arrive, in seconds.
+        send_timeout_s: How long a client may take to read an answer, in seconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GuardedProtocol(H11Protocol):
         if not self._admission.arrive(self, client_of(address), is_proxy=address in self._proxies):
             self.cut_off()
             return
-        transport.set_write_buffer_limits(high=0)  # so that we are told of all that the client has not taken
+        transport.set_write_buffer_limits(high=0)  # pause_writing is then called for any unread byte
         self._receiving.start()
 
     def data_received(self, data: bytes) -> None:
@@ -88,21 +88,21 @@ class GuardedProtocol(H11Protocol):
         self.transport.abort()
 
     def _look(self) -> None:
-        """Whose turn is it?"""
+        """Update whose turn it is: the client's or ours."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._receiving.stop()
             self._admission.work(self)
 
 
 class _Deadline:
-    """Calls something when too much time has passed."""
+    """Calls a function after a time."""
 
     def __init__(self, timeout_s: float, act: Callable[[], None]) -> None:
         self._timeout_s, self._act = timeout_s, act
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin, if it has not begun."""
+        """Start the time, unless it runs."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout_s, self._act)
 
@@ -113,7 +113,7 @@ class _Deadline:
 
 
 class _Connection(h11.Connection):
-    """Measures a header that was complete at once, too, as one may be that a client sent before its turn."""
+    """Checks a complete header's size too: h11 checks only incomplete ones."""
 
     def next_event(self) -> Any:
         event = super().next_event()

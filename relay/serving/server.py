@@ -1,4 +1,4 @@
-"""A uvicorn server for strangers: what the receiving API, the health page and the dashboard are served by."""
+"""A uvicorn server for untrusted clients: the receiving API, the health pages and the dashboard use it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from relay.serving.connections import Connections
 from relay.serving.protocol import GuardedProtocol
 from relay.serving.sparing import Sparing
 
-KEEP_ALIVE_S = 30  # longer than a sender's pool keeps an idle connection, which then is the one to close it
+KEEP_ALIVE_S = 30  # longer than a sender's pool keeps an idle connection, so the sender closes it first
 CONNECTIONS = 1000
 BACKLOG = 128
-RESERVED = 64  # descriptors for files, database connections and the like
+RESERVED = 64  # file descriptors for files, database connections and the like
 
-# What strangers can have logged: that they send no HTTP, and that there are no descriptors for more of them.
+# Log lines that untrusted clients can cause: they send no HTTP, or descriptors run out.
 SPARING = {"uvicorn.error": Sparing(), "asyncio": Sparing("socket.accept()")}
 
 
 class Server(uvicorn.Server):
-    """Leaves signals alone: its caller says when to stop."""
+    """Leaves signals alone: its caller decides when to stop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -52,15 +52,15 @@ def make_server(
     """Make a server for an ASGI application.
 
     Args:
-        app: What to serve.
-        receive_timeout_s: Seconds in which a request has to arrive, headers and body together.
-        send_timeout_s: Seconds in which an answer has to be taken.
-        keep_alive_s: Seconds that a connection may be idle between two requests.
-        grace_s: Seconds that requests may still take when it stops.
-        connections: Connections at most, as far as descriptors suffice; one client may have a quarter of them.
-        reserved: Descriptors that are needed for something else.
-        proxies: Addresses and networks whose ``X-Forwarded-For`` is believed, and whose connections are not counted
-            against a client.
+        app: The application to serve.
+        receive_timeout_s: How long a request may take to arrive, headers and body together, in seconds.
+        send_timeout_s: How long a client may take to read an answer, in seconds.
+        keep_alive_s: How long a connection may be idle between two requests, in seconds.
+        grace_s: How long requests may still take after a stop, in seconds.
+        connections: The most connections, as far as descriptors suffice; one client may have a quarter of them.
+        reserved: File descriptors that the process needs for other purposes.
+        proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted, and whose connections have no limit per
+            client.
     """
     for name, sparing in SPARING.items():
         logging.getLogger(name).addFilter(sparing)
@@ -90,9 +90,9 @@ def make_server(
 
 
 def affordable(connections: int, reserved: int) -> tuple[int, int]:
-    """Return how many connections are accepted at once, and how many there may be, as descriptors permit.
+    """Return how many connections may be accepted at once, and in total, for the available descriptors.
 
-    The event loop accepts a whole backlog before it lets us look at the first connection of it.
+    The event loop accepts its whole backlog before it lets us check the first connection.
     """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
@@ -102,10 +102,10 @@ def affordable(connections: int, reserved: int) -> tuple[int, int]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: from here on connections wait to be served.
+    """Return a listening socket: from now on connections wait to be served.
 
     Raises:
-        Unusable: The address is taken, or not ours.
+        Unusable: The address is taken, or is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -122,7 +122,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(server: Server, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT: what is under way may finish. A second signal ends it at once."""
+    """Serve until SIGTERM or SIGINT; requests under way may finish. A second signal ends it at once."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

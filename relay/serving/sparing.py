@@ -1,4 +1,4 @@
-"""Log lines that strangers cause, in a number that they cannot raise at will."""
+"""Limit the log lines that untrusted clients cause."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 from collections import OrderedDict
 from time import monotonic
 
-KINDS = 100  # of messages that are told apart
+KINDS = 100  # kinds of messages that are counted separately
 
 
 class Sparing(logging.Filter):
-    """Lets some lines of each kind through in a period; the first one after it says how many were left out.
+    """Passes a limited number of lines of each kind per period; the next line says how many were left out.
 
     Args:
-        only: How the lines begin that it is for; the others are let through.
-        lines: How many.
-        period_s: In how many seconds.
+        only: The beginning of the lines that are limited; others always pass.
+        lines: The number of lines per period.
+        period_s: The length of a period, in seconds.
     """
 
     def __init__(self, only: str = "", *, lines: int = 5, period_s: float = 60.0) -> None:

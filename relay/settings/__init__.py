@@ -1,4 +1,4 @@
-"""What a relay is told: flags, then environment, then ``outbox.toml``, then defaults."""
+"""The settings of a relay: flags, then environment, then ``outbox.toml``, then defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OF_A_KIND = {"HttpSettings": "http", "ListenerSettings": "listener", "RabbitSet
 
 
 def __getattr__(name: str) -> Any:
-    """Import a kind's settings when they are asked for: most commands have nothing to do with destinations."""
+    """Import a kind's settings when they are used: most commands do not need destinations."""
     if name not in _OF_A_KIND:
         raise AttributeError(f"module 'relay.settings' has no attribute {name!r}")
     return getattr(import_module(f"{registry.__package__}.{_OF_A_KIND[name]}.settings"), name)

@@ -1,4 +1,4 @@
-"""Environment variables: which are ours, which are secrets, and what is only a misspelling."""
+"""Environment variables: settings, secrets, and misspelled names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = {
     for field in Settings.model_fields
     if field not in ("destinations", "serve", "database_url")
 }
-# Secrets that are read where they are needed, each also as a file.
+# Secrets that are read when they are needed; each can also be given as a file.
 SECRETS = (DATABASE_URLS[0], f"{PREFIX}DASHBOARD_TOKEN", f"{PREFIX}DASHBOARD_VIEWER_TOKEN")
 KNOWN = {*FIELDS, CONFIG, *SECRETS, *(f"{name}_FILE" for name in SECRETS)}
 
@@ -31,10 +31,10 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 
 
 def fields(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The settings that the environment holds: field → (variable, value). Empty counts as not set.
+    """Return the settings in the environment: field → (variable, value). An empty variable counts as not set.
 
     Raises:
-        SettingsError: A variable begins with ``OUTBOX_`` and is none of ours, or a secret is given twice.
+        SettingsError: A variable begins with ``OUTBOX_`` and is not a setting, or a secret is given twice.
     """
     check_names(environ)
     found = {
@@ -49,10 +49,10 @@ def fields(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 
 def check_names(environ: Mapping[str, str]) -> None:
-    """Refuse a variable that looks like one of ours and is not.
+    """Refuse a variable with our prefix that is not a setting.
 
     Raises:
-        SettingsError: Names it, and the nearest that exists.
+        SettingsError: The text names it, and the most similar setting.
     """
     for name in sorted(environ):
         if name.startswith(PREFIX) and not _is_known(name):
@@ -60,7 +60,7 @@ def check_names(environ: Mapping[str, str]) -> None:
 
 
 def look_up(name: str, environ: Mapping[str, str]) -> str | None:
-    """The value of ``NAME``, or the content of the file that ``NAME_FILE`` names, without blanks and lines around it.
+    """Return the value of ``NAME``, or the stripped content of the file that ``NAME_FILE`` names.
 
     Raises:
         SettingsError: Both are set, or the file cannot be read.
@@ -72,7 +72,7 @@ def look_up(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """``text`` with each ``${VAR}`` replaced by its value.
+    """Return ``text`` with each ``${VAR}`` replaced by its value.
 
     Raises:
         SettingsError: A variable is not set.
@@ -88,8 +88,8 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 
 
 def instead(name: str, known: Iterable[str]) -> str:
-    """The known name that is spelled much alike, or all of them."""
-    spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # which is alike in all of them
+    """Return the known name that is most similar, or all of them."""
+    spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # without the prefix that all of them share
     if close := difflib.get_close_matches(name.removeprefix(PREFIX), spelled, n=1, cutoff=0.5):
         return f"did you mean {spelled[close[0]]}?"
     return f"there are {', '.join(spelled.values())}"

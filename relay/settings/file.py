@@ -1,4 +1,4 @@
-"""The settings file: ``./outbox.toml``, or what ``OUTBOX_CONFIG`` names."""
+"""The settings file: ``./outbox.toml``, or the file that ``OUTBOX_CONFIG`` names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DEFAULT_NAME = "outbox.toml"
 
 
 def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """The file that applies, if there is one.
+    """Return the file that applies, or ``None``.
 
     Raises:
-        SettingsError: ``OUTBOX_CONFIG`` names a file that is not there, or the one in the current directory is another
-            user's.
+        SettingsError: ``OUTBOX_CONFIG`` names a file that does not exist, or the file in the current directory belongs
+            to another user.
     """
     if chosen := environ.get(CONFIG):
         path = cwd / chosen
@@ -34,7 +34,7 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
 
 
 def _refuse_another_users(path: Path) -> None:
-    """Refuse a file that lies here by the doing of another user: it can send secrets to its hosts, and run its code."""
+    """Refuse a file that another user put here: it could send our secrets to its hosts, and run its code."""
     if not hasattr(os, "geteuid"):
         return
     owner = path.stat().st_uid
@@ -46,15 +46,15 @@ def _refuse_another_users(path: Path) -> None:
 
 
 def written(path: Path) -> dict[str, Any]:
-    """Return the file's content as it stands there, with each ``${VAR}``."""
+    """Return the file's content with each ``${VAR}`` unchanged."""
     return tomllib.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read(path: Path, environ: Mapping[str, str], *, skip: Container[str] = ()) -> dict[str, Any]:
-    """The file's content, with ``${VAR}`` filled in, and without the tables to skip.
+    """Return the file's content with each ``${VAR}`` replaced, and without the tables in ``skip``.
 
     Raises:
-        SettingsError: It cannot be read, is not TOML, or uses a variable that is not set.
+        SettingsError: The file cannot be read, is not TOML, or uses a variable that is not set.
     """
     try:
         content = written(path)
@@ -66,7 +66,7 @@ def read(path: Path, environ: Mapping[str, str], *, skip: Container[str] = ()) -
 
 
 def mentions(path: Path, variable: str) -> bool:
-    """Whether a file has to do with a variable: takes its value, or names it."""
+    """Return whether a file uses the value of a variable, or names it."""
     try:
         return variable in path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):

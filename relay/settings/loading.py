@@ -1,4 +1,4 @@
-"""Flags over environment over file over defaults; and the destinations that the guide's variables imply."""
+"""Load settings: flags, then environment, then file, then defaults; and the destinations of the guide's variables."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def load(
     cwd: Path | None = None,
     destinations: bool = True,
 ) -> Settings:
-    """The settings that apply here.
+    """Return the settings that apply here.
 
     Args:
-        overrides: What the command line says, by field; ``None`` counts as not said.
+        overrides: The values of the command line, by field; ``None`` counts as not given.
         environ: The environment.
-        cwd: Where ``outbox.toml`` is looked for; default: the current directory.
-        destinations: ``False`` leaves them out, for commands that need none and run where no secret is set.
+        cwd: The directory of ``outbox.toml``; default: the current directory.
+        destinations: ``False`` leaves them out, for commands that need none and run without secrets.
 
     Raises:
-        SettingsError: Says which setting is wrong, where it stands, and what would be right.
+        SettingsError: The text says which setting is wrong, where it stands, and what would be right.
     """
     skip = () if destinations else ("destinations",)
     values, origins = _layers(overrides, environ, cwd or Path.cwd(), skip)
@@ -51,7 +51,7 @@ def load(
 
 
 def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSettings]:
-    """Return the destinations that variables such as ``API_URL`` stand for, or the one for which none is needed."""
+    """Return the destinations that variables such as ``API_URL`` define; if there are none, the default one."""
 
     def look_up(variable: str) -> str | None:
         return environment.look_up(variable, environ)
@@ -64,7 +64,7 @@ def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSe
 
 
 def _ignored(path: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that would stand for destinations, if no file named any: variable → why it does not."""
+    """Return the variables that would define destinations if no file named any: variable → why it does not."""
     if path is None:
         return {}
     set_here = [each.variable for each in registry.implied() if each.variable and environ.get(each.variable)]
@@ -74,7 +74,7 @@ def _ignored(path: str | None, environ: Mapping[str, str]) -> dict[str, str]:
 def _layers(
     overrides: Mapping[str, object], environ: Mapping[str, str], cwd: Path, skip: Container[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values by field, and where each was taken from."""
+    """Return the values by field, and the origin of each."""
     from_environment = environment.fields(environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -92,7 +92,7 @@ def _layers(
 
 
 def _resolved(settings: Settings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The destinations with the values of the variables that they name."""
+    """Return the destinations with the values of the variables that they name."""
     found = {}
     for name, destination in settings.destinations.items():
         try:

@@ -1,4 +1,4 @@
-"""Everything a relay is told, in one object that never changes."""
+"""The settings of a relay, in one immutable object."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from relay.settings.serve import ServeSettings
 DEFAULT_DATABASE_URL = "sqlite:///outbox.db"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_SCHEMA = re.compile(r"""[^\s"'\\]+""")  # it goes into libpq's options
+_SCHEMA = re.compile(r"""[^\s"'\\]+""")  # it becomes part of libpq's options
 
 
 def _lower(value: object) -> object:
@@ -41,7 +41,7 @@ def _listed(value: object) -> object:
 
 
 def _of_its_kind(value: object) -> object:
-    """Validate a destination by the model that its kind has."""
+    """Validate a destination by the model of its kind."""
     if isinstance(value, DestinationPolicy):
         return value
     if not isinstance(value, Mapping):
@@ -61,31 +61,31 @@ DestinationSettings = Annotated[SerializeAsAny[DestinationPolicy], BeforeValidat
 class Settings(BaseModel):
     """The settings of a relay.
 
-    `relay.settings.load` makes them from flags, environment and file; made directly, they read nothing.
+    `relay.settings.load` makes them from flags, environment and file. If made directly, they read neither.
 
     Args:
         database_url: ``postgresql://…`` or ``sqlite:///path``.
         schema_name: The PostgreSQL schema (``OUTBOX_SCHEMA``; ``schema`` in the file).
-        destinations: By name, where messages go.
-        serve: How `outbox serve` receives.
-        lease_s: A relay that has not been heard of for so long may lose its shards.
-        beat_s: How often a relay shows that it is alive; at most a third of the lease.
-        short_poll_s: How often a busy relay looks for messages.
-        slow_poll_s: How often a sleeping one does, whether or not it was notified.
-        quiet_s: With nothing to do for so long, a busy relay goes to sleep.
-        page_size: How many messages one read takes at most; never more than half the window.
-        window: How many messages a relay holds unsettled at most.
-        grace_s: How long an orderly stop waits for what is under way.
-        stall_timeout_s: With its event loop stuck for so long, the process ends itself.
-        retention_days: How long delivered messages are kept; 0 keeps none.
-        inbox_retention_days: How long a listener remembers what it has done.
-        health_host: The address of /healthz, /readyz and /metrics; the loopback address unless told otherwise.
+        destinations: Name → the settings of a destination.
+        serve: The settings of `outbox serve`.
+        lease_s: How long a relay may be silent before it can lose its shards, in seconds.
+        beat_s: The interval at which a relay shows that it is alive, in seconds; at most a third of the lease.
+        short_poll_s: The interval at which a busy relay reads messages, in seconds.
+        slow_poll_s: The interval at which a sleeping relay reads messages, even without a notification, in seconds.
+        quiet_s: How long a busy relay has nothing to do before it goes to sleep, in seconds.
+        page_size: The most messages in one read; never more than half the window.
+        window: The most messages that a relay holds unsettled.
+        grace_s: How long an orderly stop waits for deliveries under way, in seconds.
+        stall_timeout_s: How long the event loop may be blocked before the process ends itself, in seconds.
+        retention_days: How long delivered messages are kept, in days; 0 keeps none.
+        inbox_retention_days: How long the inbox keeps its marks, in days.
+        health_host: The address of /healthz, /readyz and /metrics; default: the loopback address.
         health_port: Their port; 0 is off.
-        notify: Wake up by LISTEN/NOTIFY. Off where transactions are prepared in two phases: nobody notifies any more,
-            and polling remains.
-        redact: Payload that pages, commands and logs mask, by path: ``data.email``, ``headers.x-user``.
-        trace_children: Whether a span that processes a message is a child of the one that created it; else it is
-            linked to it alone.
+        notify: Whether LISTEN/NOTIFY wakes up relays. Switch it off where transactions use two-phase commit: then
+            workers do not notify, and relays only poll.
+        redact: Payload that pages and commands mask, by path: ``data.email``, ``headers.x-user``.
+        trace_children: Whether a span that processes a message is a child of the span that created it; if not, it is
+            only linked to it.
         log_format: ``"json"``, ``"text"``, or ``"auto"``: text on a terminal.
         log_level: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``.
 
@@ -136,7 +136,7 @@ class Settings(BaseModel):
     @classmethod
     def _fits_into_an_option(cls, value: str | None) -> str | None:
         if value and not _SCHEMA.fullmatch(value):
-            raise ValueError("a schema must be named without blanks, quotes and backslashes")
+            raise ValueError("write the name of a schema without blanks, quotes and backslashes")
         return value
 
     @field_validator("redact")
@@ -144,7 +144,7 @@ class Settings(BaseModel):
     def _are_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for path in value:
             if path.split(".")[0] not in ("data", "headers") or not all(path.split(".")[1:] or [""]):
-                raise ValueError(f"{path!r} names no payload: write data.email, or headers.x-user")
+                raise ValueError(f"{path!r} is not a path of a payload: write data.email, or headers.x-user")
         return value
 
     @field_validator("destinations")
@@ -167,20 +167,20 @@ class Settings(BaseModel):
 
     @property
     def database(self) -> Database:
-        """The database, understood."""
+        """The parsed database URL."""
         return Database.parse(self.database_url, schema=self.schema_name)
 
     def origin(self, field: str) -> str:
-        """Where a field's value comes from: a flag, a variable, a file, or ``"the default"``."""
+        """Return the origin of a field's value: a flag, a variable, a file, or ``"the default"``."""
         return self._origins.get(field, "the default")
 
     @property
     def ignored(self) -> Mapping[str, str]:
-        """Variables that are set and mean nothing here: variable → why."""
+        """Variables that are set and have no effect here: variable → the reason."""
         return self._ignored
 
     def origin_of_destination(self, name: str) -> str:
-        """Where a destination comes from: a file, the variable that implies it, or ``"the default"``."""
+        """Return the origin of a destination: a file, the variable that implies it, or ``"the default"``."""
         by = {each.name: each.variable for each in registry.implied()}
         return self._origins.get("destinations") or by.get(name) or "the default"
 
@@ -188,7 +188,7 @@ class Settings(BaseModel):
         """Refuse an SQLite file that does not exist: opening it would create an empty one.
 
         Raises:
-            SettingsError: Names the file and what it was taken from.
+            SettingsError: The text names the file and the setting that it comes from.
         """
         database = self.database
         if database.is_postgres or database.path.is_file():
@@ -200,22 +200,22 @@ class Settings(BaseModel):
         )
 
     def require_database_folder(self) -> None:
-        """Refuse an SQLite file in a folder that does not exist: nobody can create it there.
+        """Refuse an SQLite file in a folder that does not exist, where it could not be created.
 
         Raises:
-            SettingsError: Names the folder and what it was taken from.
+            SettingsError: The text names the folder and the setting that it comes from.
         """
         database = self.database
         if database.is_postgres or database.path.absolute().parent.is_dir():
             return
         raise SettingsError(
             f"there is no folder {database.path.absolute().parent} for the database {database.path.name} (from "
-            f"{self._database_origin()}): create the folder, or mend the path. sqlite:///a/b.db is in a folder here, "
+            f"{self._database_origin()}): create it, or correct the path. sqlite:///a/b.db is a path from here, "
             "sqlite:////a/b.db begins at the root"
         )
 
     def secrets(self) -> set[str]:
-        """What no log, error or page may show: passwords and shared secrets, by value."""
+        """Return the values that no log, error or page may show: passwords and shared secrets."""
         found = {value for settings in self.destinations.values() for value in settings.secrets()}
         return found | url_secrets(self.database_url)
 

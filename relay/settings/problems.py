@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, as a user can use it: where it stands, what is wrong, which name was meant."""
+"""Translate pydantic's errors for users: where the fault is, what is wrong, which name was meant."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Origin = Callable[[str], str]
 
 
 def settings_error(error: ValidationError, origin: Origin, destinations: object = None) -> SettingsError:
-    """All that is wrong, one line each; no value is repeated, for it may be a secret.
+    """Return all faults, one line each; no value is repeated, because it may be a secret.
 
     Args:
-        error: What pydantic found.
-        origin: Says where a top-level setting was taken from.
-        destinations: The table of destinations as it was given, which says of what kind each is.
+        error: The error from pydantic.
+        origin: Returns the origin of a top-level setting.
+        destinations: The table of destinations as it was given, which contains the kind of each.
     """
     lines = [_line(problem, origin, destinations) for problem in error.errors(include_url=False, include_input=False)]
     return SettingsError("\n".join(lines))
@@ -41,9 +41,9 @@ def _line(problem: Any, origin: Origin, destinations: object) -> str:
 def _message(problem: Any) -> str:
     match problem["type"]:
         case "missing":
-            return "this is needed"
+            return "this setting is required"
         case "list_type":
-            return 'write a list, in brackets: ["…"], also of one'
+            return 'write a list in brackets, even with one element: ["…"]'
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     return message[:1].lower() + message[1:]
 

@@ -1,4 +1,4 @@
-"""What the receiving API is told: the table ``[serve]``."""
+"""The settings of the receiving API: the table ``[serve]``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _pattern(text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"this is no regular expression: {error}") from None
+        raise ValueError(f"this is not a regular expression: {error}") from None
     return text
 
 
@@ -28,31 +28,31 @@ def _network(text: str) -> str:
     try:
         ip_network(text)
     except ValueError:
-        raise ValueError(f"{text} is no address and no network: write 10.0.0.5 or 10.0.0.0/8") from None
+        raise ValueError(f"{text} is not an address or a network: write 10.0.0.5 or 10.0.0.0/8") from None
     return text
 
 
 class ServeSettings(BaseModel):
-    """How `outbox serve` receives.
+    """The settings of `outbox serve`.
 
     Args:
-        host: The address to listen on; the loopback address unless told otherwise.
-        port: The port; the guide's.
-        handler: What is called for each event: a listener, as ``module:callable``.
-        secret_env: The variable that holds what ``X-Internal-Secret`` has to be; ``NAME_PREVIOUS`` counts too.
-        signing_secret_env: The variable that holds the ``whsec_…`` that signatures are made with, with
-            ``NAME_PREVIOUS`` likewise; default: the bytes of the secrets.
-        require_signature: Refuse calls without a signature; one that is there must be right in any case.
-        allow_weak_secret: Take a secret of less than 32 characters.
-        max_body_bytes: The size of a request.
-        receive_timeout_s: The time in which the body of a request has to arrive; its headers have as long again.
-        rate_per_s: Calls a second of one client in the long run; twice as many at once.
+        host: The address to listen on; default: the loopback address.
+        port: The port; default: the guide's.
+        handler: The listener that is called for each event, as ``module:callable``.
+        secret_env: The variable that holds the accepted ``X-Internal-Secret``; ``NAME_PREVIOUS`` is accepted too.
+        signing_secret_env: The variable that holds the ``whsec_…`` key of signatures, with ``NAME_PREVIOUS`` likewise;
+            default: the bytes of the secrets.
+        require_signature: Whether to refuse calls without a signature. A signature that is sent must always be right.
+        allow_weak_secret: Whether to accept a secret of less than 32 characters.
+        max_body_bytes: The size of a request's body, in bytes.
+        receive_timeout_s: How long the body of a request may take, in seconds; its headers may take as long again.
+        rate_per_s: Calls a second of one client on average; twice as many at once.
         content_id_pattern: The regular expression that a ``contentId`` matches as a whole.
-        concurrency: Handlers under way at once.
-        handler_timeout_s: The deadline of one call of the handler, the wait for its turn included; ``None`` (in a file
-            ``"none"``) lets it take as long as it takes. Longer than what senders allow, so that what is slow but not
-            stuck is done when they come again.
-        proxies: Addresses and networks whose ``X-Forwarded-For`` is believed.
+        concurrency: Calls of the handler at the same time.
+        handler_timeout_s: How long one call of the handler may take, in seconds, including the wait for its turn;
+            ``None`` (in a file ``"none"``): no limit. It is longer than senders wait, so a slow call that is not stuck
+            is done when they call again.
+        proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -73,11 +73,11 @@ class ServeSettings(BaseModel):
     proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
 
     def changed(self, values: Mapping[str, object]) -> ServeSettings:
-        """The same with other values, checked."""
+        """Return these settings with other values, checked."""
         return ServeSettings.model_validate({**self.model_dump(), **values})
 
     def check_handler(self) -> None:
-        """Check that the handler can be called, as ``outbox serve`` will call it.
+        """Check that the handler can be called in the way that ``outbox serve`` calls it.
 
         Raises:
             SettingsError: It cannot be loaded, or would fail at each call.
@@ -88,7 +88,7 @@ class ServeSettings(BaseModel):
         how_to_call(load(self.handler))
 
     def secrets(self, look_up: LookUp) -> list[str]:
-        """What ``X-Internal-Secret`` may be, the current one first.
+        """Return the accepted values of ``X-Internal-Secret``, the current one first.
 
         Raises:
             SettingsError: The variable is not set.
@@ -96,15 +96,15 @@ class ServeSettings(BaseModel):
         return _both(
             self.secret_env,
             look_up,
-            f"the receiver needs a secret: set {self.secret_env}, to what `openssl rand -hex 32` prints, here and "
+            f"the receiver needs a secret: set {self.secret_env} to the output of `openssl rand -hex 32`, here and "
             "where the messages come from",
         )
 
     def signing_secrets(self, look_up: LookUp) -> list[str]:
-        """What signatures may be made with, as ``whsec_…``; empty: with the secrets.
+        """Return the keys of signatures, as ``whsec_…``; empty: the secrets are the keys.
 
         Raises:
-            SettingsError: The variable is named, and not set.
+            SettingsError: The variable is named, but not set.
         """
         name = self.signing_secret_env
         if name is None:

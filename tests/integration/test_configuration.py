@@ -163,8 +163,8 @@ def keyword_session(message, *, session: Session = None): ...
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ('[destinations.a]\nkind = "listener"\nevents = ["*"]\nlistener = "mine:yields"\n', "take the yield out"),
-        ('[serve]\nhandler = "mine:yields"\n', "take the yield out"),
+        ('[destinations.a]\nkind = "listener"\nevents = ["*"]\nlistener = "mine:yields"\n', "remove the yield"),
+        ('[serve]\nhandler = "mine:yields"\n', "remove the yield"),
         ('[destinations.a]\nkind = "listener"\nevents = ["*"]\nlistener = "mine:keyword_session"\n', None),
         ('[serve]\nhandler = "mine:keyword_session"\n', None),
     ],

@@ -54,7 +54,7 @@ def test_a_listener_that_can_be_imported_is_well(run: Run, sqlite_database: Data
     (tmp_path / "well_meant.py").write_text("def on_completed(message):\n    pass\n")
     (tmp_path / "outbox.toml").write_text('[destinations.a]\nkind = "listener"\nlistener = "well_meant:on_completed"\n')
     ended = run("destinations", "test", "a", url=sqlite_database.url)
-    assert (ended.returncode, "the listener is there" in ended.stderr) == (0, True)
+    assert (ended.returncode, "the listener exists" in ended.stderr) == (0, True)
 
 
 async def test_the_doctor_names_a_removed_destination_that_has_dead_letters(run: Run, database: Database) -> None:

@@ -114,7 +114,7 @@ async def test_a_stream_is_made_only_when_that_is_wanted_and_one_that_is_there_i
     ("table", "said"),
     [
         ({"declare": True}, "needs the name of the stream"),
-        ({"declare": True, "stream": "S", "events": ["*"]}, "give the subject a beginning of its own"),
+        ({"declare": True, "stream": "S", "events": ["*"]}, "give the subject a fixed beginning"),
         ({"subject": "a b"}, "subject"),
         ({"subject": "{topic}"}, "{topic} is not known here: use {type} and {key}"),
         ({"url": "http://localhost"}, "must be nats://user:password@host:4222"),

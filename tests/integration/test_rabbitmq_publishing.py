@@ -367,5 +367,5 @@ async def test_what_no_consumer_takes_in_time_is_removed_by_the_broker(rabbitmq:
 
 
 def test_a_routing_key_of_ones_own_leaves_queues_to_you() -> None:
-    with pytest.raises(ValueError, match="needs declare = false"):
+    with pytest.raises(ValueError, match="requires declare = false"):
         RabbitSettings.model_validate({"url": "amqp://localhost", "routing_key": "tenant.{type}"})

@@ -131,7 +131,7 @@ def test_a_kind_that_an_installed_package_brings_is_there(tmp_path: Path, monkey
     [
         ("import no_such_module", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         ("KIND = 'pigeon'", "is not a relay.destinations.kind.Kind"),
-        (THEIRS.replace('name="pigeon"', 'name="dove"'), "goes by different names"),
+        (THEIRS.replace('name="pigeon"', 'name="dove"'), "has different names"),
     ],
 )
 def test_a_kind_that_cannot_be_used_is_refused_with_the_package_that_brings_it(

@@ -124,15 +124,15 @@ def test_basic_is_encoded_and_hidden_in_both_forms() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"headers": {"X Tenant": "7"}}, "is no header name"),
-        ({"headers": {"Authorization": "Bearer x"}}, "there are bearer_env and basic_env"),
+        ({"headers": {"X Tenant": "7"}}, "is not a header name"),
+        ({"headers": {"Authorization": "Bearer x"}}, "use bearer_env or basic_env"),
         ({"headers": {"webhook-id": "x"}}, "is set by the delivery"),
-        ({"headers": {"X-Tenant": "7\r\nX-Evil: 1"}}, "what HTTP cannot carry"),
-        ({"headers": {"X-Tenant": "7"}, "headers_env": {"x-tenant": "T"}}, "stands once"),
+        ({"headers": {"X-Tenant": "7\r\nX-Evil: 1"}}, "a value that HTTP cannot carry"),
+        ({"headers": {"X-Tenant": "7"}, "headers_env": {"x-tenant": "T"}}, "headers and headers_env both set"),
         ({"bearer_env": "A", "basic_env": "B"}, "give one of the two"),
         ({"headers_env": {"X-Api-Key": "NOWHERE"}}, "nor NOWHERE_FILE is set"),
         ({"bearer_env": "SPACED"}, "holds no token"),
-        ({"basic_env": "SPACED"}, "has to hold user:password"),
+        ({"basic_env": "SPACED"}, "must hold user:password"),
     ],
 )
 def test_a_header_that_cannot_be_sent_is_refused_and_not_repeated(settings: dict[str, object], said: str) -> None:

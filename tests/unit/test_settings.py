@@ -115,7 +115,7 @@ def test_a_database_url_that_is_understood_wrongly_shows_none_of_its_password(
 
 @pytest.mark.parametrize("schema", ["my schema", 'my"schema', "my'schema", "my\\schema", "my\tschema"])
 def test_a_schema_that_cannot_be_asked_for_in_a_connection_is_refused_by_name(tmp_path: Path, schema: str) -> None:
-    assert "OUTBOX_SCHEMA: a schema must be named" in refused(tmp_path, OUTBOX_SCHEMA=schema)
+    assert "OUTBOX_SCHEMA: write the name of a schema" in refused(tmp_path, OUTBOX_SCHEMA=schema)
     assert loaded(tmp_path, OUTBOX_SCHEMA="My-schema_2").schema_name == "My-schema_2"
 
 
@@ -301,7 +301,7 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevnets=['*']", "destinations.a.evnets is not a setting"),
         ("[destinations.a]\nkind='htpp'", 'a: there is no such kind: use "listener", "http", '),
         ("[destinations.a]\nurl='http://x/'", "destinations.a: kind is needed"),
-        ("[destinations.a]\nkind='http'", "destinations.a.url: this is needed"),
+        ("[destinations.a]\nkind='http'", "destinations.a.url: this setting is required"),
         ("[destinations.a]\nkind='listener'\nlistener='nonsense'", "write module:callable"),
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevents=[]", "destinations.a.events"),
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevents='a.*'", 'destinations.a.events: write a list'),
@@ -313,7 +313,7 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
         ("lease_s = ", "is not TOML"),
         ("lease_s = 'soon'", 'lease_s: write a number of seconds, or "15s"'),
         ("retention_days = '36h'", "retention_days: write a whole number of days"),
-        ('[serve]\nproxies = ["nope"]', "nope is no address and no network: write 10.0.0.5 or 10.0.0.0/8"),
+        ('[serve]\nproxies = ["nope"]', "nope is not an address or a network: write 10.0.0.5 or 10.0.0.0/8"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:

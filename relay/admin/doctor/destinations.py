@@ -1,4 +1,4 @@
-"""The configured destinations: times that do not fit together, and what the other sides may do with what they took."""
+"""Check the configured destinations: contradictory times, and what their servers may do with taken messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 10.0
 
 
 def configured(settings: Settings) -> list[Finding]:
-    """Return what is found for each destination that is configured here: in its settings, and at its other side."""
+    """Return the findings for each configured destination: in its settings, and at its server."""
     return [
         found
         for name, each in settings.destinations.items()
@@ -26,7 +26,7 @@ def configured(settings: Settings) -> list[Finding]:
 
 
 def _expiry(name: str, destination: DestinationPolicy, lease_s: float) -> Iterator[Finding]:
-    """Compare the time that a message has with the waits that are normal."""
+    """Compare the lifetime of a message with normal waiting times."""
     expires_in = destination.expires_in
     if expires_in is None:
         return
@@ -42,7 +42,7 @@ def _expiry(name: str, destination: DestinationPolicy, lease_s: float) -> Iterat
         yield note(
             check,
             f"{what}, and a relay that is cut off keeps its shards for a lease ({lease_s:g} s)",
-            "what waits meanwhile expires",
+            "messages that wait for that long expire",
             "raise expires_in, or lower lease_s",
         )
 

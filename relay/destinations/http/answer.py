@@ -1,14 +1,14 @@
-"""What an HTTP answer means: a pure function from status and headers to an outcome.
+"""Translate an HTTP answer to an outcome: a pure function of status and headers.
 
 | status                        | outcome                                                            |
 |-------------------------------|--------------------------------------------------------------------|
 | 2xx                           | taken                                                              |
-| 400, 413, 415, 422            | refused: it will never take *this* message                         |
-| 409, 425                      | busy with this very message; or 409 taken (`on_409 = "delivered"`) |
-| 401, 407                      | unreachable: no message gets past a wrong secret                   |
+| 400, 413, 415, 422            | refused: the receiver will never take *this* message               |
+| 409, 425                      | busy with this message; or 409 taken (`on_409 = "delivered"`)      |
+| 401, 407                      | unreachable: the secret is wrong for every message                 |
 | 410                           | gone                                                               |
 | 429; 503 with a Retry-After   | throttled                                                          |
-| 403, 404, 405, 502, 503, 504  | unanswered: a receiver that is away behind its proxy says so, too  |
+| 403, 404, 405, 502, 503, 504  | unanswered: a proxy answers like that for an absent receiver, too  |
 | a redirect, a broken answer   | unanswered                                                         |
 | anything else                 | failed: only a living receiver answers like that                   |
 """
@@ -31,21 +31,21 @@ LONGEST_DELAY_DIGITS = 10
 HINTS = {
     UNAUTHORIZED: "the receiver does not accept our secret",
     404: "is the url right?",
-    405: "the url takes no POST",
+    405: "the url does not accept POST",
     407: "the proxy does not accept our credentials",
 }
-REDIRECTED = "redirects are not followed: set the url to where it leads"
+REDIRECTED = "redirects are not followed: set the url to their target"
 
 
 @dataclass(slots=True)
 class Answer:
-    """An answer, or as much of it as we wanted.
+    """An answer, as far as it was read.
 
     Args:
         status: The status code.
         headers: Case-insensitive.
-        body: Its beginning.
-        broke_off: Why the rest of the body never came, if so.
+        body: The beginning of the body.
+        broke_off: Why the rest of the body did not arrive, or ``None``.
     """
 
     status: int
@@ -55,18 +55,18 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether it is a complete 2xx."""
+        """Whether it is a complete 2xx answer."""
         return 200 <= self.status < 300 and self.broke_off is None
 
 
 def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Outcome:
-    """The outcome of an attempt that was answered.
+    """Return the outcome of an attempt that was answered.
 
     Args:
-        answer: What came back.
-        on_409: ``"delivered"`` where a conflict means that the receiver has it already; else ``"retry"``.
-        now: The time, to understand a Retry-After that names an instant.
-        detail: What to keep of the body, safe to show.
+        answer: The answer.
+        on_409: ``"delivered"`` if a conflict means that the receiver has the message already; else ``"retry"``.
+        now: The time, to compute a Retry-After that names an instant.
+        detail: The part of the body to keep, safe to show.
     """
     if answer.is_success:
         return TAKEN
@@ -94,9 +94,9 @@ def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Ou
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long the receiver wants to be left alone, in seconds; ``None`` if it does not say, or makes no sense.
+    """Return the Retry-After in seconds; ``None`` if it is missing or malformed.
 
-    An instant is measured against the answer's own Date, where there is one: the two clocks need not agree.
+    An instant is compared with the answer's own Date, if there is one, because the two clocks may differ.
 
     Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
     """

@@ -1,7 +1,7 @@
-"""A destination over HTTP: the event's data is the body, and everything else stands in headers.
+"""A destination over HTTP: the body is the event's data, headers hold everything else.
 
-Each attempt is signed anew, under the same id. While a secret is being rotated there are two of them: whichever the
-receiver took last is tried first, and a 401 has the other one tried before it counts.
+Each attempt is signed anew, under the same id. During the rotation of a secret there are two secrets: the one that the
+receiver accepted last is tried first, and after a 401 the other one is tried before the attempt counts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HttpDestination:
 
     Args:
         name: The destination's name.
-        settings: Where to, how, and with which secrets.
+        settings: The URL, the secrets and the limits.
     """
 
     def __init__(self, name: str, settings: HttpSettings) -> None:
@@ -51,7 +51,7 @@ class HttpDestination:
         self.concurrency = settings.concurrency
         self.batch_size = settings.batch
         self._settings = settings
-        # What proves who we are, in the order in which it is tried.
+        # The credentials, in the order in which they are tried.
         self._proofs: list[list[Header]] = [
             [(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()
         ] or [[]]
@@ -102,7 +102,7 @@ class HttpDestination:
         return judge(answer, on_409=self._settings.on_409, now=datetime.now(UTC), detail=self._detail(answer))
 
     async def _authenticated(self, id_: bytes, body: bytes, headers: list[Header]) -> Answer | Outcome:
-        """The answer to the secret that was taken last; after a 401, that to the other one."""
+        """Return the answer to the secret that was accepted last; after a 401, the answer to the other one."""
         assert self._pool is not None
         answer: Answer | Outcome
         for proof in tuple(self._proofs):
@@ -114,7 +114,7 @@ class HttpDestination:
         return answer
 
     def _signed(self, id_: bytes, body: bytes) -> list[Header]:
-        """Who sends which event; the signature holds for a few minutes only, so each attempt has its own."""
+        """Return the headers with the event id and the signature, which is valid for a few minutes."""
         headers = [AGENT, (b"Idempotency-Key", b'"%b"' % id_), *self._static]
         if self._keys:
             timestamp = b"%d" % time()
@@ -123,6 +123,6 @@ class HttpDestination:
         return headers
 
     def _detail(self, answer: Answer) -> str:
-        """The beginning of the body, on one line and without a secret that the receiver may have repeated."""
+        """Return the beginning of the body, on one line, with any secret that the receiver repeated masked."""
         text = answer.body[: 2 * DETAIL_LENGTH].decode("utf-8", "replace")
         return one_line(self._echo.masked(text))[:DETAIL_LENGTH]

@@ -1,8 +1,8 @@
-"""What a receiver repeats of our secrets in its answer, masked in any spelling.
+"""Mask our secrets in a receiver's answer, in any spelling.
 
-An error page may show a request's headers in HTML, a debugger in base64 or hexadecimal, a log line by line. So not the
-secret is looked for but its pieces: of the letters and digits of each spelling, any eight in a row, with anything
-between them that is neither. What is cut, split or wrapped is found as well.
+An error page may show a request's headers in HTML, a debugger in base64 or hexadecimal, a log line by line. So the
+search is for pieces of the secret: for each spelling, any eight consecutive letters and digits, with any other
+characters between them. That also finds a secret that is cut, split or wrapped.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _ESCAPED = re.compile(r"\\u00([0-9a-f]{2})|\\x([0-9a-f]{2})", re.IGNORECASE)
 
 
 class Echo:
-    """Masks secrets in what a receiver said.
+    """Masks secrets in a receiver's text.
 
     Args:
-        secrets: What must not be shown.
+        secrets: The values that must not be shown.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ class Echo:
         self._pieces = {piece for secret in known for spelled in _spellings(secret) for piece in _pieces(spelled)}
 
     def masked(self, text: str) -> str:
-        """Return the text without what it repeats; nothing of it where a secret is escaped character by character."""
+        """Return the text with secrets masked; nothing of it if a secret is escaped character by character."""
         found = self._without_pieces(self._whole.masked(text))
         return MASK if self._spans(_unescaped(found)) else found
 
@@ -45,7 +45,7 @@ class Echo:
         return "".join((*parts, text[at:]))
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where pieces stand, from their first letter to after their last one; those that touch are one."""
+        """Return the spans of pieces, from the first letter of each to its end; touching spans are merged."""
         places = [at for at, letter in enumerate(text) if letter.isalnum()]
         letters = "".join(text[at] for at in places).translate(_LOWER)
         spans: list[tuple[int, int]] = []
@@ -62,7 +62,7 @@ _LOWER = {code: chr(code).lower() for code in range(ord("A"), ord("Z") + 1)}
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """As it is, in HTML, in a URL, in hexadecimal, and in base64: what comes before it there may have any length."""
+    """Yield spellings of a secret: unchanged, in HTML, in a URL, in hexadecimal, and in base64 at each alignment."""
     octets = secret.encode()
     yield from (secret, html.escape(secret), quote(secret, safe=""), octets.hex())
     for before in range(3):

@@ -1,4 +1,4 @@
-"""Headers that every request of a destination has, whatever its message."""
+"""The headers that every request of a destination has."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ AUTHORIZATION = "Authorization"
 
 
 def names(table: dict[str, str]) -> dict[str, str]:
-    """Return the table, if each name in it can name a header that is free.
+    """Return the table, if each of its names may be used for a header.
 
     Raises:
-        ValueError: One cannot.
+        ValueError: A name may not.
     """
     for name in table:
         if not HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name!a} is no header name: use letters, digits and -, as in X-Tenant")
+            raise ValueError(f"{name!a} is not a header name: use letters, digits and -, as in X-Tenant")
         if is_reserved(name):
-            raise ValueError(f"{name} is set by the delivery; for Authorization there are bearer_env and basic_env")
+            raise ValueError(f"{name} is set by the delivery; use bearer_env or basic_env for Authorization")
     return table
 
 
 def values(table: dict[str, str]) -> dict[str, str]:
-    """Return the table, if it has headers.
+    """Return the table, if its names and values are valid headers.
 
     Raises:
-        ValueError: A name cannot name one, or a value cannot be one.
+        ValueError: A name or a value is not.
     """
     for name, value in names(table).items():
         if not HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"the header {name} holds what HTTP cannot carry: use printable ASCII on one line")
+            raise ValueError(f"the header {name} holds a value that HTTP cannot carry: use printable ASCII on one line")
     return table
 
 
 def looked_up(table: Mapping[str, str], look_up: LookUp) -> dict[str, str]:
-    """Return the headers whose values stand in variables.
+    """Return the headers whose values are in variables.
 
     Args:
         table: Header → variable.
         look_up: Finds the value of a variable.
 
     Raises:
-        ValueError: A variable is not set, or its value cannot be a header.
+        ValueError: A variable is not set, or its value is not a valid header.
     """
     return values({name: _required(variable, look_up, f"headers_env.{name}") for name, variable in table.items()})
 
 
 def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp) -> dict[str, str]:
-    """Return the header ``Authorization``, if there is to be one.
+    """Return the header ``Authorization``, if one of the variables is named.
 
     Args:
-        bearer_env: The variable with the token.
-        basic_env: The variable with ``user:password``.
+        bearer_env: The variable that holds the token.
+        basic_env: The variable that holds ``user:password``.
         look_up: Finds the value of a variable.
 
     Raises:
-        ValueError: The variable is not set, or holds something else.
+        ValueError: The variable is not set, or holds another form of value.
     """
     if bearer_env is not None:
         token = _required(bearer_env, look_up, "bearer_env")
@@ -69,7 +69,7 @@ def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp
     if basic_env is not None:
         pair = _required(basic_env, look_up, "basic_env")
         if ":" not in pair:
-            raise ValueError(f"basic_env names {basic_env}, which has to hold user:password")
+            raise ValueError(f"basic_env names {basic_env}, which must hold user:password")
         return {AUTHORIZATION: f"Basic {b64encode(pair.encode()).decode()}"}
     return {}
 

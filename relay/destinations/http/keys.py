@@ -1,4 +1,4 @@
-"""The keys of Standard Webhooks signatures, as people write them: ``whsec_…``.
+"""Parse the keys of Standard Webhooks signatures: ``whsec_…``.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -9,14 +9,14 @@ import base64
 import binascii
 
 PREFIX = "whsec_"
-SHORTEST_KEY = 24  # bytes, as the specification has it
+SHORTEST_KEY = 24  # bytes, as the specification requires
 
 
 def signing_key(text: str) -> bytes:
-    """The key that a ``whsec_…`` stands for.
+    """Return the key in a ``whsec_…`` text.
 
     Raises:
-        ValueError: It is none; the text is not repeated, for it is a secret.
+        ValueError: It is malformed. The message does not repeat the text, which is a secret.
     """
     if not text.startswith(PREFIX):
         raise ValueError(f"a signing key begins with {PREFIX}, followed by base64")
@@ -24,7 +24,7 @@ def signing_key(text: str) -> bytes:
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {PREFIX} is not base64") from None
+        raise ValueError(f"the text after {PREFIX} is not base64") from None
     if len(key) < SHORTEST_KEY:
-        raise ValueError(f"a signing key has at least {SHORTEST_KEY} bytes, and this one {len(key)}")
+        raise ValueError(f"a signing key has at least {SHORTEST_KEY} bytes, but this one has {len(key)}")
     return key

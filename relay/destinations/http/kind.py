@@ -30,7 +30,7 @@ async def _probe(name: str, settings: HttpSettings) -> Probed:
 def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
     if settings.secret is not None or settings.secret_headers:
         return ()
-    # a secret belongs to one destination: this variable is implied for the one that API_URL means, and no other
+    # a secret belongs to one destination: only the destination that API_URL implies gets this variable implicitly
     how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'
     return (f"sends no secret: {how} if the receiver wants one",)
 
@@ -41,7 +41,7 @@ def _api(look_up: LookUp) -> HttpSettings:
 
 
 def _endpoint(base: str) -> str:
-    """The guide's endpoint below a base URL, before its query."""
+    """Return the guide's endpoint below a base URL, before its query."""
     before, mark, query = base.partition("?")
     return before.rstrip("/") + PATH + mark + query
 

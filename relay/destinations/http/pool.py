@@ -1,8 +1,8 @@
-"""The connections to one receiver, and one exchange over them.
+"""The connections to one receiver, and an exchange over them.
 
-httpx's types on the aiohttp transport, over a session of our own making: see docs/decisions/0008-http-client.md.
-Nothing here is remembered from one exchange to the next but the connections themselves: no cookies, no credentials; no
-redirect is followed and no environment is asked for a proxy, so a secret goes to the configured origin only.
+httpx's types on the aiohttp transport, over a session of our own: see docs/decisions/0008-http-client.md. Only the
+connections are kept between exchanges: no cookies, no credentials. Redirects are not followed, and no proxy is taken
+from the environment, so a secret reaches only the configured origin.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from relay.destinations.http.transport import Body, Transport
 from relay.destinations.sending.cloudevents import Header
 
 BODY_LIMIT = 64 * 1024
-DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status has said everything
+DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status is sufficient
 AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
-# Where the connections that are opened for the current exchange are noted: none means that a kept one was used.
+# Collects the connections that are opened for the current exchange: if it stays empty, a kept one was used.
 _opened: ContextVar[list[Any]] = ContextVar("opened")
 
 
@@ -35,11 +35,11 @@ class Pool:
     """Connections to one URL's origin, at most `size`, kept alive between exchanges.
 
     Args:
-        url: Where to POST.
-        size: Connections at most.
-        tls: What to trust, and which certificate to show.
+        url: The URL to POST to.
+        size: The most connections.
+        tls: The trusted certificates, and the client certificate to present.
         proxy: The URL of a proxy to go through.
-        private_only: Refuse to connect to a public address: what goes there goes in the clear.
+        private_only: Refuse to connect to a public address, because the traffic is not encrypted.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Pool:
         await self._transport.aclose()
 
     async def post(self, body: bytes, headers: list[Header]) -> Answer | Outcome:
-        """One exchange: the answer, or what became of the attempt without one. Deadlines are the caller's.
+        """Make one exchange; return the answer, or the outcome of an attempt without one. The caller sets deadlines.
 
-        A connection that was kept alive may turn out to have been closed by the other side in the meantime. That is
-        nobody's fault, so the exchange is repeated until it fails on a connection that was opened for it.
+        The other side may have closed a connection that was kept alive. Neither side is at fault then, so the exchange
+        is repeated until it fails on a connection that was opened for it.
         """
         while True:
             opened: list[Any] = []
@@ -84,7 +84,7 @@ class Pool:
             read = _read if response.is_success else _read_a_while
             start, broke_off = await read(response)
         finally:
-            await response.aclose()  # closes the connection where the body was not read to its end
+            await response.aclose()  # closes the connection if the body was not read completely
         return Answer(response.status_code, response.headers, start, broke_off)
 
     def _open(self, address: Any) -> socket.socket:
@@ -100,7 +100,7 @@ class Pool:
 
 
 async def _read(response: httpx.Response) -> tuple[bytes, str | None]:
-    """The body's first 64 KiB, and what cut it short, if anything did."""
+    """Return the body's first 64 KiB, and why the rest is missing, if it is."""
     assert isinstance(response.stream, Body)
     start, is_broken = await response.stream.start(BODY_LIMIT)
     return start, "the connection was closed in the middle of its body" if is_broken else None
@@ -115,7 +115,7 @@ async def _read_a_while(response: httpx.Response) -> tuple[bytes, str | None]:
 
 
 def without_answer(error: BaseException) -> Outcome:
-    """What went wrong, in a sentence that names host and port instead of a class of aiohttp's."""
+    """Return the outcome for an error, in a sentence that names host and port."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return unreachable(f"TLS: {error.certificate_error}")

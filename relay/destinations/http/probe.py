@@ -1,4 +1,4 @@
-"""Whether an HTTP server answers, without a message and without a secret."""
+"""Test whether an HTTP server answers, without a message and without a secret."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from relay.observe.logging import one_line, redacted
 
 
 async def probe(settings: HttpSettings) -> Probed:
-    """Ask for nothing with a HEAD; with an OPTIONS where the answer to that is malformed."""
+    """Send a HEAD request; if the answer to it is malformed, send OPTIONS."""
     method = "a HEAD"
     try:
         try:
             status = await _status("HEAD", settings)
         except aiohttp.ClientResponseError:
-            # Some servers send a body with it, which is none of HTTP's. OPTIONS changes nothing either, and may.
+            # Some servers answer with a body, which HTTP forbids. OPTIONS changes nothing either, and may have one.
             status = await _status("OPTIONS", settings)
             method = "an OPTIONS, after a malformed answer to a HEAD"
     except aiohttp.ClientError as error:
-        # In the words of a relay, so that what is read here is found again in its log.
+        # In the wording of a relay's log, so that the same text is found there.
         return Probed(False, one_line(redacted(without_answer(error).reason)), "the connection")
     return Probed(
         status < 500 and status != 410,
         f"it answered {status} to {method}",
-        "name, connection, TLS and HTTP, without a secret; 404 or 405 is usual where only POST is known, and whether "
-        "the secret is taken shows with the first message",
+        "name, connection, TLS and HTTP, without a secret; 404 or 405 is usual for a URL that only accepts POST; "
+        "whether the secret is right shows with the first message",
     )
 
 

@@ -1,4 +1,4 @@
-"""A destination over HTTP: a POST for each message, with a secret of its own."""
+"""The settings of a destination over HTTP: a POST for each message, with a secret of its own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from relay.destinations.http import fixed
 from relay.destinations.http.keys import signing_key
 from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
 
-# Names that no public server can have; where they lead is checked once more when a connection is opened.
+# Names that no public server can have. The address is checked again when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
-# (29 July 2024, for .internal); the last two are what Kubernetes calls its services.
+# (29 July 2024, for .internal); the last two are the names of Kubernetes' services.
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".home.arpa", ".test", ".svc", ".cluster.local")
 SECRET = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -34,7 +34,7 @@ def _http_url(text: str) -> str:
     if parts.username or parts.password:
         raise ValueError("a URL must not carry a user or a password: use secret_env")
     if parts.fragment:
-        raise ValueError("a URL to POST to has no #fragment")
+        raise ValueError("a URL for POST has no #fragment")
     return text
 
 
@@ -45,26 +45,26 @@ class HttpSettings(DestinationPolicy):
     """POST each message to a URL.
 
     Args:
-        url: Where to, in full.
-        secret_env: The variable that holds ``X-Internal-Secret``; ``NAME_PREVIOUS`` serves while rotating.
+        url: The full URL.
+        secret_env: The variable that holds ``X-Internal-Secret``; ``NAME_PREVIOUS`` is used during rotation.
         signing_secret_env: The variable that holds the ``whsec_…`` signing key, with ``NAME_PREVIOUS`` likewise;
             default: the bytes of the secret.
-        headers: Headers that every request has: ``{X-Tenant = "7"}``.
-        headers_env: Such headers whose values stand in variables: ``{X-Api-Key = "API_KEY"}``.
-        bearer_env: The variable with a token for ``Authorization: Bearer …``.
-        basic_env: The variable with ``user:password`` for ``Authorization: Basic …``.
-        batch: More than 1: send up to so many in one request, as a CloudEvents JSON batch.
-        timeout_s: The deadline of one attempt, from the first byte out to the last one in.
-        on_409: Whether "conflict" means that the receiver is still at it, or that it has it already.
+        headers: Headers of every request: ``{X-Tenant = "7"}``.
+        headers_env: Headers of every request whose values are in variables: ``{X-Api-Key = "API_KEY"}``.
+        bearer_env: The variable that holds a token for ``Authorization: Bearer …``.
+        basic_env: The variable that holds ``user:password`` for ``Authorization: Basic …``.
+        batch: The most messages in one request; more than 1: they are sent as a CloudEvents JSON batch.
+        timeout_s: The deadline of one attempt, from the first byte sent to the last one received, in seconds.
+        on_409: Whether "conflict" means that the receiver is still processing the message, or has it already.
         allow_plain: Permit ``http://`` to a public address.
         ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: A certificate of our own to show, …
-        client_key_file: … and its key, when that is in another file.
-        proxy: The URL of a proxy to go through; the environment's are ignored.
+        client_cert_file: The client certificate to present.
+        client_key_file: Its key, if that is in another file.
+        proxy: The URL of a proxy to go through; proxies of the environment are ignored.
     """
 
     kind: Literal["http"] = "http"
-    allow_plain: bool = False  # stands before the url, whose check asks for it
+    allow_plain: bool = False  # before the url, whose validation uses it
     url: HttpUrl
     secret_env: str | None = Field(default=None, min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
@@ -106,7 +106,7 @@ class HttpSettings(DestinationPolicy):
         host = urlsplit(value).hostname or ""
         if not info.data.get("allow_plain") and value.lower().startswith("http:") and not _is_private(host):
             raise ValueError(
-                f"http://{host} is not private, and whoever is on the way would read secret and data: use https://, or "
+                f"http://{host} is not private, and others on the network could read secret and data: use https://, or "
                 "set allow_plain = true"
             )
         return value
@@ -114,15 +114,15 @@ class HttpSettings(DestinationPolicy):
     @model_validator(mode="after")
     def _has_each_header_once(self) -> HttpSettings:
         if self.bearer_env and self.basic_env:
-            raise ValueError("bearer_env and basic_env are one header: give one of the two")
+            raise ValueError("bearer_env and basic_env set the same header: give one of the two")
         named = [name.lower() for name in (*self.headers, *self.headers_env)]
         if twice := {name for name in named if named.count(name) > 1}:
-            raise ValueError(f"a header stands once in headers and headers_env together: {', '.join(sorted(twice))}")
+            raise ValueError(f"headers and headers_env both set {', '.join(sorted(twice))}: give each header once")
         return self
 
     @property
     def must_stay_private(self) -> bool:
-        """Whether a connection to a public address must be refused, whatever its name."""
+        """Return whether a connection to a public address must be refused, for any host name."""
         return self.url.lower().startswith("http:") and not self.allow_plain and self.proxy is None
 
     def resolved(self, look_up: LookUp) -> HttpSettings:
@@ -141,10 +141,10 @@ class HttpSettings(DestinationPolicy):
         return settings
 
     def check(self) -> None:
-        """Look at everything that can be looked at before the first message.
+        """Check everything that can be checked before the first message.
 
         Raises:
-            ValueError: A secret cannot be a header, a signing key is none, a certificate cannot be used.
+            ValueError: A secret is not valid in a header, a signing key is malformed, a certificate cannot be used.
         """
         for secret in self.shared_secrets():
             if not SECRET.fullmatch(secret):
@@ -165,24 +165,24 @@ class HttpSettings(DestinationPolicy):
         return [(name.encode(), value.encode()) for name, value in {**self.headers, **hidden}.items()]
 
     def shared_secrets(self) -> list[str]:
-        """What ``X-Internal-Secret`` may be, the current one first."""
+        """Return the values of ``X-Internal-Secret`` to try, the current one first."""
         return _values(self.secret, self.secret_previous)
 
     def signing_keys(self) -> list[bytes]:
-        """What to sign with, the current key first; empty: not at all.
+        """Return the keys to sign with, the current key first; empty: do not sign.
 
         Raises:
-            ValueError: A signing key is none.
+            ValueError: A signing key is malformed.
         """
         if explicit := _values(self.signing_secret, self.signing_secret_previous):
             return [signing_key(text) for text in explicit]
         return [secret.encode() for secret in self.shared_secrets()]
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What to trust and what to show; ``None`` where there is no TLS.
+        """Return the TLS settings: trusted certificates and client certificate; ``None`` without TLS.
 
         Raises:
-            ValueError: A file cannot be read, or is not what it should be.
+            ValueError: A file cannot be read, or has the wrong content.
         """
         if not self.url.lower().startswith("https:"):
             return None

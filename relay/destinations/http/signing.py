@@ -1,4 +1,4 @@
-"""Standard Webhooks signatures: who sent this, when, and exactly these bytes.
+"""Standard Webhooks signatures: they prove the sender, the time and the exact bytes.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -13,11 +13,11 @@ BLOCK_BYTES = 64
 
 
 class Key:
-    """HMAC-SHA-256 with a key that was taken in once and for all.
+    """HMAC-SHA-256 with a prepared key.
 
-    The standard library's `hmac.digest` takes the key in again for each message, and lets go of the interpreter's lock
-    meanwhile, however short that is: the relay's other thread takes it, and the attempt waits for it. A plain hash does
-    that for long input only.
+    The standard library's `hmac.digest` processes the key again for each message, and releases the interpreter's lock
+    even for short input. The relay's other thread then takes the lock, and the attempt waits for it. A plain hash
+    releases the lock only for long input.
 
     Source: https://www.rfc-editor.org/rfc/rfc2104#section-2
     """
@@ -37,13 +37,13 @@ class Key:
 
 
 def signature(keys: Sequence[Key], message_id: bytes, timestamp: bytes, body: bytes) -> bytes:
-    """The ``webhook-signature`` of a message: one signature for each key, so that keys can be rotated.
+    """Return the ``webhook-signature`` of a message: one signature for each key, so keys can be rotated.
 
     Args:
         keys: The keys, the current one first.
         message_id: The ``webhook-id``.
-        timestamp: The ``webhook-timestamp``: seconds since 1970.
-        body: Exactly the bytes that go over the wire.
+        timestamp: The ``webhook-timestamp``, in seconds since 1970.
+        body: The exact bytes that are sent.
     """
     content = b".".join((message_id, timestamp, body))
     return b" ".join([b"v1," + b2a_base64(key.digest(content), newline=False) for key in keys])

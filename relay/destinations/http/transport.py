@@ -1,8 +1,8 @@
-"""httpx's requests over one aiohttp session, without what only a client for everybody's use needs.
+"""Send httpx's requests over one aiohttp session, without the work that only a general client needs.
 
-`httpx_aiohttp.AiohttpTransport` reads each request's URL, headers, timeouts and proxy anew. Ours goes to one place,
-with headers and a body that are ready, and its deadline is kept by the caller: that is a third of the time that a
-delivery took (docs/decisions/0008-http-client.md has the numbers).
+`httpx_aiohttp.AiohttpTransport` evaluates each request's URL, headers, timeouts and proxy. Our requests have one target
+and finished headers and bodies, and the caller keeps the deadline. That saves a third of the time of a delivery
+(docs/decisions/0008-http-client.md has the numbers).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ EXTENSIONS = {"http_version": b"HTTP/1.1"}
 
 
 class Body(httpx.AsyncByteStream):
-    """The body of an answer, of which no more is read than somebody wants.
+    """The body of an answer, read only as far as it is needed.
 
     Args:
-        response: Whose.
+        response: The answer.
     """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -35,7 +35,7 @@ class Body(httpx.AsyncByteStream):
             yield chunk
 
     async def start(self, limit: int) -> tuple[bytes, bool]:
-        """Its first bytes, at most `limit`, and whether it broke off before that."""
+        """Return its first bytes, at most `limit`, and whether it broke off before that."""
         content = self._response.content
         found = b""
         try:
@@ -46,7 +46,7 @@ class Body(httpx.AsyncByteStream):
         return found, False
 
     async def aclose(self) -> None:
-        """Keep the connection if all of it was read, else close it."""
+        """Keep the connection if the whole body was read, else close it."""
         self._response.release()
 
 
@@ -54,9 +54,9 @@ class Transport(AiohttpTransport):
     """POSTs to one URL through one session.
 
     Args:
-        url: Where every request goes.
-        session: What it goes through.
-        tls: What the session trusts.
+        url: The target of every request.
+        session: The session to use.
+        tls: The TLS settings of the session.
     """
 
     def __init__(self, url: str, session: aiohttp.ClientSession, *, tls: ssl.SSLContext | None) -> None:
@@ -65,10 +65,10 @@ class Transport(AiohttpTransport):
         self._session = session
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One exchange, up to the answer's body.
+        """Make one exchange, up to the answer's body.
 
         Raises:
-            aiohttp.ClientError: There was none.
+            aiohttp.ClientError: There was no answer.
         """
         assert isinstance(request.stream, httpx.ByteStream)
         headers = CIMultiDict([(name.decode(), value.decode()) for name, value in request.headers.raw])

@@ -1,4 +1,4 @@
-"""What an answer of Kafka means: for a message, and for the producer that got it.
+"""Translate Kafka's errors: what they mean for a message, and for the producer that got them.
 
 Source: https://kafka.apache.org/protocol#protocol_error_codes
 """
@@ -10,7 +10,7 @@ from aiokafka import errors as kafka
 from relay.decide.outcome import Outcome, failed, refused, unanswered, unreachable
 from relay.observe.logging import one_line, redacted
 
-# The record is at fault, whichever topic it goes to.
+# The record is at fault, in any topic.
 OF_THE_RECORD = (
     kafka.MessageSizeTooLargeError,
     kafka.RecordListTooLargeError,
@@ -19,10 +19,10 @@ OF_THE_RECORD = (
     kafka.PolicyViolationError,
 )
 
-# The topic is at fault: so is each message that goes there.
+# The topic is at fault, and so is each message for it.
 OF_THE_TOPIC = (kafka.InvalidTopicError, kafka.TopicAuthorizationFailedError)
 
-# A producer that got one of these gets nothing else any more.
+# After one of these, a producer gets only errors.
 OF_THE_PRODUCER = (
     kafka.ProducerFenced,
     kafka.ProducerClosed,
@@ -33,7 +33,7 @@ OF_THE_PRODUCER = (
     kafka.ClusterAuthorizationFailedError,
 )
 
-# A broker that has no idempotent producers answers one of these to the first request of one.
+# A broker without idempotent producers answers one of these to the first request of one.
 NO_IDEMPOTENCE = (
     kafka.UnknownError,
     kafka.UnsupportedVersionError,
@@ -44,11 +44,11 @@ NO_IDEMPOTENCE = (
 
 
 def judge(error: Exception, *, shares_a_topic: bool) -> Outcome:
-    """Return the outcome for a message that was alone in its batch.
+    """Return the outcome for the only message of a batch.
 
     Args:
-        error: What publishing it raised.
-        shares_a_topic: Whether all messages go to the same topic, so that what is wrong with it is wrong for all.
+        error: The error from publishing it.
+        shares_a_topic: Whether all messages go to the same topic; then a fault of the topic affects all.
     """
     reason = explained(error)
     if isinstance(error, OF_THE_RECORD):
@@ -56,29 +56,29 @@ def judge(error: Exception, *, shares_a_topic: bool) -> Outcome:
     if isinstance(error, OF_THE_TOPIC):
         return unreachable(reason) if shares_a_topic else refused(reason)
     if getattr(error, "retriable", False):
-        return unanswered(reason)  # of this partition, such as that it has no leader; the others may be well
+        return unanswered(reason)  # of this partition, for example without a leader; others may work
     return unreachable(reason) if is_an_outage(error) else failed(reason)
 
 
 def may_be_of_a_record(error: Exception) -> bool:
-    """Whether one record of a batch may be at fault, and the others not.
+    """Return whether one record of a batch may be at fault, and the others not.
 
-    The library knows no class for some errors, such as that a record is invalid (87).
+    The library has no class for some errors, for example for an invalid record (87).
     """
     return isinstance(error, (*OF_THE_RECORD, kafka.UnknownError))
 
 
 def is_an_outage(error: Exception) -> bool:
-    """Whether no message could have got through."""
+    """Return whether no message could have got through."""
     if isinstance(error, (OSError, kafka.SaslAuthenticationFailed, *OF_THE_PRODUCER)):
         return True
     return not isinstance(error, kafka.BrokerResponseError)
 
 
 def ends_a_producer(error: Exception, *, is_idempotent: bool) -> bool:
-    """Whether the producer is of no use any more.
+    """Return whether the producer can no longer be used.
 
-    An idempotent one has numbered the batch that was rejected, and the broker waits for that number.
+    An idempotent producer has numbered the rejected batch, and the broker waits for that number.
     """
     if isinstance(error, OF_THE_PRODUCER) or type(error) is kafka.KafkaError:
         return True

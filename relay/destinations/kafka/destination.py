@@ -1,4 +1,4 @@
-"""Publishes record batches, and calls a message delivered when all in-sync replicas have it."""
+"""Publish record batches; a message is delivered when all in-sync replicas have it."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class KafkaDestination:
     | the brokers …                                                     | outcome                   |
     |-------------------------------------------------------------------|---------------------------|
     | confirm the batch (``acks=all``)                                  | taken                     |
-    | reject a batch over a record: too large, invalid                  | each again, alone         |
+    | reject a batch because of a record: too large, invalid            | each again, alone         |
     | reject a record that is alone                                     | refused                   |
     | find the topic of this event type invalid or not ours             | refused                   |
     | find the one topic invalid or not ours                            | unreachable               |
     | do not confirm in time, have no leader or too few replicas for a  | unanswered                |
     | partition, do not know the topic of this event type               |                           |
-    | are away, do not let us in, do not know the one topic             | unreachable               |
-    | say anything else                                                 | failed                    |
+    | are away, refuse the login, do not know the one topic             | unreachable               |
+    | answer anything else                                              | failed                    |
 
-    What was not confirmed in time may have been stored, or may still be: it stays due, and the message waits for that
-    answer when it is tried again, instead of being published twice.
+    A message that was not confirmed in time may have been stored, or may still be. Its answer stays expected, and the
+    next attempt waits for that answer instead of publishing the message again.
 
     Args:
         name: The destination's name.
-        settings: Where to, and how.
+        settings: The brokers, the topic and the limits.
     """
 
     def __init__(self, name: str, settings: KafkaSettings) -> None:
@@ -63,7 +63,7 @@ class KafkaDestination:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Do nothing: the producer is made when it is first used."""
+        """Do nothing: the producer is created when it is first used."""
 
     def may_share(self, message: Message) -> bool:
         return True
@@ -72,7 +72,7 @@ class KafkaDestination:
         return (await self._deliver([message]))[0]
 
     async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        """One record batch for each partition; an outcome for each message."""
+        """Send one record batch for each partition; return an outcome for each message."""
         return together(await self._deliver(messages))
 
     async def close(self) -> None:
@@ -94,7 +94,7 @@ class KafkaDestination:
         return [known.get(each.id, late) for each in messages]
 
     async def _publish(self, messages: Sequence[Message]) -> Outcomes:
-        """Have the batches on their way, each in a task; return the outcomes of what goes on no way."""
+        """Start a task for each batch; return the outcomes of messages that cannot be published."""
         if not messages:
             return {}
         producer = await self._producers.get()
@@ -126,7 +126,7 @@ class KafkaDestination:
             return Outcome(outcome.kind, f"topic {topic}: {outcome.reason}")
 
     async def _bounded(self, producer: Producer, work: Coroutine[Any, Any, Outcomes]) -> Outcomes:
-        """Give up what is not confirmed for so long: another relay may have delivered it, and others after it."""
+        """Give up messages that stay unconfirmed: another relay may have delivered them and their successors."""
         try:
             async with asyncio.timeout(self._timeout_s + GIVE_UP_S):
                 return await work
@@ -156,7 +156,7 @@ class KafkaDestination:
         return found
 
     async def _one_by_one(self, topic: str, partition: int, messages: Sequence[Message]) -> Outcomes:
-        """A batch was rejected over one of its records, and nothing of it was stored."""
+        """Publish messages one by one, after their batch was rejected because of one record. None was stored."""
         found: Outcomes = {}
         for message in messages:
             try:
@@ -175,7 +175,7 @@ class KafkaDestination:
         return judge(error, shares_a_topic=self._shares_a_topic)
 
     def _retire(self, producer: Producer, error: Exception) -> None:
-        """Take no new batch to a producer that is of no use any more; what is under way may come to its end."""
+        """Give no new batch to a producer that can no longer be used; batches under way may finish."""
         if not producer.is_open or not ends_a_producer(error, is_idempotent=producer.is_idempotent):
             return
         log.info("producer_retired", destination=self.name, reason=explained(error))
@@ -195,7 +195,7 @@ class KafkaDestination:
 
 
 def _by_partition(messages: Sequence[Message], partitions: Sequence[int]) -> dict[int, list[Message]]:
-    """Messages of a key go to its partition; those without one together to any."""
+    """Group messages by partition: those with a key go to its partition, all others together to any partition."""
     found: dict[int, list[Message]] = defaultdict(list)
     anywhere = random.choice(partitions)  # noqa: S311 (spreads load)
     for message in messages:

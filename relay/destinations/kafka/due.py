@@ -1,8 +1,8 @@
-"""What was published and not answered yet, whether or not anyone still waits for it.
+"""The publishes that are not answered yet, with or without a waiting attempt.
 
-A message that is tried again waits for the answer that is due. An answer that comes when no one waits is kept for a
-minute, for the next attempt. Not for longer: by then the message may be another relay's, and published anew because
-an operator replayed it.
+A new attempt at a message waits for the answer that is due. An answer that arrives while no attempt waits is kept for a
+minute, for the next attempt. Longer would be wrong: by then another relay may own the message, or an operator may have
+replayed it, so that it must be published again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Publishing = asyncio.Task[dict[str, Outcome]]
 
 
 class Due:
-    """Message id → the task whose result has its outcome."""
+    """Message id → the task whose result contains its outcome."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Publishing] = {}
 
     def has(self, id_: str) -> bool:
-        """Whether an answer for this message is due, or came late."""
+        """Return whether an answer for this message is due, or came late."""
         return id_ in self._tasks
 
     def add(self, ids: Iterable[str], task: Publishing) -> None:
@@ -35,14 +35,14 @@ class Due:
         task.add_done_callback(lambda done: self._forget_later(ids, done))
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, Outcome]:
-        """Wait for the answers for these messages, and hand them out."""
+        """Wait for the answers for these messages, and return them."""
         tasks = {self._tasks[id_] for id_ in ids}
         if tasks:
             await asyncio.wait(tasks)
         return self.known(ids)
 
     def known(self, ids: Sequence[str]) -> dict[str, Outcome]:
-        """Hand out the answers for these messages that are there."""
+        """Return the answers for these messages that have arrived."""
         found = {}
         for id_ in ids:
             task = self._tasks.get(id_)
@@ -52,14 +52,14 @@ class Due:
         return found
 
     async def settled(self, timeout_s: float) -> None:
-        """Wait until nothing is due that is due now, but not for longer than this."""
+        """Wait until everything that is due now is answered, at most this long."""
         here = asyncio.current_task()
         tasks = {task for task in self._tasks.values() if task is not here}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
     async def close(self) -> None:
-        """Expect nothing any more."""
+        """Forget all expected answers."""
         tasks = set(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -67,7 +67,7 @@ class Due:
 
     def _forget_later(self, ids: Sequence[str], task: Publishing) -> None:
         if not task.cancelled():
-            task.exception()  # else asyncio logs it, where no one asks
+            task.exception()  # otherwise asyncio logs it as never retrieved
         asyncio.get_running_loop().call_later(LATE_S, self._forget, ids, task)
 
     def _forget(self, ids: Sequence[str], task: Publishing) -> None:

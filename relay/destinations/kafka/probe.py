@@ -1,4 +1,4 @@
-"""What can be said of Kafka without sending a message."""
+"""Test a Kafka cluster without sending a message."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKED = "name, connection, TLS, user and password"
 
 
 async def probe(name: str, settings: KafkaSettings) -> Probed:
-    """Connect, and look for the topics that the settings tell."""
+    """Connect, and look for the topics that the settings name."""
     producer = await Producer.open(settings, f"neverlost-probe-{name}")
     try:
         missing = [topic for topic in _topics(settings) if not await _is_there(producer, topic)]

@@ -1,4 +1,4 @@
-"""One producer: record batches to partitions, until it is of no use any more."""
+"""A producer that sends record batches to partitions, until it can no longer be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.destinations.kafka.settings import KafkaSettings
 
 START_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 2.0
-GIVE_UP_S = 20.0  # what was not confirmed so long after its deadline is not sent any more
+GIVE_UP_S = 20.0  # how long after its deadline an unconfirmed message is given up
 
 log = structlog.get_logger("relay")
 
@@ -28,11 +28,11 @@ Sent = tuple[Sequence[Message], Any]
 
 
 class Producer:
-    """Made by `open`.
+    """A producer; `open` creates it.
 
     Args:
-        producer: The library's, started.
-        is_idempotent: Whether the broker drops what it is sent twice over one connection.
+        producer: The library's producer, started.
+        is_idempotent: Whether the broker drops messages that are sent twice over one connection.
     """
 
     def __init__(self, producer: AIOKafkaProducer, *, is_idempotent: bool) -> None:
@@ -43,10 +43,10 @@ class Producer:
 
     @classmethod
     async def open(cls, settings: KafkaSettings, name: str) -> Self:
-        """Connect; without idempotence where the broker has none and that is permitted.
+        """Connect; without idempotence if the broker lacks it and the settings permit that.
 
         Raises:
-            KafkaError, OSError, TimeoutError: No broker lets us in.
+            KafkaError, OSError, TimeoutError: No broker accepts the connection.
         """
         if settings.idempotent is not False:
             try:
@@ -63,12 +63,12 @@ class Producer:
         """Return the topic's partitions.
 
         Raises:
-            KafkaError: There is no such topic, or we may not know it.
+            KafkaError: The topic does not exist, or the user may not describe it.
         """
         return sorted(await self._producer.partitions_for(topic))
 
     async def send(self, topic: str, partition: int, messages: Sequence[Message]) -> list[Sent]:
-        """Hand batches to the library; each comes with the future that ends when the brokers have answered."""
+        """Hand batches to the library; return each with the future that ends when the brokers have answered."""
         sent = []
         for batch, part in self._batches(messages):
             confirmed = await self._producer.send_batch(batch, topic, partition=partition)
@@ -78,10 +78,10 @@ class Producer:
         return sent
 
     async def close(self) -> None:
-        """Stop, and give up what is still under way."""
+        """Stop, and give up everything that is still under way."""
         self.is_open = False
-        # The library's own `stop` waits until everything was delivered: for ever, while the brokers are away. This is
-        # what it does otherwise.
+        # The library's own `stop` waits until everything is delivered: forever, while the brokers are away. This does
+        # the rest of its work.
         self._producer._closed = True
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
@@ -94,11 +94,11 @@ class Producer:
     def _answered(self, confirmed: asyncio.Future[Any]) -> None:
         self._under_way.discard(confirmed)
         if not confirmed.cancelled():
-            confirmed.exception()  # else asyncio logs it, where no one waits for it any more
+            confirmed.exception()  # otherwise asyncio logs it as never retrieved
 
     def _batches(self, messages: Sequence[Message]) -> Iterator[tuple[Any, Sequence[Message]]]:
-        """As few batches as hold all of them: one, unless they are large."""
-        # Brokers remove records by their time: by that of the event, what has waited for long would be gone at once.
+        """Yield as few batches as hold all messages: one, unless they are large."""
+        # Brokers delete records by their timestamp: with the event's time, an old message would be deleted at once.
         now_ms = int(time() * 1000)
         begin = 0
         while begin < len(messages):
@@ -120,7 +120,7 @@ class Producer:
             acks="all",
             enable_idempotence=is_idempotent,
             max_batch_size=settings.max_batch_bytes,
-            request_timeout_ms=int((settings.timeout_s + GIVE_UP_S) * 1000),  # an answer that comes late is an answer
+            request_timeout_ms=int((settings.timeout_s + GIVE_UP_S) * 1000),  # a late answer still counts
             security_protocol=settings.security_protocol,
             ssl_context=settings.tls_context(),
             sasl_mechanism=settings.sasl_mechanism,
@@ -131,7 +131,7 @@ class Producer:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await producer.start()
-        except (KeyError, ValueError) as error:  # the library stumbles over a broker's refusal of a SCRAM login
+        except (KeyError, ValueError) as error:  # the library fails so on a broker's refusal of a SCRAM login
             await made.close()
             raise KafkaError(f"the broker does not let {settings.username} in ({settings.sasl_mechanism})") from error
         except BaseException:
@@ -141,7 +141,7 @@ class Producer:
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task until it ends: at the first time, this one waits for the requests that are under way."""
+    """Cancel a task until it ends: after the first cancel it waits for the requests under way."""
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=STOP_TIMEOUT_S / 4)

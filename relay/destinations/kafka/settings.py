@@ -1,4 +1,4 @@
-"""What a destination on Kafka is told."""
+"""The settings of a destination on Kafka."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class KafkaSettings(DestinationPolicy):
     """Publish each message to a topic, with its ordering key as the record's key.
 
     Args:
-        bootstrap_servers: Brokers to begin with: ``["kafka-1:9092", "kafka-2:9092"]``, or one text with commas.
-        topic: The topic, as it is or with ``{type}`` for the event type.
-        security_protocol: How to connect.
-        sasl_mechanism: How to log in, with the protocols ``SASL_…``.
+        bootstrap_servers: The first brokers: ``["kafka-1:9092", "kafka-2:9092"]``, or one text with commas.
+        topic: The topic; ``{type}`` in it stands for the event type.
+        security_protocol: The protocol of the connection.
+        sasl_mechanism: The mechanism of the login, for the protocols ``SASL_…``.
         username: The user to log in as.
         password_env: The variable that holds the password.
         ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: A certificate of our own to show, …
-        client_key_file: … and its key, when that is in another file.
-        idempotent: Have the broker drop what a producer sends twice over one connection; ``"auto"``: where it can.
-        batch: How many messages are taken to the brokers in one turn.
-        max_batch_bytes: The size of a record batch; not more than the topic's ``max.message.bytes``.
-        concurrency: How many such turns are under way at once.
-        timeout_s: How long to wait for the brokers' confirmation.
+        client_cert_file: The client certificate to present.
+        client_key_file: Its key, if that is in another file.
+        idempotent: Whether brokers drop messages that are sent twice over one connection; ``"auto"``: if they can.
+        batch: The most messages in one turn.
+        max_batch_bytes: The size of a record batch, in bytes; at most the topic's ``max.message.bytes``.
+        concurrency: Turns at the same time.
+        timeout_s: How long to wait for the brokers' confirmation, in seconds.
     """
 
     kind: Literal["kafka"] = "kafka"
@@ -68,7 +68,7 @@ class KafkaSettings(DestinationPolicy):
     @classmethod
     def _can_be_a_topic(cls, value: str) -> str:
         if not TOPIC.fullmatch(value.replace(naming.TYPE, "x")):
-            raise ValueError("a topic has letters, digits, '.', '_' and '-' only")
+            raise ValueError("a topic consists of letters, digits, '.', '_' and '-'")
         return value
 
     @field_validator("timeout_s")
@@ -82,7 +82,7 @@ class KafkaSettings(DestinationPolicy):
     def _agrees(self) -> Self:
         if self.logs_in == (self.username is None):
             raise ValueError(
-                'username goes with security_protocol = "SASL_SSL" or "SASL_PLAINTEXT", and is needed there'
+                'username requires security_protocol = "SASL_SSL" or "SASL_PLAINTEXT", and they require username'
             )
         if self.logs_in and self.password_env is None and self.password is None:
             raise ValueError("password_env is needed: the variable that holds the password")
@@ -109,10 +109,10 @@ class KafkaSettings(DestinationPolicy):
         return {self.password.get_secret_value()} if self.password else set()
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What to trust and what to show; ``None`` where there is no TLS.
+        """Return the TLS settings: trusted certificates and client certificate; ``None`` without TLS.
 
         Raises:
-            ValueError: A file cannot be read, or is not what it should be.
+            ValueError: A file cannot be read, or has the wrong content.
         """
         if not self.security_protocol.endswith("SSL"):
             return None

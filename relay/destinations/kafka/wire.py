@@ -1,4 +1,4 @@
-"""A message as a record: the data is the value, the ordering key is the key, all else stands in headers.
+"""Encode a message as a record: the data is the value, the ordering key is the key, headers hold the rest.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md (binary mode)
 """
@@ -41,11 +41,11 @@ def key(message: Message) -> bytes | None:
 
 @lru_cache(maxsize=65_536)
 def partition(key: bytes, count: int) -> int:
-    """Return a key's partition: what Java's partitioner says, so that other producers' keys meet ours.
+    """Return a key's partition as Java's partitioner does, so keys of other producers get the same partition.
 
     Args:
         key: The record's key.
-        count: How many partitions the topic has.
+        count: The number of the topic's partitions.
     """
     return int(murmur2(key) & 0x7FFFFFFF) % count
 

@@ -1,4 +1,4 @@
-"""How a listener is called. One function decides it, for everything that calls listeners or checks them."""
+"""Determine how a listener is called. Everything that calls or checks listeners uses this module."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Calling:
     """How one listener is called.
 
     Args:
-        session: The class of the session that it is given; ``None`` for none.
-        keyword: The parameter that takes the session, where it is not the second position.
-        is_async: Whether the listener says that it is a coroutine function: it is called on the event loop.
+        session: The class of the session that it receives; ``None`` for none.
+        keyword: The parameter that takes the session, if it is not the second position.
+        is_async: Whether the listener is declared as a coroutine function: it is called on the event loop.
     """
 
     session: SessionClass | None = None
@@ -40,7 +40,7 @@ class Calling:
         return self.session is not None and issubclass(self.session, AsyncSession)
 
     def caller(self, listener: Callable[..., Any]) -> Callable[[object, object], Any]:
-        """Return a function of a message and a session that calls the listener as it is to be called."""
+        """Return a function of a message and a session that calls the listener."""
 
         def call(message: object, session: object) -> Any:
             positional, by_keyword = self.arguments(message, session)
@@ -49,17 +49,17 @@ class Calling:
         return call
 
     def arguments(self, message: object, session: object) -> tuple[tuple[object, ...], dict[str, object]]:
-        """Return what the listener is called with, by position and by keyword."""
+        """Return the listener's arguments, by position and by keyword."""
         if self.session is None:
             return (message,), {}
         return ((message, session), {}) if self.keyword is None else ((message,), {self.keyword: session})
 
 
 def how_to_call(listener: Callable[..., Any]) -> Calling:
-    """Decide how a listener is called, from its parameters and their annotations.
+    """Determine how a listener is called, from its parameters and their annotations.
 
     Raises:
-        SettingsError: It could not be called, or would not run: its parameters are not a listener's, an annotation
+        SettingsError: It cannot be called, or would not run: it does not have a listener's parameters, an annotation
             does not resolve, or it is a class or a generator function.
     """
     label = name_of(listener)
@@ -74,10 +74,10 @@ def how_to_call(listener: Callable[..., Any]) -> Calling:
 
 def _refuse_what_would_not_run(label: str, listener: Callable[..., Any]) -> None:
     if inspect.isclass(listener):
-        raise SettingsError(f"{label} is a class, and a call only makes an instance: name a function or an instance")
+        raise SettingsError(f"{label} is a class, so a call only makes an instance: name a function or an instance")
     function = _function(listener)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise SettingsError(f"{label} is a generator function, whose body would never run: take the yield out of it")
+        raise SettingsError(f"{label} is a generator function, whose body would never run: remove the yield")
 
 
 def _signature(label: str, listener: Callable[..., Any]) -> tuple[list[Parameter], Mapping[str, Any]]:
@@ -99,19 +99,19 @@ def _check_message(label: str, parameters: Sequence[Parameter], hints: Mapping[s
     first = parameters[0].name
     if first in hints and not takes_message(hints[first]):
         raise SettingsError(
-            f"the first parameter of {label} is given an outbox.Message, and is annotated {_shown(hints[first])}: "
-            "annotate it Message; message.data and message.event() have what was emitted"
+            f"the first parameter of {label} receives an outbox.Message, but is annotated {_shown(hints[first])}: "
+            "annotate it Message; message.data and message.event() return the emitted data"
         )
 
 
 def _session_parameter(label: str, rest: Sequence[Parameter], hints: Mapping[str, Any]) -> Parameter | None:
-    """Return the parameter that takes a session, wherever it stands and whatever its default."""
+    """Return the parameter that takes a session, at any position and with any default."""
     try:
         found = [p for p in rest if p.kind not in _VARIABLE and session_class(hints.get(p.name))]
     except ValueError as error:
         raise SettingsError(f"{label} asks for a session, and {error}: annotate one class") from None
     if len(found) > 1:
-        raise SettingsError(f"{label} asks for {len(found)} sessions: its transaction is one, so it is given one")
+        raise SettingsError(f"{label} asks for {len(found)} sessions, but it has one transaction: ask for one session")
     unclear = [p for p in rest if p.name == "session" and p.name not in hints]
     if not found and unclear:
         raise SettingsError(f"the parameter session of {label} must be annotated Session or AsyncSession, or renamed")
@@ -137,7 +137,7 @@ def _calling(
     is_async = inspect.iscoroutinefunction(_function(listener))
     returned = hints.get("return")
     if not hasattr(listener, "__wrapped__") and not may_be_none(returned):
-        raise SettingsError(f"{label} returns {_shown(returned)} by its annotation: a listener returns None")
+        raise SettingsError(f"{label} is annotated to return {_shown(returned)}: a listener returns None")
     if wanted is None:
         return Calling(is_async=is_async)
     session = session_class(hints[wanted.name])
@@ -156,11 +156,11 @@ def _check_session(label: str, session: SessionClass, *, awaits: bool) -> None:
     try:
         inspect.signature(session).bind(object())
     except TypeError as error:
-        raise SettingsError(f"{label} asks for {session.__name__}, which takes more than an engine: {error}") from None
+        raise SettingsError(f"{label} asks for {session.__name__}, which needs more than an engine: {error}") from None
 
 
 def _fitted(label: str, listener: Callable[..., Any], calling: Calling) -> Calling:
-    """Return the call that the outermost callable takes: a decorator may supply the session itself."""
+    """Return the call that the outermost callable accepts: a decorator may supply the session itself."""
     outermost = inspect.signature(listener, follow_wrapped=False)
     for each in (calling, Calling(is_async=calling.is_async)):
         positional, by_keyword = each.arguments(object(), object())
@@ -169,11 +169,11 @@ def _fitted(label: str, listener: Callable[..., Any], calling: Calling) -> Calli
         except TypeError:
             continue
         return each
-    raise SettingsError(f"a decorator of {label} takes other parameters than a message and a session: {outermost}")
+    raise SettingsError(f"a decorator of {label} has other parameters than a message and a session: {outermost}")
 
 
 def _function(listener: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what carries the annotations: a partial's function, an object's ``__call__``."""
+    """Return the object with the annotations: a partial's function, an object's ``__call__``."""
     while isinstance(listener, functools.partial):
         listener = listener.func
     return listener if inspect.isroutine(listener) or inspect.isclass(listener) else type(listener).__call__
@@ -184,7 +184,7 @@ def _wraps_a_coroutine_function(listener: Callable[..., Any]) -> bool:
 
 
 def _layers(listener: Any) -> Iterator[Any]:
-    """Yield what a callable wraps, from outside to inside."""
+    """Yield the layers of a callable, from the outermost to the innermost."""
     for _ in range(_MOST_LAYERS):
         listener = getattr(_function(listener), "__wrapped__", None)
         if listener is None:

@@ -1,9 +1,9 @@
-"""A listener in this process: a plain or an async callable, with or without a database session of its own.
+"""A listener in this process: a plain or an async callable, with or without a database session.
 
-A plain callable runs in a thread; an async one on the relay's event loop. Something to be awaited that a plain one
-returns is awaited on the event loop, too. A listener with a parameter annotated `Session` or `AsyncSession` gets one:
-its inbox mark and everything that it writes are committed together, and only then is the message taken. That makes the
-effect happen once, however often the message comes.
+A plain callable runs in a thread, an async one on the relay's event loop. An awaitable that a plain one returns is
+awaited on the event loop, too. A listener with a parameter annotated `Session` or `AsyncSession` receives one. Its
+inbox mark and all its writes are committed together, and only then is the message taken. So the effect happens once,
+however often the message is delivered.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from relay.platform.watchdog import name_of
 log = structlog.get_logger("relay")
 
 SHOW_AGAIN_S = 60.0
-LAST_WORDS_S = 1.0  # for an async listener that is cancelled to roll back
+LAST_WORDS_S = 1.0  # how long a cancelled async listener may take to roll back
 
 Run = Callable[[Message, Fence | None], Awaitable[Any]]
 
@@ -47,15 +47,15 @@ class ListenerDestination:
 
     Args:
         name: The destination's name.
-        listener: The callable, or where it is: ``"module:callable"``.
-        database: Where a listener's session connects to.
-        concurrency: Calls under way at once.
-        timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: a plain callable
-            that overruns goes on, and is not called again for the same message until it has come to its end.
-        system: Where its messages come from, in traces.
+        listener: The callable, or its name: ``"module:callable"``.
+        database: The database of the listener's session.
+        concurrency: Calls at the same time.
+        timeout_s: The deadline of one call, in seconds; ``None`` for none. A thread cannot be stopped: an overrunning
+            plain callable continues, and is not called again for the same message until it has ended.
+        system: The source of its messages, for traces.
 
     Raises:
-        SettingsError: It cannot be imported, is not callable, or takes other parameters than a listener's.
+        SettingsError: It cannot be imported, is not callable, or does not have a listener's parameters.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class ListenerDestination:
         self._threads: Threads | None = None
         self._transactions: SyncTransactions | AsyncTransactions | None = None
         self._run: Run = processing(name, system, self._choose(database))
-        if watchers:  # in a test alone: a relay pays nothing for them
+        if watchers:  # only in tests: a relay pays nothing for them
             self.send = self._watched(self.send)  # type: ignore[method-assign, assignment]
 
     async def start(self) -> None:
-        """Nothing to connect to: engines connect when they are first used."""
+        """Do nothing: engines connect when they are first used."""
 
     async def send(self, message: Message) -> Outcome:
         if self.is_at_work_on(message):
             return busy(
                 f"{self.label} is still at work on it: an earlier call took longer than {self._deadline}, and has "
-                "not come to its end"
+                "not ended yet"
             )
         began_at, deadline = monotonic(), None
         try:
@@ -110,7 +110,7 @@ class ListenerDestination:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return failed(f"{self.label} let a cancellation of its own escape")
+            return failed(f"{self.label} raised a cancellation of its own")
         except Exception as error:
             if deadline is not None and deadline.expired():
                 return unanswered(f"{self.label} took longer than {self._deadline}")
@@ -135,21 +135,21 @@ class ListenerDestination:
         return "its deadline" if self._timeout_s is None else f"{self._timeout_s:g} s, its deadline (timeout_s)"
 
     async def call(self, message: Message) -> None:
-        """Run the listener once, without a deadline; what it raises is raised, and then nothing was committed."""
+        """Run the listener once, without a deadline. If it raises, its error is raised and nothing was committed."""
         check_returned(await self._run(message, None))
 
     async def call_within(self, timeout_s: float, message: Message) -> None:
-        """Run the listener once; what overruns is rolled back.
+        """Run the listener once; roll it back if it overruns.
 
-        A plain callable that overruns keeps its thread until it ends, whenever that is.
+        A plain callable that overruns keeps its thread until it ends.
 
         Args:
             timeout_s: Its deadline, in seconds.
-            message: What to call it with.
+            message: The message to pass.
 
         Raises:
-            Overran: Its session has committed nothing, and will not.
-            NoThread: Calls that overran hold all threads, so that it was not begun.
+            Overran: The deadline passed; its session has committed nothing, and will not.
+            NoThread: Overrunning calls hold all threads, so the listener was not called.
         """
         await self._run_fenced(Fence(timeout_s), timeout_s, message)
 
@@ -169,16 +169,16 @@ class ListenerDestination:
         raise Overran
 
     def is_at_work_on(self, message: Message) -> bool:
-        """Whether an earlier call with this message overran, and has not come to its end yet."""
+        """Return whether an earlier call with this message overran and has not ended yet."""
         return self._threads is not None and self._threads.is_at_work_on(message.id)
 
     @property
     def held_s(self) -> float:
-        """For how long, in seconds, calls that overran have held everything up: nothing can run until they end."""
+        """Return how long overrunning calls have held all threads, in seconds; 0 while a call can run."""
         return 0.0 if self._threads is None else self._threads.held_s
 
     def _show(self, error: Exception, message: Message) -> None:
-        """The traceback, for whoever has to mend it: once a minute for each place that raises."""
+        """Log the traceback, for the developer of the listener: once a minute for each place that raises."""
         *_, last = traceback.walk_tb(error.__traceback__)
         place = last[0].f_code, last[1]
         now = monotonic()
@@ -210,7 +210,7 @@ class ListenerDestination:
 
 
 def _look_at(task: asyncio.Future[Any]) -> None:
-    """Else asyncio logs what it raised, where its caller had been cancelled and nobody was left to hear of it."""
+    """Retrieve a task's error, which asyncio would otherwise log, because the caller was cancelled."""
     if not task.cancelled():
         task.exception()
 

@@ -1,4 +1,4 @@
-"""What the annotations of a listener say: which session it wants, whether it takes a message, what it returns."""
+"""Interpret a listener's annotations: its session class, its message parameter, its return value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SessionClass: TypeAlias = type[Session] | type[AsyncSession]
 
 
 def session_class(hint: Any) -> SessionClass | None:
-    """Return the session class that a parameter asks for: the annotated class itself, also a subclass of ours.
+    """Return the session class that a parameter asks for: the annotated class itself, or a subclass of a session class.
 
     Raises:
         ValueError: The annotation allows more than one class of session.
@@ -28,17 +28,17 @@ def session_class(hint: Any) -> SessionClass | None:
 
 
 def takes_message(hint: Any) -> bool:
-    """Return whether a parameter with this annotation takes a message; what cannot be decided here, does."""
+    """Return whether a parameter with this annotation takes a message; ``True`` if that cannot be determined."""
     return any(_takes_message(each) for each in _alternatives(hint))
 
 
 def is_awaitable(hint: Any) -> bool:
-    """Return whether a function with this return annotation returns something to be awaited."""
+    """Return whether a function with this return annotation returns an awaitable."""
     return any(_is_class_of(each, Awaitable) for each in _alternatives(hint))
 
 
 def may_be_none(hint: Any) -> bool:
-    """Return whether a function with this return annotation may return ``None``, or something to be awaited."""
+    """Return whether a function with this return annotation may return ``None`` or an awaitable."""
     open_to_it = any(not _is_plain_class(each) or each in (object, types.NoneType) for each in _alternatives(hint))
     return open_to_it or is_awaitable(hint)
 
@@ -64,7 +64,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 
 def _is_plain_class(hint: Any) -> bool:
-    """Return whether it is a class or a generic of one, and no special form such as ``Any`` or ``NoReturn``."""
+    """Return whether it is a class or a generic class, and not a special form such as ``Any`` or ``NoReturn``."""
     return isinstance(typing.get_origin(hint) or hint, type) and hint is not Any
 
 

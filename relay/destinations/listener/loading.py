@@ -1,4 +1,4 @@
-"""Finding the callable that a setting names."""
+"""Import the callable that a setting names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
     """Return the callable that ``module:callable`` names.
 
     Raises:
-        SettingsError: It is not there, or its module cannot be imported.
+        SettingsError: The callable does not exist, or its module cannot be imported.
     """
     if not isinstance(listener, str):
         return listener
@@ -28,10 +28,10 @@ def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SettingsError(
-            f"the listener {listener!r} cannot be loaded ({error}); it is looked for in the "
-            "installed packages and in the current directory"
+            f"the listener {listener!r} cannot be loaded ({error}); the installed packages and the current "
+            "directory are searched"
         ) from error
-    except (Exception, SystemExit) as error:  # anything that a module may do when it is imported
+    except (Exception, SystemExit) as error:  # a module may raise any error when it is imported
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise SettingsError(
             f"the listener {listener!r} cannot be loaded: importing {module} raised "

@@ -1,4 +1,4 @@
-"""What a listener returned. Only ``None`` means that it took the message: a generator, say, means that nothing ran."""
+"""Check a listener's return value. Only ``None`` means that it took the message: a generator means that nothing ran."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from types import GeneratorType
 
 
 class ReturnedSomething(Exception):
-    """A listener returned something else than ``None``."""
+    """A listener returned a value other than ``None``."""
 
 
 def check_returned(returned: object) -> None:
     """Check that a listener has run and returned ``None``.
 
     Raises:
-        ReturnedSomething: It returned anything else.
+        ReturnedSomething: It returned another value.
     """
     if returned is None:
         return
     if isinstance(returned, GeneratorType) or inspect.isasyncgen(returned):
-        raise ReturnedSomething("returned a generator, so that its body did not run: take the yield out of it")
+        raise ReturnedSomething("returned a generator, so its body did not run: remove the yield")
     if inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
             returned.close()
         raise ReturnedSomething(
-            "returned something to be awaited, which cannot be done in the transaction of a Session: write async def, "
+            "returned an awaitable, which cannot be awaited in the transaction of a Session: write async def, "
             "and ask for an AsyncSession"
         )
     raise ReturnedSomething(

@@ -1,4 +1,4 @@
-"""A destination in this process: a Python callable."""
+"""The settings of a destination in this process: a Python callable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MODULE_AND_CALLABLE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\
 
 
 def module_and_callable(text: str) -> str:
-    """The same, if it can name a callable."""
+    """Return the text, if it can name a callable."""
     if not _MODULE_AND_CALLABLE.fullmatch(text):
         raise ValueError('write module:callable, such as "my_app.reports:on_completed"')
     return text
@@ -25,8 +25,8 @@ class ListenerSettings(DestinationPolicy):
     """Deliver to a plain or async callable.
 
     Args:
-        listener: The callable, or where it is: ``"my_app.reports:on_completed"``.
-        timeout_s: The deadline of one call; ``None`` (in a file ``"none"``) lets it take as long as it takes.
+        listener: The callable, or its name: ``"my_app.reports:on_completed"``.
+        timeout_s: The deadline of one call, in seconds; ``None`` (in a file ``"none"``): no limit.
     """
 
     kind: Literal["listener"] = "listener"

@@ -1,4 +1,4 @@
-"""A coroutine's first step, and the rest of it."""
+"""Run a coroutine's first step, and separate the rest."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from relay.destinations.listener.returned import check_returned
 
 
 def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
-    """Run a coroutine until it waits for something, or to its end; then there is no rest.
+    """Run a coroutine until it waits or ends; return the rest, or ``None`` if it ended.
 
-    What never waits needs no deadline, and entering `asyncio.timeout` costs more than calling many a listener.
+    A coroutine that never waits needs no deadline, and entering `asyncio.timeout` costs more than calling many
+    listeners.
 
     Args:
-        awaitable: A coroutine is run here, in the task that will await its rest; what it raises before it waits is
-            raised here. Anything else is all rest.
+        awaitable: A coroutine is run here, in the task that will await its rest; an error that it raises before it
+            waits is raised here. Any other awaitable is returned unchanged.
 
     Raises:
-        ReturnedSomething: The coroutine came to its end and returned something else than ``None``.
+        ReturnedSomething: The coroutine ended and returned a value other than ``None``.
     """
     if not isinstance(awaitable, CoroutineType):
         return awaitable
@@ -31,11 +32,11 @@ def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
 
 
 class Rest:
-    """What is left of a coroutine that waits for something; awaiting it runs that.
+    """The rest of a coroutine that waits; awaiting it runs the coroutine on.
 
     Args:
-        coroutine: It has taken its first step.
-        waits_for: What it yielded then.
+        coroutine: The coroutine, after its first step.
+        waits_for: The object that its first step yielded.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:

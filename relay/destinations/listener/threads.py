@@ -1,7 +1,7 @@
 """The threads that a plain listener runs in.
 
-A thread cannot be stopped: a call that overruns keeps its own until it comes to its end, whenever that is. So that it
-costs others nothing but that thread, it is known which calls these are, and who had no thread because of them.
+A thread cannot be stopped: an overrunning call keeps its thread until it ends. To limit the effect to that thread, this
+module tracks these calls, and the calls that got no thread because of them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from relay.observe.tracing import tracer
 
 
 class NoThread(Overran):
-    """The deadline came before there was a thread, so that nothing was begun."""
+    """The deadline passed before a thread was free, so the call was not made."""
 
 
 class Threads:
-    """So many threads.
+    """A fixed number of threads.
 
     Args:
-        count: How many.
-        name: What debuggers show them as.
-        enough: So many that overrun hold all others up: each of them, or the one that has SQLite's only write lock.
+        count: The number of threads.
+        name: Their name in debuggers.
+        enough: The number of overrunning calls that block all others: every thread, or one that holds SQLite's write
+            lock.
     """
 
     def __init__(self, count: int, name: str, *, enough: int) -> None:
         self._enough = enough
-        self._carries_context = tracer() is not None  # so that a listener finds the span it runs in
+        self._carries_context = tracer() is not None  # the listener then finds the span in which it runs
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._overran: dict[Future[Any], tuple[str, float]] = {}
 
@@ -41,8 +42,8 @@ class Threads:
         """Call a function in a thread, and return what it returns.
 
         Raises:
-            CancelledError: Whoever waited for it was cancelled, while it ran; it runs on.
-            NoThread: The same, before it ran, and so it never will.
+            CancelledError: The caller was cancelled while the function ran; it continues to run.
+            NoThread: The caller was cancelled before the function ran, so it never will.
         """
         if self._carries_context:
             function = partial(copy_context().run, function)
@@ -57,12 +58,12 @@ class Threads:
             raise
 
     def is_at_work_on(self, message_id: str) -> bool:
-        """Whether a call that overran is still at work on this message."""
+        """Return whether an overrunning call is still working on this message."""
         return any(id_ == message_id for id_, _ in list(self._overran.values()))
 
     @property
     def held_s(self) -> float:
-        """For how long calls that overran have held everything up; 0 while something can run."""
+        """Return how long overrunning calls have held all threads, in seconds; 0 while a call can run."""
         since = sorted(at for _, at in list(self._overran.values()))
         return monotonic() - since[self._enough - 1] if len(since) >= self._enough else 0.0
 

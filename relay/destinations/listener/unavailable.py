@@ -1,4 +1,4 @@
-"""Which exceptions of a listener say that something it needs is away."""
+"""Recognise a listener's errors that mean that a service it needs is away."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from relay.destinations.listener.transaction.deadlock_retry import CONFLICTS
 
-CHAIN = 10  # causes looked at
+CHAIN = 10  # the most causes to follow
 
 
 def is_from_outside(error: BaseException) -> bool:
-    """Whether an exception, or what caused it, is one that an outage produces.
+    """Return whether an outage can have produced an error, or one of its causes.
 
-    That is an `OSError` (a refused connection and `TimeoutError` are among them) or a database's operational error.
-    HTTP clients and database drivers raise errors of their own, whose cause it is.
+    That is an `OSError` (such as a refused connection or `TimeoutError`) or a database's operational error. HTTP
+    clients and database drivers raise errors of their own, with such an error as the cause.
     """
     return any(_is_outage(each) for each in _with_causes(error))
 
@@ -23,7 +23,7 @@ def is_from_outside(error: BaseException) -> bool:
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         if getattr(error.orig, "sqlstate", None) in CONFLICTS:
-            return False  # a deadlock or a serialisation failure: the database is well
+            return False  # a deadlock or a serialisation failure: the database works
         return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     return isinstance(error, OSError)
 

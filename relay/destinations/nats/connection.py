@@ -1,4 +1,4 @@
-"""One connection: many publishes under way at once, each with its own acknowledgement."""
+"""A connection with many publishes under way, each with its own acknowledgement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relay.observe.logging import one_line, redacted
 
 CONNECT_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
-PING_S = 10  # a server that is silent for two of these is given up
+PING_S = 10  # a server that is silent for two of these intervals is given up
 
 _FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
@@ -34,10 +34,10 @@ class Due(NamedTuple):
 
 
 class Line:
-    """Made by `open`; when it is lost it is done with.
+    """A connection; `open` creates it. After it is lost it cannot be used again.
 
     Attributes:
-        duplicate_count: How many messages a stream had already.
+        duplicate_count: How many messages a stream already had.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -52,10 +52,10 @@ class Line:
 
     @classmethod
     async def open(cls, settings: NatsSettings, name: str) -> Self:
-        """Connect to the first server that lets us in.
+        """Connect to the first server that accepts the connection.
 
         Raises:
-            Error, OSError, TimeoutError: None does; why the last one does not.
+            Error, OSError, TimeoutError: No server does; the error is that of the last one.
         """
         *others, last = settings.servers()
         for server in others:
@@ -82,7 +82,7 @@ class Line:
         return self._client
 
     async def publish(self, message: Message) -> asyncio.Future[Outcome]:
-        """Publish a message; the future has its outcome when the stream has answered, or the line is lost."""
+        """Publish a message; return a future of its outcome, done after the answer or the loss of the connection."""
         outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         subject = self._subject(message)
         headers = wire.headers(message, self._settings.stream)
@@ -112,7 +112,7 @@ class Line:
                 servers=[server],
                 name=name,
                 allow_reconnect=False,
-                max_reconnect_attempts=1,  # 0 means that it never stops
+                max_reconnect_attempts=1,  # with 0 it never stops
                 reconnect_time_wait=0,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 ping_interval=PING_S,
@@ -129,7 +129,7 @@ class Line:
         try:
             await self._client.connect(**options)
         except NoServersError as error:
-            raise self._client.last_error or error from None  # that says why
+            raise self._client.last_error or error from None  # it holds the reason
 
     async def _on_answer(self, answer: Any) -> None:
         due = self._due.get(answer.subject.rpartition(".")[2])
@@ -141,7 +141,7 @@ class Line:
         _settle(due.outcome, outcome)
 
     async def _on_error(self, error: Exception) -> None:
-        """A publish that is forbidden is not answered, but complained of, by its subject."""
+        """Settle a publish that the server forbids: there is no answer to it, only an error with its subject."""
         if (found := _FORBIDDEN.search(str(error))) is None:
             return
         judged = unreachable if self._shares_a_subject else failed

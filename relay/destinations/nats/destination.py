@@ -1,4 +1,4 @@
-"""Publishes to JetStream, and calls a message delivered when a stream has acknowledged it."""
+"""Publish to JetStream; a message is delivered when a stream has acknowledged it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class NatsDestination:
     | has no stream for the one subject, or another than expected   | unreachable |
     | is away, full, short of storage, not enabled                  | unreachable |
     | finds the message too large                                   | refused     |
-    | forbids the subject of this message, or says another error    | failed      |
+    | forbids the subject of this message, or answers another error | failed      |
 
     Args:
         name: The destination's name.
-        settings: Where to, and how.
+        settings: The server, the subject and the limits.
     """
 
     def __init__(self, name: str, settings: NatsSettings) -> None:
@@ -46,7 +46,7 @@ class NatsDestination:
         self._lines = Connector(self._open)
 
     async def start(self) -> None:
-        """Do nothing: the connection is made when it is first used."""
+        """Do nothing: the connection is opened when it is first used."""
 
     def may_share(self, message: Message) -> bool:
         return True
@@ -56,7 +56,7 @@ class NatsDestination:
         return outcome
 
     async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        """Publish all of them, then wait for all answers; an outcome for each."""
+        """Publish all messages, then wait for all answers; return an outcome for each."""
         return together(await self._publish(messages))
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ class NatsDestination:
         return outcomes
 
     def _late(self, line: Line | None, due: list[asyncio.Future[Outcome]], count: int) -> Sequence[Outcome]:
-        """Those that were answered in time have their outcomes; no one waits for the others any more."""
+        """Return the outcomes after the deadline: those that were answered have theirs, the others are late."""
         if line is None:
             late = unreachable(f"no connection to {self._settings.shown} in time")
         else:

@@ -1,4 +1,4 @@
-"""What can be said of a NATS server without sending a message."""
+"""Test a NATS server without sending a message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def probe(name: str, settings: NatsSettings) -> Probed:
 
 
 async def risks(name: str, settings: NatsSettings) -> Sequence[Risk]:
-    """Return what the streams of our subjects may lose although they have acknowledged."""
+    """Return what the streams of our subjects may lose after they have acknowledged it."""
     line = await Line.open(settings, f"outbox doctor: {name}")
     try:
         found = await known(line.client, settings)
@@ -44,10 +44,10 @@ async def risks(name: str, settings: NatsSettings) -> Sequence[Risk]:
 def _risks(config: Any) -> Sequence[Risk]:
     found = []
     if str(config.storage).endswith(("memory", "MEMORY")):
-        why = "it is empty after a restart of the server, and a relay does not send again what was acknowledged"
+        why = "it is empty after a restart of the server, and a relay does not send acknowledged messages again"
         found.append(Risk(f"the stream {config.name} is in memory", why, "make it a stream with storage = file"))
     elif config.num_replicas == 1:
-        why = "when its machine fails, what was not yet synced is lost (sync_interval: two minutes by default)"
+        why = "when its machine fails, data that was not yet synced is lost (sync_interval: two minutes by default)"
         do = "give it three replicas, or set sync_interval = always in the server's jetstream section"
         found.append(Risk(f"the stream {config.name} has one replica", why, do))
     return found

@@ -1,4 +1,4 @@
-"""What a destination on NATS JetStream is told."""
+"""The settings of a destination on NATS JetStream."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class NatsSettings(UrlPolicy):
     Args:
         url: The server: ``nats://user:password@host:4222``, ``nats://token@host`` or ``tls://…``; several, separated by
             commas, are tried in turn.
-        url_env: Or the variable that holds it.
-        subject: The subject, as it is or with ``{type}`` for the event type and ``{key}`` for the ordering key.
-        stream: The stream that has to take it; by default, whichever does.
-        declare: Create the stream where it is missing; by default nothing is created.
+        url_env: The variable that holds the URL, instead of ``url``.
+        subject: The subject; ``{type}`` and ``{key}`` in it stand for the event type and the ordering key.
+        stream: The stream that must take it; by default, any stream may.
+        declare: Whether to create a missing stream; by default nothing is created.
         credentials_file: A ``.creds`` file, with a JWT and its key.
-        batch: How many messages wait for their acknowledgements together.
+        batch: The most messages that wait for their acknowledgements together.
         ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: A certificate of our own to show, …
-        client_key_file: … and its key, when that is in another file.
-        concurrency: How many such batches are under way at once.
+        client_cert_file: The client certificate to present.
+        client_key_file: Its key, if that is in another file.
+        concurrency: Batches at the same time.
     """
 
     WHAT = "server"
@@ -57,7 +57,7 @@ class NatsSettings(UrlPolicy):
         return self
 
     def servers(self) -> list[str]:
-        """The servers' URLs, passwords included: never log them."""
+        """The servers' URLs. They include passwords: never log them."""
         return [each.strip() for each in self.address.split(",")]
 
     @property
@@ -71,7 +71,7 @@ class NatsSettings(UrlPolicy):
         """The subjects of the stream that we declare.
 
         Raises:
-            ValueError: The settings do not tell them.
+            ValueError: The settings do not determine them.
         """
         if naming.is_literal(self.subject):
             return [self.subject]
@@ -80,16 +80,16 @@ class NatsSettings(UrlPolicy):
         beyond = ".>" if naming.KEY in self.subject else ""
         if any(character in event for event in self.events for character in "*?[]!"):
             raise ValueError(
-                "declare = true cannot tell the stream's subjects from patterns: give the subject a beginning of its "
-                f'own, as in subject = "events.{self.subject}"'
+                "declare = true cannot derive the stream's subjects from patterns: give the subject a fixed beginning, "
+                f'as in subject = "events.{self.subject}"'
             )
         return [f"{event}{beyond}" for event in self.events]
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What to trust and what to show; ``None``: what the library does by itself.
+        """Return the TLS settings: trusted certificates and client certificate; ``None``: the library's default.
 
         Raises:
-            ValueError: A file cannot be read, or is not what it should be.
+            ValueError: A file cannot be read, or has the wrong content.
         """
         if self.ca_file is None and self.client_cert_file is None:
             return None

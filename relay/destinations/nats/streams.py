@@ -1,4 +1,4 @@
-"""The streams behind our subjects: made where that is ours to do, else only looked at."""
+"""The streams of our subjects: created if the settings say so, else only looked up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.destinations.nats.settings import NatsSettings
 
 
 async def ensure(client: Client, settings: NatsSettings) -> None:
-    """Create the stream unless it is there; one that is there is used as it is."""
+    """Create the stream if it does not exist; an existing one is not changed."""
     js = client.jetstream()
     try:
         await js.stream_info(settings.stream)
@@ -21,7 +21,7 @@ async def ensure(client: Client, settings: NatsSettings) -> None:
 
 
 async def known(client: Client, settings: NatsSettings) -> dict[str, Any]:
-    """Return the streams that are known to take our subjects: subject → its stream, or ``None`` where there is none."""
+    """Return the streams that take our subjects: subject → its stream, or ``None``."""
     js = client.jetstream()
     if settings.stream is not None:
         try:
@@ -38,7 +38,7 @@ async def known(client: Client, settings: NatsSettings) -> dict[str, Any]:
 
 
 def subjects(settings: NatsSettings) -> list[str]:
-    """Return subjects that a message may have, where the settings tell them."""
+    """Return the subjects that a message may have, if the settings determine them."""
     try:
         return settings.subjects()
     except ValueError:

@@ -1,4 +1,4 @@
-"""A message as NATS carries it: the data is the payload, everything else stands in headers.
+"""Encode a message for NATS: the data is the payload, headers hold the rest.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/nats-protocol-binding.md (binary mode), and
 for the other headers https://docs.nats.io/nats-concepts/jetstream/headers
@@ -15,13 +15,13 @@ from relay.destinations.sending.cloudevents import JSON_TYPE, binary_headers, en
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_STREAM = "Nats-Expected-Stream"
-RESERVED = "nats-"  # what begins so means something to the server
+RESERVED = "nats-"  # the server interprets headers with this prefix
 
 _LINE, _END, _PER_HEADER = len("NATS/1.0\r\n"), len("\r\n"), len(": \r\n")
 
 
 def subject_of(template: str) -> Callable[[Message], str]:
-    """Return what makes a message's subject. What a token of a subject cannot hold is percent-encoded."""
+    """Return a function that makes a message's subject. Characters that a token cannot hold are percent-encoded."""
     return naming.namer(template, _type, _token)
 
 
@@ -30,7 +30,7 @@ def headers(message: Message, stream: str | None) -> dict[str, str]:
 
     Args:
         message: The message.
-        stream: The stream that has to take it; ``None`` for any.
+        stream: The stream that must take it; ``None`` for any.
     """
     found = {name.decode(): value.decode() for name, value in binary_headers(message)}
     found["Content-Type"] = JSON_TYPE
@@ -47,13 +47,13 @@ def headers(message: Message, stream: str | None) -> dict[str, str]:
 
 
 def size(headers: dict[str, str], body: bytes) -> int:
-    """Return what the server counts against its limit, in bytes."""
+    """Return the size that the server compares with its limit, in bytes."""
     named = sum(len(name) + len(value.encode()) + _PER_HEADER for name, value in headers.items())
     return _LINE + named + _END + len(body)
 
 
 def _type(text: str) -> str:
-    """A type is several tokens, separated by dots; an empty one is none."""
+    """Return a type as several tokens, separated by dots; an empty token is not valid."""
     return ".".join(_token(part) or "%" for part in text.split("."))
 
 

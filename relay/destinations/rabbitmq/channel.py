@@ -1,15 +1,15 @@
-"""One connection with one confirming channel: many publishes under way at once, each with its own answer.
+"""A connection with one confirming channel: many publishes under way at once, each with its own answer.
 
-aio-pika reads: it matches confirms, nacks and returns to publishes. We write. Its `publish` waits under a lock until
-each message alone is in the socket: 160 µs of processor time and a system call for each, more than the broker needs.
-Here all that was published in one turn of the event loop goes out in one write, at 30 µs each
-(docs/decisions/0007-rabbitmq.md).
+aio-pika reads: it matches confirms, nacks and returns to publishes. This module writes. aio-pika's `publish` waits
+under a lock until each single message is in the socket, which takes 160 µs of processor time and a system call, more
+than the broker needs. Here all messages that were published in one turn of the event loop are sent in one write, at 30
+µs each (docs/decisions/0007-rabbitmq.md).
 
-A publish stays *pending* until the broker has answered or the line is lost, whether or not anybody still waits for
-it: a message tried again meanwhile waits for the answer that is due, instead of being published twice. A confirm that
-comes when nobody waits is kept for a minute, for whoever tries again: an alarm, which holds up the whole window, then
-costs no copies. Not for longer: by then the message may be another relay's, and published anew because somebody wants
-a replay.
+A publish stays *pending* until the broker has answered or the connection is lost, with or without a waiting attempt. A
+new attempt at the message waits for the answer that is due, instead of publishing it again. A confirm that arrives
+while no attempt waits is kept for a minute, for the next attempt: so an alarm, which holds up the whole window, causes
+no duplicates. Longer would be wrong: by then another relay may own the message, or an operator may have replayed it, so
+that it must be published again.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ from relay.destinations.rabbitmq.wire import Address, Wire
 
 PREPARE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
-LATE_S = 60.0  # how long a confirm is kept for which nobody was waiting any more
-FULL_S = 0.005  # how long to wait when aiormq takes nothing more
+LATE_S = 60.0  # how long a confirm is kept while no attempt waits for it
+FULL_S = 0.005  # how long to wait if aiormq takes no more data
 
 
 class LineLost(Exception):
-    """The line ended before the broker answered.
+    """The connection ended before the broker answered.
 
     Args:
-        error: Why, as aiormq says it.
+        error: The error from aiormq.
     """
 
     def __init__(self, error: BaseException | None) -> None:
         super().__init__(explained(error))
-        self.is_channels = isinstance(error, AMQPChannelError)  # the connection was well
-        self.is_missing = isinstance(error, ChannelNotFoundEntity)  # no such exchange
-        self.is_refusal = isinstance(error, ChannelPreconditionFailed)  # too large, or properties it will not have
+        self.is_channels = isinstance(error, AMQPChannelError)  # the connection still works
+        self.is_missing = isinstance(error, ChannelNotFoundEntity)  # the exchange does not exist
+        self.is_refusal = isinstance(error, ChannelPreconditionFailed)  # too large, or refused properties
 
 
 class Line:
-    """Made by `open`; when it is lost it is done with.
+    """A connection; `open` creates it. After it is lost it cannot be used again.
 
     Args:
-        connection: The connection, which this line closes.
-        channel: Its channel, on which nobody else publishes.
-        address: Where to.
+        connection: The connection, which this object closes.
+        channel: Its channel, used for nothing else.
+        address: The exchange and routing key.
 
     Attributes:
-        pending: Message id → the answer that is due: nothing when it is taken, or an error.
-        lost: Done when the line is, with the reason.
+        pending: Message id → the answer that is due: empty if the message is taken, or an error.
+        lost: Done when the connection is lost; its result is the reason.
     """
 
     def __init__(self, connection: AbstractConnection, channel: aiormq.channel.Channel, address: Address) -> None:
@@ -80,10 +80,10 @@ class Line:
     async def open(
         cls, broker: Broker, address: Address, prepare: Callable[[AbstractConnection], Awaitable[None]]
     ) -> Self:
-        """Connect, have everything there that is needed, open the channel.
+        """Connect, create what is missing, and open the channel.
 
         Raises:
-            AMQPError, OSError, TimeoutError, RuntimeError: It cannot be done now.
+            AMQPError, OSError, TimeoutError, RuntimeError: The broker does not allow it, or cannot be reached now.
         """
         connection = await broker.connect()
         try:
@@ -102,8 +102,8 @@ class Line:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether an alarm (memory, disk) makes the broker take nothing from publishers."""
-        # aiormq shows this only as something to wait for; one step tells whether there is anything to wait for.
+        """Return whether an alarm (memory, disk) makes the broker accept nothing from publishers."""
+        # aiormq only offers this as an awaitable; one step shows whether it would wait.
         waiting = self._channel.connection.ready()
         try:
             waiting.send(None)
@@ -116,10 +116,10 @@ class Line:
         """Publish, unless an answer for this message is due already.
 
         Returns:
-            The answer. Shield it: it outlives who waits for it.
+            The answer. Shield it: it continues after its caller has been cancelled.
 
-            It is an error when the message is returned, because no queue takes it (``PublishError``), when the broker
-            says no (``DeliveryError``), and when the line is lost before it has said anything (``LineLost``).
+            It is an error if no queue takes the message and it is returned (``PublishError``), if the broker refuses it
+            (``DeliveryError``), or if the connection is lost before the answer (``LineLost``).
 
         Raises:
             TooLong: The broker's frames are too short for its headers.
@@ -146,12 +146,12 @@ class Line:
         return answer
 
     def abandon(self, message_id: str) -> None:
-        """Nobody waits for this answer any more."""
+        """Note that no attempt waits for this answer any more."""
         if message_id in self.pending:
             self._abandoned.add(message_id)
 
     async def close(self) -> None:
-        """Close the connection, however often, and however often interrupted."""
+        """Close the connection; safe to call repeatedly, and after a cancellation."""
         if self._closing is None:
             self._closing = asyncio.create_task(_close(self.connection))
         await asyncio.shield(self._closing)
@@ -176,7 +176,7 @@ class Line:
         self._unwritten.append(frames)
 
     def _flush(self) -> None:
-        """Write all at once, in the order of their delivery tags."""
+        """Write everything at once, in the order of the delivery tags."""
         if not self.is_open:
             return
         payload = ChannelFrame(payload=b"".join(self._unwritten), should_close=False)
@@ -193,7 +193,7 @@ class Line:
         for answer in list(self.pending.values()):
             if not answer.done():
                 answer.set_exception(LineLost(error))
-                answer.exception()  # somebody may wait for it, or nobody
+                answer.exception()  # retrieved here, because an attempt may no longer wait for it
 
 
 async def _close(connection: AbstractConnection) -> None:
@@ -201,4 +201,4 @@ async def _close(connection: AbstractConnection) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await connection.close()
     except TROUBLE:
-        return  # it is gone either way
+        return  # it is closed either way

@@ -1,4 +1,4 @@
-"""Publishes to a topic exchange, and calls a message delivered when the broker has confirmed it and not returned it."""
+"""Publish to a topic exchange; a message is delivered when the broker has confirmed it and not returned it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import Address, TooLong
 from relay.destinations.sending import naming
 
-BLOCKED = "the broker takes nothing from publishers: it is short of memory or disk (an alarm)"
+BLOCKED = "the broker accepts nothing from publishers: it is short of memory or disk (an alarm)"
 
 
 class RabbitDestination:
@@ -26,18 +26,18 @@ class RabbitDestination:
     | the broker …                                  | outcome                                              |
     |-----------------------------------------------|------------------------------------------------------|
     | confirms, and has not returned it             | taken                                                |
-    | returns it: no queue is bound for its type    | failed, once the queue could not be made either      |
+    | returns it: no queue is bound for its type    | failed, if the queue could not be created either     |
     | says no (nack), or does not answer in time    | unanswered                                           |
-    | closes the channel over it                    | refused (406), failed (403 and others)               |
+    | closes the channel because of it              | refused (406), failed (403 and others)               |
     | has no such exchange, is away, blocks, is lost| unreachable                                          |
 
-    A channel that the broker closes takes down every publish under way on it, and does not say which one it was
-    closed for. Each of them is then published again alone, on a line aside, where a channel that is closed has one
-    message to blame.
+    When a broker closes a channel, it takes down every publish under way on it, and does not say which one it was
+    closed for. Each of them is then published again alone, on a separate connection: if that channel is closed, its
+    only message is at fault.
 
     Args:
         name: The destination's name.
-        settings: Where to, and how.
+        settings: The broker, the exchange and the limits.
     """
 
     def __init__(self, name: str, settings: RabbitSettings) -> None:
@@ -56,7 +56,7 @@ class RabbitDestination:
         self._broker.check()
 
     async def start(self) -> None:
-        """Begin to connect. A broker that is away is no reason not to start."""
+        """Begin to connect. The destination also starts while the broker is away."""
         self._keeper.start()
 
     async def send(self, message: Message) -> Outcome:
@@ -99,7 +99,7 @@ class RabbitDestination:
             return _outcome(loss)
 
     async def _publish_mended(self, line: Line, message: Message, returned: PublishError) -> Outcome:
-        """Returned: make the queue that is missing, if that is ours to do, and publish once more."""
+        """Create the missing queue for a returned message, if the settings allow it, and publish once more."""
         key = self._routing_key(message)
         reason = f"no queue takes it: exchange {self._address.exchange}, routing key {key} ({explained(returned)})"
         try:
@@ -143,7 +143,7 @@ class RabbitDestination:
 
 def _outcome(loss: LineLost) -> Outcome:
     if loss.is_refusal:
-        return refused(f"the broker closed the channel over it: {loss}")
+        return refused(f"the broker closed the channel because of it: {loss}")
     if loss.is_channels and not loss.is_missing:
-        return failed(f"the broker closed the channel over it: {loss}")
+        return failed(f"the broker closed the channel because of it: {loss}")
     return unreachable(f"the broker closed the channel: {loss}" if loss.is_missing else f"connection lost: {loss}")

@@ -1,4 +1,4 @@
-"""Whether a broker lets us in, without a message."""
+"""Test whether a broker accepts our connection, without sending a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TIMEOUT_S = 10.0
 
 
 async def probe(name: str, settings: RabbitSettings) -> Probed:
-    """Connect, and look for the exchange where it is not ours to create."""
+    """Connect, and look for the exchange if we do not create it."""
     connection = await Broker.of(settings, f"outbox probe: {name}").connect(TIMEOUT_S)
     try:
         channel = await connection.channel()

@@ -1,7 +1,7 @@
-"""Keeps one line open: our own loop, with backoff, in sight.
+"""Keep one connection open: a visible loop with backoff.
 
-Whoever wants to publish while there is no line has the next attempt made at once, waits for its end (not for long), and
-learns why there is none: nothing hangs while the broker is away.
+A publish while there is no connection triggers the next attempt at once, waits a short time for its end, and gets the
+reason if there is none: nothing hangs while the broker is away.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from relay.destinations.rabbitmq.amqp import TROUBLE, explained
 from relay.destinations.rabbitmq.channel import Line
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
-PATIENCE_S = 2.0  # how long a send waits for an attempt that is under way
-SOUND_S = 5.0  # a line that lasted so long is followed by another at once
+PATIENCE_S = 2.0  # how long a publish waits for an attempt under way
+SOUND_S = 5.0  # a connection that lasted this long is replaced at once
 
 log = structlog.get_logger("relay")
 
 
 class NoLine(Exception):
-    """There is no line to the broker now; says why."""
+    """There is no connection to the broker now; the text says why."""
 
 
 class Keeper:
-    """Opens a line, and another when it is lost, until it is closed.
+    """Opens a connection, and another one after it is lost, until it is closed.
 
     Args:
-        name: The destination's, for the log.
+        name: The destination's name, for the log.
         open_line: Makes one attempt.
     """
 
@@ -51,10 +51,10 @@ class Keeper:
         self._task = asyncio.create_task(self._keep(), name=f"{self._name}-connection")
 
     async def line(self) -> Line:
-        """The line.
+        """Return the connection.
 
         Raises:
-            NoLine: There is none, and the attempt under way does not make one soon.
+            NoLine: There is none, and the attempt under way does not open one soon.
         """
         if self._line is not None and self._line.is_open:
             return self._line
@@ -119,7 +119,7 @@ class Keeper:
         await line.close()
 
     async def _pause(self, failures: int) -> None:
-        """Wait before the next attempt, or until somebody wants to publish."""
+        """Wait before the next attempt, or until a publish needs the connection."""
         ceiling_s = RECONNECT.ceiling_s(failures)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311

@@ -1,4 +1,4 @@
-"""A destination on RabbitMQ: a confirmed publish for each message."""
+"""The settings of a destination on RabbitMQ: a confirmed publish for each message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.destinations.sending import naming
 from relay.destinations.urls import UrlPolicy
 from relay.platform.units.durations import DAY_S, SecondsOrNone
 
-# What AMQP's client library takes for a name of an exchange or a queue.
+# The names of exchanges and queues that AMQP's client library accepts.
 NAME = re.compile(r"[a-zA-Z0-9-_.:@#,/+ ]+")
 LONGEST_EXCHANGE = 127
 
@@ -30,16 +30,16 @@ class RabbitSettings(UrlPolicy):
     """Publish each message to a topic exchange, with its type as routing key.
 
     Args:
-        url: The broker: ``amqp://user:password@host/vhost``, or ``amqps://…``; ``?heartbeat=30`` changes the seconds
-            between two heartbeats (10), ``&certfile=…&keyfile=…`` shows a certificate of our own.
-        url_env: Or the variable that holds it.
+        url: The broker: ``amqp://user:password@host/vhost``, or ``amqps://…``; ``?heartbeat=30`` sets the seconds
+            between two heartbeats (10), ``&certfile=…&keyfile=…`` sets the client certificate to present.
+        url_env: The variable that holds the URL, instead of ``url``.
         exchange: The topic exchange.
-        routing_key: The routing key, as it is or with ``{type}`` for the event type and ``{key}`` for the ordering key.
-        ttl_s: How long the broker keeps a message that no consumer has taken; by default for ever.
-        declare: Create what is missing, a queue for each event type included; ``False`` leaves it to you.
+        routing_key: The routing key; ``{type}`` and ``{key}`` in it stand for the event type and the ordering key.
+        ttl_s: How long the broker keeps a message that no consumer has taken, in seconds; by default forever.
+        declare: Whether to create what is missing, including a queue for each event type.
         queue_type: The type of queues that we create; the guide's consumer can only use ``"classic"``.
         ca_file: The certificates to trust for ``amqps://``, instead of the system's.
-        concurrency: How many publishes wait for their confirm at once.
+        concurrency: Publishes that wait for their confirm at the same time.
     """
 
     SCHEMES = ("amqp", "amqps")
@@ -57,10 +57,10 @@ class RabbitSettings(UrlPolicy):
     @model_validator(mode="after")
     def _declares_what_it_uses(self) -> RabbitSettings:
         if self.declare and self.routing_key != naming.TYPE:
-            raise ValueError("a routing_key of your own needs declare = false: queues and bindings are yours then")
+            raise ValueError("your own routing_key requires declare = false, with queues and bindings of your own")
         return self
 
     @property
     def broker(self) -> str:
-        """The broker's URL, password included: never log it."""
+        """The broker's URL. It includes the password: never log it."""
         return self.address

@@ -1,8 +1,8 @@
-"""What this destination needs on the broker: its exchange, and a queue for each event type, bound to it.
+"""Create this destination's objects on the broker: its exchange, and a bound queue for each event type.
 
-The types that the subscription names have their queues before anything is published. A type that only a pattern
-covers gets one when the broker returns its first message, because no queue takes it: who has bound a queue of their
-own never sees ours. That also heals what somebody took away while we run: a queue deleted, a binding removed.
+Event types that the subscription names have their queues before the first publish. A type that only a pattern covers
+gets one when the broker returns its first message because no queue takes it: an operator's own bound queue makes ours
+unnecessary. The same repairs a queue or a binding that is deleted while the relay runs.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from aio_pika.exceptions import AMQPChannelError
 from relay.destinations.rabbitmq.amqp import bind, ensure_exchange, ensure_queue, explained
 from relay.destinations.rabbitmq.amqp.topology import QueueType
 
-MOST_QUEUES = 1000  # unless somebody makes event types up as they go
+MOST_QUEUES = 1000  # enough, unless event types are generated
 
 log = structlog.get_logger("relay")
 
 
 class Topology:
-    """Makes what is missing.
+    """Creates what is missing.
 
     Args:
-        destination: The destination's name, for the log.
+        exchange: The exchange's name.
         exchange: The exchange's.
         events: The subscription: event types, and globs.
-        queue_type: Of the queues that are created.
+        queue_type: The type of queues that are created.
     """
 
     def __init__(self, destination: str, exchange: str, events: Iterable[str], queue_type: QueueType) -> None:
@@ -41,7 +41,7 @@ class Topology:
         self._mending: dict[str, asyncio.Task[bool]] = {}
 
     async def prepare(self, connection: AbstractConnection) -> None:
-        """Before anything is published on a new connection. What is not permitted is left to the broker's operator."""
+        """Prepare a new connection before the first publish. What the login may not create is left to the operator."""
         try:
             if await ensure_exchange(connection, self._exchange):
                 log.info("exchange_created", destination=self._destination, exchange=self._exchange)
@@ -51,10 +51,10 @@ class Topology:
             log.warning("topology_not_permitted", destination=self._destination, reason=explained(error))
 
     async def mend(self, connection: AbstractConnection, event_type: str) -> bool:
-        """After a message of this type came back. However many did at once, this is done once.
+        """Create the queue of an event type whose message was returned. Concurrent calls do this once.
 
         Returns:
-            Whether it is worth publishing them again.
+            Whether to publish the messages again.
         """
         task = self._mending.get(event_type)
         if task is None:

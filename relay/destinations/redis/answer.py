@@ -1,4 +1,4 @@
-"""What an answer of Redis means for a message."""
+"""Translate an answer of Redis to an outcome."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from redis import exceptions as redis
 from relay.decide.outcome import TAKEN, Outcome, failed, unreachable
 from relay.observe.logging import one_line, redacted
 
-# No message gets past these, whichever it is. https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
+# These affect every message. https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
 STANDS_STILL = (
     "LOADING",
     "MASTERDOWN",
@@ -36,8 +36,8 @@ def judge(answer: object, *, shares_a_stream: bool) -> Outcome:
     """Return the outcome for a message.
 
     Args:
-        answer: What the command returned, or raised.
-        shares_a_stream: Whether all messages go to the same stream, so that what is wrong with it is wrong for all.
+        answer: The command's result, or its error.
+        shares_a_stream: Whether all messages go to the same stream; then a fault of the stream affects all.
     """
     if not isinstance(answer, Exception):
         return TAKEN
@@ -56,5 +56,5 @@ def explained(error: BaseException) -> str:
 
 
 def _is_the_streams(error: Exception, reason: str) -> bool:
-    """Whether it is the stream that is wrong: no permission for it, or its key holds something else."""
+    """Return whether the stream is at fault: no permission for it, or its key holds another type."""
     return isinstance(error, redis.NoPermissionError) or reason.startswith("WRONGTYPE")

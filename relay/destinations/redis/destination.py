@@ -1,4 +1,4 @@
-"""Appends messages to streams, and calls one delivered when Redis has answered with the entry's id."""
+"""Append messages to streams; a message is delivered when Redis has answered with the entry's id."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class RedisDestination:
     |------------------------------------------------------------|-------------|
     | answers with the entry's id                                | taken       |
     | does not answer in time                                    | unanswered  |
-    | is away, does not let us in                                | unreachable |
+    | is away, refuses the login                                 | unreachable |
     | takes no writes: loading, out of memory, a replica         | unreachable |
-    | forbids the one stream, or its key holds something else    | unreachable |
+    | forbids the one stream, or its key holds another type      | unreachable |
     | forbids the stream of this event type, or any other error  | failed      |
 
     Args:
         name: The destination's name.
-        settings: Where to, and how.
+        settings: The server, the stream and the limits.
     """
 
     def __init__(self, name: str, settings: RedisSettings) -> None:
@@ -60,7 +60,7 @@ class RedisDestination:
         return outcome
 
     async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        """One pipeline; an outcome for each message."""
+        """Send one pipeline; return an outcome for each message."""
         return together(await self._pipeline(messages))
 
     async def _pipeline(self, messages: Sequence[Message]) -> Sequence[Outcome]:
@@ -92,17 +92,17 @@ class RedisDestination:
         return self._client
 
     async def _can_deduplicate(self, client: Redis) -> bool:
-        """Find out once whether the server drops what it has already.
+        """Check once whether the server drops messages that it already has.
 
         Raises:
-            RedisError: It does not, and was to.
+            RedisError: It does not, but the settings require it.
         """
         try:
             found = await server.version(client)
         except NoPermissionError:
             if self._settings.deduplicate is True:
                 raise
-            self._deduplicates = False  # it may not be known what the server can
+            self._deduplicates = False  # the server's abilities may be unknown
             return False
         can = found >= server.DEDUPLICATES_FROM
         if self._settings.deduplicate is True and not can:

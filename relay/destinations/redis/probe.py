@@ -1,4 +1,4 @@
-"""What can be said of a Redis without sending a message: whether it lets us in, and what it may lose."""
+"""Test a Redis server without sending a message: whether it accepts us, and what it may lose."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from relay.destinations.sending import naming
 
 
 async def probe(name: str, settings: RedisSettings) -> Probed:
-    """Connect, ask for the version, and look whether the one stream is a stream."""
+    """Connect, ask for the version, and check that the stream's key is a stream, if there is one stream."""
     async with server.connect(settings) as client:
         found = await server.version(client)
         if naming.is_literal(settings.stream):
             kind = (await client.type(settings.stream)).decode()
             if kind not in ("none", "stream"):
-                return Probed(False, f"the key {settings.stream} holds a {kind}, and no stream", "the connection")
+                return Probed(False, f"the key {settings.stream} holds a {kind}, not a stream", "the connection")
     can = found >= server.DEDUPLICATES_FROM
     if settings.deduplicate is True and not can:
-        return Probed(False, f"Redis {server.shown(found)} cannot drop what it has already", "the connection")
+        return Probed(False, f"Redis {server.shown(found)} cannot drop messages that it already has", "the connection")
     how = "is dropped" if can and settings.deduplicate else "gets another entry"
     return Probed(
         True,
@@ -33,7 +33,7 @@ async def probe(name: str, settings: RedisSettings) -> Probed:
 
 
 async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
-    """Return what this Redis may lose or store twice although it has answered."""
+    """Return what this Redis may lose, or store twice, after it has answered."""
     async with server.connect(settings) as client:
         twice = [] if settings.deduplicate is False else _repeats(await server.version(client))
         try:
@@ -41,7 +41,7 @@ async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
         except ResponseError as error:
             what = f"Redis does not show its configuration ({error})"
             return (
-                Risk(what, "what it may lose is unknown", "look at its appendonly and appendfsync yourself"),
+                Risk(what, "what it may lose is unknown", "check its appendonly and appendfsync yourself"),
                 *twice,
             )
     return [*_losses(found), *twice]
@@ -62,9 +62,9 @@ def _repeats(version: tuple[int, ...]) -> Sequence[Risk]:
 def _losses(config: dict[str, str]) -> Sequence[Risk]:
     found = []
     if config["appendonly"] != "yes":
-        what, loss = "Redis keeps no append-only file", "all that it took since its last snapshot"
+        what, loss = "Redis keeps no append-only file", "everything since its last snapshot"
     elif config["appendfsync"] != "always":
-        what, loss = f"Redis has appendfsync {config['appendfsync']}", "what it took in the last second or more"
+        what, loss = f"Redis has appendfsync {config['appendfsync']}", "the messages of the last second or more"
     else:
         what = loss = ""
     if what:
@@ -72,7 +72,7 @@ def _losses(config: dict[str, str]) -> Sequence[Risk]:
         found.append(Risk(what, why, "CONFIG SET appendonly yes and appendfsync always, or accept it"))
     if config["maxmemory"] != "0" and config["maxmemory-policy"] != "noeviction":
         what = f"Redis has maxmemory-policy {config['maxmemory-policy']}"
-        why = "when its memory is full, it removes keys, and may remove a stream with all that is in it"
+        why = "when its memory is full, it removes keys, and may remove a stream with all its messages"
         found.append(Risk(what, why, "CONFIG SET maxmemory-policy noeviction"))
     return found
 

@@ -1,4 +1,4 @@
-"""The connections to one Redis, and what that Redis can do."""
+"""Connect to a Redis server, and find out its version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEDUPLICATES_FROM = (8, 6)
 def connect(settings: RedisSettings) -> Redis:
     """Return a client that opens connections when they are first used, and repeats no command.
 
-    It needs no right but that for XADD: a connection gets no name, which would need another.
+    It needs no right but that for XADD: naming a connection would need another.
     """
     tls: dict[str, Any] = {}
     if settings.address.startswith("rediss:") and settings.ca_file is not None:

@@ -1,4 +1,4 @@
-"""What a destination on Redis is told."""
+"""The settings of a destination on Redis."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class RedisSettings(UrlPolicy):
 
     Args:
         url: The server: ``redis://user:password@host:6379/0``, ``rediss://…`` or ``unix:///path``.
-        url_env: Or the variable that holds it.
-        stream: The stream's key, as it is or with ``{type}`` for the event type.
-        maxlen: Have Redis drop the oldest entries beyond so many, read or not. By default it drops none.
-        deduplicate: Have Redis drop a message that it has already (``XADD … IDMP``, from Redis 8.6 on); with
-            ``"auto"`` where the server can.
-        batch: How many messages go to the server in one pipeline at most.
+        url_env: The variable that holds the URL, instead of ``url``.
+        stream: The stream's key; ``{type}`` in it stands for the event type.
+        maxlen: The most entries that Redis keeps; it drops the oldest, read or not. By default it drops none.
+        deduplicate: Whether Redis drops a message that it already has (``XADD … IDMP``, from Redis 8.6 on); ``"auto"``:
+            if the server can.
+        batch: The most messages in one pipeline.
         ca_file: The certificates to trust for ``rediss://``, instead of the system's.
-        concurrency: How many pipelines are under way at once, each on a connection of its own.
+        concurrency: Pipelines at the same time, each on its own connection.
     """
 
     WHAT = "server"

@@ -1,7 +1,7 @@
-"""A message as an entry of a stream: the data's bytes, and the CloudEvents attributes beside them.
+"""Encode a message as an entry of a stream: the data's bytes, and the CloudEvents attributes beside them.
 
-CloudEvents has no binding for Redis. The fields are named as the attributes are, the data is in ``data``, and the
-producer's headers that are no attributes stand in ``headers``, as a JSON object.
+CloudEvents has no binding for Redis. Fields have the names of the attributes; the data is in ``data``. ``headers``
+holds the producer's headers that are not attributes, as a JSON object.
 
 Source: https://redis.io/docs/latest/commands/xadd/
 """
@@ -17,8 +17,8 @@ from outbox import Message
 Argument = str | bytes | int
 TRACE = ("traceparent", "tracestate")
 
-# Redis remembers 100 ids of a producer for 100 s. Relays send more than that before a killed one's messages are sent
-# again by another, so that each message has one of many producers, chosen by its id.
+# Redis remembers 100 ids of a producer for 100 s. Relays send more than that before another relay repeats a killed
+# one's messages. So messages are distributed over many producer names, by their ids.
 PRODUCERS = 1024
 
 
@@ -26,9 +26,9 @@ class Wire:
     """Makes commands.
 
     Args:
-        stream: Makes the stream's key.
-        maxlen: How many entries Redis keeps; ``None`` for all.
-        producer: What the names begin with under which ids are remembered.
+        stream: Returns a message's stream key.
+        maxlen: The most entries that Redis keeps; ``None``: all.
+        producer: The prefix of the producer names under which Redis remembers ids.
     """
 
     def __init__(self, stream: Callable[[Message], str], maxlen: int | None, producer: str) -> None:
@@ -41,7 +41,7 @@ class Wire:
 
         Args:
             message: The message.
-            deduplicated: Whether Redis shall drop it if it has it already.
+            deduplicated: Whether Redis drops the message if it already has it.
         """
         known: tuple[Argument, ...] = ()
         if deduplicated:

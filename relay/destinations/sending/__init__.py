@@ -1,1 +1,1 @@
-"""What several kinds need to send: CloudEvents, names made from a message, one connection for many."""
+"""Code that several kinds share for sending: CloudEvents, names made from a message, a shared connection."""

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 over HTTP: binary mode for one message, the JSON batch format for many.
+"""CloudEvents 1.0 over HTTP: binary mode for one message, the JSON batch format for several.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 """
@@ -21,15 +21,16 @@ TRACE = ("traceparent", "tracestate")
 Header = tuple[bytes, bytes]
 SPECVERSION: Header = (b"ce-specversion", b"1.0")
 
-# Section 3.1.3.2 of the binding: all but printable ASCII is percent-encoded, and of that the space, " and %.
+# Section 3.1.3.2 of the binding: everything but printable ASCII is percent-encoded, and also the space, " and %.
 _AS_IT_IS = re.compile(r"[!#$&-~]*")
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def binary_headers(message: Message) -> list[Header]:
-    """The attributes of a message as headers; its data, untouched, is the body.
+    """Return a message's attributes as headers; the body is its data, unchanged.
 
-    A subject that SQL wrote may be longer than receivers let a header be. CloudEvents can do without one.
+    A subject that was written by SQL may be longer than receivers accept in a header. It is then left out: it is
+    optional.
     """
     headers = [
         SPECVERSION,
@@ -44,10 +45,10 @@ def binary_headers(message: Message) -> list[Header]:
 
 
 def producer_headers(message: Message) -> Iterator[Header]:
-    """The producer's own headers and its trace.
+    """Yield the producer's own headers and its trace.
 
-    Whoever wrote the message by SQL was not told what a header may be called or hold: a name that is ours or no name is
-    left out, as is a value that is too long, and what would break out of a header is percent-encoded.
+    A message that was written by SQL may have any headers. A reserved or invalid name is left out, as is a value that
+    is too long; characters that could break out of a header are percent-encoded.
     """
     for name, value in message.headers.items():
         if _is_free(name):
@@ -58,7 +59,7 @@ def producer_headers(message: Message) -> Iterator[Header]:
 
 
 def batch(messages: Iterable[Message]) -> bytes:
-    """The messages in the JSON batch format; the data of each stands in it byte for byte.
+    """Return the messages in the JSON batch format; the data of each is included byte for byte.
 
     Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md#4-json-batch-format
     """
@@ -66,7 +67,7 @@ def batch(messages: Iterable[Message]) -> bytes:
 
 
 def fits_a_batch(message: Message) -> bool:
-    """Whether the batch format can carry all of it: it has no place for headers but those of the trace."""
+    """Return whether the batch format can hold the whole message: of headers, it holds only those of the trace."""
     return not message.headers or all(name in TRACE for name in message.headers)
 
 
@@ -83,7 +84,7 @@ def _event(message: Message) -> bytes:
 
 
 def encoded(text: str) -> bytes:
-    """Text as it may stand in a header."""
+    """Return text as it may stand in a header."""
     return text.encode() if _AS_IT_IS.fullmatch(text) else _quoted(text)
 
 
@@ -91,7 +92,7 @@ def _quoted(text: str) -> bytes:
     return quote(text, safe=_SAFE, errors="replace").encode()
 
 
-# Types, sources and header names are few, unless somebody makes them up as they go: then the oldest are forgotten.
+# Types, sources and header names are few, unless they are generated: then the oldest are forgotten.
 _known = lru_cache(maxsize=1024)(encoded)
 
 

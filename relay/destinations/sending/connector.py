@@ -1,4 +1,4 @@
-"""One attempt to connect at a time, whose end everyone waits for who needs the connection."""
+"""Share one connection: one attempt to connect at a time, for which all callers wait."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """What an attempt makes."""
+    """The result of an attempt to connect."""
 
     @property
     def is_open(self) -> bool:
         """Whether it can still be used."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
 
 
 T = TypeVar("T", bound=Closable)
 
 
 class Connector(Generic[T]):
-    """Keeps one connection, and makes another when it is needed and the last one is lost.
+    """Keeps one connection, and opens another when one is needed after it is lost.
 
     Args:
-        connect: Makes one attempt, and raises where it fails.
+        connect: Makes one attempt, and raises if it fails.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[T]]) -> None:
@@ -34,7 +34,7 @@ class Connector(Generic[T]):
         self._attempt: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
-        """Return the connection; raise what the attempt to make one raised."""
+        """Return the connection; raise the error of the attempt to open it."""
         if self._made is not None and self._made.is_open:
             return self._made
         if self._attempt is None or self._attempt.done():
@@ -43,7 +43,7 @@ class Connector(Generic[T]):
         return await asyncio.shield(self._attempt)
 
     async def drop(self, made: T) -> None:
-        """Close a connection that is of no use any more; the next one who needs one makes another."""
+        """Close a connection that can no longer be used; the next caller opens another."""
         if self._made is made:
             self._made = None
         await made.close()
@@ -64,6 +64,6 @@ class Connector(Generic[T]):
 
 
 def _look_at(attempt: asyncio.Task[T]) -> None:
-    """Else asyncio logs what it raised, where everyone who waited for it was cancelled."""
+    """Retrieve a task's error, which asyncio would otherwise log, because all its callers were cancelled."""
     if not attempt.cancelled():
         attempt.exception()

@@ -17,21 +17,21 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 
 
 def is_literal(template: str) -> bool:
-    """Whether all messages have the same name."""
+    """Return whether all messages get the same name."""
     return not _PLACEHOLDER.search(template)
 
 
 def template(*placeholders: str) -> AfterValidator:
-    """Return what checks a setting that holds such a name.
+    """Return a validator for a setting that holds such a name.
 
     Args:
-        placeholders: What may stand in it: `TYPE`, `KEY`.
+        placeholders: The placeholders that it may contain: `TYPE`, `KEY`.
     """
 
     def check(text: str) -> str:
         for found in _PLACEHOLDER.findall(text):
             if found not in placeholders:
-                raise ValueError(f"{found} is not known here: use {' and '.join(placeholders)}, or a name as it is")
+                raise ValueError(f"{found} is not known here: use {' and '.join(placeholders)}, or a fixed name")
         return text
 
     return AfterValidator(check)
@@ -40,17 +40,17 @@ def template(*placeholders: str) -> AfterValidator:
 def namer(
     text: str, of_type: Callable[[str], str] = str, of_key: Callable[[str], str] = str
 ) -> Callable[[Message], str]:
-    """Return what makes a message's name.
+    """Return a function that makes a message's name.
 
     Args:
         text: The template.
-        of_type: Makes a part of a name from an event type.
-        of_key: Makes a part of a name from an ordering key.
+        of_type: Converts an event type to a part of a name.
+        of_key: Converts an ordering key to a part of a name.
     """
     if is_literal(text):
         return lambda message: text
 
-    @lru_cache(maxsize=1024)  # types are few, unless somebody makes them up as they go
+    @lru_cache(maxsize=1024)  # types are few, unless they are generated
     def filled(type_: str, key: str | None) -> str:
         return text.replace(TYPE, of_type(type_)).replace(KEY, NO_KEY if key is None else of_key(key))
 

@@ -1,1 +1,1 @@
-"""Lengths of time and rates, as people write them in settings and options."""
+"""Durations and rates, as people write them in settings and options."""

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``."""
+"""Durations as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern}\s*)+")
 
 
 def seconds(value: object) -> float:
-    """Understand a duration.
+    """Parse a duration; return seconds.
 
     Args:
         value: A number of seconds, a ``timedelta``, or text such as ``"15s"``, ``"500ms"``, ``"1h30m"``.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: ``value`` is none of these.
 
     Example:
         >>> seconds("1h30m")
@@ -47,7 +47,7 @@ def _parse(text: str) -> float:
 
 
 def _days(value: object) -> object:
-    """A number counts days here; text with a unit is converted and must come out whole."""
+    """Parse a number of days; text with a unit must come out as whole days."""
     if not isinstance(value, str) or value.strip().isdigit():
         return value
     days = seconds(value) / DAY_S

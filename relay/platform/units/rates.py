@@ -14,13 +14,13 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(s|min|h|d)")
 
 
 def per_second(text: str) -> float:
-    """Understand a rate.
+    """Parse a rate; return the number per second.
 
     Args:
         text: A number and the time it is for, such as ``"50/s"``.
 
     Raises:
-        ValueError: It is none, or is 0, or is above a million a second.
+        ValueError: It is not a rate, is 0, or is above a million a second.
 
     Example:
         >>> per_second("600/min")

@@ -123,7 +123,7 @@ async def test_an_adopter_mounts_the_router_with_a_handler_of_their_own(database
 def test_a_handler_that_asks_for_a_session_needs_a_database() -> None:
     async def handler(message: Message, session: AsyncSession) -> None: ...
 
-    with pytest.raises(SettingsError, match="which database"):
+    with pytest.raises(SettingsError, match="name the database"):
         Receiver([SECRET], handler=handler)
 
 

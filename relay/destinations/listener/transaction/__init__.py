@@ -1,1 +1,1 @@
-"""A listener's call in a transaction of its own."""
+"""A listener's call in its own transaction."""

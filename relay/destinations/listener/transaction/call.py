@@ -1,4 +1,4 @@
-"""A listener's call in a transaction: its inbox mark and everything that it writes are committed together, or not."""
+"""Call a listener in a transaction: its inbox mark and all its writes are committed together, or none is."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from relay.observe import process
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
 
-CALM_S = 2.0  # for so long after a conflict calls take turns
-LONGEST_WAIT_S = 2.0  # for a turn: a call that hangs in its own must not hold up the others
+CALM_S = 2.0  # how long calls take turns after a conflict, in seconds
+LONGEST_WAIT_S = 2.0  # how long a call waits for its turn: a call that hangs must not hold up the others
 
 
 class SyncTransactions:
     """Runs a listener that asks for a ``Session``, or a subclass of it, in the current thread.
 
     Args:
-        name: What the inbox knows the listener by.
+        name: The listener's name in the inbox.
         listener: The callable.
-        calling: How it is called.
-        database: Where its session connects to.
-        pool: SQLAlchemy's options of the engine's pool.
+        calling: How the listener is called.
+        database: The database of its session.
+        pool: Options of SQLAlchemy's engine for its pool.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class SyncTransactions:
         self._hold = Hold(self._engine, name_of(listener))
 
     def run(self, message: Message, fence: Fence | None) -> None:
-        """Call the listener and commit; again, where the database ended the transaction for another one's sake.
+        """Call the listener and commit; repeat it if the database ended the transaction in favour of another one.
 
-        After a conflict calls take turns for a while: those that have met once would otherwise meet again, and a
-        deadlock costs each of them a second before the server sees it.
+        After a conflict, calls take turns for a while. Otherwise the same calls would conflict again, and each deadlock
+        costs a second until the server detects it.
         """
         has_turn = monotonic() < self._calm_until and self._turns.acquire(timeout=LONGEST_WAIT_S)
         try:
@@ -72,7 +72,7 @@ class SyncTransactions:
                 self._turns.release()
 
     def _run(self, message: Message, fence: Fence | None) -> None:
-        # Closing it rolls back, and does not mind a transaction that has ended already, as session.begin() would.
+        # Closing it rolls back, and tolerates a transaction that has ended already, unlike session.begin().
         with self._session(self._engine) as session:
             if fence is not None:
                 fence.limit(session.execute, is_postgres=self._is_postgres)
@@ -94,11 +94,11 @@ class AsyncTransactions:
     """Runs a listener that asks for an ``AsyncSession``, or a subclass of it, on the event loop.
 
     Args:
-        name: As in ``SyncTransactions``, like the others.
+        name: As in ``SyncTransactions``, like the other arguments.
         listener: The callable.
-        calling: How it is called.
-        database: Where its session connects to.
-        pool: SQLAlchemy's options of the engine's pool.
+        calling: How the listener is called.
+        database: The database of its session.
+        pool: Options of SQLAlchemy's engine for its pool.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class AsyncTransactions:
         self._hold = Hold(self._engine.sync_engine, name_of(listener))
 
     async def run(self, message: Message, fence: Fence | None) -> None:
-        """Call the listener and commit; again, as in ``SyncTransactions``."""
+        """Call the listener and commit; repeat it as ``SyncTransactions`` does."""
         has_turn = monotonic() < self._calm_until and await self._takes_turn()
         try:
             for pause_s in pauses_s():
@@ -138,7 +138,7 @@ class AsyncTransactions:
             return False
 
     async def _run(self, message: Message, fence: Fence | None) -> None:
-        async with self._session(self._engine) as session:  # as above
+        async with self._session(self._engine) as session:  # as in SyncTransactions
             if fence is not None:
                 await session.run_sync(lambda sync: fence.limit(sync.execute, is_postgres=self._is_postgres))
             is_new = await once_async(session, self._name, message.id)

@@ -1,4 +1,4 @@
-"""Whether a call that takes too long may still commit: decided once, by whichever comes first."""
+"""Decide once whether an overrunning call may still commit: the commit or the deadline wins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Lock
 
 import sqlalchemy as sa
 
-# What is set already is kept where it is shorter; 0 stands for no limit.
+# A shorter limit that is set already is kept; 0 means no limit.
 LIMIT = sa.text(
     "SELECT set_config(name, :limit, true)"
     " FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout']) AS name"
@@ -16,18 +16,18 @@ LIMIT = sa.text(
 
 
 class Overran(Exception):
-    """The deadline came before the commit, which is not made then."""
+    """The deadline passed before the commit, so there is no commit."""
 
 
 class Fence:
-    """Stands between a call and its commit.
+    """Guards the commit of a call.
 
-    A thread cannot be stopped. But one that overran must not commit after its caller was told that nothing was done;
-    and once it is committing, its caller has to wait for how that ends.
+    A thread cannot be stopped. But an overrunning call must not commit after its caller was told that nothing was done.
+    And if the commit has begun, the caller has to wait for its result.
 
     Args:
-        timeout_s: How long the call may take.
-        tells_database: Whether the database is told, too, which costs a round trip.
+        timeout_s: How long the call may take, in seconds.
+        tells_database: Whether the database gets the limit, too, which costs a round trip.
     """
 
     def __init__(self, timeout_s: float, *, tells_database: bool = True) -> None:
@@ -37,16 +37,16 @@ class Fence:
         self._is_committing = self._is_closed = False
 
     def close(self) -> bool:
-        """The deadline has come; whether that is before the commit, which will not be made then."""
+        """Declare the deadline passed; return whether that was before the commit, which then will not be made."""
         with self._lock:
             self._is_closed = not self._is_committing
             return self._is_closed
 
     def pass_through(self) -> None:
-        """Commit next.
+        """Begin to commit.
 
         Raises:
-            Overran: The deadline came first.
+            Overran: The deadline passed first.
         """
         with self._lock:
             if self._is_closed:
@@ -54,12 +54,12 @@ class Fence:
             self._is_committing = True
 
     def reopen(self) -> bool:
-        """Take back that a commit comes next, because it failed; return whether there is time for another try."""
+        """Take back that a commit has begun, because it failed; return whether there is time for another try."""
         with self._lock:
             self._is_committing = False
             return not self._is_closed
 
     def limit(self, execute: Callable[..., object], *, is_postgres: bool) -> None:
-        """Have the database end what hangs, in a statement or between two: its locks would hold up the next attempt."""
+        """Limit how long a statement, or a pause between two, may take: its locks would hold up the next attempt."""
         if is_postgres and self._tells_database:
             execute(LIMIT, {"limit": f"{max(int(self._timeout_s * 1000), 1)}ms"})

@@ -1,7 +1,7 @@
-"""Trying a transaction again at once, where the database ended it for the sake of another one.
+"""Repeat a transaction at once if the database ended it in favour of another one.
 
-A deadlock or a serialisation failure says nothing about the message and nothing about the destination: the same
-transaction usually succeeds a moment later. So it is repeated in place, a few times, after pauses with jitter.
+A deadlock or a serialisation failure is the fault of neither the message nor the destination: the same transaction
+usually succeeds a moment later. So it is repeated in place, a few times, after pauses with jitter.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _LONGEST_CHAIN = 20
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether the database ended the transaction for another one's sake, also where that is only the cause."""
+    """Return whether the database ended the transaction in favour of another one; causes of the error count, too."""
     if isinstance(error, Reject):
         return False
     return any(_state_of(each) in CONFLICTS for each in _chain(error))
 
 
 def pauses_s() -> Iterator[float]:
-    """Yield the pauses before each further try, in seconds: half fixed, half by chance."""
+    """Yield the pauses before each further try, in seconds: half fixed, half random."""
     for ceiling_s in CEILINGS_S:
         yield ceiling_s * (1 + random.random()) / 2  # noqa: S311
 

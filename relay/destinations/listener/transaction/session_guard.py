@@ -1,8 +1,8 @@
-"""Keeping a listener from ending the transaction that its session is in.
+"""Prevent a listener from ending the transaction of its session.
 
 The inbox mark is in that transaction, too. A listener that committed it and then failed would never be called again:
-its first half would be done, its second half would not, and the mark would say that all is done. One that rolled it
-back and returned would count as one that had taken the message. So the destination alone ends it.
+the mark would say that all its work is done, although the second half is missing. A listener that rolled it back and
+returned would count as having taken the message. So only the destination ends the transaction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IN_ERROR = 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ
 
 
 class Hold:
-    """Keeps the transactions of the sessions of one engine.
+    """Guards the transactions of one engine's sessions.
 
     Args:
         engine: An engine that only this destination uses.
@@ -42,10 +42,10 @@ class Hold:
 
     @contextmanager
     def on(self, session: Session) -> Iterator[None]:
-        """Keep the session's transaction until the block ends.
+        """Guard the session's transaction until the block ends.
 
         Raises:
-            TransactionHeld: The block came to its end, and the transaction had ended or could not be committed.
+            TransactionHeld: The block ended, but the transaction had ended before or cannot be committed.
         """
         connection, transaction = session.connection(), session.get_transaction()
         inner = connection.get_transaction()
@@ -59,8 +59,8 @@ class Hold:
             self._refuse("has ended the transaction of its session")
         if transaction is None or not session.is_active or _is_in_error(connection):
             raise TransactionHeld(
-                f"{self._label} went on after an error that has undone everything in its transaction: let the error "
-                "out, or put what may fail in a savepoint, with session.begin_nested()"
+                f"{self._label} went on after an error that has undone everything in its transaction: do not catch the "
+                "error, or put the code that may fail into a savepoint, with session.begin_nested()"
             )
 
     def _take(self, session: Session, connection: sa.Connection) -> None:
@@ -95,7 +95,7 @@ class Hold:
 
 
 def _is_in_error(connection: sa.Connection) -> bool:
-    """Return whether PostgreSQL would answer a COMMIT with a ROLLBACK, and not call that an error."""
+    """Return whether PostgreSQL would answer a COMMIT with a ROLLBACK, without an error."""
     if connection.invalidated:
         return True
     info = getattr(connection.connection.driver_connection, "info", None)

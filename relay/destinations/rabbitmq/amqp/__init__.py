@@ -1,4 +1,4 @@
-"""What publisher and consumer share: how to reach a RabbitMQ broker, and what has to exist there."""
+"""Code that publisher and consumer share: connecting to a RabbitMQ broker, and its topology."""
 
 from relay.destinations.rabbitmq.amqp.broker import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.amqp.topology import bind, ensure_exchange, ensure_queue

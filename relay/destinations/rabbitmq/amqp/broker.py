@@ -1,7 +1,7 @@
-"""How to reach a broker: one connection, with a heartbeat and a deadline, never reconnected behind our back.
+"""Connect to a broker: one connection with a heartbeat and a deadline, never reconnected automatically.
 
-aio-pika's own robust connection restores itself out of sight, with what was under way in an unknown state. Ours ends
-when it ends: whoever uses it learns why, and opens another.
+aio-pika's own robust connection reconnects unseen and leaves the state of publishes under way unknown. Our connection
+ends when it is lost; its user learns why, and opens another.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ CONNECT_TIMEOUT_S = 10.0
 LONGEST_REASON = 500
 _OBJECT = re.compile(r"<([\w.]+) object at 0x[0-9a-f]+>")
 
-# What talking to a broker raises when something is wrong with the broker or the way there.
+# The errors that a fault of the broker or of the network raises.
 TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker, and how to trust it.
+    """A broker, and the certificates to trust.
 
     Args:
         url: ``amqp://user:password@host/vhost`` or ``amqps://…``; never logged. Its query may hold aiormq's options
             (``heartbeat``, ``certfile``, ``keyfile``).
         ca_file: The certificates to trust for ``amqps://``, instead of the system's.
-        name: What the broker's list of connections shows.
+        name: The name of the connection in the broker's list.
     """
 
     url: str = field(repr=False)
@@ -56,7 +56,7 @@ class Broker:
         return cls(settings.broker, settings.ca_file, name)
 
     def check(self) -> None:
-        """Find out now what could never work.
+        """Check what could never work.
 
         Raises:
             SettingsError: The certificates cannot be read, or would not be used.
@@ -75,11 +75,11 @@ class Broker:
         """Open a connection.
 
         Args:
-            timeout_s: How long that may take, in seconds.
-            connection_class: Its class.
+            timeout_s: How long connecting may take, in seconds.
+            connection_class: The class of the connection.
 
         Raises:
-            AMQPError: The broker does not let us in, or is not one.
+            AMQPError: The broker refuses the connection, or is not a broker.
             OSError: It cannot be reached.
             TimeoutError: It does not answer within ``timeout_s`` seconds.
         """
@@ -106,7 +106,7 @@ class Broker:
         return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
 
     def _tls(self) -> ssl.SSLContext | None:
-        """What aiormq would not do in a context that is not its own: show our certificate, too."""
+        """Return a TLS context with our certificate, which aiormq does not add to a context from outside."""
         context = self._trust()
         if context is not None and self._certfile is not None:
             context.load_cert_chain(self._certfile, URL(self.url).query.get("keyfile"))
@@ -114,7 +114,7 @@ class Broker:
 
 
 def explained(error: BaseException | None) -> str:
-    """What went wrong, in one line for people."""
+    """Return the reason for an error, in one line for people."""
     match error:
         case None:
             text = "closed"
@@ -135,9 +135,9 @@ def _words(error: BaseException) -> str:
 
 
 def _refusal(error: InvalidFrameError) -> Connection.Close | None:
-    """What the broker said when it closed the connection in place of opening it: that the virtual host is not ours.
+    """Return the broker's reason if it closed the connection while it was opened: the virtual host is refused.
 
-    aiormq expects another frame, and tells of this one its address alone.
+    aiormq expects another frame, and its error contains only the address of this one.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = frame.f_locals.get("frame")

@@ -1,8 +1,8 @@
-"""What has to exist on a broker. What does exist is used as it is, whoever made it and however.
+"""Create missing exchanges, queues and bindings on a broker. Existing ones are used unchanged.
 
 Redeclaring an exchange or a queue with other properties is an error that closes the channel, and the integration
-guide's publisher makes its exchange transient. So everything is first asked for (a *passive* declaration), and
-created only when it is not there; each question goes through a channel of its own, because "no" closes it.
+guide's publisher makes its exchange transient. So each object is looked up first (a *passive* declaration), and created
+only if it does not exist. Each lookup uses its own channel, because a negative answer closes the channel.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Question = Callable[[AbstractChannel], Awaitable[object]]
 
 
 async def ensure_exchange(connection: AbstractConnection, name: str, *, durable: bool = True) -> bool:
-    """Have a topic exchange; ``True`` if it had to be created."""
+    """Create a topic exchange if it is missing; return ``True`` if it had to be created."""
     if await _answers(connection, lambda channel: channel.declare_exchange(name, passive=True)):
         return False
     try:
         async with connection.channel(publisher_confirms=False) as channel:
             await channel.declare_exchange(name, ExchangeType.TOPIC, durable=durable)
     except ChannelPreconditionFailed:
-        return False  # somebody else was faster, and wants it otherwise: as it is, then
+        return False  # another client created it first, with other properties: use it unchanged
     return True
 
 
 async def ensure_queue(connection: AbstractConnection, name: str, queue_type: QueueType = "classic") -> bool:
-    """Have a queue; ``True`` if it had to be created: plain and durable, so that whoever asserts just that may."""
+    """Create a missing queue; return ``True`` if it was missing. It is plain and durable, as clients assert it."""
     if await _answers(connection, lambda channel: channel.declare_queue(name, passive=True)):
         return False
     arguments: Arguments = {"x-queue-type": "quorum"} if queue_type == "quorum" else None
@@ -45,7 +45,7 @@ async def ensure_queue(connection: AbstractConnection, name: str, queue_type: Qu
 
 
 async def bind(connection: AbstractConnection, queue: str, exchange: str, routing_key: str) -> None:
-    """Have what is published to the exchange with this routing key arrive in the queue."""
+    """Bind the queue to the exchange, for messages with this routing key."""
     async with connection.channel(publisher_confirms=False) as channel:
         bound = await channel.get_queue(queue, ensure=False)
         await bound.bind(exchange, routing_key)
