@@ -1,7 +1,8 @@
-"""``python -P -m outbox_cli``: how a supervisor starts its relays.
+"""``python -P -m outbox_cli``: the command with which a supervisor starts its relays.
 
-Without ``-P`` Python looks for every module in the current directory first: a file there that has the name of one of
-ours, or of a library's, would run in its place. So that directory is taken off the path, unless this package is there.
+Without ``-P`` Python searches the current directory for modules first: a file there with the name of one of our
+modules, or of a library's, would run in its place. So that directory is removed from the path, unless this package is
+in it.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The commands, and what happens when one of them fails.
+"""The commands, and the handling of their errors.
 
-Nothing heavy is imported here: a command imports what it needs when it runs, so that ``outbox --help`` is instant.
+This module imports nothing heavy: a command imports what it needs when it runs, so ``outbox --help`` is fast.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log, leave_b
 
 app = typer.Typer(
     name="outbox",
-    help="A transactional outbox: commit a result and its message together; relays deliver it until it has been taken.",
+    help="A transactional outbox: commit a result and its message together; relays deliver it to its destinations.",
     epilog=(
-        "Start with [bold]outbox demo[/], which needs nothing. Settings come from flags, then the environment, "
+        "Start with [bold]outbox demo[/], which needs no setup. Settings come from flags, then the environment, "
         "then ./outbox.toml: see [bold]outbox config show[/].\n\n" + exits.HELP
     ),
     no_args_is_help=True,
@@ -74,7 +74,7 @@ def outbox(
 
 
 def main() -> None:
-    """Run the command that the arguments name; the console script ``outbox``."""
+    """Run the command that the arguments name: the console script ``outbox``."""
     _replace_closed_streams()
     _print_anything()
     known = threading.enumerate()
@@ -84,20 +84,20 @@ def main() -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.exit(code)
-    # Whoever read our output has gone, or the disk is full: let the interpreter's own flush at exit go nowhere.
+    # The reader of our output has gone, or the disk is full: discard what the interpreter flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exits.FAILED)
 
 
 def _replace_closed_streams() -> None:
-    """Whoever closed one (``>&-``) wants to read nothing of it; Python has None in its place."""
+    """Replace closed streams (``>&-``), for which Python has None."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
 
 
 def _print_anything() -> None:
-    """What a stream's encoding has no character for is shown escaped, as in Python and in JSON."""
+    """Print characters that a stream's encoding lacks in escaped form, as Python and JSON write them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -114,7 +114,7 @@ def _run() -> int:
         from outbox.errors import OutboxError, Unusable
 
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            say(f"outbox: what was found cannot be written: {error.strerror}")
+            say(f"outbox: the output cannot be written: {error.strerror}")
             return exits.FAILED
         if not isinstance(error, OutboxError):
             raise

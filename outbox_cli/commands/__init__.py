@@ -1,1 +1,1 @@
-"""The commands of ``outbox``: ``run`` starts or prepares something, ``look`` shows, ``act`` changes what is stored."""
+"""The commands of ``outbox``: ``run`` starts or prepares processes, ``look`` shows data, ``act`` changes it."""

@@ -1,4 +1,4 @@
-"""How things stand, in a browser, and a hand on it: `outbox dashboard`, or mounted in an application of yours."""
+"""The dashboard: `outbox dashboard` serves it, or an application mounts it."""
 
 from outbox_cli.dashboard.access import Access, Person, Tokens
 from outbox_cli.dashboard.app import create_app

@@ -1,4 +1,4 @@
-"""The dashboard as an ASGI application: to be served by itself, or mounted in another."""
+"""The dashboard as an ASGI application, to be served alone or mounted in another application."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def create_app(
     refresh_s: float = 1.0,
     load_settings: Callable[[], Settings] | None = None,
 ) -> FastAPI:
-    """Make the dashboard.
+    """Return the dashboard application.
 
-    Give `who` to mount it in an application that has a login of its own, or `access` to let it ask for a token.
+    Pass `who` to mount it in an application with its own login, or `access` to let the dashboard ask for a token.
 
     Args:
-        settings: Which database.
-        who: Says who a request comes from, and whether they may change things; ``None`` keeps them out.
-        access: The rules, where the dashboard itself asks.
-        hosts: The names it answers to; ``None``: any, where the application that it is mounted in has checked them.
-        refresh_s: Seconds between two looks at the database for all open pages together; 1 at least.
-        load_settings: Reads the destinations of this host, to test them and to say where they differ.
+        settings: The settings of the database.
+        who: Returns the person behind a request, with the permission to change; ``None`` refuses the request.
+        access: The access rules, if the dashboard itself asks.
+        hosts: The host names that it answers to; ``None``: any, if the host application has checked them.
+        refresh_s: The time between two reads of the database for all open pages, in seconds; at least 1.
+        load_settings: Returns the destinations of this host, to test them and to report differences.
 
     Raises:
-        ValueError: Neither `who` nor `access` is given: nobody would be asked who they are.
+        ValueError: Neither `who` nor `access` is given, so there would be no access check.
 
     Example:
         >>> from outbox_cli.dashboard import Person, create_app
@@ -86,7 +86,7 @@ def create_app(
 
 
 def _explain(app: FastAPI) -> None:
-    """Say in a sentence what went wrong, as a page or as JSON."""
+    """Answer errors with a sentence, as a page or as JSON."""
 
     def explain(request: Request, error: Exception) -> Response:
         status, said, headers = _explained(error)

@@ -1,8 +1,8 @@
-"""Drawing a topic graph: where each topic goes, how large, in which colour, and which labels have room.
+"""Draw a topic graph: the position, size and colour of each topic, and the labels that have room.
 
-Communities get places of their own, and inside and between them the strongest edges pull. All of a dense graph's edges
-would be one grey ball, so an edge is drawn at rest only if it is among the strongest of one of its ends. Then circles
-that overlap are pushed apart, and labels are set by centrality, each where it covers no other.
+Communities get places of their own; inside and between them the strongest edges attract. Drawing all edges of a dense
+graph would give a grey ball, so an edge is drawn at first only if it is among the strongest of one of its ends. Then
+overlapping circles are pushed apart, and labels are set by centrality, each where it covers no other.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT, MARGIN = 1200.0, 760.0, 46.0
 COLOURS = ("#3b6fe0", "#c2410c", "#0f8a5f", "#9333c9", "#b7791f", "#0e7f9c", "#c81e6b", "#6b8e23", "#a3543a", "#5b6472")
-STRONGEST = 3  # edges of a topic that are drawn at rest
+STRONGEST = 3  # edges of a topic that are drawn at first
 ROUNDS = 70
 SEED = 1
-CHARACTER = 0.55  # of its height a character is wide, about
+CHARACTER = 0.55  # the width of a character, as a share of its height
 
 Points = NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -32,7 +32,7 @@ class Node:
     """A topic as a circle, with its label.
 
     Args:
-        level: 0 where the label is shown at once, 1 where it is shown when one comes closer.
+        level: 0: the label is shown at once; 1: it is shown after zooming in.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Edge:
     """Two topics that occur together, as a line.
 
     Args:
-        strong: Whether it is drawn at rest; else only while one of its ends is pointed at.
+        strong: Whether it is drawn at first; if not, only while the pointer is on one of its ends.
     """
 
     source: int
@@ -72,7 +72,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A graph that has been laid out."""
+    """A graph with its layout."""
 
     width: float
     height: float
@@ -82,12 +82,12 @@ class Drawing:
 
     @property
     def strong_edges(self) -> int:
-        """How many edges are drawn at rest."""
+        """The count of edges that are drawn at first."""
         return sum(edge.strong for edge in self.edges)
 
 
 def draw(graph: dict[str, Any]) -> Drawing:
-    """Lay a baseline out; the same graph looks the same each time.
+    """Lay out a baseline; the same graph always looks the same.
 
     Args:
         graph: ``{"nodes": [{"id", "weight", "centrality", "community"}], "edges": [{"source", "target", "weight"}]}``.
@@ -137,7 +137,7 @@ def _colour(node: dict[str, Any]) -> str:
 
 
 def _radii(nodes: list[dict[str, Any]]) -> list[float]:
-    """Areas grow with centrality; all of them together take a fair part of the canvas."""
+    """Return radii: areas grow with centrality, and together take a fair part of the canvas."""
     scores = [max(float(node.get("centrality", 0)), 0.0) for node in nodes]
     most = max(scores, default=0.0) or 1.0
     largest = min(34.0, 12 + 190 / math.sqrt(len(nodes) + 1))
@@ -145,7 +145,7 @@ def _radii(nodes: list[dict[str, Any]]) -> list[float]:
 
 
 def _strongest(edges: list[tuple[int, int, float]]) -> set[tuple[int, int]]:
-    """The strongest edges of each topic, and those that hold each component together."""
+    """Return the strongest edges of each topic, and those that connect each component."""
     by_end: dict[int, list[tuple[float, tuple[int, int]]]] = {}
     for a, b, weight in edges:
         by_end.setdefault(a, []).append((weight, (a, b)))
@@ -177,7 +177,7 @@ def _places(
 
 
 def _by_community(nodes: list[dict[str, Any]]) -> dict[int, Points]:
-    """The communities on a spiral, the greatest in the middle, the members of each on one of their own."""
+    """Place communities on a spiral, the largest in the middle, and the members of each on a spiral of their own."""
     members: dict[int, list[int]] = {}
     for index, node in enumerate(nodes):
         members.setdefault(int(node.get("community", 0)), []).append(index)
@@ -193,7 +193,7 @@ def _by_community(nodes: list[dict[str, Any]]) -> dict[int, Points]:
 
 
 def _fitted(places: Points) -> Points:
-    """Stretched over the canvas by ranks and by distances, half and half: few outliers would squeeze all others."""
+    """Stretch places over the canvas, half by ranks and half by distances: outliers would squeeze all others."""
     low, high = places.min(axis=0), places.max(axis=0)
     spread = np.where(high - low > 1e-9, high - low, 1.0)
     even = (places - low) / spread
@@ -206,7 +206,7 @@ def _fitted(places: Points) -> Points:
 
 
 def _apart(places: Points, radii: NDArray[np.float64]) -> Points:
-    """Push circles apart that overlap, with room for a label below."""
+    """Push overlapping circles apart, with room for a label below."""
     gap = 30.0 if len(places) <= 60 else 8.0
     for _ in range(60):
         offset = places[:, None] - places[None]
@@ -221,7 +221,7 @@ def _apart(places: Points, radii: NDArray[np.float64]) -> Points:
 
 
 def _labels(nodes: list[dict[str, Any]], places: Points, radii: list[float]) -> list[Label]:
-    """Set labels by centrality, each at the first side of its circle where it covers nothing that counts for more."""
+    """Set labels by centrality, each at the first side of its circle where it covers no more important label."""
     order = sorted(range(len(nodes)), key=lambda index: -radii[index])
     taken: list[Box] = []
     circles: list[Box] = [_around(places[index], radii[index]) for index in order[:60]]
@@ -285,7 +285,7 @@ def _lines(edges: list[tuple[int, int, float]], strong: set[tuple[int, int]], pl
 
 
 def _communities(nodes: list[dict[str, Any]]) -> list[tuple[int, str, int, str]]:
-    """(number, colour, members, its strongest topics) of each."""
+    """Return (number, colour, members, strongest topics) of each community."""
     members: dict[int, list[dict[str, Any]]] = {}
     for node in nodes:
         members.setdefault(int(node.get("community", 0)), []).append(node)

@@ -1,4 +1,4 @@
-"""What every answer has in common: it goes to our own names only, and tells browsers to trust nothing else."""
+"""Checks and headers of every answer: only our own host names, and a policy for browsers to trust nothing else."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NOT_STORED = "no-store"
 class Guard:
     """Refuses requests for other names, and sets the headers.
 
-    A page elsewhere can give its own name to our address (DNS rebinding) and would then be of our origin. A request for
-    an address, not a name, cannot come from there.
+    A page of another site can give its own name to our address (DNS rebinding), and would then have our origin. A
+    request for an address instead of a name cannot come from such a page.
 
     Args:
-        app: What is guarded.
-        hosts: Our names, without a port; ``None``: any, where an application that we are mounted in has checked it.
+        app: The guarded application.
+        hosts: Our host names, without a port; ``None``: any, if the host application has checked them.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""Changes that take a while: each runs in a thread of its own and says how far it is."""
+"""Long changes: each runs in a thread of its own and reports its progress."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Job:
     """One change.
 
     Args:
-        id: Names it in its address.
-        doing: What it does, for people: ``retry``.
-        total: How many there were when it began.
-        by: Who began it.
-        back: The page to go back to.
-        done: How many of them are done.
+        id: Its id, in its address.
+        doing: Its action, for people: ``retry``.
+        total: The count at its beginning.
+        by: The person who began it.
+        back: The page to return to.
+        done: The count of finished items.
         ended: Whether it has ended.
-        failed: Why it ended early, if it did.
+        failed: Why it ended early, or ``None``.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def percent(self) -> int:
-        """How far it is."""
+        """Its progress, in percent."""
         return 100 if self.ended and not self.failed else min(100 * self.done // max(self.total, 1), 99)
 
 
@@ -65,14 +65,14 @@ class Jobs:
         self._threads: list[threading.Thread] = []
 
     def begin(self, doing: str, total: int, *, by: str, back: str, work: Callable[[Tell], int]) -> Job:
-        """Begin one.
+        """Begin a change.
 
         Args:
-            doing: What it does.
-            total: How many it is expected to change.
-            by: Who wants it; stands in the audit.
-            back: The page to go back to.
-            work: Does it; is given what to tell its progress to, and returns how many there were.
+            doing: Its action.
+            total: The expected count.
+            by: The person who requested it, for the audit.
+            back: The page to return to.
+            work: Does it; gets a function that takes the progress, and returns the count.
 
         Raises:
             Busy: Too many run already.
@@ -90,7 +90,7 @@ class Jobs:
         return job
 
     def find(self, id_: str) -> Job | None:
-        """Return one of the latest."""
+        """Return one of the latest changes."""
         return self._jobs.get(id_)
 
     def _run(self, job: Job, work: Callable[[Tell], int]) -> None:

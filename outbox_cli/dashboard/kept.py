@@ -1,4 +1,4 @@
-"""A view of everything, which takes a while: taken in the background, shown as it was last."""
+"""A result that is slow to compute: computed in the background, and shown as it was last."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-LONGEST_S = 5.0  # of waiting for a new one
-SHARE = 5  # it is taken for at most one part of so many of the time
+LONGEST_S = 5.0  # how long to wait for a new result
+SHARE = 5  # at most one part in this many of the time is spent computing it
 
 
 class Kept(Generic[T]):
-    """The last result of something that takes a while.
+    """The last result of a slow function.
 
-    Nobody waits for longer than `patience_s` where there is an older result, and it is never taken twice at once. What
-    takes long is taken less often.
+    If an older result exists, a caller waits at most `patience_s`. The function never runs twice at once. The longer it
+    takes, the less often it runs.
 
     Args:
-        take: Makes a new one; called in a thread.
-        fresh_s: For how long a result is good.
-        patience_s: How long one who asks waits for a new one when there is an old one.
+        take: Returns a new result; called in a thread.
+        fresh_s: How long a result is used, in seconds.
+        patience_s: How long a caller waits for a new result if there is an old one, in seconds.
     """
 
     def __init__(self, take: Callable[[], T], *, fresh_s: float = 1.0, patience_s: float = 0.2) -> None:
@@ -32,17 +32,17 @@ class Kept(Generic[T]):
         self._value: T | None = None
         self._error: Exception | None = None
         self._good_until = float("-inf")
-        self._wanted = self._have = 0  # how often it was forgotten, and what the result knows of that
+        self._wanted = self._have = 0  # how often it was forgotten, and how often before the result was taken
 
     def get(self, *, wait: bool = True) -> T | None:
-        """Return the latest result; ``None`` when there is none yet and `wait` is false.
+        """Return the latest result; ``None`` if there is none yet and `wait` is false.
 
         Raises:
-            Exception: What `take` raised the last time.
+            Exception: The error of the last call of `take`.
         """
         taking, wanted = self._begin(), self._wanted
         while wait and taking is not None and self._have < wanted and taking.wait(LONGEST_S):
-            taking = self._begin()  # something was changed: what was seen before is no answer
+            taking = self._begin()  # after a change, an older result is no answer
         if taking is not None:
             is_first = self._value is None and self._error is None
             taking.wait((None if is_first else self._patience_s) if wait else 0)
@@ -51,7 +51,7 @@ class Kept(Generic[T]):
         return self._value
 
     def forget(self) -> None:
-        """Something was changed: take a new one, for which whoever asks next waits."""
+        """Forget the result after a change: the next caller waits for a new one."""
         with self._lock:
             self._wanted += 1
             self._good_until = float("-inf")
@@ -67,7 +67,7 @@ class Kept(Generic[T]):
         began_at, began_for = time.monotonic(), self._wanted
         try:
             self._value, self._error = self._take(), None
-        except Exception as error:  # whoever asks is told
+        except Exception as error:  # the callers get it
             self._error = error
         finally:
             took_s = time.monotonic() - began_at

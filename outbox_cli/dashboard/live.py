@@ -1,4 +1,4 @@
-"""Telling open pages that there is something new: one look a second for all of them, none while nobody looks."""
+"""Notify open pages of new data: one read a second for all of them, none while no page is open."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from starlette.concurrency import run_in_threadpool
 from outbox.errors import OutboxError
 from outbox_cli.dashboard.reader import TooMuch
 
-LONGEST_S = 30 * 60  # a browser comes back by itself
+LONGEST_S = 30 * 60  # a browser reconnects by itself
 
 
 class Live:
-    """One look for all who follow.
+    """One read for all open pages.
 
     Args:
-        look: Returns what is sent; called in a thread.
-        every_s: Seconds between two looks, at least.
+        look: Returns the data to send; called in a thread.
+        every_s: The shortest time between two reads, in seconds.
     """
 
     def __init__(self, look: Callable[[], dict[str, Any]], every_s: float) -> None:
@@ -30,7 +30,7 @@ class Live:
         self.looks = 0
 
     async def follow(self) -> AsyncIterator[str]:
-        """Yield events as `text/event-stream` has them, until the browser goes away."""
+        """Yield events in the format of `text/event-stream`, until the browser disconnects."""
         queue: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
         self._followers.add(queue)
         if self._task is None or self._task.done():
@@ -51,7 +51,7 @@ class Live:
         while self._followers:
             event = await self._event()
             for queue in self._followers:
-                if queue.empty():  # one who does not read misses events, and holds up nobody
+                if queue.empty():  # a page that does not read misses events, and holds up no other
                     queue.put_nowait(event)
             await asyncio.sleep(self._every_s)
 

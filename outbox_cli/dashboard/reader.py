@@ -1,7 +1,7 @@
-"""Asking the database for the pages: few connections, short questions, and each answer for all who ask the same.
+"""Query the database for the pages: few connections, short queries, and one answer for all equal queries.
 
-A question runs in a snapshot that only reads, for `TIMEOUT_S` at most, so that no page can hold up a relay. Its answer
-is kept for a second: however many people look at the same page, it is one query a second.
+A query runs in a read-only snapshot, for `TIMEOUT_S` at most, so no page can hold up a relay. Its answer is kept for a
+second: any number of people on the same page cause one query a second.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from relay.settings import Settings
 FRESH_S = 1.0
 TIMEOUT_S = 2.0
 CONNECTIONS = 2
-ANSWERS = 256  # kept at once
+ANSWERS = 256  # answers in memory at once
 QUERY_CANCELED = "57014"
 
 T = TypeVar("T")
 
 
 class TooMuch(Exception):
-    """A question took longer than it may."""
+    """A query took longer than it may."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Reader:
     """Answers questions about one outbox.
 
     Args:
-        settings: Which database.
+        settings: The settings of the database.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,15 +64,15 @@ class Reader:
         self.engine.dispose()
 
     def ask(self, key: Hashable, question: Callable[[sa.Connection], T], *, timeout_s: float = TIMEOUT_S) -> T:
-        """Return the answer to a question, at most a second old.
+        """Return the answer to a query, at most a second old.
 
         Args:
-            key: What tells this question from others.
-            question: It, as a function of a connection.
-            timeout_s: How long a statement of it may take.
+            key: Identifies the query.
+            question: The query, as a function of a connection.
+            timeout_s: How long each of its statements may take, in seconds.
 
         Raises:
-            TooMuch: It takes longer.
+            TooMuch: A statement takes longer.
             Unusable: The database cannot be reached.
         """
         answer = self._answer(key)
@@ -84,13 +84,13 @@ class Reader:
             return cast("T", answer.value)
 
     def forget(self) -> None:
-        """Forget all answers: something was changed."""
+        """Forget all answers, after a change."""
         with self._lock:
             self._answers.clear()
 
     @contextmanager
     def connected(self, timeout_s: float = TIMEOUT_S) -> Iterator[sa.Connection]:
-        """A connection to read from, in which nothing changes meanwhile."""
+        """Yield a connection with a read-only snapshot."""
         self.settings.require_database_file()
         with reaching(self.settings.database), _within(timeout_s), snapshot(self.engine) as connection:
             if connection.dialect.name == "postgresql":
@@ -120,7 +120,7 @@ class Reader:
 
 @contextmanager
 def _within(timeout_s: float) -> Iterator[None]:
-    """Turn the server's refusal to go on into ours."""
+    """Translate the server's timeout error to `TooMuch`."""
     try:
         yield
     except sa.exc.OperationalError as error:

@@ -1,4 +1,4 @@
-"""From facts to HTML: Jinja2 with everything escaped, and few filters."""
+"""Render data to HTML: Jinja2 with everything escaped, and a few filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATIC = HERE / "static"
 
 
 def environment() -> Environment:
-    """Return the environment that all pages are rendered in."""
+    """Return the environment for all pages."""
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -58,7 +58,7 @@ def without_state(text: str) -> str:
 
 
 def filters_of(which: DeadFilter) -> str:
-    """Return the filters of dead letters as a part of an address."""
+    """Return the filters of dead letters as a query string."""
     given = {
         "destination": which.destination,
         "type": which.type_,
@@ -69,11 +69,11 @@ def filters_of(which: DeadFilter) -> str:
 
 
 class Multiline(str):
-    """Text of several lines, which stay."""
+    """Text whose line breaks are kept."""
 
 
 def shown(value: object) -> object:
-    """Make text of a value: without the passwords of URLs, and without what could pass for something else."""
+    """Return a value as text, without the passwords of URLs, and with control characters escaped."""
     match value:
         case Markup():
             return value
@@ -93,14 +93,14 @@ def shown(value: object) -> object:
 
 
 def number(value: float | None) -> str:
-    """``1,234``, and a dash for nothing."""
+    """Return ``1,234``; a dash for ``None``."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def compact(value: float | None) -> str:
-    """``1,234``, ``12.3 k``, ``1.2 M``: for tiles."""
+    """Return ``1,234``, ``12.3 k``, ``1.2 M``, for tiles."""
     if value is None:
         return "–"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -111,21 +111,21 @@ def compact(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A rate a second for people."""
+    """Return a rate per second for people."""
     if value is None:
         return "–"
     return "0" if not value else f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else compact(value)
 
 
 def at(value: datetime | None) -> Markup:
-    """An instant, which the page makes relative."""
+    """Return an instant, which the page shows as a relative time."""
     if value is None:
         return Markup("–")
     return Markup('<time datetime="{}">{}</time>').format(value.astimezone(UTC).isoformat(), utc(value))
 
 
 def ago(value: datetime | None, now: datetime) -> Markup:
-    """How long ago, with the instant for those who point at it."""
+    """Return how long ago an instant was, with the instant as a tooltip."""
     if value is None:
         return Markup("–")
     seconds = (now - value).total_seconds()
@@ -136,14 +136,14 @@ def ago(value: datetime | None, now: datetime) -> Markup:
 
 
 def latency(seconds: float | None) -> str:
-    """A short time: ``4 ms``, ``0.4 s``."""
+    """Return a short time: ``4 ms``, ``0.4 s``."""
     if seconds is None:
         return "–"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def said(text: object) -> Markup:
-    """A sentence of ours, with the commands in it set as such."""
+    """Return one of our sentences, with its commands formatted as code."""
     parts = str(shown(str(text or ""))).split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else Markup("{}").format(part)
@@ -152,13 +152,13 @@ def said(text: object) -> Markup:
 
 
 def pretty(value: object) -> Multiline:
-    """JSON for people."""
+    """Return JSON, formatted for people."""
     return Multiline(json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
 @cache
 def version() -> str:
-    """Return what tells these files from those of another release: browsers keep them for a year."""
+    """Return a version of the static files that differs between releases: browsers keep them for a year."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.rglob("*")):
         if path.is_file():

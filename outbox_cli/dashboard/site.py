@@ -1,4 +1,4 @@
-"""The parts that every page needs, in one place, and how a page is answered."""
+"""The objects that every page needs, and the rendering of pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from relay.settings import Settings
 
 FINDINGS_FRESH_S = 60.0
 LATE_S = 300.0
-LOOK_S = 30.0  # how long the view of everything may take: it runs apart, and is shown as it was last
+LOOK_S = 30.0  # how long reading the overview may take: it runs in the background, and its last result is shown
 
 
 @dataclass
@@ -31,10 +31,10 @@ class Site:
     """One dashboard.
 
     Args:
-        settings: Which database.
-        access: Who may do what.
-        refresh_s: Seconds between two looks, at least.
-        destinations: Tests the destination of this name, as it is configured here.
+        settings: The settings of the database.
+        access: The access rules.
+        refresh_s: The shortest time between two reads, in seconds.
+        destinations: Tests a destination by its name, with the settings of this host.
     """
 
     settings: Settings
@@ -55,18 +55,18 @@ class Site:
         self.reader.close()
 
     def changed(self) -> None:
-        """Look again: something was changed."""
+        """Read the data again, after a change."""
         self.reader.forget()
         self.overview.forget()
 
     def picture(self) -> Overview:
-        """Return the view of everything."""
+        """Return the overview."""
         found = self.overview.get()
         assert found is not None
         return found
 
     def tick(self) -> dict[str, Any]:
-        """Return what open pages are told: that there is a new picture, and what stands in the tab."""
+        """Return the event for open pages: there is new data, and the title of the tab."""
         found = self.picture()
         return {"at": found.at.isoformat(), "dead": found.status.dead, "waiting": found.status.waiting}
 
@@ -102,7 +102,7 @@ class Site:
         return HTMLResponse(html, status)
 
     def goto(self, request: Request, path: str) -> Response:
-        """Answer with another page of ours: after a change, loading again changes nothing again."""
+        """Redirect to another page of ours: after a change, reloading then does not repeat it."""
         url = request.scope.get("root_path", "") + path
         if request.headers.get("hx-request"):
             return Response(status_code=204, headers={"HX-Redirect": url})

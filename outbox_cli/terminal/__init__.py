@@ -1,1 +1,1 @@
-"""What every command shares: output, prompts, times, exit codes, settings, shutdown."""
+"""Code that all commands share: output, prompts, times, exit codes, settings, shutdown."""

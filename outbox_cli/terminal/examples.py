@@ -6,7 +6,7 @@ from rich.markup import escape
 
 
 def examples(*lines: str) -> str:
-    """Commands, each on a line of its own, with what they do after a ``#``."""
+    """Return commands, each on a line of its own, with a comment after a ``#``."""
     shown = [_line(*map(str.strip, line.partition("#")[::2])) for line in lines]
     return "\n".join(["[bold]Examples[/]", *shown])
 

@@ -1,4 +1,4 @@
-"""The exit codes, the same for every command."""
+"""The exit codes of all commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ UNHEALTHY = 4
 INTERRUPTED = 130
 
 HELP = (
-    "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not usable here (settings, schema, database), "
+    "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 cannot work here (settings, schema, database), "
     "4 unhealthy, 130 interrupted."
 )

@@ -1,4 +1,4 @@
-"""The options that say where a process shows its health."""
+"""The options for a process's health pages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 HealthHost = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Where health pages are; default: on this machine only.")
+    str | None, typer.Option(metavar="ADDRESS", help="The address of the health pages; default: this machine only.")
 ]
 HealthPort = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="Serve /healthz, /readyz, /metrics here; 0: nowhere.")
+    int | None, typer.Option(min=0, max=65_535, help="The port of /healthz, /readyz, /metrics; 0: no pages.")
 ]

@@ -1,4 +1,4 @@
-"""Data goes to stdout, messages to stderr; tables for people, JSON for scripts."""
+"""Print data to stdout and messages to stderr, as tables for people or JSON for scripts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from rich.table import Table
 
 from relay.platform.wording import utc
 
-UNLIMITED = 500  # columns, where nobody looks: a pipe gets every cell in full
-UNBROKEN = 36  # characters of a word, and so a message's id: it is there to be copied
+UNLIMITED = 500  # columns without a terminal: a pipe gets every cell in full
+UNBROKEN = 36  # characters that are not split: the length of a message's id, which is copied
 GAP = 3  # columns between two columns
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def stdout() -> Console:
-    """The console for data; as wide as need be when it is not a terminal."""
+    """Return the console for data; without a terminal it is as wide as necessary."""
     return _console(stderr=False)
 
 
 def stderr() -> Console:
-    """The console for messages and progress."""
+    """Return the console for messages and progress."""
     return _console(stderr=True)
 
 
 def say(message: str) -> None:
-    """A message to whoever watches."""
+    """Print a message on stderr."""
     from relay.observe.text import one_line
 
     shown = "\n".join(map(one_line, pasteable(message).split("\n")))
@@ -46,7 +46,7 @@ def say(message: str) -> None:
 
 
 def program() -> str:
-    """What to type to run this program again: ``outbox`` where that is found, else the path it was called by."""
+    """Return the command that runs this program again: ``outbox`` if it is on the path, else the path of this call."""
     called = Path(sys.argv[0])
     found = shutil.which("outbox")
     if called.name != "outbox" or (found and Path(found).resolve() == called.resolve()):
@@ -55,12 +55,12 @@ def program() -> str:
 
 
 def pasteable(text: str) -> str:
-    """The same, with the commands that are quoted in it as they can be typed here."""
+    """Return a text with its quoted commands in the form in which they can be typed here."""
     return text.replace("`outbox ", f"`{program()} ")
 
 
 def print_json_array(values: Iterable[Any]) -> int:
-    """One JSON array on stdout, written as its items come, so that they may be very many; returns their number."""
+    """Print one JSON array as its items come, so there may be very many; return their count."""
     count = 0
     for value in values:
         text = as_json(value, indent=2)
@@ -72,15 +72,15 @@ def print_json_array(values: Iterable[Any]) -> int:
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    """One JSON document on stdout; dataclasses become objects, times ISO 8601 in UTC."""
+    """Print one JSON document; dataclasses become objects, times ISO 8601 in UTC."""
     sys.stdout.write(as_json(value, indent=indent) + "\n")
     sys.stdout.flush()
 
 
 def as_json(value: Any, *, indent: int | None = None) -> str:
-    """A JSON document as stdout can hold it: JSON is UTF-8, and in no other encoding may it hold more than ASCII.
+    """Return a JSON document for stdout: JSON is UTF-8; in another encoding it may hold only ASCII.
 
-    What a terminal would obey or not show, as directions of writing and the controls beyond ASCII, is escaped.
+    Characters that a terminal would obey or not show (text direction, controls beyond ASCII) are escaped.
     """
     text = json.dumps(value, default=_plain, indent=indent, ensure_ascii=not _is_utf8())
     return _SUSPECT.sub(_escaped, text)
@@ -98,9 +98,9 @@ def _is_utf8() -> bool:
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = ()) -> Table:
-    """A table without a frame; the named columns are aligned to the right.
+    """Return a table without a frame; the columns in ``right`` are aligned to the right.
 
-    Nothing in these rows is cut off: where the terminal is too narrow for their words, each is a list of its cells.
+    Nothing is cut off: if the terminal is too narrow for the words, each row becomes a list of its cells.
     """
     cells = [[cell(value) for value in row] for row in rows]
     widths = _widths([[header, *(row[index] for row in cells)] for index, header in enumerate(columns)])
@@ -117,7 +117,7 @@ def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[
 
 
 def _widths(columns: list[list[str]]) -> list[int] | None:
-    """How wide each column is, if it fits: the widest give way, and none more than its longest word allows."""
+    """Return the width of each column, if they fit: the widest ones shrink, but not below their longest word."""
     room = stdout().width - GAP * (len(columns) - 1)
     widths = [max(map(cell_len, column)) for column in columns]
     least = [
@@ -149,7 +149,7 @@ def _bare() -> Table:
 
 
 def cell(value: object) -> str:
-    """A value as a table shows it: nothing is a dash, and no control character reaches the terminal."""
+    """Return a value as a table cell: ``None`` is a dash, and no control character reaches the terminal."""
     from relay.observe.text import one_line
 
     match value:

@@ -1,4 +1,4 @@
-"""Asking first, and showing how far something has come."""
+"""Ask for confirmation, and show progress."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from outbox_cli.terminal.output import stderr
 
 
 def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether to go on.
+    """Return whether to continue.
 
     Raises:
-        BadParameter: There is nobody to ask.
+        BadParameter: There is no terminal to ask on.
     """
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise typer.BadParameter("there is no terminal to ask on: pass --yes to go on without a question")
+        raise typer.BadParameter("there is no terminal to ask on: pass --yes to go on without confirmation")
     return typer.confirm(question, err=True)
 
 
 def refuse_empty(given: dict[str, str | None]) -> None:
-    """Refuse options that are empty, as of a shell variable that is not set: some would choose everything.
+    """Refuse empty options, for example from an unset shell variable: some would choose everything.
 
     Raises:
-        BadParameter: One of them is.
+        BadParameter: An option is empty.
     """
     for option, text in given.items():
         if text == "":
-            raise typer.BadParameter(f"{option} is empty: say what to look for, or leave it out")
+            raise typer.BadParameter(f"{option} is empty: give a value, or leave it out")
 
 
 @contextmanager
 def counting(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, if there is one; yields what takes the count so far."""
+    """Show a progress bar on a terminal; yield a function that takes the count so far."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

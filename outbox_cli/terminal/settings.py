@@ -1,4 +1,4 @@
-"""What a command is told, and where it looks for listeners."""
+"""The settings of a command, and the directory of its listeners."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from relay.settings import Settings, load
 
 
 def operator_settings(**overrides: object) -> Settings:
-    """The settings of a command that delivers nothing: it runs where the destinations' secrets are not set."""
+    """Return the settings of a command that delivers nothing: it also runs without the destinations' secrets."""
     return load(overrides, destinations=False)
 
 
 def report_ignored(settings: Settings) -> None:
-    """Log the variables that are set and mean nothing here."""
+    """Log the variables that are set and have no effect here."""
     import structlog
 
     for variable, reason in settings.ignored.items():
@@ -24,7 +24,7 @@ def report_ignored(settings: Settings) -> None:
 def put_current_directory_on_path() -> None:
     """Make listeners in the current directory importable.
 
-    At the end of the path: a file there called like a module of ours, or of the standard library, must not replace it.
+    It comes last on the path: a file there must not replace a module of ours or of the standard library.
     """
     here = str(Path.cwd())
     if here not in sys.path:

@@ -1,4 +1,4 @@
-"""Leaving: on Ctrl-C, and when a listener's thread hangs, for which Python would wait for ever."""
+"""End the process: on Ctrl-C, and when a listener's thread hangs, for which Python would wait forever."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from time import monotonic
 from outbox_cli.terminal.output import say
 from relay.platform.wording import counted
 
-PREFIX = "outbox-"  # of the names of threads that listeners run in
-PATIENCE_S = 0.5  # for threads that have nothing to do, and were told so
+PREFIX = "outbox-"  # the prefix of the names of listeners' threads
+PATIENCE_S = 0.5  # how long to wait for threads that were told to end
 
 
 def keep_interrupts_out_of_the_log() -> None:
-    """SQLAlchemy logs it, with a traceback, when Ctrl-C comes while it closes or resets a connection, and goes on."""
+    """Filter SQLAlchemy's log of a Ctrl-C while it closes or resets a connection: a traceback without an effect."""
     for pool in ("NullPool", "QueuePool"):
         logging.getLogger(f"sqlalchemy.pool.impl.{pool}").addFilter(_is_no_interrupt)
 
@@ -27,7 +27,7 @@ def _is_no_interrupt(record: logging.LogRecord) -> bool:
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:
-    """Have the first signal stop in order, and the second end the process at once."""
+    """Let the first signal stop in order, and the second end the process at once."""
     import asyncio
     import signal
 
@@ -45,11 +45,11 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def leave_behind(code: int, known: Collection[threading.Thread]) -> None:
-    """End the process here if a listener's thread hangs: everything that can be put in order is.
+    """End the process here if a listener's thread hangs, after an orderly stop of everything else.
 
     Args:
         code: The exit code.
-        known: The threads that were there before the command began, which are not its own.
+        known: The threads from before the command, which are not its own.
     """
     deadline = monotonic() + PATIENCE_S
     threads = [t for t in threading.enumerate() if t.name.startswith(PREFIX) and not t.daemon and t not in known]

@@ -1,4 +1,4 @@
-"""Times as people write them: in UTC unless they say otherwise, as everything that we print is."""
+"""Parse times as people write them: in UTC unless they name a zone, like all our output."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import typer
 
 
 def duration_s(option: str, text: str) -> float:
-    """How long, in seconds.
+    """Return a duration in seconds.
 
     Raises:
-        BadParameter: It is no duration.
+        BadParameter: The text is not a duration.
     """
     from relay.platform.units.durations import seconds
 
@@ -22,10 +22,10 @@ def duration_s(option: str, text: str) -> float:
 
 
 def instant(option: str, text: str) -> datetime:
-    """A date, with or without a time.
+    """Return an instant, given as a date with or without a time.
 
     Raises:
-        BadParameter: It is none.
+        BadParameter: The text is not a date.
     """
     at = _date(text)
     if at is None:
@@ -34,10 +34,10 @@ def instant(option: str, text: str) -> datetime:
 
 
 def past_instant(option: str, text: str) -> datetime:
-    """How long ago, or a date.
+    """Return an instant in the past, given as a duration or a date.
 
     Raises:
-        BadParameter: It is neither.
+        BadParameter: The text is neither.
     """
     from relay.platform.units.durations import seconds
 

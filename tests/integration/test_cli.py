@@ -44,7 +44,7 @@ def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> No
 
 def test_the_exit_codes_are_in_the_help(run: Run) -> None:
     said = " ".join(run("--help").stdout.split())
-    for code in ("0 ok", "1 failed", "2 wrong usage", "3 not usable here", "4 unhealthy", "130 interrupted"):
+    for code in ("0 ok", "1 failed", "2 wrong usage", "3 cannot work here", "4 unhealthy", "130 interrupted"):
         assert code in said
 
 
@@ -248,7 +248,7 @@ def test_a_variable_that_means_nothing_beside_the_file_is_named(spawn: Spawner, 
     environ = {"API_URL": "http://localhost:3000", "DATABASE_URL": f"sqlite:///{tmp_path}/test.db"}
     checked = spawn("outbox", "config", "check", env=environ)
     assert checked.wait() == 0
-    assert "warning: API_URL is set, and is ignored" in checked.stderr
+    assert "warning: API_URL is set, but has no effect" in checked.stderr
     assert spawn("outbox", "db", "upgrade", env=environ).wait() == 0
     drained = spawn("outbox", "relay", "--drain", env=environ)
     assert drained.wait() == 0

@@ -110,7 +110,7 @@ def test_output_that_finds_no_room_is_a_failure_with_a_sentence(sqlite_database:
     command = f"'{OUTBOX}' {command} > /dev/full"
     done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == "outbox: what was found cannot be written: No space left on device\n"
+    assert done.stderr == "outbox: the output cannot be written: No space left on device\n"
 
 
 def test_colours_only_on_a_terminal_that_wants_them(sqlite_database: Database) -> None:

@@ -293,7 +293,7 @@ def test_a_message_says_why_it_is_not_there_yet(dashboard: Dashboard, database: 
 
 def test_a_search_that_means_nothing_says_what_would(dashboard: Dashboard) -> None:
     with client(dashboard) as ada:
-        assert "colour: is no filter" in ada.get("/messages", params={"q": "colour:red"}).text
+        assert "colour: is not a filter" in ada.get("/messages", params={"q": "colour:red"}).text
         id_ = "0197c0de-0000-7000-8000-000000000000"
         assert ada.get("/messages", params={"q": id_}).headers["location"] == f"/messages/{id_}"
         assert ada.get(f"/messages/{id_}").status_code == 404

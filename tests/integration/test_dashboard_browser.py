@@ -94,7 +94,7 @@ def test_a_wrong_token_opens_nothing_and_a_viewer_finds_no_verbs(browser: Browse
     assert "/login?to=" in page.url
     page.fill("#token", "a wrong token of some length")
     page.click("button")
-    expect(page.get_by_role("alert")).to_contain_text("opens nothing")
+    expect(page.get_by_role("alert")).to_contain_text("is not valid")
     page.fill("#token", VIEWER)
     page.click("button")
     page.wait_for_url(f"{dashboard.url}/dead")

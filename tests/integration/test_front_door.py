@@ -191,7 +191,7 @@ def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
 def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_database: Database, queue: str) -> None:
     """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
     ended = run("consume", "--queue", queue, url=sqlite_database.url, AMQP_URL="amqp://127.0.0.1:1/")
-    assert (ended.returncode, "name a queue in at most 250" in ended.stderr) == (2, True)
+    assert (ended.returncode, "a name has at most 250" in ended.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

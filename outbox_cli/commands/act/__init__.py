@@ -1,1 +1,1 @@
-"""Commands with which an operator changes what becomes of messages."""
+"""Commands with which an operator changes stored messages."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from relay.admin.messages.cancel import Cancellable
 
-EXPLAINED = 10  # ids of which it is said why they cannot be cancelled
+EXPLAINED = 10  # the most ids for which the command explains why they cannot be cancelled
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -29,33 +29,33 @@ def register(app: typer.Typer, panel: str) -> None:
             "outbox cancel 0197c0de-0000-7000-8000-000000000000",
             "outbox cancel --key c-1 --reason 'the order was withdrawn'",
             "outbox cancel --type 'debug.*' --since 1h --dry-run",
-            "outbox cancel --destination old --yes  # what still waits for a destination that is gone",
+            "outbox cancel --destination old --yes  # messages that wait for a destination that is gone",
         ),
     )(cancel)
 
 
 def cancel(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of messages.")] = None,
-    key: Annotated[str | None, typer.Option(help="Of this ordering key.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="Of this event type; * stands for anything.")] = None,
-    subject: Annotated[str | None, typer.Option(help="With this subject; * stands for anything.")] = None,
+    key: Annotated[str | None, typer.Option(help="With this ordering key.")] = None,
+    type_: Annotated[str | None, typer.Option("--type", help="With this event type; * stands for any text.")] = None,
+    subject: Annotated[str | None, typer.Option(help="With this subject; * stands for any text.")] = None,
     destination: Annotated[
-        str | None, typer.Option(help="For this destination only; the others still get the messages.")
+        str | None, typer.Option(help="Only for this destination; the others still get the messages.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Created since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All that there are, if nothing else says which.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="All messages, if no filter is given.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what is cancelled as JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cancelled messages as JSON, for scripts.")] = False,
 ) -> None:
-    """Cancel what is still to be delivered: it waits, is not due yet, is parked, blocked, or waits for a retry.
+    """Cancel deliveries that are still to be made: waiting, not yet due, parked, blocked or waiting for a retry.
 
-    What a destination took stays delivered, and a dead letter stays dead. An attempt that is under way may still be
-    taken: then the history says so. The successors of a cancelled message's key go on.
+    A delivery that a destination has taken stays delivered, and a dead letter stays dead. A destination may still take
+    an attempt that is under way: then the history says so. The successors of a cancelled message's key are delivered.
     """
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
@@ -73,7 +73,7 @@ def cancel(
         past_instant("--until", until) if until is not None else None,
     )
     if not which.as_dict() and not all_:
-        raise typer.BadParameter("which ones? Name ids or filters, or say --all")
+        raise typer.BadParameter("no messages are chosen: name ids or filters, or pass --all")
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
             found = cancellable(connection, which)
@@ -82,7 +82,7 @@ def cancel(
         if len(which.ids) > count:
             _explain(engine, which.ids)
         if not count:
-            say("nothing to do: nothing like that is still to be delivered")
+            say("nothing to do: no such message is still to be delivered")
             raise typer.Exit(exits.FAILED if which.ids else exits.OK)
         if dry_run:
             say(f"would cancel {counted(count, 'message')}; nothing was done")
@@ -105,7 +105,7 @@ def _show(found: list[Cancellable], *, as_json: bool) -> None:
 
 
 def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
-    """Say of ids that cannot be cancelled what they are."""
+    """Say why these ids cannot be cancelled."""
     from relay.admin import show_message
     from relay.admin.access.queries import snapshot
 

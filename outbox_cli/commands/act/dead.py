@@ -1,4 +1,4 @@
-"""``outbox dead``: what nobody would take, and what to do about it."""
+"""``outbox dead``: list, show, retry and discard dead letters."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 MOST_IN_A_TABLE = 1000
 
-dead = typer.Typer(help="Look at dead letters, retry and discard them.", no_args_is_help=True)
+dead = typer.Typer(help="List, show, retry and discard dead letters.", no_args_is_help=True)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of messages.")]
-Destination = Annotated[str | None, typer.Option(help="Only those for this destination.")]
-Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for anything.")]
+Destination = Annotated[str | None, typer.Option(help="Only for this destination.")]
+Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")]
 Older = Annotated[str | None, typer.Option("--older-than", metavar="DURATION", help="Dead for longer: 30m, 2d.")]
 Newer = Annotated[str | None, typer.Option("--newer-than", metavar="DURATION", help="Dead for less: 30m, 2d.")]
-Why = Annotated[str | None, typer.Option("--because", metavar="TEXT", help="Only those with this in their reason.")]
-CauseOption = Annotated[str | None, typer.Option("--cause", help="Only those of this cause, as `dead list` names it.")]
-All = Annotated[bool, typer.Option("--all", help="All that there are, if nothing else says which.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")]
+Why = Annotated[str | None, typer.Option("--because", metavar="TEXT", help="Only with this text in the reason.")]
+CauseOption = Annotated[str | None, typer.Option("--cause", help="Only of this cause, as `dead list` names it.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters, if no filter is given.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")]
 
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer, panel: str) -> None:
 @dead.command(
     "list",
     epilog=examples(
-        "outbox dead list  # a line for each cause",
+        "outbox dead list  # one line for each cause",
         "outbox dead list --destination api --newer-than 1h",
         "outbox dead list --each --cause 3f2a --json | jq -r '.[].id'",
     ),
@@ -55,11 +55,11 @@ def list_(
     newer_than: Newer = None,
     because: Why = None,
     cause: CauseOption = None,
-    each: Annotated[bool, typer.Option("--each", help="List them one by one, the latest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, with --each.")] = 100,
+    each: Annotated[bool, typer.Option("--each", help="List each dead letter, the latest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most lines, with --each.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """List dead letters: what they died of, how many of each, since when."""
+    """List the causes of dead letters, with the count and the times of each."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
     from relay.admin.messages.dead import causes, count_dead, dead_letters
@@ -89,7 +89,7 @@ def list_(
 def show(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a message.")], as_json: Json = False
 ) -> None:
-    """Show a dead letter: the message, and each attempt with its time, its outcome and what was answered."""
+    """Show a dead letter: the message, and the time, outcome and answer of each attempt."""
     print_message(uuid_of(message_id), as_json=as_json)
 
 
@@ -113,7 +113,7 @@ def retry(
     dry_run: DryRun = False,
     reason: Reason = None,
 ) -> None:
-    """Have dead letters delivered after all: attempts count from zero, and they go ahead of what waits behind them."""
+    """Deliver dead letters after all: attempts count from zero, and they precede their keys' waiting successors."""
     from relay.admin.messages.dead import retry
 
     which = _filter(ids or (), destination, type_, older_than, newer_than, because, cause)
@@ -138,10 +138,10 @@ def discard(
     cause: CauseOption = None,
     all_: All = False,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     reason: Reason = None,
 ) -> None:
-    """Give dead letters up for good. The history keeps the messages, and their keys' successors go on."""
+    """Give up dead letters for good. The history keeps the messages, and their keys' successors are delivered."""
     from relay.admin.messages.dead import discard
 
     which = _filter(ids or (), destination, type_, older_than, newer_than, because, cause)
@@ -188,7 +188,7 @@ def _change(
 
 def _require_choice(which: DeadFilter, *, all_: bool) -> None:
     if not which.as_dict() and not all_:
-        raise typer.BadParameter("which ones? Name ids or filters, or say --all")
+        raise typer.BadParameter("no dead letters are chosen: name ids or filters, or pass --all")
 
 
 def _filter(

@@ -1,4 +1,4 @@
-"""``outbox replay``: send again what was delivered."""
+"""``outbox replay``: send settled messages again."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="These messages; also discarded or cancelled ones.")
+        list[str] | None, typer.Argument(metavar="[ID]...", help="These messages, even discarded or cancelled ones.")
     ] = None,
     *,
-    to: Annotated[str, typer.Option(metavar="DESTINATION", help="Where to: a registered destination.")],
-    type_: Annotated[str, typer.Option("--type", help="Which event type; * stands for anything.")] = "*",
+    to: Annotated[str, typer.Option(metavar="DESTINATION", help="The registered destination to send to.")],
+    type_: Annotated[str, typer.Option("--type", help="Only this event type; * stands for any text.")] = "*",
     since: Annotated[
         str | None, typer.Option(metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Delivered before then; default: now.")] = None,
     as_new: Annotated[
-        bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of, for the receiver to take.")
+        bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of: receivers take them again.")
     ] = False,
-    rate: Annotated[float, typer.Option(min=0.1, help="Messages a second, at most.")] = 200,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="The most messages per second.")] = 200,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what is sent again as JSON, for scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the messages to send as JSON, for scripts.")] = False,
 ) -> None:
-    """Send settled messages again, to one destination: to one that is new, or that has lost them."""
+    """Send settled messages again to one destination: one that is new, or that has lost them."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.admin.messages.replay import Replay, look, replay
@@ -94,14 +94,14 @@ def _past(option: str, text: str | None) -> datetime | None:
 def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
     marked = sum(each.marked for each in found)
     if as_new:
-        say("each becomes a message of its own, with a new id: a receiver that had it before takes it once more")
+        say("each becomes a new message with a new id: a receiver that had the old one takes it again")
     elif marked:
         say(
-            f"{marked:,} of them are marked as done in the inbox of {to}: it will not run for those again, unless "
+            f"{marked:,} of them are marked as processed in the inbox of {to}: it will not run for those again, unless "
             "--as-new"
         )
     else:
-        say("the ids stay: a receiver that deduplicates ignores what it has had before, unless --as-new")
+        say("the ids stay: a receiver that deduplicates ignores messages that it has had before, unless --as-new")
 
 
 def _table(found: list[Found]) -> object:

@@ -1,1 +1,1 @@
-"""Commands that show what is stored and how the relays do."""
+"""Commands that show stored data and the state of the relays."""

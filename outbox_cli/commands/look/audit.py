@@ -1,4 +1,4 @@
-"""``outbox audit``: what operators did."""
+"""``outbox audit``: show operators' actions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the latest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most lines, the latest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Show what was done by hand: who, when, what, how many, and why."""
+    """Show the actions of operators: time, person, action, object, count and reason."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
     from relay.admin.audit import record
@@ -35,4 +35,4 @@ def audit(
         )
         stdout().print(table("At", "Who", "Role", "What", "To what", "Count", "Why", rows=rows, right=["Count"]))
     else:
-        say("nothing was done by hand yet")
+        say("there are no actions of operators yet")

@@ -1,4 +1,4 @@
-"""``outbox content``: what the baseline listener has not done yet."""
+"""``outbox content``: find content without a baseline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 500
 
-content = typer.Typer(help="Look at the content that the baseline listener serves.", no_args_is_help=True)
+content = typer.Typer(help="Find content without a baseline topic graph.", no_args_is_help=True)
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -26,14 +26,14 @@ def register(app: typer.Typer, panel: str) -> None:
 @content.command(
     epilog=examples(
         "outbox content missing",
-        "outbox content missing --emit  # tell the listener again; it builds each baseline once",
+        "outbox content missing --emit  # notify the listener again; it builds each baseline once",
     )
 )
 def missing(
     emit_again: Annotated[bool, typer.Option("--emit", help="Emit extraction.completed for each of them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List contents that have an extraction and no baseline graph."""
+    """List contents that have an extraction but no baseline graph."""
     from sqlalchemy.orm import Session
 
     import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)

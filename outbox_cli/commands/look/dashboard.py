@@ -1,4 +1,4 @@
-"""``outbox dashboard``: how things stand, in a browser, and a hand on it."""
+"""``outbox dashboard``: show the outbox in a browser, and act on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "outbox dashboard",
             "outbox dashboard --allow-changes --port 8080",
-            "ssh -L 9811:127.0.0.1:9811 db-host outbox dashboard  # look at it from elsewhere",
+            "ssh -L 9811:127.0.0.1:9811 db-host outbox dashboard  # open it on another machine",
             "outbox dashboard --host 0.0.0.0 --allow-remote --hostname outbox.example.com "
             "--proxy 10.0.0.0/8 --user-header X-Forwarded-User",
         )
@@ -34,43 +34,43 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def dashboard(
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any.")] = 9811,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free port.")] = 9811,
     refresh: Annotated[
-        int, typer.Option(min=1, max=3600, help="Seconds between two looks at the database, for all pages together.")
+        int, typer.Option(min=1, max=3600, help="Seconds between two reads of the database, for all pages together.")
     ] = 1,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Let operators retry, discard, pause, resume and replay.")
     ] = False,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let --host be an address that others reach, over plain HTTP.")
+        bool, typer.Option("--allow-remote", help="Permit a --host that other machines reach, over plain HTTP.")
     ] = False,
     hostname: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A further name that it answers to.")
+        list[str] | None, typer.Option(metavar="NAME", help="A further host name to answer to.")
     ] = None,
     proxy: Annotated[
-        list[str] | None, typer.Option(metavar="NETWORK", help="A proxy whose --user-header is believed.")
+        list[str] | None, typer.Option(metavar="NETWORK", help="A proxy whose --user-header is trusted.")
     ] = None,
     user_header: Annotated[
         str | None, typer.Option(metavar="NAME", help="The header in which that proxy names the user.")
     ] = None,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the dashboard in a browser.")] = False,
 ) -> None:
-    """Show everything in a browser: plots, messages, dead letters, destinations; and act, with --allow-changes.
+    """Show the outbox in a browser: plots, messages, dead letters, destinations. With --allow-changes, act on it.
 
-    It asks for the token in OUTBOX_DASHBOARD_TOKEN (or in OUTBOX_DASHBOARD_TOKEN_FILE); without one, a new token
-    is printed. The token in OUTBOX_DASHBOARD_VIEWER_TOKEN only lets people look.
+    The dashboard asks for the token in OUTBOX_DASHBOARD_TOKEN (or in OUTBOX_DASHBOARD_TOKEN_FILE); without one, it
+    prints a new token. The token in OUTBOX_DASHBOARD_VIEWER_TOKEN permits no changes.
     """
     from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
     from relay.admin.access.opening import opened
 
     if not _is_loopback(host) and not allow_remote:
         raise typer.BadParameter(
-            f"--host {host}: others than this machine could reach it, and the token would cross the network readable; "
+            f"--host {host}: other machines could reach it, and the token would cross the network unencrypted; "
             "use an ssh tunnel, or pass --allow-remote behind a proxy that speaks TLS"
         )
     if (user_header is None) != (not proxy):
-        raise typer.BadParameter("--user-header and --proxy need each other: a header is believed from a proxy only")
+        raise typer.BadParameter("--user-header and --proxy need each other: a header is only trusted from a proxy")
     settings = operator_settings()
     with opened(settings):
         pass
@@ -101,10 +101,10 @@ def serve_dashboard(
     user_header: str | None = None,
     open_browser: bool = False,
 ) -> None:
-    """Serve it until Ctrl-C.
+    """Serve the dashboard until Ctrl-C.
 
     Raises:
-        BadParameter: A proxy is no network.
+        BadParameter: A proxy is not a network.
         Unusable: The port is taken.
     """
     import asyncio
@@ -134,7 +134,7 @@ def serve_dashboard(
         listening = listen(host, port)
         shown, number = listening.getsockname()[:2]
         url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
-        say(f"look at {url} - Ctrl-C ends it")
+        say(f"open {url} - Ctrl-C ends it")
         if printed is not None:
             say(f"the token, for this run only: {printed}")
         if open_browser:
@@ -145,7 +145,7 @@ def serve_dashboard(
 
 
 def _tokens() -> tuple[Tokens, str | None, set[str]]:
-    """The tokens, the one that is to be printed, and all that no log may show.
+    """Return the tokens, the one to print, and all that no log may show.
 
     Raises:
         SettingsError: A token is too short, or given twice.
@@ -161,7 +161,7 @@ def _tokens() -> tuple[Tokens, str | None, set[str]]:
     for name, token in given.items():
         if token is not None and len(token) < SHORTEST:
             raise SettingsError(
-                f"{name} is too short: use {SHORTEST} characters or more, such as of openssl rand -hex 24"
+                f"{name} is too short: use {SHORTEST} characters or more, such as from openssl rand -hex 24"
             )
     if given[OPERATOR] is not None and given[OPERATOR] == given[VIEWER]:
         raise SettingsError(f"{OPERATOR} and {VIEWER} are the same: viewers would be operators")
@@ -174,7 +174,7 @@ def _open(url: str) -> None:
     import webbrowser
 
     if not webbrowser.open(url):
-        say(f"no browser could be opened: open {url} yourself")
+        say(f"no browser could be started: open {url} yourself")
 
 
 def _is_loopback(host: str) -> bool:

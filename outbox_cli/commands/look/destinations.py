@@ -1,4 +1,4 @@
-"""``outbox destinations``, ``pause`` and ``resume``: where messages go, and a hand on it."""
+"""``outbox destinations``, ``pause`` and ``resume``: list, test, pause and resume destinations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outbox_cli.terminal.output import Json, print_json, say, stdout, table
 if TYPE_CHECKING:
     from relay.admin.destinations.listing import DestinationRow
 
-destinations = typer.Typer(help="Look at destinations, and test them.", no_args_is_help=True)
+destinations = typer.Typer(help="List destinations, and test them.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="A registered destination.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Why: `destinations list` and `outbox audit` show it.")]
@@ -27,7 +27,7 @@ def register(app: typer.Typer, look: str, act: str) -> None:
 
 @destinations.command("list", epilog=examples("outbox destinations list", "outbox destinations list --json"))
 def list_(as_json: Json = False) -> None:
-    """List the registered destinations: how they are, why, until when, and what waits for them."""
+    """List the registered destinations: state, reason, next probe, and waiting messages."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
     from relay.admin.destinations.listing import list_destinations
@@ -39,14 +39,14 @@ def list_(as_json: Json = False) -> None:
     elif found:
         stdout().print(_table(found))
     else:
-        say("no destination is registered: `outbox relay` registers those that are configured")
+        say("no destination is registered: `outbox relay` registers the configured ones")
 
 
 @destinations.command(epilog=examples("outbox destinations test api"))
 def test(
     name: Annotated[str, typer.Argument(metavar="DESTINATION", help="A configured destination.")],
 ) -> None:
-    """Find out whether a destination, as it is configured here, can be reached. No message is sent."""
+    """Test whether a destination can be reached with the settings of this host. No message is sent."""
     import asyncio
 
     from outbox_cli.terminal.settings import put_current_directory_on_path
@@ -66,18 +66,18 @@ def test(
 
 
 def pause(name: Name, reason: Reason = None) -> None:
-    """Have all relays start nothing more at a destination, within a second. Its messages wait."""
+    """Pause a destination: within a second, all relays start nothing more there. Its messages wait."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.admin.destinations.listing import pause
 
     with opened(operator_settings()) as engine:
         pause(engine, name, reason=reason)
-    say(f"{name} is paused: nothing more is started there until `outbox resume {name}`")
+    say(f"{name} is paused: nothing is sent there until `outbox resume {name}`")
 
 
 def resume(name: Name, reason: Reason = None) -> None:
-    """Have all relays try a destination again, whoever or whatever paused it or switched it off."""
+    """Make all relays try a destination again, after a pause or a switch-off."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.admin.destinations.listing import resume

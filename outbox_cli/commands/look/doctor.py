@@ -1,4 +1,4 @@
-"""``outbox doctor``: what will bite."""
+"""``outbox doctor``: check for faults that are present or near."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def register(app: typer.Typer, panel: str) -> None:
     app.command(
         rich_help_panel=panel,
         epilog=examples("outbox doctor", "outbox doctor --json | jq '.[] | select(.severity == \"bad\")'")
-        + "\n\nExits with 0 when nothing is bad (notes are not), with 4 when something will bite or bites already, "
-        "and with 3 when the database cannot be used at all.",
+        + "\n\nExits with 0 if no finding is bad (notes do not count), with 4 if one is, "
+        "and with 3 if the database cannot be used.",
     )(doctor)
 
 
 def doctor(
-    older_than: Annotated[str, typer.Option(metavar="DURATION", help="A message that waits longer is late.")] = "5m",
+    older_than: Annotated[str, typer.Option(metavar="DURATION", help="The age from which a message is late.")] = "5m",
     as_json: Json = False,
 ) -> None:
-    """Look for what will bite: database, pooler, settings, long transactions, relays, and what waits for whom."""
+    """Check for faults, present or near: database, pooler, settings, long transactions, relays, waiting messages."""
     import sqlalchemy as sa
 
     from outbox_cli.terminal.settings import operator_settings
@@ -58,7 +58,7 @@ def doctor(
 
 
 def _configured() -> list[Finding]:
-    """Look at the destinations, where this host has what they need; another host may have."""
+    """Check the destinations, if this host has what they need; another host may have it."""
     from outbox.errors import SettingsError
     from relay.admin.doctor.destinations import configured
     from relay.admin.doctor.finding import note
@@ -67,8 +67,8 @@ def _configured() -> list[Finding]:
     try:
         return configured(load({}))
     except SettingsError as error:
-        why, do = "their other sides were not looked at", "run `outbox doctor` where a relay runs"
-        return [note("destinations", f"they are not usable here: {error}", why, do)]
+        why, do = "the servers behind them were not checked", "run `outbox doctor` where a relay runs"
+        return [note("destinations", f"they cannot be used here: {error}", why, do)]
 
 
 def _print(found: list[Finding]) -> None:
@@ -83,5 +83,5 @@ def _print(found: list[Finding]) -> None:
     say(
         f"{count} of {counted(len(found), 'finding')} {'is' if count == 1 else 'are'} bad"
         if count
-        else "nothing bad was found"
+        else "no bad finding"
     )

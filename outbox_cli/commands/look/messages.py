@@ -1,4 +1,4 @@
-"""``outbox messages``: what is on its way, and what became of one."""
+"""``outbox messages``: list and show messages, and discard unrouted ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from relay.admin import DeliveryRow, MessageDetail, MessageRow
 
-messages = typer.Typer(help="Look at messages, and give up those that nobody wants.", no_args_is_help=True)
+messages = typer.Typer(help="List and show messages, and discard unrouted ones.", no_args_is_help=True)
 
 
 class State(StrEnum):
@@ -41,13 +41,13 @@ class State(StrEnum):
 
 MEANING = {
     "ready": "being delivered, or about to be",
-    "scheduled": "is not due yet",
-    "held": "waits for what its deliveries wait for",
-    "unrouted": "is wanted by no subscription; it will flow when one appears",
-    "delivered": "a destination took it, and nothing is left to do",
+    "scheduled": "not due yet",
+    "held": "waits for the reason that its deliveries show",
+    "unrouted": "no subscription wants it; it is delivered when one does",
+    "delivered": "a destination took it, and all its deliveries are done",
     "discarded": "an operator gave it up; no destination took it",
     "cancelled": "an operator cancelled it; no destination took it",
-    "expired": "its time had passed before it could be sent; no destination took it",
+    "expired": "its time had passed before it was sent; no destination took it",
 }
 
 
@@ -68,26 +68,26 @@ def register(app: typer.Typer, panel: str) -> None:
 )
 def list_(
     state: Annotated[
-        State | None, typer.Option(help="Of the message or of a delivery. Default: everything not settled yet.")
+        State | None, typer.Option(help="The state of the message or a delivery. Default: everything not settled yet.")
     ] = None,
     type_: Annotated[
         str | None,
-        typer.Option("--type", help="An event type; * stands for anything. Of a rare one, all messages are looked at."),
+        typer.Option("--type", help="An event type; * stands for any text. For a rare one, all messages are read."),
     ] = None,
     key: Annotated[str | None, typer.Option(help="An ordering key.")] = None,
-    subject: Annotated[str | None, typer.Option(help="A subject; * stands for anything.")] = None,
+    subject: Annotated[str | None, typer.Option(help="A subject; * stands for any text.")] = None,
     destination: Annotated[
-        str | None, typer.Option(help="Still to be delivered there; with a state: in that state there.")
+        str | None, typer.Option(help="Still to be delivered there; with --state: in that state there.")
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="Created since then, or settled: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
+        typer.Option(metavar="WHEN", help="Created or settled since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then, or settled.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, the newest first.")] = 20,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created or settled before then.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most lines, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """List messages, the last emitted first. Settled: --state delivered, discarded, cancelled or expired."""
+    """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin import list_messages
     from relay.admin.access.opening import opened_snapshot
@@ -108,7 +108,7 @@ def list_(
         print_json(found)
         return
     if not found:
-        say("there is no such message" if any(filters.values()) else "nothing waits")
+        say("there is no such message" if any(filters.values()) else "no message waits")
         return
     rows = ((m.id, m.type, _state(m), m.ordering_key, m.created_at, m.settled_at or m.due_at) for m in found)
     stdout().print(table("Id", "Type", "State", "Key", "Created", "Due or settled", rows=rows))
@@ -121,7 +121,7 @@ def show(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="The id that emit returned.")],
     as_json: Json = False,
 ) -> None:
-    """Show one message: where it is, what happened to it so far, what happens next."""
+    """Show one message: where it is, what happened to it, and what happens next."""
     print_message(uuid_of(message_id), as_json=as_json)
 
 
@@ -129,16 +129,16 @@ def show(
     "discard-unrouted",
     epilog=examples(
         "outbox messages discard-unrouted --dry-run",
-        "outbox messages discard-unrouted --type 'debug.*' --yes --reason 'nobody will ever want them'",
+        "outbox messages discard-unrouted --type 'debug.*' --yes --reason 'no service uses them'",
     ),
 )
 def discard_unrouted(
-    type_: Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for anything.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would be, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    type_: Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
 ) -> None:
-    """Give up messages that no subscription wants. The history keeps them."""
+    """Discard messages that no subscription wants. The history keeps them."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.admin.messages.unrouted import discard_unrouted, unrouted_types
@@ -148,7 +148,7 @@ def discard_unrouted(
             found = unrouted_types(connection, type_)
         count = sum(found.values())
         if not count:
-            say("nothing to do: every message is wanted by a subscription" if type_ is None else "no such message")
+            say("nothing to do: a subscription wants every message" if type_ is None else "no such message")
             return
         if dry_run:
             stdout().print(table("Type", "Messages", rows=found.items(), right=["Messages"]))
@@ -163,7 +163,7 @@ def discard_unrouted(
 
 
 def print_message(message_id: str, *, as_json: bool) -> None:
-    """All that is known of one message, for `messages show` and `dead show`."""
+    """Print all information about one message, for `messages show` and `dead show`."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin import show_message
     from relay.admin.access.opening import opened_snapshot
@@ -173,7 +173,7 @@ def print_message(message_id: str, *, as_json: bool) -> None:
     with opened_snapshot(settings) as connection:
         found = show_message(connection, message_id)
     if found is None:
-        say(f"there is no message {message_id}: neither waiting, nor in the history (which it may have outlived)")
+        say(f"there is no message {message_id}: it does not wait, and the history does not have it, or no longer")
         raise typer.Exit(exits.FAILED)
     found = Redaction(settings.redact).detail(found)
     if as_json:
@@ -207,7 +207,7 @@ def _print(found: MessageDetail) -> None:
 
 
 def _open(deliveries: list[DeliveryRow]) -> Table:
-    """What each destination waits for."""
+    """Return a table of what each delivery waits for."""
     rows = ((d.destination, d.state, d.attempts, d.due_at, d.reason, _next(d)) for d in deliveries)
     columns = ("Destination", "State", "Attempts", "Due", "Reason", "Next")
     return table(*columns, rows=rows, right=["Attempts"])
@@ -220,7 +220,7 @@ def _next(delivery: DeliveryRow) -> str:
 
 
 def _settled(deliveries: list[DeliveryRow]) -> Table:
-    """Which destination took it, when, and at which attempt; and which did not, and why."""
+    """Return a table of the destinations that took it, with time and attempt; and of the others, with the reason."""
     rows = ((d.destination, d.state, d.changed_at, d.taken_at_attempt or d.attempts, d.reason) for d in deliveries)
     return table("Destination", "State", "When", "Attempts", "Reason", rows=rows, right=["Attempts"])
 
@@ -267,10 +267,10 @@ def _instant(text: str | None) -> datetime | None:
 
 
 def uuid_of(text: str) -> str:
-    """The id of a message, in the one way we write it.
+    """Return a message's id in the form in which we write ids.
 
     Raises:
-        BadParameter: It is no UUID.
+        BadParameter: The text is not a UUID.
     """
     from uuid import UUID
 

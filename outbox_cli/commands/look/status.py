@@ -1,4 +1,4 @@
-"""``outbox status`` and ``outbox relays``: how things stand."""
+"""``outbox status`` and ``outbox relays``: the state of the outbox and of its relays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "outbox status",
             "outbox status --watch",
             "outbox status --json | jq .waiting",
-            "outbox status --fail-if-older 5m  # a health check: exit code 4 when a message waits longer",
+            "outbox status --fail-if-older 5m  # a health check: exit code 4 if a message waits longer",
         ),
     )(status)
     app.command(rich_help_panel=panel, epilog=examples("outbox relays", "outbox relays --json"))(relays)
@@ -37,14 +37,14 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def status(
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks, with --watch.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates, with --watch.")] = 2.0,
     fail_if_older: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
     ] = None,
 ) -> None:
-    """Show what waits, what was delivered, how the destinations are, and who owns which shards."""
+    """Show counts of messages, the state of the destinations, and the owners of the shards."""
     from outbox_cli.terminal.settings import operator_settings
 
     limit_s = None if fail_if_older is None else duration_s("--fail-if-older", fail_if_older)
@@ -82,7 +82,7 @@ def relays(as_json: Json = False) -> None:
 
 
 def render(found: Status, database: str) -> RenderableType:
-    """The whole picture, for people."""
+    """Return the status for people."""
     parts: list[RenderableType] = [Text(database, style="bold"), "", _message_table(found), ""]
     if found.destinations:
         parts += [_destination_table(found), ""]
@@ -114,7 +114,7 @@ def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
 
 
 def _repeat(interval_s: float, show: Callable[[], None]) -> NoReturn:
-    """Again and again; a database that is away for a while is reported and waited for."""
+    """Repeat; if the database is away for a while, report that and wait for it."""
     from outbox.errors import Unusable
 
     while True:
@@ -155,7 +155,7 @@ def _dead_note(found: Status) -> str:
     if not found.dead:
         return ""
     too = f"; {found.waiting_and_dead:,} of them still wait for another destination" if found.waiting_and_dead else ""
-    return f"given up by a destination: an operator has to look{too}"
+    return f"given up by a destination: an operator has to act{too}"
 
 
 def _destination_table(found: Status) -> RenderableType:

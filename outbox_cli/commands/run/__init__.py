@@ -1,1 +1,1 @@
-"""Commands that run the product: the demo, migrations, relays, the receivers."""
+"""Commands that run or prepare processes: the demo, migrations, relays, receivers."""

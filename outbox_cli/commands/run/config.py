@@ -1,4 +1,4 @@
-"""``outbox config``: which settings apply here, where they come from, and whether they will do."""
+"""``outbox config``: show and check the settings, with the origin of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 @config.command(epilog=examples("outbox config show", "OUTBOX_LEASE_S=30s outbox config show --json"))
 def show(as_json: Json = False) -> None:
-    """Show every setting, its value and where that comes from. Secrets are masked."""
+    """Show every setting with its value and origin. Secrets are masked."""
     from relay.observe.logging import Masking
     from relay.settings import load
 
@@ -67,7 +67,7 @@ def _origin(key: str, found: BaseModel, section: str) -> str:
 
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
-    """Check the settings as a relay would, down to listeners and certificates. Exit code 3 if one will not do."""
+    """Check the settings as a relay would, including listeners and certificates. Exit code 3 if one is wrong."""
     from outbox_cli.terminal.settings import put_current_directory_on_path
     from relay.destinations import registry
     from relay.settings import load
@@ -82,8 +82,8 @@ def check() -> None:
         for warning in registry.kind(destination.kind).warnings(destination, settings.origin_of_destination(name)):
             say(f"warning: destination {name} {warning}")
     for variable, reason in settings.ignored.items():
-        say(f"warning: {variable} is set, and is ignored: {reason}")
-    say(f"the settings are in order; the database is {settings.database}")
+        say(f"warning: {variable} is set, but has no effect: {reason}")
+    say(f"the settings are valid; the database is {settings.database}")
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _destination(settings: DestinationSettings, masking: Masking) -> dict[str, A
 
 
 def _written(settings: Settings) -> dict[str, Any]:
-    """What the settings file says, as far as nothing else has the last word."""
+    """Return the values in the settings file that no flag or variable overrides."""
     from pathlib import Path
 
     from relay.settings import file
@@ -110,7 +110,7 @@ def _written(settings: Settings) -> dict[str, Any]:
 
 
 def as_written(value: Any, written: Any) -> Any:
-    """Return the value; or what the file has in its place, where that uses a variable, which may be a secret."""
+    """Return the value, or the file's text if that contains a variable, whose value may be a secret."""
     match written:
         case str() if "${" in written:
             return written

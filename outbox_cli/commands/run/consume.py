@@ -1,4 +1,4 @@
-"""``outbox consume``: run the baseline listener for what comes out of a RabbitMQ queue."""
+"""``outbox consume``: run a listener for the messages of a RabbitMQ queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.settings import RabbitSettings, Settings
 
 QUEUE = COMPLETED
-MOST_BYTES = 250  # of a name, so that its dead letters' queue has one of the 255 that AMQP allows
+MOST_BYTES = 250  # of a name: the dead-letter queue's name must stay within AMQP's 255
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -28,27 +28,27 @@ def register(app: typer.Typer, panel: str) -> None:
             "AMQP_URL=amqp://guest:guest@localhost/ outbox consume",
             "outbox consume --queue report.wanted --listener my_app.reports:on_wanted",
         )
-        + "\n\nWhat cannot be read, is rejected, or fails too often ends in QUEUE.dead, the reason in its headers. "
+        + "\n\nA message that is unreadable, rejected, or fails too often moves to QUEUE.dead; its headers say why. "
         "SIGTERM and Ctrl-C stop it in order, a second one at once: nothing is lost.\n\n" + exits.HELP,
     )(consume)
 
 
 def consume(
-    queue: Annotated[str, typer.Option(help="The queue, and the routing key it is bound with.")] = QUEUE,
+    queue: Annotated[str, typer.Option(help="The queue, which is also its binding's routing key.")] = QUEUE,
     destination: Annotated[
-        str | None, typer.Option(help="Which configured destination of kind rabbitmq names the broker.")
+        str | None, typer.Option(help="The configured destination of kind rabbitmq whose broker is used.")
     ] = None,
-    listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="What to run.")] = BASELINE_LISTENER,
-    prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Messages held unacknowledged at most.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="How many of them are worked on at once.")] = 8,
-    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures before it is a dead letter.")] = 5,
+    listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="The listener to run.")] = BASELINE_LISTENER,
+    prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="The most unacknowledged messages.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="The messages processed at the same time.")] = 8,
+    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="The failures that make a dead letter.")] = 5,
     health_host: HealthHost = None,
     health_port: HealthPort = None,
     max_body_bytes: Annotated[
-        int, typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message is a dead letter, unread.")
+        int, typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message becomes a dead letter, unread.")
     ] = 1024 * 1024,
 ) -> None:
-    """Receive events from RabbitMQ and run a listener once for each. AMQP_URL says where; run one, or many."""
+    """Receive events from RabbitMQ and run a listener once for each. AMQP_URL is the broker. Several may run."""
     from listeners.rabbitmq import Consumer, Limits, Source
     from outbox_cli.terminal.settings import put_current_directory_on_path
     from relay.admin.access.opening import opened
@@ -61,10 +61,10 @@ def consume(
     from relay.settings import load
 
     if not 0 < len(queue) <= MOST_BYTES or queue.startswith("amq.") or not NAME.fullmatch(queue):
-        # RabbitMQ would make a queue of another name for "", durable, and with each attempt to consume one more.
+        # For "" RabbitMQ would create a durable queue with a generated name, and one more with each attempt to consume.
         raise typer.BadParameter(
-            f"--queue {queue}: name a queue in at most {MOST_BYTES} letters, digits, blanks and - _ . : @ # , / +, not "
-            "beginning with amq."
+            f"--queue {queue}: a name has at most {MOST_BYTES} letters, digits, blanks and - _ . : @ # , / +, and does "
+            "not begin with amq."
         )
     settings = load({"health_host": health_host, "health_port": health_port})
     configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
@@ -86,7 +86,7 @@ def consume(
         limits=limits,
     )
     needs = RELAY + BASELINE if listener == BASELINE_LISTENER else RELAY
-    with opened(settings, needs=needs):  # exists, answers, has our schema
+    with opened(settings, needs=needs):  # it exists, answers, and has our schema
         asyncio.run(_run(consumer, settings))
     raise typer.Exit(exits.OK)
 
@@ -103,13 +103,13 @@ def _broker(settings: Settings, name: str | None) -> RabbitSettings:
             f"several destinations are of kind rabbitmq: choose with --destination {'|'.join(found)}"
             if found
             else "no RabbitMQ broker is configured: set AMQP_URL to amqp://user:password@host/vhost"
-            + "".join(f"; {name} is set, and is ignored: {why}" for name, why in settings.ignored.items())
+            + "".join(f"; {name} is set, but has no effect: {why}" for name, why in settings.ignored.items())
         )
     return found[name] if name is not None else next(iter(found.values()))
 
 
 async def _run(consumer: Consumer, settings: Settings) -> None:
-    """Consume. Its health is shown where it is asked for: by default the port is the relay's on the same machine."""
+    """Consume. Health pages are served only on request: the default port is that of a relay on the same machine."""
     from relay.observe import process
     from relay.observe.health import HealthServer
 

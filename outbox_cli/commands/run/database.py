@@ -1,4 +1,4 @@
-"""``outbox db``: create the tables, check them, print them, say who needs which rights."""
+"""``outbox db``: create the tables, check them, print their SQL and the rights of each role."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Only = Annotated[
     Branch | None,
     typer.Option(
         "--only",
-        help="[bold]outbox[/]: leave out the content tables, which the baseline listener needs. "
-        "[bold]content[/]: the reverse.",
+        help="[bold]outbox[/]: without the content tables, which the baseline listener needs. "
+        "[bold]content[/]: only those.",
     ),
 ]
 
@@ -43,15 +43,15 @@ def register(app: typer.Typer, panel: str) -> None:
 @db.command(
     epilog=examples(
         "outbox db upgrade",
-        "outbox db upgrade --plan  # only say what would be done",
-        "outbox db upgrade --only outbox  # in an application that keeps its content elsewhere",
+        "outbox db upgrade --plan  # only print what would be done",
+        "outbox db upgrade --only outbox  # in an application that stores its content elsewhere",
     )
 )
 def upgrade(
     only: Only = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and do nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
 ) -> None:
-    """Bring the database to the newest schema. An SQLite file is created; run it as often as you like."""
+    """Bring the database to the newest schema. An SQLite file is created. A repeated run changes nothing."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import reaching
     from relay.platform import migrations
@@ -73,7 +73,7 @@ def upgrade(
 
 @db.command(epilog=examples("outbox db check && outbox relay"))
 def check() -> None:
-    """Check that this release can use the schema; exit code 3 if not."""
+    """Check that this release can use the schema. Exit code 3 if it cannot."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.platform import migrations
@@ -87,17 +87,17 @@ def check() -> None:
 @db.command(
     epilog=examples(
         "outbox db sql > outbox.sql",
-        "outbox db sql --only outbox --schema messaging  # to paste into a revision of your own",
+        "outbox db sql --only outbox --schema messaging  # to paste into your own revision",
     )
 )
 def sql(
     dialect: Annotated[Dialect, typer.Option(help="Whose SQL.")] = Dialect.postgresql,
     only: Only = None,
     schema: Annotated[
-        str | None, typer.Option(help="The PostgreSQL schema to live in; default: OUTBOX_SCHEMA.")
+        str | None, typer.Option(help="The PostgreSQL schema of the outbox; default: OUTBOX_SCHEMA.")
     ] = None,
 ) -> None:
-    """Print the migrations as SQL. Touches no database."""
+    """Print the migrations as SQL. No database is used."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.platform import migrations
 
@@ -108,7 +108,7 @@ def sql(
 @db.command(
     epilog=examples(
         "outbox db grants --worker app --relay outbox | psql $DATABASE_URL",
-        "outbox db grants --migrator deploy  # and what that role needs before the first upgrade",
+        "outbox db grants --migrator deploy  # also what that role needs before the first upgrade",
     )
 )
 def grants(
@@ -118,7 +118,7 @@ def grants(
     schema: Annotated[str | None, typer.Option(help="The PostgreSQL schema; default: OUTBOX_SCHEMA.")] = None,
     only: Only = None,
 ) -> None:
-    """Print the rights that workers, relays and the migrator need on PostgreSQL. Touches no database."""
+    """Print the rights that workers, relays and the migrator need on PostgreSQL. No database is used."""
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.grants import grants as statements
 
@@ -128,7 +128,7 @@ def grants(
 
 
 def _creators(settings: Settings) -> str | None:
-    """Who else may CREATE in the schema, and what that means; ``None`` where no other role may."""
+    """Return a warning about other roles that may CREATE in the schema; ``None`` if none may."""
     if not settings.database.is_postgres:
         return None
     from sqlalchemy import NullPool

@@ -1,4 +1,4 @@
-"""``outbox demo`` and ``outbox extract``: the reference worker, with a relay beside it and without."""
+"""``outbox demo`` and ``outbox extract``: the reference worker, with and without a relay."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from outbox_demo.demo import Report
     from relay.settings import Settings
 
-READS = (
-    "Reads .txt, .md, .html and .pdf files, and folders of them. A file named here that cannot be read is exit code 1."
-)
+READS = "Files (.txt, .md, .html, .pdf) and folders of them. If a named file cannot be read, the exit code is 1."
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -33,7 +31,7 @@ def register(app: typer.Typer, panel: str) -> None:
         rich_help_panel=panel,
         epilog=examples(
             "outbox extract docs/",
-            "outbox extract docs/ && outbox relay --drain  # the demo in two pieces",
+            "outbox extract docs/ && outbox relay --drain  # the demo in two steps",
         ),
     )(extract)
 
@@ -44,12 +42,12 @@ def demo(
         typer.Argument(help=f"{READS} Default: the descriptions of the installed Python packages.", metavar="PATH"),
     ] = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Then open the dashboard on this database in a browser.")
+        bool, typer.Option("--open", help="Afterwards, open the dashboard on this database in a browser.")
     ] = False,
 ) -> None:
-    """See the whole way: documents in, results and messages committed, baseline graphs out.
+    """Run the whole chain: read documents, commit results and messages, deliver them, build topic graphs.
 
-    Needs nothing: without a configured database it creates outbox.db here.
+    No setup is needed: without a configured database it creates outbox.db in the current directory.
     """
     from outbox_cli.terminal.settings import operator_settings
 
@@ -65,7 +63,7 @@ def demo(
         with reaching(settings.database), screen.Screen(stderr()) as watcher:
             report = asyncio.run(run(settings, paths or [], watcher))
     except KeyboardInterrupt:
-        say("Interrupted. What was committed waits in the database: run the demo again and it is delivered.")
+        say("Interrupted. Committed messages wait in the database: run the demo again to deliver them.")
         raise typer.Exit(exits.INTERRUPTED) from None
     _print(report, settings)
     if open_:
@@ -102,10 +100,10 @@ def extract(
 
 @contextmanager
 def _needing_the_extra() -> Iterator[None]:
-    """Say which extra to install when a library that reads documents is missing.
+    """Translate the error of a missing library for reading documents: name the extra to install.
 
     Raises:
-        Unusable: It is missing.
+        Unusable: A library is missing.
     """
     from outbox.errors import Unusable
 
@@ -141,7 +139,7 @@ def _print(report: Report, settings: Settings) -> None:
 
 
 def _quiet_logging(settings: Settings) -> None:
-    """The demo shows what happens in its own way; the log only says what goes wrong."""
+    """Log only errors: the demo shows its progress itself."""
     from relay.observe.logging import configure
 
     chosen = settings.origin("log_level") != "the default"

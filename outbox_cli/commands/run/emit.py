@@ -1,4 +1,4 @@
-"""``outbox emit``: write one message, from a shell."""
+"""``outbox emit``: write one message from a shell."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ def register(app: typer.Typer, panel: str) -> None:
 def emit(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, such as extraction.completed.")],
     data: Annotated[str, typer.Argument(metavar="JSON", help="The event's data; - reads it from stdin.")],
-    ordering_key: Annotated[str | None, typer.Option(help="Messages of one key are delivered in order.")] = None,
+    ordering_key: Annotated[str | None, typer.Option(help="Messages with the same key are delivered in order.")] = None,
     subject: Annotated[str | None, typer.Option(help="What the event is about.")] = None,
-    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")] = None,
-    delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before: 30s, 10m, 2h.")] = None,
+    header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
+    delay: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Deliver after this time: 30s, 10m, 2h.")
+    ] = None,
     due_at: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Not before: 2026-03-01, 2026-03-01T12:30Z. UTC unless it says.")
+        str | None, typer.Option(metavar="WHEN", help="Deliver no earlier than: 2026-03-01, 2026-03-01T12:30Z (UTC).")
     ] = None,
     expires_in: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Not later than this long after now, or after it is due: 30s, 10m, 2h."),
+        typer.Option(metavar="DURATION", help="Deliver within this time from now, or from the due time: 30s, 10m, 2h."),
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
@@ -83,7 +85,7 @@ def _parsed(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two members with one name a database keeps the last, and the sender meant both."""
+    """Return an object; refuse a repeated name, of which a database would keep only the last value."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -99,5 +101,5 @@ def _headers(given: list[str]) -> dict[str, str]:
             raise typer.BadParameter("write --header NAME=VALUE")
     found = {name: value for name, _, value in pairs}
     if len(found) < len(pairs):
-        raise typer.BadParameter("two headers have one name: give each once")
+        raise typer.BadParameter("two headers have the same name: give each once")
     return found

@@ -1,4 +1,4 @@
-"""``outbox relay``: deliver, until told to stop."""
+"""``outbox relay``: deliver messages until told to stop."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ def register(app: typer.Typer, panel: str) -> None:
         rich_help_panel=panel,
         epilog=examples(
             "outbox relay",
-            "outbox relay --drain  # deliver what can be delivered now, then exit: 0 if nothing is left, else 4",
+            "outbox relay --drain  # deliver what is due, then exit",
             "outbox relay --processes 4",
             "outbox relay --apply  # after a change of destinations",
         )
-        + "\n\nSIGTERM and Ctrl-C stop it in order: what is under way may finish within grace_s, then it exits with 0. "
-        "A second one stops it at once, with 143 or 130: nothing is lost, but something may be delivered twice. "
-        "Without --drain it is never done by itself. With it, it exits with 0 when everything that was due is "
-        "delivered, and with 4 when something is left: it says what, and why.\n\n" + exits.HELP,
+        + "\n\nSIGTERM and Ctrl-C stop it in order: deliveries under way may finish within grace_s; it exits with 0. "
+        "A second signal stops it at once, with 143 or 130: nothing is lost, but a message may be delivered twice. "
+        "Without --drain it runs until it is stopped. With --drain it exits with 0 if everything due was "
+        "delivered, and with 4 if not: it prints what is left, and why.\n\n" + exits.HELP,
     )(relay)
 
 
 def relay(
     drain: Annotated[bool, typer.Option("--drain", help="Deliver what can be delivered now, then exit.")] = False,
-    processes: Annotated[int, typer.Option(min=1, max=64, help="How many relays to run.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="The number of relays to run.")] = 1,
     apply: Annotated[
         bool,
         typer.Option(
             "--apply",
-            help="Register the destinations that are configured here, for all relays, in place of those that were.",
+            help="Register this host's configured destinations for all relays, in place of the registered ones.",
         ),
     ] = False,
     health_host: HealthHost = None,
     health_port: HealthPort = None,
     parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Deliver messages to their destinations. Run one, or many, here or on other machines."""
+    """Deliver messages to their destinations. Several relays may run, on one machine or on many."""
     from outbox_cli.terminal.settings import put_current_directory_on_path, report_ignored
     from relay.observe.logging import configure
     from relay.settings import load
@@ -80,10 +80,10 @@ def relay(
 
 
 def tune_interpreter() -> None:
-    """For a process that does nothing else: two busy threads, and many objects that die young and never in cycles.
+    """Tune a process with two busy threads, and with many short-lived objects without reference cycles.
 
-    A thread that comes back from the database waits for the interpreter for one switch interval at most; at the default
-    of 5 ms that would be longer than the database took.
+    A thread that returns from the database waits for the interpreter for one switch interval at most. The default of 5
+    ms would be longer than the database takes.
     """
     sys.setswitchinterval(0.0001)
     gc.freeze()
@@ -102,7 +102,7 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
     host, stale_s = settings.health_host, settings.lease_s
     health = HealthServer(relay, port, host=host, stale_after_s=stale_s, metrics=relay.metrics.text)
     try:
-        async with health, relay:  # in this order: it is alive while it waits for its database
+        async with health, relay:  # in this order: the process is alive while it waits for its database
             stopping.started = True
             if parent_fd is not None:
                 _stop_when_orphaned(relay, parent_fd)
@@ -111,7 +111,7 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
                 return await _drain(relay, look=parent_fd is None) if drain else await _wait(relay)
             finally:
                 watch.cancel()
-    except asyncio.CancelledError:  # told to stop before it could start: there is nothing to put in order
+    except asyncio.CancelledError:  # stopped before the start: there is nothing to clean up
         return exits.OK
 
 
@@ -121,7 +121,7 @@ async def _wait(relay: Relay) -> int:
 
 
 async def _watch_for_stalls(stall_timeout_s: float) -> None:
-    """Wind up the clock that ends this process; a loop that does not turn does not come here."""
+    """Renew the timer that ends this process; a blocked event loop does not reach this code."""
     from relay.platform import watchdog as stall
 
     try:
@@ -133,7 +133,7 @@ async def _watch_for_stalls(stall_timeout_s: float) -> None:
 
 
 async def _drain(relay: Relay, *, look: bool) -> int:
-    """Drain, and judge what is left; of several relays, their supervisor does, when all of them are done."""
+    """Drain, and report what is left; with several relays, their supervisor reports it after all have ended."""
     drained = await relay.drain(look=look)
     partly = f", and {drained.partly:,} to some of their destinations" if drained.partly else ""
     reason = f"; then: {drained.reason}" if drained.reason else ""
@@ -148,7 +148,7 @@ def _judged(left: Sequence[Left]) -> int:
 
 
 class _Stopping:
-    """What a signal stops: a relay that has started in order, and one that has not the task that starts it."""
+    """Stops a relay on a signal: in order if it has started, else by cancelling the task that starts it."""
 
     def __init__(self, relay: Relay) -> None:
         self.started = False
@@ -163,7 +163,7 @@ class _Stopping:
 
 
 def _stop_when_orphaned(relay: Relay, parent_fd: int) -> None:
-    """The supervisor holds the other end of this pipe: when it is gone, however it went, the pipe says so."""
+    """Stop if the supervisor ends: it holds the other end of this pipe, which closes with it in any case."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -21,31 +21,29 @@ def register(app: typer.Typer, panel: str) -> None:
         epilog=examples(
             "outbox serve",
             "outbox serve --port 8080",
-            "outbox serve --host 0.0.0.0  # for others than this machine: behind a firewall or a gateway",
+            "outbox serve --host 0.0.0.0  # reachable from other machines: behind a firewall or a gateway",
         )
-        + "\n\nThe secret that callers need is in INTERNAL_API_SECRET (or INTERNAL_API_SECRET_FILE), and while it is "
-        "being rotated, the old one in INTERNAL_API_SECRET_PREVIOUS. Everything else is in the table \\[serve] of "
-        "outbox.toml. SIGTERM and Ctrl-C stop it when what is under way is done.\n\n" + exits.HELP,
+        + "\n\nThe secret that callers need is in INTERNAL_API_SECRET (or INTERNAL_API_SECRET_FILE). During its "
+        "rotation, INTERNAL_API_SECRET_PREVIOUS holds the old one. All other settings are in the table \\[serve] of "
+        "outbox.toml. SIGTERM and Ctrl-C stop it after the calls under way.\n\n" + exits.HELP,
     )(serve)
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Where to listen; default: on this machine only.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="The port; default: 3000, 0: any.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on; default: this machine only.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="The port; default: 3000; 0: any.")] = None,
     handler: Annotated[
-        str | None, typer.Option(metavar="MODULE:CALLABLE", help="Call this; default: the baseline listener.")
+        str | None, typer.Option(metavar="MODULE:CALLABLE", help="The listener; default: the baseline listener.")
     ] = None,
     handler_timeout: Annotated[
         str | None,
-        typer.Option(
-            metavar="DURATION", help="Give up on a call of the handler after this; default: 30s; none: never."
-        ),
+        typer.Option(metavar="DURATION", help="How long a call of the handler may take; default: 30s; none: no limit."),
     ] = None,
     require_signature: Annotated[
         bool, typer.Option("--require-signature", help="Refuse calls without a signature.")
     ] = False,
     allow_weak_secret: Annotated[
-        bool, typer.Option("--allow-weak-secret", help="Take a secret of less than 32 characters.")
+        bool, typer.Option("--allow-weak-secret", help="Accept a secret of less than 32 characters.")
     ] = False,
 ) -> None:
     """Receive extraction.completed over HTTP, and build baselines."""
@@ -100,7 +98,7 @@ async def _run(settings: Settings) -> None:
     )
     listening = listen(serving.host, serving.port)
     say(f"receiving on {_url(listening.getsockname())}")
-    # Its numbers are shown where they are asked for, and not to everyone who may call it.
+    # Metrics are on the health port, not on the port that callers use.
     port = 0 if settings.origin("health_port") == "the default" else settings.health_port
     async with HealthServer(readiness, port, host=settings.health_host, metrics=process.text, look=readiness.look):
         await serve(server, listening)
@@ -139,7 +137,7 @@ def _receiver(settings: Settings) -> Receiver:
 
 
 def _check_schema(settings: Settings) -> None:
-    """Refuse a schema that will not do. A database that is down now may come back: /readyz says so meanwhile."""
+    """Refuse a schema that cannot be used. A database that is down now may come back: /readyz reports it until then."""
     from outbox.errors import SchemaError, Unusable
     from relay.admin.access.opening import opened
     from relay.platform.guide import BASELINE_LISTENER

@@ -1,8 +1,8 @@
-"""``outbox relay --processes N``: several relays under one that delivers nothing itself.
+"""``outbox relay --processes N``: several relays under a supervisor that delivers nothing itself.
 
-Each is a process of its own, in a session of its own: a Ctrl-C in the terminal reaches the supervisor alone, which
-passes it on, so that no relay counts it twice. One that ends without being told to is started again, later each time.
-One that says it cannot work here (exit code 3) ends them all: the others have the same settings.
+Each relay is a process in its own session: a Ctrl-C in the terminal reaches only the supervisor, which passes it on, so
+no relay counts it twice. A relay that ends without being told to is started again, after growing waits. A relay that
+cannot work here (exit code 3) ends all of them, because the others have the same settings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from outbox_cli.terminal import exits
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
-SETTLED_AFTER_S = 60.0  # who has run for so long starts again at once
+SETTLED_AFTER_S = 60.0  # a relay that ran for this long is started again at once
 
 log = structlog.get_logger("relay")
 
@@ -29,13 +29,13 @@ async def supervise(count: int, *, drain: bool, apply: bool, health: tuple[str, 
     """Run relays until they are told to stop or, with ``drain``, are done.
 
     Args:
-        count: How many.
-        drain: Each delivers what can be delivered now, and exits.
-        apply: They register the configured destinations, when they start for the first time.
-        health: The address of their health pages, and the first one's port; the others have those after it. 0: none.
+        count: The number of relays.
+        drain: Whether each delivers what can be delivered now, and exits.
+        apply: Whether they register the configured destinations at their first start.
+        health: The address of their health pages, and the first relay's port; the others use the next ones. 0: none.
 
     Returns:
-        The exit code: the worst of theirs.
+        The exit code: the worst of the relays' codes.
     """
     supervisor = Supervisor(count, drain=drain, apply=apply, health=health)
     loop = asyncio.get_running_loop()
@@ -60,21 +60,21 @@ class Supervisor:
         return exits.UNUSABLE if exits.UNUSABLE in codes else max(codes)
 
     def forward(self, number: signal.Signals) -> None:
-        """Pass a signal on; from now on nobody is started again."""
+        """Pass a signal on; from now on no relay is started again."""
         self._signal = number
         self._stopping.set()
         for child in self._children.values():
             child.send_signal(number)
 
     async def _keep(self, index: int) -> int:
-        """Run one relay, again and again, until it is told to stop; its last exit code."""
+        """Run one relay, again and again, until it is told to stop; return its last exit code."""
         backoff_s, apply = FIRST_BACKOFF_S, self._apply
         while True:
             started_at = time.monotonic()
             code = await self._run_once(index, apply=apply)
-            apply = False  # by now somebody else may have applied others, which are not for a restart to undo
+            apply = False  # other destinations may have been applied since, and a restart must not undo that
             if self._stopping.is_set():
-                # The signal itself ends a child that has not come to handling it yet.
+                # The default action of the signal ends a child that does not handle it yet.
                 return exits.OK if code == -self._signal else _shell_code(code)
             if self._drain and code == exits.OK:
                 return code
@@ -93,7 +93,7 @@ class Supervisor:
             *self._command(index, apply=apply), pass_fds=[self._read_end], start_new_session=True
         )
         self._children[index] = child
-        if self._stopping.is_set():  # told to while it was being started
+        if self._stopping.is_set():  # the signal came during the start
             child.send_signal(self._signal)
         try:
             return await child.wait()

@@ -1,4 +1,4 @@
-"""Who looks, and what they may do."""
+"""Authentication and permissions."""
 
 from outbox_cli.dashboard.access.people import Access, Person, Refused, TooManyTries
 from outbox_cli.dashboard.access.tokens import Tokens

@@ -1,7 +1,7 @@
-"""Finding out who asks: a session's cookie, a bearer token, a trusted proxy's header, or the host application.
+"""Identify the person behind a request: by session cookie, bearer token, a trusted proxy's header, or the host.
 
-A change needs a proof that our own page asked for it. With a cookie or a header, which a browser sends whoever asks,
-that is a CSRF token; a bearer token is proof by itself.
+A change needs a proof that our own page requested it. A browser sends a cookie or a header with requests of other
+pages, too, so these need a CSRF token; a bearer token is proof by itself.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Refused(Exception):
     """The request is not permitted.
 
     Args:
-        said: Why, for people.
-        status: The HTTP status: 401 when it is unknown who asks, 403 when they may not.
+        said: The reason, for people.
+        status: The HTTP status: 401 if the person is unknown, 403 if the person has no permission.
     """
 
     def __init__(self, said: str, status: int = 403) -> None:
@@ -39,10 +39,10 @@ class Refused(Exception):
 
 
 class TooManyTries(Refused):
-    """Too many wrong tokens came from this client.
+    """This client has sent too many wrong tokens.
 
     Args:
-        wait_s: Seconds until it may try again.
+        wait_s: The time until it may try again, in seconds.
     """
 
     def __init__(self, wait_s: float) -> None:
@@ -52,13 +52,13 @@ class TooManyTries(Refused):
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks.
+    """The person behind a request.
 
     Args:
-        name: What the audit calls them.
-        may_change: Whether they are an operator, and changes are allowed.
-        csrf: What a form has to send along; ``None``: nothing, for the request proves itself.
-        can_log_out: Whether they logged in here.
+        name: The person's name in the audit.
+        may_change: Whether the person is an operator, and changes are allowed.
+        csrf: The token that a form must send; ``None``: none is needed, because the request proves itself.
+        can_log_out: Whether the person logged in here.
     """
 
     name: str
@@ -72,14 +72,14 @@ Who = Callable[[HTTPConnection], Person | None]
 
 @dataclass
 class Access:
-    """The rules of one dashboard.
+    """The access rules of one dashboard.
 
     Args:
-        tokens: What opens it.
-        allow_changes: Whether anyone may change anything.
+        tokens: The tokens that are accepted.
+        allow_changes: Whether operators may change anything.
         user_header: The header in which a trusted proxy names the user.
         proxies: The addresses of these proxies.
-        who: The host application's answer, for a dashboard that is mounted in one; all else is not looked at then.
+        who: The host application's function, for a mounted dashboard; it replaces all other ways.
         cookie: The name of the session's cookie.
     """
 
@@ -96,14 +96,14 @@ class Access:
 
     @property
     def has_login(self) -> bool:
-        """Whether there is a login page."""
+        """Return whether there is a login page."""
         return self.who is None
 
     def person(self, request: HTTPConnection) -> Person:
-        """Return who asks.
+        """Return the person behind a request.
 
         Raises:
-            Refused: That is not known.
+            Refused: The person is unknown.
         """
         found = self._by_host(request) if self.who else self._by_proxy(request) or self._by_bearer(request)
         found = found or (None if self.who else self._by_cookie(request))
@@ -115,7 +115,7 @@ class Access:
         """Begin a session.
 
         Raises:
-            Refused: The token is wrong, or too many were.
+            Refused: The token is wrong, or too many wrong ones were sent.
         """
         role = self._role(request, token.strip())
         return self.sessions.begin(one_line(name.strip())[:NAME_LENGTH] or role, role)
@@ -125,15 +125,15 @@ class Access:
         self.sessions.end(request.cookies.get(self.cookie, ""))
 
     def require_change(self, request: Request, person: Person, csrf: str | None) -> None:
-        """Let a change through.
+        """Check that a change is permitted.
 
         Args:
-            request: What asks for it.
-            person: Who asks.
-            csrf: What the form sent along; the header is looked at, too.
+            request: The request for it.
+            person: The person behind the request.
+            csrf: The token in the form; a token in the header is accepted, too.
 
         Raises:
-            Refused: They may only look, or the request did not come from our page.
+            Refused: The person may only view, or the request did not come from our page.
         """
         if not person.may_change:
             why = "you may only look" if self.allow_changes else "changes are off: start it with --allow-changes"
@@ -141,10 +141,10 @@ class Access:
         self.require_own_page(request, person, csrf)
 
     def require_own_page(self, request: Request, person: Person, csrf: str | None) -> None:
-        """Let a request through that our own page made.
+        """Check that our own page made a request.
 
         Raises:
-            Refused: Another page made it, or an old one.
+            Refused: Another page made it, or one that is too old.
         """
         if person.csrf is None:
             return
@@ -153,7 +153,7 @@ class Access:
             raise Refused("this form is too old, or another page sent it: load the page again")
 
     def is_secure(self, request: HTTPConnection) -> bool:
-        """Whether the browser speaks TLS, with us or with a trusted proxy."""
+        """Return whether the browser uses TLS, to us or to a trusted proxy."""
         forwarded = request.headers.get("x-forwarded-proto", "") if self._is_from_proxy(request) else ""
         return request.url.scheme == "https" or forwarded == "https"
 
@@ -194,7 +194,7 @@ class Access:
         role = self.tokens.role_of(token)
         if role is None:
             self._throttle.failed(client)
-            raise Refused("this token opens nothing", 401)
+            raise Refused("this token is not valid", 401)
         self._throttle.succeeded(client)
         return role
 
@@ -206,7 +206,7 @@ class Access:
 
 
 def is_of_own_origin(request: Request) -> bool:
-    """Whether a browser says that our own page asked, or says nothing of it."""
+    """Return whether the browser names our own page as the origin, or names none."""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")

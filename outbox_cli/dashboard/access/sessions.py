@@ -1,4 +1,4 @@
-"""Sessions: a random id in a cookie, everything else in this process's memory. A restart logs everyone out."""
+"""Sessions: a random id in a cookie, all data in this process's memory. A restart ends all of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Session:
     """One login.
 
     Args:
-        id: What the cookie holds.
-        name: Who it is, as they say.
-        role: Which token was given.
+        id: The value of the cookie.
+        name: The person's name, as the person entered it.
+        role: The role of the token.
         ends_at: When it ends, by the clock of `Sessions`.
     """
 
@@ -35,7 +35,7 @@ class Sessions:
     """The sessions of one dashboard.
 
     Args:
-        clock: Seconds that never go back.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -43,7 +43,7 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def begin(self, name: str, role: Role) -> Session:
-        """Begin a session. The oldest ends when there are too many."""
+        """Begin a session. If there are too many, the oldest ends."""
         session = Session(secrets.token_urlsafe(32), name, role, self._clock() + LENGTH_S)
         self._sessions[session.id] = session
         while len(self._sessions) > AT_MOST:

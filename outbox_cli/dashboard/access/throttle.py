@@ -1,4 +1,4 @@
-"""A limit on guesses: after five wrong tokens a client waits, and longer each time."""
+"""Limit guesses: after five wrong tokens a client waits, longer after each further one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-FREE = 5  # wrong tokens that cost no wait
+FREE = 5  # wrong tokens without a wait
 LONGEST_S = 60.0
-CLIENTS = 1000  # remembered at once
+CLIENTS = 1000  # clients in memory at once
 FORGIVEN_AFTER_S = 900.0
 
 
@@ -24,7 +24,7 @@ class Throttle:
     """Counts wrong tokens by client.
 
     Args:
-        clock: Seconds that never go back.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -32,7 +32,7 @@ class Throttle:
         self._clients: OrderedDict[str, _Tries] = OrderedDict()
 
     def wait_s(self, client: str) -> float:
-        """Return the seconds until this client may try again; 0 when it may now."""
+        """Return the time until this client may try again, in seconds; 0: now."""
         tries = self._clients.get(client)
         return max(tries.until - self._clock(), 0.0) if tries else 0.0
 
@@ -50,5 +50,5 @@ class Throttle:
             self._clients.popitem(last=False)
 
     def succeeded(self, client: str) -> None:
-        """Forget what went wrong before."""
+        """Forget earlier wrong tokens."""
         self._clients.pop(client, None)

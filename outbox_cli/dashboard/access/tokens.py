@@ -1,4 +1,4 @@
-"""The tokens that open the dashboard, compared in constant time and kept as digests only."""
+"""The tokens of the dashboard, stored as digests and compared in constant time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import secrets
 from typing import Literal
 
 Role = Literal["viewer", "operator"]
-SHORTEST = 16  # characters: what is shorter can be guessed
+SHORTEST = 16  # characters: a shorter token can be guessed
 
 
 class Tokens:
     """The tokens of the two roles.
 
     Args:
-        operator: Who holds it may change things, where changes are allowed; ``None``: it opens nothing.
-        viewer: Who holds it may look, and nothing else.
+        operator: The token that permits changes, if changes are allowed; ``None``: there is none.
+        viewer: The token that only permits viewing; ``None``: there is none.
     """
 
     def __init__(self, *, operator: str | None = None, viewer: str | None = None) -> None:
@@ -24,7 +24,7 @@ class Tokens:
         self._digests: dict[Role, bytes] = {role: _digest(token) for role, token in given.items() if token}
 
     def role_of(self, token: str) -> Role | None:
-        """Return the role that a token stands for, or ``None``. All tokens are compared, whichever fits."""
+        """Return the role of a token, or ``None``. Every known token is compared."""
         asked, found = _digest(token), None
         for role, digest in self._digests.items():
             if hmac.compare_digest(asked, digest):
@@ -33,7 +33,7 @@ class Tokens:
 
 
 def new_token() -> str:
-    """Make a token that cannot be guessed: 192 random bits."""
+    """Return a token that cannot be guessed: 192 random bits."""
     return secrets.token_urlsafe(24)
 
 

@@ -1,1 +1,1 @@
-"""What the pages show, as plain data: a template renders it, and `.json` answers it as it is."""
+"""The data of the pages: a template renders it, and `.json` returns it unchanged."""

@@ -1,4 +1,4 @@
-"""Documents, what was extracted from them, and their baseline topic graphs."""
+"""Documents, their extracted topics, and their baseline topic graphs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Documents:
     """The latest documents.
 
     Args:
-        is_installed: Whether the tables of the content branch are here.
-        total: How many documents there are, and `with_graph` how many of them have a baseline.
+        is_installed: Whether the tables of the content branch exist.
+        total: The count of documents; `with_graph` counts those with a baseline.
     """
 
     is_installed: bool
@@ -49,7 +49,7 @@ class DocumentDetail:
 
     Args:
         topics: The strongest topics of its latest extraction: ``{"topic", "weight", "sentences"}``.
-        graph: Its baseline: ``{"nodes": […], "edges": […]}``; ``None`` where there is none yet.
+        graph: Its baseline: ``{"nodes": […], "edges": […]}``; ``None`` if it does not exist yet.
     """
 
     document: Document
@@ -62,13 +62,13 @@ class DocumentDetail:
 
 
 def is_installed(connection: sa.Connection) -> bool:
-    """Whether the content branch is here."""
+    """Return whether the tables of the content branch exist."""
     inspector = sa.inspect(connection)
     return all(inspector.has_table(name) for name in ("contents", "extractions", "topic_graphs"))
 
 
 def documents(connection: sa.Connection, query: str) -> Documents:
-    """Return the documents changed last, of those whose title or id has this text in it."""
+    """Return the latest documents with this text in their title or id."""
     if not is_installed(connection):
         return Documents(is_installed=False)
     c: Any = Content.__table__
@@ -90,7 +90,7 @@ def documents(connection: sa.Connection, query: str) -> Documents:
 
 
 def document(connection: sa.Connection, id_: str) -> DocumentDetail | None:
-    """Return one document with its topics and its graph; ``None`` if there is none of this id."""
+    """Return one document with its topics and its graph; ``None`` if no document has this id."""
     if not is_installed(connection):
         return None
     c: Any = Content.__table__

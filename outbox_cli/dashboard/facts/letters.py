@@ -1,4 +1,4 @@
-"""Dead letters: by cause, and those of one cause."""
+"""Dead letters by cause, and the letters of one cause."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LETTERS = 50
 
 @dataclass(frozen=True)
 class Letters:
-    """What died of what.
+    """Dead letters and their causes.
 
     Args:
-        which: The filters that apply.
-        total: How many dead letters there are in all of these causes.
-        letters: The latest of them, where one cause is looked at.
+        which: The filters.
+        total: The count of dead letters of all these causes.
+        letters: The latest letters, if one cause is chosen.
     """
 
     which: DeadFilter
@@ -28,7 +28,7 @@ class Letters:
 
 
 def letters(connection: sa.Connection, which: DeadFilter) -> Letters:
-    """Return the causes that the filters leave, and the latest letters where a cause is named."""
+    """Return the causes that match the filters, and the latest letters if a cause is chosen."""
     found = causes(connection, which)
     shown = list(dead_letters(connection, which, limit=LETTERS)) if which.fingerprint or which.ids else []
     return Letters(which, found, sum(cause.count for cause in found), shown)

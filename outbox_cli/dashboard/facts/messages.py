@@ -1,4 +1,4 @@
-"""Messages: how many there are in which state, those that a search finds, and the life of one."""
+"""Messages: counts by state, search results, and the life of one message."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.messages.redaction import Redaction
 
 LIMIT = 50
-COUNT_AT_MOST = 10_000  # beyond that, a page says "more than"
-LINKS = 8  # of a key's chain before a message and after it
-CHAIN_ROWS = 2_000  # of its shard, looked at for them
+COUNT_AT_MOST = 10_000  # beyond this, a page shows "more than"
+LINKS = 8  # messages of a key that are shown before and after a message
+CHAIN_ROWS = 2_000  # rows of the shard that are read to find them
 
 Tone = Literal["good", "warn", "bad", "quiet"]
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many messages are in a state.
+    """The count of messages in a state.
 
     Args:
-        state: As the search has it; empty: everything that is not settled.
-        count: How many; at most `COUNT_AT_MOST`.
-        is_more: Whether there are more than that.
+        state: The state, as in the search; empty: every message that is not settled.
+        count: The count, at most `COUNT_AT_MOST`.
+        is_more: Whether there are more.
     """
 
     state: str
@@ -42,11 +42,11 @@ class Count:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        trouble: Why nothing was looked for, or not everything.
-        is_limited: Whether there may be more than are shown.
+        trouble: Why the search was not run, or not completely.
+        is_limited: Whether there may be more messages than are shown.
     """
 
     search: Search
@@ -60,10 +60,10 @@ COUNTED = ("ready", "scheduled", "held", "unrouted", "dead", "delivered", "disca
 
 
 def counts(connection: sa.Connection, search: Search) -> list[Count]:
-    """Count messages by state, those that the other filters leave.
+    """Count the messages that match the other filters, by state.
 
-    A count ends at `COUNT_AT_MOST`, and the history is counted by what it gave up only: the page says the rest by its
-    list. The destination is left out, for no column tells it.
+    A count stops at `COUNT_AT_MOST`. Of the history, only messages that were not delivered are counted; the list of the
+    page shows the others. The filter of the destination is left out, because no column holds it.
     """
     return [_count(connection, search, state) for state in COUNTED]
 
@@ -113,7 +113,7 @@ def _filters(connection: sa.Connection, search: Search, table: sa.Table, at: sa.
 
 
 def find(connection: sa.Connection, search: Search) -> list[MessageRow]:
-    """Return the newest messages that a search finds."""
+    """Return the newest messages that match a search."""
     return list_messages(
         connection,
         state=search.state,
@@ -132,14 +132,14 @@ def find(connection: sa.Connection, search: Search) -> list[MessageRow]:
 
 @dataclass(frozen=True)
 class Moment:
-    """One thing that happened to a message, or that is still to come.
+    """An event in the life of a message, past or to come.
 
     Args:
-        at: When; ``None`` where that is not known.
-        tone: How it went.
-        title: What, in a few words.
-        detail: More of it.
-        answer: What the destination answered.
+        at: Its time; ``None`` if unknown.
+        tone: Whether it is good or bad.
+        title: The event, in a few words.
+        detail: More information.
+        answer: The destination's answer.
         is_to_come: Whether it has not happened yet.
     """
 
@@ -156,8 +156,8 @@ class Link:
     """A message of the same ordering key.
 
     Args:
-        state: How far it is.
-        is_this: Whether it is the one that is shown.
+        state: Its state.
+        is_this: Whether it is the message that is shown.
     """
 
     id: str
@@ -168,12 +168,12 @@ class Link:
 
 @dataclass(frozen=True)
 class Life:
-    """Everything about one message.
+    """All information about one message.
 
     Args:
-        timeline: What happened, the first first, and what comes next.
-        chain: The messages of its key around it that are not settled, in their order.
-        data_json: Its data, for people.
+        timeline: Its events, the oldest first, and what comes next.
+        chain: The unsettled messages of its key around it, in their order.
+        data_json: Its data, formatted for people.
     """
 
     detail: MessageDetail
@@ -183,17 +183,17 @@ class Life:
 
     @property
     def dead_at(self) -> list[str]:
-        """The destinations at which it is a dead letter."""
+        """The destinations for which it is a dead letter."""
         return [each.destination for each in self.detail.deliveries if each.state == "dead"]
 
 
 def life(connection: sa.Connection, id_: str, redaction: Redaction) -> Life | None:
-    """Return all that is known of a message; ``None`` if it is neither waiting nor in the history.
+    """Return all information about a message; ``None`` if it neither waits nor is in the history.
 
     Args:
-        connection: One from a snapshot.
-        id_: The message's.
-        redaction: What of it may not be seen.
+        connection: A connection with a snapshot.
+        id_: The message's id.
+        redaction: The payload that is masked.
     """
     found = show_message(connection, id_)
     if found is None:
@@ -221,7 +221,7 @@ def _past(delivery: DeliveryRow, suffix: str) -> list[Moment]:
             nth = f"attempt {delivery.taken_at_attempt}" if delivery.taken_at_attempt else ""
             moments.append(Moment(delivery.changed_at, "good", f"Delivered to {where}", nth))
         case "dead":
-            # Its last attempt says the same where there is one.
+            # Its last attempt says the same, if there is one.
             if not moments:
                 moments.append(Moment(delivery.changed_at, "bad", f"Dead letter at {where}", delivery.reason or ""))
         case "discarded" | "cancelled":
@@ -275,7 +275,7 @@ def _at(text: object) -> datetime | None:
 
 
 def _chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
-    """Return the neighbours in its key: all are in its shard, so a walk along the index of the shard finds them."""
+    """Return its neighbours in its key: all are in its shard, so a walk along the shard's index finds them."""
     m, d = tables().message, tables().delivery.c
     key, shard = detail.message.ordering_key, detail.shard
     place = connection.scalar(sa.select(m.c.position).where(m.c.id == detail.message.id))

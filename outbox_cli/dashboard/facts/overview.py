@@ -1,4 +1,4 @@
-"""The whole outbox at a glance."""
+"""The overview of the outbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.admin.timeline.samples import Pace, pace
 from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6
-COLOURS = 8  # that tell the relays on the map apart
+COLOURS = 8  # by which the map distinguishes relays
 
 Tone = Literal["good", "warn", "bad", "quiet"]
 TONES: dict[str, Tone] = {"healthy": "good", "off": "bad", "removed": "bad"}
@@ -27,10 +27,10 @@ TONES: dict[str, Tone] = {"healthy": "good", "off": "bad", "removed": "bad"}
 
 @dataclass(frozen=True)
 class DestinationView:
-    """One destination, and what happens there next.
+    """One destination, and its outlook.
 
     Args:
-        tone: How urgent it is: ``good``, ``warn`` or ``bad``.
+        tone: Its urgency: ``good``, ``warn`` or ``bad``.
         word: Its state in a word: ``healthy``, ``down``, ``paused``, ``throttled``, ``off`` or ``removed``.
         outlook: What happens next, in a sentence.
     """
@@ -54,7 +54,7 @@ class DestinationView:
 
 @dataclass(frozen=True)
 class RelayView:
-    """One relay that is alive.
+    """One living relay.
 
     Args:
         colour: Its colour on the map.
@@ -70,12 +70,12 @@ class RelayView:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything on the front page, of one moment by the database's clock.
+    """All data of the front page, of one moment by the database's clock.
 
     Args:
-        pace: What came in and went out lately; ``None`` where nothing was sampled.
-        shards: For each of the 64 shards the number of its owner in `relays`, or -1.
-        findings: What `outbox doctor` has to say, without what is well; ``None`` while it looks for the first time.
+        pace: The recent rates; ``None`` without samples.
+        shards: The index in `relays` of the owner of each of the 64 shards, or -1.
+        findings: The findings of `outbox doctor` that are not ok; ``None`` until its first run has ended.
     """
 
     database: str
@@ -91,16 +91,16 @@ class Overview:
 
     @property
     def unowned(self) -> int:
-        """How many shards no relay owns."""
+        """The count of shards without an owner."""
         return self.shards.count(-1)
 
 
 def overview(connection: sa.Connection, database: str) -> Overview:
-    """Look at everything but the doctor's findings.
+    """Return all data but the doctor's findings.
 
     Args:
-        connection: One from a snapshot: then all numbers are of one moment.
-        database: Its name, for people.
+        connection: A connection with a snapshot, so all numbers belong to one moment.
+        database: The database's name, for people.
     """
     found = status(connection)
     relays = [
@@ -122,7 +122,7 @@ def overview(connection: sa.Connection, database: str) -> Overview:
 
 
 def destination_views(connection: sa.Connection, found: Status) -> list[DestinationView]:
-    """Return the destinations, those that need a look first."""
+    """Return the destinations, the most urgent first."""
     order = {"bad": 0, "warn": 1, "good": 2}
     views = [_view(row, found) for row in list_destinations_of(connection, found)]
     return sorted(views, key=lambda view: (order.get(view.tone, 1), view.name))
@@ -162,16 +162,16 @@ def _outlook(row: DestinationRow, word: str, *, relays: int) -> str:
         return "Nothing is sent: no relay is alive. Start one with `outbox relay`."
     match word:
         case "down":
-            return f"One message is sent as a probe{at}. When it is taken, all others follow."
+            return f"One message is sent as a probe{at}. If it is taken, all others follow."
         case "paused":
             return "Messages wait until an operator resumes it."
         case "throttled":
-            return f"It asked for a break: sending goes on{at}."
+            return f"It asked for a pause: sending continues{at}."
         case "off":
             return "It answered that it is gone. It gets nothing until an operator resumes it."
         case "removed":
-            return "Configure it and run `outbox relay --apply`, or cancel what waits for it."
-    return "Messages are sent as they come." if not row.note else "Messages are sent; what fails is tried again."
+            return "Configure it and run `outbox relay --apply`, or cancel the messages that wait for it."
+    return "Messages are sent as they come." if not row.note else "Messages are sent; failed ones are tried again."
 
 
 def _owners(relays: list[RelayView]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The search box: the filters of `outbox messages list`, written as words."""
+"""The search box: the filters of `outbox messages list`, as words."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STATES = (
 
 
 class Misunderstood(ValueError):
-    """A search that means nothing; says what would."""
+    """A search cannot be parsed; the text says what would be valid."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked for. Everything that is given has to hold.
+    """A search. All given conditions must hold.
 
     Args:
-        text: As it was written.
-        id: Of one message.
+        text: The search, as it was typed.
+        id: The id of one message.
     """
 
     text: str = ""
@@ -40,19 +40,19 @@ class Search:
     id: str | None = None
 
     def without_state(self) -> tuple[object, ...]:
-        """Return what tells this search from others, but for the state."""
+        """Return a key of this search without its state."""
         return (self.type, self.key, self.subject, self.destination, self.since, self.until)
 
 
 def parse(text: str, at: datetime) -> Search:
-    """Understand a search.
+    """Parse a search.
 
     Args:
         text: Words such as ``type:order.*``, ``key:c-1``, ``state:dead``, ``since:2h``; an id; quotes keep blanks.
         at: The time from which ``since:2h`` counts back.
 
     Raises:
-        Misunderstood: A word means nothing.
+        Misunderstood: A word is not a filter.
 
     Example:
         >>> parse("state:dead type:order.*", datetime.now(UTC)).type
@@ -64,7 +64,7 @@ def parse(text: str, at: datetime) -> Search:
         if not colon:
             name, value = ("id", word) if is_id(word) else ("type", word)
         if name not in FIELDS:
-            raise Misunderstood(f"{name}: is no filter. There are {', '.join(f'{each}:' for each in FIELDS)} and ids")
+            raise Misunderstood(f"{name}: is not a filter. Use {', '.join(f'{each}:' for each in FIELDS)} or an id")
         if not value:
             raise Misunderstood(f"{name}: needs a value")
         if name in found:
@@ -87,19 +87,19 @@ def _value(name: str, value: str, at: datetime) -> object:
         case "since" | "until":
             return instant(name, value, at)
         case "state" if value not in STATES:
-            raise Misunderstood(f"state:{value} is none. There are {', '.join(STATES)}")
+            raise Misunderstood(f"state:{value} does not exist. There are {', '.join(STATES)}")
         case "id":
             if not is_id(value):
-                raise Misunderstood(f"id:{value} is no id: ids are UUIDs")
+                raise Misunderstood(f"id:{value} is not an id: ids are UUIDs")
             return str(UUID(value))
     return value
 
 
 def instant(name: str, value: str, at: datetime) -> datetime:
-    """Return the time that is written: a date, or how long before `at`.
+    """Return a time that is given as a date, or as a duration before `at`.
 
     Raises:
-        Misunderstood: It is neither.
+        Misunderstood: The text is neither.
     """
     try:
         found = datetime.fromisoformat(value)
@@ -110,11 +110,11 @@ def instant(name: str, value: str, at: datetime) -> datetime:
     try:
         return at - timedelta(seconds=seconds(value))
     except (ValueError, OverflowError):
-        raise Misunderstood(f"{name}:{value} is no time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+        raise Misunderstood(f"{name}:{value} is not a time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is the id of a message, as far as one can see."""
+    """Return whether a text looks like the id of a message."""
     try:
         UUID(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""The addresses: each page as HTML, and under the same name with `.json` as the same facts."""
+"""The addresses: each page as HTML, and with `.json` the same data as JSON."""

@@ -1,6 +1,6 @@
-"""How pages and changes are registered: once, and answered in two forms.
+"""Register pages and changes, each with an HTML and a JSON answer.
 
-Annotations are not postponed here: FastAPI could not resolve those that name a parameter of `page`.
+Annotations are not postponed here: FastAPI could not resolve annotations that name a parameter of `page`.
 """
 
 import json
@@ -23,10 +23,10 @@ Form = TypeVar("Form", bound="ChangeForm")
 
 
 class ChangeForm(BaseModel):
-    """What every change may say.
+    """The fields that every change has.
 
     Args:
-        reason: Why, for the audit.
+        reason: The reason, for the audit.
     """
 
     reason: str | None = None
@@ -34,11 +34,11 @@ class ChangeForm(BaseModel):
 
 @dataclass(frozen=True)
 class Done:
-    """What came of a change.
+    """The result of a change.
 
     Args:
-        said: In a sentence.
-        job: What still runs, if it does.
+        said: The result, in a sentence.
+        job: The job that still runs, or ``None``.
     """
 
     said: str
@@ -46,7 +46,7 @@ class Done:
 
 
 def viewer(request: Request) -> Person:
-    """Return who asks. Raises `Refused` where that is not known."""
+    """Return the person behind a request. Raises `Refused` if the person is unknown."""
     person = site_of(request).access.person(request)
     request.state.person = person
     return person
@@ -69,12 +69,12 @@ def page(
     """Register a page.
 
     Args:
-        router: Where.
+        router: The router to register it at.
         path: Its address.
-        template: What renders it; is given the facts as `found`.
-        facts: Makes the facts, as a dependency of FastAPI; ``None`` is a 404.
-        json_path: The address of the facts, where it is not the page's with `.json`.
-        elsewhere: The page that is shown in the place of this one, if these facts ask for another.
+        template: The template; it gets the data as `found`.
+        facts: Returns the data, as a dependency of FastAPI; ``None`` is a 404.
+        json_path: The address of the data, if it is not the page's with `.json`.
+        elsewhere: Returns another page to redirect to, or ``None``.
     """
 
     def html(request: Request, _person: Viewer, found: Annotated[Any, Depends(facts)]) -> Response:
@@ -85,14 +85,14 @@ def page(
 
     def plain(_person: Viewer, found: Annotated[Any, Depends(facts)]) -> Any:
         if found is None:
-            raise HTTPException(404, "there is none")
+            raise HTTPException(404, "it does not exist")
         return found
 
     answer = get_type_hints(facts).get("return", Any)
     summary = (facts.__doc__ or "").strip().split("\n")[0]
     router.add_api_route(
         json_path or f"{path}.json", plain, methods=["GET"], response_model=answer, summary=summary, name=facts.__name__
-    )  # before the page, of which the end could pass for a part
+    )  # before the page, whose pattern could match it
     router.add_api_route(path, html, methods=["GET"], include_in_schema=False)
 
 
@@ -100,10 +100,10 @@ def change(router: APIRouter, path: str, form: type[ChangeForm], act: Act) -> No
     """Register a change, for operators.
 
     Args:
-        router: Where.
-        path: Its address; with `.json` it takes JSON, or a form, and answers with JSON.
-        form: What it has to be told.
-        act: Does it; returns what came of it, and the page to go to.
+        router: The router to register it at.
+        path: Its address; with `.json` it takes JSON or a form, and answers with JSON.
+        form: The model of its fields.
+        act: Makes the change; returns the result, and the page to go to.
     """
 
     def run(request: Request, person: Person, told: dict[str, Any]) -> tuple[Done, str]:
@@ -134,7 +134,7 @@ def change(router: APIRouter, path: str, form: type[ChangeForm], act: Act) -> No
 
 
 async def given(request: Request) -> dict[str, Any]:
-    """What a form or a JSON body says. Empty fields count as not given."""
+    """Return the fields of a form or a JSON body. Empty fields count as not given."""
     body = await _body(request)
     try:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":

@@ -20,12 +20,12 @@ router = APIRouter()
 
 
 def documents(site: TheSite, q: Annotated[str, Query(max_length=200)] = "") -> Documents:
-    """The documents changed last, and how many there are."""
+    """Return the latest documents, and their count."""
     return site.reader.ask(("documents", q), lambda connection: find_documents(connection, q))
 
 
 def document(site: TheSite, id: str) -> DocumentDetail | None:
-    """One document: the topics extracted from it, and its baseline topic graph."""
+    """Return one document: its extracted topics, and its baseline topic graph."""
     return site.reader.ask(("document", id), lambda connection: find_document(connection, id))
 
 
@@ -65,12 +65,12 @@ def document_html(request: Request, _person: Viewer, site: TheSite, id: str) -> 
 def document_json(_person: Viewer, site: TheSite, id: str) -> DocumentDetail:
     found = document(site, id)
     if found is None:
-        raise HTTPException(404, "there is no document of this id")
+        raise HTTPException(404, "no document has this id")
     return found
 
 
 def drawing_of(_site: Site, found: DocumentDetail) -> Drawing:
-    """Lay the graph of a document out, once for all who look."""
+    """Lay out the graph of a document, once for all viewers."""
     return _drawn(to_json(found.graph))
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: looked at by cause, and retried, discarded, or sent again with other data."""
+"""Dead letters: listed by cause, and retried, discarded, or sent again with other data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAYING: dict[str, str] = {"retry": "Retrying", "discard": "Discarding", "edit": 
 
 
 class Which(ChangeForm):
-    """Which dead letters. Everything that is given has to hold; `all` where nothing is."""
+    """The choice of dead letters. All given conditions must hold; `all` if there are none."""
 
     id: str | None = Field(default=None, max_length=64)
     destination: str | None = Field(default=None, min_length=1)
@@ -40,20 +40,20 @@ class Which(ChangeForm):
 
     def filter(self) -> DeadFilter:
         if self.id is not None and not is_id(self.id):
-            raise HTTPException(422, f"{self.id} is no id: ids are UUIDs")
+            raise HTTPException(422, f"{self.id} is not an id: ids are UUIDs")
         ids = (self.id,) if self.id else ()
         found = DeadFilter(ids, self.destination, self.type, reason=self.because, fingerprint=self.cause)
         if not found.as_dict() and not self.all:
-            raise HTTPException(422, "which ones? Give a filter, or all")
+            raise HTTPException(422, "no dead letters are chosen: give a filter, or all")
         return found
 
 
 class Retry(Which):
-    """Have dead letters delivered after all."""
+    """Deliver dead letters after all."""
 
 
 class Discard(Which):
-    """Give dead letters up for good."""
+    """Give up dead letters for good."""
 
 
 class Edit(Which):
@@ -65,11 +65,11 @@ class Edit(Which):
 
 @dataclass(frozen=True)
 class Question:
-    """What is about to be done, and to how many.
+    """A change that is to be confirmed, and its count.
 
     Args:
         which: The filters, as fields of the form.
-        message: The message, where one is to be edited.
+        message: The message, if one is to be edited.
     """
 
     verb: Verb
@@ -85,7 +85,7 @@ def dead(
     because: str | None = None,
     cause: str | None = None,
 ) -> Letters:
-    """Dead letters by cause, and the latest of one cause."""
+    """Return dead letters by cause, and the latest letters of one cause."""
     which = DeadFilter((), destination or None, type or None, reason=because or None, fingerprint=cause or None)
     return site.reader.ask(("dead", which), lambda connection: letters(connection, which))
 
@@ -100,7 +100,7 @@ def question(
     cause: str | None = None,
     all: Annotated[bool, Query()] = False,
 ) -> Question:
-    """What a change would do, and to how many; nothing is done."""
+    """Return what a change would do, and to how many dead letters; nothing is changed."""
     asked = Which(
         id=id or None, destination=destination or None, type=type or None, because=because or None,
         cause=cause or None, all=all,
@@ -140,7 +140,7 @@ def _engine(site: Site, verb: Any, which: DeadFilter, reason: str | None, tell: 
 
 
 def _editing(told: Edit, redaction: Redaction) -> Any:
-    """How data is changed: all of it replaced, for one message, or patched."""
+    """Return the function that changes data: replaces it, for one message, or patches it."""
     if (told.data is None) == (told.patch is None):
         raise HTTPException(422, "give either data or patch")
     if told.data is not None and told.id is None:
@@ -148,7 +148,7 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
     try:
         given = json.loads(told.data if told.data is not None else told.patch or "")
     except (ValueError, RecursionError) as error:
-        raise HTTPException(422, f"this is no JSON: {error}") from None
+        raise HTTPException(422, f"this is not JSON: {error}") from None
     if told.data is not None:
         return partial(redaction.restored, given)
     return lambda data: merged(data, given)
@@ -164,12 +164,12 @@ def _begin(site: Site, person: Person, doing: str, told: Which, work: Any) -> tu
 
 
 def job(site: TheSite, id: str) -> Job | None:
-    """How far a change is."""
+    """Return the progress of a change."""
     return site.jobs.find(id)
 
 
 def query_of(which: dict[str, str]) -> str:
-    """Return the filters as a part of an address."""
+    """Return the filters as a query string."""
     return urlencode(which)
 
 

@@ -1,4 +1,4 @@
-"""Destinations: how they are, paused, resumed and tested; and the past sent to one of them again."""
+"""Destinations: listed, paused, resumed and tested; and replays to one of them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from relay.platform.wording import counted
 router = APIRouter()
 
 RATE = 200.0
-LOOK_S = 5.0  # how long the search through the history may take: it is asked for by hand
+LOOK_S = 5.0  # how long the query of the history may take: a person requested it
 
 
 @dataclass(frozen=True)
 class Destinations:
-    """All of them.
+    """All destinations.
 
     Args:
-        differences: Where the configuration of this host is another: a relay that is started here would be refused.
+        differences: How this host's configuration differs: a relay that is started here would be refused.
     """
 
     at: datetime
@@ -48,12 +48,12 @@ class Destinations:
 
 @dataclass(frozen=True)
 class Tested:
-    """What a test of a destination found.
+    """The result of testing a destination.
 
     Args:
         well: Whether it can be reached.
-        said: What it said.
-        checked: How far the test went.
+        said: The result, in words.
+        checked: What the test covers.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Tested:
 
 @dataclass(frozen=True)
 class Planned:
-    """A replay that was looked at and not begun.
+    """A replay that was planned and not begun.
 
     Args:
-        trouble: Why nothing was looked for.
-        found: What would be sent, by type; ``None`` until it is asked for.
+        trouble: Why the query was not run.
+        found: The messages that would be sent, by type; ``None`` until the query runs.
     """
 
     destinations: list[str]
@@ -83,31 +83,31 @@ class Planned:
 
     @property
     def count(self) -> int:
-        """How many messages that is."""
+        """The count of these messages."""
         return sum(each.count for each in self.found or ())
 
     @property
     def marked(self) -> int:
-        """How many of them the destination's inbox knows."""
+        """The count of those that the destination's inbox has marked."""
         return sum(each.marked for each in self.found or ())
 
 
 class Named(ChangeForm):
-    """A destination."""
+    """A change of one destination."""
 
     name: str = Field(max_length=63)
 
 
 class Pause(Named):
-    """Have all relays start nothing more at a destination."""
+    """Make all relays start nothing more at a destination."""
 
 
 class Resume(Named):
-    """Have all relays try a destination again, whoever paused it or switched it off."""
+    """Make all relays try a destination again, after a pause or a switch-off."""
 
 
 class Replayed(ChangeForm):
-    """Send settled messages again, to one destination."""
+    """Send settled messages again to one destination."""
 
     to: str
     type: str = "*"
@@ -118,7 +118,7 @@ class Replayed(ChangeForm):
 
 
 def destinations(site: TheSite) -> Destinations:
-    """The destinations: state, reason, since when, what happens next, what waits."""
+    """Return the destinations: state, reason, time, outlook, and waiting messages."""
     found = site.picture()
     return Destinations(found.at, found.destinations, _differences(site))
 
@@ -129,13 +129,13 @@ def _differences(site: Site) -> list[str]:
     try:
         configured = site.load_settings().destinations
     except OutboxError:
-        return []  # other hosts have what the destinations need; this one has not
+        return []  # this host lacks what the destinations need; others may have it
     here = [Registration(name, each.kind, tuple(each.events), each.on_dead) for name, each in configured.items()]
     return site.reader.ask("differences", lambda connection: differences(connection, here))
 
 
 def tested(site: TheSite, name: str) -> Tested | None:
-    """Whether a destination can be reached from here, as it is configured here. No message is sent."""
+    """Test whether a destination can be reached with the settings of this host. No message is sent."""
     if site.load_settings is None:
         return None
     try:
@@ -160,7 +160,7 @@ def planned(
     rate: Annotated[float, Query(ge=0.1, le=100_000)] = RATE,
     as_new: bool = False,
 ) -> Planned:
-    """What a replay would send again; nothing is sent."""
+    """Return the messages that a replay would send again; nothing is sent."""
     names = site.reader.ask("names", destination_names)
     asked = Planned(names, to, type or "*", since, until, rate, as_new)
     if not to:
@@ -172,7 +172,7 @@ def planned(
     except (Misunderstood, OutboxError) as error:
         return Planned(names, to, asked.type, since, until, rate, as_new, None, str(error))
     except TooMuch:
-        said = "The history is too long to be counted for this page: choose a shorter time."
+        said = "The history is too long to count for this page: choose a shorter time."
         return Planned(names, to, asked.type, since, until, rate, as_new, None, said)
     return Planned(names, to, asked.type, since, until, rate, as_new, found)
 

@@ -1,4 +1,4 @@
-"""Logging in and out, the files of the pages, and the description of the API."""
+"""Login and logout, static files, and the description of the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 def login(request: Request, to: str = "/") -> Response:
     site = site_of(request)
     if not site.access.has_login:
-        raise HTTPException(404, "the application that this is mounted in logs people in")
+        raise HTTPException(404, "the host application logs people in")
     return site.render(request, "login.html", to=own_path(to), trouble=None)
 
 
@@ -64,11 +64,11 @@ def log_out(request: Request, person: Viewer, told: Annotated[dict[str, Any], De
 
 @router.get("/static/{version}/{path:path}")
 def static(version: str, path: str) -> Response:
-    """The version in the address changes with the files, so a browser may keep them."""
+    """Return a static file. The version in the address changes with the files, so browsers may keep them."""
     wanted = PurePosixPath(path)
     known = {PurePosixPath(each.relative_to(STATIC).as_posix()): each for each in STATIC.rglob("*") if each.is_file()}
     if wanted not in known or wanted.suffix not in TYPES:
-        raise HTTPException(404, "there is no such file")
+        raise HTTPException(404, "this file does not exist")
     return FileResponse(known[wanted], media_type=TYPES[wanted.suffix], headers={"Cache-Control": A_YEAR})
 
 
@@ -78,14 +78,14 @@ def openapi(request: Request, _person: Viewer) -> Response:
 
 
 def own_path(to: str) -> str:
-    """Return a path of ours, whatever the address said: a login leads nowhere else."""
+    """Return a path of this dashboard for any address, so that a login leads nowhere else."""
     parts = urlsplit(to)
     is_ours = to.startswith("/") and not to.startswith(("//", "/\\")) and not parts.netloc and "\\" not in to
     return to if is_ours and to.isprintable() else "/"
 
 
 def login_address(request: Request) -> str:
-    """Return where to log in, to come back to this page then."""
+    """Return the address of the login, which leads back to this page."""
     root = request.scope.get("root_path", "")
     path = request.url.path.removeprefix(root) or "/"
     query = f"?{request.url.query}" if request.url.query else ""

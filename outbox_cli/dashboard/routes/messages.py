@@ -1,4 +1,4 @@
-"""Messages: searched, counted, and one by one."""
+"""Messages: searched, counted, and shown."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from relay.admin.messages.redaction import Redaction
 router = APIRouter()
 
 LIST_S, COUNT_S = 0.2, 0.1  # how long a statement of each may take
-TOO_MANY = "There are too many messages to look through for this. Add since:1h, or another filter."
+TOO_MANY = "There are too many messages to search. Add since:1h, or another filter."
 
 
 def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> Found:
-    """The newest messages that a search finds, and how many there are in each state."""
+    """Return the newest messages that match a search, and the count in each state."""
     try:
         search = site.reader.ask(("search", q), lambda connection: parse(q, now(connection)))
     except Misunderstood as error:
@@ -48,13 +48,13 @@ def _counts(site: Site, search: Search) -> list[Count]:
 
 
 def message(site: TheSite, id: str) -> Life | None:
-    """One message: what happened to it, why it is not there yet, and when it will be."""
+    """Return one message: what happened to it, what it waits for, and what comes next."""
     redaction = Redaction(site.settings.redact)
     return site.reader.ask(("message", id), lambda connection: life(connection, id, redaction)) if is_id(id) else None
 
 
 def _elsewhere(found: Found) -> str | None:
-    """Where an id is searched, its page is what is wanted."""
+    """Return the message's page if an id is searched."""
     return f"/messages/{found.search.id}" if found.search.id else None
 
 

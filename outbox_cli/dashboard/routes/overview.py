@@ -1,4 +1,4 @@
-"""The front page, its plots, the audit, and what tells open pages that there is something new."""
+"""The front page, its plots, the audit, and the stream that notifies open pages."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ AUDIT_ROWS = 200
 
 
 def overview(site: TheSite) -> Overview:
-    """How everything is: counts, pace, destinations, relays, dead letters by cause, the doctor's findings."""
+    """Return the overview: counts, rates, destinations, relays, dead letters by cause, the doctor's findings."""
     return replace(site.picture(), findings=site.findings.get(wait=False))
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What operators did, the latest first."""
+    """Operators' actions, the latest first."""
 
     entries: list[AuditEntry]
 
 
 def audit(site: TheSite) -> Audit:
-    """What operators did: who, when, what, to how many, and why."""
+    """Return operators' actions: time, person, action, object, count and reason."""
     return Audit(site.reader.ask("audit", lambda connection: record(connection, limit=AUDIT_ROWS)))
 
 

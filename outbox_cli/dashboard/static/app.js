@@ -1,4 +1,4 @@
-// Live pages, plots, theme and keys. Everything works without it, but for the plots.
+// Live pages, plots, theme and keys. Without this script, only the plots are missing.
 "use strict";
 const root = document.body.dataset.root;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -20,7 +20,7 @@ function rest() { stream?.close(); stream = null; }
 document.addEventListener("visibilitychange", () => (document.hidden ? rest() : follow()));
 addEventListener("pagehide", rest);
 
-// A part that says the same as before is left alone, and so is one in which somebody is at work.
+// An unchanged part is left alone, and so is one that the user is working in.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const target = event.detail.target;
   if (!target.classList.contains("live")) return;
@@ -73,7 +73,7 @@ function draw() {
     const old = plots.get(figure);
     if (isEmpty) {
       old?.destroy(); plots.delete(figure);
-      const none = Object.assign(document.createElement("p"), { className: "none", textContent: "Nothing was measured in this time. A relay writes a sample every fifteen seconds." });
+      const none = Object.assign(document.createElement("p"), { className: "none", textContent: "There are no measurements for this time. A relay writes a sample every fifteen seconds." });
       figure.querySelector(".plot").replaceChildren(none);
     } else if (old) old.setData(data);
     else plots.set(figure, make(figure, data));

@@ -1,4 +1,4 @@
-// The topic graph: move, come closer, point at a topic, find one.
+// The topic graph: move, zoom, point at a topic, find a topic.
 "use strict";
 (() => {
   const graph = document.getElementById("graph"), view = graph.querySelector(".view"), said = document.getElementById("said");
@@ -51,7 +51,7 @@
     const same = found.filter((circle) => circle.dataset.name.toLowerCase() === text);
     if (!text) clear();
     else if (same.length === 1 || found.length === 1) show((same[0] || found[0]).dataset.n);
-    else { focus(new Set(found.map((circle) => circle.dataset.n)), []); said.textContent = found.length ? `${found.length} topics: ${found.slice(0, 10).map((circle) => circle.dataset.name).join(", ")}` : "No topic is called that."; }
+    else { focus(new Set(found.map((circle) => circle.dataset.n)), []); said.textContent = found.length ? `${found.length} topics: ${found.slice(0, 10).map((circle) => circle.dataset.name).join(", ")}` : "No topic has this name."; }
   });
   for (const button of document.querySelectorAll("[data-community]")) button.addEventListener("click", () => focus(new Set(circles.filter((circle) => circle.dataset.c === button.dataset.community).map((circle) => circle.dataset.n)), []));
   graph.dataset.ready = "true";
