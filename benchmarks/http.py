@@ -173,7 +173,7 @@ async def _own(settings: HttpSettings, count: int) -> float:
 
 
 async def _relay(api: HttpSettings, database_url: str, count: int) -> float:
-    """Messages a second of a running relay, from the commit of so many until the last one is settled."""
+    """Return the messages per second of a running relay, from the commit until the last message is settled."""
     settings = Settings(database_url=database_url, destinations={"api": api}, health_port=0)
     async with Relay(settings, apply=True) as relay:
         await relay.drain(look=False)
@@ -186,7 +186,7 @@ async def _relay(api: HttpSettings, database_url: str, count: int) -> float:
 
 
 def _fill(database_url: str, count: int) -> float:
-    """Commit so many messages; the time just before the commit."""
+    """Commit ``count`` messages; return the time just before the commit."""
     engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection:
         for _ in range(0, count, 1000):

@@ -1,8 +1,8 @@
-"""What one message costs the server, in instructions: the same whenever it is counted, whatever else the machine does.
+"""Count the server's instructions per message: a number that other load on the machine does not change.
 
     python -m benchmarks.instructions
 
-Needs `valgrind`. A server without a postmaster (`postgres --single`) executes a prepared INSERT so many times, each in
+Needs `valgrind`. A server without a postmaster (`postgres --single`) executes a prepared INSERT repeatedly, each in
 a transaction of its own, and then more often: the difference is what one costs. `OUTBOX_TEST_POSTGRES_BIN` names
 another PostgreSQL than the one that the tests bring along.
 

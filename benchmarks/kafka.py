@@ -157,7 +157,7 @@ async def _bare(producer: Producer, topic: str, batch: int, count: int) -> float
 
 
 async def _through_relay(relay: Relay, database_url: str, count: int) -> float:
-    """Messages per second of a relay that has just found so many committed, until the last one is settled."""
+    """Return the messages per second of a relay that finds ``count`` committed messages, until the last is settled."""
     await asyncio.to_thread(_fill, database_url, count)
     began_at = time.perf_counter()
     delivered = 0

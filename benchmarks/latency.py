@@ -102,5 +102,5 @@ def _note(result: Result, name: str, latencies_ms: tuple[list[float], list[float
 
 
 def percentile(ordered: list[float], percent: float) -> float:
-    """The smallest of the values that so many per cent do not exceed."""
+    """Return a percentile: the smallest value that this percentage of the values does not exceed."""
     return ordered[max(-(-len(ordered) * percent // 100), 1).__int__() - 1]

@@ -2,7 +2,7 @@
 
 The transaction inserts a result and a message. By hand it is written with the same SQLAlchemy: once into our table,
 where the relay delivers it just the same, so that only `emit` differs; and once into the plainest outbox table there is
-(an id, a type, a payload, a time), which nobody reads, so that indexes, trigger and relay are all on our side.
+(an id, a type, a payload, a time) without a reader, so indexes, trigger and relay are only on our side.
 
 `emit_many` stands beside an executemany by hand, and beside its floor: rows that the server makes itself, which leaves
 nothing but what our table costs.
@@ -111,13 +111,13 @@ def judge_emit(result: Result) -> None:
 
 
 def _rotated(ways: dict[str, Way], by: int) -> list[tuple[str, Way]]:
-    """Each round begins with another, so that nobody always comes after the same one."""
+    """Begin each round with another one, so the order varies."""
     items = list(ways.items())
     return items[by % len(items) :] + items[: by % len(items)]
 
 
 def _wait_for_relay(engine: sa.Engine) -> None:
-    """Until the relay has delivered what came before, so that nobody pays for somebody else's messages."""
+    """Wait until the relay has delivered all earlier messages, so each side pays only for its own."""
     with engine.connect() as connection:
         wait_until(lambda: not connection.execute(WAITING).scalar(), every_s=0.1)
 
@@ -127,7 +127,7 @@ def _writers(count: int) -> str:
 
 
 def _together(url: str, way: Way, writers: int, seconds: float) -> float:
-    """Transactions a second of so many processes."""
+    """Return the transactions per second of ``processes`` processes."""
     context = multiprocessing.get_context("fork")
     together, counts = context.Barrier(writers), context.Queue()
     processes = [

@@ -115,7 +115,7 @@ def _message(like: Message, name: str) -> aio_pika.Message:
 
 
 async def _through_relay(relay: Relay, database_url: str, name: str, count: int) -> float:
-    """Messages per second of a relay that has just found so many committed, until the last one is settled."""
+    """Return the messages per second of a relay that finds ``count`` committed messages, until the last is settled."""
     await asyncio.to_thread(_fill, database_url, name, count)
     began_at = time.perf_counter()
     delivered = 0

@@ -45,7 +45,7 @@ class Bench:
     messages: int | None = None
 
     def many(self, count: int) -> int:
-        """So many messages, or what was asked for."""
+        """Return this number of messages, or the number of the command line."""
         return self.messages or (count // 10 if self.quick else count)
 
     def for_s(self, seconds: float) -> float:
@@ -58,7 +58,7 @@ class Bench:
         return Result(line, title, {**ran, "rounds": self.rounds, **versions})
 
     def outbox(self, name: str, messages: int = 0, key: str = "NULL") -> str:
-        """A database of ours, with so many ready messages; its URL."""
+        """Create a database with this number of ready messages; return its URL."""
         url = self.scratch.create(name)
         upgrade(url, only="outbox")
         if messages:

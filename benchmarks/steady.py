@@ -1,4 +1,4 @@
-"""Lines 8 and 9: a steady stream, for an hour, and past a transaction that somebody holds open.
+"""Lines 8 and 9: a steady stream, for an hour, and past a transaction that stays open.
 
 A producer commits messages 100 times a second. Ours are recorded by the listener; rivals count theirs. Reads and claims
 are timed around the call that makes them, in the worker's process, and reported as medians of each second.
@@ -36,7 +36,7 @@ SIZES = (
 
 
 class Stream(threading.Thread):
-    """Commits so many messages a second until it is stopped."""
+    """Commits a fixed number of messages per second until it is stopped."""
 
     def __init__(self, url: str, insert: str, rate: int) -> None:
         super().__init__(daemon=True)

@@ -34,7 +34,7 @@ _SHARE_A_FIXTURE = (
 # Each is one for the whole run: what shares it runs in one process.
 _SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "recent_redis_server", "redis_server"}
 
-# Any of these makes Typer colour its help, whatever is asked for below.
+# Any of these makes Typer colour its help, despite the settings below.
 _COLOURS = ("PY_COLORS", "FORCE_COLOR", "GITHUB_ACTIONS")
 _OURS = ("OUTBOX_", "DATABASE_URL", "API_URL", "API_SIGNING_SECRET", "AMQP_URL", "INTERNAL_API_SECRET")
 _LIBPQ = (
@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # How long an example takes says more about the neighbours on this machine than about the code.
-    # In CI the same examples each time: what was found by chance is for whoever can look at it.
+    # In CI the same examples each time: random findings help only where a developer can examine them.
     hypothesis.settings.register_profile(
         "suite", hypothesis.settings(), deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
     )
@@ -111,7 +111,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _no_skip_in_ci(report: Report) -> Report:
-    """In CI a skipped test is a failed one: whatever it needs is for .ci/run to install."""
+    """In CI a skipped test is a failed one: .ci/run must install what the test needs."""
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
@@ -295,7 +295,7 @@ def sqlite_database(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterat
 
 @pytest.fixture
 def empty_sqlite(tmp_path: Path) -> Iterator[Database]:
-    """The URL of an SQLite file that nobody has created yet."""
+    """Return the URL of an SQLite file that does not exist yet."""
     yield from _disposed(Database("sqlite", sqlite_url(tmp_path / "test.db")))
 
 

@@ -1,4 +1,4 @@
-"""What a session has accepted is written with its commit, or that fails: whatever a host does with its objects."""
+"""A message that a session has accepted is written with its commit, or the commit fails, for any use of its objects."""
 
 import gc
 from contextlib import suppress

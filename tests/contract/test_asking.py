@@ -75,7 +75,7 @@ def test_what_is_asked_ahead_goes_before_what_is_asked_next_and_is_a_transaction
     assert ask("SELECT count(*) FROM note", {}).fetchone() == (3,)
 
 
-def test_what_is_asked_ahead_and_nothing_after_it_is_asked_when_somebody_wants_to_know(ask: Asking) -> None:
+def test_a_read_ahead_with_nothing_after_it_is_sent_when_its_result_is_needed(ask: Asking) -> None:
     rows = ask.ahead("SELECT repeat('x', 100) FROM generate_series(1, %(n)s)", {"n": 20_000})
     assert len(ask.answer(rows).fetchall()) == 20_000
 

@@ -1,4 +1,4 @@
-"""The baseline listener and the reference worker, on both databases: one baseline per content, whatever happens."""
+"""The baseline listener and the reference worker, on both databases: one baseline per content in every case."""
 
 import json
 import logging
@@ -245,7 +245,7 @@ def test_a_known_text_is_left_alone_and_a_changed_one_extracted_again(database: 
         assert content.updated_at > content.created_at
 
 
-def test_a_content_that_somebody_else_put_there_is_extracted_too(database: Database, engine: sa.Engine) -> None:
+def test_a_content_that_another_process_stored_is_extracted_too(database: Database, engine: sa.Engine) -> None:
     with Session(engine) as session, session.begin():
         values = {"title": "t", "source": "s", "media_type": "m", "sha256": document().sha256}
         session.add(Content(id="note-1", **values))

@@ -1,4 +1,4 @@
-"""What an operator cancels is never sent, whoever has it in memory; what it held up goes on."""
+"""A cancelled message is never sent, even if a relay has it in memory; its successors are delivered."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Gate:
         self.taker.take(message)
 
 
-# ------------------------------------------------------------------------------------------------- while nobody relays
+# ------------------------------------------------------------------------------------------------- without a relay--
 
 
 async def test_what_was_cancelled_before_a_relay_ran_is_not_sent_and_its_history_says_so(scene: Scene) -> None:

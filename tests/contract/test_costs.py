@@ -1,4 +1,4 @@
-"""What the owning session reads and settles costs the same whatever lies there, has lain there, or is believed to."""
+"""Reads and settling cost the same for any contents, dead rows and statistics of the tables."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def open_session(database: Database, *, keep_history: bool = True) -> PostgresSe
 def fill(
     database: Database, count: int, *, key: str = "NULL", id_: str = "gen_random_uuid()", data: str = "'{}'"
 ) -> None:
-    """So many ready messages, by SQL."""
+    """Insert ready messages by SQL."""
     database.execute(
         "INSERT INTO outbox_message (id, type, source, data, ordering_key) "
         f"SELECT {id_}, 'page.read', 'sql', {data}, {key} FROM generate_series(1, {count}) AS n"
@@ -83,7 +83,7 @@ def fill(
 
 
 def set_aside(database: Database, count: int) -> None:
-    """So many messages of many keys and one hot one, each with a delivery in some state, and as many scheduled ones."""
+    """Insert messages of many keys and a hot one, each with a delivery in a state, and as many scheduled ones."""
     fill(database, count, key="CASE WHEN n % 2 = 0 THEN 'k' || n % 997 END")
     database.execute(
         "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, due_at, reason) "
@@ -149,7 +149,7 @@ def assert_rides_on_its_indexes(plans: list[Plan]) -> None:
 
 @pytest.mark.parametrize("count", [0, 1_000, 30_000])
 @pytest.mark.parametrize("analysed", ["never", "empty", "full"])
-def test_every_statement_rides_on_its_index_whatever_is_there_and_whatever_the_planner_believes(
+def test_every_statement_uses_its_index_for_any_contents_and_any_statistics(
     postgres_database: Database, session: PostgresSession, count: int, analysed: str
 ) -> None:
     if analysed == "empty":
@@ -181,7 +181,7 @@ def test_a_key_that_is_blocked_costs_the_same_however_many_wait_for_it(
 
 
 def block_behind(database: Database, count: int, destination: str = "a") -> str:
-    """A message of a key that is to be retried, and so many blocked behind it; the id of the first."""
+    """Insert a message of a key that is to be retried, and blocked ones behind it; return the id of the first."""
     fill(database, count, key="'hot'")
     database.execute(
         "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, due_at) "

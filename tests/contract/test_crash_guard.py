@@ -1,4 +1,4 @@
-"""Caution after a crash: what may have killed a relay is noted, waits, and is tried alone; nobody else pays."""
+"""The crash guard: a message that may have killed a relay is noted, waits, and is tried alone; no other is charged."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ def ids(scene: Scene) -> list[str]:
 
 def leave_behind(scene: Scene, records: Mapping[int, Record] | None = None) -> None:
     """As if a relay had died that owned everything."""
-    scene.database.execute(f"UPDATE outbox_shard SET dirty = {_true(scene)}, owner = 'somebody-1-dead'")
+    scene.database.execute(f"UPDATE outbox_shard SET dirty = {_true(scene)}, owner = 'another-1-dead'")
     for shard, record in (records or {}).items():
         as_json = "CAST(:record AS jsonb)" if scene.kind == "postgres" else ":record"
         scene.database.execute(
@@ -97,7 +97,7 @@ async def test_what_a_dead_relay_may_have_had_is_noted_and_sent_as_many_at_once_
         assert {message_id for message_id, _ in noted} == known
         scene.emit(50)
         await scene.becomes(350, 0, 0, 0)
-        assert {message_id for message_id, _ in noted} == known, "what came later was in nobody's hands"
+        assert {message_id for message_id, _ in noted} == known, "no relay held later messages"
         await eventually_async(lambda: is_forgotten(scene))
     assert crowd.most == 16
     assert attempts(scene) == {1}

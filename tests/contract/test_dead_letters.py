@@ -53,7 +53,7 @@ def audit(scene: Scene) -> list[Any]:
 
 
 def bury(scene: Scene, count: int, *, destination: str = "a", reason: str = "refused", **options: Any) -> list[int]:
-    """So many dead letters, written as a relay writes them, with one id and position after the other."""
+    """Write dead letters as a relay does, with consecutive ids and positions."""
     numbers = scene.emit(count, **options)
     ids = ids_of(scene)
     with engine_of(scene).begin() as connection:
@@ -254,7 +254,7 @@ def test_an_interrupted_retry_is_on_record_with_what_it_did(scene: Scene, monkey
     assert [entry.count for entry in audit(scene)] == [30]
 
 
-def test_a_batch_is_no_longer_than_nobody_minds() -> None:
+def test_a_batch_holds_its_locks_only_briefly() -> None:
     assert writing.BATCH <= 1000
 
 

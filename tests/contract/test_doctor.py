@@ -98,7 +98,7 @@ def test_shards_that_no_relay_owns_are_counted(desk: Desk) -> None:
     assert examined(desk.database)["relays"].severity == "ok"
 
 
-def test_shards_whose_crashes_nobody_could_note_are_counted_and_given_back_by_its_remedy(desk: Desk) -> None:
+def test_shards_without_a_row_for_crashes_are_counted_and_restored_by_the_remedy(desk: Desk) -> None:
     desk.database.execute("DELETE FROM outbox_shard WHERE shard IN (5, 63)")
     finding = examined(desk.database)["crash watch"]
     assert (finding.severity, finding.what) == ("bad", "2 shards without a row in outbox_shard")
@@ -106,7 +106,7 @@ def test_shards_whose_crashes_nobody_could_note_are_counted_and_given_back_by_it
     assert examined(desk.database)["crash watch"].severity == "ok"
 
 
-async def test_what_waits_too_long_what_died_and_what_nobody_wants_is_named(scene: Scene) -> None:
+async def test_late_dead_and_unrouted_messages_are_named(scene: Scene) -> None:
     scene.emit(1, ordering_key="k")
     scene.emit(2, type="debug.noise")
     await scene.drain({"a": to(Taker(rejecting(0)), events=["page.*"])})

@@ -80,7 +80,7 @@ def test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_t
     assert stored(postgres_database) == ["second"]
 
 
-def test_other_keys_and_unordered_messages_wait_for_nobody(postgres_database):
+def test_other_keys_and_unordered_messages_do_not_wait(postgres_database):
     with Session(postgres_database.engine) as holder, holder.begin():
         emit(holder, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
         holder.flush()

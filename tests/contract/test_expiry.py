@@ -1,4 +1,4 @@
-"""Messages that expire: not sent after their time, settled as *expired*, and in nobody's way."""
+"""Messages that expire: not sent after their time, settled as *expired*, and blocking no others."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ async def test_every_action_is_one_line_in_the_audit(scene: Scene) -> None:
     assert all("@" in each.actor and each.at is not None for each in audit(scene))
 
 
-# -------------------------------------------------------------------------------------------- messages nobody wants
+# ------------------------------------------------------------------------------------------------ unrouted messages
 
 
 async def test_unrouted_messages_wait_until_an_operator_discards_them(scene: Scene) -> None:
@@ -254,10 +254,10 @@ async def test_a_message_that_waits_in_a_running_relay_names_it(scene: Scene) ->
 async def test_a_scheduled_and_an_unrouted_message_say_what_they_wait_for(scene: Scene) -> None:
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     (later,) = scene.emit(1, delay=timedelta(hours=1))
-    (nobodys,) = scene.emit(1, type="debug.noise")
+    (unwanted,) = scene.emit(1, type="debug.noise")
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     assert "falls due at" in shown(scene, later).next
-    assert "subscription wants debug.noise" in shown(scene, nobodys).next
+    assert "subscription wants debug.noise" in shown(scene, unwanted).next
 
 
 async def test_a_retried_message_shows_what_happened_before(scene: Scene) -> None:

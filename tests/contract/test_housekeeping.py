@@ -113,7 +113,7 @@ async def test_an_inbox_mark_outlives_its_message_wherever_that_is(house: House)
     ids = [
         str(r.id) for r in house.database.rows("SELECT id FROM outbox_history UNION ALL SELECT id FROM outbox_message")
     ]
-    for message_id in [*ids, "0197c0de-0000-7000-8000-000000000000", "from somebody else's broker"]:
+    for message_id in [*ids, "0197c0de-0000-7000-8000-000000000000", "from another broker"]:
         house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=message_id)
     run_once(house, inbox_retention_days=5, retention_days=30)
     assert house.count("inbox_message") == 7
@@ -205,7 +205,7 @@ def test_a_reader_of_the_history_delays_its_retention_and_does_not_end_it(postgr
     assert partitions(postgres_database) == days(0, 1, 2, 3)
 
 
-async def test_todays_partition_is_attached_again_when_somebody_detached_it(postgres_database: Database) -> None:
+async def test_todays_partition_is_attached_again_after_it_was_detached(postgres_database: Database) -> None:
     """Its name was taken, so it was not made, and nothing could be settled."""
     scene = Scene(postgres_database)
     postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {days(0)[0]}")

@@ -26,8 +26,8 @@ def in_thread():
         yield executor.submit
 
 
-def somebody_waits(database):
-    """On SQLite waiting cannot be seen from outside; there the outcome is the same whoever comes first."""
+def a_session_waits(database):
+    """Return whether a session waits for a lock. On SQLite that cannot be seen, and the order does not matter."""
     if database.kind == "sqlite":
         return True
     return database.scalar(
@@ -100,7 +100,7 @@ def test_the_second_waits_for_the_firsts_transaction(database, in_thread, fate):
         assert once(session, "reports", "m-1")
         result = in_thread(second)
         assert started.wait(10)
-        eventually(lambda: somebody_waits(database))
+        eventually(lambda: a_session_waits(database))
         assert not result.done() or database.kind == "sqlite"
         getattr(session, fate)()
     assert result.result(10) is (fate == "rollback")
@@ -117,7 +117,7 @@ async def test_an_async_second_waits_too(database, fate):
     async with AsyncSession(engine) as session:
         assert await once_async(session, "reports", "m-1")
         result = asyncio.create_task(second())
-        while not await asyncio.to_thread(somebody_waits, database):
+        while not await asyncio.to_thread(a_session_waits, database):
             assert not result.done()
         await getattr(session, fate)()
     assert await result is (fate == "rollback")

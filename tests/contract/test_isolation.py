@@ -151,7 +151,7 @@ def recorded(calls: list[str], name: str, method: Callable[..., Any]) -> Callabl
 
 
 def park(database: Database, count: int) -> None:
-    """So many deliveries to `down` that are parked, by SQL; nobody here asks for their messages."""
+    """Insert parked deliveries to `down` by SQL; this test does not need their messages."""
     if database.kind == "postgres":
         numbers = f"generate_series(1, {count}) AS s (n)"
         id_ = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"

@@ -376,7 +376,7 @@ async def test_a_listener_that_overran_its_deadline_does_not_commit_later(desk: 
 
 
 class Conflicting:
-    """Deadlocks, or fails to serialise, with another transaction of this test: so many times."""
+    """Deadlocks, or fails to serialise, with another transaction of this test, a given number of times."""
 
     def __init__(self, state: str, times: int) -> None:
         self.raise_it = text(f"DO $$ BEGIN RAISE EXCEPTION 'for the sake of another' USING ERRCODE = '{state}'; END $$")

@@ -64,14 +64,14 @@ from relay.decide.outcome import TAKEN, Outcome
 
 LEASE_S = 60.0
 A_YEAR_S = 365 * 86_400.0
-TYPES = ["page.read", "page.read", "audit.kept", "debug.noise"]  # the last of them is wanted by nobody
+TYPES = ["page.read", "page.read", "audit.kept", "debug.noise"]  # no subscription wants the last one
 KEYS = ["k", "k", "l", None]
 OUTCOMES = ["taken", "taken", "taken", "failed", "refused", "busy", "hangs up", "unreachable", "throttled", "gone"]
 SETTLING_ROUNDS = 150
 PATIENCE_S = 3.0
 TABLES = ("outbox_delivery", "outbox_message", "outbox_history", "inbox_message", "outbox_relay", "outbox_destination")
 
-picks = st.integers(0, 63)  # of whatever there is, by its number: so a choice never depends on what a thread did
+picks = st.integers(0, 63)  # an index into what exists: a choice then does not depend on threads
 
 
 class Life(RuleBasedStateMachine):
@@ -332,7 +332,7 @@ class Life(RuleBasedStateMachine):
             self.ledger.fates[str(row.message_id), row.destination].discarded = True
 
     @rule()
-    def an_operator_discards_what_nobody_wants(self) -> None:
+    def an_operator_discards_unrouted_messages(self) -> None:
         discard_unrouted(self.engine)
 
     @rule(name=destinations, as_new=st.booleans())

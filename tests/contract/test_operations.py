@@ -129,7 +129,7 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_two_numbers_contradict_each_other(connection: sa.Connection, seed: int) -> None:
-    """Whatever states are mixed: what is a part is no more than the whole, and what waits is as old as it is many."""
+    """For any mix of states: a part is at most the whole, and there is an oldest message if any waits."""
     chance = random.Random(seed)
     register(connection, "api", "extraction.*")
     register(connection, "reports", "*")
@@ -226,7 +226,7 @@ def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(databa
         second = desk.open("second")
         first.give(list(range(32)))
         second.take(list(range(32)), [])
-        assert found() == [("first", 32), ("second", 32)], "at once, whatever the last beats said"
+        assert found() == [("first", 32), ("second", 32)], "at once, despite the last beats"
         second.close()
         assert found() == [("first", 32)]
     first.close()
@@ -234,7 +234,7 @@ def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(databa
 
 
 @pytest.mark.parametrize("data", ["[" * 2000 + "]" * 2000, f"[{'1' * 5000}]"], ids=["deep", "long"])
-def test_messages_are_listed_whatever_their_data(postgres_database: Database, data: str) -> None:
+def test_messages_are_listed_with_any_data(postgres_database: Database, data: str) -> None:
     """SQL may write what Python cannot parse; one such message was the end of `messages list`."""
     postgres_database.execute(
         "INSERT INTO outbox_message (id, type, source, data) "

@@ -1,4 +1,4 @@
-"""Each of the relay's statements rides on its one index, whatever the statistics say of the table.
+"""Each of the relay's statements uses its one index, for any statistics of the table.
 
 Plans are generic, as in a relay's session, and made when the table is believed to be empty: the worst that ANALYZE can
 do.

@@ -261,7 +261,7 @@ def wake_ups(relay: Relay) -> Counter[str]:
     return Counter({by: int(count) for by, count in found})
 
 
-async def test_a_type_that_nobody_wants_waits_and_flows_when_somebody_does(scene: Scene, taker: Taker) -> None:
+async def test_a_type_without_a_subscription_waits_until_one_is_added(scene: Scene, taker: Taker) -> None:
     wanted, unwanted = scene.emit(3, type="page.read"), scene.emit(3, type="book.read")
     assert await scene.drain({"a": to(taker, events=["page.*"])}) == 3
     assert scene.account == (3, 0, 0, 3)

@@ -88,7 +88,7 @@ async def test_when_every_message_is_rejected_nothing_is_dead_and_all_are_delive
     assert scene.attempts_charged() == 0
 
 
-async def test_an_outage_costs_nobody_an_attempt_and_heals_by_itself(scene: Scene) -> None:
+async def test_an_outage_costs_no_message_an_attempt_and_heals_by_itself(scene: Scene) -> None:
     outage = Outage()
     taker = Taker(outage)
     scene.emit(200)
@@ -106,7 +106,7 @@ async def test_an_outage_costs_nobody_an_attempt_and_heals_by_itself(scene: Scen
     assert {a.number for a in taker.attempts} == {1}
 
 
-async def test_an_outage_that_begins_in_the_middle_costs_nobody_an_attempt(scene: Scene) -> None:
+async def test_an_outage_that_begins_in_the_middle_costs_no_message_an_attempt(scene: Scene) -> None:
     outage = Outage(down=False)
     taker = Taker(outage)
     async with scene.relay({"a": to(taker, max_attempts=1, concurrency=8)}):
@@ -296,7 +296,7 @@ async def test_no_more_attempts_are_under_way_than_was_allowed(scene: Scene) -> 
     ],
     ids=["nul", "surrogate", "long", "timeout", "cancelled"],
 )
-async def test_whatever_a_listener_raises_concerns_its_own_message_only(scene: Scene, error: BaseException) -> None:
+async def test_an_error_of_a_listener_concerns_only_its_own_message(scene: Scene, error: BaseException) -> None:
     def fate(message: Message) -> None:
         if message.data["n"] == 0:
             raise error

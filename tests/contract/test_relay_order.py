@@ -1,4 +1,4 @@
-"""Messages of one ordering key: one after the other, whatever fails, however many there are, and nobody else waits."""
+"""Messages of one ordering key: one after another, despite failures, in any number, and no other key waits."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def test_messages_of_a_key_are_taken_in_order_and_keys_side_by_side(
 
 
 @pytest.mark.parametrize("options", [{}, SMALL], ids=["roomy", "narrow"])
-async def test_nobody_overtakes_a_message_of_its_key_that_fails(scene: Scene, options: dict[str, int]) -> None:
+async def test_no_message_overtakes_a_failing_one_of_its_key(scene: Scene, options: dict[str, int]) -> None:
     taker = Taker(failing(4, 13, 40, times=2))
     scene.emit_keys([f"k{n % 4}" for n in range(160)])
     async with scene.relay({"a": taker}, **options):

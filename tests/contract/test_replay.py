@@ -31,7 +31,7 @@ def audit(scene: Scene) -> list[Any]:
 
 
 async def delivered(scene: Scene, count: int, **options: Any) -> Taker:
-    """So many messages, delivered to `old`; `new` is registered and wants none of them."""
+    """Deliver messages to `old`; `new` is registered and wants none of them."""
     taker = Taker()
     scene.emit(count, **options)
     await scene.drain({"old": taker, "new": _uninterested(Taker())})
@@ -43,7 +43,7 @@ def _uninterested(taker: Any) -> Any:
     return to(taker, events=["nothing.like.it"])
 
 
-async def test_a_new_destination_is_given_the_past_and_nobody_else_is(scene: Scene) -> None:
+async def test_a_replay_sends_the_past_to_the_new_destination_only(scene: Scene) -> None:
     old = await delivered(scene, 20)
     assert replay(scene.database.engine, Replay("new")) == 20
     assert scene.deliveries() == {("new", "parked"): 20}
@@ -114,7 +114,7 @@ async def test_only_what_is_asked_for_is_replayed(scene: Scene) -> None:
     assert scene.deliveries() == {("new", "parked"): 3}
 
 
-async def test_what_an_operator_discarded_was_delivered_to_nobody_and_is_not_replayed(scene: Scene) -> None:
+async def test_a_discarded_message_was_never_delivered_and_is_not_replayed(scene: Scene) -> None:
     destinations = {"old": Taker(rejecting(1)), "new": _uninterested(Taker())}
     scene.emit(3)
     await scene.drain(destinations)

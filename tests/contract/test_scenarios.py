@@ -99,7 +99,7 @@ class Listening(Receiving):
         await asyncio.sleep(0)
         self.under_way -= 1
         if self.is_down:
-            raise ConnectionError("nobody answers")
+            raise ConnectionError("no answer")
         if self.refusing:
             raise Reject("it does not understand any more")
         if n in self.doomed:
@@ -115,7 +115,7 @@ class Listening(Receiving):
 
 
 class Serving(Receiving):
-    """An HTTP server: down means that nobody listens on its port, and that what was under way is cut off."""
+    """An HTTP server: down means that connections to its port are refused, and that open ones are cut off."""
 
     count_otherwise = 5_000
 
@@ -183,7 +183,7 @@ def assert_in_order(receiving: Receiving) -> None:
         assert key is None or numbers == sorted(numbers), key
 
 
-def assert_nobody_was_charged(scene: Scene) -> None:
+def assert_no_message_was_charged(scene: Scene) -> None:
     assert scene.database.scalar("SELECT count(*) FROM outbox_history WHERE attempts > 1") == 0
     assert scene.database.scalar("SELECT count(*) FROM outbox_delivery WHERE state <> 'dead' AND attempts > 0") == 0
 
@@ -203,7 +203,7 @@ async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
     await all_taken(receiving, 1_000)
     await receiving.go_down()
     reason = await is_paused(scene)
-    assert "nobody answers" in reason or "connect" in reason.lower(), reason
+    assert "no answer" in reason or "connect" in reason.lower(), reason
     before = sum(receiving.tried.values())
     until = {scene.database.scalar("SELECT until FROM outbox_destination")}
     await eventually_async(
@@ -225,7 +225,7 @@ async def test_an_outage_costs_no_message_anything_and_ends_by_itself(scene: Sce
     assert receiving.first_taken_at is not None
     assert receiving.first_taken_at - back_at < PROBE_S + 1, "within one probe of its return (and a slow machine)"
     assert receiving.most_under_way == CONCURRENCY, "and then at its full rate"
-    assert_nobody_was_charged(scene)
+    assert_no_message_was_charged(scene)
     assert_in_order(receiving)
 
 
@@ -243,7 +243,7 @@ async def test_one_poison_message_is_the_only_dead_letter_of_an_outage(scene: Sc
     assert letter.attempts == 3
     assert "attempt 3 of 3" in letter.reason
     assert set(range(scene.count)) - receiving.taken_numbers == {POISON}
-    assert_nobody_was_charged(scene)
+    assert_no_message_was_charged(scene)
     assert_in_order(receiving)
 
 
@@ -261,5 +261,5 @@ async def test_when_everything_is_refused_nothing_dies_and_a_resume_delivers_it_
         resume(scene.database.engine, "a", reason="the schema is deployed")
         await all_taken(receiving, count)
         await scene.becomes(count, 0, 0, 0)
-    assert_nobody_was_charged(scene)
+    assert_no_message_was_charged(scene)
     assert_in_order(receiving)

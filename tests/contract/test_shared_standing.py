@@ -144,8 +144,8 @@ async def test_a_wait_that_a_destination_asked_for_outlives_the_relay(scene: Sce
     assert taker.attempts == []
 
 
-async def test_a_relay_alone_tries_for_itself_whatever_was_found_before_it_started(scene: Scene) -> None:
-    """Somebody mended the destination and started the relay again: nobody waits for an old backoff."""
+async def test_a_single_relay_tries_a_destination_itself_despite_earlier_findings(scene: Scene) -> None:
+    """The destination was repaired and the relay restarted: no message waits for an old backoff."""
     taker = Taker()
     await scene.drain({"a": taker})
     session = _session(scene)

@@ -86,7 +86,7 @@ def test_a_role_that_may_only_insert_can_call_the_function_and_read_nothing(work
 
 @pytest.mark.parametrize("sleeping", [False, True])
 def test_an_insert_only_role_wakes_a_sleeping_relay(worker_role, postgres_database, sleeping):
-    """Whatever the flag says, its insert must not fail for want of a right."""
+    """With any value of the flag, its insert must not fail because of a missing right."""
     postgres_database.execute(f"SELECT setval('outbox_wake', {2 if sleeping else 1})")
     worker_role.execute("SELECT outbox_emit('page.read', '{}')")
     worker_role.dispose()

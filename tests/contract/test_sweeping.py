@@ -1,4 +1,4 @@
-"""A relay looks again and again for what nothing would ever move, and nobody waits for it."""
+"""A relay regularly sweeps for deliveries that nothing else would move, and no other work waits for it."""
 
 import asyncio
 from itertools import pairwise
@@ -23,7 +23,7 @@ def scene(database: Database) -> Scene:
 
 
 def set_aside(scene: Scene, count: int, state: str = "blocked", *, ago: str = "1 day") -> None:
-    """Commit so many messages of a key, each with a delivery that has been in this state for so long."""
+    """Commit messages of a key, each with a delivery that has been in this state for the given time."""
     at = f"now() - interval '{ago}'" if scene.kind == "postgres" else f"datetime('now', '-{ago}')"
     with scene.database.engine.begin() as connection:
         scene.emit_into(connection, count, ordering_key="k")
@@ -46,7 +46,7 @@ async def test_a_delivery_that_is_blocked_behind_nothing_is_delivered_by_the_rel
     assert taker.taken == [0, 1, 2]
 
 
-async def test_a_drain_delivers_what_a_former_owner_left_blocked_or_nobody_finished(scene: Scene) -> None:
+async def test_a_drain_delivers_messages_that_a_former_owner_left_blocked_or_unfinished(scene: Scene) -> None:
     taker = Taker(rejecting(0))
     scene.emit(3, ordering_key="d")
     await scene.drain({"a": taker})

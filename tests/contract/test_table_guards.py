@@ -1,4 +1,4 @@
-"""Whoever writes by SQL is checked by the tables, and by what takes it to a wire; nothing of it stops a relay."""
+"""Messages written by SQL are checked by the tables, and again when they are sent; none of them stops a relay."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_message_that_is_given_another_key_goes_to_the_shard_of_that_key(datab
     assert database.scalar(shards) == 1
 
 
-def test_nobody_chooses_a_shard(postgres_database: Database) -> None:
+def test_no_writer_can_choose_a_shard(postgres_database: Database) -> None:
     insert(postgres_database, ordering_key="a")
     for shard in (1, 2):
         insert(postgres_database, ordering_key="a", shard=shard)
@@ -129,7 +129,7 @@ def test_postgres_takes_no_escape_that_is_no_character(
 
 
 def test_what_came_in_while_triggers_were_off_stops_no_relay(postgres_database: Database) -> None:
-    """It is set aside, and delivered, as any other; what it holds is not changed by anybody."""
+    """It is set aside and delivered like any other; its contents are not changed."""
     with postgres_database.engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         connection.execute(
@@ -185,8 +185,8 @@ def test_a_hosts_own_trigger_changes_nothing_that_was_checked(postgres_database:
     assert postgres_database.scalar("SELECT count(DISTINCT shard) FROM outbox_message") == 1
 
 
-def test_nobody_can_slip_a_function_in(postgres_database: Database) -> None:
-    """Whoever may create in the schema must not have what fits better called with somebody else's rights."""
+def test_a_role_cannot_slip_in_a_function_of_its_own(postgres_database: Database) -> None:
+    """A role that may create in the schema must not get its better matching function called with other rights."""
     for name, arguments in (
         ("length", "text"), ("json_typeof", "json"), ("hashtextextended", "text, integer"), ("octet_length", "text"),
         ("pg_notify", "text, name"), ("set_config", "text, text, boolean"), ("hashtext", "name"),

@@ -88,7 +88,7 @@ async def test_a_running_relay_goes_on_beside_what_comes_late_and_cannot_be_read
         await eventually_async(lambda: len(dead(odd)) == 1)
 
 
-async def test_what_nobody_wants_is_unrouted_though_it_cannot_be_read(odd: Database) -> None:
+async def test_an_unreadable_message_without_a_subscription_is_unrouted(odd: Database) -> None:
     scene, taker = Scene(odd), Taker()
     write_unreadable(odd, type="'other.thing'")
     scene.emit(2, type="page.read")

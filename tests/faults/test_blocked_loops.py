@@ -14,7 +14,7 @@ POISON = 50
 
 
 def start_blocked(database: Database, fleet: Fleet, spawn: Spawner, listener: str, **settings: object) -> Process:
-    """A relay that is stuck in its listener; whoever is started by the fleet from now on is not."""
+    """Start a relay that hangs in its listener; relays that the fleet starts later do not."""
     fleet.configure(
         database.url,
         destinations={"pages": {"listener": f"support.poison:{listener}"}},

@@ -140,7 +140,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(
 ) -> None:
     ids = say(postgres_database, 3)
     with postgres_database.engine.connect() as holding:
-        holding.execute(text("SELECT 1 FROM outbox_message FOR UPDATE"))  # read by anybody, moved by nobody
+        holding.execute(text("SELECT 1 FROM outbox_message FOR UPDATE"))  # readable, but locked against moving
         relay = start_relay(spawn, postgres_database, behind.world, tmp_path)
         eventually(lambda: len(behind.ids()) == 3, deadline_s=30)
         relay.kill()

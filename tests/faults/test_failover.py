@@ -131,7 +131,7 @@ def test_a_failover_loses_results_with_their_messages_and_what_it_forgot_another
     kept = replicated | forgotten | fresh
     assert ids_in(after, "outbox_history") == ids_in(after, "result") == kept
     times = Counter(send.id for send in fleet.sends())
-    assert set(times) == kept | lost, "what was lost had been sent: nobody can take that back"
+    assert set(times) == kept | lost, "lost messages had been sent, which cannot be undone"
     repeated = {message_id for message_id, count in times.items() if count > 1}
     assert repeated <= forgotten
     assert who_goes_on == "the same relay" or repeated == forgotten

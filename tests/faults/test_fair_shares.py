@@ -1,4 +1,4 @@
-"""Fair shares at the default pace: whoever comes, goes or cannot own, 64 shards are owned within five seconds."""
+"""Fair shares at the default pace: as relays start, end or cannot own, all 64 shards are owned within five seconds."""
 
 from threading import Event, Thread
 from time import monotonic
@@ -51,7 +51,7 @@ def test_one_to_eight_to_three_relays_share_fairly_within_five_seconds(postgres_
     for relay in fleet.relays[:5]:
         relay.wait()
     assert_soon_fair(postgres_database, fleet)
-    # Nobody has locked a shard twice: what a living relay hands back is free at once, and theirs who ended are.
+    # No relay has locked a shard twice: shards that a living relay hands back, or a dead one held, are free at once.
     fleet.start()
     assert_soon_fair(postgres_database, fleet)
 

@@ -122,7 +122,7 @@ def test_an_answer_that_waited_out_the_freeze_gives_no_right_to_send(postgres_da
     woken_at = time.monotonic()
     sleeper.thaw()
     assert wire.is_holding.wait(10)
-    eventually(lambda: time.monotonic() > woken_at + LEASE_S / 3, what="whoever was in doubt has had time to send")
+    eventually(lambda: time.monotonic() > woken_at + LEASE_S / 3, what="a relay in doubt has had time to send")
     assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
     wire.release()
     assert_woken_without_harm(fleet, postgres_database, sleeper, peer, ids)
@@ -257,7 +257,7 @@ def socket_url(database: Database) -> str:
 
 
 def test_a_relay_killed_while_the_server_works_for_it_leaves_nothing_behind(postgres_database, fleet):
-    """The server would work for it for an hour, and keep its locks: it looks whether anybody is still there."""
+    """The server would work for it for an hour and keep its locks, but it checks whether the client is alive."""
     killed, peer = start_pair(fleet, postgres_database)
     backend = backend_of(postgres_database.url, killed)
     postgres_database.execute(

@@ -21,14 +21,14 @@ def worker(database, spawn):
 
 
 def numbers(database) -> tuple[set[int], set[int]]:
-    """Of the results, and of the messages, once whatever the dead worker had begun is rolled back."""
+    """Return the ids of the results and of the messages, after the dead worker's transactions are rolled back."""
     results = {row.n for row in database.rows("SELECT n FROM result")}
     messages = {int(row.subject.removeprefix("m-")) for row in database.rows("SELECT subject FROM outbox_message")}
     return results, messages
 
 
 def await_no_transaction(database) -> None:
-    """PostgreSQL notices that its client is gone, and ends what that had begun. SQLite has nobody to wait for."""
+    """Wait until PostgreSQL has ended the transactions of the dead client. SQLite has none."""
     if database.kind == "postgres":
         others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         eventually(lambda: database.scalar(others) == 0, what="the worker's session is gone")

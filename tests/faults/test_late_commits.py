@@ -1,4 +1,4 @@
-"""Transactions that stay open for long: what they commit late is delivered at once, and they slow nobody down."""
+"""Transactions that stay open for long: their late commits are delivered at once, and they do not slow down others."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Messages of which relays die: convicted after as many crashes as they have attempts, and nobody else is charged."""
+"""Messages that kill relays: convicted after as many crashes as they have attempts; no other message is charged."""
 
 from collections.abc import Callable
 
@@ -64,11 +64,11 @@ def test_of_2000_messages_the_one_that_kills_its_relay_is_dead_after_three_crash
     assert deaths == 3
     history = database.rows("SELECT id, attempts FROM outbox_history")
     assert {str(row.id) for row in history} == set(ids) - {ids[POISON]}
-    assert {row.attempts for row in history} == {1}, "nobody else was charged"
+    assert {row.attempts for row in history} == {1}, "no other message was charged"
     first, second, third = killers(fleet)
     assert third.unfinished == {POISON}, "it was tried alone"
     assert second.most_at_once > CONCURRENCY / 2, "what was watched was sent as many at once as ever"
-    assert len(set(first.begun) | set(second.begun) | set(third.begun)) == MESSAGES, "nobody waited for the verdict"
+    assert len(set(first.begun) | set(second.begun) | set(third.begun)) == MESSAGES, "no message waited for the verdict"
     noted = "SELECT count(*) FROM outbox_shard WHERE started IS NOT NULL"
     eventually(lambda: database.scalar(noted) == 0, what="everything is forgotten")
 

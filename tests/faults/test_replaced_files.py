@@ -1,4 +1,4 @@
-"""SQLite files that are replaced while a relay has them open: by a backup, or a lock that somebody tidied away."""
+"""SQLite files that are replaced while a relay has them open: by a backup, or by deleting the lock file."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ def path_of(database: Database) -> Path:
 
 
 def put_a_copy_in_its_place(database: Database) -> None:
-    """As whoever restores a backup does: the old file lives on for whoever has it open."""
+    """Replace the file as a restored backup does: processes that have the old file open keep it."""
     path = path_of(database)
     copy = path.with_name("copy.db")
     database.dispose()  # the test's own connections

@@ -1,4 +1,4 @@
-"""PostgreSQL restarted under load: nothing is lost, nothing is sent again, and nobody has to help."""
+"""PostgreSQL restarted under load: nothing is lost, nothing is sent again, and no operator is needed."""
 
 from collections import Counter
 

@@ -70,7 +70,7 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
     fleet.hold_path.touch()
     ids = commit(postgres_database, 32)
     under_way = eventually(lambda: settled_but(postgres_database, ids, fleet, first.pid), what="the first one's hang")
-    assert len(under_way) > 5, "so many failures, one after the other, are the destination's"
+    assert len(under_way) > 5, "this many consecutive failures are the destination's"
     wire.hold_questions()
     backend = backend_of(postgres_database.url, first)
     postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend)

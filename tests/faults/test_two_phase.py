@@ -127,7 +127,7 @@ def test_nothing_is_sent_that_a_crash_could_take_back_although_its_worker_does_n
         database.execute(RESULT)
         database.execute("CREATE TABLE control (n integer)")
         age = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
-        eventually(lambda: database.scalar(age) > AFTER_RESTART_S, what="a relay takes whatever it finds")
+        eventually(lambda: database.scalar(age) > AFTER_RESTART_S, what="a relay takes all free shards")
         database.execute("CHECKPOINT")
         # Nothing of the relay's may flush what the workers left in memory: it settles nothing, and beats seldom.
         fleet.hold_path.touch()

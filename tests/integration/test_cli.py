@@ -108,7 +108,7 @@ def test_a_misspelled_variable_is_exit_code_3(run: Run) -> None:
 def test_a_missing_right_is_named_with_the_command_that_prints_the_rights(
     run: Run, postgres_database: Database
 ) -> None:
-    role = "nobody_" + postgres_database.url.rsplit("_", 1)[-1]
+    role = "no_role_" + postgres_database.url.rsplit("_", 1)[-1]
     postgres_database.execute(f"CREATE ROLE {role} LOGIN")
     url = postgres_database.url.replace("postgres@", f"{role}@")
     process = run("status", url=url)
@@ -172,7 +172,7 @@ def test_grants_name_the_given_roles(run: Run) -> None:
     assert "messaging.topic_graphs TO mover;" in said
 
 
-def test_grants_name_roles_and_schemas_whatever_they_are_called(run: Run, empty_postgres: Database) -> None:
+def test_grants_quote_every_name_of_a_role_or_schema(run: Run, empty_postgres: Database) -> None:
     schema, role = "100%", f"w%{empty_postgres.url.rpartition('_')[2]}"
     assert run("db", "upgrade", url=empty_postgres.url, OUTBOX_SCHEMA=schema).returncode == 0
     empty_postgres.execute(f'CREATE ROLE "{role}"')

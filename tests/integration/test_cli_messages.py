@@ -130,6 +130,6 @@ def _everything(fd: int) -> str:
     while True:
         try:
             output += os.read(fd, 4096)
-        except OSError:  # nobody has the other end any more
+        except OSError:  # the other end is closed
             os.close(fd)
             return output.decode()

@@ -91,7 +91,7 @@ def test_a_relay_with_other_subscriptions_delivers_nothing(database: Database, r
 
 @pytest.mark.parametrize(
     ("name", "role", "said"),
-    [("nowhere", "postgres", 'database "nowhere" does not exist'), (None, "nobody_here", 'role "nobody_here"')],
+    [("nowhere", "postgres", 'database "nowhere" does not exist'), (None, "no_such_role", 'role "no_such_role"')],
 )
 def test_a_wrong_name_at_the_start_is_an_error_and_nothing_to_wait_for(
     postgres_database: Database, relay: RunRelay, name: str | None, role: str, said: str
@@ -126,7 +126,7 @@ def test_a_database_that_loses_its_name_while_the_relay_runs_is_waited_for(
 
 
 def away(admin: psycopg.Connection[Any], name: str) -> bool:
-    """Nobody is connected any more, and nobody is let in."""
+    """End all connections to the database, and permit no new ones."""
     admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
     return eventually(lambda: not admin.execute(ended, [name]).fetchall())

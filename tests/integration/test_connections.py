@@ -38,7 +38,7 @@ def on_completed(message):
 
 @pytest.fixture
 def hostile(postgres_database: Database) -> Database:
-    """A database in which every session begins with settings that nobody expects."""
+    """Return a database in which every session begins with unusual settings."""
     name = make_url(postgres_database.url).database
     for setting, value in HOSTILE.items():
         postgres_database.execute(f"ALTER DATABASE \"{name}\" SET {setting} = '{value}'")
@@ -57,7 +57,7 @@ def delivered(stdout: str) -> list[object]:
     return [json.loads(line) for line in stdout.splitlines() if line.startswith("[")]
 
 
-def test_a_relay_and_every_command_work_whatever_sessions_begin_with(
+def test_a_relay_and_every_command_work_with_any_session_defaults(
     hostile: Database, run: Run, relay: Run, printer: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open("printing_listener.py", "w") as file:

@@ -85,14 +85,14 @@ def states(database: Database) -> list[str]:
 
 
 def test_it_is_closed_until_a_token_opens_it(dashboard: Dashboard) -> None:
-    with client(dashboard, None) as nobody, client(dashboard, "wrong-token-0123456789") as guesser:
+    with client(dashboard, None) as anonymous, client(dashboard, "wrong-token-0123456789") as guesser:
         for path in (*PAGES, "/dead/retry?all=1", "/jobs/x"):
-            answer = nobody.get(path)
+            answer = anonymous.get(path)
             assert (answer.status_code, answer.headers["location"].startswith("/login?to=")) == (303, True)
         for path in ("/overview.json", "/messages.json", "/series.json", "/openapi.json", "/live"):
-            assert nobody.get(path).status_code == 401
+            assert anonymous.get(path).status_code == 401
         assert guesser.get("/overview.json").status_code == 401
-        assert nobody.post("/destinations/a/pause.json", json={}).status_code == 401
+        assert anonymous.post("/destinations/a/pause.json", json={}).status_code == 401
 
 
 def test_guessing_is_throttled(dashboard: Dashboard) -> None:

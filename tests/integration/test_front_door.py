@@ -89,7 +89,7 @@ def test_a_header_that_is_given_twice_is_refused(run: Run, sqlite_database: Data
 
 
 def test_times_are_in_utc_and_say_so_and_can_be_given_as_they_are_shown(run: Run, database: Database) -> None:
-    """Wherever the operator is, and whatever the database thinks of time zones."""
+    """With any time zone of the operator and of the database."""
     if database.kind == "postgres":
         name = database.scalar("SELECT current_database()")
         database.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Kathmandu'")

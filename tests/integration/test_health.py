@@ -71,7 +71,7 @@ def test_a_relay_is_alive_and_ready_and_has_metrics(
     assert get(port, "/nothing")[0] == 404
 
 
-def test_a_failing_destination_makes_nobody_unready(
+def test_a_failing_destination_makes_no_process_unready(
     start: Callable[..., tuple[Process, int]], sqlite_database: Database
 ) -> None:
     relay, port = start(sqlite_database.url)

@@ -187,7 +187,7 @@ async def test_an_error_whose_body_hangs_is_still_that_error() -> None:
     assert outcome.kind == "refused"
 
 
-async def test_nobody_listening_is_an_outage() -> None:
+async def test_a_refused_connection_is_an_outage() -> None:
     async with destination(f"http://127.0.0.1:{free_port()}/") as api:
         outcome = await api.send(MESSAGE)
     assert outcome.kind == "unreachable"
@@ -244,7 +244,7 @@ async def test_a_certificate_of_an_authority_that_we_were_told_of_is_good(author
         assert await api.send(MESSAGE) is TAKEN
 
 
-async def test_no_secret_goes_to_a_server_with_a_certificate_of_somebody_else(ca_file: Path) -> None:
+async def test_no_secret_goes_to_a_server_with_the_certificate_of_another_host(ca_file: Path) -> None:
     async with (
         Receiver(tls=server_side(trustme.CA())) as receiver,
         destination(receiver.url, ca_file=ca_file) as api,

@@ -149,7 +149,7 @@ class Flow:
 async def rotate(steps: list[tuple[list[str], list[str]]], database: Database) -> None:
     """Go through (the sender's secrets, the receiver's secrets), current first, while messages flow.
 
-    One of the two is restarted at each step. Whatever was emitted has arrived in the end, with no attempt lost.
+    One of the two is restarted at each step. In the end every message has arrived, with no attempt lost.
     """
     handler = Remembering()
     port = free_port()
@@ -204,7 +204,7 @@ kind = "http"
 events = ["unreachable"]
 url = "https://api.internal/"
 secret_env = "INTERNAL_API_SECRET"
-proxy = "http://user:${{PROXY_PASSWORD}}@127.0.0.1:{nobody}"
+proxy = "http://user:${{PROXY_PASSWORD}}@127.0.0.1:{unused}"
 """
 
 
@@ -223,7 +223,7 @@ async def test_no_secret_appears_in_any_log_error_table_or_page(
     port = free_port()
     env = {"DATABASE_URL": database.url, "OUTBOX_HEALTH_PORT": str(port), "OUTBOX_LOG_LEVEL": "debug", **HIDDEN}
     async with Receiver(repeat_what_came) as receiver:
-        (tmp_path / "outbox.toml").write_text(CONFIGURATION.format(port=receiver.port, nobody=free_port()))
+        (tmp_path / "outbox.toml").write_text(CONFIGURATION.format(port=receiver.port, unused=free_port()))
         process = spawn("outbox", "relay", env=env)
         down = "SELECT count(*) FROM outbox_destination WHERE state <> 'healthy'"
         dead = "SELECT count(*) FROM outbox_delivery WHERE state = 'dead'"

@@ -1,4 +1,4 @@
-"""Clients that drip: each is cut off, and nobody else notices."""
+"""Clients that send slowly: each is cut off, and other clients are not affected."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -196,7 +196,7 @@ class Well:
         return self
 
 
-async def test_idle_connections_keep_nobody_from_the_health_page() -> None:
+async def test_idle_connections_do_not_block_the_health_page() -> None:
     port = free_port()
     async with HealthServer(Well(), port), AsyncExitStack() as stack:
         for n in range(20):
@@ -205,7 +205,7 @@ async def test_idle_connections_keep_nobody_from_the_health_page() -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz/", PATH + "/"])
-async def test_a_trailing_slash_is_another_page_and_nobodys_host_is_repeated(path: str) -> None:
+async def test_a_trailing_slash_is_another_page_and_the_host_header_is_not_repeated(path: str) -> None:
     async with served() as (_, port), httpx.AsyncClient(trust_env=False) as client:
         url = f"http://127.0.0.1:{port}{path}"
         for method in ("GET", "POST"):

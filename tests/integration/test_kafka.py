@@ -56,7 +56,7 @@ def topic(kafka: KafkaServer) -> str:
 
 @pytest.fixture
 def mock() -> Iterator[MockCluster]:
-    """A cluster that answers with whatever error a test wants."""
+    """A cluster that answers with the error that a test sets."""
     server = MockCluster()
     try:
         server.start()
@@ -180,7 +180,7 @@ async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechan
     assert "correct-horse" not in "".join(each.reason for each in outcomes)
 
 
-async def test_nobody_listening_is_an_outage(kafka: KafkaServer) -> None:
+async def test_a_refused_connection_is_an_outage(kafka: KafkaServer) -> None:
     table = {"bootstrap_servers": f"127.0.0.1:{free_port()}"}
     async with destination(kafka, **table) as made:
         outcome = await made.send(message())

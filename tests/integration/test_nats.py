@@ -158,7 +158,7 @@ async def test_a_stream_that_is_full_is_an_outage(nats: NatsServer) -> None:
         assert (await made.send(message())).kind == "unreachable"
 
 
-@pytest.mark.parametrize("state", ["a wrong password", "nobody listens"])
+@pytest.mark.parametrize("state", ["a wrong password", "connection refused"])
 async def test_a_server_that_lets_nothing_in_charges_no_message(nats: NatsServer, state: str) -> None:
     wrong = nats.url.replace(PASSWORD, "wrong-password")
     url = wrong if state == "a wrong password" else f"nats://127.0.0.1:{free_port()}"

@@ -172,7 +172,7 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
     (found,) = run("replay", "--to", "new", "--dry-run", "--json").json
     assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
     assert run("replay", "--to", "new").code == 2
-    assert run("replay", "--to", "new", "--json").json == [found]  # refused as well, for there is nobody to ask
+    assert run("replay", "--to", "new", "--json").json == [found]  # refused as well: there is no terminal to ask on
     ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
     assert "put 4 messages on the way to new" in ended.err
     await scene.drain(destinations)
@@ -329,7 +329,7 @@ async def test_a_message_shows_what_happens_next(run: Run, scene: Scene) -> None
     assert "outbox dead retry" in found["deliveries"][0]["next"]
 
 
-async def test_where_no_relay_runs_nobody_is_said_to_probe(run: Run, scene: Scene) -> None:
+async def test_without_a_relay_no_probe_is_announced(run: Run, scene: Scene) -> None:
     scene.emit(5)
     await scene.drain({"down": Taker(Outage()), "fine": Taker()})
     first = run("messages", "list", "--json").json[0]["id"]

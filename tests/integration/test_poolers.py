@@ -1,5 +1,5 @@
-"""A real PgBouncer: in transaction mode a relay says what it is and ends, workers do not notice, and in session mode
-nobody does."""
+"""A real PgBouncer: in transaction mode a relay names it and ends, and workers work; in session mode both
+work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -70,7 +70,7 @@ def test_a_relay_behind_transaction_pooling_names_it_and_ends(postgres_database,
     assert "OUTBOX_DATABASE_URL" in relay.stderr
     assert "Traceback" not in relay.stderr
     left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
-    assert postgres_database.scalar(left) == 0, "a lock was left behind in somebody else's session"
+    assert postgres_database.scalar(left) == 0, "a lock was left behind in another client's session"
 
 
 class Traffic:
@@ -144,7 +144,7 @@ def test_the_doctor_knows_one_mode_from_the_other(pool, mode: PoolMode, severity
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_a_schema_of_its_own_is_found_through_a_pooler_and_left_to_nobody_else(pool, mode: PoolMode):
+def test_its_schema_is_found_through_a_pooler_and_not_left_to_other_clients(pool, mode: PoolMode):
     pooled = pool(mode)
     upgrade(pooled.url, schema="messaging")
     settings = Settings(database_url=pooled.url, schema_name="messaging")

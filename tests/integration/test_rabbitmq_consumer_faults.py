@@ -23,7 +23,7 @@ from relay.platform.migrations import upgrade
 async def test_a_database_that_is_away_costs_no_message_its_attempts(
     rabbitmq: RabbitServer, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An SQLite file that somebody else has locked for longer than anybody waits."""
+    """Lock an SQLite file for longer than any process waits."""
     monkeypatch.setattr("relay.platform.database.BUSY_TIMEOUT_S", 0.05)
     effect_table(sqlite_database)
     async with consuming(rabbitmq, sqlite_database, listener=apply):

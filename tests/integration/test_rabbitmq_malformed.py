@@ -107,7 +107,7 @@ async def test_a_letter_is_sent_to_no_queue_but_its_own(rabbitmq: RabbitServer, 
 async def test_letters_that_the_broker_returns_are_sent_again_each_of_them(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
-    """Whatever their properties are, and be there two of one id at once."""
+    """With any properties, even if two have the same id."""
     async with consuming(rabbitmq, sqlite_database):
         await on_channel(rabbitmq.url, everything_arrives)
         await published(rabbitmq, Malformed(body=UNREADABLE))

@@ -108,7 +108,7 @@ async def test_the_guides_transient_exchange_and_its_plain_queue_are_used_as_the
     await declare(rabbitmq.url, as_in_the_guide)
 
 
-async def test_what_is_created_is_durable_and_plain_so_that_anybody_may_assert_it(rabbitmq: RabbitServer) -> None:
+async def test_created_objects_are_durable_and_plain_so_other_clients_may_assert_them(rabbitmq: RabbitServer) -> None:
     async def assert_it(channel: AbstractChannel) -> None:
         await channel.declare_exchange(EXCHANGE, "topic", durable=True)
         await channel.declare_queue(QUEUE, durable=True)
@@ -134,7 +134,7 @@ async def test_a_type_that_only_a_pattern_covers_gets_its_queue_with_its_first_m
     assert sorted(await in_queue(rabbitmq.url, "extraction.failed")) == sorted(each.id for each in sent)
 
 
-async def test_where_somebody_has_bound_a_queue_of_their_own_none_of_ours_appears(rabbitmq: RabbitServer) -> None:
+async def test_if_an_operators_queue_is_bound_none_of_ours_is_created(rabbitmq: RabbitServer) -> None:
     async def everything(channel: AbstractChannel) -> None:
         exchange = await channel.declare_exchange(EXCHANGE, "topic", durable=True)
         queue = await channel.declare_queue("everything", durable=True)

@@ -123,10 +123,10 @@ def test_a_consumer_of_the_guides_that_was_there_first_is_no_obstacle(
     assert guides_consumer(rabbitmq, 1) == ["c-1"]
 
 
-def test_the_guides_publisher_is_heard_by_our_consumer_whoever_comes_first(
+def test_our_consumer_receives_from_the_guides_publisher_in_either_order_of_start(
     rabbitmq: RabbitServer, sqlite_database: Database, spawn: Spawner
 ) -> None:
-    guides_publisher(rabbitmq, "heard by nobody: no queue is bound yet")
+    guides_publisher(rabbitmq, "lost: no queue is bound yet")
     process = spawn("outbox", "consume", env={"DATABASE_URL": sqlite_database.url, "AMQP_URL": rabbitmq.url})
     process.wait_for_output("consuming", deadline_s=30)
     guides_publisher(rabbitmq, "c-1")
@@ -146,7 +146,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_what_it_published_and
 ) -> None:
     ids = say(postgres_database, "c-1", "c-2", "c-3")
     with postgres_database.engine.connect() as holding:
-        holding.execute(text("SELECT 1 FROM outbox_message FOR UPDATE"))  # read by anybody, moved by nobody
+        holding.execute(text("SELECT 1 FROM outbox_message FOR UPDATE"))  # readable, but locked against moving
         relay = start_relay(spawn, postgres_database, rabbitmq)
         eventually(lambda: rabbitmq.depth(QUEUE) == 3, deadline_s=30)
         relay.kill()

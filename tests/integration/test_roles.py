@@ -56,7 +56,7 @@ class Roles:
 
     def revoke(self, right: Right, database: Database) -> None:
         on = right.on(SCHEMA)
-        if right.kind == "FUNCTION" or right.name == "outbox_wake":  # everybody has it, unless somebody took it away
+        if right.kind == "FUNCTION" or right.name == "outbox_wake":  # PUBLIC has it, unless it was revoked
             self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM PUBLIC")
         self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM {self.role(database)}")
 

@@ -1,4 +1,4 @@
-"""A login of the same database that has no rights on the outbox: it stops nothing, whatever it locks or makes."""
+"""A login of the same database that has no rights on the outbox: it stops nothing by its locks or objects."""
 
 import asyncio
 import sys

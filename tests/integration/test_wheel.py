@@ -103,7 +103,7 @@ def test_the_wheel_carries_the_migrations_and_the_types(wheel):
     assert {f"outbox/migrations/versions/{name}" for name in revisions} <= names
 
 
-def test_the_wheel_overwrites_nobody_elses_packages(wheel):
+def test_the_wheel_overwrites_no_package_of_others(wheel):
     tops = {name.partition("/")[0] for name in names_in(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "outbox",

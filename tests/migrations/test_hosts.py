@@ -1,4 +1,4 @@
-"""In somebody's database: a host with its own Alembic history notices nothing, nor do two outboxes."""
+"""In a host's database: its own Alembic history is not affected, nor are two outboxes by each other."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Tables of somebody else that are called like ours: nothing is changed, and nothing of ours works on them."""
+"""Tables of another application with our names: nothing is changed, and our code does not use them."""
 
 from pathlib import Path
 

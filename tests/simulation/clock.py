@@ -22,7 +22,7 @@ class Clock:
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits for no file: whoever would wait has the clock go forward instead."""
+    """Does not wait for files: instead of waiting, it moves the clock forward."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ EVENTS = ("kill", "start", "stop", "cut", "cut", "pause", "resume", "retry_dead"
 
 
 def any_script(seed: int) -> Script:
-    """Whatever chance says."""
+    """A random outcome."""
     chance = Random(seed * 7919 + 1)
     names = ["a", "b", "c"][: chance.choice([1, 1, 2, 2, 3])]
     until = chance.choice([15.0, 30.0])

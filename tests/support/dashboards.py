@@ -34,7 +34,7 @@ class Dashboard:
     def logged_in(
         self, browser: Browser, *, token: str = OPERATOR, scheme: str = "light", width: int = 1440, height: int = 900
     ) -> Iterator[Page]:
-        """A page of somebody called Ada, who has logged in."""
+        """Return a page of a user called Ada, who has logged in."""
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
         )  # type: ignore[arg-type]

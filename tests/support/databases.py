@@ -46,7 +46,7 @@ class Database:
     def async_engine(self, driver: str | None = None, **options: Any) -> AsyncEngine:
         """An async engine on psycopg, "asyncpg" or aiosqlite.
 
-        It pools nothing, so there is nothing to dispose of. Whoever passes a `poolclass` disposes of it in
+        It pools nothing, so there is nothing to dispose of. A caller that passes a `poolclass` disposes of it in
         the test's own event loop.
         """
         options.setdefault("poolclass", NullPool)

@@ -41,7 +41,7 @@ class Desk:
         return session
 
     def emit(self, count: int = 1, **options: Any) -> list[str]:
-        """Emit so many messages, numbered, in one transaction."""
+        """Emit ``count`` messages, numbered, in one transaction."""
         with self.database.engine.begin() as connection:
             return [emit(connection, "page.read", {"n": n}, **options) for n in range(count)]
 

@@ -3,7 +3,7 @@
 Fixtures stop what they started. They do not get to run when pytest itself is killed (a second Ctrl-C,
 `timeout`, the machine's out-of-memory killer), and a forgotten PostgreSQL or relay would then compete with
 the next run. So a small process of its own reads, from a pipe, who is to be watched; when the pipe closes,
-its parent is gone and it ends whoever is still on the list.
+its parent is gone and it ends every process on the list.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Guardian:
         self._say(f"remove {directory}")
 
     def dismiss(self) -> None:
-        """This run is over: whatever is still on the list goes now."""
+        """End every process on the list, because this run is over."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()

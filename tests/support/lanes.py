@@ -77,7 +77,7 @@ class Harness:
         return {e.id: e.verdict_of("api").state for e in self.finished}
 
     async def until_finished(self, count: int) -> dict[str, str]:
-        """What became of each entry, when so many have been decided."""
+        """Return the decision on each entry, after this number of decisions."""
         await eventually_async(lambda: len(self.finished) >= count)
         return self.states
 
@@ -85,7 +85,7 @@ class Harness:
 async def run(
     destination: Any, entries: Sequence[tuple[str, str | None, str]], count: int | None = None, **options: Any
 ) -> dict[str, str]:
-    """Send these; what became of each, when so many of them have been decided."""
+    """Send these entries; return the decision on each, after this number of decisions."""
     harness = Harness(destination, **options)
     harness.offer(*entries)
     await harness.pool.start()

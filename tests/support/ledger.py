@@ -213,7 +213,7 @@ class Ledger:
             if row.state == "expired" and not letter.has_expired:
                 self.wrong.append(f"{name} expired at {destination}, and its time had not passed")
             if row.state in ("discarded", "cancelled") and not (fate.discarded or destination == "nobody"):
-                self.wrong.append(f"{name} is {row.state} at {destination}, and nobody did that")
+                self.wrong.append(f"{name} is {row.state} at {destination}, without an operator's action")
 
     def check_all_done(self) -> None:
         """At the end of the day: everything was taken, or given up by an operator."""

@@ -1,4 +1,4 @@
-"""Messages that RabbitMQ takes from anybody and that break the clients of others, written out octet by octet."""
+"""Messages that RabbitMQ accepts and that break other clients, written out octet by octet."""
 
 import struct
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def table(entries: Mapping[bytes, bytes]) -> bytes:
 
 
 def nested(opening: bytes, depth: int) -> bytes:
-    """A value of so many arrays (``A``) or tables (``F``) in each other."""
+    """Return a value of nested arrays (``A``) or tables (``F``)."""
     value = b"V"
     for _ in range(depth):
         value = b"A" + long(value) if opening == b"A" else b"F" + table({b"k": value})

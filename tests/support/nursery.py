@@ -59,7 +59,7 @@ def _serve() -> None:
     from outbox_cli import app  # noqa: F401 (what a relay needs is imported before the forks, and once)
     from relay.relay import Relay  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone at once
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # an ended process leaves no zombie
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

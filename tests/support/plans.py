@@ -1,6 +1,6 @@
 """What PostgreSQL really does for a statement: the plan it runs under, row by row and page by page.
 
-Whatever an owning session runs while it is watched is explained first, as a prepared statement under that session's own
+Every statement of a watched owning session is explained first, as a prepared statement under that session's own
 settings, with the very parameters, and what that changed is rolled back; then it is run. What operators ask through an
 engine is explained likewise, as it stands.
 """

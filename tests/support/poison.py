@@ -87,7 +87,7 @@ class Life:
 
 
 def begun(path: Path) -> list[int]:
-    """The messages whose attempts began, in that order, whoever it was."""
+    """Return the messages whose attempts began, in that order, on all relays."""
     lines = [line.split(" ") for line in path.read_text().splitlines()]
     return [int(n) for _, sign, n, _ in lines if sign == "+"]
 

@@ -39,7 +39,7 @@ _SETTINGS: Mapping[str, object] = {
     "listen_addresses": "127.0.0.1",
     "max_connections": 300,
     "max_prepared_transactions": 20,
-    # Nobody's data is at stake: a test about durability asks for its own server with these on.
+    # The data is disposable: a test about durability uses its own server with these on.
     "fsync": "off",
     "full_page_writes": "off",
     "log_line_prefix": "%m [%p] %q%a %d ",
@@ -143,8 +143,8 @@ class PostgresServer:
         self.start(deadline_s=deadline_s)
 
     def freeze(self) -> None:
-        """SIGSTOP every process of the server: connections stay open and nobody answers."""
-        # The postmaster first, so that it starts nobody behind our back.
+        """SIGSTOP every process of the server: connections stay open without an answer."""
+        # The postmaster first, so that it starts no further process.
         psutil.Process(self.pid).suspend()
         for process in self._family():
             with suppress(psutil.NoSuchProcess):
@@ -273,21 +273,21 @@ def _copy_of(found: Path) -> Path:
 
 
 def as_account() -> dict[str, Any]:
-    """How to start a process as somebody whom PostgreSQL accepts: it refuses to run as root."""
+    """Return how to start a process as a user that PostgreSQL accepts: it refuses to run as root."""
     if os.geteuid() != 0:
         return {}
-    nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    account = pwd.getpwnam("nobody")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 def give_to_account(path: Path) -> None:
-    """Make `path` the property of whoever the servers run as."""
+    """Make the user of the servers the owner of `path`."""
     if account := as_account():
         os.chown(path, account["user"], account["group"])
 
 
 def run_as_account(*command: str | Path) -> None:
-    """Run a command to its end as whoever the servers run as."""
+    """Run a command to its end as the user of the servers."""
     done = subprocess.run(
         command,
         cwd="/",

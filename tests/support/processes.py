@@ -97,7 +97,7 @@ class Process:
         self._signal_group(signal.SIGCONT)
 
     def end(self) -> None:
-        """SIGKILL whatever is left of the group, frozen or not, orphans included."""
+        """SIGKILL every remaining process of the group, frozen or not, orphans included."""
         self._signal_group(signal.SIGKILL)
         self._process.wait()
         guardian().forget(self.pid)

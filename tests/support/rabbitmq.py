@@ -1,7 +1,7 @@
 """A RabbitMQ broker of the test run's own: stopped, killed, frozen, short of memory, whenever a test wants it so.
 
 One node serves the whole run, because starting one takes seconds; `RabbitServer.recover` makes it as good as new for
-each test. Its data, cookie, log and ports are its own, on the loopback address, beside whatever broker the machine
+each test. Its data, cookie, log and ports are its own, on the loopback address, beside any other broker the machine
 runs. Only the program is the machine's: without `rabbitmq-server` these tests are skipped, and say so; CI installs
 it.
 """
@@ -127,7 +127,7 @@ class RabbitServer:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """SIGSTOP the broker: connections stay open without an answer."""
         self._beam().suspend()
 
     def thaw(self) -> None:
@@ -135,7 +135,7 @@ class RabbitServer:
             self._beam().resume()
 
     def recover(self) -> None:
-        """Running, thawed, and with nothing declared or waiting, whatever the last test did."""
+        """Make it run, thawed, with nothing declared or waiting from an earlier test."""
         if self.is_running:
             self.thaw()
         else:
@@ -205,7 +205,7 @@ class RabbitServer:
         return self._declared(queue, "message_count")
 
     def has_consumers(self, queue: str) -> bool:
-        """Whether anybody consumes it."""
+        """Return whether it has a consumer."""
         return self._declared(queue, "consumer_count") > 0
 
     def is_drained(self, queue: str) -> bool:

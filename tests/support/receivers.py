@@ -71,7 +71,7 @@ class Receiver:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def close(self) -> None:
-        """As a server that crashes: nobody listens any more, and whoever was connected is cut off."""
+        """Crash: refuse new connections, and cut off the open ones."""
         assert self._server is not None
         self._server.close()
         for writer in list(self._open):

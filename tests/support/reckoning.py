@@ -27,7 +27,7 @@ def unsettled(database: Database) -> int:
 
 
 def assert_everything_happened_once(database: Database, fleet: Fleet, workload: Workload) -> None:
-    """What was committed was sent to both, in order by key, is settled, charged nobody, and had one effect each."""
+    """Assert that committed messages were sent to both in order by key, settled, not charged, with one effect each."""
     committed = workload.committed()
     sends = fleet.sends()
     for destination in BOTH:

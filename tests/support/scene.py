@@ -14,7 +14,7 @@ from relay.admin import Status, status
 from support.databases import Database
 from support.waiting import eventually_async
 
-PATIENCE = {"backoff_s": 0.02, "backoff_max_s": 0.05}  # nobody waits for long here
+PATIENCE = {"backoff_s": 0.02, "backoff_max_s": 0.05}  # short waits, for tests
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Taker:
         self.taken_of_key[message.ordering_key].append(message.data["n"])
 
     async def has_tried(self, count: int) -> None:
-        """Wait for so many attempts in all."""
+        """Wait for a total number of attempts."""
         waiter = asyncio.Event()
         self._waiters.append(waiter)
         while len(self.attempts) < count:
@@ -75,7 +75,7 @@ class Taker:
 
 
 def failing(*numbers: int, times: int | None = None, error: type[Exception] = ValueError) -> Callable[[Message], None]:
-    """A fate: these messages fail, always or so many times each."""
+    """Return a fate: these messages fail, always or a number of times each."""
     seen: Counter[int] = Counter()
 
     def fate(message: Message) -> None:
@@ -113,7 +113,7 @@ class Scene:
         self.count = 0
 
     def emit(self, count: int = 1, *, type: str = "page.read", pad: int = 0, **options: Any) -> list[int]:
-        """Commit so many messages in one transaction; their numbers, which go on from those before."""
+        """Commit ``count`` messages in one transaction; return their numbers, which continue the earlier ones."""
         with self.database.engine.begin() as connection:
             return self.emit_into(connection, count, type=type, pad=pad, **options)
 

@@ -1,7 +1,7 @@
 """No secret that a test works with may show in anything that the test had written.
 
-A test module names its secrets `SECRET`, `OLD`, `NEW`, `WHSEC` or, a dict of them, `HIDDEN`. Whatever a test of that
-module logged, printed or had a process print, and every row that it left in its database, is searched for them.
+A test module names its secrets `SECRET`, `OLD`, `NEW`, `WHSEC` or, a dict of them, `HIDDEN`. Everything that its tests
+logged, printed or had a process print, and every row that it left in its database, is searched for them.
 """
 
 from types import ModuleType

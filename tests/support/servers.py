@@ -85,7 +85,7 @@ class Server:
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open and nobody answers."""
+        """SIGSTOP the server: connections stay open without an answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         self._is_frozen = True
@@ -98,7 +98,7 @@ class Server:
         self._is_frozen = False
 
     def recover(self) -> None:
-        """Running and thawed, whatever the last test did."""
+        """Make it run, thawed, after any earlier test."""
         self.thaw()
         if not self.is_running:
             self.start()

@@ -208,7 +208,7 @@ def _sample(at: datetime, n: int, chance: random.Random) -> list[dict[str, Any]]
 
 
 def add_document(engine: sa.Engine, id_: str, title: str, topics: int) -> None:
-    """Write a document with an extraction and its baseline of so many topics."""
+    """Write a document with an extraction and its baseline of the given number of topics."""
     chance = random.Random(topics)
     names = [
         f"{a} {b}" if topics > len(WORDS) else a for a in WORDS for b in (WORDS[7:12] if topics > len(WORDS) else [""])

@@ -89,7 +89,7 @@ class Baton:
 
 
 class SteppedOwner(OwningThread):
-    """An owning thread that stops before whatever it asks the database."""
+    """An owning thread that stops before each statement to the database."""
 
     baton: Baton
 
@@ -210,7 +210,7 @@ class SteppedRelay:
         return self.relay._winding_down is not None
 
     def step(self, count: int = 1) -> None:
-        """So many calls of the database, at most to the end of a turn."""
+        """Let it make this number of calls of the database, at most to the end of a turn."""
         for _ in range(count):
             self.store.baton.go_on()
             if self.store.baton.at in ("wait", "pause"):
@@ -223,7 +223,7 @@ class SteppedRelay:
             self.store.cut_count += 1
 
     def kill(self) -> None:
-        """As SIGKILL does. The database finds its connection closed, and nobody has said good-bye."""
+        """End as by SIGKILL: the database finds its connection closed without a goodbye."""
         self.is_alive = False
         ending = self.relay._winding_down
         if ending is not None and self.store.baton.ended:

@@ -75,7 +75,7 @@ class Wire:
         self._holds_questions.set()
 
     def release(self) -> None:
-        """Pass everything on, to whoever is still there."""
+        """Pass everything on to the remaining side."""
         self._released.set()
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class Workload:
                     left -= size
 
     def try_to_commit(self, size: int = 5) -> bool:
-        """One transaction against a server that may go down; false when it did, and nobody knows what became of it."""
+        """Run a transaction against a server that may go down; return ``False`` if it did, with an unknown outcome."""
         try:
             with self._engine.begin() as connection:
                 self._write(connection, size)
@@ -73,7 +73,7 @@ class Workload:
 
 @contextmanager
 def under_load(workload: Workload) -> Iterator[None]:
-    """Somebody commits all the time, and tries again when the server is away."""
+    """Commits all the time, and tries again while the server is away."""
     is_over = threading.Event()
 
     def work() -> None:

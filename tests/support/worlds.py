@@ -32,7 +32,7 @@ def listener_world() -> World:
 
 @contextmanager
 def http_world(**table: Any) -> Iterator[World]:
-    """A server on an event loop of its own, so that it answers whatever the test's does."""
+    """A server on an event loop of its own, so that it answers even while the test's own loop is blocked."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -70,7 +70,7 @@ class Writer:
 
 
 class Transaction:
-    """What a caller can do in it, awaited whatever the target is."""
+    """The operations of a caller in a transaction, awaitable for every target."""
 
     def __init__(self, outbox: Outbox, target: Any) -> None:
         self.outbox = outbox

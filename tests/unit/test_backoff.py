@@ -1,4 +1,4 @@
-"""How long to wait: doubling, capped, never shorter for more failures, and never what nobody can wait for."""
+"""The backoff: doubling, capped, never shorter after more failures, and always finite."""
 
 import math
 
@@ -59,5 +59,5 @@ def test_what_a_destination_asks_for_is_granted_within_reason(asked: float | Non
 
 
 @given(st.none() | st.floats())
-def test_whatever_a_destination_asks_for_the_wait_is_one_second_to_one_hour(asked: float | None) -> None:
+def test_the_wait_that_a_destination_asks_for_is_clamped_to_one_second_and_one_hour(asked: float | None) -> None:
     assert 1 <= clamped(asked) <= 3600

@@ -33,7 +33,7 @@ def test_what_was_under_way_is_accused_of_the_crash_and_of_the_unseen_one_before
     assert Record(started={ONE, TWO}).after_crash() == {ONE: Accused(2), TWO: Accused(2)}
 
 
-def test_a_crash_is_nobodys_who_only_waited() -> None:
+def test_a_crash_is_not_charged_to_messages_that_only_waited() -> None:
     waiting = {TWO: Accused(2, rested=True)}
     assert Record(accused=waiting, started={ONE}, is_alone=True).after_crash() == {
         **waiting,
@@ -49,7 +49,7 @@ def test_three_crashes_convict_at_three_attempts() -> None:
     assert (second[ONE].is_convicted(0, 3), second[TWO].is_convicted(0, 3)) == (True, False)
 
 
-def test_whatever_the_number_of_crashes_only_one_alone_convicts() -> None:
+def test_after_any_number_of_crashes_only_an_attempt_alone_convicts() -> None:
     assert not Accused(100).is_convicted(0, 1)
     assert Accused(3, alone=True).is_convicted(0, 1)
 

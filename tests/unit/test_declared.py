@@ -1,4 +1,4 @@
-"""Everything that is imported is declared: else it is there by chance, in whatever version something else brings."""
+"""Every import is declared as a dependency. Otherwise it is present by chance, in another package's version."""
 
 import ast
 import re

@@ -95,7 +95,7 @@ def test_a_malformed_type_is_refused_where_the_class_is_defined(type_):
         type("Malformed", (Event,), {}, type=type_)
 
 
-def test_a_type_that_nobody_defined_has_no_class():
+def test_an_undefined_type_has_no_class():
     with pytest.raises(UnknownEvent, match="import the module that defines it"):
         event_class("page.never")
 

@@ -13,7 +13,7 @@ from relay.destinations.http.signing import Key
 @given(st.binary(max_size=200), st.binary(max_size=200))
 @example(b"k" * 64, b"as long as a block")
 @example(b"k" * 65, b"longer than a block")
-def test_a_digest_is_the_standard_librarys_whatever_the_key_and_the_content(key: bytes, content: bytes) -> None:
+def test_a_digest_equals_the_standard_librarys_for_every_key_and_content(key: bytes, content: bytes) -> None:
     assert Key(key).digest(content) == hmac.digest(key, content, "sha256")
 
 

@@ -127,7 +127,7 @@ def test_looking_at_the_outbox_loads_no_relay_no_server_and_no_migrations(comman
 
 
 def test_the_demo_says_that_it_starts_before_it_loads_anything():
-    """Where nothing is compiled yet, loading takes far longer than somebody waits for a sign of life."""
+    """While nothing is compiled yet, loading takes longer than a user waits without a message."""
     watched = """
 import sys
 class Watch:

@@ -59,7 +59,7 @@ async def test_a_message_whose_call_overran_is_not_begun_again_before_that_has_e
     await pages.close()
 
 
-async def test_others_go_on_beside_it_and_nobody_is_charged_for_having_no_thread(hanging: Hanging) -> None:
+async def test_others_go_on_beside_it_and_no_message_is_charged_for_having_no_thread(hanging: Hanging) -> None:
     pages = destination(hanging)
     await pages.send(message("h-1"))
     assert [(await pages.send(message(f"m-{n}"))).kind for n in range(5)] == ["taken"] * 5

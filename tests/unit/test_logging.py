@@ -43,7 +43,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_json_where_nobody_reads_and_text_on_a_terminal() -> None:
+def test_json_without_a_terminal_and_text_on_one() -> None:
     pipe, terminal = configured(), Terminal()
     structlog.get_logger("relay").info("started", shards=3)
     (line,) = lines(pipe)

@@ -1,4 +1,4 @@
-"""The octets of AMQP properties: whatever they are, decoding says what it found and never raises."""
+"""The octets of AMQP properties: for any octets, decoding reports what it found and never raises."""
 
 import struct
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def decoded_by_pamqp(octets: bytes) -> commands.Basic.Properties:
 
 
 @given(st.binary(max_size=300))
-def test_whatever_the_octets_are_they_are_decoded_or_blamed(octets: bytes) -> None:
+def test_all_octets_are_either_decoded_or_blamed(octets: bytes) -> None:
     found = decode(octets)
     assert isinstance(found, Properties)
 

@@ -98,6 +98,6 @@ def test_without_an_id_the_same_content_is_the_same_message_however_it_is_spelle
 
 
 @given(st.binary(max_size=200))
-def test_whatever_comes_is_read_or_unreadable_and_nothing_else(body: bytes) -> None:
+def test_every_body_is_either_read_or_unreadable(body: bytes) -> None:
     with suppress(Unreadable):
         read(incoming(body))

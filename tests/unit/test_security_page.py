@@ -14,7 +14,7 @@ def test_every_test_that_the_security_page_names_is_there() -> None:
 
 
 def test_no_text_advises_to_install_a_name_that_is_not_registered() -> None:
-    """Whoever registers it would have those who follow."""
+    """The owner of an unregistered name could take over the link."""
     texts = [PROJECT / "README.md", PROJECT / "SECURITY.md"]
     texts += [path for folder in OURS for path in (PROJECT / folder).rglob("*") if path.suffix in (".py", ".md")]
     advice = re.compile(r"(pip|uv|pipx|poetry|uvx) (\S+ )*?(install|add|run)( -\S+)* ['\"]?neverlost")

@@ -435,7 +435,7 @@ def test_an_sqlite_file_that_is_missing_is_named_with_its_variable(tmp_path: Pat
 def test_a_file_of_another_user_in_the_current_directory_is_refused_unless_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may write where an operator works could have secrets sent to a host of theirs."""
+    """A user who may write to an operator's directory could send secrets to another host."""
     path = tmp_path / "outbox.toml"
     path.write_text("lease_s = 30\n")
     monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)

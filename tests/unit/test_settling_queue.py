@@ -46,7 +46,7 @@ class Unasked:
     """A session that nothing may be written through."""
 
 
-def test_what_nobody_wanted_is_read_again_when_the_session_that_read_it_is_lost() -> None:
+def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
     """The next session's page dropped it, because this one was still held."""
     row = ("m-1", 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None, None, None)
     stale = Entry(row, (), epoch=1)

@@ -1,4 +1,4 @@
-"""Fair shares: whatever happens in whichever order, every shard ends up with one owner and nobody with too many."""
+"""Fair shares: after any events in any order, every shard has one owner and no relay has too many."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -145,7 +145,7 @@ def test_once_every_relay_has_its_share_nothing_changes_hands_any_more(script: l
     assert server.owner_of == before
 
 
-def test_nobody_hands_back_to_a_relay_that_may_not_take_it_yet() -> None:
+def test_no_shard_is_handed_back_to_a_relay_that_may_not_take_it_yet() -> None:
     """It lost its session, and may for a moment take only what it held before, which a peer holds by now."""
     server = Server()
     peer = Peer(1, server)
@@ -209,7 +209,7 @@ def test_a_newcomer_asks_for_what_it_lacks_and_takes_nothing_that_is_held() -> N
     assert (plan.take, plan.give, plan.wants) == ([], [], 32)
 
 
-def test_who_has_too_many_keeps_them_until_somebody_asks() -> None:
+def test_a_relay_with_too_many_shards_keeps_them_until_a_peer_asks() -> None:
     assert plan_shares(1, {1: 0, 2: 0}, set(SHARDS), list(SHARDS), {}).give == []
     assert plan_shares(1, {1: 0, 2: 32}, set(SHARDS), list(SHARDS), {}).give == list(range(32, 64))
     assert len(plan_shares(1, {1: 0, 2: 3}, set(SHARDS), list(SHARDS), {}).give) == 3

@@ -63,7 +63,7 @@ def test_an_entry_that_everybody_took_is_plain() -> None:
 
 
 @pytest.mark.parametrize("verdict", [PARKED, BLOCKED, retry(1, "500"), dead("422")])
-def test_an_entry_that_somebody_did_not_take_is_not_plain_and_each_verdict_is_kept(verdict: Verdict) -> None:
+def test_an_entry_that_a_destination_did_not_take_is_not_plain_and_each_verdict_is_kept(verdict: Verdict) -> None:
     one = entry(A, B)
     one.decide("a", verdict)
     one.decide("b", DELIVERED)

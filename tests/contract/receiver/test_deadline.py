@@ -1,4 +1,4 @@
-"""A handler that hangs: its caller is answered, and whatever it did is undone."""
+"""A handler that hangs: its caller gets an answer, and the handler's changes are undone."""
 
 import asyncio
 import threading
@@ -55,7 +55,7 @@ class AsyncHanging:
 def hanging() -> Iterator[Hanging]:
     handler = Hanging()
     yield handler
-    handler.go.set()  # whatever became of the test, no thread is left behind
+    handler.go.set()  # no thread is left behind, even if the test fails
 
 
 def receiver(handler: Callable[..., object], database: Database, timeout_s: float | None = TIMEOUT_S) -> Receiver:

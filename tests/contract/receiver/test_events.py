@@ -87,7 +87,7 @@ async def test_a_content_that_cannot_have_a_baseline_is_refused_with_a_reason(
 ) -> None:
     if reason == "no_extraction":
         database.execute("DELETE FROM extractions")
-    content_id = "nobody-knows" if reason == "unknown_content" else "test-content-id"
+    content_id = "unknown-content" if reason == "unknown_content" else "test-content-id"
     response = await client.post(PATH, content=json.dumps({"contentId": content_id}), headers=GUIDES)
     assert (response.status_code, response.json()["reason"]) == (422, reason)
 

@@ -1,4 +1,4 @@
-"""What an operator cancels stays cancelled, whatever its owner has in memory, and is delivered only if it was taken."""
+"""A cancelled message stays cancelled, even in its owner's memory, and is delivered only if it was taken."""
 
 import json
 from typing import Any

@@ -41,7 +41,7 @@ def test_what_was_read_under_an_older_generation_is_still_settled_by_it(desk: De
 
 
 def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: Desk) -> None:
-    """Somebody may want it by now, and nobody would look at it again."""
+    """A new subscription may want it, and no relay would read it again."""
     desk.register("a", generation=1)
     old = desk.owner(generation=1)
     unwanted, wanted_by_now = desk.emit(2)

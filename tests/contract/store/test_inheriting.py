@@ -19,7 +19,7 @@ def take(desk: Desk, name: str = "relay-2") -> dict[int, object]:
     return {inherited.shard: inherited for inherited in session.inherited()}
 
 
-def test_from_an_owner_that_handed_back_nobody_inherits_suspicion(desk: Desk) -> None:
+def test_no_suspicion_is_inherited_from_an_owner_that_handed_back(desk: Desk) -> None:
     session = desk.owner("relay-1")
     session.give([1, 2])
     session.close()
@@ -57,7 +57,7 @@ def test_what_is_accused_stays_so_when_a_shard_is_handed_back(desk: Desk) -> Non
     assert (found.is_dirty, Record.parse(found.record).accused) == (False, accused)
 
 
-def test_a_shard_that_is_somebody_elses_now_is_not_written_to(desk: Desk) -> None:
+def test_a_shard_that_another_relay_owns_now_is_not_written_to(desk: Desk) -> None:
     session = desk.owner("relay-1")
     session.give([1])
     session.note({1: Record(started={("m", "a")}).dump(), 2: Record(started={("m", "b")}).dump()})
@@ -67,7 +67,7 @@ def test_a_shard_that_is_somebody_elses_now_is_not_written_to(desk: Desk) -> Non
 
 def test_another_session_that_answers_for_ours_notes_nothing(pg: Desk) -> None:
     session = pg.owner("relay-1")
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     with pytest.raises(Lost):
         session.note({1: Record(started={("m", "a")}).dump()})
     assert record_of(pg, 1) == Record()

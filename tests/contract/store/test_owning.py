@@ -199,11 +199,11 @@ OWNER_ONLY: list[tuple[str, Callable[[Any, str], object]]] = [
 def test_another_session_that_answers_for_ours_changes_nothing(
     pg: Desk, name: str, act: Callable[[Any, str], object]
 ) -> None:
-    """As behind a pooler, or after a reconnect that nobody noticed: the token is not there."""
+    """The token is missing, as behind a pooler or after an unnoticed reconnect."""
     pg.register("a")
     sent = pg.emit_one()
     session = pg.open()
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     if name in ("beat", "settle", "discard"):
         with pytest.raises(Lost):
             act(session, sent)
@@ -221,7 +221,7 @@ def test_a_look_that_another_session_answers_is_lost_and_reads_nothing(pg: Desk,
     for _ in range(looks):
         session.read_ready(cursors, limit)
     pg.emit(3)
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     with pytest.raises(Lost):
         session.read_ready(cursors, limit)
 
@@ -233,7 +233,7 @@ def test_nothing_that_is_due_or_parked_is_read_by_another_session(pg: Desk) -> N
     session.read_ready(cursors, 10)
     settle(session, ruling(parked, "a", "parked"), ruling(retried, "a", "retry"))
     pg.make_due(retried)
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     assert not session.read_due(list(ALL), 10)
     assert not session.read_parked(cursors, ["a"], 10)
     session._connection.execute("SELECT set_config('outbox.owner', %s, false)", (session._token,))
@@ -246,15 +246,15 @@ def test_nothing_that_is_due_or_parked_is_read_by_another_session(pg: Desk) -> N
 def test_another_session_that_answers_for_ours_hands_nothing_back(pg: Desk) -> None:
     session = pg.open()
     session.take([1], [])
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     session.give([1])
     assert pg.database.scalar("SELECT dirty FROM outbox_shard WHERE shard = 1")
 
 
-def test_what_was_taken_may_be_settled_whoever_answers(pg: Desk) -> None:
+def test_a_taken_message_may_be_settled_by_any_session(pg: Desk) -> None:
     sent = pg.emit_one()
     session = pg.open()
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     assert session.settle_plain(taken(sent)) == 1
 
 
@@ -280,7 +280,7 @@ METHODS: list[tuple[str, Callable[[Any], object]]] = [
 
 
 @pytest.mark.parametrize(("name", "act"), METHODS, ids=[name for name, _ in METHODS])
-def test_a_session_whose_backend_is_gone_says_so_whatever_it_is_asked(
+def test_a_session_without_a_backend_reports_that_for_every_statement(
     pg: Desk, name: str, act: Callable[[Any], object]
 ) -> None:
     session = pg.open()

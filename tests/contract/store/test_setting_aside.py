@@ -43,7 +43,7 @@ def test_only_the_destinations_that_have_room_are_read_back(desk: Desk) -> None:
 
 
 def test_nothing_is_read_back_beyond_what_was_read_as_ready(desk: Desk) -> None:
-    """Else a parked message could overtake one of its key that nobody has read yet."""
+    """Otherwise a parked message could overtake one of its key that no relay has read yet."""
     first, second = desk.emit(2, ordering_key="k")
     session = desk.owner()
     settle(session, ruling(second, "a", "parked"))
@@ -56,7 +56,7 @@ def test_nothing_is_read_back_beyond_what_was_read_as_ready(desk: Desk) -> None:
     assert ids(session.read_parked(cursors, ["a"], 10)) == [second]
 
 
-def test_what_somebody_else_parks_below_the_cursor_is_noticed(desk: Desk) -> None:
+def test_a_message_that_another_session_parks_below_the_cursor_is_noticed(desk: Desk) -> None:
     sent = desk.emit_one()
     session, cursors = desk.owner(), everything()
     session.read_ready(cursors, 10)
@@ -80,7 +80,7 @@ def test_what_a_relay_parks_itself_is_not_news_to_it(desk: Desk) -> None:
 # -------------------------------------------------------------------------------------------- unrouted
 
 
-def test_a_message_that_nobody_wants_is_set_aside_and_not_read_again(desk: Desk) -> None:
+def test_a_message_that_no_subscription_wants_is_set_aside_and_not_read_again(desk: Desk) -> None:
     ready, scheduled = desk.emit_one(), desk.emit_one(due_at=datetime.now(UTC) - timedelta(seconds=1))
     session = desk.owner()
     session.mark_unrouted([(ready, 0), (scheduled, 0)])

@@ -86,7 +86,7 @@ def test_what_was_read_is_settled_where_it_lies_and_found_where_it_was_moved_to(
 def test_what_lies_by_now_where_another_message_was_read_stays(
     pg: Desk, emptying: list[str], *, keep_history: bool
 ) -> None:
-    """Somebody emptied the table and made room, and newcomers took it: with the old positions, or with new ones."""
+    """The table was emptied and filled with new messages: with the old positions, or with new ones."""
     pg.emit(20)
     session = pg.owner(keep_history=keep_history)
     rows = session.read_ready(everything(), 100).messages
@@ -101,7 +101,7 @@ def test_what_lies_by_now_where_another_message_was_read_stays(
     assert pg.history() == {}
 
 
-def test_somebody_who_locks_the_same_rows_the_other_way_round_is_waited_for_once_more(pg: Desk) -> None:
+def test_settling_waits_once_more_after_a_deadlock_on_the_same_rows(pg: Desk) -> None:
     session = pg.owner()
     first, second = pg.emit(2)
     rows = session.read_ready(everything(), 100).messages

@@ -37,7 +37,7 @@ def test_what_is_off_stays_off_until_an_operator_resumes_it(desk: Desk) -> None:
     assert standing(session).state == "off"
 
 
-def test_a_lone_failure_shows_and_stops_nobody(desk: Desk) -> None:
+def test_a_lone_failure_is_shown_and_stops_no_other_delivery(desk: Desk) -> None:
     desk.register("a")
     session = desk.owner()
     session.report(Finding("a", "paused", "500"))
@@ -77,7 +77,7 @@ def test_a_probe_is_claimed_by_one_and_only_when_it_is_due(pg: Desk, two: tuple[
     assert 0 < (claims[1][1].wait_s or 0) <= 15
 
 
-def test_nobody_claims_what_is_healthy_or_paused_by_an_operator(pg: Desk, two: tuple[Any, Any]) -> None:
+def test_no_relay_claims_a_destination_that_is_healthy_or_paused_by_an_operator(pg: Desk, two: tuple[Any, Any]) -> None:
     one, _ = two
     assert one.claim_probe("a")[0] is False
     pg.database.execute("UPDATE outbox_destination SET state = 'paused', paused_by = 'operator', reason = 'lunch'")
@@ -95,7 +95,7 @@ def test_a_probe_that_failed_makes_the_wait_longer_for_all(pg: Desk, two: tuple[
     assert found.wait_s == pytest.approx(60, abs=10)
 
 
-def test_whoever_did_not_probe_cannot_end_the_pause_of_all(pg: Desk, two: tuple[Any, Any]) -> None:
+def test_a_relay_that_did_not_probe_cannot_end_the_common_pause(pg: Desk, two: tuple[Any, Any]) -> None:
     one, other = two
     one.report(PAUSED)
     other.report(Finding("a", "healthy"))

@@ -95,7 +95,7 @@ def test_another_session_that_answers_for_ours_releases_nothing(pg: Desk) -> Non
     _head, second = pg.emit(2, ordering_key="k")
     session = pg.owner()
     settle(session, ruling(second, "a", "blocked", behind_memory=True))
-    session._connection.execute("SELECT set_config('outbox.owner', 'somebody else', false)")
+    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
     assert session.sweep(0, list(ALL), list(ALL), []).parked == []
     assert pg.delivery(second).state == "blocked"
 
@@ -109,7 +109,7 @@ def test_what_a_sweep_releases_is_no_news_from_operators(desk: Desk) -> None:
     assert session.read_ready(cursors, 10).unparked == set()
 
 
-def test_slices_make_up_the_whole_table_whatever_their_size(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_of_any_size_make_up_the_whole_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_sql, "PAGES", 1)
     monkeypatch.setattr(sqlite_sql, "SLICE_END", sqlite_sql.SLICE_END.replace(str(sqlite_sql.ROWS), "7"))
     monkeypatch.setattr(sqlite_sql, "ROWS", 7)
@@ -134,7 +134,7 @@ def test_whether_anything_holds_its_key_is_known_after_a_lap(desk: Desk) -> None
     assert not sweep(session)
 
 
-def test_what_was_discarded_while_nobody_owned_its_shard_is_finished(desk: Desk) -> None:
+def test_a_discard_without_an_owner_of_the_shard_is_completed_later(desk: Desk) -> None:
     first = desk.owner()
     dead, second = desk.emit(2, ordering_key="k")
     settle(first, ruling(dead, "a", "dead"), ruling(second, "a", "blocked"))
@@ -154,7 +154,7 @@ def test_what_was_discarded_for_one_is_not_finished_while_another_waits_for_it(d
     assert desk.states() == {sent: "held"}
 
 
-def test_a_sweep_waits_for_nobody_who_is_ruling_on_what_it_finds(pg: Desk) -> None:
+def test_a_sweep_does_not_wait_for_a_session_that_rules_on_the_same_rows(pg: Desk) -> None:
     _head, second = pg.emit(2, ordering_key="k")
     session = pg.owner()
     settle(session, ruling(second, "a", "blocked", behind_memory=True))

@@ -48,7 +48,7 @@ def in_condition(condition: str, *, at: float = 10.0) -> CircuitBreaker[Letter]:
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=kind)
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("started_at", [5.0, 10.0, 20.0], ids=["before", "at", "after"])
-def test_every_delivery_is_ruled_on_or_suspected_whatever_the_outcome(
+def test_every_delivery_is_ruled_on_or_suspected_for_every_outcome(
     outcome: Outcome, condition: str, started_at: float
 ) -> None:
     rule = in_condition(condition)

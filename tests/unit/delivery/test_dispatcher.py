@@ -18,7 +18,7 @@ def test_a_page_of_a_lost_session_that_comes_late_is_none_of_the_next_ones() -> 
     assert dispatcher.pages_accepted(2) == 1
 
 
-def test_how_late_a_message_was_delivered_is_asked_of_none_that_nobody_wanted() -> None:
+def test_the_latency_of_an_unwanted_message_is_not_measured() -> None:
     metrics = Metrics()
     dispatcher = Dispatcher([], {}, window=10, owns=lambda _: True, metrics=metrics, on_work=lambda: None)
     dispatcher.begin(1)

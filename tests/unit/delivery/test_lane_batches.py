@@ -85,7 +85,7 @@ async def test_what_no_batch_can_carry_goes_alone_between_batches() -> None:
     assert destination.sent == [["m0", "m1"], ["loner"], ["m2", "m3"]]
 
 
-async def test_one_bad_message_in_a_batch_condemns_nobody_else(plain: list[tuple[str, str | None, str]]) -> None:
+async def test_one_bad_message_in_a_batch_condemns_no_other(plain: list[tuple[str, str | None, str]]) -> None:
     destination = Destination(lambda ids: refused("no") if "m1" in ids else TAKEN)
     states = await run(destination, plain)
     assert states == {"m0": "delivered", "m1": "dead", "m2": "delivered", "m3": "delivered"}
