@@ -77,7 +77,7 @@ class Gate:
         self.taker.take(message)
 
 
-# ------------------------------------------------------------------------------------------------- without a relay--
+# ------------------------------------------------------------------------------------------------------ without a relay
 
 
 async def test_what_was_cancelled_before_a_relay_ran_is_not_sent_and_its_history_says_so(scene: Scene) -> None:

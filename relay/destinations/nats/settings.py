@@ -57,7 +57,7 @@ class NatsSettings(UrlPolicy):
         return self
 
     def servers(self) -> list[str]:
-        """The servers' URLs. They include passwords: never log them."""
+        """Return the servers' URLs. They include passwords: never log them."""
         return [each.strip() for each in self.address.split(",")]
 
     @property
@@ -68,7 +68,7 @@ class NatsSettings(UrlPolicy):
         return {secret for each in self.servers() for secret in url_secrets(each)} if self.url else set()
 
     def subjects(self) -> list[str]:
-        """The subjects of the stream that we declare.
+        """Return the subjects of the stream that we declare.
 
         Raises:
             ValueError: The settings do not determine them.
