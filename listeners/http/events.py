@@ -35,7 +35,7 @@ class Schema:
 
     Args:
         content_id: The pattern that a ``contentId`` matches as a whole.
-        length: The most characters that it may have.
+        length: The maximum number of characters that it may have.
     """
 
     content_id: re.Pattern[str] = re.compile(CONTENT_ID)

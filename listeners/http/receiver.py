@@ -60,7 +60,7 @@ class Limits:
             attacker who guesses secrets from the real sender's address does not block that sender.
         stranger_burst: Such calls at once.
         content_id_pattern: The pattern that a content's id matches as a whole.
-        content_id_length: The most characters that a content's id may have.
+        content_id_length: The maximum number of characters that a content's id may have.
         concurrency: Calls of the handler at the same time.
         handler_timeout_s: How long one call may take, in seconds, including the wait for its turn; ``None``: no limit.
     """

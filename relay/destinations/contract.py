@@ -10,7 +10,7 @@ from relay.decide.outcome import Outcome
 if TYPE_CHECKING:
     from outbox import Message
 
-BATCH_BYTES = 512 * 1024  # the most bytes of bodies in one batch; a larger message goes alone
+BATCH_BYTES = 512 * 1024  # the maximum size of the bodies in a batch; a larger message goes alone
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome | Sequence[Outcome]:
@@ -59,7 +59,7 @@ class BatchDestination(Destination, Protocol):
     Only a healthy destination gets batches: a relay that suspects or probes it sends one message at a time.
     """
 
-    batch_size: int  # the most messages in one attempt; 1: no batches
+    batch_size: int  # the maximum number of messages in one attempt; 1: no batches
 
     def may_share(self, message: Message) -> bool:
         """Return whether this message may go in a batch."""

@@ -57,7 +57,7 @@ def make_server(
         send_timeout_s: How long a client may take to read an answer, in seconds.
         keep_alive_s: How long a connection may be idle between two requests, in seconds.
         grace_s: How long requests may still take after a stop, in seconds.
-        connections: The most connections, as far as descriptors suffice; one client may have a quarter of them.
+        connections: The maximum number of connections, if descriptors suffice; one client may have a quarter of them.
         reserved: File descriptors that the process needs for other purposes.
         proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted, and whose connections have no limit per
             client.

@@ -73,8 +73,8 @@ class Settings(BaseModel):
         short_poll_s: The interval at which a busy relay reads messages, in seconds.
         slow_poll_s: The interval at which a sleeping relay reads messages, even without a notification, in seconds.
         quiet_s: How long a busy relay has nothing to do before it goes to sleep, in seconds.
-        page_size: The most messages in one read; never more than half the window.
-        window: The most messages that a relay holds unsettled.
+        page_size: The maximum number of messages in one read; never more than half the window.
+        window: The maximum number of messages that a relay holds unsettled.
         grace_s: How long an orderly stop waits for deliveries under way, in seconds.
         stall_timeout_s: How long the event loop may be blocked before the process ends itself, in seconds.
         retention_days: How long delivered messages are kept, in days; 0 keeps none.

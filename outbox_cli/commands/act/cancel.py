@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from relay.admin.messages.cancel import Cancellable
 
-EXPLAINED = 10  # the most ids for which the command explains why they cannot be cancelled
+EXPLAINED = 10  # the maximum number of ids for which the command explains why they cannot be cancelled
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -54,8 +54,9 @@ def cancel(
 ) -> None:
     """Cancel deliveries that are still to be made: waiting, not yet due, parked, blocked or waiting for a retry.
 
-    A delivery that a destination has taken stays delivered, and a dead letter stays dead. A destination may still take
-    an attempt that is under way: then the history says so. The successors of a cancelled message's key are delivered.
+    A taken delivery stays delivered, and a dead letter stays dead.
+    A destination may still take an attempt that is under way; then the message is
+    delivered. The successors of a cancelled message's key are delivered, too.
     """
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened

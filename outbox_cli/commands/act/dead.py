@@ -56,7 +56,7 @@ def list_(
     because: Why = None,
     cause: CauseOption = None,
     each: Annotated[bool, typer.Option("--each", help="List each dead letter, the latest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The most lines, with --each.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The number of lines, with --each.")] = 100,
     as_json: Json = False,
 ) -> None:
     """List the causes of dead letters, with the count and the times of each."""

@@ -48,7 +48,7 @@ def replay(
     as_new: Annotated[
         bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of: receivers take them again.")
     ] = False,
-    rate: Annotated[float, typer.Option(min=0.1, help="The most messages per second.")] = 200,
+    rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, at most.")] = 200,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,

@@ -16,7 +16,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most lines, the latest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The number of lines, the latest first.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show the actions of operators: time, person, action, object, count and reason."""

@@ -58,8 +58,9 @@ def dashboard(
 ) -> None:
     """Show the outbox in a browser: plots, messages, dead letters, destinations. With --allow-changes, act on it.
 
-    The dashboard asks for the token in OUTBOX_DASHBOARD_TOKEN (or in OUTBOX_DASHBOARD_TOKEN_FILE); without one, it
-    prints a new token. The token in OUTBOX_DASHBOARD_VIEWER_TOKEN permits no changes.
+    The dashboard asks for the token in OUTBOX_DASHBOARD_TOKEN or
+    OUTBOX_DASHBOARD_TOKEN_FILE. If neither is set, it prints a new token.
+    The token in OUTBOX_DASHBOARD_VIEWER_TOKEN permits no changes.
     """
     from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
     from relay.admin.access.opening import opened

@@ -84,7 +84,7 @@ def list_(
         typer.Option(metavar="WHEN", help="Created or settled since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created or settled before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most lines, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The number of lines, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""

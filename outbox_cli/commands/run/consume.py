@@ -39,9 +39,9 @@ def consume(
         str | None, typer.Option(help="The configured destination of kind rabbitmq whose broker is used.")
     ] = None,
     listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="The listener to run.")] = BASELINE_LISTENER,
-    prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="The most unacknowledged messages.")] = 64,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="The messages processed at the same time.")] = 8,
-    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="The failures that make a dead letter.")] = 5,
+    prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Unacknowledged messages, at most.")] = 64,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Messages processed at the same time.")] = 8,
+    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures until a message is a dead letter.")] = 5,
     health_host: HealthHost = None,
     health_port: HealthPort = None,
     max_body_bytes: Annotated[

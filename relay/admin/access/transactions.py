@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-BATCH = 500  # the most rows that one transaction changes: other sessions never wait long for our locks
+BATCH = 500  # the maximum number of rows that one transaction changes: other sessions never wait long for our locks
 DEADLOCK, TRIES = "40P01", 5
 
 T = TypeVar("T")

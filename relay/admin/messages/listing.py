@@ -74,7 +74,7 @@ def list_messages(
         destination: Only messages that this destination is still to get, or, with a state, that are in it there.
         since: Created at this instant or later; settled messages: settled then or later.
         until: Created before this instant; settled messages: settled before it.
-        limit: The most messages to return, up to 1,000.
+        limit: The maximum number of messages to return, up to 1,000.
     """
     by_index(connection)
     asked = _Asked(connection, state, Choice((), key, type_, subject, destination, since, until), min(limit, MOST))

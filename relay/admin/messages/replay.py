@@ -101,7 +101,7 @@ def replay(
     Args:
         engine: The outbox's database.
         what: The messages and their destination.
-        rate: The most messages a second.
+        rate: The maximum number of messages a second.
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
         wait: Waits, given a time in seconds.

@@ -28,7 +28,7 @@ COARSE_S = 300
 FINE_FOR = timedelta(hours=6)
 KEPT_FOR = timedelta(days=30)
 WHOLE = ""  # the relay name of rows about the whole outbox
-POINTS = 240  # the most points of a series
+POINTS = 240  # the maximum number of points of a series
 # The upper bounds of the latency classes, in seconds; the last class has none.
 LATENCY_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
@@ -106,7 +106,7 @@ def thin_out(connection: sa.Connection, at: datetime, batch: int) -> int:
     Args:
         connection: The connection whose transaction does it.
         at: The time by the database's clock.
-        batch: The most rows to read.
+        batch: The maximum number of rows to read.
     """
     s = tables().sample
     forgotten = connection.execute(sa.delete(s).where(~since(connection, s.c.at, at - KEPT_FOR))).rowcount

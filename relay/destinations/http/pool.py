@@ -36,7 +36,7 @@ class Pool:
 
     Args:
         url: The URL to POST to.
-        size: The most connections.
+        size: The maximum number of connections.
         tls: The trusted certificates, and the client certificate to present.
         proxy: The URL of a proxy to go through.
         private_only: Refuse to connect to a public address, because the traffic is not encrypted.

@@ -53,7 +53,7 @@ class HttpSettings(DestinationPolicy):
         headers_env: Headers of every request whose values are in variables: ``{X-Api-Key = "API_KEY"}``.
         bearer_env: The variable that holds a token for ``Authorization: Bearer …``.
         basic_env: The variable that holds ``user:password`` for ``Authorization: Basic …``.
-        batch: The most messages in one request; more than 1: they are sent as a CloudEvents JSON batch.
+        batch: The maximum number of messages in one request; more than 1: they are sent as a CloudEvents JSON batch.
         timeout_s: The deadline of one attempt, from the first byte sent to the last one received, in seconds.
         on_409: Whether "conflict" means that the receiver is still processing the message, or has it already.
         allow_plain: Permit ``http://`` to a public address.

@@ -34,7 +34,7 @@ class KafkaSettings(DestinationPolicy):
         client_cert_file: The client certificate to present.
         client_key_file: Its key, if that is in another file.
         idempotent: Whether brokers drop messages that are sent twice over one connection; ``"auto"``: if they can.
-        batch: The most messages in one turn.
+        batch: The maximum number of messages in one turn.
         max_batch_bytes: The size of a record batch, in bytes; at most the topic's ``max.message.bytes``.
         concurrency: Turns at the same time.
         timeout_s: How long to wait for the brokers' confirmation, in seconds.

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from relay.destinations.listener.transaction.deadlock_retry import CONFLICTS
 
-CHAIN = 10  # the most causes to follow
+CHAIN = 10  # the maximum number of causes to follow
 
 
 def is_from_outside(error: BaseException) -> bool:

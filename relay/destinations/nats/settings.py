@@ -24,7 +24,7 @@ class NatsSettings(UrlPolicy):
         stream: The stream that must take it; by default, any stream may.
         declare: Whether to create a missing stream; by default nothing is created.
         credentials_file: A ``.creds`` file, with a JWT and its key.
-        batch: The most messages that wait for their acknowledgements together.
+        batch: The maximum number of messages that wait for their acknowledgements together.
         ca_file: The certificates to trust, instead of the system's.
         client_cert_file: The client certificate to present.
         client_key_file: Its key, if that is in another file.

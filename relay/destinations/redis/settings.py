@@ -18,10 +18,10 @@ class RedisSettings(UrlPolicy):
         url: The server: ``redis://user:password@host:6379/0``, ``rediss://…`` or ``unix:///path``.
         url_env: The variable that holds the URL, instead of ``url``.
         stream: The stream's key; ``{type}`` in it stands for the event type.
-        maxlen: The most entries that Redis keeps; it drops the oldest, read or not. By default it drops none.
+        maxlen: The maximum number of entries that Redis keeps; it drops the oldest, read or not. Default: no limit.
         deduplicate: Whether Redis drops a message that it already has (``XADD … IDMP``, from Redis 8.6 on); ``"auto"``:
             if the server can.
-        batch: The most messages in one pipeline.
+        batch: The maximum number of messages in one pipeline.
         ca_file: The certificates to trust for ``rediss://``, instead of the system's.
         concurrency: Pipelines at the same time, each on its own connection.
     """

@@ -27,7 +27,7 @@ class Wire:
 
     Args:
         stream: Returns a message's stream key.
-        maxlen: The most entries that Redis keeps; ``None``: all.
+        maxlen: The maximum number of entries that Redis keeps; ``None``: all.
         producer: The prefix of the producer names under which Redis remembers ids.
     """
 
