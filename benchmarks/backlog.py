@@ -47,7 +47,7 @@ def against_rivals(bench: Bench) -> Result:
 
 
 def _profile(bench: Bench, result: Result, messages: int) -> None:
-    """Where the time of a message goes, in µs: what the floor waits for, and what our process computes."""
+    """Return where the time of a message goes, in µs: the waits of the floor, and the work of our process."""
     floor = ours("floor", bench.scratch.create("round", "ours"), "--messages", messages)
     relay = ours("drain", bench.scratch.create("round", "ours"), "--messages", messages)
     result.add("floor: reading a message", floor["read_us"], "µs")

@@ -13,7 +13,7 @@ from benchmarks.running import ROOT, Bench
 
 
 def run_of(line: int, module: str, title: str) -> Callable[[Bench], Result]:
-    """What runs a module as a user would, in a process of its own."""
+    """Return the command that runs a module as a user would, in a process of its own."""
 
     def run(bench: Bench) -> Result:
         command = [sys.executable, "-m", module, "--json", "--rounds", str(bench.rounds)]

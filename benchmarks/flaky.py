@@ -93,7 +93,7 @@ def _relay(bench: Bench, latency_s: float, count: int, share: float, *, poison: 
 
 
 async def _plain(latency_s: float, count: int) -> float:
-    """A client that does nothing but send, as many at once."""
+    """Return the rate of a client that only sends, with the same concurrency."""
     with _endpoint(latency_s, count, 0.0, poison=False) as (port, said):
         numbers = iter(range(1, count + 1))
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY)) as session:

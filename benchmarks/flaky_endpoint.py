@@ -22,7 +22,7 @@ SCATTER = 2_654_435_761  # numbers that are poison lie scattered
 
 
 def is_poison(number: int, share: float) -> bool:
-    """Whether this message always fails, where a share of the messages does."""
+    """Return whether this message always fails, in a run in which a share of the messages fails."""
     return number * SCATTER % 1000 / 1000 < share
 
 

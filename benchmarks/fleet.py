@@ -65,7 +65,7 @@ def _measure(bench: Bench, result: Result, size: int, seconds: float) -> None:
 
 
 def _hand_over(result: Result, connection: psycopg.Connection[Any], workers: list[Worker]) -> None:
-    """With work under way, one is stopped in order, and another is killed."""
+    """Stop one relay in order, and kill another, with work under way."""
     for way, number in (("told to stop", signal.SIGTERM), ("killed", signal.SIGKILL)):
         remaining = len(_held(connection)) - 1
         workers.pop().process.send_signal(number)

@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def _as_a_relay_process() -> None:
-    """What `outbox relay` tells the interpreter; here it goes for all contestants alike."""
+    """Tune the interpreter as `outbox relay` does, for all contestants alike."""
     sys.setswitchinterval(0.0005)
     gc.collect()
     gc.freeze()
@@ -202,7 +202,7 @@ def _message() -> Message:
 
 
 def _headers(message: Message) -> dict[str, str]:
-    """As many and as long as ours; made without work, for neither httpx nor its transport is to be charged for it."""
+    """Return headers as many and as long as ours, made in advance, so their cost is not charged to httpx."""
     return {
         "content-type": "application/json",
         "user-agent": "neverlost",

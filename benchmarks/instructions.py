@@ -72,7 +72,7 @@ def _singles(prepare: str, execute: str, times: int) -> str:
 
 
 def _count(server: Any, statements: str) -> int:
-    """The instructions of a whole session with these statements, one a line."""
+    """Return the instructions of a whole session with these statements, one per line."""
     from support.postgres import as_account
 
     done = subprocess.run(

@@ -99,7 +99,7 @@ def _stream(bench: Bench, result: Result, name: str, seconds: float) -> None:
 
 
 def _warm_up(url: str, record: Path) -> None:
-    """Until it owns the shards and delivers."""
+    """Wait until it owns the shards and delivers."""
     with psycopg.connect(url) as connection:
         connection.execute(INSERT.format(first=WARM_UP, count=1))  # type: ignore[call-overload]
     wait_until(lambda: record.read_text().startswith(f"{WARM_UP} "))
@@ -110,7 +110,7 @@ def _template(name: str) -> str:
 
 
 def _fill(bench: Bench, name: str, messages: int, parked: int) -> None:
-    """The other is registered and paused, so that a drain does not wait for its deadline."""
+    """Fill the outbox. The other destination is registered and paused, so a drain does not wait for its deadline."""
     url = bench.outbox(_template(name))
     ours("drain", url, "--hanging", DEADLINE_S)
     with psycopg.connect(url) as connection:

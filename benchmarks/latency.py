@@ -53,7 +53,7 @@ Sent = dict[str, tuple[float, float]]
 
 @contextmanager
 def sender(url: str) -> Iterator:
-    """What sends one message in a transaction of its own: when its commit began, and when it had returned."""
+    """Yield a function that sends one message in a transaction, and returns when its commit began and ended."""
     engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
     with engine.connect() as connection:
 
@@ -79,7 +79,7 @@ def _send(send, prefix: str, count: int, pause_s: float) -> Sent:
 
 
 def _latencies_ms(record: Path, sent: Sent) -> tuple[list[float], list[float]]:
-    """From the beginning and from the end of each commit to the call."""
+    """Return the times from the beginning and from the end of each commit to the call, sorted, in ms."""
     called: dict[str, float] = {}
 
     def all_called() -> bool:

@@ -64,7 +64,7 @@ def _options() -> argparse.Namespace:
 
 
 def _floor(options: argparse.Namespace) -> dict[str, float]:
-    """One thread that reads a page and settles it with the relay's own statements: no owner, no loop, no listener."""
+    """Measure one thread that reads a page and settles it with the relay's statements: no owner, loop or listener."""
     session, cursors = _session(options.url)
     settled, reading_s = 0, 0.0
     began_at, cpu_before_s = time.perf_counter(), time.process_time()
@@ -85,7 +85,7 @@ def _floor(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _poll(options: argparse.Namespace) -> dict[str, float]:
-    """What a look at all shards takes a session that has just begun, in the median of 300."""
+    """Measure a poll of all shards in a new session: the median of 300."""
     session, cursors = _session(options.url)
     session.read_ready(cursors, PAGE)
     times_s = []
@@ -105,7 +105,7 @@ def _session(url: str) -> tuple[Session, Cursors]:
 
 
 def _drain(options: argparse.Namespace) -> dict[str, float]:
-    """The clock starts with the relay started and stops when the last message is settled."""
+    """Measure a drain, from the start of the relay until the last message is settled."""
     taken = 0
 
     async def listener(message: Message) -> None:
@@ -144,14 +144,14 @@ def _work(options: argparse.Namespace) -> dict[str, float]:
 
 
 async def _idle_poll_ms() -> float:
-    """The median of a second's polls, by the relay that has just drained."""
+    """Return the median of a second's polls by the relay that has just drained."""
     times_s = _timed_reads()
     await asyncio.sleep(1)
     return statistics.median(times_s) * 1000
 
 
 def _timed_reads() -> list[float]:
-    """From now on, what each read takes."""
+    """Record the time of each read from now on."""
     times_s: list[float] = []
     read_ready = PostgresSession.read_ready
 
@@ -166,7 +166,7 @@ def _timed_reads() -> list[float]:
 
 
 async def _tell() -> None:
-    """Every second, for ever, what reads took meanwhile."""
+    """Print the times of reads every second, forever."""
     times_s = _timed_reads()
     while True:
         await asyncio.sleep(1)

@@ -10,7 +10,7 @@ WIDTH, LEFT, TOP = 760, 250, 48
 
 
 def bars(title: str, values: Mapping[str, float], unit: str) -> str:
-    """One bar for each value."""
+    """Draw one bar for each value."""
     most = max(values.values(), default=1.0) or 1.0
     parts = []
     for number, (name, value) in enumerate(values.items()):
@@ -25,7 +25,7 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> str:
 
 
 def curves(title: str, series: Mapping[str, Sequence[Sequence[float]]], axes: tuple[str, str]) -> str:
-    """One curve for each series of points, the y axis from zero."""
+    """Draw one curve for each series of points, with the y axis from zero."""
     points = [point for each in series.values() for point in each]
     right, high = max(x for x, _ in points) or 1.0, max(y for _, y in points) or 1.0
     left, bottom, width, height = 70, 330, WIDTH - 90, 280

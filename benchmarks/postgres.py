@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 @contextmanager
 def database(url: str | None) -> Iterator[str]:
-    """A URL to work on; without one, of a server that lives on disk, flushes it, and is gone afterwards."""
+    """Yield a URL to work on: the given one, or that of a temporary server that lives on disk and flushes it."""
     if url is not None:
         yield url
         return
@@ -58,7 +58,7 @@ class Scratch:
         return f"PostgreSQL {self._admin.info.server_version // 10_000}"
 
     def create(self, name: str, like: str | None = None) -> str:
-        """A new database, empty or a copy of another of these; its URL. One of the same name is dropped first."""
+        """Create a database, empty or a copy of another one, in place of one of the same name; return its URL."""
         full = f"{self._prefix}_{name}"
         self._drop(full)
         self._names.add(full)
@@ -69,7 +69,7 @@ class Scratch:
         return self._url(full)
 
     def urls(self) -> list[str]:
-        """Of all that there are."""
+        """Return the URLs of all databases."""
         return [self._url(full) for full in sorted(self._names)]
 
     def _url(self, full: str) -> str:
@@ -85,7 +85,7 @@ class Scratch:
 
 
 def settle_down(url: str) -> None:
-    """What autovacuum and the checkpointer would do in the middle of the measurement, done before it."""
+    """Do the work of autovacuum and the checkpointer before the measurement, and not during it."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")

@@ -62,7 +62,7 @@ class Result:
     missing: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: float, unit: str = "messages/s") -> None:
-        """What one round measured."""
+        """Add the measurement of one round."""
         self.rounds.setdefault(name, []).append(value)
         self.units[name] = unit
 
@@ -82,12 +82,12 @@ class Result:
         at_most: bool = False,
         scale: float = 1.0,
     ) -> None:
-        """A ratio of two medians, times `scale`, if both were measured."""
+        """Compare two medians: add their ratio times `scale`, if both were measured."""
         if self.has(over, under):
             self.ratios.append(Ratio(name, self.median(over) / self.median(under) * scale, target, at_most))
 
     def want(self, name: str, target: float, *, at_most: bool = False) -> None:
-        """A target for a median itself."""
+        """Set a target for a median."""
         if self.has(name):
             self.ratios.append(Ratio(name, self.median(name), target, at_most, self.units[name]))
 
@@ -99,7 +99,7 @@ class Result:
 
 
 def saved(folder: Path, line: int) -> Result | None:
-    """What was kept of a line, if anything."""
+    """Return the saved result of a line, or ``None``."""
     path = _path(folder, line)
     if not path.exists():
         return None

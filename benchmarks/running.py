@@ -53,7 +53,7 @@ class Bench:
         return self.seconds or (max(seconds / 10, 5) if self.quick else seconds)
 
     def result(self, line: int, title: str, **ran: Any) -> Result:
-        """An empty result that says what it ran on."""
+        """Return an empty result with the description of the machine."""
         versions = {"server": self.scratch.server, "python": platform.python_version()}
         return Result(line, title, {**ran, "rounds": self.rounds, **versions})
 
@@ -101,7 +101,7 @@ class Worker:
         self.process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True)
 
     def line(self) -> dict[str, Any]:
-        """The next line of what it prints."""
+        """Return the next line of its output."""
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
@@ -125,7 +125,7 @@ def working(command: list[str], cwd: Path) -> Iterator[Worker]:
 
 @contextmanager
 def relay_at_work(url: str, *arguments: object) -> Iterator[Worker]:
-    """A relay in a process of its own."""
+    """Run a relay in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.ours", "work", url, *map(str, arguments)]
     with working(command, ROOT) as worker:
         worker.line()
@@ -133,7 +133,7 @@ def relay_at_work(url: str, *arguments: object) -> Iterator[Worker]:
 
 
 def wait_until(what: Any, *, deadline_s: float = 60.0, every_s: float = 0.002) -> float:
-    """Until it is true; the seconds that took."""
+    """Wait until a condition is true; return the seconds that took."""
     began_at = time.perf_counter()
     while not what():
         if time.perf_counter() - began_at > deadline_s:

@@ -60,7 +60,7 @@ class Stream(threading.Thread):
         self.join()
 
     def sent_at(self, number: int) -> float:
-        """When the transaction with this message began."""
+        """Return when the transaction of this message began."""
         return self.commits_at[number // self._batch]
 
 
@@ -157,7 +157,7 @@ def _note_reads(result: Result, name: str, what: str, told: list[dict[str, Any]]
 
 
 def latencies_ms(record: Path, stream: Stream) -> list[float]:
-    """From the beginning of each message's transaction to its call, in order of size."""
+    """Return the times from the beginning of each message's transaction to its call, sorted."""
     calls = ((int(number), float(at)) for number, at in map(str.split, record.read_text().splitlines()))
     return sorted((at - stream.sent_at(number)) * 1000 for number, at in calls if number >= 0)
 

@@ -55,7 +55,7 @@ MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The whole suite runs in several processes, since half of it waits; what was picked by name runs in this one."""
+    """Run the whole suite in several processes, since half of it waits; run tests picked by name in this one."""
     return (os.cpu_count() or 1) + 1 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
@@ -83,7 +83,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first, so that none is left with it at the end; what shares a server stays together."""
+    """Begin with the slow tests, so that none is left at the end; keep tests that share a server together."""
     items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(HERE).parts[0]))
     for item in items:
         if servers := _SERVERS.intersection(getattr(item, "fixturenames", ())):
@@ -111,7 +111,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _no_skip_in_ci(report: Report) -> Report:
-    """In CI a skipped test is a failed one: .ci/run must install what the test needs."""
+    """Fail skipped tests in CI: .ci/run must install what the test needs."""
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"

@@ -218,7 +218,7 @@ def _normalized(distribution: str) -> str:
 
 
 def _rank(module: str) -> float:
-    """How far up a module stands; what is not ours stands below everything."""
+    """Return how high a module stands; foreign modules stand below everything."""
     top = module.partition(".")[0]
     if top not in PACKAGES:
         return -1
@@ -256,7 +256,7 @@ def _circles(graph: Mapping[str, set[str]]) -> Iterator[set[str]]:
 
 
 def _entries(folder: Path) -> list[str]:
-    """What a reader chooses from in a folder of sources."""
+    """Return the entries of a folder of sources that a reader chooses from."""
     return [
         each.name
         for each in folder.iterdir()

@@ -125,7 +125,7 @@ class Environment:
         stamp.touch()
 
     def command(self, rival: Rival, *arguments: object) -> list[str]:
-        """What runs its worker; in `folder`."""
+        """Return the command that runs its worker in `folder`."""
         program = "node" if rival.runs_on_node else str(self._python)
         return [program, str(HERE / rival.worker), *map(str, arguments)]
 

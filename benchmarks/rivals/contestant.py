@@ -42,7 +42,7 @@ class Contestant:
             self.all_handled.set()
 
     def timing(self, claim: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        """The same claim, with its time taken."""
+        """Return the same claim with its time measured."""
 
         async def timed(*args: Any, **named: Any) -> Any:
             began_at = time.perf_counter()
@@ -53,7 +53,7 @@ class Contestant:
         return timed
 
     async def tell(self) -> None:
-        """Every second, for ever."""
+        """Print the times every second, forever."""
         while True:
             await asyncio.sleep(1)
             claims_s, self.claims_s = self.claims_s, []

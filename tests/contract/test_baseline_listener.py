@@ -61,7 +61,7 @@ def save_content(engine: sa.Engine, content_id: str = "c-1", topics: object = TO
 
 
 def save_graph(engine: sa.Engine, **columns: Any) -> None:
-    """A graph of c-1, as valid as `columns` leave it."""
+    """Save a graph of c-1, as valid as `columns` leave it."""
     with Session(engine) as session, session.begin():
         extraction_id = session.scalars(sa.select(Extraction.id).where(Extraction.content_id == "c-1")).one()
         values = {"content_id": "c-1", "type": BASELINE, "graph": {}, "node_count": 2, "edge_count": 1, **columns}
@@ -74,7 +74,7 @@ def listen(engine: sa.Engine, data: object) -> None:
 
 
 def baselines(database: Database, content_id: str = "c-1") -> list[sa.Row[Any]]:
-    """The guide's query, as printed."""
+    """Return the result of the guide's query, as printed."""
     return database.rows(f"SELECT * FROM topic_graphs WHERE type = 'BASELINE' AND content_id = '{content_id}'")
 
 

@@ -104,7 +104,7 @@ def verdict(row: Any, state: str) -> Ruled:
 
 
 def a_working_life(session: PostgresSession, database: Database) -> None:
-    """Everything that a relay asks for, more often than it takes for its statements to be prepared."""
+    """Run every statement of a relay, more often than it takes for them to be prepared."""
     cursors = Cursors(dict.fromkeys(ALL, 0))
     session.take(ALL, [])
     for _ in range(3):
@@ -346,7 +346,7 @@ def settle_all(session: PostgresSession, cursors: Cursors) -> None:
 
 
 def a_poll(session: PostgresSession, cursors: Cursors) -> Counter[str]:
-    """The pages that one look takes which finds nothing, by statement."""
+    """Return the pages that an empty poll reads, by statement."""
     with watched(session) as plans:
         assert not session.read_ready(cursors, 500)
         assert not session.read_ready(cursors, 0)
@@ -356,7 +356,7 @@ def a_poll(session: PostgresSession, cursors: Cursors) -> Counter[str]:
 
 
 def a_poll_of_a_successor(database: Database) -> Counter[str]:
-    """The same for a session that begins where others have been, once it has found out that nothing is left."""
+    """Return the pages that an empty poll of a successor's session reads."""
     session, cursors = open_session(database), Cursors(dict.fromkeys(ALL, 0))
     session.take(ALL, [])
     assert not session.read_ready(cursors, 500)

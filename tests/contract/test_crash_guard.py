@@ -51,7 +51,7 @@ def ids(scene: Scene) -> list[str]:
 
 
 def leave_behind(scene: Scene, records: Mapping[int, Record] | None = None) -> None:
-    """As if a relay had died that owned everything."""
+    """Leave the shards as if a relay that owned all of them had died."""
     scene.database.execute(f"UPDATE outbox_shard SET dirty = {_true(scene)}, owner = 'another-1-dead'")
     for shard, record in (records or {}).items():
         as_json = "CAST(:record AS jsonb)" if scene.kind == "postgres" else ":record"
@@ -104,7 +104,7 @@ async def test_what_a_dead_relay_may_have_had_is_noted_and_sent_as_many_at_once_
 
 
 def watch_notes(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
-    """Every delivery that was noted as started."""
+    """Record every delivery that is noted as started."""
     noted: set[tuple[str, str]] = set()
     for session in (PostgresSession, SqliteSession):
         note = session.note

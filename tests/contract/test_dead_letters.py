@@ -35,7 +35,7 @@ def engine_of(scene: Scene) -> sa.Engine:
 
 
 def found(scene: Scene, which: DeadFilter = ALL) -> list[str]:
-    """The reasons of dead letters, the latest first."""
+    """Return the reasons of dead letters, the latest first."""
     with engine_of(scene).connect() as connection:
         return [letter.reason for letter in dead_letters(connection, which, limit=1000)]
 

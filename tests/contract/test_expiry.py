@@ -32,7 +32,7 @@ def expire(database: Database, ago_s: int = 60) -> None:
 
 
 def age(database: Database, ago_s: int) -> None:
-    """Everything was written so long ago."""
+    """Make every row older."""
     past = f"clock_timestamp() - interval '{ago_s} seconds'"
     if database.kind == "sqlite":
         past = f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-{ago_s} seconds')"
@@ -145,7 +145,7 @@ async def test_an_attempt_under_way_is_not_cut_off(scene: Scene, database: Datab
 
 
 def written(database: Database) -> list[float]:
-    """How long after it is due, or was written, each message expires, in seconds."""
+    """Return how long after it is due, or was written, each message expires, in seconds."""
     seconds = "extract(epoch FROM expires_at - coalesce(due_at, created_at))"
     if database.kind == "sqlite":
         seconds = "(julianday(expires_at) - julianday(coalesce(due_at, created_at))) * 86400.0"

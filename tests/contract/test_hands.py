@@ -42,7 +42,7 @@ def destination(scene: Scene, name: str = "a") -> Any:
 
 
 def shown(scene: Scene, number: int) -> Any:
-    """What `messages show` says of the message with this number."""
+    """Return what `messages show` prints about the message with this number."""
     with scene.database.engine.connect() as connection:
         for table in (tables().message, tables().history):
             for row in connection.execute(sa.select(table.c.id, table.c.data)):

@@ -20,7 +20,7 @@ class House:
         self.scene = Scene(database)
 
     def age(self, table: str, column: str, days: int) -> None:
-        """Everything in this table is so much older now."""
+        """Make every row of this table older."""
         older = f"strftime('%Y-%m-%d %H:%M:%f', {column}, '-{days} days')"
         if self.database.kind == "postgres":
             older = f"{column} - interval '{days} days'"
@@ -37,7 +37,7 @@ def house(database: Database) -> House:
 
 
 def run_once(house: House, **options: Any) -> None:
-    """Every job has its first round at the start, and `stop` waits for what runs."""
+    """Run each job once: the first round is at the start, and `stop` waits for it."""
     housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, **options))
     started = datetime.now(UTC)
     housekeeping.start()

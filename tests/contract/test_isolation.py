@@ -52,7 +52,7 @@ async def hang(message: Message) -> None:
 
 
 def is_confined(scene: Scene, dispatcher: Any, waiting: int) -> bool:
-    """Whether all that the hung one has no room for is parked, and the next page is read for the other."""
+    """Assert that the excess of the hung destination is parked, and a full page can be read; return ``True``."""
     lane = dispatcher.lanes["hung"]
     queue = lane.queue
     assert (len(queue.under_way), queue.size <= queue.limit) == (4, True)
@@ -166,7 +166,7 @@ def park(database: Database, count: int) -> None:
 
 
 def fill(scene: Scene) -> None:
-    """Some messages for `fine`: half of them ready, half of them parked."""
+    """Fill the outbox with messages for `fine`: half of them ready, half of them parked."""
     scene.emit(500)
     scene.database.execute("UPDATE outbox_message SET state = 'held' WHERE state = 'ready'")
     scene.database.execute(
@@ -178,7 +178,7 @@ def fill(scene: Scene) -> None:
 
 
 def read_everything(session: Any) -> tuple[int, int]:
-    """As a relay does whose `down` is paused: how many messages and how many deliveries it found."""
+    """Read as a relay does while `down` is paused; return the counts of messages and deliveries found."""
     cursors = Cursors(dict.fromkeys(ALL, 0))
     messages = deliveries = 0
     while rows := session.read_ready(cursors, 250).messages:
@@ -218,7 +218,7 @@ def test_a_million_that_are_parked_for_one_cost_the_reads_of_another_nothing(pos
 
 @contextmanager
 def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
-    """How many instructions of SQLite's machine it took."""
+    """Return how many instructions of SQLite's machine it took."""
     count = 0
 
     def note() -> None:

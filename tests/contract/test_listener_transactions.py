@@ -142,7 +142,7 @@ def roll_back_the_connection(session: Session) -> None:
 
 
 def listeners(end: Callable[[Session], None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The same listener in both colours: writes, ends the transaction, and goes on."""
+    """Return the same listener in both colours: it writes, ends the transaction, and goes on."""
 
     def listener(message: Message, session: Session) -> None:
         session.execute(INSERT, {"n": 1})

@@ -141,7 +141,7 @@ class Life(RuleBasedStateMachine):
         return outcome
 
     def _finish(self, attempt: Attempt, kind: str) -> None:
-        """What the destination does with an attempt, and what its relay, if it lives, gets to know of it."""
+        """Finish an attempt: at the destination, and in its relay if that is alive."""
         self.ledger.under_way.remove(attempt)
         if kind in ("taken", "hangs up") and attempt.destination == "b":
             with self.engine.begin() as connection:
@@ -245,7 +245,7 @@ class Life(RuleBasedStateMachine):
             self.stage.start(self._settings())
 
     def _some(self, which: int) -> list[SteppedRelay]:
-        """One of the relays, if there is any."""
+        """Return one of the relays, or ``None``."""
         alive = self.stage.alive
         return [alive[which % len(alive)]] if alive else []
 

@@ -30,7 +30,7 @@ def effects(scene: Scene) -> list[int]:
 
 
 def forget_that_it_was_delivered(scene: Scene) -> None:
-    """As after a crash between a listener's commit and the relay's: the same messages are waiting again."""
+    """Make the same messages wait again, as after a crash between a listener's commit and the relay's."""
     columns = "id, type, source, subject, ordering_key, data, headers, created_at"
     scene.database.execute(f"INSERT INTO outbox_message ({columns}) SELECT {columns} FROM outbox_history")
     scene.database.execute("DELETE FROM outbox_history")

@@ -226,7 +226,7 @@ async def test_any_program_conserves_every_message_and_the_order_of_every_key(sc
 
 
 async def _quiet(scene: Scene) -> None:
-    """Until all that still waits is blocked behind a dead letter."""
+    """Wait until every waiting message is blocked behind a dead letter."""
 
     def only_blocked() -> bool:
         states = {state for _, state in scene.deliveries()}

@@ -30,7 +30,7 @@ def upgrade():
 
 
 def migrate_later(database: Database, *, oldest: str = "0.1.0") -> None:
-    """What a later release might do, and this one does not know."""
+    """Migrate as a later release might, in a way that this one does not know."""
     for statement in (
         "ALTER TABLE outbox_message ADD COLUMN remark text",
         "ALTER TABLE outbox_delivery ADD COLUMN remark text",

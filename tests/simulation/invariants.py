@@ -14,7 +14,7 @@ from relay.delivery.queue import DeliveryQueue
 
 
 def check_relay(relay: SimRelay) -> Iterator[str]:
-    """No entry is in memory without a way out, and every count is what it counts."""
+    """Check that each entry in memory has a way out, and that every count is right."""
     held: dict[Any, Entry] = relay.dispatcher._held
     for lane in relay.dispatcher.lanes.values():
         yield from check_lane(lane)
@@ -30,7 +30,7 @@ def check_relay(relay: SimRelay) -> Iterator[str]:
 
 
 def check_lane(lane: Lane) -> Iterator[str]:
-    """The places of a queue are disjoint, its chains have heads, and suspects have a time."""
+    """Check that the places of a queue are disjoint, its chains have heads, and suspects have a time."""
     queue, places = lane.queue, list(_everything(lane.queue))
     if len(places) != len(set(places)):
         yield f"{lane.name}: an entry is in two places"

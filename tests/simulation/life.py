@@ -59,7 +59,7 @@ class Fate:
         return failed("flaky") if chance.random() < self.share else TAKEN
 
     def takes(self, number: int, now: float) -> bool:
-        """Whether it surely takes this message now."""
+        """Return whether the destination certainly takes this message now."""
         return (
             not any(start <= now < end for start, end, _ in self.down) and number not in self.poison and not self.share
         )
@@ -121,7 +121,7 @@ class Life:
     # ----------------------------------------------------------------- world
 
     async def send(self, relay: SimRelay, plan: Plan, messages: list[Sent]) -> Outcome | list[Outcome]:
-        """What a destination does with an attempt."""
+        """Return what the destination does with an attempt."""
         fate = self.script.fates[plan.name]
         for message in messages:
             self._begin(relay, plan, message)
@@ -369,7 +369,7 @@ class Life:
         await self._heal()
 
     async def _heal(self) -> None:
-        """Everything is well from here on: everything must be done in the end."""
+        """Repair everything: from now on everything must be done in the end."""
         for name, fate in self.script.fates.items():
             fate.down, fate.share, fate.poison = [], 0.0, {}
             await self._resume(name)

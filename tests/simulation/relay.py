@@ -181,7 +181,7 @@ class SimRelay:
         )
 
     def may_send(self, now: float) -> bool:
-        """Whether this relay knows that it owns what it holds."""
+        """Return whether this relay knows that it owns its shards."""
         is_known = now - self._round_trip_at < self.knobs.lease_s / 3 and self.dispatcher.epoch == self._epoch
         return is_known and self.is_alive and not self.is_stopping
 
@@ -193,7 +193,7 @@ class SimRelay:
         self._tasks = [self.supervisor.start(self._own(), f"{self.id} owns")]
 
     def kill(self) -> None:
-        """As SIGKILL does: nothing of it goes on."""
+        """End at once, as by SIGKILL."""
         self.is_alive = False
         if self.session is not None:
             self.session.cut()
@@ -201,7 +201,7 @@ class SimRelay:
             task.cancel()
 
     async def stop(self) -> None:
-        """As SIGTERM does."""
+        """Stop in order, as by SIGTERM."""
         self.is_stopping = True
         self.dispatcher.end()
         await asyncio.gather(*(pool.finish(5.0) for pool in self.pools.values()))
@@ -258,7 +258,7 @@ class SimRelay:
         self.tenure = None
 
     def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """What the thread hands over comes in order, a moment later."""
+        """Call a function of the thread on the loop, in order, a moment later."""
         self._handed_over.append((function, arguments))
         asyncio.get_running_loop().call_later(LATEST_S * self.chance.random(), self._arrive)
 

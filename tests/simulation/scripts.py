@@ -14,7 +14,7 @@ EVENTS = ("kill", "start", "stop", "cut", "cut", "pause", "resume", "retry_dead"
 
 
 def any_script(seed: int) -> Script:
-    """A random outcome."""
+    """Generate a random script."""
     chance = Random(seed * 7919 + 1)
     names = ["a", "b", "c"][: chance.choice([1, 1, 2, 2, 3])]
     until = chance.choice([15.0, 30.0])
@@ -102,7 +102,7 @@ def throttled_batches(seed: int) -> Script:
 
 
 def hot_key(seed: int) -> Script:
-    """One key under a steady stream, and an outage of four seconds."""
+    """Put one key under a steady stream, with an outage of four seconds."""
     emits = [(n / 20, n / 20, "hot", 0.0) for n in range(1, 400)]
     fates = {"a": Fate(down=[(3.0, 7.0, failed("500"))], latency_s=0.01)}
     return Script({"a": Plan("a", max_attempts=20)}, fates, emits, until=22.0, knobs={"window": 16, "page_size": 8})
@@ -119,7 +119,7 @@ def quiet_poison(seed: int) -> Script:
 
 
 def poison_chain(seed: int) -> Script:
-    """One bad message with twenty successors of its key, then good ones."""
+    """Send one bad message with twenty successors of its key, then good ones."""
     how = [failed("500"), unanswered("timeout")][seed % 2]
     emits = [(0.0, 0.0, "k", 0.0)] * 21 + [(3 + n / 5, 3 + n / 5, None, 0.0) for n in range(100)]
     names = ["a", "b"][: 1 + seed % 2]
@@ -131,7 +131,7 @@ def poison_chain(seed: int) -> Script:
 
 
 def missed_releases(seed: int) -> Script:
-    """Two relays, lost sessions, and releases that miss what is being blocked at the same moment."""
+    """Run two relays that lose sessions, and miss deliveries that are being blocked when they release."""
     chance = Random(seed)
     emits = [(at, at, f"k{n % 3}", 0.0) for n in range(80) for at in [15 * chance.random()]]
     events = [(2.0 * n, "cut", n) for n in range(1, 8)]
@@ -140,7 +140,7 @@ def missed_releases(seed: int) -> Script:
 
 
 def few_failing(seed: int) -> Script:
-    """Two to four failing messages, and nothing else."""
+    """Send two to four failing messages, and nothing else."""
     count = 2 + seed % 3
     fates = {"a": Fate(poison=dict.fromkeys(range(count), unanswered("timeout")), latency_s=0.01)}
     plan = Plan("a", backoff_s=1.0, backoff_max_s=30.0, max_attempts=50)
@@ -148,7 +148,7 @@ def few_failing(seed: int) -> Script:
 
 
 def takeover(seed: int) -> Script:
-    """Two relays, hundreds of messages blocked behind dead letters, and one of the relays is killed."""
+    """Kill one of two relays, with hundreds of messages blocked behind dead letters."""
     emits = [(0.0, 0.0, f"k{n % 8}", 0.0) for n in range(250)] + [(n / 5, n / 5, None, 0.0) for n in range(30, 120)]
     fates = {"a": Fate(poison=dict.fromkeys(range(8), refused("422")), latency_s=0.01)}
     events = [(8.0, "kill", seed)]
@@ -156,7 +156,7 @@ def takeover(seed: int) -> Script:
 
 
 def limited(seed: int) -> Script:
-    """Two relays and one budget, beside a sibling without a limit; one of the relays is cut off now and then."""
+    """Run two relays on one budget, one of them cut off now and then, beside an unlimited sibling."""
     emits = [(n / 100, n / 100, f"k{n % 50}", 0.0) for n in range(300)]
     events = [(1.0, "cut", 0), (2.0, "cut", 1)]
     plans = {"a": Plan("a", batch=8 * (seed % 2) or 1, rate=Rate(40.0, 5)), "b": Plan("b")}
@@ -182,7 +182,7 @@ def expiring(seed: int) -> Script:
 
 
 def narrow_window(seed: int) -> Script:
-    """A window that is hardly wider than what destinations that take nothing keep, and a sibling that is well."""
+    """Run with a window hardly wider than what failing destinations keep, and a healthy sibling."""
     emits = [(n / 20, n / 20, [None, f"k{n % 4}"][n % 2], 0.0) for n in range(100)]
     names = ["a", "b", "c"]
     fates = {name: Fate(latency_s=0.01) for name in names}

@@ -48,7 +48,7 @@ class ModelSession:
     # ---------------------------------------------------------------- life
 
     def cut(self) -> None:
-        """The connection breaks: the server lets go of everything."""
+        """Break the connection: the server releases everything."""
         self.is_cut = True
         self.tables.wants_of.pop(self.number, None)
         for shard in self.tables.shards:

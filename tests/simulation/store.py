@@ -105,7 +105,7 @@ class Tables:
         return self.positions
 
     def commit(self) -> int:
-        """The number of a transaction that becomes visible now."""
+        """Make a transaction visible; return its number."""
         self.tx += 1
         return self.tx
 
@@ -119,12 +119,12 @@ class Tables:
         return sorted(found, key=lambda d: d.message.position)
 
     def holds_up(self, delivery: Delivery) -> bool:
-        """Whether what comes after it in its key must wait for it."""
+        """Return whether its successors in its key must wait for it."""
         is_skipped = delivery.state == "dead" and self.destinations[delivery.destination].skips
         return delivery.state not in DONE and not is_skipped
 
     def is_done(self, message: Message, destination: str) -> bool:
-        """Whether nothing of it is still to be done there, as far as the tables know."""
+        """Return whether it is done there, as far as the tables know."""
         if message.id not in self.messages:
             return True
         delivery = self.deliveries.get((message.id, destination))

@@ -36,7 +36,7 @@ ROW_S = 0.1  # what it takes to look at one blocked delivery, scaled to the few 
 
 
 def dies(script: str, seed: int) -> str:
-    """What kills this life."""
+    """Run a life that must end with a violation; return the violation."""
     with pytest.raises(Violation) as found:
         Life(seed, DIRECTED[script](seed)).run()
     return str(found.value)

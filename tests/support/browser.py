@@ -21,7 +21,7 @@ def program() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser, which a busy machine may keep waiting."""
+    """Start a headless browser, with patience for a busy machine."""
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox", "--disable-gpu"])
@@ -30,7 +30,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def pages_of(engine: sa.Engine) -> dict[str, str]:
-    """Every page, on what is in this database: name → path."""
+    """Return every page for the contents of this database: name → path."""
     found = {
         "overview": "/",
         "messages": "/messages?q=state:dead",

@@ -28,7 +28,7 @@ Run = Callable[..., Ended]
 
 
 def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("status", "--json", url=database.url)`: one command; `program` is how it was called."""
+    """Return a function that runs one command: `run("status", "--json", url=database.url)`."""
 
     def run(*arguments: str, url: str | None = None, program: str = "outbox", **environ: str) -> Ended:
         capfd.readouterr()

@@ -51,7 +51,7 @@ def baselines(database: Database) -> list[str]:
 
 
 async def is_empty(rabbitmq: RabbitServer) -> None:
-    """Nothing ready and nothing unacknowledged: only a queue without either can be deleted if empty and unused."""
+    """Wait until the queue has no ready or unacknowledged messages: it can then be deleted if empty and unused."""
     await eventually_async(lambda: asyncio.to_thread(rabbitmq.is_drained, QUEUE), deadline_s=20)
 
 

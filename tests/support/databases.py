@@ -38,7 +38,7 @@ class Database:
         return self.sync_engine()
 
     def sync_engine(self, driver: str | None = None, **options: Any) -> Engine:
-        """A further engine, on another driver ("psycopg2") or with other options; disposed of likewise."""
+        """Return a further engine, with another driver ("psycopg2") or options; the database disposes of it."""
         engine = create_engine(self.sqlalchemy_url(driver or _DRIVER[self.kind]), **options)
         self._engines.append(engine)
         return engine
@@ -61,12 +61,12 @@ class Database:
             return connection.execute(text(statement), parameters).rowcount
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
-        """What one statement given as text returns."""
+        """Return the rows of one statement."""
         with self.engine.begin() as connection:
             return list(connection.execute(text(statement), parameters))
 
     def scalar(self, statement: str, **parameters: Any) -> Any:
-        """The first column of the first row."""
+        """Return the first column of the first row."""
         with self.engine.begin() as connection:
             return connection.scalar(text(statement), parameters)
 

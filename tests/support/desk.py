@@ -35,7 +35,7 @@ class Desk:
         return session
 
     def owner(self, name: str = "relay-1", *, skipping: Sequence[str] = (), **options: Any) -> Any:
-        """A session that owns every shard."""
+        """Return a session that owns every shard."""
         session = self.open(name, **options)
         assert sorted(session.take(list(ALL), skipping)) == list(ALL)
         return session
@@ -83,7 +83,7 @@ class Desk:
         return {str(row.id): row for row in self.database.rows("SELECT * FROM outbox_history")}
 
     def put_back(self, message_id: str) -> None:
-        """As an operator does: ready again, and stamped, so that a relay that has passed it finds it."""
+        """Make a message ready again with a new stamp, as an operator does, so a relay that has passed it finds it."""
         stamp = "pg_current_xact_id()" if self.kind == "postgres" else "(SELECT max(txid) + 1 FROM outbox_message)"
         self.database.execute(
             f"UPDATE outbox_message SET state = 'ready', generation = generation + 1, txid = {stamp} WHERE id = :id",
@@ -108,7 +108,7 @@ class Desk:
         self.database.execute(f"UPDATE {table} SET due_at = {past} WHERE {column} = :id", ago=ago_s, id=message_id)
 
     def make_all_due(self) -> None:
-        """All retries, at one and the same instant."""
+        """Make all retries due at the same instant."""
         at: Any = datetime.now(UTC) - timedelta(seconds=5)
         if self.kind == "sqlite":
             at = at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
@@ -151,7 +151,7 @@ def taken(*message_ids: str, generation: int = 0) -> list[Row]:
 
 
 def ruling(message_id: str, destination: str, state: str, **values: Any) -> Ruled:
-    """One verdict, as plain as it gets; retries and dead letters were charged."""
+    """Return a simple verdict; retries and dead letters are charged."""
     charged = state in ("retry", "dead")
     defaults: dict[str, Any] = {
         "generation": 0,

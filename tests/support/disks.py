@@ -82,7 +82,7 @@ class LimitedFiles:
 
 @cache
 def kinds() -> list[type[Disk]]:
-    """The kinds of disk that this machine lets us have."""
+    """Return the kinds of disk that this machine permits."""
     return [LimitedFiles, *([MountedDisk] if _may_mount() else [])]
 
 
@@ -104,7 +104,7 @@ def _mount(directory: Path) -> None:
 
 
 def _limit(server: PostgresServer, size: str) -> None:
-    """Those that are there, as the account that they run as; the postmaster's limit is that of all to come."""
+    """Limit the file size of the running processes, as their account; new ones inherit the postmaster's limit."""
     for process in server.processes:
         try:
             run_as_account("prlimit", f"--pid={process.pid}", f"--fsize={size}:")

@@ -127,7 +127,7 @@ class Fleet:
         return relay
 
     def sends(self) -> list[Send]:
-        """Every attempt so far."""
+        """Return every attempt so far."""
         return recording.sends(self.record_path)
 
     def end_all(self) -> None:
@@ -150,7 +150,7 @@ def shard_counts(url: str) -> Counter[int]:
 
 
 def backend_of(url: str, relay: Relay) -> int:
-    """The server process at the other end of a relay's owning connection."""
+    """Return the server process at the other end of a relay's owning connection."""
     return next(backend for _, relay_id, backend in _lock_rows(url) if int(relay_id.rsplit("-", 2)[1]) == relay.pid)
 
 

@@ -35,7 +35,7 @@ class Guardian:
         self._say(f"watch {pid} {int(ending)}")
 
     def forget(self, pid: int) -> None:
-        """`pid` has ended in good order."""
+        """Forget `pid`, which has ended in order."""
         self._say(f"forget {pid} 0")
 
     def remove(self, directory: Path) -> None:
@@ -55,7 +55,7 @@ class Guardian:
 
 @cache
 def guardian() -> Guardian:
-    """The one guardian of this test run."""
+    """Return the only guardian of this test run."""
     return Guardian()
 
 
@@ -91,7 +91,7 @@ def _keep_watch() -> None:
 
 
 def _wait_until_gone(pids: Iterable[int]) -> None:
-    """A server that is still ending would write into its directory while that is being removed."""
+    """Wait until a server has ended: it would otherwise write into the directory that is being removed."""
     ends_at = time.monotonic() + 10
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -89,11 +89,11 @@ class KafkaServer(Server):
         self._topics.clear()
 
     def records(self, topic: str) -> list[Record]:
-        """Everything in a topic, partition by partition."""
+        """Return all records of a topic, partition by partition."""
         return asyncio.run(self.records_of(topic))
 
     async def records_of(self, topic: str) -> list[Record]:
-        """Everything in a topic, partition by partition."""
+        """Return all records of a topic, partition by partition."""
         from aiokafka import AIOKafkaConsumer
 
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")

@@ -20,7 +20,7 @@ EPOCH = 1
 
 
 def make_lane(**options: Any) -> Lane:
-    """A lane that may send, and that tells no one."""
+    """Make a lane that may send, and that reports to no one."""
     defaults: dict[str, Any] = {
         "policy": Policy(backoff_s=0.01),
         "concurrency": 1,
@@ -40,7 +40,7 @@ def make_lane(**options: Any) -> Lane:
 
 
 def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data: str = "{}") -> Entry:
-    """A message that one destination wants."""
+    """Make a message that one destination wants."""
     row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None, None, None)
     return Entry(row, (lane,), EPOCH)
 

@@ -93,7 +93,7 @@ class Ledger:
     # ------------------------------------------------------------ what is sent
 
     def begin(self, attempt: Attempt, body: bytes, clock: float) -> None:
-        """An attempt begins: may it?"""
+        """Begin an attempt, and check that it may begin."""
         letter = self.letters.get(attempt.id)
         if letter is None or letter.committed_at is None:
             self.wrong.append(f"3 ghost: {attempt.id} was never committed, and was sent")
@@ -119,7 +119,7 @@ class Ledger:
         self.under_way.append(attempt)
 
     def _predecessors(self, letter: Letter, destination: str) -> list[Letter]:
-        """Those of its key that should be done there, and are not."""
+        """Return its predecessors in its key that are not done there."""
         return [
             each
             for each in self.letters.values()
@@ -140,7 +140,7 @@ class Ledger:
         return destination in SKIPPING and (fate.refusals > 0 or fate.failures >= MAX_ATTEMPTS)
 
     def end(self, attempt: Attempt, kind: str) -> None:
-        """An attempt has ended, and its relay knows how."""
+        """End an attempt, with its outcome as its relay knows it."""
         fate = self.fates[attempt.id, attempt.destination]
         if kind == "taken":
             fate.acknowledged_at = max(fate.acknowledged_at, attempt.began_at)
@@ -216,7 +216,7 @@ class Ledger:
                 self.wrong.append(f"{name} is {row.state} at {destination}, without an operator's action")
 
     def check_all_done(self) -> None:
-        """At the end of the day: everything was taken, or given up by an operator."""
+        """Check that every message was taken, or given up by an operator."""
         for letter in self.committed().values():
             for destination in letter.wanted:
                 fate = self.fates[letter.id, destination]

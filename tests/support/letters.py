@@ -34,19 +34,19 @@ class Letter:
 
 
 def breaker(**policy: Any) -> CircuitBreaker[Letter]:
-    """A breaker that knows nothing yet."""
+    """Make a new breaker."""
     return CircuitBreaker(Policy(**policy))
 
 
 def attempt(
     rule: CircuitBreaker[Letter], letter: Letter, outcome: Outcome, now: float
 ) -> list[tuple[Letter, Verdict | None]]:
-    """One attempt, by itself, that starts and ends at this moment."""
+    """Make a single attempt that starts and ends now."""
     assert rule.may_start(now, 0, 1)
     rule.start()
     return rule.judge(letter, outcome, now, now)
 
 
 def states(ruling: list[tuple[Letter, Verdict | None]]) -> list[str]:
-    """What was ruled, in words."""
+    """Return the verdicts, in words."""
     return [verdict.state if verdict else "released" for _, verdict in ruling]

@@ -67,7 +67,7 @@ class NatsServer(Server):
         self.use(_renewed)
 
     def messages(self, stream: str = STREAM) -> list[Any]:
-        """What is in a stream, in its order: each with `subject`, `headers` and `data`."""
+        """Return the messages of a stream, in its order: each with `subject`, `headers` and `data`."""
         return self.use(lambda js: _all(js, stream))
 
 

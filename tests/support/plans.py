@@ -42,7 +42,7 @@ class Plan:
         return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
 
     def rows_looked_at_in(self, table: str) -> int:
-        """The same, of one table; of ``outbox_history``, in all its partitions."""
+        """Return the same for one table; for ``outbox_history``, with all its partitions."""
         return sum(_rows(node) for node in self.nodes if _name(node).startswith(table))
 
     @property
@@ -129,7 +129,7 @@ def _explain(connection: psycopg.Connection[Any], name: str, statement: str, val
 
 
 def _literal(value: Any) -> str:
-    """As a literal whose type is the parameter's."""
+    """Return a literal whose type is the parameter's."""
     if value is None:
         return "NULL"
     if isinstance(value, list):

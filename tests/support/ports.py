@@ -15,7 +15,7 @@ _OWN = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on which nothing listens just now, and which no outgoing connection will be given."""
+    """Return a TCP port that no process listens on, and that no outgoing connection will get."""
     for _ in range(200):
         port = random.randrange(_LOWEST + _OWN, _HIGHEST, _OF)
         with socket.socket() as probe:

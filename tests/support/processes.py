@@ -103,7 +103,7 @@ class Process:
         guardian().forget(self.pid)
 
     def report(self) -> str:
-        """What it was, how it ended, and the end of all it said."""
+        """Return a report: the command, its exit, and the end of its output."""
         fate = "still running" if self.is_running else f"ended with {self.returncode}"
         said = ((path.suffix[1:], path.read_text(errors="replace")) for path in (self.stdout_path, self.stderr_path))
         parts = [f"{name} of {self.pid}:\n{text[-_TAIL_CHARACTERS:].rstrip()}" for name, text in said if text]

@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 @cache
 def programs() -> Path:
-    """The folder of `rabbitmq-server` and `rabbitmqctl`; without one, the test that asks is skipped."""
+    """Return the folder of `rabbitmq-server` and `rabbitmqctl`; skip the test without one."""
     if (_DEBIAN / "rabbitmq-server").exists():
         return _DEBIAN
     found = shutil.which("rabbitmq-server")
@@ -119,7 +119,7 @@ class RabbitServer:
         eventually(self._takes_connections, deadline_s=_START_S, what=f"RabbitMQ at {self.url}", ignoring=(OSError,))
 
     def stop(self) -> None:
-        """An orderly stop, as in an upgrade: connections are closed with a reason, durable things are kept."""
+        """Stop in order, as in an upgrade: connections are closed with a reason, durable objects are kept."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -176,7 +176,7 @@ class RabbitServer:
     # ------------------------------------------------------------- what is in it
 
     def reset(self) -> None:
-        """Nothing declared, nothing waiting."""
+        """Remove everything that is declared or waiting."""
         self.use(_delete_everything_ours)
 
     def use(self, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
@@ -197,11 +197,11 @@ class RabbitServer:
         await asyncio.to_thread(partial(self.publish, body, **more))
 
     def take_all(self, queue: str = QUEUE) -> list[AbstractIncomingMessage]:
-        """Everything that waits in a queue, taken out of it."""
+        """Take all messages from a queue."""
         return self.use(lambda channel: drained(channel, queue))
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue, unacknowledged ones not counted; -1: there is no such queue."""
+        """Return the number of ready messages in a queue; -1 if the queue does not exist."""
         return self._declared(queue, "message_count")
 
     def has_consumers(self, queue: str) -> bool:
@@ -209,7 +209,7 @@ class RabbitServer:
         return self._declared(queue, "consumer_count") > 0
 
     def is_drained(self, queue: str) -> bool:
-        """Whether nothing waits in a queue, and nothing that was taken out is unacknowledged."""
+        """Return whether a queue has no waiting and no unacknowledged messages."""
         found = self.control("list_queues", "--quiet", "--no-table-headers", "name", "messages")
         return [queue, "0"] in [line.split() for line in found.splitlines()]
 

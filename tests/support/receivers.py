@@ -23,7 +23,7 @@ class Request:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The one header of this name; more than one fail the test."""
+        """Return the only header of this name; more than one fail the test."""
         found = self.all(name)
         assert len(found) <= 1, f"{name} came {len(found)} times: {found}"
         return found[0] if found else None

@@ -15,14 +15,14 @@ BOTH = {
 
 
 def prepared(database: Database, seed: int) -> Workload:
-    """A workload, and the table of the effects."""
+    """Prepare a workload, and the table of its effects."""
     with database.engine.begin() as connection:
         connection.execute(text("CREATE TABLE effect (message_id VARCHAR(36) NOT NULL)"))
     return Workload(database.engine, seed)
 
 
 def unsettled(database: Database) -> int:
-    """How many messages and deliveries are still to be done."""
+    """Return the number of messages and deliveries that are still to be done."""
     return database.scalar("SELECT (SELECT count(*) FROM outbox_message) + (SELECT count(*) FROM outbox_delivery)")
 
 

@@ -37,7 +37,7 @@ class Send:
 
 
 async def record(message: Message) -> None:
-    """A listener that takes everything, in its own time."""
+    """Take a message; hold, delay or fail it as the environment says."""
     _append("log", message)
     await asyncio.sleep(float(os.environ.get("RECORD_WORK_S", "0")))
     await _held()
@@ -45,16 +45,16 @@ async def record(message: Message) -> None:
 
 
 async def record_too(message: Message) -> None:
-    """The same as a second destination, on which neither the hold nor the fault of the first works."""
+    """Take a message of a second destination, without the hold and the fault of the first."""
     _append("log-too", message)
 
 
 async def ignore(_: Message) -> None:
-    """A listener that costs nothing and records nothing."""
+    """Take a message at no cost, without a record."""
 
 
 def apply(message: Message, session: Session) -> None:
-    """A listener with an effect in the database, which is there once or was never made."""
+    """Take a message with an effect in the database, made exactly once or never."""
     _append("effect", message)
     session.execute(text("INSERT INTO effect (message_id) VALUES (:id)"), {"id": message.id})
 
@@ -88,7 +88,7 @@ def _file() -> int:
 
 
 def sends(path: Path) -> list[Send]:
-    """What was recorded, in order."""
+    """Return the recorded attempts, in order."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [_send(*line.split(" ")) for line in lines]
 

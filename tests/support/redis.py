@@ -22,7 +22,7 @@ class RedisServer(Server):
         self._program = self.program()
 
     def program(self) -> str:
-        """The machine's."""
+        """Return the machine's program."""
         return program("redis-server", "redis-server")
 
     def command(self) -> Sequence[str]:
@@ -67,7 +67,7 @@ class RedisServer(Server):
             return client.execute_command(*command)
 
     def entries(self, stream: str) -> list[dict[bytes, bytes]]:
-        """What is in a stream, in its order."""
+        """Return the entries of a stream, in its order."""
         with self.client() as client:
             return [fields for _, fields in client.xrange(stream)]
 

@@ -126,7 +126,7 @@ class Scene:
         return numbers
 
     def emit_keys(self, keys: Sequence[str | None]) -> None:
-        """One message for each of these keys, in this order, in one transaction."""
+        """Commit one message for each of these keys, in this order, in one transaction."""
         drafts = [Draft("page.read", {"n": self.count + i}, ordering_key=key) for i, key in enumerate(keys)]
         self.count += len(drafts)
         with self.database.engine.begin() as connection:
@@ -144,7 +144,7 @@ class Scene:
         return Settings(**{**quick, "destinations": destinations, **options})
 
     def relay(self, destinations: dict[str, Any], *, apply: bool = False, **options: Any) -> Relay:
-        """A relay with these destinations: listeners, or their settings."""
+        """Return a relay with these destinations: listeners, or their settings."""
         made = {n: d if isinstance(d, ListenerSettings) else to(d) for n, d in destinations.items()}
         return Relay(self.settings(made, **options), apply=apply)
 

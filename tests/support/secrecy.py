@@ -15,7 +15,7 @@ SHORTEST = 20  # what is shorter is no secret, but a word that may stand anywher
 
 
 def secrets_of(module: ModuleType | None) -> set[str]:
-    """The secrets that the tests of a module work with."""
+    """Return the secrets that the tests of a module use."""
     found: list[object] = []
     for value in (getattr(module, name, None) for name in NAMES):
         found += value.values() if isinstance(value, dict) else [value]
@@ -23,7 +23,7 @@ def secrets_of(module: ModuleType | None) -> set[str]:
 
 
 def everything_in(database: Database) -> str:
-    """Every row of every table."""
+    """Return every row of every table."""
     tables = sa.inspect(database.engine).get_table_names()
     return "\n".join(repr(row) for table in tables for row in database.rows(f'SELECT * FROM "{table}"'))
 

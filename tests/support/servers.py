@@ -26,7 +26,7 @@ _START_S = 60
 
 @cache
 def program(name: str, package: str) -> str:
-    """The path of a program; without it, the test that asks is skipped."""
+    """Return the path of a program; skip the test without it."""
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if found is None:
         pytest.skip(f"there is no {name} on this machine: install it (apt-get install {package})")
@@ -50,11 +50,11 @@ class Server:
         self._is_frozen = False
 
     def command(self) -> Sequence[str]:
-        """What starts it."""
+        """Return the command that starts it."""
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether it takes connections."""
+        """Return whether it accepts connections."""
         socket.create_connection(("127.0.0.1", self.port), 1).close()
         return True
 

@@ -126,7 +126,7 @@ def destinations() -> dict[str, ListenerSettings]:
 
 
 def settings(url: str, **options: Any) -> Settings:
-    """The settings of a relay that works there."""
+    """Return the settings of a relay that works there."""
     return Settings(database_url=url, destinations=destinations(), health_port=0, **options)
 
 
@@ -150,7 +150,7 @@ def emit_orders(engine: sa.Engine, count: int, *, first: int = 0) -> None:
 
 
 def add_oddities(engine: sa.Engine) -> None:
-    """What no destination wants, what is not due yet, and what an operator has paused."""
+    """Add messages that are unrouted, not due yet, or paused by an operator."""
     with engine.begin() as connection:  # as if it had been an HTTP receiver
         connection.execute(sa.text(f"UPDATE outbox_delivery SET reason = replace(reason, '{PREFIX}', '')"))
     pause(engine, "warehouse", reason="stocktaking until noon")
@@ -237,7 +237,7 @@ def add_document(engine: sa.Engine, id_: str, title: str, topics: int) -> None:
 
 
 def _topic(name: str, n: int, count: int, chance: random.Random) -> Topic:
-    """A topic of one of few themes: its sentences are mostly where its theme is."""
+    """Make a topic of one of a few themes: its sentences are mostly those of its theme."""
     themes = max(2, min(9, count // 6))
     start = (n % themes) * 60
     occurs = max(3, int(26 / (1 + n / themes) ** 0.6))

@@ -66,7 +66,7 @@ class Baton:
         self._go, self._parked = Semaphore(0), Semaphore(0)
 
     def park(self, at: str) -> None:
-        """By the thread: stop here until told to go on."""
+        """Stop here until told to go on; the thread calls it."""
         self.at = at
         self._parked.release()
         self._go.acquire()
@@ -74,12 +74,12 @@ class Baton:
             raise Killed
 
     def end(self) -> None:
-        """By the thread: there is nothing more to come."""
+        """Say that the thread has ended; the thread calls it."""
         self.ended = True
         self._parked.release()
 
     def go_on(self) -> None:
-        """By the test: let the thread move to its next stop."""
+        """Let the thread move to its next stop; the test calls it."""
         if not self.ended:
             self._go.release()
             self.wait()
@@ -182,7 +182,7 @@ class NoHousekeeping:
         """Never by itself."""
 
     def stop(self) -> None:
-        """It was never started."""
+        """Do nothing: it was never started."""
 
 
 class SteppedRelay:

@@ -87,7 +87,7 @@ async def eventually_async(
     what: str | None = None,
     ignoring: tuple[type[Exception], ...] = (),
 ) -> object:
-    """`eventually` for a plain or async predicate, leaving the event loop free between the tries."""
+    """Wait as `eventually` does for a plain or async predicate, without blocking the event loop."""
     __tracebackhide__ = True
     wait = _Wait(predicate, deadline_s, what)
     while True:

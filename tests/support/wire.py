@@ -21,7 +21,7 @@ _PARSE, _BIND, _QUERY, _SYNC = b"P", b"B", b"Q", b"S"
 
 
 def url_through(wire: "Wire", database: Database) -> str:
-    """The database's URL, over the wire."""
+    """Return the database's URL through the wire."""
     return make_url(database.url).set(port=wire.port).render_as_string(hide_password=False)
 
 

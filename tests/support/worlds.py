@@ -21,7 +21,7 @@ SECRET = "secret-of-the-api-" + "s" * 16
 
 
 def listener_world() -> World:
-    """A listener that remembers what it is called with."""
+    """Return a listener that remembers its calls."""
     taken: list[Taken] = []
 
     def listener(message: Message) -> None:
@@ -32,7 +32,7 @@ def listener_world() -> World:
 
 @contextmanager
 def http_world(**table: Any) -> Iterator[World]:
-    """A server on an event loop of its own, so that it answers even while the test's own loop is blocked."""
+    """Run a server on its own event loop, so that it answers even while the test's loop is blocked."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -72,7 +72,7 @@ def _posted(receiver: Receiver) -> Iterator[Taken]:
 
 
 def rabbitmq_world(server: RabbitServer) -> World:
-    """A broker with nothing in it; what is taken out of its queue is remembered."""
+    """Return an empty broker; messages that are taken from its queue are remembered."""
     taken: list[Taken] = []
 
     def look() -> list[Taken]:
@@ -93,7 +93,7 @@ def rabbitmq_world(server: RabbitServer) -> World:
 
 
 def redis_world(server: RedisServer, **table: Any) -> World:
-    """A Redis with nothing in it."""
+    """Return an empty Redis."""
 
     def look() -> list[Taken]:
         return [Taken(each[b"id"].decode(), each[b"data"]) for each in server.entries("extraction.completed")]
@@ -102,7 +102,7 @@ def redis_world(server: RedisServer, **table: Any) -> World:
 
 
 def nats_world(server: NatsServer, **table: Any) -> World:
-    """A NATS server with an empty stream."""
+    """Return a NATS server with an empty stream."""
 
     def look() -> list[Taken]:
         return [Taken(unquote(each.headers["ce-id"]), each.data or b"") for each in server.messages()]
@@ -111,7 +111,7 @@ def nats_world(server: NatsServer, **table: Any) -> World:
 
 
 def kafka_world(server: KafkaServer, **table: Any) -> World:
-    """A broker with an empty topic."""
+    """Return a broker with an empty topic."""
     topic = f"topic-{new_id()}"
     server.create_topic(topic)
 

@@ -48,7 +48,7 @@ class Writer:
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[Transaction]:
-        """A transaction, committed at the end and rolled back by an exception; `options` are the engine's."""
+        """Yield a transaction, committed at the end and rolled back by an exception; `options` are the engine's."""
         if self.way.is_async:
             engine = self.database.async_engine(self.way.driver, **options)
             opened: Any = AsyncSession(engine) if self.way.target == "session" else engine.connect()
@@ -65,7 +65,7 @@ class Writer:
             return await transaction.emit(*event, **options)
 
     def rows(self, columns: str = "*") -> list[Any]:
-        """What is stored, in the order of the positions."""
+        """Return the stored rows, in the order of the positions."""
         return self.database.rows(f"SELECT {columns} FROM outbox_message ORDER BY position")
 
 

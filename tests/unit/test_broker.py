@@ -11,7 +11,7 @@ from relay.destinations.rabbitmq.amqp import Broker
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
-    """The certificates of our own that a context is given."""
+    """Return the client certificates that a context gets."""
     seen: list[tuple[str, str | None]] = []
     load = ssl.SSLContext.load_cert_chain
 

@@ -13,7 +13,7 @@ OURS = {"outbox", "relay", "listeners", "outbox_demo", "outbox_cli"}
 
 
 def modules_imported_in(file: Path) -> set[str]:
-    """The top-level modules that a source file imports, wherever in it, but for the standard library's and ours."""
+    """Return the top-level modules that a source file imports, except the standard library's and ours."""
     named: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -24,7 +24,7 @@ def modules_imported_in(file: Path) -> set[str]:
 
 
 def declared() -> set[str]:
-    """The distributions that pyproject.toml asks for, with and without extras."""
+    """Return the distributions that pyproject.toml requires, with and without extras."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     return {normalized(re.match(r"[A-Za-z0-9._-]+", each)[0]) for each in wanted}

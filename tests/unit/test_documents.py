@@ -34,7 +34,7 @@ print("code")
 
 
 def pdf(text: str, title: str = "A report") -> bytes:
-    """The smallest PDF with one page that says something."""
+    """Return the smallest PDF with one page of text."""
     stream = zlib.compress(f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET".encode())
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",

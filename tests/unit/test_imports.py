@@ -30,7 +30,7 @@ print(json.dumps({{name: file for name, file in files.items() if file}}))
 
 
 def packages_loaded_by(module: str) -> set[str]:
-    """The installed packages, ours included, that a fresh interpreter loads for `module`."""
+    """Return the installed packages, ours included, that a fresh interpreter loads for `module`."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", LOADED_BY.format(module=module)], capture_output=True, text=True, check=True
     )
@@ -95,7 +95,7 @@ except SystemExit as end:
 
 
 def modules_loaded_by_a_command(*arguments: str) -> set[str]:
-    """All modules, by their full names, that a fresh interpreter has loaded when a command has ended."""
+    """Return all modules that a fresh interpreter has loaded when a command has ended."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", RUN.format(arguments=list(arguments))], capture_output=True, text=True, check=True
     )

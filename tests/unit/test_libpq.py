@@ -74,7 +74,7 @@ class Asked(Exception):
 
 
 def told_by_an_engine(engine: sa.Engine) -> dict[str, Any]:
-    """What an engine is about to tell the client library."""
+    """Return the parameters that an engine passes to the client library."""
 
     def stop(_dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]) -> None:
         raise Asked(parameters)

@@ -13,7 +13,7 @@ LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 
 
 def first_arguments() -> Iterator[tuple[str, ast.expr]]:
-    """Where something is logged through structlog, and what stands first there."""
+    """Yield the position and the first argument of each log call."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             source = path.read_text()

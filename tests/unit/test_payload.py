@@ -56,7 +56,7 @@ def test_a_value_by_itself_has_to_be_wrapped(value):
 
 
 def outcome(value):
-    """What comes back, or the refusal as text."""
+    """Return the serialised data, or the refusal as text."""
     try:
         return json.loads(to_payload(value).encode())
     except InvalidData as error:

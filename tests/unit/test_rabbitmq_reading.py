@@ -21,7 +21,7 @@ async def not_acknowledged() -> None: ...
 
 
 def incoming(body: bytes = b"{}", *, routing_key: str = "extraction.completed", **properties: Any) -> Incoming:
-    """As it comes from pamqp's encoder."""
+    """Return a message as pamqp's encoder produces it."""
     octets = commands.Basic.Properties(**properties).marshal()
     return Incoming(body, decode(octets), "extraction.events", routing_key, not_acknowledged)
 

@@ -40,7 +40,7 @@ class Server:
             self.committed += rows
 
     def snapshot(self) -> str:
-        """As pg_current_snapshot() prints it: xmax is one above the highest id that has ended, not that was given."""
+        """Return a snapshot as pg_current_snapshot() prints it: xmax is one above the highest id that has ended."""
         xmax = self.completed + 1
         xip = sorted(xid for xid in self.running if xid < xmax)
         xmin = min([*self.running, xmax])

@@ -15,7 +15,7 @@ SELECT id, :destination, shard, position, ordering_key, 'cancelled', {stamp} FRO
 
 
 def cancel(desk: Desk, message_id: str, *destinations: str) -> None:
-    """As an operator does: what is set aside where it is, what is not by a delivery for each of its destinations."""
+    """Cancel as an operator does: in place if set aside, else by a delivery for each of its destinations."""
     stamp = "pg_current_xact_id()" if desk.kind == "postgres" else "9999999999999"
     if not destinations:
         desk.database.execute(CANCEL.format(stamp=stamp), id=message_id)
@@ -26,7 +26,7 @@ def cancel(desk: Desk, message_id: str, *destinations: str) -> None:
 
 
 def outcome(desk: Desk, message_id: str) -> tuple[Any, dict[str, str]]:
-    """What the history says: the outcome, and destination → state."""
+    """Return the history's record: the outcome, and destination → state."""
     row = desk.history()[message_id]
     deliveries = json.loads(row.deliveries) if isinstance(row.deliveries, str) else row.deliveries
     return row.outcome, {name: each["state"] for name, each in deliveries.items()}

@@ -54,7 +54,7 @@ def test_a_message_that_was_due_before_the_last_one_read_is_read_all_the_same(de
 
 
 def _look(session: Any, cursors: Cursors) -> list[str]:
-    """One look in the order in which the relay looks."""
+    """Poll once, in the order in which the relay does."""
     due = session.read_due(list(cursors.ready), 10)
     ready = session.read_ready(cursors, 10)
     return [*ids(due.messages), *ids(ready.messages)]

@@ -10,7 +10,7 @@ from relay.store.sqlite.sql import sweeping as sqlite_sql
 
 
 def grow_older(desk: Desk, message_id: str, by_s: float = SETTLED_S + 1) -> None:
-    """As if it had been set aside so long ago."""
+    """Make deliveries older, as if they had been set aside that long ago."""
     before = "clock_timestamp() - :s * interval '1 second'"
     if desk.kind == "sqlite":
         before = "strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || :s || ' seconds')"

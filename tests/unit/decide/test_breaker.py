@@ -30,7 +30,7 @@ def kind(outcome: Outcome) -> str:
 
 
 def in_condition(condition: str, *, at: float = 10.0) -> CircuitBreaker[Letter]:
-    """A breaker in this condition since `at`."""
+    """Return a breaker in this condition since `at`."""
     rule = breaker()
     if condition == "doubted":
         attempt(rule, Letter(), SILENT, at)
