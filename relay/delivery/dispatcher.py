@@ -83,7 +83,7 @@ class Dispatcher:
 
     def room(self, page_size: int) -> int:
         """How many messages to read next: none while every lane that takes anything is full."""
-        set_back = sum(lane.queue.set_back_count for lane in self.lanes.values())  # it has a room of its own
+        set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # it has a room of its own
         free = self._window - len(self._held) + set_back
         wants = max((lane.wants for lane in self.lanes.values()), default=self._window)
         return max(min(free, wants, page_size), 0)

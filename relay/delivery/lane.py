@@ -107,7 +107,7 @@ class Lane:
             self.queue.accept(entry, before=before, has_room=has_room)
             return
         self.queue.accept(entry, before=before, has_room=entry.key is None)
-        if len(self.queue.fresh) > self.queue.reserve:
+        if len(self.queue.startable.fresh) > self.queue.reserve:
             self._park_down_to_reserve()
 
     def accept_back(self, entry: Entry, before: int | None) -> None:
@@ -124,7 +124,7 @@ class Lane:
 
     def announce(self) -> None:
         """Say that something may have become ready to be sent."""
-        self._on_ready(self.queue.startable_count)
+        self._on_ready(len(self.queue.startable))
 
     # -------------------------------------------------------------- going out
 
@@ -133,7 +133,7 @@ class Lane:
         queue, breaker = self.queue, self.breaker
         if breaker.failing_count:
             self._rule_on_suspects(now)
-        if not (queue.fresh or queue.again) or self.health.operator_pause is not None or not self._may_send(now):
+        if not queue.startable or self.health.operator_pause is not None or not self._may_send(now):
             return None
         if breaker.is_clear:
             return self._pick(now) if self._is_within_rate(now) else None
@@ -176,7 +176,7 @@ class Lane:
         limit = self._rate_limit
         if limit is None:
             return True
-        return limit.may_start(now, self.queue.startable_count if self.breaker.condition == "closed" else 1)
+        return limit.may_start(now, len(self.queue.startable) if self.breaker.condition == "closed" else 1)
 
     def companions(self, may_follow: Callable[[Entry], bool], count: int, now: float) -> list[Entry]:
         """What may go in one batch with the entry that `next` returned; it is under way from here on."""
@@ -205,7 +205,7 @@ class Lane:
         """When to look again, although nothing calls: ``None`` while only something that calls can change anything."""
         breaker = self.breaker
         at = breaker.next_retry_at
-        if self.queue.startable_count and self.health.operator_pause is None:
+        if self.queue.startable and self.health.operator_pause is None:
             if breaker.condition in ("open", "throttled") and breaker.until > now:
                 at = min(at, breaker.until)
             elif self._is_to_look_again(now):
@@ -278,7 +278,7 @@ class Lane:
         self.announce()
 
     def _rule_alone(self, now: float) -> None:
-        if not self.queue.startable_count and not self.queue.under_way and self.breaker.failing_count:
+        if not self.queue.startable and not self.queue.under_way and self.breaker.failing_count:
             self._carry_out(self.breaker.rule_alone(now))
 
     def _rule_on_suspects(self, now: float) -> None:
@@ -291,7 +291,7 @@ class Lane:
                 self.queue.retry(entry)
             else:
                 self.queue.decide(entry, verdict)
-        if self.queue.again:
+        if self.queue.startable.again:
             self._forget_all(self.queue.overflow())
 
     # ------------------------------------------------------------- other relays
@@ -325,7 +325,7 @@ class Lane:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing happens here, nor will before some time has passed."""
-        return not self.queue.under_way and not (self.queue.startable_count and self.takes_messages)
+        return not self.queue.under_way and not (self.queue.startable and self.takes_messages)
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
         """Let go of every entry that `belongs` and is not under way; see `DeliveryQueue.evict`."""

@@ -21,29 +21,16 @@ and has a bounded room of its own.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from operator import attrgetter
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, Verdict
 from relay.delivery.entry import Entry
-from relay.delivery.held_keys import HeldKeys
+from relay.delivery.places.chains import Chain, Chains, SetBack
+from relay.delivery.places.held_keys import HeldKeys
+from relay.delivery.places.startable import Startable
 
 RESERVE = 8  # what a destination that takes nothing keeps in memory at most, to probe with
-AGAIN_EVERY = 12  # one attempt in 12 is at what failed before, while there is something that was not tried
-
-
-@dataclass(slots=True)
-class Chain:
-    """The entries of one ordering key.
-
-    Args:
-        head: The one that may be sent, is being sent, or is a suspect.
-        successors: Those behind it, in their order.
-    """
-
-    head: Entry
-    successors: deque[Entry] = field(default_factory=deque)
 
 
 class DeliveryQueue:
@@ -57,8 +44,9 @@ class DeliveryQueue:
 
     Attributes:
         size: Entries without a verdict.
-        set_back_count: Those of them that failed once or are chained behind one that did.
+        startable: Those that may be sent, as far as their order goes.
         suspects: The entries that the breaker keeps.
+        set_back: The entries that failed once or are chained behind one that did.
     """
 
     def __init__(self, name: str, *, limit: int, on_dead: str, on_complete: Callable[[Entry], None]) -> None:
@@ -66,23 +54,15 @@ class DeliveryQueue:
         self.limit = limit
         self.on_dead = on_dead
         self.size = 0
-        self.set_back_count = 0
-        self.fresh: deque[Entry] = deque()
-        self.again: deque[Entry] = deque()
+        self.startable = Startable()
         self.under_way: dict[Entry, Entry] = {}  # what the worker was given → what stands for it now
         self.suspects: set[Entry] = set()
-        self._chains: dict[str, Chain] = {}
+        self._chains = Chains()
         self._held = HeldKeys()
-        self._set_back: set[Entry] = set()
+        self.set_back = SetBack(max(limit // 2, RESERVE))
         self._on_complete = on_complete
-        self._turn = 0
 
     # ------------------------------------------------------------- coming in
-
-    @property
-    def startable_count(self) -> int:
-        """How many entries may be sent as far as their order goes."""
-        return len(self.fresh) + len(self.again)
 
     @property
     def reserve(self) -> int:
@@ -94,7 +74,7 @@ class DeliveryQueue:
 
     def room(self, limit: int) -> int:
         """How many more entries there is room for, when so many may be held."""
-        return max(limit - (self.size - self.set_back_count), 0)
+        return max(limit - (self.size - self.set_back.count), 0)
 
     def is_held(self, entry: Entry, before: int | None) -> bool:
         """Whether an earlier entry of its key is set aside, in the table (`before`) or on its way there."""
@@ -110,37 +90,32 @@ class DeliveryQueue:
             before: The lowest position of a message of its key in the table that is not done, if there is one.
             has_room: Whether it may be held in memory.
         """
-        chain = self._chains.get(entry.key) if entry.key is not None else None
+        chain = self._chains.of(entry.key)
         if self.is_held(entry, before) or (chain is not None and self._is_too_long(chain)):
             if chain is not None:
-                self._let_tail_release(chain)
+                chain.tail.releases = True  # what waits in the table behind it is let go when that is settled
             self.set_aside(entry, BLOCKED if chain is None else BEHIND)
-        elif has_room:
-            self.offer(entry)
         else:
-            self.set_aside(entry, PARKED)
+            self._take_in(entry, has_room)
 
     def accept_back(self, entry: Entry, *, before: int | None, has_room: bool) -> None:
         """Take an entry in that was set aside, or set it aside again."""
         if self.is_held(entry, before):
             self.set_aside(entry, BLOCKED)
-        elif has_room:
-            self.offer(entry)
         else:
-            self.set_aside(entry, PARKED)
+            self._take_in(entry, has_room)
 
-    def offer(self, entry: Entry) -> None:
-        """Take an entry in, behind the others of its key."""
+    def _take_in(self, entry: Entry, has_room: bool) -> None:
+        """Take an entry in behind the others of its key, if there is room."""
+        if not has_room:
+            self.set_aside(entry, PARKED)
+            return
         self.size += 1
-        if entry.key is not None:
-            chain = self._chains.get(entry.key)
-            if chain is not None:
-                chain.successors.append(entry)
-                if chain.head in self._set_back:
-                    self._note_set_back(entry)
-                return
-            self._chains[entry.key] = Chain(entry)
-        self._queue_of(entry).append(entry)
+        head = self._chains.join(entry)
+        if head is None:
+            self.startable.add(entry)
+        elif head in self.set_back:
+            self.set_back.add(entry)
 
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
         """Set an entry aside that is not held here: its key's successors must queue behind it."""
@@ -161,46 +136,29 @@ class DeliveryQueue:
 
     def _is_too_long(self, chain: Chain) -> bool:
         limit = self.limit * 3 // 4
-        if chain.head in self._set_back and self.set_back_count >= self._set_back_limit:
-            return True
-        return len(chain.successors) >= limit
-
-    def _let_tail_release(self, chain: Chain) -> None:
-        """What waits in the table behind a chain in memory is let go when the last of the chain is settled."""
-        tail = chain.successors[-1] if chain.successors else chain.head
-        tail.releases = True
+        return len(chain.successors) >= limit or (self.set_back.is_full and chain.head in self.set_back)
 
     # -------------------------------------------------------------- going out
 
     def pick(self, *, newest: bool = False) -> Entry | None:
-        """Take the next entry to be sent; it is under way from here on.
-
-        What failed before is picked once in a while, and when there is nothing else: so a group of bad messages never
-        makes up all of what is under way while there are others.
-
-        Args:
-            newest: Whether to take the newest of what was not tried yet, if there is any.
-        """
-        newest = newest and bool(self.fresh)
-        queue = self.fresh if newest else self._next_queue()
-        if not queue:
-            return None
-        entry = queue.pop() if newest else queue.popleft()
-        self._put_under_way(entry)
+        """Take the next entry to be sent; it is under way from here on. See `Startable.take`."""
+        entry = self.startable.take(newest=newest)
+        if entry is not None:
+            self._put_under_way(entry)
         return entry
 
     def pick_more(self, may_follow: Callable[[Entry], bool], count: int) -> list[Entry]:
         """Take the next entries as well, as long as they may follow; they are under way from here on."""
         found: list[Entry] = []
-        while len(found) < count and (queue := self.fresh or self.again) and may_follow(queue[0]):
-            found.append(queue.popleft())
-            self._put_under_way(found[-1])
+        while len(found) < count and (entry := self.startable.take_if(may_follow)) is not None:
+            self._put_under_way(entry)
+            found.append(entry)
         return found
 
     def put_back(self, entry: Entry) -> Entry:
         """Put an entry back to the front that was to be sent and was not, or not by itself; returns it."""
         entry = self.end_attempt(entry)
-        self.fresh.appendleft(entry)
+        self.startable.fresh.appendleft(entry)
         return entry
 
     def end_attempt(self, entry: Entry) -> Entry:
@@ -220,33 +178,22 @@ class DeliveryQueue:
         """Put an entry to the back that the breaker released: it is tried again behind what was not tried yet."""
         self.suspects.discard(entry)
         self._set_all_back(entry)
-        self.again.append(entry)
+        self.startable.again.append(entry)
 
     def decide(self, entry: Entry, verdict: Verdict) -> None:
         """Note the verdict on an entry that is in no queue any more, and let the next of its key go."""
         self.suspects.discard(entry)
-        if self._set_back:
-            self._end_set_back(entry)
+        if self.set_back.count:
+            self.set_back.remove(entry)
         self.size -= 1
         if entry.decide(self.name, verdict):
             self._on_complete(entry)
         if entry.key is not None:
             self._advance(entry.key, entry, verdict)
 
-    def _queue_of(self, entry: Entry) -> deque[Entry]:
-        """Where it waits to be sent: what was charged before is likely to fail again, and many fall due at once."""
-        return self.again if entry.attempts else self.fresh
-
-    def _next_queue(self) -> deque[Entry]:
-        self._turn += 1
-        if not self.fresh or (self.again and self._turn % AGAIN_EVERY == 0):
-            return self.again
-        return self.fresh
-
     def _put_under_way(self, entry: Entry) -> None:
         self.under_way[entry] = entry
-        if self._set_back:
-            self._end_all_set_back(entry)
+        self._end_set_back(entry)
 
     # ------------------------------------------------------------------ keys
 
@@ -256,68 +203,39 @@ class DeliveryQueue:
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
         """Let the next of the key go, or send all of them back to the table to wait."""
-        chain = self._chains[key]
-        if self._frees(verdict):
-            if chain.successors:
-                chain.head = chain.successors.popleft()
-                if self._set_back:
-                    self._end_all_set_back(chain.head)
-                self._queue_of(chain.head).append(chain.head)
-            else:
-                del self._chains[key]
-            return
-        del self._chains[key]
-        self._held.add(key, head.position)
-        self._send_back(chain.successors, BLOCKED)
+        if not self._frees(verdict):
+            self._held.add(key, head.position)
+            self._send_back(self._chains.end(key), BLOCKED)
+        elif (following := self._chains.advance(key)) is not None:
+            self._end_set_back(following)
+            self.startable.add(following)
 
     def _send_back(self, successors: Iterable[Entry], verdict: Verdict) -> None:
         for successor in successors:
-            self._end_set_back(successor)
+            self.set_back.remove(successor)
             self.size -= 1
             self.set_aside(successor, verdict)
 
     # -------------------------------------------------------------- set back
 
-    @property
-    def _set_back_limit(self) -> int:
-        return max(self.limit // 2, RESERVE)
-
-    def _group(self, head: Entry) -> list[Entry]:
-        """An entry and what is chained behind it."""
-        return [head, *self._chains[head.key].successors] if head.key is not None else [head]
-
     def _set_all_back(self, head: Entry) -> None:
         """Keep a head and its chain out of the room of what was not tried; beyond a bound, the chain goes back."""
-        for entry in self._group(head):
-            self._note_set_back(entry)
-        if head.key is not None and self.set_back_count > self._set_back_limit:
-            chain = self._chains[head.key]
-            if chain.successors:
-                head.releases = True
-                successors, chain.successors = chain.successors, deque()
-                self._send_back(successors, BEHIND)
+        self.set_back.add(*self._chains.group(head))
+        if self.set_back.count > self.set_back.limit and (successors := self._chains.cut(head)):
+            head.releases = True
+            self._send_back(successors, BEHIND)
 
-    def _end_all_set_back(self, head: Entry) -> None:
-        for entry in self._group(head):
-            self._end_set_back(entry)
-
-    def _note_set_back(self, entry: Entry) -> None:
-        self._set_back.add(entry)
-        self.set_back_count = len(self._set_back)
-
-    def _end_set_back(self, entry: Entry) -> None:
-        self._set_back.discard(entry)
-        self.set_back_count = len(self._set_back)
+    def _end_set_back(self, head: Entry) -> None:
+        if self.set_back.count:
+            self.set_back.remove(*self._chains.group(head))
 
     # ------------------------------------------------------------- letting go
 
     def waiting(self) -> Iterator[Entry]:
         """What is here and not under way."""
-        yield from self.fresh
-        yield from self.again
+        yield from self.startable
         yield from self.suspects
-        for chain in self._chains.values():
-            yield from chain.successors
+        yield from self._chains.successors()
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
         """Let go of every entry that `belongs` and is not under way.
@@ -328,34 +246,16 @@ class DeliveryQueue:
         gone = {e for e in self.waiting() if belongs(e)}
         if not gone:
             return []
-        self.fresh = deque(e for e in self.fresh if e not in gone)
-        self.again = deque(e for e in self.again if e not in gone)
+        self.startable.remove(gone)
         self.suspects -= gone
-        for entry in gone:
-            self._end_set_back(entry)
-        for key in {e.key for e in gone if e.key is not None}:
-            self._unchain(key, gone)
+        self.set_back.remove(*gone)
+        for head in self._chains.remove(gone):
+            self.startable.add(head)
         self.size -= len(gone)
-        return sorted(gone, key=_position)
-
-    def _unchain(self, key: str, gone: set[Entry]) -> None:
-        """Take entries that leave out of their chain; it lives on while anything of its key does."""
-        chain = self._chains[key]
-        chain.successors = deque(e for e in chain.successors if e not in gone)
-        if chain.head not in gone:
-            return
-        if not chain.successors:
-            del self._chains[key]
-            return
-        chain.head = chain.successors.popleft()
-        self._queue_of(chain.head).append(chain.head)
+        return sorted(gone, key=attrgetter("position"))
 
     def park(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Put every entry that `belongs` back into the table, and what waits with its key; not what is under way.
-
-        Returns:
-            The entries.
-        """
+        """Put every entry that `belongs` back into the table, with what waits with its key; returns all of it."""
         keys = {e.key for e in self.waiting() if e.key is not None and belongs(e)}
         gone = self.evict(lambda e: e.key in keys or belongs(e))
         for entry in gone:
@@ -363,23 +263,17 @@ class DeliveryQueue:
         return gone
 
     def park_down_to_reserve(self) -> list[Entry]:
-        """Keep a few entries to probe with, the oldest and the newest; put the rest back into the table.
-
-        Returns:
-            What was put back.
-        """
-        oldest, newest = self.reserve // 2, self.reserve - self.reserve // 2
-        fresh, again = list(self.fresh), list(self.again)
-        keep = {*fresh[:oldest], *fresh[-newest:], *again[:oldest], *again[-newest:], *self.under_way.values()}
+        """Keep a few entries to probe with, the oldest and the newest; put the rest back into the table; returns it."""
+        keep = {*self.startable.ends(self.reserve), *self.under_way.values()}
         kept_keys = {e.key for e in keep if e.key is not None}
         return self.park(lambda e: e not in keep and e.key not in kept_keys)
 
     def overflow(self) -> list[Entry]:
         """Put back into the table what was set back beyond its bound, the oldest first; returns it."""
-        surplus = max(len(self.again) - self._set_back_limit, 0)
-        if not surplus:
+        again = self.startable.again
+        oldest = set(list(again)[: max(len(again) - self.set_back.limit, 0)])
+        if not oldest:
             return []
-        oldest = set(list(self.again)[:surplus])
         return self.park(oldest.__contains__)
 
     def hand_over(self, entry: Entry, other: Entry) -> bool:
@@ -387,24 +281,16 @@ class DeliveryQueue:
 
         The entry itself is decided as parked, so that its other destinations' verdicts can be settled.
         """
-        is_suspect = entry in self.suspects
         given = next((given for given, now in self.under_way.items() if now is entry), None)
         if given is not None:
             self.under_way[given] = other
-        elif is_suspect:
+        elif entry in self.suspects:
             self.suspects.remove(entry)
             self.suspects.add(other)
         else:
             return False
-        if entry in self._set_back:
-            self._set_back.remove(entry)
-            self._set_back.add(other)
-        if entry.key is not None and self._chains[entry.key].head is entry:
-            self._chains[entry.key].head = other
+        self.set_back.replace(entry, other)
+        self._chains.replace(entry, other)
         if entry.decide(self.name, HANDED_OVER):
             self._on_complete(entry)
         return True
-
-
-def _position(entry: Entry) -> int:
-    return entry.position

@@ -5,34 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from support.nats import NatsServer
 from support.redis import PASSWORD, RedisServer
 from support.servers import Server
+from support.tls import Certificates
 
 from outbox.testing.destination_contract import World, message
-
-
-def certificates(folder: Path) -> tuple[Path, Path]:
-    """The authority's certificate, and the server's with its key."""
-    authority, server = folder / "ca.pem", folder / "server.pem"
-    made = trustme.CA()
-    made.cert_pem.write_to_path(authority)
-    made.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(server)
-    return authority, server
 
 
 class TlsRedis(RedisServer):
     """Redis that speaks TLS only."""
 
     def command(self) -> Sequence[str]:
-        authority, server = certificates(self.directory)
+        files = Certificates(self.directory)
         tls = {
             "port": 0,
             "tls-port": self.port,
-            "tls-cert-file": server,
-            "tls-key-file": server,
-            "tls-ca-cert-file": authority,
+            "tls-cert-file": files.server,
+            "tls-key-file": files.server,
+            "tls-ca-cert-file": files.authority,
             "tls-auth-clients": "no",
         }
         return [*super().command(), *(str(part) for key, value in tls.items() for part in (f"--{key}", value))]
@@ -50,7 +41,7 @@ class TlsNats(NatsServer):
 
     def command(self) -> Sequence[str]:
         command = super().command()
-        _, server = certificates(self.directory)
+        server = Certificates(self.directory).server
         with Path(command[-1]).open("a") as config:
             config.write(f'\ntls {{ cert_file: "{server}", key_file: "{server}" }}\n')
         return command

@@ -37,17 +37,18 @@ def check_lane(lane: Lane) -> Iterator[str]:
     if queue.size != len(places):
         yield f"{lane.name}: {queue.size} are counted and {len(places)} are there"
     heads = set(_heads(queue))
-    for key, chain in queue._chains.items():
+    for chain in queue._chains:
         if chain.head not in heads:
-            yield f"{lane.name}: the head of {key} may not be sent and is not under way"
+            yield f"{lane.name}: the head of {chain.head.key} may not be sent and is not under way"
     for entry in heads:
-        if entry.key is not None and queue._chains.get(entry.key, None) is None:
+        chain_of_key = queue._chains.of(entry.key)
+        if entry.key is not None and chain_of_key is None:
             yield f"{lane.name}: {entry.id} has no chain of its key"
-        if entry.key is not None and queue._chains[entry.key].head is not entry:
+        elif chain_of_key is not None and chain_of_key.head is not entry:
             yield f"{lane.name}: {entry.id} is not the head of its key"
     if set(lane.breaker.suspects) != set(queue.suspects):
         yield f"{lane.name}: the breaker and the queue keep different suspects"
-    if not set(queue._set_back) <= set(places):
+    if not set(queue.set_back) <= set(places):
         yield f"{lane.name}: something is set back that is not here"
 
 
@@ -62,13 +63,11 @@ def check_blocked(tables: Tables) -> Iterator[tuple[tuple[str, str], str]]:
 
 
 def _heads(queue: DeliveryQueue) -> Iterator[Entry]:
-    yield from queue.fresh
-    yield from queue.again
+    yield from queue.startable
     yield from queue.under_way.values()
     yield from queue.suspects
 
 
 def _everything(queue: DeliveryQueue) -> Iterator[Entry]:
     yield from _heads(queue)
-    for chain in queue._chains.values():
-        yield from chain.successors
+    yield from queue._chains.successors()

@@ -351,10 +351,11 @@ class Life:
     def _tell(self, what: tuple[str, str]) -> str:
         row, d = self.tables.messages.get(what[0]), self.tables.deliveries.get(what)
         lanes = [
-            f"{r.id} {lane.breaker.condition} fresh {len(lane.queue.fresh)} again {len(lane.queue.again)} "
-            f"suspects {len(lane.queue.suspects)} size {lane.queue.size} under way {len(lane.queue.under_way)}"
+            f"{r.id} {lane.breaker.condition} fresh {len(queue.startable.fresh)} again {len(queue.startable.again)} "
+            f"suspects {len(queue.suspects)} size {queue.size} under way {len(queue.under_way)}"
             for r in self.alive
             for lane in [r.dispatcher.lanes[what[1]]]
+            for queue in [lane.queue]
         ]
         return f"{row and row.state}, {d and d.state}, {lanes}"
 

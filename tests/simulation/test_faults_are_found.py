@@ -27,8 +27,9 @@ from simulation.scripts import DIRECTED
 from simulation.session import ModelSession
 
 from relay.decide.breaker import CircuitBreaker
-from relay.delivery.held_keys import HeldKeys
 from relay.delivery.lane import Lane
+from relay.delivery.places.chains import SetBack
+from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.delivery.supervision import Supervisor
 
@@ -58,8 +59,9 @@ def _lose_chains(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def drop_chains(self: DeliveryQueue, belongs: Callable[..., bool]) -> Any:
         gone = evict(self, belongs)
-        heads = {*self.fresh, *self.again, *self.under_way.values(), *self.suspects}
-        self._chains = {key: chain for key, chain in self._chains.items() if chain.head in heads}
+        heads = {*self.startable, *self.under_way.values(), *self.suspects}
+        for chain in [chain for chain in self._chains if chain.head not in heads]:
+            self._chains.end(chain.head.key or "")
         return gone
 
     monkeypatch.setattr(Lane, "finish_batch", leave_first)
@@ -80,7 +82,7 @@ def test_keys_that_are_held_without_a_position(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_suspects_that_take_the_room_of_what_was_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeliveryQueue, "_note_set_back", lambda *_: None)
+    monkeypatch.setattr(SetBack, "add", lambda *_: None)
     assert "liveness" in dies("poison chain", 1)
 
 

@@ -69,7 +69,7 @@ class KafkaServer(Server):
     @property
     def bootstrap(self) -> str:
         """What clients begin with."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def create_topic(self, topic: str, partitions: int = PARTITIONS) -> None:
         self._topics.append(topic)
@@ -150,8 +150,8 @@ class Noida(KafkaServer):
         pytest.importorskip("noida_db")
         program = Path(str(files("noida_db") / "noida-db"))
         os.chmod(program, 0o755)
-        port = ("--kafka-port", str(self.port))
-        return [str(program), "start", "--only", "kafka", "--data-dir", str(self.directory / "data"), *port]
+        address = ("--host", self.host, "--kafka-port", str(self.port))
+        return [str(program), "start", "--only", "kafka", "--data-dir", str(self.directory / "data"), *address]
 
 
 class MockCluster(KafkaServer):

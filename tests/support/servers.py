@@ -40,6 +40,8 @@ class Server:
         name: What it is called, in the name of its folder and in messages.
     """
 
+    host = "127.0.0.1"
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.port = free_port()
@@ -55,7 +57,7 @@ class Server:
 
     def answers(self) -> bool:
         """Return whether it accepts connections."""
-        socket.create_connection(("127.0.0.1", self.port), 1).close()
+        socket.create_connection((self.host, self.port), 1).close()
         return True
 
     @property

@@ -18,7 +18,6 @@ KNOWN = {
         "relay.delivery.crash_guard",
         "relay.delivery.dispatcher",
         "relay.delivery.lane",
-        "relay.delivery.queue",
         "relay.relay",
         "relay.store.contract",
         "outbox_cli.dashboard.facts.messages",
