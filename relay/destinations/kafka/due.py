@@ -8,7 +8,7 @@ replayed it, so that it must be published again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.observe.logging import one_line
@@ -18,25 +18,48 @@ LATE_S = 60.0
 Publishing = asyncio.Task[dict[str, Outcome]]
 
 
+class _Turn:
+    """A group of messages that are answered together.
+
+    Args:
+        task: Its result has their outcomes.
+        open_count: How many of its answers have not been returned yet.
+    """
+
+    __slots__ = ("forgetting", "open_count", "task")
+
+    def __init__(self, task: Publishing, open_count: int) -> None:
+        self.task = task
+        self.open_count = open_count
+        self.forgetting: asyncio.TimerHandle | None = None
+
+    def hand_out(self, id_: str) -> Outcome:
+        """Return a message's outcome; after the last one the turn need not be remembered."""
+        self.open_count -= 1
+        if self.open_count == 0 and self.forgetting is not None:
+            self.forgetting.cancel()
+        return _result(self.task, id_)
+
+
 class Due:
-    """Message id → the task whose result contains its outcome."""
+    """Message id → the turn that it was published in."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Publishing] = {}
+        self._turns: dict[str, _Turn] = {}
 
     def has(self, id_: str) -> bool:
         """Return whether an answer for this message is due, or came late."""
-        return id_ in self._tasks
+        return id_ in self._turns
 
-    def add(self, ids: Iterable[str], task: Publishing) -> None:
+    def add(self, ids: Sequence[str], task: Publishing) -> None:
         """Expect the answers for these messages from a task."""
-        ids = list(ids)
-        self._tasks |= dict.fromkeys(ids, task)
-        task.add_done_callback(lambda done: self._forget_later(ids, done))
+        turn = _Turn(task, len(ids))
+        self._turns |= dict.fromkeys(ids, turn)
+        task.add_done_callback(lambda _: self._forget_later(ids, turn))
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, Outcome]:
         """Wait for the answers for these messages, and return them."""
-        tasks = {self._tasks[id_] for id_ in ids}
+        tasks = {turn.task for turn in {self._turns[id_] for id_ in ids}}
         if tasks:
             await asyncio.wait(tasks)
         return self.known(ids)
@@ -45,35 +68,36 @@ class Due:
         """Return the answers for these messages that have arrived."""
         found = {}
         for id_ in ids:
-            task = self._tasks.get(id_)
-            if task is not None and task.done():
-                found[id_] = _result(task, id_)
-                del self._tasks[id_]
+            turn = self._turns.get(id_)
+            if turn is not None and turn.task.done():
+                del self._turns[id_]
+                found[id_] = turn.hand_out(id_)
         return found
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until everything that is due now is answered, at most this long."""
         here = asyncio.current_task()
-        tasks = {task for task in self._tasks.values() if task is not here}
+        tasks = {turn.task for turn in self._turns.values() if turn.task is not here}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
 
     async def close(self) -> None:
         """Forget all expected answers."""
-        tasks = set(self._tasks.values())
+        tasks = {turn.task for turn in self._turns.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _forget_later(self, ids: Sequence[str], task: Publishing) -> None:
-        if not task.cancelled():
-            task.exception()  # otherwise asyncio logs it as never retrieved
-        asyncio.get_running_loop().call_later(LATE_S, self._forget, ids, task)
+    def _forget_later(self, ids: Sequence[str], turn: _Turn) -> None:
+        if not turn.task.cancelled():
+            turn.task.exception()  # otherwise asyncio logs it as never retrieved
+        if turn.open_count:
+            turn.forgetting = asyncio.get_running_loop().call_later(LATE_S, self._forget, ids, turn)
 
-    def _forget(self, ids: Sequence[str], task: Publishing) -> None:
+    def _forget(self, ids: Sequence[str], turn: _Turn) -> None:
         for id_ in ids:
-            if self._tasks.get(id_) is task:
-                del self._tasks[id_]
+            if self._turns.get(id_) is turn:
+                del self._turns[id_]
 
 
 def _result(task: Publishing, id_: str) -> Outcome:

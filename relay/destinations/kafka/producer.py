@@ -104,7 +104,13 @@ class Producer:
         while begin < len(messages):
             batch = self._producer.create_batch()
             end = begin
-            while end < len(messages) and _appended(batch, messages[end], now_ms):
+            while end < len(messages):
+                message = messages[end]
+                appended = batch.append(
+                    timestamp=now_ms, key=wire.key(message), value=message.body, headers=wire.headers(message)
+                )
+                if appended is None:
+                    break
                 end += 1
             batch.close()
             yield batch, messages[begin:end]
@@ -145,13 +151,3 @@ async def _ended(task: asyncio.Task[None] | None) -> None:
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=STOP_TIMEOUT_S / 4)
-
-
-def _appended(batch: Any, message: Message, now_ms: int) -> bool:
-    appended = batch.append(
-        timestamp=now_ms,
-        key=wire.key(message),
-        value=message.body,
-        headers=wire.headers(message),
-    )
-    return appended is not None

@@ -10,6 +10,7 @@ from functools import lru_cache
 from aiokafka.partitioner import murmur2
 
 from outbox import Message
+from relay.destinations.sending import instants
 
 Header = tuple[str, bytes]
 
@@ -22,7 +23,7 @@ def headers(message: Message) -> list[Header]:
     found: list[Header] = [
         *_known(message.type, message.source),
         ("ce_id", message.id.encode()),
-        ("ce_time", message.created_at.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", instants.rfc3339(message).encode()),
     ]
     if message.subject is not None:
         found.append(("ce_subject", message.subject.encode()))

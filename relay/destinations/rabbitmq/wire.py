@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pamqp import commands, frame
 
 from outbox import Message
-from relay.destinations.sending import naming
+from relay.destinations.sending import instants, naming
 
 CONTENT_TYPE = "application/json"
 PERSISTENT = 2
@@ -109,7 +109,7 @@ def headers(message: Message) -> dict[str, str]:
         "cloudEvents_id": message.id,
         "cloudEvents_source": message.source,
         "cloudEvents_type": message.type,
-        "cloudEvents_time": message.created_at.isoformat().replace("+00:00", "Z"),
+        "cloudEvents_time": instants.rfc3339(message),
     }
     if message.subject is not None:
         attributes["cloudEvents_subject"] = message.subject

@@ -13,6 +13,7 @@ from binascii import crc32
 from collections.abc import Callable
 
 from outbox import Message
+from relay.destinations.sending import instants
 
 Argument = str | bytes | int
 TRACE = ("traceparent", "tracestate")
@@ -56,7 +57,7 @@ def fields(message: Message) -> list[Argument]:
         "id", message.id,
         "type", message.type,
         "source", message.source,
-        "time", message.created_at.isoformat().replace("+00:00", "Z"),
+        "time", instants.rfc3339(message),
         "datacontenttype", "application/json",
     ]  # fmt: skip
     if message.subject is not None:
