@@ -27,8 +27,9 @@ from outbox_cli.commands.run.relay import tune_interpreter
 from relay.platform.database import Database
 from relay.relay import Relay
 from relay.settings import HttpSettings, ListenerSettings, Settings
-from relay.store.contract import Cursors, Session
+from relay.store.contract import Session
 from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.rows import Cursors
 
 SLOW_S = 0.02
 PAGE = 2000

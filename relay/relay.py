@@ -1,4 +1,4 @@
-"""The relay: what ties destinations, dispatcher and owning thread together."""
+"""The relay: its parts put together, and its life from start to stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -16,50 +15,28 @@ from typing import Self
 import structlog
 
 from outbox.errors import Unusable
-from outbox.tables import SHARD_COUNT
 from relay.admin.housekeeping import Housekeeping
-from relay.admin.leftover import Left, what_is_left
 from relay.admin.timeline.sampling import Sampler
 from relay.decide.backoff import Policy
-from relay.decide.standing import Finding
-from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.entry import Entry
+from relay.delivery.assembly import LaneSettings, LoopSide, assemble
+from relay.delivery.draining import Drain, Drained
 from relay.delivery.lane import Lane
-from relay.delivery.rate_limit import Claim, RateLimit
-from relay.delivery.supervision import Supervisor
-from relay.delivery.workers import WorkerPool
 from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
 from relay.observe import tracing
 from relay.observe.metrics import Metrics
+from relay.observe.supervision import Supervisor
 from relay.owner.startup import register_configured
 from relay.owner.thread import OwningThread
-from relay.settings import DestinationSettings, Settings, load
+from relay.seam import Bell, Lease, Life, OwnersSeam, ToLoop, ToOwner, posting_to
+from relay.settings import Settings, load
 from relay.store import open_store
+
+__all__ = ["Drained", "Health", "Relay"]
 
 log = structlog.get_logger("relay")
 
 TICK_S = 0.25
-SETTLED_WITHIN_S = 1.0  # what a drain has decided, before it looks at what it left
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What a drain came to.
-
-    Args:
-        delivered: Messages that every destination took.
-        partly: Messages that only some of their destinations took.
-        reason: Why it ended before everything was looked at, if so.
-        standing_by: Whether that is because another relay owns the database's messages now.
-        left: What is due and was not delivered, and why; empty when everything was, or when nothing could be seen.
-    """
-
-    delivered: int
-    partly: int = 0
-    reason: str | None = None
-    standing_by: bool = False
-    left: Sequence[Left] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +56,25 @@ class Health:
     loop_age_s: float
     owns: int
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The parts of a relay that has been started.
+
+    Args:
+        owner: The owning thread.
+        loop_side: What runs on the event loop.
+        heard: What the event loop tells the owning thread.
+        housekeeping: What is done now and then.
+        ticker: Tells the owning thread that the event loop turns.
+    """
+
+    owner: OwningThread
+    loop_side: LoopSide
+    heard: ToOwner
+    housekeeping: Housekeeping
+    ticker: asyncio.Task[None]
 
 
 class Relay:
@@ -107,13 +103,9 @@ class Relay:
         self._wait_for_database = wait_for_database
         self._ended = asyncio.Event()
         self._error: BaseException | None = None
-        self._owner: OwningThread | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._pools: dict[str, WorkerPool] = {}
         self._supervisor = Supervisor(self._on_end_of_a_part)
+        self._running: Running | None = None
         self._winding_down: asyncio.Task[None] | None = None
-        self._ticker: asyncio.Task[None] | None = None
-        self._housekeeping: Housekeeping | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -135,64 +127,26 @@ class Relay:
         settings = self.settings
         settings.require_database_file()
         tracing.configure(children=settings.trace_children)
-        destinations = {name: build(name, s, settings.database) for name, s in settings.destinations.items()}
+        destinations = [build(name, s, settings.database) for name, s in settings.destinations.items()]
         generation = await register_configured(settings, apply=self._apply, wait_for_database=self._wait_for_database)
-        loop = asyncio.get_running_loop()
-        lanes = [self._lane(destinations[name], s) for name, s in settings.destinations.items()]
-        self._dispatcher = Dispatcher(
-            lanes,
-            {name: s.events for name, s in settings.destinations.items()},
-            window=settings.window,
-            owns=self._owns,
-            metrics=self.metrics,
-            on_work=self._on_work,
-        )
-        self._owner = OwningThread(
-            open_store(settings),
-            self._dispatcher,
-            loop,
-            settings,
-            relay_id=self.id,
-            generation=generation,
-            metrics=self.metrics,
-            in_process=[each for each in destinations.values() if isinstance(each, InProcess)],
-            supervisor=self._supervisor,
-            on_dismissal=self._on_dismissal,
-            on_end=self._on_end,
-        )
-        self._let_metrics_watch(self._dispatcher, self._owner)
-        for lane in lanes:
-            pool = WorkerPool(
-                destinations[lane.name],
-                lane,
-                supervisor=self._supervisor,
-                clock=monotonic,
-                system=tracing.system_of(settings.destinations[lane.name].kind),
-            )
-            self._pools[lane.name] = pool
-            await pool.start()
-        self._ticker = self._supervisor.start(self._tick(), "ticker")
-        self._housekeeping = Housekeeping(
-            settings,
-            relay_id=self.id,
-            backlog=self.metrics.backlog,
-            sampler=Sampler(self.metrics.registry, self.id),
-        )
-        self._housekeeping.start()
-        self._owner.start()
+        running = self._running = self._put_together(destinations, generation)
+        self._let_metrics_watch(running)
+        await running.loop_side.start()
+        running.housekeeping.start()
+        running.owner.start()
         log.info("relay_started", relay=self.id, destinations=sorted(settings.destinations))
 
     def stop(self) -> None:
         """Begin the orderly end: start nothing more, settle what is under way within ``grace_s``, hand back."""
-        if self._owner is None:
+        if self._running is None:
             self._ended.set()
         elif self._winding_down is None:
             log.info("relay_stopping", relay=self.id, grace_s=self.settings.grace_s)
-            self._owner.stop(monotonic() + self.settings.grace_s)
-            self._winding_down = asyncio.create_task(self._wind_down(), name="outbox-winding-down")
+            self._running.owner.stop(monotonic() + self.settings.grace_s)
+            self._winding_down = asyncio.create_task(self._wind_down(self._running), name="outbox-winding-down")
 
     async def wait(self) -> None:
-        """Until the relay has ended, by `stop` or by itself.
+        """Wait until the relay has ended, by `stop` or by itself.
 
         Raises:
             Unusable: It ended by itself, because it can do no work here any more.
@@ -211,167 +165,120 @@ class Relay:
         Args:
             look: Whether to look at what is left, over a connection of its own.
         """
-        assert self._dispatcher is not None
-        assert self._owner is not None
-        self._dispatcher.crash_guard.hurry()
-        before, partly_before = self._dispatcher.delivered_count, self._dispatcher.partly_delivered_count
-        patience_s = 2 * self.settings.beat_s + 1
-        began_at = monotonic()
-        deadline = began_at + patience_s
-        trouble, reason = self._owner.trouble, None
-        while not self._is_drained():
-            if self._ended.is_set():
-                self._raise_error()
-                break
-            if not trouble.reason:
-                deadline = monotonic() + patience_s
-            elif monotonic() > deadline:
-                reason = trouble.reason
-                break
-            await asyncio.sleep(0.002)
-        seen = look and (reason is None or trouble.is_standing_by)
-        left = await self._look_at_what_is_left(began_at) if seen else ()
-        return Drained(
-            self._dispatcher.delivered_count - before,
-            self._dispatcher.partly_delivered_count - partly_before,
-            reason,
-            trouble.is_standing_by,
-            left,
-        )
-
-    async def _look_at_what_is_left(self, began_at: float) -> Sequence[Left]:
-        """Look when the table knows what each destination took, also of messages that another did not take."""
-        dispatcher = self._dispatcher
-        assert dispatcher is not None
-        failing = {
-            lane.name: reason for lane in dispatcher.lanes.values() if (reason := lane.breaker.suspicion) is not None
-        }
-        for _ in range(2):  # what has been decided in part at the first is settled in part at the second
-            dispatcher.split()
-        self._on_work()
-        deadline = monotonic() + SETTLED_WITHIN_S
-        while dispatcher.is_settling and monotonic() < deadline:  # noqa: ASYNC110 (another thread settles)
-            await asyncio.sleep(0.002)
-        return await asyncio.to_thread(what_is_left, self.settings, began_at, failing)
+        running = self._running
+        assert running is not None
+        drain = Drain(running.owner, running.loop_side.dispatcher, running.heard, self.settings, monotonic)
+        return await drain.run(self._has_ended, look=look)
 
     def health(self) -> Health:
-        owner = self._owner
-        if owner is None:
+        """Return how the relay is."""
+        if self._running is None:
             return Health(False, False, 0.0, 0, "starting")
-        trouble = owner.trouble.reason
-        return Health(trouble is None, trouble is None, owner.loop_age_s, len(owner.shards), trouble or "")
+        owner = self._running.owner
+        reason = owner.outage.reason
+        return Health(reason is None, reason is None, owner.loop_age_s, len(owner.shards), reason or "")
 
-    # -------------------------------------------------------------- beginning
+    # ----------------------------------------------------------- composition
 
-    def _lane(self, destination: Destination, s: DestinationSettings) -> Lane:
-        limit = s.rate_limit
-        return Lane(
+    def _put_together(self, destinations: list[Destination], generation: int) -> Running:
+        settings, bell, lease = self.settings, Bell(), Lease(self.settings.lease_s)
+        heard = ToOwner(bell.ring, window=settings.window)
+        loop_side = assemble(
+            [(each, self._lane_settings(each)) for each in destinations],
+            owner=heard,
+            lease=lease,
+            window=settings.window,
+            metrics=self.metrics,
+            supervisor=self._supervisor,
+            clock=monotonic,
+        )
+        life = Life(dismissed=self._on_dismissal, owner_ended=self._on_end)
+        tell = ToLoop(loop_side.dispatcher, life, posting_to(asyncio.get_running_loop(), self._supervisor))
+        owner = OwningThread(
+            open_store(settings),
+            OwnersSeam(tell, heard, loop_side.dispatcher, lease),
+            bell,
+            settings,
+            relay_id=self.id,
+            generation=generation,
+            metrics=self.metrics,
+            in_process=[each for each in destinations if isinstance(each, InProcess)],
+            clock=monotonic,
+        )
+        ticker = self._supervisor.start(_tick(owner), "ticker")
+        return Running(owner, loop_side, heard, self._make_housekeeping(), ticker)
+
+    def _lane_settings(self, destination: Destination) -> LaneSettings:
+        count, s = len(self.settings.destinations), self.settings.destinations[destination.name]
+        return LaneSettings(
             destination.name,
             policy=Policy(s.max_attempts, s.give_up_after_s, s.backoff_s, s.backoff_max_s),
             concurrency=destination.concurrency,
-            limit=max(self.settings.window // len(self.settings.destinations), 1),
+            limit=max(self.settings.window // count, 1),
             on_dead=s.on_dead,
-            on_complete=self._complete,
-            on_finding=self._report,
-            on_probe=self._ask_to_probe,
-            may_send=self._may_send,
-            has_siblings=len(self.settings.destinations) > 1,
-            clock=monotonic,
-            on_ready=partial(self._wake_workers, destination.name),
-            rate_limit=RateLimit(destination.name, limit, on_claim=self._claim) if limit is not None else None,
+            has_siblings=count > 1,
             expires_in_s=s.expires_in,
+            rate=s.rate_limit,
+            events=s.events,
+            system=tracing.system_of(s.kind),
         )
 
-    # Lanes, dispatcher and owner know each other only through these.
+    def _make_housekeeping(self) -> Housekeeping:
+        return Housekeeping(
+            self.settings,
+            relay_id=self.id,
+            backlog=self.metrics.backlog,
+            sampler=Sampler(self.metrics.registry, self.id),
+        )
 
-    def _wake_workers(self, name: str, count: int) -> None:
-        if name in self._pools:
-            self._pools[name].wake(count)
-
-    def _complete(self, entry: Entry) -> None:
-        assert self._dispatcher is not None
-        self._dispatcher.complete(entry)
-
-    def _report(self, finding: Finding) -> None:
-        assert self._dispatcher is not None
-        self._dispatcher.findings.append(finding)
-        self._on_work()
-
-    def _ask_to_probe(self, name: str) -> None:
-        assert self._dispatcher is not None
-        self._dispatcher.probes.append(name)
-        self._on_work()
-
-    def _claim(self, claim: Claim) -> None:
-        assert self._dispatcher is not None
-        self._dispatcher.claims.append(claim)
-        self._on_work()
-
-    def _owns(self, now: float) -> bool:
-        return self._owner is not None and self._owner.may_send(now)
-
-    def _may_send(self, now: float) -> bool:
-        return self._owns(now) and self._dispatcher is not None and self._dispatcher.crash_guard.is_open
-
-    def _on_work(self) -> None:
-        if self._owner is not None:
-            self._owner.wake()
-
-    def _let_metrics_watch(self, dispatcher: Dispatcher, owner: OwningThread) -> None:
+    def _let_metrics_watch(self, running: Running) -> None:
+        dispatcher, owner = running.loop_side.dispatcher, running.owner
         self.metrics.watch(window=lambda: dispatcher.held_count, owns=lambda: len(owner.shards))
         for lane in dispatcher.lanes.values():
             self.metrics.destination(lane.name).watch(
                 in_flight=partial(_count_under_way, lane), healthy=partial(_is_healthy, lane)
             )
 
+    # -------------------------------------------------- what ends the relay
+
     def _on_dismissal(self, reason: Unusable) -> None:
         log.warning("relay_dismissed", relay=self.id, reason=str(reason))
         self._error = reason
-        self.stop()
-
-    def _on_end_of_a_part(self, error: BaseException) -> None:
-        self._error = self._error or error
         self.stop()
 
     def _on_end(self, error: BaseException | None) -> None:
         self._error = error or self._error
         self._ended.set()
 
-    # ----------------------------------------------------------------- ending
+    def _on_end_of_a_part(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self.stop()
 
-    async def _tick(self) -> None:
-        while True:
-            if self._owner is not None:
-                self._owner.loop_turned()
-            await asyncio.sleep(TICK_S)
-
-    async def _wind_down(self) -> None:
-        """Lanes first, so that nothing new starts; then the owner, which settles what they finish."""
-        assert self._owner is not None
-        assert self._dispatcher is not None
-        self._dispatcher.end()
-        await asyncio.gather(*(pool.finish(self.settings.grace_s) for pool in self._pools.values()))
-        self._dispatcher.let_go(range(SHARD_COUNT))
+    async def _wind_down(self, running: Running) -> None:
+        """End the lanes first, so that nothing new starts; then the owner, which settles what they finish."""
+        await running.loop_side.finish(self.settings.grace_s)
         await self._ended.wait()
-        await asyncio.to_thread(self._owner.close)
-        await asyncio.gather(*(pool.destination.close() for pool in self._pools.values()))
-        if self._housekeeping is not None:
-            await asyncio.to_thread(self._housekeeping.stop)
-        if self._ticker is not None:
-            self._ticker.cancel()
+        await asyncio.to_thread(running.owner.close)
+        await running.loop_side.close()
+        await asyncio.to_thread(running.housekeeping.stop)
+        running.ticker.cancel()
         log.info("relay_stopped", relay=self.id)
 
-    def _is_drained(self) -> bool:
-        owner, dispatcher = self._owner, self._dispatcher
-        assert owner is not None
-        assert dispatcher is not None
-        lanes = dispatcher.lanes.values()
-        return owner.caught_up and not dispatcher.is_settling and all(lane.is_at_rest for lane in lanes)
+    def _has_ended(self) -> bool:
+        if self._ended.is_set():
+            self._raise_error()
+        return self._ended.is_set()
 
     def _raise_error(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+async def _tick(owner: OwningThread) -> None:
+    while True:
+        owner.loop_turned()
+        await asyncio.sleep(TICK_S)
 
 
 def _count_under_way(lane: Lane) -> int:

@@ -13,7 +13,7 @@ import structlog
 
 from relay.decide.breaker import CircuitBreaker, Ruling
 from relay.decide.standing import Finding, Standing
-from relay.delivery.entry import Entry
+from relay.seam import Entry
 
 log = structlog.get_logger("relay")
 

@@ -1,107 +1,92 @@
-"""One destination's lane: what is sent next, and what becomes of it. It decides, and neither waits nor sends.
+"""One destination's lane: which entry is sent next, and what becomes of it. It decides, and neither waits nor sends.
 
-A lane *has* a queue (what waits, in which order), a circuit breaker (whose fault was it), what the relays know of the
-destination together, and perhaps a rate limit. `relay.delivery.workers` sends what `next` says, and tells `finish` what
-came of it.
+A lane *has* a queue (which entries wait, in which order), a circuit breaker (whose fault a failure was), the health of
+the destination as all relays know it, and perhaps a rate limit. `relay.delivery.workers` sends the entry that `next`
+returns, and gives its outcome to `finish`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker, Ruling
 from relay.decide.outcome import TAKEN, Outcome
-from relay.decide.standing import Finding, Standing
-from relay.decide.verdict import DELIVERED, EXPIRED, PARKED, Verdict
-from relay.delivery.entry import Entry
+from relay.decide.standing import Standing
+from relay.decide.verdict import DELIVERED, Verdict
+from relay.delivery.admission.admission import Admission
+from relay.delivery.admission.validity import Validity
 from relay.delivery.health import SharedHealth
 from relay.delivery.queue import DeliveryQueue
-from relay.delivery.rate_limit import RateLimit
+from relay.seam import Entry
 
-LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns what it holds
-FOR_ALL = ("unreachable", "throttled", "gone")  # what holds for every message of a batch
+FOR_ALL = ("unreachable", "throttled", "gone")  # outcomes that hold for every message of a batch
 
 
 class Lane:
-    """The way to one destination.
+    """The way to one destination; `relay.delivery.assembly` puts its parts together.
 
     Args:
-        name: The destination.
-        policy: How patient its deliveries are.
-        concurrency: Attempts under way at once at most.
-        limit: Entries held in memory at most, without what is set back.
-        on_dead: ``"block"`` or ``"skip"``: whether a dead letter holds its key's successors up.
-        on_complete: Called with an entry when the last of its verdicts is in.
-        on_finding: Called with what the other relays, and people, should know of the destination.
-        on_probe: Called with the name when it is time to probe it; `answer` says whether this relay may.
-        may_send: Whether this relay knows, at this time, that it owns what it holds.
+        queue: The entries that wait, and their order.
+        breaker: Whose fault a failure was.
+        health: What all relays know of the destination, and operators.
+        admission: Whether an attempt may start now.
+        validity: Whether an entry may still be sent.
+        policy: How patient the destination's deliveries are.
         has_siblings: Whether there are other destinations.
         clock: The time, in seconds.
         on_ready: Called with how many attempts may start now.
-        rate_limit: How many attempts may start in a time; ``None``: any number.
-        expires_in_s: So long after a message was written, or fell due, it is not sent any more.
-
-    Attributes:
-        clock_offset_s: What to add to our clock to have the database's; ``None`` while that is unknown.
-        epoch: The session that owns now: what another one read is not sent any more.
     """
 
     def __init__(
         self,
-        name: str,
+        queue: DeliveryQueue,
+        breaker: CircuitBreaker[Entry],
+        health: SharedHealth,
+        admission: Admission,
+        validity: Validity,
         *,
         policy: Policy,
-        concurrency: int,
-        limit: int,
-        on_dead: str,
-        on_complete: Callable[[Entry], None],
-        on_finding: Callable[[Finding], None],
-        on_probe: Callable[[str], None],
-        may_send: Callable[[float], bool],
         has_siblings: bool,
         clock: Callable[[], float],
         on_ready: Callable[[int], None],
-        rate_limit: RateLimit | None = None,
-        expires_in_s: float | None = None,
     ) -> None:
-        self.name = name
-        self.policy = policy
-        self.concurrency = concurrency
-        self.on_dead = on_dead
-        self.has_siblings = has_siblings
-        self.queue = DeliveryQueue(name, limit=limit, on_dead=on_dead, on_complete=on_complete)
-        self.breaker: CircuitBreaker[Entry] = CircuitBreaker(policy)
-        self.health = SharedHealth(name, self.breaker, on_finding=on_finding, on_probe=on_probe)
-        self.epoch = 0
-        self._may_send = may_send
-        self._clock = clock
-        self._on_ready = on_ready
-        self._rate_limit = rate_limit
-        self._expires_in_s = expires_in_s
-        self.clock_offset_s: float | None = None
+        self.queue, self.breaker, self.health = queue, breaker, health
+        self._admission, self._validity = admission, validity
+        self.name, self.on_dead = queue.name, queue.on_dead
+        self.policy, self.has_siblings = policy, has_siblings
+        self._clock, self._on_ready = clock, on_ready
         self._tries_newest = False
+
+    def begin_session(self, epoch: int) -> None:
+        """Note that a new session owns: what another one read is not sent any more."""
+        self._validity.begin_session(epoch)
+
+    def tell_time(self, offset_s: float) -> None:
+        """Take in what to add to the relay's clock to have the database's, in seconds."""
+        self._validity.tell_time(offset_s)
 
     # ------------------------------------------------------------- coming in
 
     @property
     def takes_messages(self) -> bool:
-        """Whether the destination takes what comes, as far as is known."""
+        """Whether the destination takes messages, as far as is known."""
         return self.health.takes_messages
 
     @property
     def wants(self) -> int:
-        """How many more entries it has room for.
+        """How many more entries the lane has room for.
 
-        One that is down leaves the room to its siblings. An only one reads on: a newcomer may show that it is back.
+        A destination that is down leaves the room to its siblings. An only one reads on: a newcomer may show that it is
+        back.
         """
         return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else self.queue.reserve)
 
     def accept(self, entry: Entry, before: int | None) -> None:
         """Take a newcomer in, or set it aside; see `DeliveryQueue.accept`."""
         # An only destination is read while it has room, and no longer. One that is down and has siblings keeps the
-        # newest, too: what has not been tried yet may be what shows that it is back.
+        # newest, too: an entry that has not been tried yet may show that it is back.
         has_room = not self.has_siblings or self.wants > 0
         if has_room or self.takes_messages:
             self.queue.accept(entry, before=before, has_room=has_room)
@@ -129,20 +114,15 @@ class Lane:
     # -------------------------------------------------------------- going out
 
     def next(self, now: float) -> Entry | None:
-        """The next entry to be sent, which is under way from here on; ``None`` while nothing may start."""
+        """Return the next entry to be sent, which is under way from here on; ``None`` while nothing may start."""
         queue, breaker = self.queue, self.breaker
         if breaker.failing_count:
             self._rule_on_suspects(now)
-        if not queue.startable or self.health.operator_pause is not None or not self._may_send(now):
+        is_clear = breaker.is_clear
+        if not queue.startable or not self._admission.allows(now):
             return None
-        if breaker.is_clear:
-            return self._pick(now) if self._is_within_rate(now) else None
-        if breaker.end_wait(now):
-            self.health.turned("throttled", now)
-        if not breaker.may_start(now, len(queue.under_way), self.concurrency) or not self._is_within_rate(now):
-            return None
-        if not self.health.may_probe_or_asks():
-            return None
+        if is_clear:
+            return self._pick(now)
         self._tries_newest = breaker.is_in_doubt and not self._tries_newest
         entry = self._pick(now, newest=self._tries_newest)
         if entry is not None:
@@ -150,82 +130,37 @@ class Lane:
         return entry
 
     def _pick(self, now: float, *, newest: bool = False) -> Entry | None:
-        """The next whose session still owns it, and whose time has not passed.
-
-        What was under way when its session ended is read again.
-        """
+        """Take the next entry that may still be sent; decide those before it that may not."""
         while (entry := self.queue.pick(newest=newest)) is not None:
-            verdict = PARKED if entry.epoch != self.epoch else EXPIRED if self._is_expired(entry, now) else None
+            verdict = self._validity.verdict(entry, now)
             if verdict is None:
-                if self._rate_limit is not None:
-                    self._rate_limit.start()
+                self._admission.start()
                 return entry
             self.queue.end_attempt(entry)
             self.breaker.forget(entry)
             self.queue.decide(entry, verdict)
         return None
 
-    def _is_expired(self, entry: Entry, now: float) -> bool:
-        """Whether its time has passed, by the database's clock."""
-        if self.clock_offset_s is None or (entry.expires_s is None and self._expires_in_s is None):
-            return False
-        return now + self.clock_offset_s >= entry.expires_at_s(self._expires_in_s)
-
-    def _is_within_rate(self, now: float) -> bool:
-        """Whether the rate limit lets an attempt start now; if not, a share of the budget is asked for in time."""
-        limit = self._rate_limit
-        if limit is None:
-            return True
-        return limit.may_start(now, len(self.queue.startable) if self.breaker.condition == "closed" else 1)
-
     def companions(self, may_follow: Callable[[Entry], bool], count: int, now: float) -> list[Entry]:
-        """What may go in one batch with the entry that `next` returned; it is under way from here on."""
-        if self.breaker.condition != "closed":
-            return []
-        limit = self._rate_limit
-        if limit is not None:
-            count = min(count, limit.left(now))
+        """Return what may go in one batch with the entry that `next` returned; it is under way from here on."""
 
         def may_start(entry: Entry) -> bool:
-            return entry.epoch == self.epoch and not self._is_expired(entry, now) and may_follow(entry)
+            return self._validity.verdict(entry, now) is None and may_follow(entry)
 
-        found = self.queue.pick_more(may_start, count)
-        if limit is not None:
-            limit.start(len(found))
+        found = self.queue.pick_more(may_start, self._admission.at_most(count, now))
+        self._admission.start(len(found))
         return found
 
     def withdraw(self, entry: Entry) -> None:
         """Take back an entry that was to be sent, and may not be now."""
         self.queue.put_back(entry)
         self.breaker.withdraw()
-        if self._rate_limit is not None:
-            self._rate_limit.withdraw()
+        self._admission.withdraw()
 
     def next_at(self, now: float) -> float | None:
-        """When to look again, although nothing calls: ``None`` while only something that calls can change anything."""
-        breaker = self.breaker
-        at = breaker.next_retry_at
-        if self.queue.startable and self.health.operator_pause is None:
-            if breaker.condition in ("open", "throttled") and breaker.until > now:
-                at = min(at, breaker.until)
-            elif self._is_to_look_again(now):
-                at = min(at, now + LOOK_AGAIN_S)
-            elif self._rate_limit is not None:
-                at = min(at, self._rate_limit.next_at(now))
+        """Return when to look again although nothing calls; ``None`` while only a call can change anything."""
+        at = min(self.breaker.next_retry_at, self._admission.next_at(now))
         return at if at < inf else None
-
-    def _is_to_look_again(self, now: float) -> bool:
-        """Whether nothing under way will call when an attempt may start."""
-        if not self._may_send(now):
-            return True
-        if self._rate_limit is not None and not self._rate_limit.left(now):
-            return False  # it knows itself when to look
-        match self.breaker.condition:
-            case "closed":
-                return not self.queue.under_way
-            case "open":
-                return not (self.breaker.probing or self.health.is_asking)
-        return False
 
     # ---------------------------------------------------------------- verdicts
 
@@ -245,9 +180,8 @@ class Lane:
 
         Args:
             batch: The entries, each under way until it is ruled on here.
-            outcomes: One for each of them in their order, or one for all. What names no message to blame holds for
-                all; after anything else they are sent again one by one, so that one bad message never condemns its
-                neighbours.
+            outcomes: One for each of them in their order, or one for all. An outcome that blames no message holds for
+                all; after any other they are sent again one by one: one bad message never condemns its neighbours.
             started_at: When the attempt began.
         """
         if not isinstance(outcomes, Outcome):
@@ -306,8 +240,7 @@ class Lane:
 
     def answer_claim(self, granted: int, wait_s: float, asked_at: float) -> None:
         """Take in a share of the budget that all relays have; see `RateLimit.answer`."""
-        assert self._rate_limit is not None
-        self._rate_limit.answer(granted, wait_s, asked_at)
+        self._admission.answer_claim(granted, wait_s, asked_at)
         self.announce()
 
     def _apply(self, ruling: Ruling[Entry]) -> None:
@@ -336,7 +269,7 @@ class Lane:
         self._forget_all(self.queue.park(belongs))
 
     def hand_over(self, entry: Entry) -> Entry | None:
-        """Part an entry that is under way, or a suspect, from its siblings' verdicts; what stands for it, if it is."""
+        """Part an entry that is under way, or a suspect, from its siblings' verdicts; return what stands for it."""
         rest = entry.rest_for(self)
         if not self.queue.hand_over(entry, rest):
             return None
@@ -351,8 +284,3 @@ class Lane:
             for entry in entries:
                 self.breaker.forget(entry)
         return entries
-
-
-def under_way(lanes: Iterable[Lane]) -> list[tuple[str, Entry]]:
-    """What is being attempted at this moment, with its destination."""
-    return [(lane.name, entry) for lane in lanes for entry in lane.queue.under_way.values()]

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, Verdict
-from relay.delivery.entry import Entry
 from relay.delivery.places.chains import Chain, Chains, SetBack
 from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.places.startable import Startable
+from relay.seam import Entry
 
 RESERVE = 8  # what a destination that takes nothing keeps in memory at most, to probe with
 

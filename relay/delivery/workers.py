@@ -1,8 +1,8 @@
-"""The workers of one destination: they send what its lane says, and tell the lane what came of it.
+"""The workers of one destination: they send the entries that its lane chooses, and tell the lane the outcomes.
 
-No task per message: a worker takes one entry after the other, and sleeps when there is none. A destination that takes
-batches gets, while it is healthy, as many entries at once as wait. Heads of chains are all that may be sent, so no
-batch holds two of one key.
+There is no task per message: a worker takes one entry after the other, and sleeps when there is none. A destination
+that takes batches gets, while it is healthy, as many entries at once as wait. Only heads of chains may be sent: no
+batch holds two entries of one key.
 """
 
 from __future__ import annotations
@@ -14,15 +14,43 @@ import structlog
 
 from outbox import Message
 from relay.decide.outcome import Outcome, failed
-from relay.delivery.entry import Entry
 from relay.delivery.lane import Lane
-from relay.delivery.supervision import Supervisor
 from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
+from relay.observe.supervision import Supervisor
 from relay.observe.tracing import SYSTEM, sending, sending_many
+from relay.seam import Entry
 
 log = structlog.get_logger("relay")
 
 TURN_S = 0.005  # a worker that never has to wait lets the others run this often
+
+
+class Idle:
+    """The workers of one destination that wait for something to send."""
+
+    def __init__(self) -> None:
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def wake(self, count: int) -> None:
+        """Have up to `count` workers, and at least one, look for something to send."""
+        for _ in range(min(len(self._waiters), max(count, 1))):
+            waiter = self._waiters.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def add(self) -> asyncio.Future[None]:
+        """Return what a worker waits for."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        return waiter
+
+    def remove(self, waiter: asyncio.Future[None]) -> None:
+        """Forget a worker that waits no more."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
 
 class WorkerPool:
@@ -30,7 +58,8 @@ class WorkerPool:
 
     Args:
         destination: Where they send.
-        lane: What they send, and when.
+        lane: Chooses the entries.
+        idle: Where they wait; the lane wakes them there.
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
         system: What kind of system the destination is, in traces.
@@ -40,13 +69,14 @@ class WorkerPool:
         self,
         destination: Destination,
         lane: Lane,
+        idle: Idle,
         *,
         supervisor: Supervisor,
         clock: Callable[[], float],
         system: str = SYSTEM,
     ) -> None:
         self.destination = destination
-        self._lane = lane
+        self._lane, self._idle = lane, idle
         self._clock = clock
         self._supervisor = supervisor
         batches = destination if isinstance(destination, BatchDestination) else None
@@ -54,7 +84,6 @@ class WorkerPool:
         self._send = sending(lane.name, system, destination.send)
         self._send_many = sending_many(lane.name, system, self._batches.send_many) if self._batches else None
         self._is_stopped = False
-        self._idle: list[asyncio.Future[None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._turn_ends = 0.0
@@ -70,21 +99,13 @@ class WorkerPool:
     async def finish(self, grace_s: float) -> None:
         """Start nothing more, and give what is under way its time."""
         self._is_stopped = True
-        self.wake(len(self._idle))
+        self._idle.wake(len(self._idle))
         if self._tasks:
             _done, late = await asyncio.wait(self._tasks, timeout=grace_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stop_alarm()
-
-    def wake(self, count: int) -> None:
-        """Have as many workers look for something to send."""
-        idle = self._idle
-        for _ in range(min(len(idle), max(count, 1))):
-            waiter = idle.pop()
-            if not waiter.done():
-                waiter.set_result(None)
 
     # -------------------------------------------------------------- going out
 
@@ -121,7 +142,7 @@ class WorkerPool:
         return failed(f"{type(error).__name__}: {error}")
 
     def _companions(self, destination: BatchDestination, first: Entry, now: float) -> list[Entry]:
-        """What else waits and may go in one batch with the first; it is under way from here on."""
+        """Return what else waits and may go in one batch with the first; it is under way from here on."""
         if not _may_share(destination, first):
             return []
         room_bytes = BATCH_BYTES - len(first.message.body)
@@ -146,17 +167,15 @@ class WorkerPool:
 
     async def _sleep(self, now: float) -> None:
         """Sleep until something may be sent."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._idle.append(waiter)
+        waiter = self._idle.add()
         self._set_alarm(now)
         try:
             await waiter
         finally:
-            if waiter in self._idle:
-                self._idle.remove(waiter)
+            self._idle.remove(waiter)
 
     def _set_alarm(self, now: float) -> None:
-        """One alarm for all workers: it rings when what waits here may be sent although nothing happens."""
+        """Set one alarm for all workers: it rings when an entry that waits here may be sent although nothing calls."""
         at = self._lane.next_at(now)
         self._stop_alarm()
         if at is not None:

@@ -1,4 +1,4 @@
-"""What keeps a relay from its database: said once when it comes, and once when it is over."""
+"""The time in which a relay has no database: one log line when it begins, one for each new cause, one when it ends."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from relay.store.contract import Full, Lost, Standby
 
 log = structlog.get_logger("relay")
 
-# Tried again sooner than AFTER_RESTART_S (relay.owner.shards): whoever comes later finds its shards taken.
+# Shorter than AFTER_RESTART_S (relay.owner.shards): a relay that comes back later than that finds its shards taken.
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 
 def reconnect_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Return the seconds to wait after this number of failures in a row."""
     return half_jittered(RECONNECT.ceiling_s(failures), random.random())  # noqa: S311
 
 
-class Trouble:
-    """The trouble that a relay has with its sessions.
+class Outage:
+    """What keeps a relay from its database, from the first failure to the first turn that works.
 
     Attributes:
-        reason: What it is; ``None`` while there is none.
-        is_standing_by: Whether it is only that nothing can be owned here now.
+        reason: The cause; ``None`` while there is no outage.
+        is_standing_by: Whether the only cause is that no relay can own anything in this database now.
     """
 
     def __init__(self) -> None:
@@ -42,12 +42,12 @@ class Trouble:
         return reconnect_s(self._failures)
 
     def connected(self) -> None:
-        """There is a session. After trouble it has to show first that it is good for something."""
+        """Note that there is a session. After a failure, only a turn that works ends the outage."""
         if not self._said:
             self.reason = None
 
-    def over(self) -> None:
-        """A whole turn has worked, writing included: whatever the trouble was, it is over."""
+    def end(self) -> None:
+        """Note that a whole turn has worked, writing included."""
         if self._said:
             log.info("database_back")
             self._said.clear()
@@ -56,7 +56,7 @@ class Trouble:
         self._failures = 0
 
     def add(self, error: Exception, *, owned: int) -> None:
-        """A session came to nothing, or was lost while it owned so many shards."""
+        """Note that no session could be opened, or that one was lost while it owned this number of shards."""
         self._failures += 1
         self.reason = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)

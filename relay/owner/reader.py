@@ -1,15 +1,14 @@
-"""Reading: what to look for next, and where the cursors stand."""
+"""Reading: which rows to read next, and how far the cursors are."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from time import monotonic
 
-from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.entry import Entry
 from relay.owner.unreadable import Unreadable
-from relay.store.contract import Cursors, Page, Pair, Parked, Row, Session
+from relay.seam import Entry, OwnersSeam
+from relay.store.contract import Session
+from relay.store.rows import DESTINATION, ORDERING_KEY, Cursors, Page, Pair, Parked, Row
 
 DUE_EVERY_S = 0.1
 LOOK_EVERY_S = 0.005  # for what comes late, while there is no room for more
@@ -17,16 +16,16 @@ PAGES_AHEAD = 2
 
 
 class Reader:
-    """Reads the shards of one session into the dispatcher.
+    """Reads the shards of one session, page by page, for the event loop.
 
     Args:
-        session: Where from.
-        epoch: The session's number: pages of an earlier one may still be on their way.
-        dispatcher: What has room, and who gets it.
-        cursors: How far it has come; shards are added and removed by `relay.owner.shards`.
+        session: The session.
+        epoch: Its number: pages of an earlier one may still be on their way.
+        seam: Says how much room the event loop has, and takes the pages there.
+        cursors: How far the reading has come; `relay.owner.shards` adds and removes shards.
         unreadable: Sets aside what cannot be read.
         page_size: Messages read at once.
-        post: Hands a page over to the event loop.
+        clock: The time, in seconds.
 
     Attributes:
         discarded: What operators discarded or cancelled, for `relay.owner.sweeper` to finish; taken from the left.
@@ -37,15 +36,16 @@ class Reader:
         self,
         session: Session,
         epoch: int,
-        dispatcher: Dispatcher,
+        seam: OwnersSeam,
         cursors: Cursors,
         *,
         unreadable: Unreadable,
         page_size: int,
-        post: Callable[[Page], None],
+        clock: Callable[[], float],
     ) -> None:
-        self._session, self._epoch, self._dispatcher, self._cursors = session, epoch, dispatcher, cursors
-        self._unreadable, self._page_size, self._post = unreadable, page_size, post
+        self._session, self._epoch, self._seam, self._cursors = session, epoch, seam, cursors
+        self._view, self._clock = seam.view, clock
+        self._unreadable, self._page_size = unreadable, page_size
         self._posted = 0
         self._parked: set[str] = set()
         self._exceptions = False
@@ -56,26 +56,26 @@ class Reader:
         self._found_nothing = False
 
     def start_over(self, shards: Sequence[int]) -> None:
-        """These shards are new: read them from the beginning."""
+        """Read shards that were taken, from their beginning."""
         for shard in shards:
             self._cursors.ready[shard] = 0
         self._cursors.exhausted.difference_update(shards)
-        self._parked = set(self._dispatcher.lanes)
+        self._parked = set(self._view.names)
         self.note_exceptions([])
         self._session.reread_due()
         self._due_at = 0.0
 
     def leave(self, shards: Collection[int]) -> None:
-        """These shards are being handed back: read them no more."""
+        """Read shards no more that are being handed back."""
         for shard in shards:
             del self._cursors.ready[shard]
         self._cursors.exhausted.difference_update(shards)
         self._cursors.parked = {pair: at for pair, at in self._cursors.parked.items() if pair[1] not in shards}
 
     def reread(self, entry: Entry) -> None:
-        """Not everybody took it, and its session is gone: look at it again, if it is still ours.
+        """Read an entry again, if its shard is still owned: its session is lost, and not every destination took it.
 
-        In the meantime another owner may have set something of it aside, and that may have been read back and dropped,
+        In the meantime another owner may have set a delivery of it aside. That may have been read back and dropped,
         because this entry was still under way.
         """
         if entry.shard not in self._cursors.ready:
@@ -88,7 +88,7 @@ class Reader:
         self._due_at = 0.0
 
     def note_exceptions(self, parked: Sequence[Parked]) -> None:
-        """Something was set aside: newcomers must ask for their key from now on, and what is parked is read back."""
+        """Note that deliveries were set aside: look up the keys of newcomers, and read back what is parked."""
         self._exceptions = True
         self.exception_count += 1
         self._found_nothing = False
@@ -97,35 +97,35 @@ class Reader:
             self._parked.add(destination)
 
     def forget_exceptions(self, exception_count: int) -> None:
-        """Let newcomers ask no more: no delivery held a key, unless more was set aside since then.
+        """Look up no more keys: no delivery holds one, unless more was set aside since then.
 
         Args:
-            exception_count: What `exception_count` was before anybody looked.
+            exception_count: The value of `exception_count` before the sweeper looked.
         """
         if exception_count == self.exception_count:
             self._exceptions = False
 
     @property
     def caught_up(self) -> bool:
-        """Whether the last look found nothing, and everything found before has arrived."""
+        """Whether the last look found nothing, and every page before it has arrived."""
         return self._found_nothing and self._ahead == 0
 
     @property
     def has_read_everything(self) -> bool:
-        """Whether whatever could be found in every owned shard has arrived."""
+        """Whether everything in every owned shard was read, and has arrived."""
         return self.caught_up and self._cursors.exhausted.issuperset(self._cursors.ready)
 
     def read(self, meanwhile: Callable[[], None] | None = None) -> int:
-        """Take up what there is room for; how much it was. What `meanwhile` is, `Session.read_ready` says."""
+        """Read what there is room for; return how much it was. `Session.read_ready` explains `meanwhile`."""
         room = self._room()
-        now = monotonic()
-        if not room and now < self._look_at and self._cursors.ready and not self._dispatcher.is_closed:
+        now = self._clock()
+        if not room and now < self._look_at and self._cursors.ready and not self._view.is_closed:
             self._found_nothing = False
             return 0
         self._look_at = now + LOOK_EVERY_S
         page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
-        hungry = self._hungry()  # once: a lane that becomes hungry while we read was not read for
+        hungry = self._view.hungry  # once: for a destination that becomes hungry later nothing was read
         if room:
             page.deliveries = self._read_parked(hungry, room)
             self._read_due(page)
@@ -140,36 +140,33 @@ class Reader:
         count = len(page.messages) + len(page.deliveries)
         if self._session.unreadable:
             self.note_exceptions(self._unreadable.take_out(page))
-        can_look = room > 0 or not self._cursors.ready or self._dispatcher.is_closed
-        is_unread = room > 0 and (found.full or bool(self._parked & self._hungry()))
+        can_look = room > 0 or not self._cursors.ready or self._view.is_closed
+        is_unread = room > 0 and (found.full or bool(self._parked & self._view.hungry))
         self._found_nothing = can_look and not count and not found and not is_unread
         if page:
             page.held = self._held_keys(page.messages)
             page.blocked = self._blocked_keys(page.deliveries)
             self._posted += 1
-            self._post(page)
+            self._seam.tell.accept(page, self._epoch)
         return count + len(found.discarded) + len(found.unparked) or is_unread
 
     @property
     def _ahead(self) -> int:
         """Pages that have not arrived yet."""
-        return self._posted - self._dispatcher.pages_accepted(self._epoch)
+        return self._posted - self._view.pages_accepted(self._epoch)
 
     def _room(self) -> int:
         ahead = self._ahead
         if not self._cursors.ready or ahead >= PAGES_AHEAD:
             return 0
-        return max(self._dispatcher.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
+        return max(self._view.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
 
     def _read_parked(self, hungry: set[str], room: int) -> list[Row]:
         names = self._parked & hungry
         return self._session.read_parked(self._cursors, sorted(names), room) if names else []
 
-    def _hungry(self) -> set[str]:
-        return {name for name, lane in self._dispatcher.lanes.items() if lane.wants}
-
     def _read_due(self, page: Page) -> None:
-        now = monotonic()
+        now = self._clock()
         if now < self._due_at:
             return
         due = self._session.read_due(list(self._cursors.ready), self._page_size)
@@ -179,13 +176,13 @@ class Reader:
             self._due_at = now + DUE_EVERY_S
 
     def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
-        """Behind which deliveries those that are read back must wait."""
-        pairs = {(row[14], row[7]) for row in rows if row[7] is not None}
-        return self._session.blocked_keys(pairs, self._dispatcher.skipping) if pairs else {}
+        """Return behind which deliveries those that are read back must wait."""
+        pairs = {(row[DESTINATION], row[ORDERING_KEY]) for row in rows if row[ORDERING_KEY] is not None}
+        return self._session.blocked_keys(pairs, self._view.skipping) if pairs else {}
 
-    def _held_keys(self, rows: Sequence[Row]) -> Mapping[tuple[str, str], int]:
-        """Which keys must wait behind a message in the table; asked only while anything at all is set aside."""
-        keys = {row[7] for row in rows if row[7] is not None} if self._exceptions else set()
+    def _held_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
+        """Return which keys must wait behind a message in the table; asked only while anything at all is set aside."""
+        keys = {row[ORDERING_KEY] for row in rows if row[ORDERING_KEY] is not None} if self._exceptions else set()
         if not keys:
             return {}
-        return self._session.held_keys(list(keys), list(self._dispatcher.lanes), self._dispatcher.skipping)
+        return self._session.held_keys(list(keys), list(self._view.names), self._view.skipping)

@@ -1,14 +1,15 @@
 """Settling: from verdicts in memory to rows, in batches.
 
-The plain case (every destination took it at the first try, and this session read it) is one statement a batch.
-Everything else is decided row by row in a transaction of its own: exceptions, and what was taken while the session
-was lost. Of the latter only `delivered` is written, for that is true whoever owns the shard now; the rest is read
-again.
+In the plain case every destination took the message at the first attempt, and this session read it: one statement
+settles the batch. Everything else is decided row by row in a transaction of its own: exceptions, and what was taken
+while the session was lost. Of the latter only `delivered` is written, which is true regardless of the shard's present
+owner; the rest is read again.
 
-Waiting for the disk at every batch would make its latency ours: that of a healthy destination, too, beside one whose
-deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and any with something that was charged; what was
-taken before it, and after the last such one, is remembered (`Unconfirmed`), and settled once more if the session is
-lost: a server that crashed may have forgotten it. What it forgot to have parked is ready again.
+A relay that waited for the disk at every batch would add the disk's latency to every destination, also to a healthy
+one beside one whose deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and every batch in which an
+attempt was charged. What was taken since the last batch that waited is remembered (`Unconfirmed`), and settled once
+more if the session is lost: a server that crashed may have forgotten it. A delivery that the server forgot to have
+parked is ready again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -26,9 +26,10 @@ from opentelemetry.trace import Span
 from relay.decide.backoff import jittered
 from relay.decide.outcome import fingerprint
 from relay.decide.verdict import Verdict
-from relay.delivery.entry import Entry, Route
 from relay.observe.tracing import ending, settling, tracer
-from relay.store.contract import Batch, Parked, Ruled, Session
+from relay.seam import Entry, Route, front
+from relay.store.contract import Batch, Ruled, Session
+from relay.store.rows import Parked
 
 log = structlog.get_logger("relay")
 
@@ -45,13 +46,14 @@ class Settler:
     """Writes verdicts through one session.
 
     Args:
-        session: Where they go.
+        session: Writes the verdicts.
         epoch: The session's number: entries of an earlier one are stale.
         skipping: The destinations whose dead letters do not hold their successors up.
         unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
         note: Called with what is parked now, before the entries are forgotten.
         forget: Called with entries that are settled.
         reread: Called with stale entries that were not taken everywhere: they have to be read again.
+        clock: The time, in seconds.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Settler:
         note: Callable[[Sequence[Parked]], None],
         forget: Callable[[Collection[Entry]], None],
         reread: Callable[[Entry], None],
+        clock: Callable[[], float],
     ) -> None:
         self._session, self._epoch, self._skipping = session, epoch, skipping
         self._note, self._forget, self._reread = note, forget, reread
-        self._unconfirmed = unconfirmed
+        self._unconfirmed, self._clock = unconfirmed, clock
         self._durable_at = 0.0
         self._tracer = tracer()
         self.began_at = 0.0
@@ -75,11 +78,13 @@ class Settler:
         self._settled_count = 0
 
     def settle(self, done: deque[Entry], ruled: deque[Entry], limit: int) -> None:
-        """Settle what is in; of the exceptions so many, so that a destination that goes down with a thousand messages
-        in its queue delays no read of another's by more: an exception costs ten times what a plain message costs.
+        """Settle all plain entries, and at most `limit` exceptions.
+
+        An exception costs ten times as much as a plain message. The limit bounds how long a destination that goes down
+        with a thousand messages in its queue delays the reading for the others.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
-        done. Entries leave their queue when they are settled, so that a lost session loses none of them.
+        done. Entries leave their queue when they are settled: a lost session loses none of them.
         """
         exceptions = front(ruled, limit)
         self.begin(done)
@@ -91,20 +96,20 @@ class Settler:
             self._leave(ruled, exceptions)
 
     def begin(self, done: deque[Entry]) -> None:
-        """Settle what everybody took, without waiting for the last batch of it: `finish` does."""
+        """Settle the plain entries, without waiting for their last batch: `finish` waits."""
         self.finish()
-        self.began_at = monotonic()
+        self.began_at = self._clock()
         for _ in range(0, len(done), BATCH):
             self.finish()
             self._begin_batch(done, front(done, BATCH))
 
     @property
     def has_begun(self) -> bool:
-        """Whether something is being settled."""
+        """Whether a batch is being settled."""
         return self._finish is not None
 
     def finish(self) -> int:
-        """Wait for what was begun; how much was settled so far, ever."""
+        """Wait for the batch that was begun; return how many entries this session has settled so far."""
         if self._finish is not None:
             self._finish()
             self._finish = None
@@ -123,7 +128,7 @@ class Settler:
                     self._reread(entry)
 
     def _leave(self, queue: deque[Entry], batch: Sequence[Entry]) -> None:
-        """They are settled, and only now leave their queue."""
+        """Remove entries from their queue, now that they are settled."""
         for _ in batch:
             queue.popleft()
         self._settled_count += len(batch)
@@ -141,9 +146,9 @@ class Settler:
                 with ending(span):
                     count = counted()
                 self._remember(entries, durable=durable)
-            # The others were read by an earlier session, or a former owner has set something of them aside in the
-            # meantime. Those that are settled by now are not found again. Every destination took them, so none is read
-            # again: a page may be waiting to be taken in, and until then no cursor may go back.
+            # The others were read by an earlier session, or a former owner has set a delivery of them aside in the
+            # meantime. Those that are settled by now are not found again. Every destination took them, and so none is
+            # read again: a page may be waiting to be taken in, and until then no cursor may go back.
             if count < len(entries):
                 self._settle_ruled(entries)
             self._leave(done, entries)
@@ -156,23 +161,23 @@ class Settler:
         return settling(self._tracer, (entry.message for entry in entries), len(entries))
 
     def settle_again(self) -> None:
-        """What the last session settled may have been lost with the server that crashed."""
+        """Settle once more what the last session has settled: a server that crashed may have lost it."""
         while self._unconfirmed:
             self._settle_ruled(self._unconfirmed[:BATCH])
             del self._unconfirmed[:BATCH]
 
     def _is_time_to_wait(self) -> bool:
-        return monotonic() - self._durable_at > DURABLE_EVERY_S or len(self._unconfirmed) > UNCONFIRMED_LIMIT
+        return self._clock() - self._durable_at > DURABLE_EVERY_S or len(self._unconfirmed) > UNCONFIRMED_LIMIT
 
     def _remember(self, entries: Sequence[Entry], *, durable: bool) -> None:
         if durable:
             self._unconfirmed.clear()
-            self._durable_at = monotonic()
+            self._durable_at = self._clock()
         else:
             self._unconfirmed.extend(entries)
 
     def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True) -> bool:
-        """Whether there was anything to write."""
+        """Write the verdicts on these entries; return whether there were any to write."""
         messages: list[tuple[str, int]] = []
         found: dict[tuple[str, str], Ruled] = {}  # of what was parked, read back and taken, the last
         unknown: list[Entry] = []
@@ -198,21 +203,13 @@ class Settler:
         return bool(ruled)
 
     def _verdicts(self, entry: Entry) -> list[tuple[Route, Verdict]]:
-        """What may be written of an entry: everything, or what is true whoever owns its shard now."""
+        """Return what may be written of an entry: everything, or what is true regardless of its shard's owner."""
         verdicts = [(lane, entry.verdict_of(lane.name)) for lane in entry.lanes]
         if entry.epoch == self._epoch:
             return verdicts
         if not any(verdict.state == "delivered" for _, verdict in verdicts):
             return []
         return [(lane, verdict if verdict.state == "delivered" else _UNKNOWN) for lane, verdict in verdicts]
-
-
-def front(queue: deque[Entry], count: int) -> list[Entry]:
-    """The first so many, which stay.
-
-    Copied in one step of the interpreter: the event loop appends at any moment, and an iterator does not survive that.
-    """
-    return list(queue)[:count]
 
 
 _UNKNOWN = Verdict("parked")
@@ -244,7 +241,7 @@ def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
 
 
 def _report_dead(ruled: Sequence[Ruled]) -> None:
-    """One line per destination and cause, however many there are."""
+    """Log one line for each destination and cause."""
     causes: dict[tuple[str, str | None], list[Ruled]] = {}
     for r in ruled:
         if r.state == "dead":

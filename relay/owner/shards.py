@@ -1,21 +1,20 @@
 """Ownership: taking shards, keeping them by beating, and handing them back.
 
-Shards change hands in two ways. A session that ends lets go of everything at once, by the server's doing; peers see
-free shards at their next beat. A relay that has more than its share, while a peer lacks some, hands back in order: it
-stops reading them, lets go of what has not started, waits until what has is settled, and only then unlocks.
+Shards change hands in two ways. When a session ends, the server releases all of its shards at once; peers see free
+shards at their next beat. A relay that has more than its share, while a peer lacks some, hands back in order: it stops
+reading them, lets go of what has not started, waits until the rest is settled, and only then unlocks.
 
 When the server itself was restarted, every relay lost its session at once, and each knows best what it had delivered.
-So for `AFTER_RESTART_S` a relay takes only what it held before, and settles that first: a restart costs no duplicates.
-When a single process of the server dies, PostgreSQL ends all sessions and goes on under the same postmaster, whose age
-tells nothing. But whoever has just lost a session in which it held shards may not be the only one, and does likewise.
+So for `AFTER_RESTART_S` a relay takes only the shards that it held before, and settles those first: a restart costs no
+duplicates. When a single process of the server dies, PostgreSQL ends all sessions and goes on under the same
+postmaster, whose age tells nothing. So a relay that has just lost a session in which it held shards does likewise:
+other relays may have lost theirs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence, Set
-from functools import partial
 from threading import Event as Signal
-from time import monotonic
 
 import structlog
 
@@ -23,14 +22,13 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import SHARD_COUNT
 from relay.decide.crashes import Record
 from relay.decide.shares import plan_shares
-from relay.delivery.dispatcher import Dispatcher
 from relay.owner.reader import Reader
 from relay.platform.schema import verify_version
-from relay.store.contract import Cursors, Inherited, Peers, Session
+from relay.seam import OwnersSeam
+from relay.store.contract import Inherited, Peers, Session
+from relay.store.rows import Cursors
 
 log = structlog.get_logger("relay")
-
-OnLoop = Callable[..., None]
 
 AFTER_RESTART_S = 2.0
 SHARDS = range(SHARD_COUNT)
@@ -40,13 +38,13 @@ class Ownership:
     """The shards of one session.
 
     Args:
-        session: Who holds them.
-        reader: What reads them.
+        session: Holds their locks.
+        reader: Reads them.
         cursors: The shards that are read, and how far.
-        dispatcher: What has entries of them.
-        generation: The generation of the registered destinations this relay was started with.
+        seam: Reaches the event loop, which has entries of them.
+        generation: The generation of the registered destinations that this relay was started with.
         held_before: The shards that this relay held in its last session.
-        on_loop: Runs a function on the dispatcher's event loop, later and in order.
+        clock: The time, in seconds.
     """
 
     def __init__(
@@ -54,17 +52,18 @@ class Ownership:
         session: Session,
         reader: Reader,
         cursors: Cursors,
-        dispatcher: Dispatcher,
+        seam: OwnersSeam,
         *,
         generation: int,
         held_before: Collection[int],
-        on_loop: OnLoop,
+        clock: Callable[[], float],
     ) -> None:
-        self._session, self._reader, self._cursors, self._dispatcher = session, reader, cursors, dispatcher
-        self._generation, self._on_loop = generation, on_loop
+        self._session, self._reader, self._cursors = session, reader, cursors
+        self._tell, self._view = seam.tell, seam.view
+        self._generation, self._clock = generation, clock
         self._held_before = held_before
         since_s = 0.0 if held_before else session.server_age_s()
-        self._anything_from = monotonic() + AFTER_RESTART_S - since_s
+        self._anything_from = self._clock() + AFTER_RESTART_S - since_s
         self._giving: list[int] = []
         self._let_go = Signal()
         self._free_beats: dict[int, int] = {}
@@ -73,24 +72,25 @@ class Ownership:
 
     @property
     def shards(self) -> list[int]:
+        """The shards that this session holds, those included that it is handing back."""
         return sorted([*self._cursors.ready, *self._giving])
 
     def beat(self) -> Peers:
-        """Say that I am alive, see who else is."""
-        asked_at = monotonic()
+        """Show that this relay is alive; return what that shows of the others."""
+        asked_at = self._clock()
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
-        self._on_loop(self._dispatcher.tell_time, peers.clock_s - monotonic())  # late rather than early
-        self._on_loop(partial(self._dispatcher.heed, alone=len(peers.wants_of) <= 1), peers.standings, asked_at)
-        self._on_loop(self._dispatcher.split)
+        self._tell.tell_time(peers.clock_s - self._clock())  # late rather than early
+        self._tell.heed(peers.standings, asked_at, alone=len(peers.wants_of) <= 1)
+        self._tell.split()
         if self._peers - peers.wants_of.keys():
-            self._on_loop(self._dispatcher.crash_guard.disturb)
+            self._tell.peer_ended()
         self._peers = frozenset(peers.wants_of)
         return peers
 
     def verify(self, peers: Peers) -> None:
-        """Make sure that I may go on.
+        """Make sure that this relay may go on.
 
         Raises:
             ConfigurationDiffers: Other destinations have been registered since this relay was started.
@@ -104,7 +104,7 @@ class Ownership:
             )
 
     def balance(self, peers: Peers) -> None:
-        """Take what is mine, hand back what is not."""
+        """Take this relay's share of the shards; begin to hand back what is beyond it."""
         for shard in SHARDS:
             self._free_beats[shard] = 0 if shard in peers.held else self._free_beats.get(shard, 0) + 1
         only = None if self.may_take_anything else self._held_before
@@ -112,26 +112,26 @@ class Ownership:
         self._lacking = plan.wants
         self._take(plan.take)
         if self._giving:
-            # What was under way, and failed since, waits to be tried again: that is for the next owner.
-            self._on_loop(self._dispatcher.let_go, self._giving)
+            # An attempt that was under way, and failed since, waits to be repeated: that is for the next owner.
+            self._tell.let_go(self._giving)
         elif plan.give:
             self._start_giving([s for s in plan.give if s in self._cursors.ready])
 
     @property
     def is_changing(self) -> bool:
-        """Whether shards are lacking here, or being handed back: then nobody should have to wait for a whole beat."""
+        """Whether shards are lacking here, or being handed back: then no relay should have to wait for a whole beat."""
         return self._lacking > 0 or bool(self._giving) or not self.may_take_anything
 
     @property
     def may_take_anything(self) -> bool:
-        return monotonic() >= self._anything_from
+        """Whether this relay may take shards that it did not hold before."""
+        return self._clock() >= self._anything_from
 
     def _take(self, shards: Sequence[int]) -> None:
-        taken = self._session.take(shards, self._dispatcher.skipping) if shards else []
+        taken = self._session.take(shards, self._view.skipping) if shards else []
         if taken:
             inherited = self._session.inherited()
-            # In order before every page of these shards.
-            self._on_loop(self._dispatcher.crash_guard.take_over, inherited)
+            self._tell.take_over(inherited)
             self._reader.start_over(taken)
             log.info("shards_taken", taken=len(taken), owns=len(self.shards))
             _report_dead_owners(inherited)
@@ -140,21 +140,20 @@ class Ownership:
         self._reader.leave(shards)
         self._giving = shards
         self._let_go.clear()
-        # In order after every page that was posted, so that none of them can bring these shards back.
-        self._on_loop(self._dispatcher.let_go, shards)
-        self._on_loop(self._let_go.set)
+        # In order after every page that was posted: none of them can bring these shards back.
+        self._tell.let_go(shards, then=self._let_go)
 
     def finish_giving(self) -> None:
-        """Unlock what is being handed back, once nothing of it is under way or unsettled."""
-        if not self._giving or not self._let_go.is_set() or self._dispatcher.count_in(self._giving):
+        """Unlock the shards that are being handed back, once nothing of them is under way or unsettled."""
+        if not self._giving or not self._let_go.is_set() or self._view.count_in(self._giving):
             return
         self._session.give(self._giving)
-        self._on_loop(self._dispatcher.crash_guard.leave, self._giving)
+        self._tell.leave(self._giving)
         log.info("shards_handed_back", given=len(self._giving), owns=len(self._cursors.ready))
         self._giving = []
 
     def give_everything(self) -> None:
-        """The orderly end: everything is settled, or was never started."""
+        """Hand everything back, in the orderly end: every entry is settled, or was never started."""
         if self.shards:
             self._session.give(self.shards)
             self._cursors.ready.clear()
@@ -162,7 +161,7 @@ class Ownership:
 
 
 def _report_dead_owners(inherited: Sequence[Inherited]) -> None:
-    """One line for each owner that did not hand back: how much, and what is known to have been under way."""
+    """Log one line for each owner that did not hand back: how many shards, and what is known to have been under way."""
     for owner in sorted({i.owner or "" for i in inherited if i.is_dirty}):
         shards = [i for i in inherited if i.is_dirty and (i.owner or "") == owner]
         started = sorted(d for i in shards for d in Record.parse(i.record).started)

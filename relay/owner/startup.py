@@ -1,4 +1,4 @@
-"""Registering when a relay starts: waiting for its database, or saying why it is of no use to wait."""
+"""Register the destinations when a relay starts: wait for the database, or say why waiting is of no use."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = structlog.get_logger("relay")
 
 
 async def register_configured(settings: Settings, *, apply: bool, wait_for_database: bool) -> int:
-    """Register the configured destinations; the generation that they are.
+    """Register the configured destinations; return their generation.
 
     Args:
-        settings: What is configured.
-        apply: Register it when something else is registered.
+        settings: The configured destinations, and the database.
+        apply: Register them when others are registered.
         wait_for_database: Whether to wait, for as long as it takes, for a database that cannot be reached.
 
     Raises:
@@ -60,7 +60,7 @@ def _needs(settings: Settings) -> Sequence[Right]:
 
 
 def _refuse(settings: Settings, error: sa.exc.OperationalError, reason: str, *, wait_for_database: bool) -> None:
-    """Raise, unless waiting may help and is wanted."""
+    """Raise `Unusable`, unless waiting may help and is wanted."""
     if is_refusal(error.orig):
         raise Unusable(
             f"the database {settings.database} does not let this relay in: {reason}. Correct "

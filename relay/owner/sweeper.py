@@ -1,23 +1,24 @@
-"""Sweeping: deliveries that nothing would ever move again are found, a slice at a time, between turns.
+"""Sweeping: find deliveries that no other part would ever move again, a slice at a time, between turns.
 
 A blocked delivery is released when its predecessor is done. A release can be missed: a relay dies, and with it the
-predecessor that it had in memory; two sessions rule on one key, and neither sees the other's row. And what operators
-discarded while nobody owned its shard waits to be finished. So each owner looks through the table of deliveries, again
-and again, in laps of small slices; what a slice costs depends neither on how much is blocked nor on what lay here.
+predecessor that it had in memory; two sessions rule on one key, and neither sees the other's row. And a delivery that
+an operator discarded while its shard had no owner waits to be finished. So each owner looks through the table of
+deliveries, again and again, in laps of small slices. The cost of a slice depends neither on the number of blocked
+deliveries nor on deleted rows.
 
-Shards that were taken a moment ago are looked through at once, slice after slice for a part of every turn, so that the
-other shards go on. Until then their keys stay as they are: what is blocked is blocked, and newcomers queue behind it.
-After that, a slice a beat is enough.
+Shards that were taken a moment ago are looked through at once, slice after slice for a part of every turn; the rest of
+the turn serves the other shards. Until then their keys stay as they are: a blocked delivery stays blocked, and
+newcomers queue behind it. After that, a slice a beat is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 
 from relay.owner.reader import Reader
 from relay.owner.withdrawals import Withdrawals
-from relay.store.contract import DISCARD_COUNT, Cursors, Session
+from relay.store.contract import DISCARD_COUNT, Session
+from relay.store.rows import Cursors
 
 SLICES_S = 0.02  # seconds of a turn, while shards are fresh
 
@@ -28,12 +29,13 @@ class Sweeper:
     """Looks through the deliveries of one session's shards.
 
     Args:
-        session: Where they are.
+        session: The session.
         cursors: The shards that are owned.
         reader: Reads what is released, and knows what operators discarded.
-        withdrawals: Has it let go of in memory before it is finished.
+        withdrawals: Has the event loop let go of a delivery before it is finished.
         skipping: The destinations whose dead letters do not hold their successors up.
         count: Called with a destination, a state, and how many deliveries in it are finished.
+        clock: The time, in seconds.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class Sweeper:
         *,
         skipping: Sequence[str],
         count: Callable[[str, str, int], None],
+        clock: Callable[[], float],
     ) -> None:
         self._session, self._cursors, self._reader, self._skipping = session, cursors, reader, skipping
-        self._withdrawals, self._count = withdrawals, count
+        self._withdrawals, self._count, self._clock = withdrawals, count, clock
         self._place: Place = (0, 0)
         self._shards: frozenset[int] = frozenset()
         self._fresh: dict[int, Place] = {}  # shard → where its first lap ends
@@ -66,15 +69,15 @@ class Sweeper:
         self._is_due = True
 
     def turn(self) -> None:
-        """Do a part of it: while shards are fresh, slices for `SLICES_S` seconds; else one a beat."""
+        """Look through slices for `SLICES_S` seconds while shards are fresh; else through one a beat."""
         self._meet_shards()
         self._finish_discarded()
         if not self._shards or not (self._fresh or self._is_due):
             return
         self._is_due = False
-        until = monotonic() + SLICES_S
+        until = self._clock() + SLICES_S
         self._sweep()
-        while self._fresh and monotonic() < until:
+        while self._fresh and self._clock() < until:
             self._sweep()
 
     def _meet_shards(self) -> None:

@@ -4,151 +4,117 @@ Three parties meet in a relay. The **database** says what is to be done; the **e
 between them, so that a slow destination never delays a beat and a slow database never delays a send.
 
                     pages ───────────────────────────►
-    owning thread                                       event loop: Dispatcher and its Lanes
+    owning thread                                       event loop: the dispatcher and its lanes
                     ◄─────────────────────── verdicts
 
-Each turn: settle what has been decided, beat if it is time, read if there is room, else wait. When the session is
-lost, what was not under way is let go, and a new session is opened with backoff, for as long as it takes. What had
-been taken in the meantime is settled first, for that is true whoever owns the shard now.
+How the two reach each other is in `relay.seam`. Each turn: settle what has been decided, beat if it is time, read if
+there is room, else wait. When the session is lost, everything that was not under way is let go, and a new session is
+opened with backoff, for as long as it takes. What was taken in the meantime is settled first: that a destination took
+a message is true regardless of the shard's present owner.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
-from typing import Any
 
 import structlog
 
-from outbox.errors import OutboxError, Unusable
+from outbox.errors import OutboxError
 from outbox.tables import SHARD_COUNT
-from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.lane import under_way
-from relay.delivery.supervision import Supervisor
 from relay.destinations.contract import InProcess
 from relay.observe.metrics import Metrics
-from relay.owner.outage import Trouble
-from relay.owner.session_loop import WORTH_A_TURN, Tenure
+from relay.owner.assembly import assemble
+from relay.owner.outage import Outage
+from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
-from relay.platform import watchdog as stall
+from relay.platform import watchdog
+from relay.seam import Bell, OwnersSeam
 from relay.settings import Settings
 from relay.store.contract import Session, Store
 
 log = structlog.get_logger("relay")
-
-SOON_S = 0.01  # verdicts may wait for a poll that comes so soon; what is not settled is sent again after a crash
 
 
 class OwningThread:
     """Owns shards, reads them, settles them.
 
     Args:
-        store: Where.
-        dispatcher: Who gets the pages and gives the verdicts.
-        loop: The dispatcher's event loop.
+        store: Opens the sessions.
+        seam: Reaches the event loop.
+        bell: Rung by the event loop; ends a sleep of this thread.
         settings: How often, how much.
-        relay_id: Who I am, for people.
-        generation: The generation of the registered destinations this relay was configured for.
-        metrics: What is counted here.
+        relay_id: The name of this relay, for people.
+        generation: The generation of the registered destinations that this relay was configured for.
+        metrics: Counts what is done here.
         in_process: The destinations that run code of the user in this process.
-        supervisor: What calls the dispatcher on its loop.
-        on_dismissal: Called on the loop when this relay must not go on, with the reason: whoever hears it calls `stop`.
-        on_end: Called on the loop when the thread has ended, with the error that ended it, if any.
+        clock: The time, in seconds.
     """
 
     def __init__(
         self,
         store: Store,
-        dispatcher: Dispatcher,
-        loop: asyncio.AbstractEventLoop,
+        seam: OwnersSeam,
+        bell: Bell,
         settings: Settings,
         *,
         relay_id: str,
         generation: int,
         metrics: Metrics,
         in_process: Sequence[InProcess],
-        supervisor: Supervisor,
-        on_dismissal: Callable[[Unusable], None],
-        on_end: Callable[[BaseException | None], None],
+        clock: Callable[[], float],
     ) -> None:
-        self._store, self._dispatcher, self._loop, self._settings = store, dispatcher, loop, settings
+        self._store, self._seam, self._bell, self._settings = store, seam, bell, settings
         self._relay_id, self._generation, self._metrics = relay_id, generation, metrics
-        self._in_process, self._supervisor = in_process, supervisor
-        self._on_dismissal, self._on_end = on_dismissal, on_end
+        self._in_process, self._clock = in_process, clock
         self._thread = threading.Thread(target=self._run, name=f"outbox-owner-{relay_id}", daemon=True)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_write, False)
-        self._waiting = self._waits_long = False
         self._stop_at: float | None = None
-        self._epoch = 0
-        self._round_trip_at = -1e9
-        self._loop_turned_at = monotonic()
+        self._loop_turned_at = clock()
         self._loop_thread: int | None = None
-        self._tenure: Tenure | None = None
+        self._session_loop: SessionLoop | None = None
         self._unconfirmed: Unconfirmed = []
         self._held_before: list[int] = []
-        self.trouble = Trouble()
+        self.outage = Outage()
 
     # ------------------------------------------- what the event loop may call
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
-
-    def wake(self) -> None:
-        """There is something to settle; cheap enough to call for every message.
-
-        Few verdicts can wait for the next short poll: a round trip for each of them would cost more than the sending.
-        """
-        if self._waiting and (self._waits_long or self._dispatcher.wants_settling):
-            self._waiting = False
-            self._ring()
 
     def stop(self, deadline: float) -> None:
         """Read no more; settle what is under way until the deadline, hand everything back, end."""
+        self._seam.lease.end()
         self._stop_at = deadline
-        self._ring()
+        self._bell.ring()
 
     def close(self) -> None:
-        """After the thread has ended."""
+        """Wait until the thread has ended."""
         self._thread.join()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def may_send(self, now: float) -> bool:
-        """Whether this relay can still know that it owns what it holds.
-
-        A lease runs from the moment the server was asked: when its answer is read, the process may have slept for long.
-        """
-        known = now - self._round_trip_at < self._settings.lease_s / 3 and self._dispatcher.epoch == self._epoch
-        return known and self._stop_at is None
+        self._bell.close()
 
     def loop_turned(self) -> None:
-        self._loop_turned_at = monotonic()
+        """Note that the event loop turns. Called on the loop."""
+        self._loop_turned_at = self._clock()
         self._loop_thread = threading.get_ident()
 
     @property
     def loop_age_s(self) -> float:
-        return monotonic() - self._loop_turned_at
+        """Seconds since the event loop last turned."""
+        return self._clock() - self._loop_turned_at
 
     @property
     def shards(self) -> list[int]:
-        tenure = self._tenure
-        return tenure.shards if tenure else []
+        """The shards that this relay owns."""
+        session_loop = self._session_loop
+        return session_loop.shards if session_loop else []
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that could be found was found and has arrived."""
-        tenure = self._tenure
-        return tenure is not None and tenure.caught_up
-
-    def _ring(self) -> None:
-        try:
-            os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            return  # the pipe is full of wake-ups already
+        """Whether everything that could be found was found, and has arrived in the event loop."""
+        session_loop = self._session_loop
+        return session_loop is not None and session_loop.caught_up
 
     # --------------------------------------------------------------- the life
 
@@ -158,7 +124,7 @@ class OwningThread:
             self._keep_sessions()
         except BaseException as caught:
             error = caught
-        self._on_loop(self._on_end, error)
+        self._seam.tell.end(error)
 
     def _keep_sessions(self) -> None:
         while not self._is_over():
@@ -171,89 +137,82 @@ class OwningThread:
                 raise
             except Exception as error:
                 self._lose(error)
-                self._pause(self.trouble.pause_s)
+                self._pause(self.outage.pause_s)
             finally:
-                self._tenure = None
+                self._session_loop = None
                 if session is not None:
                     session.close()
 
     def _lose(self, error: Exception) -> None:
-        """Nothing that was not under way is ours any more."""
+        """Let go of everything that was not under way: it is not ours any more."""
         self._let_go()
-        if self._tenure is not None:
+        if self._session_loop is not None:
             self._metrics.session_lost()
-        self.trouble.add(error, owned=len(self.shards))
+        self.outage.add(error, owned=len(self.shards))
         self._held_before = self.shards or self._held_before
 
     def _let_go(self) -> None:
-        self._round_trip_at = -1e9
-        self._on_loop(self._dispatcher.let_go, range(SHARD_COUNT))
+        self._seam.lease.lose()
+        self._seam.tell.let_go(range(SHARD_COUNT))
 
     def _pause(self, seconds: float) -> None:
-        deadline = monotonic() + seconds
-        while not self._is_over() and (left := deadline - monotonic()) > 0:
+        deadline = self._clock() + seconds
+        while not self._is_over() and (left := deadline - self._clock()) > 0:
             self._check_stall()
             threading.Event().wait(min(left, 0.1))
 
     def _is_over(self) -> bool:
-        return self._stop_at is not None and (self._dispatcher.is_empty or monotonic() > self._stop_at)
+        return self._stop_at is not None and (self._seam.view.is_empty or self._clock() > self._stop_at)
 
-    def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self._loop.call_soon_threadsafe(self._supervisor.call, function, *arguments)
-
-    # ---------------------------------------------------------------- tenure
+    # ------------------------------------------------------------ one session
 
     def _serve(self, session: Session) -> None:
-        self._epoch += 1
-        self._on_loop(self._dispatcher.begin, self._epoch)
-        tenure = self._tenure = self._tenure_of(session)
-        self.trouble.connected()
-        tenure.begin()
+        epoch = self._seam.lease.begin_session()
+        self._seam.tell.begin_session(epoch)
+        session_loop = self._session_loop = self._session_loop_of(session, epoch)
+        self.outage.connected()
+        session_loop.begin()
         while not self._is_over():
             self._check_stall()
             if self._stop_at is not None:
-                tenure.wind_down()
-            asked_at = monotonic()
-            count = tenure.turn()
-            self._round_trip_at = asked_at
-            self.trouble.over()
+                session_loop.wind_down()
+            asked_at = self._clock()
+            count = session_loop.turn()
+            self._seam.lease.renew(asked_at)
+            self.outage.end()
             if count < WORTH_A_TURN:
-                self._wait(tenure)
-        tenure.end()
+                self._wait(session_loop)
+        session_loop.end()
 
-    def _tenure_of(self, session: Session) -> Tenure:
-        return Tenure(
+    def _session_loop_of(self, session: Session, epoch: int) -> SessionLoop:
+        parts = assemble(
             session,
-            self._epoch,
-            self._dispatcher,
+            epoch,
+            self._seam,
             self._settings,
             generation=self._generation,
             held_before=self._held_before,
             unconfirmed=self._unconfirmed,
             metrics=self._metrics,
-            on_loop=self._on_loop,
-            on_dismissal=self._on_dismissal,
+            clock=self._clock,
         )
+        return SessionLoop(parts, self._seam, self._settings, metrics=self._metrics, clock=self._clock)
 
-    def _wait(self, tenure: Tenure) -> None:
-        timeout_s = min(tenure.sleep_s(), self._settings.lease_s / 6)
-        self._waits_long = timeout_s > SOON_S
-        self._waiting = True
-        if self._dispatcher.wants_settling or (self._waits_long and self._dispatcher.has_verdicts):
-            self._waiting = False
-            return
-        tenure.wait(timeout_s, self._wake_read)
-        self._waiting = False
+    def _wait(self, session_loop: SessionLoop) -> None:
+        timeout_s = min(session_loop.sleep_s(), self._settings.lease_s / 6)
+        if self._seam.heard.fall_asleep(timeout_s):
+            session_loop.wait(timeout_s, self._bell.fileno())
+            self._seam.heard.wake_up()
 
     def _check_stall(self) -> None:
-        """A loop that does not turn sends nothing, and must not keep others from sending."""
+        """End the process whose event loop does not turn: it sends nothing, and must not keep others from sending."""
         for each in self._in_process:
-            stall.end_if_held(each.label, each.held_s)
+            watchdog.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:
             return
-        listener, at = stall.blocker(self._loop_thread, [each.listener for each in self._in_process])
-        attempts = [f"{name}: {entry.id}" for name, entry in under_way(self._dispatcher.lanes.values())]
+        listener, at = watchdog.blocker(self._loop_thread, [each.listener for each in self._in_process])
+        attempts = [f"{name}: {message_id}" for name, message_id in self._seam.view.under_way()]
         log.critical(
             "event_loop_stalled", for_s=round(self.loop_age_s), listener=listener, at=at, under_way=attempts[:10]
         )
-        os._exit(stall.EXIT_CODE)
+        os._exit(watchdog.EXIT_CODE)

@@ -1,4 +1,7 @@
-"""What cannot be read is a dead letter, with the reason, for each destination that wants it: no other message waits."""
+"""Make a row that cannot be read a dead letter, with the reason, for each destination that wants it.
+
+So no other message waits for it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,19 @@ from datetime import UTC, datetime
 import structlog
 
 from relay.decide.subscription import wants
-from relay.store.contract import Batch, Damaged, Page, Parked, Row, Ruled, Session
+from relay.store.contract import Batch, Damaged, Ruled, Session
+from relay.store.rows import (
+    ATTEMPTS,
+    DELIVERY_GENERATION,
+    DESTINATION,
+    GENERATION,
+    ID,
+    ORDERING_KEY,
+    TYPE,
+    Page,
+    Parked,
+    Row,
+)
 
 log = structlog.get_logger("relay")
 
@@ -19,7 +34,7 @@ class Unreadable:
     """Sets aside what a session could not read.
 
     Args:
-        session: Who read it.
+        session: The session that read it.
         subscriptions: Destination → the event types that it wants, globs allowed.
         skipping: The destinations whose dead letters do not hold their successors up.
         count: Called with a destination and a state, for each verdict.
@@ -37,34 +52,40 @@ class Unreadable:
         self._skipping, self._count = skipping, count
 
     def take_out(self, page: Page) -> list[Parked]:
-        """Take what cannot be read from a page, and settle it; returns what is parked now.
+        """Take what cannot be read from a page, and settle it; return what is parked now.
 
         Raises:
-            Lost: The session is gone; what was not settled is found again by the next one.
+            Lost: The session is gone; the next one finds again what was not settled.
         """
         reasons, self._session.unreadable = self._session.unreadable, {}
-        messages = [row for row in page.messages if row[0] in reasons]
-        deliveries = [row for row in page.deliveries if row[0] in reasons]
-        page.messages = [row for row in page.messages if row[0] not in reasons]
-        page.deliveries = [row for row in page.deliveries if row[0] not in reasons]
+        messages = [row for row in page.messages if row[ID] in reasons]
+        deliveries = [row for row in page.deliveries if row[ID] in reasons]
+        page.messages = [row for row in page.messages if row[ID] not in reasons]
+        page.deliveries = [row for row in page.deliveries if row[ID] not in reasons]
         parked: list[Parked] = []
         for row in messages:
-            parked += self._set_aside(row, reasons[row[0]])
+            parked += self._set_aside(row, reasons[row[ID]])
         for row in deliveries:
-            ruled = _dead(row, row[14], reasons[row[0]], generation=row[15], attempts=row[16])
+            ruled = _dead(
+                row,
+                row[DESTINATION],
+                reasons[row[ID]],
+                generation=row[DELIVERY_GENERATION],
+                attempts=row[ATTEMPTS],
+            )
             parked += self._settle([], [ruled])
         return parked
 
     def _set_aside(self, row: Row, reason: str) -> list[Parked]:
-        wanted_by = [name for name, events in self._subscriptions.items() if wants(events, row[4])]
-        message = row[0], row[3]
+        wanted_by = [name for name, events in self._subscriptions.items() if wants(events, row[TYPE])]
+        message = row[ID], row[GENERATION]
         if wanted_by:
             return self._settle([message], [_dead(row, name, reason) for name in wanted_by])
         self._session.mark_unrouted([message])
         return []
 
     def _settle(self, messages: Sequence[tuple[str, int]], ruled: Sequence[Ruled]) -> list[Parked]:
-        """One message at a time: one that cannot even be set aside stays where it is, and keeps no other there."""
+        """Settle one message; one that cannot even be set aside stays where it is, and keeps no other there."""
         message_id, reason = ruled[0].message_id, ruled[0].reason
         try:
             parked = self._session.settle(Batch(messages, ruled, self._skipping))
@@ -81,7 +102,7 @@ def _dead(row: Row, destination: str, why: str, *, generation: int = 0, attempts
     reason = f"it cannot be read from the database: {why}"
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     return Ruled(
-        message_id=row[0],
+        message_id=row[ID],
         destination=destination,
         state="dead",
         generation=generation,
@@ -89,5 +110,5 @@ def _dead(row: Row, destination: str, why: str, *, generation: int = 0, attempts
         delay_s=0.0,
         reason=reason,
         log={"at": at, "attempt": attempts, "verdict": "dead", "reason": reason},
-        is_keyed=row[7] is not None and REPLACED not in row[7],
+        is_keyed=row[ORDERING_KEY] is not None and REPLACED not in row[ORDERING_KEY],
     )

@@ -1,85 +1,65 @@
-"""What operators took back: let go of it in memory, then finish it in the table.
+"""What operators took back, from the side of the owning thread: told to the event loop, then finished in the table.
 
-The owning thread finds it, and posts it to the event loop. There the lanes let go of what they have not begun to send,
-and of what waits behind it in its key, which is read again. What is under way is not sent a second time: it is treated
-like what a former session has read. When nothing in memory has a verdict on it any more, the owning thread finishes it.
+The event loop lets go of what it has not begun to send (`relay.delivery.withdrawals`) and answers with the deliveries
+of which it has nothing any more. Those are finished. What it holds is asked for again, until it is settled.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from time import monotonic
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.entry import Entry
-from relay.delivery.lane import Lane
+from relay.seam import OwnersSeam
 
-LOOK_AGAIN_S = 0.1  # at what was under way
-STALE = -1  # the epoch of an entry that is not sent again
+LOOK_AGAIN_S = 0.1  # between two questions after what was under way
 
 Delivery = tuple[str, str]  # (message, destination)
 
 
 class Withdrawals:
-    """What was discarded or cancelled and is not finished yet.
+    """What was discarded or cancelled, and is not finished in this session yet.
 
     Args:
-        dispatcher: What has messages in memory.
-        on_loop: Runs a function on its event loop, later and in order.
+        epoch: The session's number.
+        seam: Reaches the event loop.
+        clock: The time, in seconds.
     """
 
-    def __init__(self, dispatcher: Dispatcher, on_loop: Callable[..., Any]) -> None:
-        self._dispatcher, self._on_loop = dispatcher, on_loop
+    def __init__(self, epoch: int, seam: OwnersSeam, clock: Callable[[], float]) -> None:
+        self._epoch, self._seam, self._clock = epoch, seam, clock
         self._posted = self._answered = 0
         self._posted_at = 0.0
-        self._held: set[Delivery] = set()  # in memory: under way, or waiting to be settled
-        self._absent: deque[Delivery] = deque()
+        self._is_any_held = False
+        self._absent: list[Delivery] = []
 
     @property
     def are_due(self) -> bool:
-        """Whether any is to be finished as soon as the event loop has answered."""
+        """Whether any can be finished as soon as the event loop has answered."""
         return self._posted > self._answered or bool(self._absent)
 
     @property
     def are_pending(self) -> bool:
-        """Whether any is to be finished, or still in memory."""
-        return self.are_due or bool(self._held)
+        """Whether any is to be finished, or is still in the event loop's memory."""
+        return self.are_due or self._is_any_held
 
     def post(self, deliveries: Sequence[Delivery]) -> None:
-        """Have them let go of. Called by the owning thread."""
+        """Have the event loop let go of these deliveries."""
         self._posted += 1
-        self._posted_at = monotonic()
-        self._on_loop(self._let_go, deliveries)
+        self._posted_at = self._clock()
+        self._seam.tell.withdraw(deliveries, self._epoch)
 
     def take(self) -> list[Delivery]:
-        """Return those that are to be finished now. Called by the owning thread."""
-        if self._held and monotonic() - self._posted_at > LOOK_AGAIN_S:
+        """Return the deliveries that are to be finished now."""
+        self._hear()
+        if self._is_any_held and self._clock() - self._posted_at > LOOK_AGAIN_S:
             self.post([])
-        return [self._absent.popleft() for _ in range(len(self._absent))]
+        absent, self._absent = self._absent, []
+        return absent
 
-    def _let_go(self, deliveries: Sequence[Delivery]) -> None:
-        wanted = self._held.union(deliveries)
-        ids = {entry.id for queue in (self._dispatcher.done, self._dispatcher.ruled) for entry in list(queue)}
-        for lane in self._dispatcher.lanes.values():
-            ids |= _withdraw(lane, wanted)
-        self._held = {each for each in wanted if each[0] in ids}
-        self._absent.extend(wanted - self._held)
-        self._answered += 1
-
-
-def _withdraw(lane: Lane, wanted: Collection[Delivery]) -> set[str]:
-    """Let go of what waits in a lane; return the messages that it had, and those that are under way."""
-    found: set[str] = set()
-
-    def belongs(entry: Entry) -> bool:
-        is_wanted = (entry.id, lane.name) in wanted
-        if is_wanted:
-            found.add(entry.id)
-        return is_wanted
-
-    for entry in filter(belongs, lane.queue.under_way.values()):
-        entry.epoch = STALE
-    lane.park(belongs)
-    return found
+    def _hear(self) -> None:
+        answers = self._seam.heard.withdrawn
+        while answers:
+            answer = answers.popleft()
+            if answer.epoch == self._epoch:
+                self._absent += answer.absent
+                self._is_any_held = answer.is_any_held
+                self._answered += 1  # last: a drain looks at `are_pending` from the event loop

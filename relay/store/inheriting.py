@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from relay.store.contract import Inherited, Row
+from relay.store.contract import Inherited
+from relay.store.rows import Row
 
 
 def inherited_by(relay_id: str, row: Row, present: frozenset[str]) -> Inherited:

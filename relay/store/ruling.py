@@ -8,6 +8,11 @@ from typing import Any
 from relay.decide.outcome import fingerprint
 from relay.store.contract import Ruled
 
+# States, as statements list them.
+GIVEN_UP = "'discarded', 'cancelled'"  # by an operator; the owner of the shard does what follows from it
+UNTAKEN = f"{GIVEN_UP}, 'expired'"  # nothing is left to do, and the destination has not taken it
+FINAL = f"'delivered', {UNTAKEN}"  # nothing is left to do
+
 TEXT_LENGTH = 2000
 DONE = ("delivered", "expired")  # of what a relay decides: nothing is left to do
 

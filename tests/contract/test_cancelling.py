@@ -225,9 +225,9 @@ async def test_what_a_relay_has_in_memory_is_not_sent_once_it_was_cancelled(scen
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
         pause(engine_of(scene), "a")
-        await eventually_async(lambda: not relay._dispatcher.lanes["a"].takes_messages)
+        await eventually_async(lambda: not relay._running.loop_side.dispatcher.lanes["a"].takes_messages)
         scene.emit(5, ordering_key=key)
-        await eventually_async(lambda: relay._dispatcher.lanes["a"].queue.size == 5)
+        await eventually_async(lambda: relay._running.loop_side.dispatcher.lanes["a"].queue.size == 5)
         ids = ids_of(scene)
         assert cancel(engine_of(scene), Choice(ids=(ids[0], ids[2]))) == 2
         await settled(scene, {0: "cancelled", 2: "cancelled"})

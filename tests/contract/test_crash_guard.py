@@ -13,14 +13,14 @@ from support.waiting import eventually_async
 from outbox import Message
 from relay import ListenerSettings
 from relay.decide.crashes import Accused, Record
-from relay.delivery import crash_guard
+from relay.delivery.crashes import guard
 from relay.store.postgres import PostgresSession
 from relay.store.sqlite import SqliteSession
 
 
 @pytest.fixture
 def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(crash_guard, "CALM_S", 0.05)
+    monkeypatch.setattr(guard, "CALM_S", 0.05)
     return Scene(database)
 
 

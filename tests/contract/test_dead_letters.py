@@ -19,7 +19,8 @@ from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
 from relay.decide.outcome import fingerprint
 from relay.platform.database import Database as Address
-from relay.store.contract import Batch, Cursors, Ruled
+from relay.store.contract import Batch, Ruled
+from relay.store.rows import Cursors
 from relay.store.sqlite import SqliteStore
 
 ALL = DeadFilter()

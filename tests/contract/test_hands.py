@@ -26,7 +26,7 @@ def scene(database: Database) -> Scene:
 
 
 def lane_of(relay: Any, name: str = "a") -> Lane:
-    lane: Lane = relay._dispatcher.lanes[name]
+    lane: Lane = relay._running.loop_side.dispatcher.lanes[name]
     return lane
 
 
@@ -124,7 +124,7 @@ async def test_a_destination_that_was_gone_is_switched_off_until_it_is_resumed(s
 
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
-        pool = relay._pools["a"]
+        pool = relay._running.loop_side.pools["a"]
         send = pool._send
 
         async def answers(message: Any) -> Outcome:

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from time import monotonic
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,13 +24,14 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.tables import SHARD_COUNT
 from relay.decide.verdict import PARKED
-from relay.delivery.entry import Entry
 from relay.owner.reader import Reader
-from relay.owner.session_loop import Tenure
+from relay.owner.session_loop import SessionLoop
 from relay.owner.settler import Settler
 from relay.platform.database import Database as Address
-from relay.store.contract import Batch, Cursors
+from relay.seam.entry import Entry
+from relay.store.contract import Batch
 from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.rows import Cursors
 from relay.store.sqlite import SqliteSession, SqliteStore
 
 ALL = list(range(SHARD_COUNT))
@@ -68,7 +70,7 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
     async with scene.relay(destinations, grace_s=0) as relay:
         scene.emit(3)
         await eventually_async(lambda: scene.status.destinations["fine"].waiting == 0)
-        assert len(relay._dispatcher.lanes["hung"].queue.under_way) == 3, "each attempt goes on"  # type: ignore[union-attr]
+        assert len(relay._running.loop_side.dispatcher.lanes["hung"].queue.under_way) == 3, "each attempt goes on"  # type: ignore[union-attr]
         assert scene.status.destinations["hung"].waiting == 3
     async with scene.relay({"hung": to(fine), "fine": to(fine)}):
         await eventually_async(lambda: scene.status.waiting == 0)
@@ -84,7 +86,7 @@ async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Sc
         "fine": to(fine, events=[types[1]]),
     }
     async with scene.relay(destinations, window=64, page_size=16, grace_s=0) as relay:
-        dispatcher: Any = relay._dispatcher
+        dispatcher: Any = relay._running.loop_side.dispatcher
         for count in (300, 300):
             for type_ in dict.fromkeys(types):
                 scene.emit(count, type=type_)
@@ -105,7 +107,8 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
     for entry in entries:
         entry.decide("down", PARKED)
     ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
-    settler, ruled = Settler(session, 1, skipping=[], unconfirmed=[], **ignored), deque(entries)
+    settler = Settler(session, 1, skipping=[], unconfirmed=[], clock=monotonic, **ignored)
+    ruled = deque(entries)
     for parked, left in ((2, 3), (4, 1), (5, 0)):
         settler.settle(deque(), ruled, limit=2)
         assert (len(desk.deliveries()), len(ruled)) == (parked, left)
@@ -117,7 +120,7 @@ async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: 
     monkeypatch.setattr("relay.owner.session_loop.FEW", 5)
     calls: list[str] = []
     session = PostgresSession if scene.database.kind == "postgres" else SqliteSession
-    for owner, name in ((Tenure, "turn"), (Reader, "read"), (session, "settle")):
+    for owner, name in ((SessionLoop, "turn"), (Reader, "read"), (session, "settle")):
         monkeypatch.setattr(owner, name, recorded(calls, name, getattr(owner, name)))
     batches: list[int] = []
     monkeypatch.setattr(session, "settle", sized(batches, session.settle))

@@ -8,18 +8,18 @@ Taken out by hand, each of these was found out within 60 lives on SQLite:
 
 | taken out                                                                  | what was said                          |
 |----------------------------------------------------------------------------|----------------------------------------|
-| `Dispatcher._note_what_is_still_before`                                    | stuck: a message stays blocked         |
-| `held` in `Waiting.take_in_or_turn_away`: what the table holds of a key    | 5: sent before one of its key          |
+| `completion._note_what_is_still_before`                                    | stuck: a message stays blocked         |
+| `before` in `DeliveryQueue.is_held`: what the table holds of a key         | 5: sent before one of its key          |
 | the condition of `DONE`: no delivery of the message is still to be done    | 1: it is history, and was never taken  |
 | retention looks at the history alone                                       | 1: it is gone                          |
 | `Entry.is_plain`: whether all of its destinations took it                  | 1: it is history, and was never taken  |
 | `Reader.reread`: what a lost session had read is read again                | stuck: it stays parked                 |
-| `OwningThread.may_send`: the age of the last round trip                    | 4: its relay cannot know that it owns  |
+| `Lease.is_held`: the age of the last round trip                            | 4: its relay cannot know that it owns  |
 | the inbox says whether a mark was there already                            | 7: it took effect 5 times              |
-| `operator_pause` in `Lane._next`                                           | sent although its relay knew of it     |
-| `Lane._is_expired`                                                         | sent although its time had passed      |
+| `operator_pause` in `Admission.allows`                                     | sent although its relay knew of it     |
+| `Validity._is_expired`                                                     | sent although its time had passed      |
 
-Two go unnoticed in as many lives, and are found out by directed tests: `held_keys` in `Waiting.take_in_or_turn_away` by
+Two go unnoticed in as many lives, and are found out by directed tests: `HeldKeys` in `DeliveryQueue.is_held` by
 `test_relay_order`, and the states that keep a key from being free in `RELEASE_KEY` by `store/test_keys`.
 """
 

@@ -15,8 +15,8 @@ from support.databases import Database
 from support.plans import STATEMENTS
 
 from relay.platform.database import Database as Target
-from relay.store.contract import Cursors
 from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.rows import Cursors
 
 REGISTERED = "outbox_destination_generation"
 INDEXES = {

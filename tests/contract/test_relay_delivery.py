@@ -12,7 +12,7 @@ from support.waiting import eventually_async
 
 from outbox import Message, emit
 from outbox.errors import ConfigurationDiffers
-from relay.owner.session_loop import Tenure
+from relay.owner.session_loop import SessionLoop
 from relay.relay import Relay
 from relay.store.postgres import reading
 
@@ -179,8 +179,8 @@ async def test_what_outlasts_the_grace_of_a_stop_is_delivered_again(scene: Scene
 
 
 async def test_a_stop_that_waits_for_a_listener_sleeps_meanwhile(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    turn, turns = Tenure.turn, []
-    monkeypatch.setattr(Tenure, "turn", lambda tenure: turns.append(tenure) or turn(tenure))
+    turn, turns = SessionLoop.turn, []
+    monkeypatch.setattr(SessionLoop, "turn", lambda session_loop: turns.append(session_loop) or turn(session_loop))
     begun = asyncio.Event()
 
     async def listener(message: Message) -> None:
@@ -365,8 +365,8 @@ async def test_a_small_window_alone_bounds_what_is_held_of_what_falls_due_at_onc
     held = []
 
     async def listener(message: Message) -> None:
-        assert relay._dispatcher is not None
-        held.append(relay._dispatcher.held_count)
+        assert relay._running.loop_side.dispatcher is not None
+        held.append(relay._running.loop_side.dispatcher.held_count)
         await asyncio.sleep(0)
 
     async with scene.relay({"a": listener}, window=20) as relay:

@@ -25,7 +25,7 @@ def scene(postgres_database: Database) -> Scene:
 
 
 def lane_of(relay: Any) -> Lane:
-    (lane,) = relay._dispatcher.lanes.values()
+    (lane,) = relay._running.loop_side.dispatcher.lanes.values()
     assert isinstance(lane, Lane)
     return lane
 
@@ -38,7 +38,7 @@ async def fleet(stack: AsyncExitStack, scene: Scene, *takers: Taker, **options: 
     """Relays that share the shards fairly, each with its own way to the destination."""
     relays = [await stack.enter_async_context(scene.relay({"a": to(taker, **WAITS)}, **options)) for taker in takers]
     share = 64 // len(relays)
-    await eventually_async(lambda: all(abs(len(relay._owner.shards) - share) <= 1 for relay in relays))
+    await eventually_async(lambda: all(abs(len(relay._running.owner.shards) - share) <= 1 for relay in relays))
     return relays
 
 
@@ -119,7 +119,7 @@ async def test_a_destination_that_was_gone_stays_off_for_a_relay_that_starts_lat
         async def gone(_: Message) -> Outcome:
             return Outcome("gone", "HTTP 410")
 
-        relay._pools["a"]._send = gone
+        relay._running.loop_side.pools["a"]._send = gone
         scene.emit(3)
         await eventually_async(lambda: row(scene).state == "off")
     async with scene.relay({"a": taker}) as later:

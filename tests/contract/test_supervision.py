@@ -19,7 +19,7 @@ async def test_a_worker_that_dies_ends_the_relay_which_hands_back_what_it_owns(s
     scene.emit(3)
     with capture_logs() as records:
         async with scene.relay({"a": Taker()}, grace_s=0.5) as relay:
-            _break(relay._dispatcher.lanes["a"])  # type: ignore[union-attr]
+            _break(relay._running.loop_side.dispatcher.lanes["a"])  # type: ignore[union-attr]
             with pytest.raises(KeyError):
                 await relay.wait()
     failed = [each for each in records if each["event"] == "task_failed"]
@@ -30,7 +30,7 @@ async def test_a_worker_that_dies_ends_the_relay_which_hands_back_what_it_owns(s
 
 async def test_a_page_that_cannot_be_taken_in_ends_the_relay(scene: Scene) -> None:
     async with scene.relay({"a": Taker()}, grace_s=0.5) as relay:
-        dispatcher: Any = relay._dispatcher
+        dispatcher: Any = relay._running.loop_side.dispatcher
 
         def break_down(*_: object) -> None:
             raise KeyError("k")

@@ -1,6 +1,7 @@
 """What was settled without waiting for the disk is settled once more when the server has forgotten it."""
 
 from collections import deque
+from time import monotonic
 from typing import Any, NamedTuple
 
 import pytest
@@ -8,9 +9,9 @@ from support.databases import Database
 from support.desk import Desk, everything
 
 from relay.decide.verdict import DELIVERED, PARKED, Verdict, retry
-from relay.delivery.entry import Entry
 from relay.owner.settler import Settler, Unconfirmed
 from relay.platform.migrations import upgrade
+from relay.seam.entry import Entry
 
 
 class Named(NamedTuple):
@@ -42,7 +43,7 @@ def desk(server, monkeypatch):
 
 def settler(session: Any, epoch: int, unconfirmed: Unconfirmed) -> Settler:
     ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
-    return Settler(session, epoch, skipping=[], unconfirmed=unconfirmed, **ignored)
+    return Settler(session, epoch, skipping=[], unconfirmed=unconfirmed, clock=monotonic, **ignored)
 
 
 def taken_by_a(session: Any, of_b: Verdict) -> deque[Entry]:

@@ -17,7 +17,7 @@ from outbox import emit
 from relay.admin.access.queries import snapshot
 from relay.admin.destinations.listing import list_destinations
 from relay.admin.status import status
-from relay.delivery.rate_limit import VALID_S
+from relay.delivery.admission.rate_limit import VALID_S
 from relay.relay import Relay
 from relay.settings import HttpSettings, Settings
 
@@ -69,7 +69,7 @@ async def test_two_relays_together_keep_to_one_limit(postgres_database: Database
     settings = limited(postgres_database, api)
     async with AsyncExitStack() as stack:
         relays = [await stack.enter_async_context(Relay(settings)) for _ in range(2)]
-        await eventually_async(lambda: [len(each._owner.shards) for each in relays] == [32, 32], deadline_s=30)  # type: ignore[union-attr]
+        await eventually_async(lambda: [len(each._running.owner.shards) for each in relays] == [32, 32], deadline_s=30)  # type: ignore[union-attr]
         write(postgres_database, 150)
         await eventually_async(lambda: len(api.times) == 150, deadline_s=60)
     assert api.most_above_the_limit <= 0

@@ -8,9 +8,9 @@ from typing import Any
 from simulation.relay import SimRelay
 from simulation.store import Tables
 
-from relay.delivery.entry import Entry
 from relay.delivery.lane import Lane
 from relay.delivery.queue import DeliveryQueue
+from relay.seam.entry import Entry
 
 
 def check_relay(relay: SimRelay) -> Iterator[str]:

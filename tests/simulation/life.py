@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +21,7 @@ from simulation.store import Delivery, Destination, Message, Tables
 
 from outbox import Message as Sent
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, unanswered, unreachable
-from relay.delivery.rate_limit import VALID_S
+from relay.delivery.admission.rate_limit import VALID_S
 
 LOOK_S = 0.25
 PATIENCE_S = 15.0  # probes come every 2 s here
@@ -400,21 +398,12 @@ class Life:
             Violation: A promise is broken.
         """
         loop, before = VirtualLoop(self.clock), random.getstate()
-        patched = [
-            module
-            for name, module in list(sys.modules.items())
-            if name.startswith("relay.") and getattr(module, "monotonic", None) is time.monotonic
-        ]
         random.seed(self.seed)
         try:
-            for module in patched:
-                module.monotonic = self.clock  # type: ignore[attr-defined]
             loop.run_until_complete(self._live())
         finally:
             self._bury(loop)
             random.setstate(before)
-            for module in patched:
-                module.monotonic = time.monotonic  # type: ignore[attr-defined]
 
     def _bury(self, loop: asyncio.AbstractEventLoop) -> None:
         for task in asyncio.all_tasks(loop):

@@ -22,13 +22,13 @@ from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
 from relay.decide.outcome import Outcome
 from relay.decide.rate import Rate
-from relay.delivery.dispatcher import Dispatcher
-from relay.delivery.lane import Lane
-from relay.delivery.rate_limit import RateLimit
-from relay.delivery.supervision import Supervisor
-from relay.delivery.workers import WorkerPool
-from relay.owner.session_loop import WORTH_A_TURN, Tenure
+from relay.delivery import assembly as loop_assembly
+from relay.delivery.assembly import LaneSettings
+from relay.observe.supervision import Supervisor
+from relay.owner import assembly as owner_assembly
+from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
+from relay.seam import Lease, Life, OwnersSeam, ToLoop, ToOwner
 from relay.store.contract import Lost
 
 TURN_S = 0.002  # what a turn of the owning thread takes
@@ -133,68 +133,56 @@ class SimRelay:
         self.id, self.knobs, self.clock, self.chance = id_, knobs, clock, chance
         self._open_session = open_session
         self.supervisor = Supervisor(on_failure)
-        lanes = [self._lane(plan) for plan in knobs.destinations.values()]
-        self.dispatcher = Dispatcher(
-            lanes,
-            {name: plan.events for name, plan in knobs.destinations.items()},
+        self.lease = Lease(knobs.lease_s)
+        self.heard = ToOwner(lambda: None, window=knobs.window)
+        loop_side = loop_assembly.assemble(
+            [(SimDestination(plan, self, send), self._lane_settings(plan)) for plan in knobs.destinations.values()],
+            owner=self.heard,
+            lease=self.lease,
             window=knobs.window,
-            owns=self.may_send,
             metrics=NoMetrics(),  # type: ignore[arg-type]
-            on_work=lambda: None,
+            supervisor=self.supervisor,
             clock=clock,
         )
-        self.pools = {
-            name: WorkerPool(
-                SimDestination(plan, self, send), self.dispatcher.lanes[name], supervisor=self.supervisor, clock=clock
-            )
-            for name, plan in knobs.destinations.items()
-        }
+        self.loop_side, self.dispatcher, self.pools = loop_side, loop_side.dispatcher, loop_side.pools
+        life = Life(dismissed=on_failure, owner_ended=lambda _: None)
+        self.seam = OwnersSeam(ToLoop(self.dispatcher, life, self._on_loop), self.heard, self.dispatcher, self.lease)
         self.session: ModelSession | None = None
         self.is_alive = True
         self.is_stopping = False
-        self.tenure: Tenure | None = None
-        self._epoch = 0
-        self._round_trip_at = -1e9
+        self.session_loop: SessionLoop | None = None
         self._unconfirmed: Unconfirmed = []
         self._held_before: list[int] = []
         self._handed_over: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _lane(self, plan: Plan) -> Lane:
-        limit = None
-        if plan.rate is not None:
-            limit = RateLimit(plan.name, plan.rate, on_claim=lambda claim: self.dispatcher.claims.append(claim))
-        return Lane(
+    def _lane_settings(self, plan: Plan) -> LaneSettings:
+        count = len(self.knobs.destinations)
+        return LaneSettings(
             plan.name,
             policy=plan.policy,
             concurrency=plan.concurrency,
-            limit=max(self.knobs.window // len(self.knobs.destinations), 1),
+            limit=max(self.knobs.window // count, 1),
             on_dead=plan.on_dead,
-            on_complete=lambda entry: self.dispatcher.complete(entry),
-            on_finding=lambda finding: self.dispatcher.findings.append(finding),
-            on_probe=lambda name: self.dispatcher.probes.append(name),
-            may_send=lambda now: self.may_send(now) and self.dispatcher.crash_guard.is_open,
-            has_siblings=len(self.knobs.destinations) > 1,
-            clock=self.clock,
-            on_ready=lambda count: self.pools[plan.name].wake(count),
-            rate_limit=limit,
+            has_siblings=count > 1,
+            rate=plan.rate,
+            events=plan.events,
         )
 
     def may_send(self, now: float) -> bool:
         """Return whether this relay knows that it owns its shards."""
-        is_known = now - self._round_trip_at < self.knobs.lease_s / 3 and self.dispatcher.epoch == self._epoch
-        return is_known and self.is_alive and not self.is_stopping
+        return self.lease.is_held(now)
 
     # ---------------------------------------------------------------- life
 
     async def start(self) -> None:
-        for pool in self.pools.values():
-            await pool.start()
+        await self.loop_side.start()
         self._tasks = [self.supervisor.start(self._own(), f"{self.id} owns")]
 
     def kill(self) -> None:
         """End at once, as by SIGKILL."""
         self.is_alive = False
+        self.lease.end()
         if self.session is not None:
             self.session.cut()
         for task in [*self._tasks, *(t for pool in self.pools.values() for t in pool._tasks)]:
@@ -203,9 +191,8 @@ class SimRelay:
     async def stop(self) -> None:
         """Stop in order, as by SIGTERM."""
         self.is_stopping = True
-        self.dispatcher.end()
-        await asyncio.gather(*(pool.finish(5.0) for pool in self.pools.values()))
-        self._on_loop(self.dispatcher.let_go, range(SHARD_COUNT))
+        self.lease.end()
+        await self.loop_side.finish(5.0)
         await asyncio.wait(self._tasks, timeout=10.0)
         self.kill()
 
@@ -222,40 +209,42 @@ class SimRelay:
                     self.session.cut()
 
     async def _serve(self, session: ModelSession) -> None:
-        self._epoch += 1
-        self._on_loop(self.dispatcher.begin, self._epoch)
-        tenure = self.tenure = self._tenure_of(session)
-        tenure.begin()
+        epoch = self.lease.begin_session()
+        self.seam.tell.begin_session(epoch)
+        session_loop = self.session_loop = self._session_loop_of(session, epoch)
+        session_loop.begin()
         while self.is_alive and not (self.is_stopping and self.dispatcher.is_empty):
             if self.is_stopping:
-                tenure.wind_down()
+                session_loop.wind_down()
             asked_at = self.clock()
-            count = tenure.turn()
-            self._round_trip_at = asked_at
+            count = session_loop.turn()
+            self.lease.renew(asked_at)
             pause_s = TURN_S if count >= WORTH_A_TURN else self.knobs.short_poll_s
             await asyncio.sleep(pause_s * (0.5 + self.chance.random()))
-        tenure.end()
+        session_loop.end()
 
-    def _tenure_of(self, session: ModelSession) -> Tenure:
-        return Tenure(
+    def _session_loop_of(self, session: ModelSession, epoch: int) -> SessionLoop:
+        knobs: Any = self.knobs
+        metrics: Any = NoMetrics()
+        parts = owner_assembly.assemble(
             session,
-            self._epoch,
-            self.dispatcher,
-            self.knobs,  # type: ignore[arg-type]
+            epoch,
+            self.seam,
+            knobs,
             generation=1,
             held_before=self._held_before,
             unconfirmed=self._unconfirmed,
-            metrics=NoMetrics(),  # type: ignore[arg-type]
-            on_loop=self._on_loop,
-            on_dismissal=self.supervisor._on_failure,
+            metrics=metrics,
+            clock=self.clock,
         )
+        return SessionLoop(parts, self.seam, knobs, metrics=metrics, clock=self.clock)
 
     def _lose(self) -> None:
-        self._round_trip_at = -1e9
-        self._on_loop(self.dispatcher.let_go, range(SHARD_COUNT))
-        if self.tenure is not None:
-            self._held_before = self.tenure.shards or self._held_before
-        self.tenure = None
+        self.lease.lose()
+        self.seam.tell.let_go(range(SHARD_COUNT))
+        if self.session_loop is not None:
+            self._held_before = self.session_loop.shards or self._held_before
+        self.session_loop = None
 
     def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:
         """Call a function of the thread on the loop, in order, a moment later."""

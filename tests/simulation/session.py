@@ -15,7 +15,8 @@ from relay.decide.crashes import Record
 from relay.decide.rate import Rate
 from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S, Finding, Standing
 from relay.platform.schema import SCHEMA_VERSION
-from relay.store.contract import Batch, Cursors, Inherited, Lost, Page, Pair, Parked, Peers, Row, Ruled, Swept
+from relay.store.contract import Batch, Inherited, Lost, Peers, Ruled, Swept
+from relay.store.rows import Cursors, Page, Pair, Parked, Row
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SLICE = 20  # deliveries looked at in one sweep

@@ -31,7 +31,7 @@ from relay.delivery.lane import Lane
 from relay.delivery.places.chains import SetBack
 from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.queue import RESERVE, DeliveryQueue
-from relay.delivery.supervision import Supervisor
+from relay.observe.supervision import Supervisor
 
 ROW_S = 0.1  # what it takes to look at one blocked delivery, scaled to the few that there are here
 

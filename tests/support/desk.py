@@ -7,8 +7,9 @@ from typing import Any
 from outbox import emit
 from outbox.tables import SHARD_COUNT
 from relay.platform.database import Database as Address
-from relay.store.contract import ANY_GENERATION, MESSAGE_COLUMNS, Batch, Cursors, Row, Ruled, Session
+from relay.store.contract import ANY_GENERATION, Batch, Ruled, Session
 from relay.store.postgres import PostgresStore
+from relay.store.rows import MESSAGE_COLUMNS, Cursors, Row
 from relay.store.sqlite import SqliteStore
 from support.databases import Database
 

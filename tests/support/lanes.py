@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from time import monotonic
 from typing import Any
 
 from outbox import Message
 from relay.decide.backoff import Policy
 from relay.decide.standing import Finding
-from relay.delivery.entry import Entry
+from relay.delivery import assembly
+from relay.delivery.assembly import LaneSettings
 from relay.delivery.lane import Lane
-from relay.delivery.supervision import Supervisor
-from relay.delivery.workers import WorkerPool
+from relay.delivery.workers import Idle, WorkerPool
+from relay.observe.supervision import Supervisor
+from relay.seam.entry import Entry
 from support.waiting import eventually_async
 
 EPOCH = 1
@@ -21,21 +24,22 @@ EPOCH = 1
 
 def make_lane(**options: Any) -> Lane:
     """Make a lane that may send, and that reports to no one."""
-    defaults: dict[str, Any] = {
-        "policy": Policy(backoff_s=0.01),
-        "concurrency": 1,
-        "limit": 1000,
-        "on_dead": "block",
+    settings = LaneSettings("api", policy=Policy(backoff_s=0.01), concurrency=1, limit=1000)
+    of_settings = {each.name for each in fields(LaneSettings)}
+    calls: dict[str, Any] = {
         "on_complete": lambda _: None,
         "on_finding": lambda _: None,
         "on_probe": lambda _: None,
-        "may_send": lambda _now: True,
-        "has_siblings": False,
-        "clock": monotonic,
+        "on_claim": lambda _: None,
         "on_ready": lambda _count: None,
+        "may_send": lambda _now: True,
+        "clock": monotonic,
     }
-    lane = Lane("api", **(defaults | options))
-    lane.epoch = EPOCH
+    calls |= {name: value for name, value in options.items() if name not in of_settings}
+    lane = assembly.make_lane(
+        replace(settings, **{name: value for name, value in options.items() if name in of_settings}), **calls
+    )
+    lane.begin_session(EPOCH)
     return lane
 
 
@@ -56,14 +60,11 @@ class Harness:
             concurrency=destination.concurrency,
             on_complete=self.finished.append,
             on_finding=self.findings.append,
-            on_ready=self._wake,
+            on_ready=(idle := Idle()).wake,
             **options,
         )
         supervisor = Supervisor(self.failures.append)
-        self.pool = WorkerPool(destination, self.lane, supervisor=supervisor, clock=monotonic)
-
-    def _wake(self, count: int) -> None:
-        self.pool.wake(count)
+        self.pool = WorkerPool(destination, self.lane, idle, supervisor=supervisor, clock=monotonic)
 
     def offer(self, *entries: tuple[str, str | None, str]) -> None:
         """Take newcomers in, as they come."""

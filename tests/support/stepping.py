@@ -14,7 +14,7 @@ from collections.abc import Callable
 from threading import Semaphore
 from typing import Any
 
-import relay.delivery.crash_guard
+import relay.delivery.crashes.guard
 import relay.relay
 from outbox import Message
 from relay import Relay, Settings
@@ -104,7 +104,7 @@ class SteppedOwner(OwningThread):
         finally:
             self.baton.end()
 
-    def _wait(self, tenure: Any) -> None:
+    def _wait(self, session_loop: Any) -> None:
         self.baton.park("wait")
 
     def _pause(self, seconds: float) -> None:
@@ -192,11 +192,11 @@ class SteppedRelay:
         self.stage = stage
         self.relay = Relay(settings)
         stage.loop.run_until_complete(self.relay.start())
-        self.owner: Any = self.relay._owner
+        self.owner: Any = self.relay._running.owner
         self.store: SteppedStore = self.owner._store
         self.knows_paused: set[str] = set()
         self.is_alive = True
-        for name, pool in self.relay._pools.items():
+        for name, pool in self.relay._running.loop_side.pools.items():
             pool._send = self._sender(name)
 
     def _sender(self, name: str) -> Callable[[Message], Any]:
@@ -232,8 +232,8 @@ class SteppedRelay:
         self.store.baton.killed = True
         self.store.baton.go_on()
         self.owner.close()
-        tasks = [task for pool in self.relay._pools.values() for task in pool._tasks]
-        tasks += [t for t in (self.relay._ticker, ending) if t is not None]
+        tasks = [task for pool in self.relay._running.loop_side.pools.values() for task in pool._tasks]
+        tasks += [t for t in (self.relay._running.ticker, ending) if t is not None]
         for task in tasks:
             task.cancel()
         self.stage.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
@@ -277,7 +277,7 @@ class Stage:
         self._put(relay.relay, "open_store", lambda settings: SteppedStore(open_store(settings), self.clock))
         self._put(relay.relay, "OwningThread", SteppedOwner)
         self._put(relay.relay, "Housekeeping", NoHousekeeping)
-        self._put(relay.delivery.crash_guard, "CALM_S", 0.01)  # by the database's clock, which is not ours
+        self._put(relay.delivery.crashes.guard, "CALM_S", 0.01)  # by the database's clock, which is not ours
 
     def _put(self, place: Any, name: str, value: Any) -> None:
         self._replaced.append((place, name, getattr(place, name)))

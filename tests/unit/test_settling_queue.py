@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from relay.delivery.entry import Entry
-from relay.owner.settler import Settler, front
+from relay.owner.settler import Settler
+from relay.seam import Entry, front
 from relay.store.contract import Session
 
 
@@ -54,7 +54,7 @@ def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
     again: list[Entry] = []
     settler = Settler(
         cast(Session, Unasked()), 2, skipping=[], unconfirmed=[], note=lambda _: None, forget=forgotten.extend,
-        reread=again.append,
+        reread=again.append, clock=lambda: 0.0,
     )  # fmt: skip
     settler.set_aside(deque([stale]))
     assert (forgotten, again) == ([stale], [stale])

@@ -15,14 +15,8 @@ KNOWN = {
         "outbox.testing",
         "outbox.testing.destination_contract",
         "relay.decide.breaker",
-        "relay.delivery.crash_guard",
-        "relay.delivery.dispatcher",
-        "relay.delivery.lane",
-        "relay.relay",
-        "relay.store.contract",
         "outbox_cli.dashboard.facts.messages",
     },
-    "functions of more than 40 lines": {"relay.owner.session_loop.__init__", "relay.relay.start"},
 }
 
 

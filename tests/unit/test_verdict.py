@@ -3,7 +3,7 @@
 import pytest
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, PARKED, Verdict, dead, retry
-from relay.delivery.entry import Entry
+from relay.seam.entry import Entry
 
 ROW = (
     "0197c0de-0000-7000-8000-000000000001", 7, 3, 2, "page.read", "outbox", "s", "k", '{"n": 1}', "{}",

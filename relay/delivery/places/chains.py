@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from relay.delivery.entry import Entry
+from relay.seam import Entry
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from relay.delivery.entry import Entry
+from relay.seam import Entry
 
 AGAIN_EVERY = 12  # one attempt in 12 is at what failed before, while there is something that was not tried
 

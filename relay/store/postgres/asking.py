@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 from psycopg import abc, adapt, errors, pq
 
-from relay.store.contract import Row
+from relay.store.rows import Row
 
 PARAMETER = regex(r"%\((\w+)\)s")
 ENDS = (b"FATAL", b"PANIC")

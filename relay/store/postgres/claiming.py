@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import structlog
 
-from relay.store.contract import Row
 from relay.store.postgres.asking import Answer
 from relay.store.postgres.sql import ownership as sql
+from relay.store.rows import Row
 
 log = structlog.get_logger("relay")
 

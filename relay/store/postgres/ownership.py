@@ -18,7 +18,7 @@ from relay.decide.rate import Rate
 from relay.decide.standing import Finding, Standing
 from relay.decide.visibility import Horizon
 from relay.platform.schema import NO_VERSION, verify_version
-from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Row, Standby
+from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
 from relay.store.inheriting import inherited_by
 from relay.store.postgres.claiming import Claims
 from relay.store.postgres.connection import sentence
@@ -27,6 +27,7 @@ from relay.store.postgres.settling import Settling
 from relay.store.postgres.sql import connection as connection_sql
 from relay.store.postgres.sql import ownership as sql
 from relay.store.presence import LOCK_CLASS
+from relay.store.rows import Row
 from relay.store.ruling import storable
 
 log = structlog.get_logger("relay")

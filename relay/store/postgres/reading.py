@@ -9,9 +9,9 @@ from typing import Any
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
-from relay.store.contract import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair, Row
 from relay.store.postgres.salvaging import UNREADABLE, Salvaging
 from relay.store.postgres.sql import reading as sql
+from relay.store.rows import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair, Row
 
 LATE_LIMIT = 1000
 QUICK_S = 0.1

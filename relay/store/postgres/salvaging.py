@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 
-from relay.store.contract import MESSAGE_COLUMNS, Row
 from relay.store.postgres.connection import OwningConnection, sentence
 from relay.store.postgres.sql.reading import BARE_MESSAGE, MESSAGE, READ_ONE
+from relay.store.rows import MESSAGE_COLUMNS, Row
 
 UNREADABLE = (
     UnicodeDecodeError,

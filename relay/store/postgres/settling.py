@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from relay.store.contract import Batch, Damaged, Parked, Row, Ruled
+from relay.store.contract import Batch, Damaged, Ruled
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
+from relay.store.rows import Parked, Row
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")

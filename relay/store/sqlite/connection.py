@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from relay.platform.database import BUSY_TIMEOUT_S
-from relay.store.contract import PAGE_BYTES, Full, Lost, Row
+from relay.store.contract import Full, Lost
+from relay.store.rows import PAGE_BYTES, Row
 
 NOT_TEXT = "it holds bytes that are not UTF-8"
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from relay.store.contract import PAGE_BYTES, Cursors, Page, Pair, Row
+from relay.store.rows import PAGE_BYTES, Cursors, Page, Pair, Row
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import reading as sql
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay.store.contract import Batch, Parked, Row
+from relay.store.contract import Batch
+from relay.store.rows import Parked, Row
 from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import settling as sql

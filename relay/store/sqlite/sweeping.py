@@ -6,7 +6,8 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from relay.store.contract import Parked, Swept
+from relay.store.contract import Swept
+from relay.store.rows import Parked
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import sweeping as sql
 

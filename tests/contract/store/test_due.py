@@ -8,7 +8,7 @@ from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, t
 from support.waiting import eventually
 
 from outbox import emit
-from relay.store.contract import Cursors
+from relay.store.rows import Cursors
 
 
 def test_a_scheduled_message_is_read_when_it_is_due_and_not_before(desk: Desk) -> None:

@@ -13,7 +13,8 @@ from support.waiting import eventually
 from outbox import emit
 from relay.decide.rate import Rate
 from relay.decide.standing import Finding
-from relay.store.contract import Batch, Lost, Page, Standby
+from relay.store.contract import Batch, Lost, Standby
+from relay.store.rows import Page
 
 LEASE_MS = {  # with a lease of nine seconds
     "idle_session_timeout": 9000,

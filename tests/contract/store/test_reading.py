@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, taken
 
 from outbox import emit
-from relay.store.contract import PAGE_BYTES, Cursors, Page
 from relay.store.postgres import reading
+from relay.store.rows import PAGE_BYTES, Cursors, Page
 
 
 def test_what_is_ready_is_read_once_in_the_order_of_positions(desk: Desk) -> None:

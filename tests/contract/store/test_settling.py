@@ -13,7 +13,7 @@ from support.waiting import eventually
 
 from outbox import emit
 from relay.decide.standing import Finding
-from relay.store.contract import Row
+from relay.store.rows import Row
 
 Found = Callable[..., list[Row]]
 

@@ -1,17 +1,20 @@
 """What the event loop takes in of what the owning thread has read."""
 
+from relay.delivery.assembly import assemble
 from relay.delivery.dispatcher import Dispatcher
 from relay.observe.metrics import Metrics
-from relay.store.contract import Page
+from relay.observe.supervision import Supervisor
+from relay.seam import Lease, ToOwner
+from relay.store.rows import Page
 
 
 def test_a_page_of_a_lost_session_that_comes_late_is_none_of_the_next_ones() -> None:
     """Counted as one, it made room for more than there was, for as long as that session lasted."""
-    dispatcher = Dispatcher([], {}, window=10, owns=lambda _: True, metrics=Metrics(), on_work=lambda: None)
-    dispatcher.begin(1)
+    dispatcher = without_destinations(ToOwner(lambda: None, window=10), Metrics())
+    dispatcher.begin_session(1)
     dispatcher.accept(Page(), 1)
     assert (dispatcher.pages_accepted(1), dispatcher.pages_accepted(2)) == (1, 0)
-    dispatcher.begin(2)
+    dispatcher.begin_session(2)
     dispatcher.accept(Page(), 1)
     assert (dispatcher.pages_accepted(1), dispatcher.pages_accepted(2)) == (0, 0)
     dispatcher.accept(Page(), 2)
@@ -19,13 +22,20 @@ def test_a_page_of_a_lost_session_that_comes_late_is_none_of_the_next_ones() -> 
 
 
 def test_the_latency_of_an_unwanted_message_is_not_measured() -> None:
-    metrics = Metrics()
-    dispatcher = Dispatcher([], {}, window=10, owns=lambda _: True, metrics=metrics, on_work=lambda: None)
-    dispatcher.begin(1)
+    metrics, heard = Metrics(), ToOwner(lambda: None, window=10)
+    dispatcher = without_destinations(heard, metrics)
+    dispatcher.begin_session(1)
     dispatcher.accept(Page(messages=[row("m-1")]), 1)
-    assert [entry.id for entry in dispatcher.unrouted] == ["m-1"]
-    dispatcher.forget(list(dispatcher.unrouted))
+    assert [entry.id for entry in heard.unrouted] == ["m-1"]
+    dispatcher.forget(list(heard.unrouted))
     assert b"outbox_latency_seconds_count 0.0" in metrics.text()
+
+
+def without_destinations(heard: ToOwner, metrics: Metrics) -> Dispatcher:
+    side = assemble(
+        [], owner=heard, lease=Lease(15), window=10, metrics=metrics, supervisor=Supervisor(print), clock=lambda: 0.0
+    )
+    return side.dispatcher
 
 
 def row(id_: str) -> tuple[object, ...]:

@@ -7,9 +7,10 @@ from support.lanes import make_entry, make_lane
 
 from relay.decide.outcome import TAKEN, unreachable
 from relay.decide.rate import Rate
-from relay.delivery.entry import Entry
+from relay.delivery.admission.rate_limit import VALID_S
 from relay.delivery.lane import Lane
-from relay.delivery.rate_limit import VALID_S, Claim, RateLimit
+from relay.seam import Claim
+from relay.seam.entry import Entry
 
 FIFTY = Rate(50.0, 50, "50/s")
 
@@ -21,9 +22,12 @@ class Limited:
         self.now = 1000.0
         self.claims: list[Claim] = []
         self.called = 0
-        self.limit = RateLimit("api", rate, on_claim=self.claims.append)
         self.lane: Lane = make_lane(
-            concurrency=1000, clock=lambda: self.now, rate_limit=self.limit, on_ready=self._on_ready
+            concurrency=1000,
+            clock=lambda: self.now,
+            rate=rate,
+            on_claim=self.claims.append,
+            on_ready=self._on_ready,
         )
         for position in range(messages):
             self.lane.accept(make_entry(self.lane, f"m{position}", position), None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from relay.store.contract import GIVEN_UP, PAGE_BYTES, UNTAKEN
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
+from relay.store.rows import PAGE_BYTES
+from relay.store.ruling import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at, m.ctid,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, LOG_LENGTH, RELEASE_COUNT, UNTAKEN
+from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
+from relay.store.ruling import FINAL, GIVEN_UP, UNTAKEN
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.contract import GIVEN_UP, UNTAKEN
+from relay.store.ruling import GIVEN_UP, UNTAKEN
 from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,

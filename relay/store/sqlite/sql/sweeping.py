@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay.store.contract import FINAL, GIVEN_UP, SETTLED_S, UNTAKEN
+from relay.store.contract import SETTLED_S
+from relay.store.ruling import FINAL, GIVEN_UP, UNTAKEN
 from relay.store.sqlite.sql.connection import NOW
 
 ROWS = 1_000  # in one slice

@@ -1,4 +1,4 @@
-"""A destination's rate limit, as one relay keeps to it: a share of the common budget, and when to ask for the next one.
+"""A destination's rate limit in one relay: its share of the common budget, and when to ask for the next one.
 
 The budget stands in the database, and every relay takes from it. A lane takes a few attempts at a time, as many as it
 could start in `SHARE_S`, and may start them within `VALID_S`. What it has not started by then is lost, so that no relay
@@ -12,27 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import NamedTuple
 
 from relay.decide.rate import Rate
+from relay.seam import Claim
 
 SHARE_S = 0.25  # a share is what may start in so long
 LEAST_S = 0.1  # when the budget is used up, wait for what may start in so long: less would be a round trip for each
 VALID_S = 0.5
-
-
-class Claim(NamedTuple):
-    """What a lane asks of the common budget.
-
-    Args:
-        name: The destination.
-        want: How many attempts could start.
-        rate: Its limit.
-    """
-
-    name: str
-    want: int
-    rate: Rate
 
 
 class RateLimit:
@@ -53,11 +39,11 @@ class RateLimit:
         self._is_asking = False
 
     def left(self, now: float) -> int:
-        """How many attempts may start now."""
+        """Return how many attempts may start now."""
         return self._left if now < self._valid_until else 0
 
     def may_start(self, now: float, startable: int) -> bool:
-        """Whether an attempt may start now; if not, have a share asked for as soon as there can be one.
+        """Return whether an attempt may start now; if not, have a share asked for as soon as there can be one.
 
         Args:
             now: The time.
@@ -72,7 +58,7 @@ class RateLimit:
         return False
 
     def next_at(self, now: float) -> float:
-        """When the next share may be asked for, if that is later than now and nothing else will call; else infinity."""
+        """Return when to ask for the next share, if that is later than now and nothing else calls; else infinity."""
         return inf if self._is_asking or self.left(now) or self._look_at <= now else self._look_at
 
     def start(self, count: int = 1) -> None:

@@ -1,10 +1,10 @@
-"""Trouble with the database is said when it comes, and not again at every try."""
+"""An outage of the database is logged when it begins, and not again at every attempt."""
 
 import psycopg
 from structlog.testing import capture_logs
 
 from relay.decide.outcome import fingerprint
-from relay.owner.outage import Trouble
+from relay.owner.outage import Outage
 from relay.store.contract import Lost
 
 
@@ -14,22 +14,22 @@ def test_an_address_in_a_reason_makes_it_no_other_cause() -> None:
 
 
 def test_what_breaks_a_session_again_and_again_is_said_once_though_its_words_have_the_time_of_day() -> None:
-    trouble = Trouble()
+    outage = Outage()
     with capture_logs() as said:
         for second in range(5):
             error = psycopg.errors.CheckViolation(f'no partition found for row: (delivered_at) = ("12:00:0{second}")')
-            trouble.add(error, owned=64)
-        trouble.add(psycopg.errors.UndefinedTable("there is no outbox_message"), owned=64)
-        trouble.add(Lost("the server closed the connection"), owned=64)
-        trouble.add(Lost("the server is starting up"), owned=0)
+            outage.add(error, owned=64)
+        outage.add(psycopg.errors.UndefinedTable("there is no outbox_message"), owned=64)
+        outage.add(Lost("the server closed the connection"), owned=64)
+        outage.add(Lost("the server is starting up"), owned=0)
     assert [each["event"] for each in said] == ["session_broke", "session_broke", "database_lost"]
-    assert trouble.reason == "the server is starting up"
+    assert outage.reason == "the server is starting up"
 
 
-def test_trouble_that_comes_back_after_it_was_over_is_said_again() -> None:
-    trouble = Trouble()
+def test_an_outage_that_comes_back_after_it_was_over_is_said_again() -> None:
+    outage = Outage()
     with capture_logs() as said:
         for _ in range(2):
-            trouble.add(Lost("the server closed the connection"), owned=64)
-            trouble.over()
+            outage.add(Lost("the server closed the connection"), owned=64)
+            outage.end()
     assert [each["event"] for each in said] == ["database_lost", "database_back"] * 2

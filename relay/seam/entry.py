@@ -1,4 +1,4 @@
-"""A message in the relay's hands: read, not settled yet."""
+"""A message in the relay's memory: it was read, and is not settled yet."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ from typing import Any, Protocol
 
 from outbox import Message
 from relay.decide.verdict import DELIVERED, Verdict
-from relay.store.contract import Row
+from relay.store.rows import (
+    ATTEMPTS,
+    CREATED_AT,
+    DATA,
+    DELIVERY_GENERATION,
+    DESTINATION,
+    DUE_S,
+    EXPIRES_S,
+    FAILING_FOR_S,
+    GENERATION,
+    HEADERS,
+    ID,
+    ORDERING_KEY,
+    POSITION,
+    SHARD,
+    SOURCE,
+    SUBJECT,
+    TYPE,
+    Row,
+)
 
 
 class Route(Protocol):
-    """A destination, as far as an entry needs to know it."""
+    """A destination of an entry, by its name."""
 
     @property
     def name(self) -> str: ...
 
 
 class Guard(Protocol):
-    """What is asked before an entry is sent that may have killed a relay (see `relay.delivery.crash_guard`)."""
+    """Gives permits for entries that may have killed a relay (see `relay.delivery.crashes.guard`)."""
 
     async def permit(self, destination: str, entry: Entry) -> bool: ...
 
@@ -50,14 +69,16 @@ class Entry:
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
         self.row = row
-        self.id: str = row[0]
-        self.position: int = row[1]
-        self.shard: int = row[2]
-        self.generation: int = row[3]
-        self.key: str | None = row[7]
-        self.message = Message(row[0], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
-        self.expires_s: float | None = row[12]
-        self.due_s: float | None = row[13]
+        self.id: str = row[ID]
+        self.position: int = row[POSITION]
+        self.shard: int = row[SHARD]
+        self.generation: int = row[GENERATION]
+        self.key: str | None = row[ORDERING_KEY]
+        self.message = Message(
+            self.id, row[TYPE], row[SOURCE], row[SUBJECT], self.key, row[DATA], row[HEADERS], row[CREATED_AT]
+        )
+        self.expires_s: float | None = row[EXPIRES_S]
+        self.due_s: float | None = row[DUE_S]
         self.handle: tuple[str, str | None] = (self.id, None)
         self.lanes = lanes
         self.epoch = epoch
@@ -73,15 +94,16 @@ class Entry:
 
     @classmethod
     def of_delivery(cls, row: Row, lane: Route, epoch: int) -> Entry:
-        """From a row of ``outbox_delivery`` joined to its message (see ``relay.store.contract``)."""
+        """Return the entry of a row of ``outbox_delivery`` joined to its message (see `relay.store.rows`)."""
         entry = cls(row, (lane,), epoch)
-        entry.destination, entry.generation, entry.attempts, entry.failing_for_s = row[14:18]
+        entry.destination, entry.generation = row[DESTINATION], row[DELIVERY_GENERATION]
+        entry.attempts, entry.failing_for_s = row[ATTEMPTS], row[FAILING_FOR_S]
         entry.handle = entry.id, entry.destination
         entry.message.attempt = entry.attempts + 1
         return entry
 
     def rest_for(self, lane: Route) -> Entry:
-        """What is left of a plain entry for one destination, when the others are settled without it."""
+        """Return what is left of a plain entry for one destination, when the others are settled without it."""
         rest = Entry(self.row, (lane,), self.epoch)
         rest.destination, rest.generation = lane.name, 0
         rest.handle = rest.id, rest.destination
@@ -89,7 +111,7 @@ class Entry:
         return rest
 
     def expires_at_s(self, within_s: float | None) -> float:
-        """When it expires, in seconds since 1970 by the database's clock; infinity if it never does.
+        """Return when it expires, in seconds since 1970 by the database's clock; infinity if it never does.
 
         What an operator has sent again does not expire.
 
@@ -106,7 +128,7 @@ class Entry:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every destination took it at the first try."""
+        """Whether every destination took it at the first attempt."""
         return self.verdicts is None and self.destination is None and not self.releases
 
     @property
@@ -115,7 +137,7 @@ class Entry:
         return 0 < self.open < len(self.lanes)
 
     def decide(self, destination: str, verdict: Verdict) -> bool:
-        """Note one destination's verdict; true when all of them are in."""
+        """Note one destination's verdict; return whether all of them are in."""
         if verdict is not DELIVERED:
             if self.verdicts is None:
                 self.verdicts = {}
@@ -124,4 +146,5 @@ class Entry:
         return self.open == 0
 
     def verdict_of(self, destination: str) -> Verdict:
+        """Return the verdict of a destination that has decided."""
         return self.verdicts.get(destination, DELIVERED) if self.verdicts else DELIVERED

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import structlog
 
 log = structlog.get_logger("relay")
+
+Arguments = TypeVarTuple("Arguments")
 
 
 class Supervisor:
@@ -34,7 +36,7 @@ class Supervisor:
         task.add_done_callback(self._check)
         return task
 
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
+    def call(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """Call a function, on the loop, that must not fail."""
         try:
             function(*arguments)

@@ -1,0 +1,191 @@
+"""The event loop's side of a relay, put together: lanes with their parts, workers, crash guard and dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from outbox.tables import SHARD_COUNT
+from relay.decide.backoff import Policy
+from relay.decide.breaker import CircuitBreaker
+from relay.decide.rate import Rate
+from relay.decide.standing import Finding
+from relay.delivery.admission.admission import Admission
+from relay.delivery.admission.rate_limit import RateLimit
+from relay.delivery.admission.validity import Validity
+from relay.delivery.completion import Completion
+from relay.delivery.crashes.guard import CrashGuard, TrialGate
+from relay.delivery.crashes.records import CrashRecords
+from relay.delivery.dispatcher import Dispatcher
+from relay.delivery.health import SharedHealth
+from relay.delivery.lane import Lane
+from relay.delivery.queue import DeliveryQueue
+from relay.delivery.workers import Idle, WorkerPool
+from relay.destinations.contract import Destination
+from relay.observe.metrics import Metrics
+from relay.observe.supervision import Supervisor
+from relay.observe.tracing import SYSTEM
+from relay.seam import Claim, Entry, Lease, ToOwner
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """How one destination is treated.
+
+    Args:
+        name: The destination.
+        policy: How patient its deliveries are.
+        concurrency: Attempts under way at once at most.
+        limit: Entries held in memory at most, without those that are set back.
+        on_dead: ``"block"`` or ``"skip"``: whether a dead letter holds its key's successors up.
+        has_siblings: Whether there are other destinations.
+        expires_in_s: Seconds after which a message that was written, or fell due, is not sent any more.
+        rate: How many attempts may start in a time; ``None``: any number.
+        events: The event types that it wants, globs allowed.
+        system: What kind of system it is, in traces.
+    """
+
+    name: str
+    policy: Policy
+    concurrency: int
+    limit: int
+    on_dead: str = "block"
+    has_siblings: bool = False
+    expires_in_s: float | None = None
+    rate: Rate | None = None
+    events: Sequence[str] = field(default_factory=tuple)
+    system: str = SYSTEM
+
+
+def make_lane(
+    settings: LaneSettings,
+    *,
+    on_complete: Callable[[Entry], None],
+    on_finding: Callable[[Finding], None],
+    on_probe: Callable[[str], None],
+    on_claim: Callable[[Claim], None],
+    on_ready: Callable[[int], None],
+    may_send: Callable[[float], bool],
+    clock: Callable[[], float],
+) -> Lane:
+    """Return the lane of one destination.
+
+    Args:
+        settings: How it is treated.
+        on_complete: Called with an entry when the last of its verdicts is in.
+        on_finding: Called with what the other relays, and people, should know of the destination.
+        on_probe: Called with the name when it is time to probe it; `Lane.answer` says whether this relay may.
+        on_claim: Called when a share of its rate is needed; `Lane.answer_claim` says how large it is.
+        on_ready: Called with how many attempts may start now.
+        may_send: Returns whether the relay owns what it holds, at a time.
+        clock: The time, in seconds.
+    """
+    name, rate = settings.name, settings.rate
+    queue = DeliveryQueue(name, limit=settings.limit, on_dead=settings.on_dead, on_complete=on_complete)
+    breaker: CircuitBreaker[Entry] = CircuitBreaker(settings.policy)
+    health = SharedHealth(name, breaker, on_finding=on_finding, on_probe=on_probe)
+    admission = Admission(
+        queue,
+        breaker,
+        health,
+        may_send=may_send,
+        concurrency=settings.concurrency,
+        rate_limit=RateLimit(name, rate, on_claim=on_claim) if rate is not None else None,
+    )
+    return Lane(
+        queue,
+        breaker,
+        health,
+        admission,
+        Validity(settings.expires_in_s),
+        policy=settings.policy,
+        has_siblings=settings.has_siblings,
+        clock=clock,
+        on_ready=on_ready,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSide:
+    """The event loop's side of a relay.
+
+    Args:
+        dispatcher: Holds what was read and is not settled.
+        pools: Destination → its workers.
+    """
+
+    dispatcher: Dispatcher
+    pools: dict[str, WorkerPool]
+
+    async def start(self) -> None:
+        """Make the destinations ready, and start their workers."""
+        for pool in self.pools.values():
+            await pool.start()
+
+    async def finish(self, grace_s: float) -> None:
+        """Start nothing more; give what is under way its time; let go of the rest."""
+        self.dispatcher.end()
+        await asyncio.gather(*(pool.finish(grace_s) for pool in self.pools.values()))
+        self.dispatcher.let_go(range(SHARD_COUNT))
+
+    async def close(self) -> None:
+        """Close the destinations."""
+        await asyncio.gather(*(pool.destination.close() for pool in self.pools.values()))
+
+
+def assemble(
+    destinations: Sequence[tuple[Destination, LaneSettings]],
+    *,
+    owner: ToOwner,
+    lease: Lease,
+    window: int,
+    metrics: Metrics,
+    supervisor: Supervisor,
+    clock: Callable[[], float],
+) -> LoopSide:
+    """Return the event loop's side of a relay.
+
+    Args:
+        destinations: Where to send, and how each is treated.
+        owner: Reaches the owning thread.
+        lease: Whether the relay may send.
+        window: Entries held unsettled at most.
+        metrics: Counts what is read and what is decided.
+        supervisor: Ends the relay when a worker ends by an error.
+        clock: The time, in seconds.
+    """
+    completion, gate = Completion(owner, metrics), TrialGate()
+
+    def may_send(now: float) -> bool:
+        return lease.is_held(now) and gate.is_open
+
+    lanes: dict[str, Lane] = {}
+    pools: dict[str, WorkerPool] = {}
+    for destination, settings in destinations:
+        idle = Idle()
+        lane = lanes[settings.name] = make_lane(
+            settings,
+            on_complete=completion.complete,
+            on_finding=owner.report,
+            on_probe=owner.ask_to_probe,
+            on_claim=owner.claim,
+            on_ready=idle.wake,
+            may_send=may_send,
+            clock=clock,
+        )
+        pools[settings.name] = WorkerPool(
+            destination, lane, idle, supervisor=supervisor, clock=clock, system=settings.system
+        )
+    guard = CrashGuard(lanes, gate, CrashRecords(window), owner=owner, lease=lease, clock=clock)
+    dispatcher = Dispatcher(
+        list(lanes.values()),
+        {settings.name: settings.events for _, settings in destinations},
+        completion=completion,
+        crash_guard=guard,
+        owner=owner,
+        lease=lease,
+        window=window,
+        metrics=metrics,
+    )
+    return LoopSide(dispatcher, pools)

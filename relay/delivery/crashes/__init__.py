@@ -1,0 +1,1 @@
+"""Finding the message that kills relays."""

@@ -1,0 +1,128 @@
+"""Draining: deliver everything that can be delivered now, then say what was left and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.admin.leftover import Left, what_is_left
+from relay.delivery.dispatcher import Dispatcher
+from relay.seam import ToOwner
+from relay.settings import Settings
+
+SETTLED_WITHIN_S = 1.0  # what a drain has decided, before it looks at what it left
+LOOK_S = 0.002  # between two looks at whether everything is done
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The result of a drain.
+
+    Args:
+        delivered: Messages that every destination took.
+        partly: Messages that only some of their destinations took.
+        reason: Why it ended before everything was looked at, if it did.
+        standing_by: Whether that is because another relay owns the database's messages now.
+        left: What is due and was not delivered, and why; empty when everything was, or when nothing could be seen.
+    """
+
+    delivered: int
+    partly: int = 0
+    reason: str | None = None
+    standing_by: bool = False
+    left: Sequence[Left] = ()
+
+
+class Outage(Protocol):
+    """What keeps the relay from its database."""
+
+    @property
+    def reason(self) -> str | None: ...
+
+    @property
+    def is_standing_by(self) -> bool: ...
+
+
+class Owner(Protocol):
+    """The owning thread, as far as a drain looks at it."""
+
+    @property
+    def caught_up(self) -> bool: ...
+
+    @property
+    def outage(self) -> Outage: ...
+
+
+class Drain:
+    """One drain of a running relay.
+
+    Args:
+        owner: The owning thread.
+        dispatcher: What is held unsettled.
+        heard: Wakes the owning thread.
+        settings: The database, and how often the relay beats.
+        clock: The time, in seconds.
+    """
+
+    def __init__(
+        self, owner: Owner, dispatcher: Dispatcher, heard: ToOwner, settings: Settings, clock: Callable[[], float]
+    ) -> None:
+        self._owner, self._dispatcher, self._heard = owner, dispatcher, heard
+        self._settings, self._clock = settings, clock
+        self._began_at = clock()
+        self._delivered_before = dispatcher.completion.delivered_count
+        self._partly_before = dispatcher.partly_delivered_count
+
+    async def run(self, has_ended: Callable[[], bool], *, look: bool) -> Drained:
+        """Deliver everything that can be delivered now.
+
+        Args:
+            has_ended: Whether the relay has ended.
+            look: Whether to look at what is left, over a connection of its own.
+        """
+        self._dispatcher.crash_guard.hurry()
+        reason = await self._wait(has_ended)
+        is_standing_by = self._owner.outage.is_standing_by
+        left = await self._look_at_what_is_left() if look and (reason is None or is_standing_by) else ()
+        return Drained(
+            self._dispatcher.completion.delivered_count - self._delivered_before,
+            self._dispatcher.partly_delivered_count - self._partly_before,
+            reason,
+            is_standing_by,
+            left,
+        )
+
+    async def _wait(self, has_ended: Callable[[], bool]) -> str | None:
+        """Wait until everything is done; return why it is not, when the database is away for too long."""
+        patience_s = 2 * self._settings.beat_s + 1
+        deadline = self._began_at + patience_s
+        while not self._is_done and not has_ended():
+            reason = self._owner.outage.reason
+            if not reason:
+                deadline = self._clock() + patience_s
+            elif self._clock() > deadline:
+                return reason
+            await asyncio.sleep(LOOK_S)
+        return None
+
+    @property
+    def _is_done(self) -> bool:
+        lanes = self._dispatcher.lanes.values()
+        is_settled = not self._dispatcher.completion.is_settling
+        return self._owner.caught_up and is_settled and all(lane.is_at_rest for lane in lanes)
+
+    async def _look_at_what_is_left(self) -> Sequence[Left]:
+        """Look when the table knows what each destination took, also of messages that another did not take."""
+        dispatcher = self._dispatcher
+        failing = {
+            lane.name: reason for lane in dispatcher.lanes.values() if (reason := lane.breaker.suspicion) is not None
+        }
+        for _ in range(2):  # what has been decided in part at the first is settled in part at the second
+            dispatcher.split()
+        self._heard.wake()
+        deadline = self._clock() + SETTLED_WITHIN_S
+        while dispatcher.completion.is_settling and self._clock() < deadline:  # noqa: ASYNC110 (another thread settles)
+            await asyncio.sleep(LOOK_S)
+        return await asyncio.to_thread(what_is_left, self._settings, self._began_at, failing)

@@ -1,0 +1,29 @@
+"""The bell that ends a sleep of the owning thread: a pipe, which it waits for together with the database's socket."""
+
+from __future__ import annotations
+
+import os
+
+
+class Bell:
+    """A pipe that the event loop writes into, and the owning thread waits for."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def ring(self) -> None:
+        """End the sleep, or the next one. May be called by any thread."""
+        try:
+            os.write(self._write, b"x")
+        except BlockingIOError:
+            return  # the pipe is full of calls that were not heard yet
+
+    def fileno(self) -> int:
+        """Return the end to wait for and to read from."""
+        return self._read
+
+    def close(self) -> None:
+        """Close both ends, after the owning thread has ended."""
+        os.close(self._read)
+        os.close(self._write)

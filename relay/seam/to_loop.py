@@ -1,0 +1,165 @@
+"""What the owning thread tells the event loop. The rules of the memory model are in `relay.seam`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVarTuple
+
+from outbox.errors import Unusable
+from relay.decide.standing import Standing
+from relay.observe.supervision import Supervisor
+from relay.seam.entry import Entry
+from relay.seam.to_owner import Note
+from relay.store.contract import Inherited
+from relay.store.rows import Page
+
+Arguments = TypeVarTuple("Arguments")
+
+
+class Post(Protocol):
+    """Runs a function on the event loop, later, and in the order of the calls."""
+
+    def __call__(self, function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> object: ...
+
+
+def posting_to(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> Post:
+    """Return a function that runs another one on this loop, later; an error in it ends the relay."""
+
+    def post(function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> None:
+        loop.call_soon_threadsafe(lambda: supervisor.call(function, *arguments))
+
+    return post
+
+
+class Delivery(Protocol):
+    """What the event loop can be told. Each method runs on the loop."""
+
+    def begin_session(self, epoch: int) -> None:
+        """Note that a new session owns from here on; nothing that an earlier one read may be sent."""
+
+    def accept(self, page: Page, epoch: int) -> None:
+        """Take in a page that this session has read."""
+
+    def forget(self, entries: Collection[Entry]) -> None:
+        """Note that these entries are settled."""
+
+    def let_go(self, shards: Collection[int]) -> None:
+        """Let go of everything of these shards that is not under way."""
+
+    def split(self) -> None:
+        """Settle what some destinations have decided and others have not come to for a beat."""
+
+    def tell_time(self, offset_s: float) -> None:
+        """Take in what to add to the relay's clock to have the database's, in seconds."""
+
+    def heed(self, standings: Mapping[str, Standing], asked_at: float, alone: bool) -> None:
+        """Take in what all relays, and operators, say of the destinations, as of `asked_at`."""
+
+    def answer_probe(self, name: str, claimed: bool, standing: Standing, asked_at: float) -> None:
+        """Take in whether this relay probes a destination for all relays."""
+
+    def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
+        """Take in a share of a budget that all relays have in common."""
+
+    def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
+        """Let go of deliveries that an operator took back; `ToOwner.withdrawn` has the answer."""
+
+    def take_over(self, inherited: Sequence[Inherited]) -> None:
+        """Note what the last owners of these shards left; comes before every page of them."""
+
+    def leave(self, shards: Sequence[int]) -> None:
+        """Note that these shards were handed back."""
+
+    def peer_ended(self) -> None:
+        """Note that another relay has ended."""
+
+    def everything_is_read(self) -> None:
+        """Note that everything that a dead owner can have had under way was read."""
+
+    def written(self, notes: Sequence[Note]) -> None:
+        """Note that these notes are in the table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Hears what the owning thread says of itself. Each function is called on the loop.
+
+    Args:
+        dismissed: Called when this relay must not go on here, with the reason; it stops the relay.
+        owner_ended: Called when the owning thread has ended, with the error that ended it, if any.
+    """
+
+    dismissed: Callable[[Unusable], None]
+    owner_ended: Callable[[BaseException | None], None]
+
+
+class ToLoop:
+    """The owning thread's messages to the event loop: each method returns at once.
+
+    Args:
+        delivery: Takes the messages.
+        life: Hears when the owning thread can not go on.
+        post: Runs a function on the event loop, later, and in the order of the calls.
+    """
+
+    def __init__(self, delivery: Delivery, life: Life, post: Post) -> None:
+        self._delivery, self._life, self._post = delivery, life, post
+
+    def begin_session(self, epoch: int) -> None:
+        self._post(self._delivery.begin_session, epoch)
+
+    def accept(self, page: Page, epoch: int) -> None:
+        self._post(self._delivery.accept, page, epoch)
+
+    def forget(self, entries: Collection[Entry]) -> None:
+        self._post(self._delivery.forget, entries)
+
+    def let_go(self, shards: Collection[int], then: threading.Event | None = None) -> None:
+        """Have these shards let go of, in order after every page of them; set `then` when that is done."""
+        self._post(self._delivery.let_go, shards)
+        if then is not None:
+            self._post(then.set)
+
+    def split(self) -> None:
+        self._post(self._delivery.split)
+
+    def tell_time(self, offset_s: float) -> None:
+        self._post(self._delivery.tell_time, offset_s)
+
+    def heed(self, standings: Mapping[str, Standing], asked_at: float, *, alone: bool) -> None:
+        self._post(self._delivery.heed, standings, asked_at, alone)
+
+    def answer_probe(self, name: str, claimed: bool, standing: Standing, asked_at: float) -> None:
+        self._post(self._delivery.answer_probe, name, claimed, standing, asked_at)
+
+    def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
+        self._post(self._delivery.answer_claim, name, granted, wait_s, asked_at)
+
+    def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
+        self._post(self._delivery.withdraw, deliveries, epoch)
+
+    def take_over(self, inherited: Sequence[Inherited]) -> None:
+        self._post(self._delivery.take_over, inherited)
+
+    def leave(self, shards: Sequence[int]) -> None:
+        self._post(self._delivery.leave, shards)
+
+    def peer_ended(self) -> None:
+        self._post(self._delivery.peer_ended)
+
+    def everything_is_read(self) -> None:
+        self._post(self._delivery.everything_is_read)
+
+    def written(self, notes: Sequence[Note]) -> None:
+        self._post(self._delivery.written, notes)
+
+    def dismiss(self, reason: Unusable) -> None:
+        """Have this relay stopped: it must not go on here."""
+        self._post(self._life.dismissed, reason)
+
+    def end(self, error: BaseException | None) -> None:
+        """Say that the owning thread has ended."""
+        self._post(self._life.owner_ended, error)

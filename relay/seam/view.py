@@ -1,0 +1,68 @@
+"""What the owning thread looks at of the event loop, and its end of the seam as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.seam.lease import Lease
+from relay.seam.to_loop import ToLoop
+from relay.seam.to_owner import ToOwner
+
+
+class DeliveryView(Protocol):
+    """Snapshots of the event loop's state: each may be old when it is used (rule 4 of the memory model)."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The destinations. They never change."""
+
+    @property
+    def skipping(self) -> Sequence[str]:
+        """The destinations whose dead letters do not hold their successors up. They never change."""
+
+    @property
+    def hungry(self) -> set[str]:
+        """The destinations that have room for more."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no destination takes anything now."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is held unsettled."""
+
+    @property
+    def is_watching_for_crashes(self) -> bool:
+        """Whether `Delivery.everything_is_read` would change anything."""
+
+    def room(self, page_size: int) -> int:
+        """Return how many messages to read next."""
+
+    def pages_accepted(self, epoch: int) -> int:
+        """Return how many pages of this session have arrived."""
+
+    def count_in(self, shards: Collection[int]) -> int:
+        """Return how many entries of these shards are unsettled."""
+
+    def under_way(self) -> list[tuple[str, str]]:
+        """Return what is being attempted now: (destination, message) pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersSeam:
+    """The owning thread's end of the seam.
+
+    Args:
+        tell: Tells the event loop.
+        heard: What the event loop has told.
+        view: What can be looked at.
+        lease: Whether the relay may send.
+    """
+
+    tell: ToLoop
+    heard: ToOwner
+    view: DeliveryView
+    lease: Lease
