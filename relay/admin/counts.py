@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import age_s
-from relay.admin.messages.outcomes import CANCELLED, DISCARDED, EXPIRED, OPEN, OUTCOMES, UNTAKEN
+from relay.admin.messages.outcomes import OUTCOMES
+from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
 
 COUNT_AT_MOST = 1_000_000  # beyond this count, the history is estimated
-READ_PATH = ("ready", "scheduled")
 
 
 class Messages:
@@ -33,19 +33,19 @@ class Messages:
         rows = list(connection.execute(_counts()))
         self._waiting = [row for row in rows if _is_waiting(row)]
         self.waiting = _total(self._waiting)
-        self.scheduled = _total(row for row in self._waiting if row.state == "scheduled")
+        self.scheduled = _total(row for row in self._waiting if row.state == State.SCHEDULED)
         self.waiting_and_dead = _total(row for row in self._waiting if row.dead)
         self.dead = _total(row for row in rows if row.dead)
-        self.unrouted = _total(row for row in rows if row.state == "unrouted")
+        self.unrouted = _total(row for row in rows if row.state == State.UNROUTED)
         self.unread = [(row.type, row.messages) for row in rows if row.state in READ_PATH]
         self.settled: Counter[str] = Counter()
         for row in rows:
-            if row.state == "held" and not row.dead and not _is_waiting(row):
+            if row.state == State.HELD and not row.dead and not _is_waiting(row):
                 self.settled[_outcome(row)] += row.messages
 
     def oldest_waiting_s(self, at: datetime) -> float | None:
         """Return the age in seconds of the oldest message that is due; a scheduled message ages from its due time."""
-        since = [row.first_due_at if row.state == "scheduled" else row.oldest_at for row in self._waiting]
+        since = [row.first_due_at if row.state == State.SCHEDULED else row.oldest_at for row in self._waiting]
         due = [instant for instant in since if instant <= at]
         return age_s(min(due), at) if due else None
 
@@ -71,13 +71,13 @@ def _counts() -> sa.Select[Any]:
 def _marked() -> sa.Subquery:
     """Return the messages with a delivery that is dead or ended, and the states of their deliveries."""
     d = tables().delivery.c
-    of_interest = sa.select(d.message_id).where(d.state.in_(["dead", *UNTAKEN])).distinct().subquery()
+    of_interest = sa.select(d.message_id).where(d.state.in_([State.DEAD, *UNTAKEN])).distinct().subquery()
 
     def has(name: str, *states: str) -> sa.Label[Any]:
         return sa.func.max(sa.case((d.state.in_(states), 1), else_=0)).label(name)
 
     return (
-        sa.select(d.message_id, has("dead", "dead"), has("waits", *OPEN), *(has(each, each) for each in OUTCOMES))
+        sa.select(d.message_id, has("dead", "dead"), has("waits", *WAITING), *(has(each, each) for each in OUTCOMES))
         .join(of_interest, of_interest.c.message_id == d.message_id)
         .group_by(d.message_id)
         .subquery()
@@ -85,7 +85,7 @@ def _marked() -> sa.Subquery:
 
 
 def _is_waiting(row: sa.Row[Any]) -> bool:
-    return row.state in READ_PATH or (row.state == "held" and (row.waits or not row.is_marked))
+    return row.state in READ_PATH or (row.state == State.HELD and (row.waits or not row.is_marked))
 
 
 def _outcome(row: sa.Row[Any]) -> str:
@@ -125,7 +125,11 @@ def history_counts(connection: sa.Connection) -> HistoryCounts:
     total = estimate if is_estimate else connection.scalar(sa.select(sa.func.count()).select_from(tables().history))
     delivered = max((total or 0) - sum(untaken.values()), 0)
     return HistoryCounts(
-        delivered, untaken.get(DISCARDED, 0), untaken.get(CANCELLED, 0), untaken.get(EXPIRED, 0), is_estimate
+        delivered,
+        untaken.get(State.DISCARDED, 0),
+        untaken.get(State.CANCELLED, 0),
+        untaken.get(State.EXPIRED, 0),
+        is_estimate,
     )
 
 

@@ -16,7 +16,7 @@ from outbox.tables import tables
 from relay.admin.access.opening import opened_snapshot
 from relay.admin.access.queries import now
 from relay.admin.destinations.subscriptions import Registered
-from relay.admin.messages.outcomes import OPEN
+from relay.decide.verdict import WAITING, State
 from relay.platform.wording import counted
 from relay.settings import Settings
 
@@ -83,7 +83,7 @@ def _set_aside(connection: sa.Connection, registered: Registered, failing: Mappi
     d = tables().delivery.c
     query = (
         sa.select(d.destination, d.state, sa.func.count(), sa.func.min(d.reason))
-        .where(d.state.in_(OPEN))
+        .where(d.state.in_(WAITING))
         .group_by(d.destination, d.state)
         .order_by(d.destination, d.state)
     )
@@ -92,7 +92,7 @@ def _set_aside(connection: sa.Connection, registered: Registered, failing: Mappi
 
 
 def _why(state: str, reason: str | None) -> str:
-    if state == "blocked":
+    if state == State.BLOCKED:
         return "behind an earlier message of their key"
     return f"tried again later ({reason})" if reason else "set aside"
 
@@ -112,7 +112,8 @@ def _unread(
     """Yield deliveries that no relay has settled or set aside: a relay holds them, or none has read them."""
     m = tables().message.c
     is_due = sa.or_(
-        sa.and_(m.state == "ready", m.created_at <= began_at), sa.and_(m.state == "scheduled", m.due_at <= began_at)
+        sa.and_(m.state == State.READY, m.created_at <= began_at),
+        sa.and_(m.state == State.SCHEDULED, m.due_at <= began_at),
     )
     query = sa.select(m.type, sa.func.count()).where(is_due).group_by(m.type)
     counts: dict[str, int] = {}
@@ -120,7 +121,11 @@ def _unread(
         for name in registered.wanting(type_):
             counts[name] = counts.get(name, 0) + count
     for name, count in sorted(counts.items()):
-        why = _why("retry", failing[name]) if name in failing else "not settled: under way, or another relay owns them"
+        why = (
+            _why(State.RETRY, failing[name])
+            if name in failing
+            else "not settled: under way, or another relay owns them"
+        )
         yield Left(name, count, _trouble(registered.rows[name]) or why)
 
 
@@ -128,7 +133,7 @@ def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
     d = tables().delivery.c
     query = (
         sa.select(d.destination, sa.func.count(), sa.func.min(d.reason))
-        .where(d.state == "dead", d.changed_at >= began_at)
+        .where(d.state == State.DEAD, d.changed_at >= began_at)
         .group_by(d.destination)
         .order_by(d.destination)
     )
@@ -138,6 +143,6 @@ def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
 
 def _unrouted(connection: sa.Connection) -> Iterator[Left]:
     m = tables().message.c
-    query = sa.select(m.type, sa.func.count()).where(m.state == "unrouted").group_by(m.type).order_by(m.type)
+    query = sa.select(m.type, sa.func.count()).where(m.state == State.UNROUTED).group_by(m.type).order_by(m.type)
     for type_, count in connection.execute(query):
         yield Left(None, count, f"no subscription wants {type_}")

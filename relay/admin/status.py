@@ -34,6 +34,7 @@ from relay.admin.access.queries import now
 from relay.admin.counts import Messages, history_counts
 from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
+from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import health
 
 REMOVED = "it is no longer registered, and deliveries still wait for it"
@@ -134,10 +135,10 @@ def status(connection: sa.Connection) -> Status:
         retrying=sum(each.retrying for each in destinations.values()),
         unrouted=messages.unrouted,
         dead=messages.dead,
-        delivered=history.delivered + messages.settled["delivered"],
-        discarded=history.discarded + messages.settled["discarded"],
-        cancelled=history.cancelled + messages.settled["cancelled"],
-        expired=history.expired + messages.settled["expired"],
+        delivered=history.delivered + messages.settled[State.DELIVERED],
+        discarded=history.discarded + messages.settled[State.DISCARDED],
+        cancelled=history.cancelled + messages.settled[State.CANCELLED],
+        expired=history.expired + messages.settled[State.EXPIRED],
         delivered_is_estimate=history.is_estimate,
         oldest_waiting_s=messages.oldest_waiting_s(now(connection)),
         destinations=destinations,
@@ -158,8 +159,8 @@ def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, De
     apart, rates = _settled_apart(connection), _rates(connection)
     found = {}
     for row in connection.execute(sa.select(destination).order_by(destination.c.name)):
-        parked = sum(deliveries.get((row.name, state), 0) for state in ("parked", "blocked"))
-        retrying, dead = deliveries.get((row.name, "retry"), 0), deliveries.get((row.name, "dead"), 0)
+        parked = sum(deliveries.get((row.name, state), 0) for state in (State.PARKED, State.BLOCKED))
+        retrying, dead = deliveries.get((row.name, State.RETRY), 0), deliveries.get((row.name, State.DEAD), 0)
         set_aside = parked + retrying
         if row.removed_at is None:
             waiting = _unread_for(row.events, messages.unread) - apart[row.name] + set_aside
@@ -197,7 +198,7 @@ def _settled_apart(connection: sa.Connection) -> Counter[str]:
     query = (
         sa.select(delivery.c.destination, sa.func.count().label("deliveries"))
         .join(message, message.c.id == delivery.c.message_id)
-        .where(message.c.state.in_(["ready", "scheduled"]))
+        .where(message.c.state.in_(READ_PATH))
         .group_by(delivery.c.destination)
     )
     return Counter({row.destination: row.deliveries for row in connection.execute(query)})

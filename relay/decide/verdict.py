@@ -1,21 +1,59 @@
-"""What we do about it: the verdict on one delivery, with a constructor for each that makes sense.
+"""The states of messages and deliveries, and the verdict on one delivery.
 
-| verdict   | the delivery …                                              | row in outbox_delivery  |
-|-----------|-------------------------------------------------------------|-------------------------|
-| delivered | is done                                                     | only while a sibling is not |
-| retry     | waits for its backoff; the attempt was charged              | `retry`, with `due_at`  |
-| dead      | waits for an operator                                       | `dead`, with `reason`   |
-| parked    | can run as soon as its destination has room                 | `parked`                |
-| blocked   | waits behind an earlier message of its ordering key         | `blocked`               |
-| expired   | is done without having been taken: its time had passed      | only while a sibling is not |
+A *message* has a state as a whole while it is in ``outbox_message``:
+
+| state     | the message …                               |
+|-----------|---------------------------------------------|
+| ready     | is delivered, or about to be                |
+| scheduled | is not due yet                              |
+| held      | waits for what its deliveries wait for      |
+| unrouted  | is wanted by no subscription                |
+
+A *delivery* has a row in ``outbox_delivery``, and so a state, only while it or a sibling of it is an exception. The
+first six are verdicts of a relay; the last two are an operator's.
+
+| state     | the delivery …                                              | in the row          |
+|-----------|-------------------------------------------------------------|---------------------|
+| delivered | is done: the destination took it                            |                     |
+| retry     | waits for its backoff; the attempt was charged              | ``due_at``          |
+| dead      | was given up: a dead letter, which waits for an operator    | ``reason``          |
+| parked    | can run as soon as its destination has room                 |                     |
+| blocked   | waits behind an earlier message of its ordering key         |                     |
+| expired   | is done without having been taken: its time had passed      |                     |
+| discarded | is done: an operator gave the dead letter up                |                     |
+| cancelled | is done: an operator took it back before it was sent        |                     |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
-State = Literal["delivered", "retry", "dead", "parked", "blocked", "expired"]
+
+class State(StrEnum):
+    """A state of a message or of a delivery. Its value is its name in the tables, in JSON output and in metrics."""
+
+    READY = "ready"
+    SCHEDULED = "scheduled"
+    HELD = "held"
+    UNROUTED = "unrouted"
+
+    PARKED = "parked"
+    BLOCKED = "blocked"
+    RETRY = "retry"
+    DEAD = "dead"
+    DELIVERED = "delivered"
+    DISCARDED = "discarded"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+READ_PATH = (State.READY, State.SCHEDULED)  # of a message of which no delivery is an exception
+WAITING = (State.PARKED, State.BLOCKED, State.RETRY)  # of a delivery that is still to be made
+CHARGED = (State.RETRY, State.DEAD)  # an attempt counts against the message
+GIVEN_UP = (State.DISCARDED, State.CANCELLED)  # by an operator; the owner of the shard does what follows from it
+UNTAKEN = (*GIVEN_UP, State.EXPIRED)  # nothing is left to do, and the destination has not taken it
+FINAL = (State.DELIVERED, *UNTAKEN)  # nothing is left to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +61,7 @@ class Verdict:
     """The verdict on one delivery.
 
     Args:
-        state: One of the table above.
+        state: The state that the delivery has from now on.
         charged: How many attempts count against the message.
         delay_ceiling_s: For a retry: the longest it may wait, in seconds, before jitter.
         reason: Why, for people.
@@ -41,21 +79,23 @@ class Verdict:
     delay_floor_s: float = 0.0
 
 
-DELIVERED = Verdict("delivered")
-PARKED = Verdict("parked")
-EXPIRED = Verdict("expired", reason="its time had passed before an attempt began")
-BLOCKED = Verdict("blocked")
+DELIVERED = Verdict(State.DELIVERED)
+PARKED = Verdict(State.PARKED)
+EXPIRED = Verdict(State.EXPIRED, reason="its time had passed before an attempt began")
+BLOCKED = Verdict(State.BLOCKED)
 # Blocked, too, but behind a message that this relay has in memory and the table does not know of.
-BEHIND = Verdict("blocked", behind_memory=True)
+BEHIND = Verdict(State.BLOCKED, behind_memory=True)
 # Parked in the table, while another entry stands for it in this relay's memory and goes on.
-HANDED_OVER = Verdict("parked")
+HANDED_OVER = Verdict(State.PARKED)
 
 
 def retry(
     delay_ceiling_s: float, reason: str, detail: str = "", *, charged: int = 1, delay_floor_s: float = 0.0
 ) -> Verdict:
-    return Verdict("retry", charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
+    """Return the verdict that an attempt failed, and is repeated after a backoff."""
+    return Verdict(State.RETRY, charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
 
 
 def dead(reason: str, detail: str = "", *, charged: int = 1) -> Verdict:
-    return Verdict("dead", charged, 0.0, reason, detail)
+    """Return the verdict that a delivery is given up."""
+    return Verdict(State.DEAD, charged, 0.0, reason, detail)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 
-from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, Verdict
+from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, State, Verdict
 from relay.delivery.places.chains import Chain, Chains, SetBack
 from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.places.startable import Startable
@@ -199,7 +199,7 @@ class DeliveryQueue:
 
     def _frees(self, verdict: Verdict) -> bool:
         """Whether the next of the key may go."""
-        return verdict is DELIVERED or verdict is EXPIRED or (verdict.state == "dead" and self.on_dead == "skip")
+        return verdict is DELIVERED or verdict is EXPIRED or (verdict.state == State.DEAD and self.on_dead == "skip")
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
         """Let the next of the key go, or send all of them back to the table to wait."""

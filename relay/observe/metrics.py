@@ -14,6 +14,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 
+from relay.decide.verdict import State
 from relay.observe import process
 from relay.observe.backlog import BacklogMetrics
 
@@ -56,7 +57,7 @@ class DestinationMetrics:
     """The metrics of one destination. `Metrics.destination` returns it, always the same object."""
 
     def __init__(self, deliveries: Counter, in_flight: Gauge, healthy: Gauge, name: str) -> None:
-        self._delivered = deliveries.labels(name, "delivered")
+        self._delivered = deliveries.labels(name, State.DELIVERED)
         self._in_flight = in_flight.labels(name)
         self._healthy = healthy.labels(name)
 
@@ -107,7 +108,7 @@ class Metrics:
                 ``cancelled`` by an operator.
             count: The number of deliveries.
         """
-        if state in ("parked", "blocked"):
+        if state in (State.PARKED, State.BLOCKED):
             self._parked.inc(count)
         else:
             self._deliveries.labels(destination, state).inc(count)

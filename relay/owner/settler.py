@@ -25,7 +25,7 @@ from opentelemetry.trace import Span
 
 from relay.decide.backoff import jittered
 from relay.decide.outcome import fingerprint
-from relay.decide.verdict import Verdict
+from relay.decide.verdict import CHARGED, State, Verdict
 from relay.observe.tracing import ending, settling, tracer
 from relay.seam import Entry, Route, front
 from relay.store.contract import Batch, Ruled, Session
@@ -37,7 +37,6 @@ BATCH = 2000
 DETAIL_LENGTH = 500
 DURABLE_EVERY_S = 0.1
 UNCONFIRMED_LIMIT = 20_000
-CHARGED = ("retry", "dead")
 
 Unconfirmed = list[Entry]
 
@@ -207,12 +206,12 @@ class Settler:
         verdicts = [(lane, entry.verdict_of(lane.name)) for lane in entry.lanes]
         if entry.epoch == self._epoch:
             return verdicts
-        if not any(verdict.state == "delivered" for _, verdict in verdicts):
+        if not any(verdict.state == State.DELIVERED for _, verdict in verdicts):
             return []
-        return [(lane, verdict if verdict.state == "delivered" else _UNKNOWN) for lane, verdict in verdicts]
+        return [(lane, verdict if verdict.state == State.DELIVERED else _UNKNOWN) for lane, verdict in verdicts]
 
 
-_UNKNOWN = Verdict("parked")
+_UNKNOWN = Verdict(State.PARKED)
 
 
 def _is_charged(entry: Entry) -> bool:
@@ -220,7 +219,7 @@ def _is_charged(entry: Entry) -> bool:
 
 
 def _is_taken(entry: Entry) -> bool:
-    return any(entry.verdict_of(lane.name).state == "delivered" for lane in entry.lanes)
+    return any(entry.verdict_of(lane.name).state == State.DELIVERED for lane in entry.lanes)
 
 
 def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
@@ -233,7 +232,7 @@ def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
         attempts=attempts,
         delay_s=verdict.delay_floor_s + jittered(verdict.delay_ceiling_s, random.random()),  # noqa: S311
         reason=verdict.reason,
-        log=_log(attempts, verdict) if verdict.reason is not None and verdict.state != "expired" else None,
+        log=_log(attempts, verdict) if verdict.reason is not None and verdict.state != State.EXPIRED else None,
         behind_memory=verdict.behind_memory,
         is_keyed=entry.key is not None,
         is_unknown=verdict is _UNKNOWN,
@@ -244,7 +243,7 @@ def _report_dead(ruled: Sequence[Ruled]) -> None:
     """Log one line for each destination and cause."""
     causes: dict[tuple[str, str | None], list[Ruled]] = {}
     for r in ruled:
-        if r.state == "dead":
+        if r.state == State.DEAD:
             causes.setdefault((r.destination, fingerprint(r.reason)), []).append(r)
     for (destination, _), dead in causes.items():
         first = dead[0]
@@ -254,7 +253,7 @@ def _report_dead(ruled: Sequence[Ruled]) -> None:
 
 
 def _report_expired(ruled: Sequence[Ruled]) -> None:
-    for destination, count in Counter(r.destination for r in ruled if r.state == "expired").items():
+    for destination, count in Counter(r.destination for r in ruled if r.state == State.EXPIRED).items():
         log.warning("deliveries_expired", destination=destination, count=count)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import structlog
 
 from relay.decide.subscription import wants
+from relay.decide.verdict import State
 from relay.store.contract import Batch, Damaged, Ruled, Session
 from relay.store.rows import (
     ATTEMPTS,
@@ -104,11 +105,11 @@ def _dead(row: Row, destination: str, why: str, *, generation: int = 0, attempts
     return Ruled(
         message_id=row[ID],
         destination=destination,
-        state="dead",
+        state=State.DEAD,
         generation=generation,
         attempts=attempts,
         delay_s=0.0,
         reason=reason,
-        log={"at": at, "attempt": attempts, "verdict": "dead", "reason": reason},
+        log={"at": at, "attempt": attempts, "verdict": State.DEAD, "reason": reason},
         is_keyed=row[ORDERING_KEY] is not None and REPLACED not in row[ORDERING_KEY],
     )

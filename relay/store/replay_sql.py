@@ -5,7 +5,7 @@ The parameters differ in their kind only: arrays on PostgreSQL, JSON on SQLite.
 
 from __future__ import annotations
 
-from relay.store.ruling import FINAL, UNTAKEN
+from relay.store.state_lists import FINAL, UNTAKEN
 
 COLUMNS = "type, source, subject, ordering_key, data"
 OLD = ", ".join("h." + column for column in COLUMNS.split(", "))

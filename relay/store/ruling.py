@@ -1,4 +1,4 @@
-"""Verdicts as the settling statements take them, the same for both databases."""
+"""Verdicts in the form that the settling statements take, the same for both databases."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.decide.outcome import fingerprint
+from relay.decide.verdict import State
 from relay.store.contract import Ruled
 
-# States, as statements list them.
-GIVEN_UP = "'discarded', 'cancelled'"  # by an operator; the owner of the shard does what follows from it
-UNTAKEN = f"{GIVEN_UP}, 'expired'"  # nothing is left to do, and the destination has not taken it
-FINAL = f"'delivered', {UNTAKEN}"  # nothing is left to do
-
 TEXT_LENGTH = 2000
-DONE = ("delivered", "expired")  # of what a relay decides: nothing is left to do
+DONE = (State.DELIVERED, State.EXPIRED)  # of what a relay decides: nothing is left to do
 
 
 def as_record(r: Ruled) -> dict[str, Any]:
-    """One verdict, for JSON."""
+    """Return one verdict in the form of JSON."""
     reason = storable(r.reason)
     return {
         "message_id": r.message_id,
@@ -35,16 +31,19 @@ def as_record(r: Ruled) -> dict[str, Any]:
 
 
 def finishable_messages(ruled: Sequence[Ruled]) -> set[str]:
-    """The messages of which nothing may be left to do: what a former owner does not know may have been settled."""
+    """Return the messages of which nothing may be left to do.
+
+    A delivery of which a former owner knows nothing may have been settled.
+    """
     left = {r.message_id for r in ruled if r.state not in DONE and not r.is_unknown}
     return {r.message_id for r in ruled} - left
 
 
 def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple[str, str]]:
-    """The (message, destination) pairs after which something blocked may have become free.
+    """Return the (message, destination) pairs behind which a blocked delivery may have become free.
 
-    A delivery that was blocked counts too: what it waited for may have been settled since it was decided. Not so when
-    its predecessor is in memory, for that one lets go of it when its turn comes.
+    A delivery that was blocked counts too: its predecessor may have been settled since it was decided. It does not
+    count when its predecessor is in memory: that one releases it when its turn comes.
     """
     return [
         (r.message_id, r.destination)
@@ -52,14 +51,14 @@ def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple
         if r.is_keyed
         and (
             r.state in DONE
-            or (r.state == "blocked" and not r.behind_memory)
-            or (r.state == "dead" and r.destination in skipping)
+            or (r.state == State.BLOCKED and not r.behind_memory)
+            or (r.state == State.DEAD and r.destination in skipping)
         )
     ]
 
 
 def storable(text: str | None) -> str | None:
-    """What the world said, as both databases can hold it: no NUL, no half of a surrogate pair, and not a book."""
+    """Return text from outside as both databases can hold it: short, without NUL and halves of surrogate pairs."""
     if text is None:
         return None
     return text[:TEXT_LENGTH].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -12,6 +12,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import print_json, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
 from outbox_cli.terminal.times import past_instant
+from relay.decide.verdict import State
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
@@ -117,5 +118,5 @@ def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
                 say(f"{message_id}: there is no such message")
             elif detail.message.settled_at is not None:
                 say(f"{message_id}: {detail.message.state}: {MEANING[detail.message.state]}")
-            elif dead := [each.destination for each in detail.deliveries if each.state == "dead"]:
+            elif dead := [each.destination for each in detail.deliveries if each.state == State.DEAD]:
                 say(f"{message_id}: dead at {', '.join(dead)}: `outbox dead discard {message_id}` gives it up")

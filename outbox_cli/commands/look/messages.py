@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +13,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
 from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
 from outbox_cli.terminal.times import past_instant
+from relay.decide.verdict import State
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
@@ -24,30 +24,15 @@ if TYPE_CHECKING:
 messages = typer.Typer(help="List and show messages, and discard unrouted ones.", no_args_is_help=True)
 
 
-class State(StrEnum):
-    ready = "ready"
-    scheduled = "scheduled"
-    held = "held"
-    unrouted = "unrouted"
-    parked = "parked"
-    blocked = "blocked"
-    retry = "retry"
-    dead = "dead"
-    delivered = "delivered"
-    discarded = "discarded"
-    cancelled = "cancelled"
-    expired = "expired"
-
-
-MEANING = {
-    "ready": "being delivered, or about to be",
-    "scheduled": "not due yet",
-    "held": "waits for the reason that its deliveries show",
-    "unrouted": "no subscription wants it; it is delivered when one does",
-    "delivered": "a destination took it, and all its deliveries are done",
-    "discarded": "an operator gave it up; no destination took it",
-    "cancelled": "an operator cancelled it; no destination took it",
-    "expired": "its time had passed before it was sent; no destination took it",
+MEANING: dict[str, str] = {
+    State.READY: "being delivered, or about to be",
+    State.SCHEDULED: "not due yet",
+    State.HELD: "waits for the reason that its deliveries show",
+    State.UNROUTED: "no subscription wants it; it is delivered when one does",
+    State.DELIVERED: "a destination took it, and all its deliveries are done",
+    State.DISCARDED: "an operator gave it up; no destination took it",
+    State.CANCELLED: "an operator cancelled it; no destination took it",
+    State.EXPIRED: "its time had passed before it was sent; no destination took it",
 }
 
 

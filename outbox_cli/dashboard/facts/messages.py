@@ -16,6 +16,7 @@ from relay.admin.messages.detail import DeliveryRow, MessageDetail, show_message
 from relay.admin.messages.listing import MessageRow, list_messages
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.messages.redaction import Redaction
+from relay.decide.verdict import WAITING, State
 
 LIMIT = 50
 COUNT_AT_MOST = 10_000  # beyond this, a page shows "more than"
@@ -56,7 +57,7 @@ class Found:
     trouble: str | None = None
 
 
-COUNTED = ("ready", "scheduled", "held", "unrouted", "dead", "delivered", "discarded", "cancelled", "expired")
+COUNTED = tuple(state for state in State if state not in WAITING)
 
 
 def counts(connection: sa.Connection, search: Search) -> list[Count]:
@@ -72,14 +73,14 @@ def _count(connection: sa.Connection, search: Search, state: str) -> Count:
     t = tables()
     if state in OUTCOMES:
         h = t.history
-        where = [h.c.outcome.is_(None) if state == "delivered" else h.c.outcome == state]
+        where = [h.c.outcome.is_(None) if state == State.DELIVERED else h.c.outcome == state]
         query = (
             sa.select(sa.literal(1)).select_from(h).where(*where, *_filters(connection, search, h, h.c.delivered_at))
         )
-    elif state == "dead":
+    elif state == State.DEAD:
         d = t.delivery
         source = d.join(t.message, t.message.c.id == d.c.message_id) if _needs_message(search) else d
-        query = sa.select(sa.literal(1)).select_from(source).where(d.c.state == "dead")
+        query = sa.select(sa.literal(1)).select_from(source).where(d.c.state == State.DEAD)
         if search.destination:
             query = query.where(d.c.destination == search.destination)
         if _needs_message(search):
@@ -184,7 +185,7 @@ class Life:
     @property
     def dead_at(self) -> list[str]:
         """The destinations for which it is a dead letter."""
-        return [each.destination for each in self.detail.deliveries if each.state == "dead"]
+        return [each.destination for each in self.detail.deliveries if each.state == State.DEAD]
 
 
 def life(connection: sa.Connection, id_: str, redaction: Redaction) -> Life | None:
@@ -217,17 +218,17 @@ def _past(delivery: DeliveryRow, suffix: str) -> list[Moment]:
     moments = [_attempt(delivery.destination, entry) for entry in delivery.log]
     where = f"{delivery.destination}{suffix}"
     match delivery.state:
-        case "delivered":
+        case State.DELIVERED:
             nth = f"attempt {delivery.taken_at_attempt}" if delivery.taken_at_attempt else ""
             moments.append(Moment(delivery.changed_at, "good", f"Delivered to {where}", nth))
-        case "dead":
+        case State.DEAD:
             # Its last attempt says the same, if there is one.
             if not moments:
                 moments.append(Moment(delivery.changed_at, "bad", f"Dead letter at {where}", delivery.reason or ""))
-        case "discarded" | "cancelled":
+        case State.DISCARDED | State.CANCELLED:
             title = f"{delivery.state.capitalize()} for {where}"
             moments.append(Moment(delivery.changed_at, "warn", title, "by an operator"))
-        case "expired":
+        case State.EXPIRED:
             moments.append(Moment(delivery.changed_at, "warn", f"Expired for {where}", delivery.reason or ""))
     return moments
 
@@ -238,7 +239,7 @@ def _attempt(destination: str, entry: Any) -> Moment:
     verdict = str(entry.get("verdict", ""))
     nth = f"Attempt {entry['attempt']}" if entry.get("attempt") else "Attempt"
     ends = {"dead": "given up: a dead letter", "retry": "failed", "delivered": "taken"}
-    tone: Tone = "bad" if verdict == "dead" else "good" if verdict == "delivered" else "warn"
+    tone: Tone = "bad" if verdict == State.DEAD else "good" if verdict == State.DELIVERED else "warn"
     return Moment(
         _at(entry.get("at")),
         tone,
@@ -255,7 +256,7 @@ def _to_come(detail: MessageDetail) -> list[Moment]:
     found = [
         Moment(
             each.due_at,
-            "bad" if each.state == "dead" else "warn" if each.state in ("blocked", "retry") else "quiet",
+            "bad" if each.state == State.DEAD else "warn" if each.state in (State.BLOCKED, State.RETRY) else "quiet",
             {"dead": f"A dead letter at {each.destination}", "waiting": f"Next: {each.destination}"}.get(
                 each.state, f"{each.state.capitalize()} for {each.destination}"
             ),
@@ -284,9 +285,9 @@ def _chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
     by_index(connection)
     columns = (m.c.id, m.c.type, m.c.state, m.c.position, m.c.ordering_key)
     aside = sa.select(*columns).where(
-        m.c.id.in_(sa.select(d.message_id).where(d.ordering_key == key, d.state != "delivered").limit(CHAIN_ROWS))
+        m.c.id.in_(sa.select(d.message_id).where(d.ordering_key == key, d.state != State.DELIVERED).limit(CHAIN_ROWS))
     )
-    ready = sa.select(*columns).where(m.c.shard == shard, m.c.state == "ready")
+    ready = sa.select(*columns).where(m.c.shard == shard, m.c.state == State.READY)
     before = ready.where(m.c.position < place).order_by(m.c.position.desc()).limit(CHAIN_ROWS).subquery()
     after = ready.where(m.c.position > place).order_by(m.c.position).limit(CHAIN_ROWS).subquery()
     rows: dict[Any, Any] = {row.id: row for row in connection.execute(aside)}
@@ -317,5 +318,5 @@ def _links(rows: list[Any], detail: MessageDetail, connection: sa.Connection) ->
 
 
 def _worst(states: dict[str, str]) -> str | None:
-    order = ("dead", "retry", "blocked", "parked")
+    order = (State.DEAD, State.RETRY, State.BLOCKED, State.PARKED)
     return next((each for each in order if each in states.values()), None)

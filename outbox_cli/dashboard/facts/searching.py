@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from relay.decide.verdict import State
 from relay.platform.units.durations import seconds
 
 FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "id")
-STATES = (
-    "ready", "scheduled", "held", "unrouted", "parked", "blocked", "retry", "dead", "delivered", "discarded",
-    "cancelled", "expired",
-)  # fmt: skip
+STATES = tuple(State)
 
 
 class Misunderstood(ValueError):

@@ -23,6 +23,7 @@ from outbox.errors import ConfigurationDiffers
 from outbox.tables import Tables, tables
 from relay.admin.audit import Action
 from relay.decide.subscription import remembered
+from relay.decide.verdict import State
 from relay.platform.database import Database
 from relay.platform.rights import Right, refuse_without
 from relay.platform.schema import CONTENT_TABLES, check_content, check_schema
@@ -184,7 +185,9 @@ def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registrat
 def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
     """Make relays read unrouted messages again: a new subscription may want them."""
     m = t.message.c
-    connection.execute(sa.update(t.message).where(m.state == "unrouted").values(state="ready", txid=stamp(connection)))
+    connection.execute(
+        sa.update(t.message).where(m.state == State.UNROUTED).values(state=State.READY, txid=stamp(connection))
+    )
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:

@@ -30,10 +30,10 @@ from relay.admin.audit import Action
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.next_steps import NOBODY
-from relay.admin.messages.outcomes import CANCELLED, OPEN
+from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.store.changes import nudge, stamp
 
-UNREAD = ("ready", "scheduled", "unrouted")
+UNREAD = (*READ_PATH, State.UNROUTED)
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -120,11 +120,13 @@ def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
     """Set messages aside: cancelled for the chosen destinations, parked for the others."""
     m = tables().message.c
     connection.execute(
-        sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state="held", due_at=None)
+        sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state=State.HELD, due_at=None)
     )
     registered, stamped = Registered(connection), stamp(connection)
     for name, ids in _by_destination(registered, rows).items():
-        _set_aside(connection, name, ids, CANCELLED if which.destination in (None, name) else "parked", stamped)
+        _set_aside(
+            connection, name, ids, State.CANCELLED if which.destination in (None, name) else State.PARKED, stamped
+        )
     return len(rows)
 
 
@@ -149,7 +151,7 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
         .on_conflict_do_update(
             index_elements=["message_id", "destination"],
             set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": stamped},
-            where=delivery.c.state.in_(OPEN),
+            where=delivery.c.state.in_(WAITING),
         )
     )
 
@@ -159,9 +161,9 @@ def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) ->
     d = tables().delivery.c
     connection.execute(
         sa.update(tables().delivery)
-        .where(d.message_id.in_([row.id for row in rows]), d.state.in_(OPEN))
+        .where(d.message_id.in_([row.id for row in rows]), d.state.in_(WAITING))
         .where(d.destination == which.destination if which.destination is not None else sa.true())
-        .values(state=CANCELLED, due_at=None, changed_at=clock(connection), txid=stamp(connection))
+        .values(state=State.CANCELLED, due_at=None, changed_at=clock(connection), txid=stamp(connection))
     )
     return len(rows)
 
@@ -182,5 +184,5 @@ def _unread(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
 
 def _held(connection: sa.Connection, which: Choice) -> sa.ColumnElement[bool]:
     """Return the condition of messages that are set aside and have a delivery still to be made."""
-    m, waits = tables().message, has_delivery(*OPEN, destination=which.destination)
-    return sa.and_(m.c.state == "held", waits, *conditions(connection, which, m, m.c.created_at))
+    m, waits = tables().message, has_delivery(*WAITING, destination=which.destination)
+    return sa.and_(m.c.state == State.HELD, waits, *conditions(connection, which, m, m.c.created_at))

@@ -24,6 +24,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import clock, exact, matches, now
 from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
+from relay.decide.verdict import State
 from relay.store.changes import nudge, stamp
 
 Progress = Callable[[int], object]
@@ -148,7 +149,7 @@ def retry(
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
     """
-    alive = {"state": "parked", "attempts": 0, "due_at": None, "first_failed_at": None}
+    alive = {"state": State.PARKED, "attempts": 0, "due_at": None, "first_failed_at": None}
     return _change(engine, which, alive, Action("dead retry", which.as_dict(), reason=reason), on_progress)
 
 
@@ -164,7 +165,7 @@ def discard(
         on_progress: Called after each batch with the count so far.
     """
     action = Action("dead discard", which.as_dict(), reason=reason)
-    return _change(engine, which, {"state": "discarded"}, action, on_progress)
+    return _change(engine, which, {"state": State.DISCARDED}, action, on_progress)
 
 
 # --------------------------------------------------------------------------------------------------------- changing
@@ -252,7 +253,7 @@ def _write(connection: sa.Connection, destination: str, ids: list[str], values: 
     d = tables().delivery.c
     changed = connection.execute(
         sa.update(tables().delivery)
-        .where(d.destination == destination, d.message_id.in_(ids), d.state == "dead")
+        .where(d.destination == destination, d.message_id.in_(ids), d.state == State.DEAD)
         .values(**values, generation=d.generation + 1, changed_at=clock(connection), txid=stamp(connection))
     )
     nudge(connection)
@@ -267,7 +268,7 @@ def _destinations(connection: sa.Connection, which: DeadFilter) -> list[str]:
         return [which.destination]
     d = tables().delivery.c
     return list(
-        connection.scalars(sa.select(d.destination).where(d.state == "dead").distinct().order_by(d.destination))
+        connection.scalars(sa.select(d.destination).where(d.state == State.DEAD).distinct().order_by(d.destination))
     )
 
 
@@ -280,7 +281,7 @@ def _conditions(
     connection: sa.Connection, which: DeadFilter, at: datetime | None = None
 ) -> Iterator[sa.ColumnElement[bool]]:
     d, m = tables().delivery.c, tables().message.c
-    yield d.state == "dead"
+    yield d.state == State.DEAD
     if which.ids:
         yield d.message_id.in_(which.ids)
     if which.destination is not None:

@@ -12,7 +12,8 @@ from outbox.tables import tables
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.listing import MessageRow, delivery_states, message_row
 from relay.admin.messages.next_steps import Prospects
-from relay.admin.messages.outcomes import DELIVERED, OUTCOMES
+from relay.admin.messages.outcomes import OUTCOMES
+from relay.decide.verdict import State
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Pros
             row.log,
             row.changed_at,
             prospects.of_delivery(row),
-            row.attempts + 1 if row.state == DELIVERED else None,
+            row.attempts + 1 if row.state == State.DELIVERED else None,
         )
         for row in connection.execute(query)
     ]
@@ -160,17 +161,19 @@ def _from_history(row: sa.Row[Any], registered: Registered) -> list[DeliveryRow]
     """Return its deliveries. A row of a message that every destination took at once only holds when it was settled."""
     if row.deliveries is None:
         names = registered.wanted(row.type, row.registered)
-        return [DeliveryRow(name, DELIVERED, 0, changed_at=row.delivered_at, taken_at_attempt=1) for name in names]
+        return [
+            DeliveryRow(name, State.DELIVERED, 0, changed_at=row.delivered_at, taken_at_attempt=1) for name in names
+        ]
     return [_recorded(name, found) for name, found in sorted(row.deliveries.items())]
 
 
 def _recorded(name: str, found: dict[str, Any]) -> DeliveryRow:
-    state, attempts, at = found.get("state", DELIVERED), found.get("attempts", 0), found.get("at")
+    state, attempts, at = found.get("state", State.DELIVERED), found.get("attempts", 0), found.get("at")
     return DeliveryRow(
         name,
         state,
         attempts,
         reason=found.get("reason"),
         changed_at=datetime.fromisoformat(at).astimezone(UTC) if at else None,
-        taken_at_attempt=attempts + 1 if state == DELIVERED else None,
+        taken_at_attempt=attempts + 1 if state == State.DELIVERED else None,
     )

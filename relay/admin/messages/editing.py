@@ -19,6 +19,7 @@ from outbox.errors import EmitError, OutboxError
 from outbox.tables import tables
 from relay.admin.audit import Action
 from relay.admin.messages.dead import DeadFilter, Progress, change_batches
+from relay.decide.verdict import State
 from relay.store import replay_sql
 from relay.store.changes import nudge, stamp
 
@@ -50,7 +51,7 @@ def retry_edited(
     def again(connection: sa.Connection, destination: str, ids: Sequence[str]) -> None:
         _send_edited(connection, destination, ids, edit)
 
-    for _ in change_batches(engine, which, {"state": "discarded"}, action, also=again):
+    for _ in change_batches(engine, which, {"state": State.DISCARDED}, action, also=again):
         on_progress(action.count)
     return action.count
 
@@ -106,5 +107,5 @@ def _anew(rows: Sequence[Any], edit: Edit) -> Iterator[dict[str, Any]]:
             "ordering_key": row.ordering_key,
             "data": data,
             "headers": {**row.headers, replay_sql.REPLAY_OF: str(row.id)},
-            "state": "held",
+            "state": State.HELD,
         }

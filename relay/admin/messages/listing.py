@@ -13,11 +13,12 @@ from outbox.tables import tables
 from relay.admin.access.queries import by_index, has_delivery
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
-from relay.admin.messages.outcomes import DELIVERED, OPEN, OUTCOMES, UNTAKEN, outcome
+from relay.admin.messages.outcomes import OUTCOMES, outcome
+from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
 
 MOST = 1000
 PAGE = 1000  # messages read at once if they are chosen by destination
-SET_ASIDE = (*OPEN, "dead")
+SET_ASIDE = (*WAITING, State.DEAD)
 # Not the data: it may be large, or text that Python cannot parse.
 SHOWN = (
     "id", "type", "state", "created_at", "subject", "ordering_key", "due_at", "delivered_at", "outcome", "registered",
@@ -125,7 +126,7 @@ class _Asked:
     def _in_state(self) -> Iterator[sa.ColumnElement[bool]]:
         m = tables().message.c
         if self.state in SET_ASIDE or (self.state in OUTCOMES and self.which.destination is not None):
-            yield m.state == "held"
+            yield m.state == State.HELD
             yield has_delivery(self.state)
         elif self.state in OUTCOMES:
             yield m.id.in_(sa.select(tables().delivery.c.message_id).where(tables().delivery.c.state.in_(UNTAKEN)))
@@ -134,12 +135,12 @@ class _Asked:
             yield has_delivery(self.state)
         elif self.state is not None:
             yield m.state == self.state
-            if self.state == "held":
+            if self.state == State.HELD:
                 yield has_delivery(*SET_ASIDE)
 
     def _with_outcome(self) -> Iterator[sa.ColumnElement[bool]]:
         h = tables().history.c
-        if self.state == DELIVERED:
+        if self.state == State.DELIVERED:
             yield h.outcome.is_(None)
         elif self.which.destination is None:
             yield h.outcome == self.state
@@ -152,10 +153,10 @@ class _Asked:
         known = made.deliveries.get(str(name))
         if self.state in (*SET_ASIDE, *OUTCOMES):
             if known is None and made.settled_at is not None:
-                return self.state == DELIVERED and name in registered.wanted(made.type, row.registered)
+                return self.state == State.DELIVERED and name in registered.wanted(made.type, row.registered)
             return known == self.state
         if known is None:
-            return made.state in ("ready", "scheduled") and name in registered.wanting(made.type)
+            return made.state in READ_PATH and name in registered.wanting(made.type)
         return known in SET_ASIDE
 
 
@@ -185,7 +186,7 @@ def message_row(row: sa.Row[Any], deliveries: dict[str, str] | None = None) -> M
     return MessageRow(
         id=str(row.id),
         type=row.type,
-        state=(row.outcome or DELIVERED) if settled_at else outcome(states.values()) or row.state,
+        state=(row.outcome or State.DELIVERED) if settled_at else outcome(states.values()) or row.state,
         created_at=row.created_at,
         subject=row.subject,
         ordering_key=row.ordering_key,

@@ -10,6 +10,7 @@ from outbox.tables import tables
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import live_relays
 from relay.decide.subscription import wants
+from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
 
 NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator gave up
@@ -29,8 +30,8 @@ class Prospects:
         self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
 
     def wanted_by(self) -> list[str]:
-        """Return the destinations of a message of which no delivery was set aside."""
-        if self._message.state not in ("ready", "scheduled"):
+        """The destinations of a message of which no delivery was set aside."""
+        if self._message.state not in READ_PATH:
             return []
         return [
             name
@@ -40,14 +41,14 @@ class Prospects:
 
     def of_message(self) -> str:
         match self._message.state:
-            case "unrouted":
+            case State.UNROUTED:
                 return (
                     f"it is delivered when a subscription wants {self._message.type}; "
                     "`outbox messages discard-unrouted` gives it up"
                 )
-            case "scheduled":
+            case State.SCHEDULED:
                 return f"it falls due at {utc(self._message.due_at)}; then {self._reader()}"
-            case "ready":
+            case State.READY:
                 return self._reader()
         return "see its deliveries below; it moves to the history when all of them are done"
 
@@ -57,19 +58,19 @@ class Prospects:
 
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:
-            case "delivered":
+            case State.DELIVERED:
                 return "done"
-            case "discarded" | "cancelled":
+            case State.DISCARDED | State.CANCELLED:
                 return f"nothing: an operator {row.state} it"
-            case "expired":
+            case State.EXPIRED:
                 return (
                     f"nothing: it expired; to send it anyway: `outbox replay {row.message_id} --to {row.destination}`"
                 )
-            case "dead":
+            case State.DEAD:
                 return f"an operator decides: `outbox dead retry {row.message_id}`, or `outbox dead discard …`"
-            case "blocked":
+            case State.BLOCKED:
                 return self._behind(row)
-            case "retry":
+            case State.RETRY:
                 return f"attempt {row.attempts + 1}, when it falls due; {self.at_destination(row.destination)}"
         return self.at_destination(row.destination)
 
@@ -101,7 +102,7 @@ class Prospects:
         ).first()
         if first is None:
             return f"it is sent after its predecessor of key {row.ordering_key}; {self._sender()}"
-        advice = ": retry or discard that one" if first.state == "dead" else ""
+        advice = ": retry or discard that one" if first.state == State.DEAD else ""
         return f"it waits behind {first.message_id} of its key, which is {first.state}{advice}"
 
     def _sender(self) -> str:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-DELIVERED, CANCELLED, DISCARDED, EXPIRED = "delivered", "cancelled", "discarded", "expired"
-OUTCOMES = (DELIVERED, CANCELLED, DISCARDED, EXPIRED)  # in order of precedence for a message
-UNTAKEN = (CANCELLED, DISCARDED, EXPIRED)
-OPEN = ("parked", "blocked", "retry")  # still to be made
+from relay.decide.verdict import State
+
+# The first that any delivery has is its message's.
+OUTCOMES = (State.DELIVERED, State.CANCELLED, State.DISCARDED, State.EXPIRED)
 
 
 def outcome(states: Collection[str]) -> str | None:

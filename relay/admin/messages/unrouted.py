@@ -15,6 +15,7 @@ from relay.admin.access.queries import matches
 from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
 from relay.admin.messages.next_steps import NOBODY
+from relay.decide.verdict import State
 from relay.store.changes import nudge, stamp
 
 
@@ -65,8 +66,8 @@ def _discard_batch(connection: sa.Connection, type_: str | None, after: int) -> 
         return after, 0
     ids = [row.id for row in rows]
     mark = sa.literal(found) if isinstance(found := stamp(connection), int) else found
-    connection.execute(sa.update(t.message).where(m.id.in_(ids)).values(state="held", generation=m.generation + 1))
-    for_nobody = (m.id, sa.literal(NOBODY), m.shard, m.position, m.ordering_key, sa.literal("discarded"), mark)
+    connection.execute(sa.update(t.message).where(m.id.in_(ids)).values(state=State.HELD, generation=m.generation + 1))
+    for_nobody = (m.id, sa.literal(NOBODY), m.shard, m.position, m.ordering_key, sa.literal(State.DISCARDED), mark)
     connection.execute(
         sa.insert(t.delivery).from_select(
             ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"],
@@ -80,4 +81,4 @@ def _discard_batch(connection: sa.Connection, type_: str | None, after: int) -> 
 
 def _conditions(type_: str | None) -> list[sa.ColumnElement[bool]]:
     m = tables().message.c
-    return [m.state == "unrouted"] + ([matches(m.type, type_)] if type_ is not None else [])
+    return [m.state == State.UNROUTED] + ([matches(m.type, type_)] if type_ is not None else [])

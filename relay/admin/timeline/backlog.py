@@ -14,6 +14,7 @@ from outbox.tables import SHARD_COUNT, Instant, tables
 from relay.admin.access.queries import age_s, by_index, now
 from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
+from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.observe.backlog import Backlog, DestinationBacklog
 from relay.store.postgres.sql import backlog as postgres
 from relay.store.sqlite.sql import backlog as sqlite
@@ -25,8 +26,6 @@ NEXT_OF_EACH_SHARD = 16
 COUNTED = 100_000  # rows of an SQLite table that are counted
 TIMEOUT_MS = 1_000
 ANEW_EVERY = 8  # samples; then the oldest ready messages are searched from the left end of the index again
-READ_PATH = ("ready", "scheduled")
-WAITING = ("parked", "blocked", "retry")
 SINCE = {"since": Instant}
 
 Counts = Counter[tuple[str, str]]
@@ -124,7 +123,7 @@ def _destinations(
 
 
 def _waiting(name: str, events: Sequence[str], messages: Counts, deliveries: Counts) -> dict[str, int]:
-    unread = {
+    unread: dict[str, int] = {
         state: sum(count for (of, type_), count in messages.items() if of == state and wants(events, type_))
         for state in READ_PATH
     }
@@ -132,7 +131,7 @@ def _waiting(name: str, events: Sequence[str], messages: Counts, deliveries: Cou
 
 
 def _by_state(messages: Counts) -> dict[str, int]:
-    found = dict.fromkeys((*READ_PATH, "held", "unrouted"), 0)
+    found: dict[str, int] = dict.fromkeys((*READ_PATH, State.HELD, State.UNROUTED), 0)
     for (state, _), count in messages.items():
         found[state] = found.get(state, 0) + count
     return found
@@ -170,11 +169,11 @@ class _Postgres:
     def dead(self, destinations: Sequence[str], counted: Counts) -> Mapping[str, int]:
         query = sa.text(postgres.DEAD)
         rows = self._connection.execute(query, {"destinations": list(destinations), "rows": EXACT})
-        return {row.destination: _larger(row.found, counted[row.destination, "dead"]) for row in rows}
+        return {row.destination: _larger(row.found, counted[row.destination, State.DEAD]) for row in rows}
 
     def unrouted(self, counted: Counts) -> int:
         found = self._connection.execute(sa.text(postgres.UNROUTED), {"rows": EXACT}).scalar_one()
-        return _larger(found, _by_state(counted)["unrouted"])
+        return _larger(found, _by_state(counted)[State.UNROUTED])
 
     def _sampled(self, table: str, statement: str) -> Counts:
         """Count the rows of some pages, and extrapolate."""
@@ -214,10 +213,10 @@ class _Sqlite:
         yield from self._since(sqlite.OLDEST_RETRIES, rows=NEXT_OF_EACH_SHARD * SHARD_COUNT)
 
     def dead(self, destinations: Sequence[str], counted: Counts) -> Mapping[str, int]:
-        return {name: counted[name, "dead"] for name in destinations}
+        return {name: counted[name, State.DEAD] for name in destinations}
 
     def unrouted(self, counted: Counts) -> int:
-        return _by_state(counted)["unrouted"]
+        return _by_state(counted)[State.UNROUTED]
 
     def _counted(self, statement: str) -> Counts:
         rows = self._connection.execute(sa.text(statement), {"counted": COUNTED}).all()

@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from outbox.tables import tables
 from relay.admin.access.queries import since
+from relay.decide.verdict import State
 
 EVERY_S = 15
 COARSE_S = 300
@@ -199,7 +200,7 @@ def _add_step(
     is_measured: bool,
 ) -> None:
     delivered, failed = _totals(total.verdicts)
-    died = sum(each.get("dead", 0) for each in total.verdicts.values())
+    died = sum(each.get(State.DEAD, 0) for each in total.verdicts.values())
     last = whole[-1].facts if whole else {}
     values: dict[str, float | None] = {
         "emitted_per_s": _growth([*([before] if before is not None else []), *whole]),
@@ -223,7 +224,7 @@ def _add_destination(
     values = {
         "delivered_per_s": round(delivered / step_s, 3) if is_measured else None,
         "failed_per_s": round(failed / step_s, 3) if is_measured else None,
-        "died": verdicts.get("dead", 0) if is_measured else None,
+        "died": verdicts.get(State.DEAD, 0) if is_measured else None,
         "waiting": last.get("waiting"),
         "dead": last.get("dead"),
     }
@@ -292,5 +293,5 @@ def _sum(facts: Iterable[dict[str, Any]]) -> Did:
 
 def _totals(verdicts: dict[str, dict[str, float]]) -> tuple[float, float]:
     """Return the taken and the failed deliveries; a dead letter counts as failed."""
-    delivered = sum(each.get("delivered", 0) for each in verdicts.values())
-    return delivered, sum(each.get("retry", 0) + each.get("dead", 0) for each in verdicts.values())
+    delivered = sum(each.get(State.DELIVERED, 0) for each in verdicts.values())
+    return delivered, sum(each.get(State.RETRY, 0) + each.get(State.DEAD, 0) for each in verdicts.values())

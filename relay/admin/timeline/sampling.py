@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from relay.admin.access.queries import now
 from relay.admin.timeline.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, Did, floor, store
+from relay.decide.verdict import State
 from relay.observe.backlog import Backlog
 
 DELIVERIES, LATENCIES = "outbox_deliveries", "outbox_latency_seconds"
@@ -49,7 +50,7 @@ class Sampler:
 
 def _facts(found: Backlog) -> dict[str, Any]:
     return {
-        "waiting": sum(count for state, count in found.messages.items() if state != "unrouted"),
+        "waiting": sum(count for state, count in found.messages.items() if state != State.UNROUTED),
         "dead": sum(each.dead for each in found.destinations.values()),
         "unrouted": found.unrouted,
         "due_age_s": found.oldest_due_s,

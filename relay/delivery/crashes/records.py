@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from relay.decide.crashes import Accused, Delivery, Record
+from relay.decide.verdict import CHARGED, State
 from relay.seam import Entry
 from relay.store.contract import Inherited
 
@@ -103,9 +104,9 @@ class CrashRecords:
         for lane in entry.lanes:
             delivery = entry.id, lane.name
             accusation, state = accused.get(delivery), entry.verdict_of(lane.name).state
-            if accusation is None or state not in ("dead", "retry"):
+            if accusation is None or state not in CHARGED:
                 continue
-            if state == "dead":
+            if state == State.DEAD:
                 del accused[delivery]
             else:
                 accused[delivery] = Accused(accusation.crashes, accusation.alone, rested=True)

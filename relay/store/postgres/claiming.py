@@ -61,14 +61,15 @@ class Claims:
         Returns:
             The shards that are ours now, and their rows as the last owners left them.
         """
-        locked = {row[0] for row in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)}
+        locked = {shard for (shard,) in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)}
         self._locked |= locked
         usurped = self._usurped([s for s in wanted if s not in locked])
         claimed = [s for s in wanted if s in locked or s in usurped]
         if not claimed:
             return [], []
         rows = self._mark(claimed)
-        ours = {row[0] for row in rows} | self._without_row(locked.difference(row[0] for row in rows))
+        marked = {shard for shard, *_ in rows}
+        ours = marked | self._without_row(locked - marked)
         self._unlock(locked - ours)
         return [s for s in claimed if s in ours], rows
 
@@ -110,7 +111,7 @@ class Claims:
         """Those that have no row: the lock alone makes them ours."""
         if not locked:
             return set()
-        return set(locked) - {row[0] for row in self._run(sql.EXISTING, shards=list(locked))}
+        return set(locked) - {shard for (shard,) in self._run(sql.EXISTING, shards=list(locked))}
 
     def _unlock(self, shards: Iterable[int]) -> None:
         locked = self._locked.intersection(shards)

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import structlog
@@ -33,6 +33,26 @@ from relay.store.ruling import storable
 log = structlog.get_logger("relay")
 
 FORGOTTEN_S = 0.1
+
+
+class Peer(NamedTuple):
+    """A living relay, this one included.
+
+    Args:
+        number: Its number among the relays.
+        pid: The process id of its backend.
+        id: Its name, for people.
+        wants: How many shards it asks for.
+        silent_for_s: Seconds since its last beat.
+        shards: The shards that it holds, as text: numbers with commas between them.
+    """
+
+    number: int
+    pid: int
+    id: str
+    wants: int
+    silent_for_s: float
+    shards: str | None
 
 
 class Owning(Reading, Settling):
@@ -83,34 +103,33 @@ class Owning(Reading, Settling):
             beat = self._run(sql.BEAT, shards=json.dumps(sorted(shards)), wants=wants, number=self._number).fetchone()
             if beat is None:
                 raise Lost("this relay is no longer registered as the owner of its session")
-            living = self._run(sql.PEERS, key=self._key).fetchall()
+            living = [Peer(*row) for row in self._run(sql.PEERS, key=self._key)]
             registry = self._run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
-            ended = [str(row[2]) for row in living if self._is_stuck(row) and self._end(row)]
+            ended = [peer.id for peer in living if self._is_stuck(peer) and self._end(peer)]
         return Peers(
             me=self._number,
-            wants_of={row[0]: row[3] for row in living},
-            held=frozenset(int(shard) for row in living for shard in (row[5] or "").split(",") if shard),
-            generation=max((row[1] for row in registry), default=0),
-            standings={row[0]: Standing(*row[2:]) for row in registry},
+            wants_of={peer.number: peer.wants for peer in living},
+            held=frozenset(int(shard) for peer in living for shard in (peer.shards or "").split(",") if shard),
+            generation=max((generation for _, generation, *_ in registry), default=0),
+            standings={name: Standing(*standing) for name, _, *standing in registry},
             ended=ended,
             schema=schema,
             clock_s=beat[0],
         )
 
-    def _is_stuck(self, row: Row) -> bool:
-        number, pid, silent_for_s = row[0], row[1], row[4]
-        return number != self._number and silent_for_s > 2 * self._lease_s and pid not in self._not_to_be_ended
+    def _is_stuck(self, peer: Peer) -> bool:
+        is_silent = peer.silent_for_s > 2 * self._lease_s
+        return peer.number != self._number and is_silent and peer.pid not in self._not_to_be_ended
 
-    def _end(self, row: Row) -> bool:
-        """End a peer's session; false where that is not ours to end: it is another role's."""
-        number, pid, name = row[:3]
+    def _end(self, peer: Peer) -> bool:
+        """End a peer's session; return false for one of another role, which this role may not end."""
         try:
-            self._run(sql.END_SESSION, pid=pid)
+            self._run(sql.END_SESSION, pid=peer.pid)
         except psycopg.errors.InsufficientPrivilege as error:
-            if not self._run(sql.FORGET_IMPOSTOR, number=number, pid=pid).rowcount:
-                self._not_to_be_ended.add(pid)
-                log.warning("peer_not_ended", relay=name, backend_pid=pid, reason=sentence(error))
+            if not self._run(sql.FORGET_IMPOSTOR, number=peer.number, pid=peer.pid).rowcount:
+                self._not_to_be_ended.add(peer.pid)
+                log.warning("peer_not_ended", relay=peer.id, backend_pid=peer.pid, reason=sentence(error))
             return False
         return True
 
@@ -129,8 +148,8 @@ class Owning(Reading, Settling):
         return taken
 
     def _inherit(self, rows: Sequence[Row]) -> list[Inherited]:
-        ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
-        present = frozenset(row[0] for row in self._run(sql.PRESENT, ids=list(ids)).fetchall()) if ids else frozenset()
+        ids = {id_ for _, _, _, record, _ in rows for id_ in Record.parse(record).ids}
+        present = frozenset(id_ for (id_,) in self._run(sql.PRESENT, ids=list(ids))) if ids else frozenset()
         return [inherited_by(self._relay_id, row, present) for row in rows]
 
     def inherited(self) -> Sequence[Inherited]:

@@ -11,7 +11,19 @@ from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
 from relay.store.postgres.salvaging import UNREADABLE, Salvaging
 from relay.store.postgres.sql import reading as sql
-from relay.store.rows import MESSAGE_COLUMNS, PAGE_BYTES, UNBOUNDED, Cursors, Page, Pair, Row
+from relay.store.rows import (
+    DATA,
+    DESTINATION,
+    MESSAGE_COLUMNS,
+    PAGE_BYTES,
+    POSITION,
+    SHARD,
+    UNBOUNDED,
+    Cursors,
+    Page,
+    Pair,
+    Row,
+)
 
 LATE_LIMIT = 1000
 QUICK_S = 0.1
@@ -154,7 +166,7 @@ class Reading(Salvaging):
 
     def _take_in(self, page: Page, cursors: Cursors, rows: list[Row], span: dict[str, Any]) -> None:
         for row in rows:
-            cursors.ready[row[2]] = row[1]
+            cursors.ready[row[SHARD]] = row[POSITION]
         if len(rows) < span["limit"]:
             self._leave_behind(cursors, self._exhausted(span["shards"], rows))
         self._read_much = len(rows) > MUCH
@@ -176,14 +188,14 @@ class Reading(Salvaging):
 
     def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
         """The shards that have nothing more. The last one on a page tells nothing: it may be full of bytes."""
-        counts = Counter(row[2] for row in rows)
-        complete = shards[: shards.index(rows[-1][2])] if rows else shards
+        counts = Counter(row[SHARD] for row in rows)
+        complete = shards[: shards.index(rows[-1][SHARD])] if rows else shards
         return {shard for shard in complete if counts[shard] < self._per_shard}
 
     def _adapt(self, rows: list[Row], limit: int) -> None:
         """Read deep where few shards have anything, and evenly where all have."""
         if len(rows) >= limit:
-            self._per_shard = max(limit // len({row[2] for row in rows}), 1)
+            self._per_shard = max(limit // len({row[SHARD] for row in rows}), 1)
         elif rows:
             self._per_shard = min(self._per_shard * 2, limit)
 
@@ -218,7 +230,7 @@ class Reading(Salvaging):
                 limit=limit,
             )
         for row in rows:
-            cursors.parked[row[14], row[2]] = row[1]
+            cursors.parked[row[DESTINATION], row[SHARD]] = row[POSITION]
         return [row[:-2] for row in rows]
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
@@ -245,7 +257,7 @@ class Reading(Salvaging):
             rows = self._run(
                 sql.HELD_KEYS, keys=list(keys), destinations=list(destinations), skipping=list(skipping)
             ).fetchall()
-        return {(row[0], row[1]): row[2] for row in rows}
+        return {(destination, key): position for destination, key, position in rows}
 
     def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
         with self._guard():
@@ -255,16 +267,16 @@ class Reading(Salvaging):
                 keys=[key for _, key in pairs],
                 skipping=list(skipping),
             ).fetchall()
-        return {(row[0], row[1]): row[2] for row in rows}
+        return {(destination, key): position for destination, key, position in rows}
 
 
 def _room(page: Page) -> int:
-    """The bytes that the page may still take."""
-    return PAGE_BYTES - sum(len(row[8].encode()) for row in page.messages)
+    """Return the bytes that the page may still take."""
+    return PAGE_BYTES - sum(len(row[DATA].encode()) for row in page.messages)
 
 
 def _position(row: Row) -> int:
-    return int(row[1])
+    return int(row[POSITION])
 
 
 def _after(due: Due) -> dict[str, Any]:
@@ -272,13 +284,13 @@ def _after(due: Due) -> dict[str, Any]:
 
 
 def _is_full(rows: list[Row], limit: int) -> bool:
-    """Whether there may be more where this page came from; its last column counts bytes."""
+    """Return whether there may be more where this page came from; its last column counts bytes."""
     return bool(rows) and (len(rows) == limit or rows[-1][-1] >= PAGE_BYTES)
 
 
 def _reached(rows: list[Row], limit: int, now: str) -> Due:
-    """How far a reading came: to its last row when there may be more, to now when there is none."""
+    """Return how far a reading came: to its last row when there may be more, to now when there is none."""
     if not _is_full(rows, limit):
         return now, UNBOUNDED, ""
     last = rows[-1]
-    return last[-3], last[1], last[14] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""
+    return last[-3], last[POSITION], last[DESTINATION] if len(last) > len(MESSAGE_COLUMNS) + 3 else ""

@@ -13,7 +13,7 @@ import psycopg
 
 from relay.store.postgres.connection import OwningConnection, sentence
 from relay.store.postgres.sql.reading import BARE_MESSAGE, MESSAGE, READ_ONE
-from relay.store.rows import MESSAGE_COLUMNS, Row
+from relay.store.rows import ID, MESSAGE_COLUMNS, Row
 
 UNREADABLE = (
     UnicodeDecodeError,
@@ -45,7 +45,7 @@ class Salvaging(OwningConnection):
     def _salvage(self, statement: str, **parameters: Any) -> list[Row]:
         """The same rows, in which only those messages that cannot be read are bare."""
         rows = self._run(statement.replace(MESSAGE, BARE_MESSAGE), **parameters).fetchall()
-        return [row if row[0] is None else self._read_alone(row) for row in rows]
+        return [row if row[ID] is None else self._read_alone(row) for row in rows]
 
     def _read_alone(self, bare: Row) -> Row:
         reason = "it was gone when it was read again"

@@ -13,7 +13,7 @@ import psycopg
 from relay.store.contract import Batch, Damaged, Ruled
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
-from relay.store.rows import Parked, Row
+from relay.store.rows import ADDRESS, GENERATION, ID, Parked, Row
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Settling(OwningConnection):
     def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         of_generation: dict[int, list[Row]] = {}  # nearly always there is one
         for row in rows:
-            of_generation.setdefault(row[3], []).append(row)
+            of_generation.setdefault(row[GENERATION], []).append(row)
         with self._guard():
             counted = [self._settle_alike(alike, g, durable=durable) for g, alike in of_generation.items()]
         return lambda: sum(count() for count in counted)
@@ -47,7 +47,7 @@ class Settling(OwningConnection):
         here, moved = sql.SETTLE_PLAIN, sql.SETTLE_MOVED
         if not self._keep_history:
             here, moved = sql.SETTLE_PLAIN_KEEPING_NONE, sql.SETTLE_MOVED_KEEPING_NONE
-        ids, addresses = [row[0] for row in rows], [row[11] for row in rows]
+        ids, addresses = [row[ID] for row in rows], [row[ADDRESS] for row in rows]
         common = {"ids": ids, "generation": generation, "commit": commit(durable=durable)}
         asked = self._run_ahead(here, addresses=addresses, **common)
 
@@ -116,7 +116,8 @@ class Settling(OwningConnection):
     def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> Sequence[Row]:
         if not deliveries:
             return []
-        ids, destinations = [d[0] for d in deliveries], [d[1] for d in deliveries]
+        ids = [message_id for message_id, _ in deliveries]
+        destinations = [destination for _, destination in deliveries]
         return self._run(sql.KEYS_OF, ids=ids, destinations=destinations).fetchall()
 
     def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:
@@ -124,8 +125,8 @@ class Settling(OwningConnection):
             return []
         return self._run(
             sql.RELEASE_KEYS,
-            destinations=[k[0] for k in keys],
-            keys=[k[1] for k in keys],
+            destinations=[destination for destination, _ in keys],
+            keys=[key for _, key in keys],
             skipping=list(skipping),
         ).fetchall()
 
@@ -147,4 +148,4 @@ class Settling(OwningConnection):
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         with self._guard(), self._transaction():
             self._run(sql.SHARE_REGISTRY)
-            self._run(sql.MARK_UNROUTED, ids=[m[0] for m in messages], generations=[m[1] for m in messages])
+            self._run(sql.MARK_UNROUTED, ids=[id_ for id_, _ in messages], generations=[g for _, g in messages])

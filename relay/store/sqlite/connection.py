@@ -10,7 +10,7 @@ from typing import Any
 
 from relay.platform.database import BUSY_TIMEOUT_S
 from relay.store.contract import Full, Lost
-from relay.store.rows import PAGE_BYTES, Row
+from relay.store.rows import ID, PAGE_BYTES, Row
 
 NOT_TEXT = "it holds bytes that are not UTF-8"
 
@@ -77,7 +77,7 @@ class OwningConnection:
                 raise
         with self._looking_out():
             rows, is_full = self._page_of_text(statement, limit, room_bytes, parameters)
-        self.unreadable.update((row[0], NOT_TEXT) for row in rows if any(isinstance(each, Garbled) for each in row))
+        self.unreadable.update((row[ID], NOT_TEXT) for row in rows if any(isinstance(each, Garbled) for each in row))
         return rows, is_full
 
     def _page_of_text(

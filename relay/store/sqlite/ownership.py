@@ -64,8 +64,8 @@ class Owning(Reading, Settling):
             me=self._number,
             wants_of={self._number: wants},
             held=frozenset(self._owned),
-            generation=max((row[1] for row in registry), default=0),
-            standings={row[0]: Standing(*row[2:]) for row in registry},
+            generation=max((generation for _, generation, *_ in registry), default=0),
+            standings={name: Standing(*standing) for name, _, *standing in registry},
             schema=schema,
             clock_s=clock_s,
         )
@@ -83,8 +83,8 @@ class Owning(Reading, Settling):
     def _inherit(self, taken: Sequence[int]) -> list[Inherited]:
         rows = self._run(sql.LEFT_BEHIND, shards=json.dumps(taken)).fetchall()
         self._run(sql.MARK_SHARDS, dirty=True, owner=self._relay_id, shards=json.dumps(taken))
-        ids = {id_ for row in rows for id_ in Record.parse(row[3]).ids}
-        present = frozenset(row[0] for row in self._run(sql.PRESENT, ids=json.dumps(list(ids))))
+        ids = {id_ for _, _, _, record, _ in rows for id_ in Record.parse(record).ids}
+        present = frozenset(id_ for (id_,) in self._run(sql.PRESENT, ids=json.dumps(list(ids))))
         return [inherited_by(self._relay_id, row, present) for row in rows]
 
     def inherited(self) -> Sequence[Inherited]:

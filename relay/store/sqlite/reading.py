@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from relay.store.rows import PAGE_BYTES, Cursors, Page, Pair, Row
+from relay.decide.verdict import State
+from relay.store.rows import DATA, DESTINATION, PAGE_BYTES, POSITION, Cursors, Page, Pair, Row
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import reading as sql
 
@@ -45,7 +46,7 @@ class Reading(OwningConnection):
                 page.messages += rows
                 page.full = bool(rows)
                 if rows:
-                    self._advance(cursors, rows[-1][1])
+                    self._advance(cursors, rows[-1][POSITION])
                 elif not cursors.exhausted.issuperset(cursors.ready) and self._one(sql.REGISTERED):
                     cursors.exhausted.update(cursors.ready)
         return page
@@ -61,11 +62,11 @@ class Reading(OwningConnection):
             return
         page.messages, is_full = self._page(sql.READ_LATE, LATE_LIMIT, stamp=self._stamp, cursor=self._cursor)
         if is_full:
-            self._advance(cursors, page.messages[0][1] - 1)
+            self._advance(cursors, page.messages[0][POSITION] - 1)
             cursors.exhausted.clear()
-            self._cursor = page.messages[0][1] - 1
+            self._cursor = page.messages[0][POSITION] - 1
         for message_id, destination, shard, position, state in self._run(sql.LATE_DELIVERIES, stamp=self._stamp):
-            if state != "parked":
+            if state != State.PARKED:
                 page.discarded.append((message_id, destination))
             else:
                 page.unparked.add(destination)
@@ -88,8 +89,8 @@ class Reading(OwningConnection):
                 )
             for row in found:
                 for shard in mine:
-                    cursors.parked[destination, shard] = row[1]
-            room_bytes -= sum(len(row[8]) for row in found)
+                    cursors.parked[destination, shard] = row[POSITION]
+            room_bytes -= sum(len(row[DATA]) for row in found)
             rows += found
         return rows
 
@@ -101,9 +102,9 @@ class Reading(OwningConnection):
             scheduled, more_scheduled = self._page(sql.READ_SCHEDULED, limit, **_after(self._scheduled))
             retries, more_retries = self._page(sql.READ_RETRIES, limit, **_after(self._retries))
         if scheduled:
-            self._scheduled = (scheduled[-1][-1], scheduled[-1][1], "")
+            self._scheduled = (scheduled[-1][-1], scheduled[-1][POSITION], "")
         if retries:
-            self._retries = (retries[-1][-1], retries[-1][1], retries[-1][14])
+            self._retries = (retries[-1][-1], retries[-1][POSITION], retries[-1][DESTINATION])
         return Page(
             messages=[row[:-1] for row in [*late, *scheduled]],
             deliveries=[row[:-1] for row in retries],
@@ -133,14 +134,14 @@ class Reading(OwningConnection):
                 destinations=json.dumps(list(destinations)),
                 skipping=json.dumps(list(skipping)),
             ).fetchall()
-        return {(row[0], row[1]): row[2] for row in rows}
+        return {(destination, key): position for destination, key, position in rows}
 
     def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
         with self._guard():
             rows = self._run(
                 sql.BLOCKED_KEYS, pairs=json.dumps(list(pairs)), skipping=json.dumps(list(skipping))
             ).fetchall()
-        return {(row[0], row[1]): row[2] for row in rows}
+        return {(destination, key): position for destination, key, position in rows}
 
 
 def _after(due: Due) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from relay.decide.verdict import GIVEN_UP
 from relay.store.contract import Batch
-from relay.store.rows import Parked, Row
+from relay.store.rows import GENERATION, ID, Parked, Row
 from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import settling as sql
@@ -27,7 +28,7 @@ class Settling(OwningConnection):
         self.given_up: Counter[tuple[str, str]] = Counter()
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
-        messages = [(row[0], row[3]) for row in rows]
+        messages = [(row[ID], row[GENERATION]) for row in rows]
         kept = [(*each, self._constants["registered"]) for each in messages]
         with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
             if self._keep_history:
@@ -46,7 +47,7 @@ class Settling(OwningConnection):
         generation_of.update(batch.messages)
         with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
             current = self._run(sql.IS_CURRENT, messages=json.dumps(list(generation_of.items()))).fetchall()
-            known = {row[0] for row in current}
+            known = {message_id for (message_id,) in current}
             ruled = [r for r in batch.ruled if r.message_id in known]
             self._run(sql.WRITE_RULED, ruled=json.dumps(list(map(as_record, ruled))))
             self._run(sql.HOLD_MESSAGES, ids=json.dumps(sorted(known)))
@@ -67,11 +68,11 @@ class Settling(OwningConnection):
             return self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
 
     def _finish(self, ids: Sequence[str]) -> None:
-        done = json.dumps([row[0] for row in self._run(sql.DONE, ids=json.dumps(ids))])
+        done = json.dumps([message_id for (message_id,) in self._run(sql.DONE, ids=json.dumps(ids))])
         if self._keep_history:
             self._run(sql.KEEP, ids=done)
         deleted = self._run(sql.DELETE_DELIVERIES, ids=done).fetchall()
-        self.given_up.update(row for row in deleted if row[1] in ("discarded", "cancelled"))
+        self.given_up.update((name, state) for name, state in deleted if state in GIVEN_UP)
         self._run(sql.DELETE_MESSAGES, ids=done)
 
     def _release(self, keys: Sequence[Row], skipping: Sequence[str]) -> list[Parked]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
 from relay.store.rows import PAGE_BYTES
-from relay.store.ruling import GIVEN_UP, UNTAKEN
+from relay.store.state_lists import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at, m.ctid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
 from relay.store.postgres.sql.connection import IS_OWNER, IS_REGISTERED
-from relay.store.ruling import FINAL, GIVEN_UP, UNTAKEN
+from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.store.contract import SETTLED_S
 from relay.store.postgres.sql.connection import IS_OWNER
-from relay.store.ruling import FINAL, GIVEN_UP, UNTAKEN
+from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
 PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
 

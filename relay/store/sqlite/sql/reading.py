@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from relay.store.ruling import GIVEN_UP, UNTAKEN
 from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
+from relay.store.state_lists import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at, NULL AS address,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relay.store.contract import LOG_LENGTH, RELEASE_COUNT
-from relay.store.ruling import FINAL, UNTAKEN
 from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
+from relay.store.state_lists import FINAL, UNTAKEN
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 

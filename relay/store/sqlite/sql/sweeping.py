@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relay.store.contract import SETTLED_S
-from relay.store.ruling import FINAL, GIVEN_UP, UNTAKEN
 from relay.store.sqlite.sql.connection import NOW
+from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
 ROWS = 1_000  # in one slice
 
