@@ -27,8 +27,8 @@ class Topology:
     """Creates what is missing.
 
     Args:
+        destination: The destination's name, for the log.
         exchange: The exchange's name.
-        exchange: The exchange's.
         events: The subscription: event types, and globs.
         queue_type: The type of queues that are created.
     """
