@@ -184,7 +184,7 @@ def test_a_rollback_of_the_connection_leaves_no_ghost(results):
 
 
 def test_what_was_executed_in_a_transaction_that_the_session_only_joined_keeps_its_message(results):
-    """The session ends without a commit, and the host commits the connection: the result is there."""
+    """The session ends without a commit, and the host commits the connection: the result is stored."""
     with results.engine.begin() as connection, Session(connection) as session:
         session.execute(INSERT)
         emit(session, "page.read", {})

@@ -233,7 +233,7 @@ def test_a_key_that_is_blocked_costs_the_same_on_sqlite_too(lite: Desk) -> None:
 def test_a_slice_costs_the_same_however_much_is_blocked_was_blocked_or_lies_elsewhere(
     postgres_database: Database, session: PostgresSession, keys: int
 ) -> None:
-    """What was released lies there still, for no vacuum may take it away."""
+    """Released rows stay in the table, because vacuum cannot remove them."""
     session.take(ALL, [])
     costs = []
     with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
@@ -434,7 +434,7 @@ def test_a_million_ready_messages_are_read_a_page_at_a_time(
 def test_a_message_costs_so_many_bytes_in_the_servers_log_and_no_more(
     postgres_database: Database, keep_history: bool, bound: int
 ) -> None:
-    """With 200 bytes of data and no key, 607 were measured for writing it, 494 for moving it, 59 for deleting it."""
+    """Measured with 200 bytes of data and no key: 607 bytes for writing, 494 for moving, 59 for deleting it."""
     count = 5_000
     session = open_session(postgres_database, keep_history=keep_history)
     cursors = Cursors(dict.fromkeys(session.take(ALL, []), 0))

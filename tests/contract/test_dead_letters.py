@@ -320,7 +320,7 @@ async def test_a_message_waits_for_its_other_destinations_when_one_is_discarded(
 
 
 def test_a_stamp_is_above_those_that_left_with_their_rows(sqlite_database: Database) -> None:
-    """What was stamped last may be settled and gone before the owner looks again; it still remembers that stamp."""
+    """The last stamped row may be settled before the owner polls again; the owner still remembers the stamp."""
     scene = Scene(sqlite_database)
     bury(scene, 2)
     first, second = (ids_of(scene)[n] for n in (0, 1))

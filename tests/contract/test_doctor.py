@@ -218,7 +218,7 @@ def test_dead_rows_that_vacuum_cannot_remove_are_noted_with_the_last_vacuum(post
 
 
 def test_a_pooler_in_transaction_mode_is_found_out(postgres_database: Database, monkeypatch: Any) -> None:
-    """What such a pooler does: two connections that are open at once are served by one backend."""
+    """With such a pooler, one backend serves two connections that are open at once."""
     engine = Address.parse(postgres_database.url).engine()
     try:
         with engine.connect() as one, engine.connect() as other:

@@ -213,7 +213,7 @@ async def test_a_given_id_is_refused_also_when_its_first_message_is_settled(writ
 
 
 def test_what_a_relay_is_settling_just_then_is_waited_for(postgres_database):
-    """The row is deleted, and not yet in the history, when the second message with its id comes."""
+    """The row is deleted, and not yet in the history, when the second message with its id arrives."""
     id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
     columns = "id, position, type, source, data, headers, created_at"
     with postgres_database.engine.begin() as connection:
@@ -305,7 +305,7 @@ async def test_a_connection_that_commits_by_itself_is_refused(writer):
 
 
 async def test_nothing_is_read_back(writer):
-    """A worker's role may INSERT and no more, and a RETURNING takes the right to SELECT."""
+    """A worker's role may only INSERT, and a RETURNING requires the right to SELECT."""
     statements = []
 
     def record(connection, cursor, statement, *_):
@@ -327,7 +327,7 @@ async def test_nothing_is_read_back(writer):
 
 
 def test_what_a_message_does_not_have_is_left_to_its_column(database):
-    """With many writers every parameter counts."""
+    """With many writers, every parameter costs."""
     statements = []
     sa.event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     with database.engine.begin() as connection:

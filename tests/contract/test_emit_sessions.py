@@ -176,7 +176,7 @@ def test_a_driver_set_to_autocommit_behind_our_back_is_noticed(results):
 
 
 def test_sqlite_transactions_begun_by_the_host_are_transactions(sqlite_database):
-    """The recipe of SQLAlchemy's manual: the driver begins nothing, the engine's events do."""
+    """SQLAlchemy's manual advises this: the driver begins no transaction, the engine's events do."""
     engine = sqlite_database.sync_engine()
     sa.event.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))

@@ -68,7 +68,7 @@ class TenDaysAhead(datetime):
 
 
 async def test_what_is_old_is_so_by_the_clock_of_the_database(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relay whose host was days ahead detached today's partition: no relay could settle until midnight."""
+    """A relay whose host was days ahead once detached today's partition: no relay could settle until midnight."""
     house.scene.emit(5)
     await house.scene.drain({"a": Taker()})
     house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', 'of another broker')")
@@ -149,7 +149,7 @@ def test_a_frozen_relay_that_holds_its_locks_keeps_its_trace_by_which_a_peer_end
 
 
 def test_however_much_is_too_old_one_round_deletes_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch every ten minutes was less than a busy listener leaves behind."""
+    """One batch every ten minutes was less than a busy listener leaves behind."""
     monkeypatch.setattr("relay.admin.housekeeping.BATCH", 4)
     for n in range(11):
         house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=f"m-{n}")
@@ -206,7 +206,7 @@ def test_a_reader_of_the_history_delays_its_retention_and_does_not_end_it(postgr
 
 
 async def test_todays_partition_is_attached_again_after_it_was_detached(postgres_database: Database) -> None:
-    """Its name was taken, so it was not made, and nothing could be settled."""
+    """Its name was taken, so it was not created, and no message could be settled."""
     scene = Scene(postgres_database)
     postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {days(0)[0]}")
     scene.emit(3)
@@ -215,7 +215,7 @@ async def test_todays_partition_is_attached_again_after_it_was_detached(postgres
 
 
 def test_a_partition_that_was_detached_and_not_dropped_is_dropped(postgres_database: Database) -> None:
-    """As after a crash between the two."""
+    """A crash between the two leaves such a partition."""
     (name,) = days(-30)
     postgres_database.execute("SELECT outbox_add_partition((now() AT TIME ZONE 'UTC')::date - 30)")
     postgres_database.execute(f"ALTER TABLE outbox_history DETACH PARTITION {name}")

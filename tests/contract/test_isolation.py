@@ -64,7 +64,7 @@ def is_confined(scene: Scene, dispatcher: Any, waiting: int) -> bool:
 
 
 async def test_what_one_destination_took_is_settled_while_another_still_works_on_it(scene: Scene) -> None:
-    """Nothing waits for a sibling's verdict: not the count of what waits, and not a crash that would repeat it."""
+    """Nothing waits for the sibling's verdict: not the count of waiting messages, not a crash that would repeat it."""
     fine = Taker()
     destinations = {"hung": to(hang, concurrency=4, timeout_s=3600), "fine": to(fine)}
     async with scene.relay(destinations, grace_s=0) as relay:
@@ -79,7 +79,7 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
 
 @pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])
 async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Scene, types: tuple[str, str]) -> None:
-    """It keeps as many attempts under way as it may, as many in memory as its lane holds; the rest is parked."""
+    """It keeps its limits of attempts under way and of messages in memory; the others are parked."""
     fine = Taker()
     destinations = {
         "hung": to(hang, events=[types[0]], concurrency=4, timeout_s=3600),
@@ -116,7 +116,7 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
 
 
 async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In each turn messages are read first, for everybody; then a few are parked of what one that is down refused."""
+    """Each turn first reads messages for all destinations, and then parks a few of those that a down one refused."""
     monkeypatch.setattr("relay.owner.session_loop.FEW", 5)
     calls: list[str] = []
     session = PostgresSession if scene.database.kind == "postgres" else SqliteSession

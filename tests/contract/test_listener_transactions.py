@@ -423,7 +423,7 @@ async def test_a_conflict_that_does_not_end_counts_as_a_failure(postgres_databas
 
 
 async def test_a_conflict_that_shows_at_the_commit_is_tried_again_too(postgres_database: Database) -> None:
-    """Two serialisable transactions, each of which reads what the other writes."""
+    """Two serialisable transactions each read what the other writes."""
     postgres_database.execute("CREATE TABLE effect (n integer PRIMARY KEY)")
     name = postgres_database.scalar("SELECT current_database()")
     postgres_database.execute(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'serializable'")

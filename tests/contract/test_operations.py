@@ -371,7 +371,7 @@ def test_messages_are_listed_by_key_subject_time_destination_and_the_state_of_a_
 
 
 def test_a_delivered_message_says_who_took_it_when_and_at_which_attempt(connection: sa.Connection) -> None:
-    """Of what all took at the first try the row says no more than the generation that was registered."""
+    """If all destinations took it at once, the row only holds the generation of the registry."""
     register(connection, "api", "audit.*")
     register(connection, "reports", "*")
     register(connection, "gone", "*")

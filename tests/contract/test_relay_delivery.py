@@ -244,7 +244,7 @@ async def test_what_one_destination_took_is_counted_when_another_refused_it(scen
 async def test_what_wakes_a_sleeping_relay_up_is_counted(
     postgres_database: Database, taker: Taker, notify: bool, by: str
 ) -> None:
-    """Where notifications no longer come, this shows it."""
+    """The count shows when notifications no longer arrive."""
     scene = Scene(postgres_database)
     async with scene.relay({"a": taker}, notify=notify, slow_poll_s=5 if notify else 0.05) as relay:
         scene.emit(1)
@@ -360,7 +360,7 @@ async def test_what_falls_due_at_one_instant_is_all_delivered(scene: Scene, take
 
 
 async def test_a_small_window_alone_bounds_what_is_held_of_what_falls_due_at_once(scene: Scene) -> None:
-    """A page is never more than half of it: what falls due is read by the page, however much room there is."""
+    """A page is at most half of it, and due messages are read by the page, in any case."""
     scene.emit(150, due_at=datetime.now(UTC) - timedelta(seconds=1))
     held = []
 

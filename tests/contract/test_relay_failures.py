@@ -181,7 +181,7 @@ async def test_every_poison_message_is_convicted_and_no_other(scene: Scene, coun
 async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
     scene: Scene, count: int, said: list[str]
 ) -> None:
-    """Of a slow stream some fail and are taken when they are tried again: that was two lines each."""
+    """In a slow stream, some attempts fail and succeed when repeated: each of them used to log two lines."""
     scene.emit(count)
     with capture_logs() as records:
         async with scene.relay({"a": to(Taker(failing(*range(count), times=3, error=ConnectionError)))}):

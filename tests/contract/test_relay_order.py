@@ -239,7 +239,7 @@ async def _quiet(scene: Scene) -> None:
 async def test_what_waits_behind_memory_at_one_place_and_is_under_way_at_another_comes_to_its_turn(
     scene: Scene,
 ) -> None:
-    """Its predecessors may be settled before it is known to wait at all: then it lets go of itself."""
+    """Its predecessors may be settled before it is known to wait: then it releases itself."""
     gates = {"slow": asyncio.Event(), "narrow": asyncio.Event()}
     takers = {"slow": Taker(), "narrow": Taker()}
 

@@ -31,7 +31,7 @@ POISON = 1_777
 
 
 def key_of(n: int) -> str | None:
-    """Every second message has one of many keys; the poison has none."""
+    """Return the key: every second message has one of many keys; the poison message has none."""
     return f"k{n % KEYS}" if n % 2 == 0 else None
 
 
@@ -67,7 +67,7 @@ class Receiving:
         self.most_under_way = 0
 
     async def close(self) -> None:
-        """Nothing is left behind."""
+        """Release everything."""
 
     @property
     def taken_count(self) -> int:

@@ -84,7 +84,7 @@ async def test_when_one_probe_is_taken_all_relays_go_on(scene: Scene) -> None:
 
 
 async def test_one_relay_that_cannot_reach_the_destination_does_not_stop_the_others(scene: Scene) -> None:
-    """Its own network is broken: the others deliver on, and it waits by itself until it is mended."""
+    """Its own network is broken: the others continue to deliver, and it waits until the network is repaired."""
     broken, well = Taker(Outage()), Taker()
     async with AsyncExitStack() as stack:
         relays = await fleet(stack, scene, broken, well)

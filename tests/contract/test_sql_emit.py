@@ -114,7 +114,7 @@ def test_a_bare_number_is_refused_by_sqlite_which_would_not_keep_it_as_text(sqli
 
 @pytest.mark.parametrize("body", ["1", '"text"', "null", "true"])
 def test_a_value_by_itself_is_refused_as_emit_refuses_it(database, body):
-    """On SQLite, which has no outbox_emit, by the table."""
+    """On SQLite, which has no outbox_emit, the table refuses it."""
     statement = "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'a.b', 's', :body)"
     if database.kind == "postgres":
         statement = "SELECT outbox_emit('a.b', CAST(:body AS json), id => CAST(:id AS uuid))"

@@ -47,7 +47,7 @@ STRANGE = {
 
 
 def insert(database: Database, **columns: Any) -> None:
-    """A message by SQL, as any language would write it."""
+    """Insert a message by SQL, as any language would."""
     columns = {"id": str(uuid4()), "type": "page.read", "source": "sql", "data": '{"n": 0}', **columns}
     names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     database.execute(f"INSERT INTO outbox_message ({names}) VALUES ({values})", **columns)

@@ -44,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def write_unreadable(database: Database, column: str = "subject", **more: str) -> None:
-    """As a tool writes that knows nothing of encodings."""
+    """Write text as a tool does that ignores encodings."""
     written = "CAST(x'62ff64' AS TEXT)"
     if database.kind == "postgres":
         encoding = database.scalar("SHOW server_encoding")
@@ -135,7 +135,7 @@ def test_every_way_of_reading_knows_what_it_could_not_read(odd: Database) -> Non
 
 
 def settle_again(session: Any, state: str) -> None:
-    """The message was read as ready, in its second generation; later it is held."""
+    """Settle a message that was read as ready, in its second generation, and is held by now."""
     messages = [(BAD, 1)] if state == "parked" else []
     session.settle(Batch(messages, [ruling(BAD, "a", state)]))
 

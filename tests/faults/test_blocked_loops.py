@@ -66,7 +66,7 @@ def test_while_an_async_listener_sleeps_its_relay_beats_then_it_ends_and_says_wh
 def test_a_listener_that_holds_the_interpreter_loses_its_shards_with_the_lease_and_its_process_at_last(
     postgres_database, fleet, spawn
 ):
-    """No thread of the relay can run: the server ends its session, and a clock of C's own ends the process."""
+    """No thread of the relay can run: the server ends its session, and a timer in C ends the process."""
     relay = start_blocked(postgres_database, fleet, spawn, "hold_the_interpreter", lease_s=1)
     peer = fleet.start()
     eventually(
@@ -90,7 +90,7 @@ ENDING_SOON = "import relay.platform.watchdog; relay.platform.watchdog.HELD_S = 
 def test_a_plain_listener_all_of_whose_threads_hang_has_its_relay_end_itself_and_a_peer_goes_on(
     postgres_database, fleet, spawn
 ):
-    """A thread cannot be stopped: what they wait for may be back, and they hang on."""
+    """A thread cannot be stopped: it hangs even after the resource that it waits for is back."""
     fleet.configure(
         postgres_database.url,
         destinations={"pages": {"listener": "support.poison:hang", "concurrency": 2, "timeout_s": 0.2}},

@@ -35,7 +35,7 @@ class Behind(NamedTuple):
     knows_again: bool = False  # drops a message that it has already
 
     def ids(self) -> list[str]:
-        """The messages that it has, in the order in which they came; repeated ones more than once."""
+        """Return the ids of its messages, in the order of arrival, with repetitions."""
         return [each.id for each in self.world.taken()]
 
 

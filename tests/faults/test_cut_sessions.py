@@ -21,7 +21,7 @@ OWNING = "FROM pg_stat_activity WHERE application_name LIKE 'outbox relay%' AND 
 
 @pytest.mark.timeout(180)
 def test_a_session_that_ends_before_any_of_its_statements_costs_nothing(postgres_database, fleet):
-    """One session after the other, each ended before another of its statements, early ones and late ones in turn."""
+    """Sessions are ended one after another, each before another of its statements, early and late ones in turn."""
     chance = random.Random(SEED)
     points = [n for _ in range(25) for n in (chance.randrange(1, BEGINNING), chance.randrange(BEGINNING, 250))]
 

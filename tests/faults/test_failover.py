@@ -46,7 +46,7 @@ def on():
 
 
 def commit(database: Database, *numbers: int) -> set[str]:
-    """A result and its message for each number, in one transaction."""
+    """Commit a result and its message for each number, in one transaction."""
     with database.engine.begin() as connection:
         ids = {n: emit(connection, "extraction.completed", {"n": n}) for n in numbers}
         for n, message_id in ids.items():
@@ -139,7 +139,7 @@ def test_a_failover_loses_results_with_their_messages_and_what_it_forgot_another
 
 
 def stop_following(standby) -> None:
-    """The standby falls behind: what is committed from now on is on the primary alone."""
+    """Stop the replication: commits from now on are only on the primary."""
     with standby.connect() as connection:
         connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
         connection.execute("SELECT pg_reload_conf()")

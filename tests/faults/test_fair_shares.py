@@ -15,7 +15,7 @@ WITHIN_S = 5.0
 
 
 def presences(database: Database) -> int:
-    """How many relays are alive, by the server's lock table."""
+    """Return how many relays are alive, by the server's lock table."""
     return database.scalar(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid >= 64 "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -23,7 +23,7 @@ def presences(database: Database) -> int:
 
 
 def assert_soon_fair(database: Database, fleet: Fleet) -> None:
-    """From the moment in which the server knows the last of them."""
+    """Assert that the shares are fair soon after the server knows the last relay."""
     alive = {relay.pid for relay in fleet.relays if relay.is_running}
     fair = 64 / len(alive)
 

@@ -24,7 +24,7 @@ INSERT INTO outbox_message (id, type, source, ordering_key, data) VALUES
 
 
 def start_pair(fleet: Fleet, database: Database, *, sleeper_url: str | None = None, **settings) -> tuple[Relay, Relay]:
-    """Two relays, each with its half of the shards; the second one sends without delay."""
+    """Start two relays, each with its half of the shards; the second one sends without delay."""
     fleet.configure(database.url, lease_s=LEASE_S, beat_s=0.2, quiet_s=60, **settings)
     sleeper = fleet.start(env={"DATABASE_URL": sleeper_url or database.url})
     eventually(lambda: shard_counts(database.url)[sleeper.pid] == 2 * FAIR)
@@ -69,7 +69,7 @@ def backend_state(database: Database, backend: int) -> tuple[str | None, str | N
 
 
 def assert_woken_without_harm(fleet: Fleet, database: Database, sleeper: Relay, peer: Relay, ids: set[str]) -> None:
-    """The sleeper wakes to find everything done: it sends nothing, changes nothing, and has its half again."""
+    """Assert that the woken relay finds everything done: it sends and changes nothing, and owns its half again."""
     history = database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id")
     woken_at = time.monotonic()
     sleeper.thaw()
@@ -165,7 +165,7 @@ def test_a_relay_frozen_in_the_middle_of_a_message_is_ended_by_a_peer(postgres_d
 
 
 def key_of(database: Database, relay: Relay) -> str:
-    """A key whose messages are this relay's."""
+    """Return a key whose messages belong to this relay."""
     holds = owners(database.url)
     rows = database.rows("SELECT k, hashtextextended(k::text, 0) & 63 AS shard FROM generate_series(1, 1000) AS k")
     return next(str(row.k) for row in rows if holds[row.shard] == relay.pid)
@@ -250,7 +250,7 @@ def wait_event(database: Database, backend: int) -> str | None:
 
 
 def socket_url(database: Database) -> str:
-    """The database's URL, over the server's Unix socket."""
+    """Return the database's URL over the server's Unix socket."""
     url = make_url(database.url)
     query = {"host": database.scalar("SHOW unix_socket_directories").split(",")[0], "port": str(url.port)}
     return url._replace(host=None, port=None).set(query=query).render_as_string(hide_password=False)

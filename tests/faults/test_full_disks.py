@@ -121,7 +121,7 @@ def test_with_a_full_sqlite_file_workers_are_told_and_the_relay_waits_for_room(s
 
 
 def allow_no_more_pages_while(full):
-    """As `support.small_file` does for the relay."""
+    """Permit no more pages, as `support.small_file` does for the relay."""
 
     def limit(connection) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {1 if full.exists() else 2**32 - 2}")

@@ -34,7 +34,7 @@ def database(server: PostgresServer) -> Iterator[Database]:
 
 
 def kill_a_backend(server: PostgresServer) -> None:
-    """As the kernel's memory killer would: not one of a relay's own, but all of them end with it."""
+    """Kill a backend as the kernel's memory killer would: not a relay's, but all sessions end with it."""
     with server.connect() as connection:
         os.kill(connection.info.backend_pid, signal.SIGKILL)
 

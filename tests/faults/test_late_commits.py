@@ -47,7 +47,7 @@ def test_a_lower_position_that_commits_late_is_delivered_at_once(postgres_databa
 
 
 def test_an_open_transaction_makes_no_read_touch_what_was_settled(postgres_database, fleet):
-    """It keeps every settled row in the indexes; a read from the left edge would pass all of them, every time."""
+    """It keeps every settled row in the indexes; a read from the left edge would pass all of them every time."""
     fleet.configure(postgres_database.url, quiet_s=60)
     relay = fleet.start()
     eventually(lambda: shard_counts(postgres_database.url)[relay.pid] == 64)

@@ -41,7 +41,7 @@ def supervise(fleet: Fleet, is_over: Callable[[], bool]) -> int:
 
 
 def unsettled(database: Database) -> int:
-    """How many deliveries are neither done nor dead, nor behind a dead letter."""
+    """Return how many deliveries are neither done nor dead, nor behind a dead letter."""
     return database.scalar(
         "SELECT (SELECT count(*) FROM outbox_message WHERE state <> 'held') + "
         "(SELECT count(*) FROM outbox_delivery AS d WHERE state <> 'dead' AND NOT EXISTS (SELECT 1 FROM "

@@ -47,7 +47,7 @@ def settler(session: Any, epoch: int, unconfirmed: Unconfirmed) -> Settler:
 
 
 def taken_by_a(session: Any, of_b: Verdict) -> deque[Entry]:
-    """All messages, as read and as ruled on."""
+    """Return all messages, as read and as ruled on."""
     entries = [Entry(row, lanes, epoch=1) for row in session.read_ready(everything(), 100).messages]
     for entry in entries:
         entry.decide("a", DELIVERED)
@@ -56,7 +56,7 @@ def taken_by_a(session: Any, of_b: Verdict) -> deque[Entry]:
 
 
 def taken_by_b(session: Any) -> deque[Entry]:
-    """The same, as read back and taken."""
+    """Return the same messages, as read back and taken."""
     cursors = everything()
     cursors.exhausted.update(cursors.ready)
     entries = [Entry.of_delivery(row, B, 1) for row in session.read_parked(cursors, ["b"], 100)]

@@ -30,7 +30,7 @@ def put_a_copy_in_its_place(database: Database) -> None:
 
 
 def test_a_relay_goes_over_to_the_file_that_was_put_in_its_place(sqlite_database: Database, fleet: Fleet) -> None:
-    """It went on with the one that was gone, healthy and in silence, and kept the lock from those that stood by."""
+    """It used to continue silently with the deleted file, and kept the lock from the standby relays."""
     fleet.configure(sqlite_database.url, destinations=BOTH, beat_s=0.2)
     workload = prepared(sqlite_database, seed=1)
     relay = fleet.start()

@@ -101,6 +101,6 @@ def test_a_new_generation_takes_over_from_running_relays_without_losing_or_misro
 
 
 def under_way(fleet: Fleet, database: Database, pid: int) -> int:
-    """How much a relay has begun to send and not settled."""
+    """Return how many messages a relay has begun to send and not settled."""
     settled = {str(row.id) for row in database.rows("SELECT id FROM outbox_history")}
     return len({send.id for send in fleet.sends() if send.pid == pid} - settled)

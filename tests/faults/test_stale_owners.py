@@ -89,7 +89,7 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
 
 
 def settled_but(database, ids: set[str], fleet, pid: int) -> set[str]:
-    """What is under way at a relay, once that is all there is left."""
+    """Return the deliveries under way at a relay, after all others are settled."""
     under_way = {send.id for send in fleet.sends() if send.pid == pid}
     return under_way if settled(database) | under_way == ids else set()
 

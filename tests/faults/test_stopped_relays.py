@@ -121,7 +121,7 @@ def test_shares_are_fair_from_one_relay_to_eight_to_three(postgres_database, fle
 
 
 def await_fair(url: str, fleet: Fleet, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """All shards are owned, each living relay has its share to within one, and each says what the lock table says."""
+    """Wait until all shards are owned in fair shares, and each relay's report agrees with the lock table."""
 
     def is_fair() -> bool:
         meanwhile()

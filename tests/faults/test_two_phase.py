@@ -44,7 +44,7 @@ def commit_and_await(database: Database, fleet, n: int) -> None:
 
 @contextmanager
 def prepared(database: Database, n: int) -> Iterator[tuple[TwoPhaseTransaction, str]]:
-    """A transaction that is prepared, and the message in it."""
+    """Prepare a transaction; return it, with the message in it."""
     with database.engine.connect() as connection:
         transaction = connection.begin_twophase()
         message_id = write(connection, n)

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Each command and group of commands there is, by its words."""
+    """Return every command and group of commands, by its words."""
     yield path
     for name, each in getattr(command, "commands", {}).items():
         yield from commands(each, (*path, name))

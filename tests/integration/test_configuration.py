@@ -50,7 +50,7 @@ ID = "0197c0de-0000-7000-8000-000000000001"
 
 
 def assert_left_alone(process: Process, database: Database, *said: str) -> None:
-    """It ended with 3 and a sentence, and touched nothing."""
+    """Assert that it ended with 3 and a sentence, and changed nothing."""
     assert process.returncode == 3, process.report()
     assert "Traceback" not in process.stderr
     last = process.stderr.rstrip().splitlines()[-1]

@@ -53,7 +53,7 @@ async def fill(database: Database) -> None:
 
 
 def ask(app: Any, path: str, address: str = "127.0.0.1", **headers: str) -> httpx.Response:
-    """One request to an application, from this address."""
+    """Send one request to an application, from this address."""
 
     async def answer() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=(address, 1))
@@ -64,7 +64,7 @@ def ask(app: Any, path: str, address: str = "127.0.0.1", **headers: str) -> http
 
 
 def finished(browser: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
-    """The change that was begun, when it has ended."""
+    """Return the change after it has ended."""
     assert answer.status_code == 200, answer.text
     job = answer.json()["job"]
     found: dict[str, Any] = {}

@@ -77,7 +77,7 @@ def test_data_that_names_a_member_twice_is_refused(run: Run, database: Database,
 def test_an_option_of_emit_that_is_empty_is_refused_and_not_ignored(
     run: Run, sqlite_database: Database, option: str
 ) -> None:
-    """Of a shell variable that is not set: the message would be in no order, or have another id each time."""
+    """An unset shell variable gives an empty option: the message would lose its order, or get a new id each time."""
     assert run("emit", "a.b", "{}", option, "", url=sqlite_database.url).returncode == 2
     assert sqlite_database.scalar("SELECT count(*) FROM outbox_message") == 0
 
@@ -176,7 +176,7 @@ def test_a_destination_without_a_secret_is_advised_of_what_would_give_it_one(run
 def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
     run: Run, tmp_path: Path, source: str, said: str
 ) -> None:
-    """Not as a traceback, and not as success: a module may end the process that imports it."""
+    """The error is neither a traceback nor a success: a module may end the process that imports it."""
     name = f"unloadable_{abs(hash(source))}"
     (tmp_path / f"{name}.py").write_text(source)
     (tmp_path / "outbox.toml").write_text(

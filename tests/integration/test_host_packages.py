@@ -166,7 +166,7 @@ def test_the_receiving_api_starts_with_our_listener_and_with_the_hosts(
 def test_the_consumer_starts_with_our_listener_and_with_the_hosts(
     python: Path, host: Path, environ: dict[str, str], handler: list[str], started: list[subprocess.Popen[str]]
 ) -> None:
-    """As far as its broker, which is not there: by then everything is loaded."""
+    """The consumer starts up to the connection to its missing broker: by then everything is loaded."""
     (host / "outbox.toml").unlink()
     program = subprocess.Popen(
         [str(python.with_name("outbox")), "consume", "--health-port", "0", *handler],

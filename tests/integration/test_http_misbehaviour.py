@@ -118,7 +118,7 @@ async def test_a_connection_that_ends_before_an_answer_is_a_failure_after_one_re
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
-    """The receiver closes it upon the next request, as one does whose patience just ran out."""
+    """The receiver closes it on the next request, as a receiver does whose timeout has just expired."""
     seen: list[asyncio.StreamWriter] = []
 
     async def behave(request: Request, writer: asyncio.StreamWriter) -> None:

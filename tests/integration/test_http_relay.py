@@ -103,7 +103,7 @@ class Remembering:
 
 @asynccontextmanager
 async def api(secrets: list[str], handler: Callable[[Message], None], port: int = 0) -> AsyncIterator[str]:
-    """The receiving API, as `outbox serve` runs it."""
+    """Run the receiving API, as `outbox serve` does."""
     receiver = Api(secrets, handler=handler)
     server = make_server(create_app(receiver, relay.platform.database.Database.parse("sqlite:///none.db")), grace_s=5)
     listening = listen("127.0.0.1", port)
@@ -141,7 +141,7 @@ class Flow:
             self.emitted.append(content_id)
 
     async def goes_on(self) -> None:
-        """Until something that is emitted from now on has been delivered."""
+        """Wait until a message that is emitted from now on has been delivered."""
         after = len(self.emitted)
         await eventually_async(lambda: any(int(each[2:]) > after for each in self._seen[-100:]), deadline_s=20)
 

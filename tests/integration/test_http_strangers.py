@@ -35,7 +35,7 @@ def handle(message: Message) -> None: ...
 
 @asynccontextmanager
 async def served(**limits: Any) -> AsyncIterator[tuple[Server, int]]:
-    """The receiver, with these limits; its server and port."""
+    """Serve a receiver with these limits; return its server and port."""
     server = make_server(
         create_app(Receiver([SECRET], handler=handle), RelayDatabase.parse("sqlite:///none.db")), grace_s=5, **limits
     )

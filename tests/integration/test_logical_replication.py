@@ -128,7 +128,7 @@ async def test_a_relay_that_takes_over_at_the_switch_delivers_all_that_waits(pai
 
 
 def test_after_the_switch_the_doctor_names_the_sequences_and_its_remedy_sets_them(pair: Pair) -> None:
-    """Else what is emitted now would go before what has been waiting, in its own ordering key, too."""
+    """Otherwise new messages would precede waiting ones, even within their ordering key."""
     waiting = pair.publisher.emit(5, ordering_key="k")
     retry(pair.publisher.database.engine, DeadFilter())
     pair.publisher.register("a")
@@ -152,7 +152,7 @@ def test_after_the_switch_the_doctor_names_the_sequences_and_its_remedy_sets_the
 def test_what_restoring_a_dump_does_to_triggers_is_named_and_undone_by_its_remedy(
     postgres_database: Database, table: str
 ) -> None:
-    """`pg_restore --disable-triggers` switches all of them off, and then on: for ordinary sessions alone."""
+    """`pg_restore --disable-triggers` switches all of them off, and then on only for ordinary sessions."""
     desk = Desk(postgres_database)
     for what in ("DISABLE", "ENABLE"):
         postgres_database.execute(f"ALTER TABLE {table} {what} TRIGGER ALL")

@@ -64,7 +64,7 @@ def scene(database: Database) -> Scene:
 
 
 async def with_dead_letters(scene: Scene) -> None:
-    """Three delivered, one dead and one blocked behind it."""
+    """Fill the outbox with three delivered messages, one dead and one blocked behind it."""
     scene.emit(2, ordering_key="k")
     scene.emit(3)
     await scene.drain({"a": Taker(rejecting(0))})

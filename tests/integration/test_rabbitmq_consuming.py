@@ -136,7 +136,7 @@ async def test_a_message_that_fails_delays_none_of_the_others_and_waits_its_time
 async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_end(
     rabbitmq: RabbitServer, postgres_database: Database
 ) -> None:
-    """Its message is not begun again beside it; a second call would hang, too, and so on until no thread is left."""
+    """Its message is not started again meanwhile: a second call would hang, too, until no thread is left."""
     go, attempts = threading.Event(), []
 
     def hangs(message: Message, session: Session) -> None:
@@ -190,7 +190,7 @@ async def test_who_has_no_thread_for_all_of_them_hang_is_not_charged(
 async def test_wrong_sql_and_slow_sql_are_the_messages_fault_on_either_database(
     rabbitmq: RabbitServer, database: Database, statement: str
 ) -> None:
-    """The database answers: to wait for it would be to wait for ever."""
+    """The database answers, so waiting for it would never end."""
     if database.kind == "postgres":
         name = database.scalar("SELECT current_database()")
         database.execute(f"ALTER DATABASE \"{name}\" SET statement_timeout = '100ms'")
@@ -232,7 +232,7 @@ async def test_no_more_than_the_prefetch_is_held_and_no_more_than_the_concurrenc
 async def test_a_dead_letter_is_confirmed_before_its_original_is_acknowledged(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
-    """A dead-letter queue that takes nothing: the original stays, until it does."""
+    """While the dead-letter queue takes nothing, the original stays."""
 
     async def takes_nothing(channel: AbstractChannel) -> None:
         await channel.declare_queue(DEAD, durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"})

@@ -21,7 +21,7 @@ NOT_KEPT = {"reply_to", "cluster_id", "message_id"}
 
 
 async def everything_arrives(channel: AbstractChannel) -> None:
-    """What is published to the exchange gets into the queue, with any routing key."""
+    """Bind the queue so that it gets every message of the exchange, with any routing key."""
     queue = await channel.get_queue(QUEUE, ensure=False)
     await queue.bind(EXCHANGE, "#")
 
@@ -35,7 +35,7 @@ async def has_dead(rabbitmq: RabbitServer, count: int, what: str = "the dead let
 
 
 async def letters(rabbitmq: RabbitServer) -> list[Incoming]:
-    """What is in the dead-letter queue; the libraries that tests use elsewhere cannot decode it either."""
+    """Return the contents of the dead-letter queue, undecoded: the usual libraries cannot decode them either."""
     connection = await Broker(rabbitmq.url).connect(connection_class=TolerantConnection)
     found = []
     async with connection, connection.channel() as channel:

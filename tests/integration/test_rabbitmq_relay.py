@@ -182,7 +182,7 @@ def unbind_queue(rabbitmq: RabbitServer) -> None:
 
 
 def nothing(_: RabbitServer) -> None:
-    """The relay mends it by itself."""
+    """Do nothing: the relay repairs it by itself."""
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ async def test_an_operator_sees_the_limit_until_a_relay_starts_without_it(databa
 
 
 def seen(database: Database) -> tuple[str, str]:
-    """How the destination is, by `status` and by `destinations list`."""
+    """Return the destination's state, from `status` and from `destinations list`."""
     with snapshot(database.engine) as connection:
         (row,) = list_destinations(connection)
         return status(connection).destinations["api"].health, row.health

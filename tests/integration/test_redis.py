@@ -203,7 +203,7 @@ def ids_in(server: RedisServer) -> list[str]:
 
 
 async def said_of(server: RedisServer) -> str:
-    """What `outbox destinations test` says of it."""
+    """Return what `outbox destinations test` prints about it."""
     return (await probe("redis", Settings(destinations={"redis": settings_of(server.url)}))).said
 
 

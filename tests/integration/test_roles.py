@@ -127,7 +127,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def singles(needs: tuple[Right, ...]) -> list[Right]:
-    """Each privilege by itself."""
+    """Return each privilege by itself."""
     return [replace(right, privileges=(privilege,)) for right in needs for privilege in right.privileges]
 
 
@@ -136,7 +136,7 @@ def name_of(right: Right) -> str:
 
 
 def assert_named(said: str, right: Right, role: str) -> None:
-    """What is missing, and what to run."""
+    """Assert that the text names what is missing, and what to run."""
     assert f"the role {role} lacks {right.what} on {right.on(SCHEMA)}" in said
     assert right.grant(SCHEMA, role) in said
     assert "outbox db grants" in said

@@ -162,7 +162,7 @@ def test_a_shard_whose_row_was_put_back_stays_with_the_relay_that_holds_its_lock
 
 
 def test_a_row_that_names_another_relay_of_the_same_number_keeps_no_shard_from_being_owned(desk: Desk) -> None:
-    """As after a restore, or logical replication, which carry rows and leave sequences behind."""
+    """A restore or logical replication carries rows and leaves sequences behind, which causes this."""
     following = desk.open("one")._number + 1
     desk.database.execute("UPDATE outbox_shard SET relay = :number", number=following)
     assert desk.open("two")._number == following
@@ -201,7 +201,7 @@ async def test_messages_are_delivered_while_a_stranger_holds_what_it_can(
 def test_a_stranger_holds_up_neither_registration_nor_housekeeping_nor_partitions(
     postgres_database: Database, stranger: Stranger
 ) -> None:
-    """Each of these had an advisory lock once; their locks are on tables now, where a stranger has no right."""
+    """Each of these once used an advisory lock; now they lock tables, on which a stranger has no right."""
     stranger.execute("SELECT pg_advisory_lock(x'6F757472656769'::bigint)")
     stranger.execute("SELECT pg_advisory_lock(x'6F757468'::int, hashtext('public'))")
     stranger.execute("SELECT pg_advisory_lock(hashtext('outbox_history'), hashtext('public'))")

@@ -101,7 +101,7 @@ def test_the_printed_sql_makes_the_same_tables(empty_database: Database) -> None
 
 @pytest.mark.parametrize("schema", [None, "messaging", 'mess"aging'])
 def test_the_printed_sql_can_stand_in_a_revision_of_a_host_s(empty_postgres: Database, schema: str | None) -> None:
-    """Whose transaction it leaves open, and whose tables are found afterwards as they were before."""
+    """The SQL leaves the host's transaction open, and the host's tables are resolved as before."""
     script = migrations.sql(only="outbox", schema=schema)
     assert "leave out BEGIN and COMMIT" in script
     ours = re.sub(r"^(BEGIN|COMMIT);$", "", script, flags=re.MULTILINE)

@@ -53,7 +53,7 @@ def check_lane(lane: Lane) -> Iterator[str]:
 
 
 def check_blocked(tables: Tables) -> Iterator[tuple[tuple[str, str], str]]:
-    """Every blocked delivery waits behind an earlier message of its key that is not done; those that do not."""
+    """Check that exactly those deliveries are blocked that wait behind an unfinished earlier message of their key."""
     for (id_, destination), d in tables.deliveries.items():
         if d.state != "blocked":
             continue

@@ -147,7 +147,7 @@ class Life:
         self.under_way[plan.name, key or message.id].append((relay, relay.session, message.id))
 
     def _check_expiry(self, plan: Plan, id_: str) -> None:
-        """Nothing is sent after its time, unless an operator has sent it again."""
+        """Check that nothing is sent after its time, unless an operator has sent it again."""
         at, d = self.committed[id_].expires_at, self.tables.deliveries.get((id_, plan.name))
         if at is not None and self.clock.now > at + LATE_S and not (d is not None and d.generation):
             self._violate(f"expired: {id_} was sent to {plan.name} {self.clock.now - at:.2f} s after its time")

@@ -44,7 +44,7 @@ class Database:
         return engine
 
     def async_engine(self, driver: str | None = None, **options: Any) -> AsyncEngine:
-        """An async engine on psycopg, "asyncpg" or aiosqlite.
+        """Return an async engine on psycopg, "asyncpg" or aiosqlite.
 
         It pools nothing, so there is nothing to dispose of. A caller that passes a `poolclass` disposes of it in
         the test's own event loop.

@@ -216,7 +216,7 @@ def _disk() -> Path:
 
 
 def _memory() -> Path:
-    """Where writing costs least: a new database takes 20 ms there, and 130 to 480 on a busy disk."""
+    """Return a directory where writing is cheap: a new database takes 20 ms, and 130 to 480 on a busy disk."""
     shared_memory = Path("/dev/shm")
     if shared_memory.is_dir() and shutil.disk_usage(shared_memory).free >= _ROOM_IN_MEMORY_BYTES:
         return shared_memory

@@ -182,5 +182,5 @@ class Scene:
 
 
 def to(listener: Any, **options: Any) -> ListenerSettings:
-    """A destination that is this listener, with little patience."""
+    """Return a destination that is this listener, with short waits."""
     return ListenerSettings(listener=listener, **{**PATIENCE, **options})

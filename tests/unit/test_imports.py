@@ -47,7 +47,7 @@ def test_importing_outbox_loads_sqlalchemy_and_pydantic_and_nothing_heavier():
 
 
 def test_an_application_has_all_of_outbox_when_it_imports_it():
-    """What listens on sessions must not begin to do so in the middle of one, with the first message."""
+    """Listeners on sessions must not be registered in the middle of a session, with its first message."""
     done = subprocess.run(
         [sys.executable, "-I", "-c", "import outbox, sys; print('outbox.writing.accepted' in sys.modules)"],
         capture_output=True,
@@ -156,7 +156,7 @@ def test_every_name_that_a_package_offers_can_be_imported_from_it(package):
 
 
 def test_a_command_does_not_collect_garbage_while_it_imports():
-    """Nothing of it could go, and looking for it would be a quarter of a short command."""
+    """Nothing could be freed, and the search would take a quarter of a short command's time."""
     watched = """
 import gc, sys
 collected = []

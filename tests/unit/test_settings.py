@@ -448,7 +448,7 @@ def test_a_file_of_another_user_in_the_current_directory_is_refused_unless_it_is
 
 
 def test_a_file_of_the_superuser_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an image, or where an orchestrator mounts it."""
+    """An image contains such a file, or an orchestrator mounts it."""
     path = tmp_path / "outbox.toml"
     path.write_text("lease_s = 30\n")
     if path.stat().st_uid != 0:

@@ -31,7 +31,7 @@ def test_functions_are_short() -> None:
 
 
 def test_the_check_sees_what_is_there() -> None:
-    """Else a rename would empty it."""
+    """Otherwise a rename would make the check empty."""
     assert {"relay.relay", "outbox.event", "outbox_cli.app"} <= SHAPE.modules
     assert len(SHAPE.imports) > 2000
     assert any(each.imported == "relay.owner.thread" and each.importer == "relay.relay" for each in SHAPE.imports)

@@ -146,7 +146,7 @@ def test_once_every_relay_has_its_share_nothing_changes_hands_any_more(script: l
 
 
 def test_no_shard_is_handed_back_to_a_relay_that_may_not_take_it_yet() -> None:
-    """It lost its session, and may for a moment take only what it held before, which a peer holds by now."""
+    """It lost its session, and for a moment may only take its former shards, which a peer holds by now."""
     server = Server()
     peer = Peer(1, server)
     settle_down([peer])

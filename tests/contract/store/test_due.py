@@ -42,7 +42,7 @@ def test_messages_are_read_in_the_order_of_their_due_dates(desk: Desk) -> None:
 
 
 def test_a_message_that_was_due_before_the_last_one_read_is_read_all_the_same(desk: Desk) -> None:
-    """It was committed after the look: a due date in the past, or a transaction that took longer than the delay."""
+    """It was committed after the poll, with a due date in the past, or a delay shorter than its transaction."""
     now = datetime.now(UTC)
     session, cursors = desk.owner(), everything()
     first = desk.emit_one(due_at=now - timedelta(seconds=1))

@@ -20,7 +20,7 @@ def test_a_session_of_an_older_generation_finds_no_message_any_more(desk: Desk) 
 
 
 def test_a_session_of_an_older_generation_does_not_take_a_shard_for_read(desk: Desk) -> None:
-    """What is parked there would go ahead of what is ready and was not found."""
+    """Parked messages there would overtake ready ones that it does not read."""
     desk.register("a", generation=1)
     old = desk.owner(generation=1)
     desk.emit(3)
@@ -52,7 +52,7 @@ def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: D
 
 
 def test_who_registers_waits_for_those_who_set_messages_aside(pg: Desk) -> None:
-    """Else it would look for unrouted messages before they are there."""
+    """Otherwise it would look for unrouted messages before they are marked."""
     from psycopg import connect
     from psycopg.errors import LockNotAvailable
 

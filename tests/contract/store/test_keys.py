@@ -140,7 +140,7 @@ def overlap(desk: Desk, held: Held, first: Callable[[], Any], second: Callable[[
 def test_of_two_that_rule_on_one_key_at_once_the_second_sees_what_the_first_wrote(
     pg: Desk, is_owner_first: bool
 ) -> None:
-    """Else the next of the key would stay blocked behind nothing: neither of them would release it."""
+    """Otherwise the next message of the key would stay blocked: neither of the two would release it."""
     head, following = pg.emit(2, ordering_key="k")
     owner, former = pg.owner("owner"), pg.open("former")
     settle(owner, ruling(head, "a", "retry"))
@@ -160,7 +160,7 @@ def test_of_two_that_rule_on_one_key_at_once_the_second_sees_what_the_first_wrot
 
 
 def test_two_that_rule_on_one_key_at_once_do_not_wait_for_each_other(pg: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One is about to release what the other is just settling: a deadlock would have to be tried again."""
+    """One is about to release the message that the other is settling: a deadlock would have to be retried."""
     head, second, third = pg.emit(3, ordering_key="k")
     owner, former = pg.owner("owner"), pg.open("former")
     settle(owner, ruling(head, "a", "retry"), *(ruling(each, "a", "blocked") for each in (second, third)))

@@ -25,7 +25,7 @@ def test_a_burst_is_granted_and_then_nothing_before_its_time(desk: Desk) -> None
 
 
 def test_the_table_says_what_the_sum_says(desk: Desk) -> None:
-    """What is left, and the wait, for any claim at any arrival."""
+    """The remaining budget and the wait agree, for any claim at any arrival."""
     session = desk.open()
     for ahead_s, want in [
         (-1e9, 5),

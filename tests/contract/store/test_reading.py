@@ -55,7 +55,7 @@ def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(desk: Desk) -> None:
 
 
 def test_shards_that_are_slow_to_begin_with_are_begun_one_at_a_time(pg: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was settled there may lie in the index by the million; what was begun is read on meanwhile."""
+    """Millions of settled rows may lie in their index; meanwhile the shards that have begun are read."""
     monkeypatch.setattr(reading, "QUICK_S", 0.0)
     sent, session, cursors = pg.emit(300), pg.owner(), everything()
     found: list[str] = []
@@ -69,7 +69,7 @@ def test_shards_that_are_slow_to_begin_with_are_begun_one_at_a_time(pg: Desk, mo
 
 
 def test_a_message_larger_than_a_page_is_read_all_the_same(desk: Desk) -> None:
-    """No worker of ours writes one, but SQL may."""
+    """Our workers do not write such a message, but SQL may."""
     for n in range(3):
         desk.database.execute(
             "INSERT INTO outbox_message (id, type, source, data) VALUES (:id, 'page.read', 'sql', :data)",
@@ -102,7 +102,7 @@ def test_what_commits_late_below_the_cursor_is_read_at_the_next_look(pg: Desk, l
 
 
 def test_what_was_under_way_when_a_session_began_is_read_in_a_shard_that_had_nothing(pg: Desk) -> None:
-    """The session goes past what may lie there from earlier owners; what commits below that comes late."""
+    """The session skips rows that earlier owners may have left; a message that commits below that comes late."""
     with pg.database.engine.connect() as slow:
         late = emit(slow, "page.read", {}, ordering_key="k")
         (early,) = pg.emit(1, ordering_key="elsewhere")
@@ -118,7 +118,7 @@ def test_what_was_under_way_when_a_session_began_is_read_in_a_shard_that_had_not
 
 
 def test_what_began_after_the_last_look_and_commits_below_the_cursor_is_read(pg: Desk) -> None:
-    """Its position was drawn before, its transaction id after the snapshot that the cursor goes with."""
+    """Its position was drawn before the poll, its transaction id after the snapshot of the cursor."""
     session, cursors = pg.owner(), everything()
     with pg.database.engine.connect() as slow, pg.database.engine.connect() as slower:
         emit(slow, "page.read", {}, ordering_key="k")
@@ -163,7 +163,7 @@ def test_more_late_commits_than_a_page_holds_are_all_read(pg: Desk) -> None:
 def test_what_comes_late_is_read_in_its_order_wherever_it_lies(
     pg: Desk, monkeypatch: pytest.MonkeyPatch, late_limit: int
 ) -> None:
-    """Where rows were settled there is room, and a later row may lie before an earlier one."""
+    """Settled rows leave room, so a later row may lie before an earlier one."""
     monkeypatch.setattr(reading, "LATE_LIMIT", late_limit)
     session, cursors = pg.owner(), everything()
     with pg.database.engine.connect() as slow:
@@ -222,7 +222,7 @@ def test_settled_and_set_aside_messages_are_not_read_by_the_next_session(desk: D
 
 
 def test_what_a_dump_brought_from_a_cluster_that_had_come_further_is_read_once(pg: Desk) -> None:
-    """Its transactions are ahead of all that will be here for weeks: it would come late at every look."""
+    """Its transaction ids are weeks ahead of this cluster's: it would come late at every poll."""
     sent = pg.emit(3)
     with pg.database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE outbox_message DISABLE TRIGGER ALL")

@@ -370,7 +370,7 @@ def test_a_verdict_on_a_message_that_is_gone_changes_nothing(desk: Desk) -> None
 
 
 def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: Desk, found: Found) -> None:
-    """A former owner wrote down what one destination took; the present one knows that all of them did."""
+    """A former owner recorded that one destination took it; the present owner knows that all of them did."""
     sent = desk.emit_one(ordering_key="k")
     session = desk.owner()
     rows = found(session, sent)
@@ -381,7 +381,7 @@ def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: D
 
 
 def test_of_a_message_whose_setting_aside_is_forgotten_nothing_is_settled_by_half(desk: Desk) -> None:
-    """A server that crashed forgets what did not wait for its disk; who was sent it meanwhile, the relay remembers."""
+    """A crashed server forgets commits that did not wait for its disk; the relay still knows what it sent."""
     sent, session = desk.emit_one(), desk.owner()
     settle(session, ruling(sent, "a", "parked"), ruling(sent, "b", "parked"))
     desk.database.execute("DELETE FROM outbox_delivery")

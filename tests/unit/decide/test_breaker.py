@@ -92,7 +92,7 @@ def test_what_was_under_way_before_the_failure_proves_nothing() -> None:
 
 
 def test_a_suspect_that_is_taken_proves_nothing_against_the_others_and_has_them_tried_again() -> None:
-    """Its own failure was the destination's; so may theirs have been."""
+    """Its own failure was the destination's fault; theirs may have been, too."""
     rule, first, second = breaker(), Letter(), Letter()
     attempt(rule, first, SILENT, 1)
     attempt(rule, second, SILENT, 1.5)

@@ -45,7 +45,7 @@ def rule() -> CircuitBreaker[Letter]:
 
 
 def test_a_pause_that_was_adopted_goes_on_where_the_others_were(rule: CircuitBreaker[Letter]) -> None:
-    """The next failed probe waits longer than theirs did, not as long as a first one."""
+    """The next failed probe waits longer than the adopted pause, and not as long as a first one."""
     rule.adopt(Standing("paused", "failure", "refused", 8.0, pauses=4), now=100.0)
     assert (rule.condition, rule.reason, rule.until) == ("open", "refused", 108.0)
     rule.start()

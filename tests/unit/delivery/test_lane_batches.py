@@ -111,7 +111,7 @@ async def test_each_message_of_a_batch_may_have_an_outcome_of_its_own(
 @pytest.mark.parametrize("trouble", [unreachable("no connection"), throttled("503", 0.0), unanswered("timeout")])
 @pytest.mark.parametrize("has_siblings", [False, True], ids=["alone", "beside another"])
 async def test_a_batch_that_is_not_taken_keeps_every_key_in_order(trouble: Outcome, has_siblings: bool) -> None:
-    """The rest of the batch lost its chains; newcomers went beside their predecessors, and workers died of it."""
+    """The rest of the batch once lost its chains; newcomers overtook their predecessors, and workers failed."""
     is_down = True
     destination = Destination(lambda _ids: trouble if is_down else TAKEN, concurrency=3)
     harness = Harness(destination, has_siblings=has_siblings)

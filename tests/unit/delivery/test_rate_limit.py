@@ -156,7 +156,7 @@ def test_an_attempt_that_did_not_start_leaves_its_share() -> None:
 
 
 def test_while_something_else_keeps_attempts_from_starting_nothing_rings() -> None:
-    """The first of a streak of failures narrows the lane: what is under way calls when it ends."""
+    """The first failure of a streak narrows the lane: the attempt under way wakes it up when it ends."""
     limited = Limited(messages=2)
     limited.lane.concurrency = 1
     limited.start_all()
