@@ -81,7 +81,7 @@ def test_a_database_without_an_outbox_is_told_to_upgrade(empty_postgres: Databas
 def test_a_schema_of_a_later_release_is_not_told_to_upgrade_itself(database: Database) -> None:
     database.execute("UPDATE outbox_meta SET schema_version = 9, oldest_release = '99.0'")
     finding = examined(database)["schema"]
-    assert "from release 99.0 on" in finding.what
+    assert "needs release 99.0 or newer" in finding.what
     assert finding.do == "use release 99.0 or newer, from the source that this one came from"
 
 

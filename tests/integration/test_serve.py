@@ -229,7 +229,7 @@ def test_settings_come_from_the_file_and_flags_win(sqlite_database: Database, se
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ('secret_env = "OTHER"', "set OTHER, to what"),
+        ('secret_env = "OTHER"', "set OTHER to the output"),
         ('signing_secret_env = "API_SIGNING_SECRET"', "signing_secret_env names API_SIGNING_SECRET, but neither"),
     ],
 )
