@@ -1,6 +1,6 @@
-"""Print constraints that pin what an installation needs to the lowest versions that are permitted.
+"""Print constraints that pin each dependency to its lowest permitted version.
 
-Extras are included, but for that of the tests: their tools are the newest.
+The extras are included, except `test`, whose tools are the newest.
 """
 
 import re
