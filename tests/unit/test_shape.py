@@ -15,7 +15,6 @@ KNOWN = {
         "outbox.testing",
         "outbox.testing.destination_contract",
         "relay.decide.breaker",
-        "outbox_cli.dashboard.facts.messages",
     },
 }
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from outbox_cli.dashboard.access import Person
 from outbox_cli.dashboard.facts.letters import Letters, letters
-from outbox_cli.dashboard.facts.messages import Life, life
+from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.searching import is_id
 from outbox_cli.dashboard.jobs import Job, Tell
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, Viewer, change, page

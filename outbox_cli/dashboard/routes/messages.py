@@ -7,7 +7,8 @@ from typing import Annotated
 import sqlalchemy as sa
 from fastapi import APIRouter, Query
 
-from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, Life, counts, find, life
+from outbox_cli.dashboard.facts.life import Life, life
+from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, counts, find
 from outbox_cli.dashboard.facts.searching import Misunderstood, Search, is_id, parse
 from outbox_cli.dashboard.reader import TooMuch
 from outbox_cli.dashboard.routes.answering import TheSite, page

@@ -1,0 +1,80 @@
+"""The unsettled messages of an ordering key around one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from outbox.tables import tables
+from relay.admin.access.queries import by_index
+from relay.admin.messages.detail import MessageDetail
+from relay.admin.messages.listing import delivery_states
+from relay.decide.verdict import State
+
+LINKS = 8  # messages of a key that are shown before and after a message
+CHAIN_ROWS = 2_000  # rows of the shard that are read to find them
+
+
+@dataclass(frozen=True)
+class Link:
+    """A message of the same ordering key.
+
+    Args:
+        state: Its state.
+        is_this: Whether it is the message that is shown.
+    """
+
+    id: str
+    type: str
+    state: str
+    is_this: bool = False
+
+
+def chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
+    """Return a message and its neighbours in its key.
+
+    All of them are in its shard, so a walk along the shard's index finds them.
+    """
+    m, d = tables().message, tables().delivery.c
+    key, shard = detail.message.ordering_key, detail.shard
+    place = connection.scalar(sa.select(m.c.position).where(m.c.id == detail.message.id))
+    if place is None:
+        return []
+    by_index(connection)
+    columns = (m.c.id, m.c.type, m.c.state, m.c.position, m.c.ordering_key)
+    aside = sa.select(*columns).where(
+        m.c.id.in_(sa.select(d.message_id).where(d.ordering_key == key, d.state != State.DELIVERED).limit(CHAIN_ROWS))
+    )
+    ready = sa.select(*columns).where(m.c.shard == shard, m.c.state == State.READY)
+    before = ready.where(m.c.position < place).order_by(m.c.position.desc()).limit(CHAIN_ROWS).subquery()
+    after = ready.where(m.c.position > place).order_by(m.c.position).limit(CHAIN_ROWS).subquery()
+    rows: dict[Any, Any] = {row.id: row for row in connection.execute(aside)}
+    for part in (before, after):
+        rows |= {r.id: r for r in connection.execute(sa.select(part).where(part.c.ordering_key == key))}
+    rows.setdefault(detail.message.id, _Place(detail.message.id, detail.message.type, detail.message.state, place))
+    return _links(sorted(rows.values(), key=lambda row: row.position), detail, connection)
+
+
+@dataclass(frozen=True)
+class _Place:
+    id: str
+    type: str
+    state: str
+    position: int
+
+
+def _links(rows: list[Any], detail: MessageDetail, connection: sa.Connection) -> list[Link]:
+    here = next(index for index, row in enumerate(rows) if str(row.id) == detail.message.id)
+    shown = rows[max(here - LINKS, 0) : here + LINKS + 1]
+    states = delivery_states(connection, [str(row.id) for row in shown])
+    return [
+        Link(str(row.id), row.type, _worst(states.get(str(row.id), {})) or row.state, str(row.id) == detail.message.id)
+        for row in shown
+    ]
+
+
+def _worst(states: dict[str, str]) -> str | None:
+    order = (State.DEAD, State.RETRY, State.BLOCKED, State.PARKED)
+    return next((each for each in order if each in states.values()), None)
