@@ -16,6 +16,7 @@ outbox_audit        what operators did
 outbox_sample       measurements of every fifteen seconds: rates, backlog, latencies
 inbox_message       what listeners have processed
 outbox_rate         per destination with a rate limit: how much of the common budget is used
+outbox_turn         what ``strict_order`` locks on PostgreSQL, a row for each slot of keys
 outbox_meta         the schema's version, and the oldest release that may use it
 ==================  ==================================================================================
 """
@@ -87,6 +88,7 @@ class Tables:
         self.sample = _sample(self.metadata)
         self.inbox = _inbox(self.metadata)
         self.rate = _rate(self.metadata)
+        self.turn = _turn(self.metadata)
         self.meta = _meta(self.metadata)
 
 
@@ -349,6 +351,14 @@ def _rate(metadata: sa.MetaData) -> sa.Table:
         sa.Column("rate", sa.Text),  # as the operator wrote it, for people
         # the theoretical arrival of the next attempt, in seconds since 1970; see relay.decide.rate
         sa.Column("arrival_s", sa.Double, nullable=False, server_default="0"),
+    )
+
+
+def _turn(metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        "outbox_turn",
+        metadata,
+        sa.Column("slot", sa.SmallInteger, primary_key=True, autoincrement=False),
     )
 
 

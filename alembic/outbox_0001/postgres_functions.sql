@@ -74,6 +74,23 @@ END $$;
 -- These functions run with their owner's rights: only roles that `outbox db grants` names may call them.
 REVOKE EXECUTE ON FUNCTION outbox_add_partition(date), outbox_drop_partition(date) FROM PUBLIC;
 
+-- ----------------------------------------------------------- strict order
+-- Waits for the other transactions that emit with strict_order and a key of this slot. A row lock, unlike an advisory
+-- lock, needs a right: roles that may not emit cannot hold a key up.
+CREATE FUNCTION outbox_take_turn(key text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    wanted smallint := (pg_catalog.hashtextextended(key, 0) & 1023::bigint)::smallint;
+BEGIN
+    PERFORM FROM outbox_turn WHERE slot = wanted FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO outbox_turn VALUES (wanted) ON CONFLICT DO NOTHING;
+        PERFORM FROM outbox_turn WHERE slot = wanted FOR UPDATE;
+    END IF;
+END $$;
+
+REVOKE EXECUTE ON FUNCTION outbox_take_turn(text) FROM PUBLIC;
+
 -- ------------------------------------------------------- for other languages
 CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
@@ -121,7 +138,7 @@ DECLARE
     function regprocedure;
 BEGIN
     FOREACH function IN ARRAY ARRAY['outbox_add_partition(date)', 'outbox_drop_partition(date)',
-                                    'outbox_new_id(uuid)']::regprocedure[] LOOP
+                                    'outbox_new_id(uuid)', 'outbox_take_turn(text)']::regprocedure[] LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path TO %I, pg_temp', function,
                                   pg_catalog.current_schema());
     END LOOP;

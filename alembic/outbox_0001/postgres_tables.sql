@@ -176,6 +176,11 @@ CREATE TABLE outbox_rate (
     arrival_s double precision NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
+-- A transaction that emits with strict_order locks the row of its key's slot until it ends (docs/decisions/0015).
+CREATE TABLE outbox_turn (slot smallint PRIMARY KEY);
+
+INSERT INTO outbox_turn SELECT generate_series(0, 1023);
+
 CREATE TABLE outbox_meta (schema_version integer PRIMARY KEY, oldest_release text NOT NULL);
 
 INSERT INTO outbox_meta VALUES (2, '0.1.0');

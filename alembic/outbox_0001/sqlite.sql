@@ -186,6 +186,9 @@ CREATE TABLE outbox_rate (
     arrival_s DOUBLE NOT NULL DEFAULT 0
 );
 
+-- Is empty: writers take turns here.
+CREATE TABLE outbox_turn (slot SMALLINT NOT NULL PRIMARY KEY);
+
 CREATE TABLE outbox_meta (schema_version INTEGER NOT NULL PRIMARY KEY, oldest_release TEXT NOT NULL);
 
 INSERT INTO outbox_meta VALUES (2, '0.1.0');

@@ -29,11 +29,12 @@ SQLITE = ("sqlite.sql",)
 
 TABLES = [
     "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
-    "outbox_shard", "outbox_audit", "outbox_sample", "inbox_message", "outbox_rate", "outbox_meta",
+    "outbox_shard", "outbox_audit", "outbox_sample", "inbox_message", "outbox_rate", "outbox_turn",
+    "outbox_meta",
 ]  # fmt: skip
 
 FUNCTIONS = [
-    "outbox_emit", "outbox_new_id", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
+    "outbox_emit", "outbox_take_turn", "outbox_new_id", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
     "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied",
 ]  # fmt: skip
 

@@ -1,18 +1,15 @@
-"""Access checks of a receiver: the secret, and the rate of calls."""
+"""Access checks of a receiver: the secret, and what of refused callers is logged."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from outbox.errors import SettingsError
+from relay.serving.rate import Rate
 
 SHORTEST_SECRET = 32
-CLIENTS = 10_000  # clients whose rate is remembered; beyond that the least recently seen is forgotten
 
 
 class Guard:
@@ -49,38 +46,6 @@ class Guard:
         for known in self._digests:
             fits |= hmac.compare_digest(digest, known)
         return fits and len(given) == 1
-
-
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    at: float
-
-
-class Rate:
-    """A token bucket for each client.
-
-    Args:
-        per_s: Calls a second on average.
-        burst: Calls at once.
-    """
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s, self._burst = per_s, burst
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def take(self, client: str, now: float) -> int:
-        """Count a call; return 0 if it is allowed, else the whole seconds until one is."""
-        bucket = self._buckets.setdefault(client, _Bucket(self._burst, now))
-        self._buckets.move_to_end(client)
-        if len(self._buckets) > CLIENTS:
-            self._buckets.popitem(last=False)
-        bucket.tokens = min(bucket.tokens + (now - bucket.at) * self._per_s, self._burst)
-        bucket.at = now
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
-            return 0
-        return math.ceil((1 - bucket.tokens) / self._per_s)
 
 
 class Lines:

@@ -25,7 +25,7 @@ from starlette.datastructures import Headers
 from listeners.http import events
 from listeners.http.body import read_body
 from listeners.http.documentation import RESPONSES, Success, operation
-from listeners.http.guard import Guard, Lines, Rate
+from listeners.http.guard import Guard, Lines
 from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
@@ -40,6 +40,7 @@ from relay.observe.logging import plain_trace
 from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER, CONTENT_ID, PATH
 from relay.serving import client_of
+from relay.serving.rate import Rate
 
 NAME = "http"
 LARGE_BYTES = 16 * 1024

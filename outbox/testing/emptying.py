@@ -37,7 +37,7 @@ def empty(database: str | sa.URL | sa.Engine | sa.Connection, *, schema: str | N
 
 def _empty(connection: sa.Connection, schema: str | None) -> None:
     ours = tables(schema)
-    kept = (ours.meta, ours.shard)
+    kept = (ours.meta, ours.shard, ours.turn)
     for table in ours.metadata.tables.values():
         if table not in kept:
             connection.execute(table.delete())

@@ -88,18 +88,18 @@ def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prep
         DuplicateId: Another message has a given id, and waits, is dead, or is in the history.
         SchemaError: The outbox's tables do not exist.
     """
-    _prepare_transaction(connection, messages)
+    join_transaction(connection)
     with explained():
+        _take_turns(connection, schema, messages)
         _insert(connection, message_table(schema), messages)
     for observer in observers:
         observer.written(messages, connection)
 
 
-def _prepare_transaction(connection: sa.Connection, messages: Sequence[Prepared]) -> None:
-    join_transaction(connection)
+def _take_turns(connection: sa.Connection, schema: str | None, messages: Sequence[Prepared]) -> None:
     for key in dict.fromkeys(each.ordering_key for each in messages if each.strict_order):
         assert key is not None
-        wait_for_turn(connection, key)
+        wait_for_turn(connection, schema, key)
 
 
 def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:

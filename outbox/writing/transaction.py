@@ -8,11 +8,6 @@ import sqlalchemy as sa
 
 from outbox.errors import NoTransaction
 
-# A fixed number of ours: it keeps our hashed keys apart from those of other users of advisory locks.
-_STRICT_ORDER_SEED = 0x6F75_7462_6F78
-
-_STRICT_ORDER_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:key, :seed))")
-
 
 def join_transaction(connection: sa.Connection) -> None:
     """Ensure that a write on the connection is undone if the connection's transaction is rolled back.
@@ -29,15 +24,16 @@ def join_transaction(connection: sa.Connection) -> None:
         _keep_savepoints(connection)
 
 
-def wait_for_turn(connection: sa.Connection, ordering_key: str) -> None:
+def wait_for_turn(connection: sa.Connection, schema: str | None, ordering_key: str) -> None:
     """Wait until no other transaction holds the key, and hold it until this one ends.
 
-    SQLite's writers take turns anyway.
+    A key shares its lock with one in 1,024 others. SQLite's writers take turns anyway.
 
-    Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+    Source: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-ROWS
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(_STRICT_ORDER_LOCK, {"key": ordering_key, "seed": _STRICT_ORDER_SEED})
+        functions = sa.func if schema is None else getattr(sa.func, schema)
+        connection.execute(sa.select(functions.outbox_take_turn(sa.literal(ordering_key, sa.Text))))
 
 
 def _commits_by_itself(connection: sa.Connection) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 import structlog
@@ -20,12 +21,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relay.serving import Server, make_server
+from relay.serving.clients import client_of
+from relay.serving.rate import Rate
 
 # The reason names hosts, ports and roles, and this page has no authentication.
 SEE_THE_LOG = "it cannot work now; its log says why"
 TRY_AGAIN_S = 5.0
 TIMEOUT_S = 5.0
 CONNECTIONS = 64
+REQUESTS_PER_S, REQUESTS_AT_ONCE = 50.0, 100  # of one client; probes and Prometheus need one in a second
 LOOPBACK = "127.0.0.1"
 SOURCES = ("database", "schema", "broker")  # a process cannot work without these
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,7 +128,8 @@ class HealthServer:
 
     def _app(self) -> Starlette:
         routes = [("/healthz", self._healthz), ("/readyz", self._readyz), ("/metrics", self._metrics_text)]
-        app = Starlette(routes=[Route(path, _uncached(answer)) for path, answer in routes])
+        rate = Rate(REQUESTS_PER_S, REQUESTS_AT_ONCE)
+        app = Starlette(routes=[Route(path, _limited(rate, answer)) for path, answer in routes])
         app.router.redirect_slashes = False  # a redirect would repeat the caller's Host
         return app
 
@@ -187,9 +192,19 @@ def _warn(host: str, port: int, error: OSError) -> None:
     )
 
 
-def _uncached(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _limited(rate: Rate, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Return the page as it is served: never cached, and to each client at a limited rate.
+
+    The event loop that serves it delivers, too.
+    """
+
     async def respond(request: Request) -> Response:
-        response = await answer(request)
+        client = client_of(request.client.host) if request.client else ""
+        if wait_s := rate.take(client, monotonic()):
+            headers = {"retry-after": str(wait_s), "connection": "close"}
+            response = Response("too many requests\n", status_code=429, headers=headers)
+        else:
+            response = await answer(request)
         response.headers["cache-control"] = "no-store"
         return response
 

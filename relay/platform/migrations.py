@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 
 from outbox.errors import SchemaError
 from outbox.schema import VERSION_TABLE
+from relay.platform.creators import refuse_creators
 from relay.platform.database import BUSY_TIMEOUT_S, Database
 from relay.platform.migration_lock import take_turn
 from relay.platform.rights import MIGRATOR, USAGE, refuse_without
@@ -43,13 +44,21 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
         The revisions that were applied, in order; empty when there was nothing to do.
 
     Raises:
-        SchemaError: A lock could not be taken, or a table of that name exists and is not ours.
+        SchemaError: A lock could not be taken, a table of that name exists and is not ours, or another role was granted
+            CREATE in the schema that our tables are to be created in.
         Unusable: The role lacks a right.
     """
     database = Database.parse(url, schema=schema)
     target = f"{only}@head" if only else "heads"
+
+    def up(config: Config) -> None:
+        connection = config.attributes["connection"]
+        if not _current(connection):
+            refuse_creators(connection)
+        command.upgrade(config, target)
+
     try:
-        return _retrying_locks(lambda: _run(database, lambda config: command.upgrade(config, target)))
+        return _retrying_locks(lambda: _run(database, up))
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) in ("42501", "3F000"):
             _refuse_without_rights(database)
@@ -71,10 +80,13 @@ def planned(database: Database, *, only: str | None = None) -> list[str]:
     """Return the revisions that ``upgrade`` would apply, in order.
 
     Raises:
-        SchemaError: ``upgrade`` would refuse, because another application has tables of these names.
+        SchemaError: ``upgrade`` would refuse: the database has tables of these names, or another role was granted
+            CREATE.
     """
     found = pending(database, only=only)
     with _connect(database) as connection:
+        if not _current(connection):
+            refuse_creators(connection)
         for branch in BRANCHES:
             if f"{branch}_0001" in found:
                 refuse_strangers(connection, branch, database.schema)

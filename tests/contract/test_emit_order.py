@@ -35,8 +35,8 @@ def second_thread():
 
 def waiting_for_a_lock(database):
     return database.scalar(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND "
-        "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND query LIKE '%outbox_take_turn%'"
     )
 
 
@@ -78,6 +78,11 @@ def test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_t
         session.rollback()
     thread.join(10)
     assert stored(postgres_database) == ["second"]
+
+
+def test_a_key_whose_row_is_gone_is_held_all_the_same(postgres_database, second_thread):
+    postgres_database.execute("DELETE FROM outbox_turn")
+    test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_thread)
 
 
 def test_other_keys_and_unordered_messages_do_not_wait(postgres_database):

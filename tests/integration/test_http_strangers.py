@@ -204,6 +204,26 @@ async def test_idle_connections_do_not_block_the_health_page() -> None:
         assert await asyncio.to_thread(answers, port)
 
 
+def flood(port: int, address: str) -> list[int]:
+    """Ask for the pages in turn until one is refused, and return the statuses."""
+    statuses: list[int] = []
+    transport = httpx.HTTPTransport(local_address=address)
+    with httpx.Client(trust_env=False, timeout=5, transport=transport) as client:
+        while 429 not in statuses and len(statuses) < 10_000:
+            page = ("healthz", "readyz", "metrics")[len(statuses) % 3]
+            statuses.append(client.get(f"http://127.0.0.1:{port}/{page}").status_code)
+    return statuses
+
+
+async def test_a_flood_of_requests_is_refused_and_costs_another_client_no_health_page() -> None:
+    port = free_port()
+    async with HealthServer(Well(), port, metrics=lambda: b""):
+        statuses = await asyncio.to_thread(flood, port, "127.0.1.1")
+        assert set(statuses[:-1]) == {200}
+        assert (len(statuses) > 20, statuses[-1]) == (True, 429)
+        assert await asyncio.to_thread(answers, port)
+
+
 @pytest.mark.parametrize("path", ["/healthz/", PATH + "/"])
 async def test_a_trailing_slash_is_another_page_and_the_host_header_is_not_repeated(path: str) -> None:
     async with served() as (_, port), httpx.AsyncClient(trust_env=False) as client:

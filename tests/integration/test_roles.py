@@ -274,7 +274,8 @@ def test_a_worker_emits_every_kind_of_message_one_by_one_and_many_at_once(roles:
     with roles.worker.engine.begin() as connection:
         outbox.emit(connection, "page.read", {}, **every, delay=60)
         outbox.emit_many(connection, [("page.read", {"n": n}) for n in range(3)])
-    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_message") == 4
+        outbox.emit(connection, "page.read", {}, **every, strict_order=True, expires_in=60)
+    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_message") == 5
 
 
 def test_a_relay_adds_to_the_audit_and_changes_nothing_in_it(roles: Roles) -> None:
@@ -344,8 +345,9 @@ def test_a_migrator_that_lacks_one_right_names_it(roles: Roles, run: Run, right:
         (rights.WORKER[1], lambda connection: Outbox(schema=SCHEMA).emit(connection, "page.read", {})),
         (rights.WORKER[2], lambda c: c.execute(sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{}}')"))),
         (rights.WORKER[3], lambda c: c.execute(sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{}}')"))),
+        (rights.WORKER[6], lambda c: Outbox(schema=SCHEMA).emit(c, "t", {}, ordering_key="k", strict_order=True)),
     ],
-    ids=["once", "emit", "outbox_emit", "outbox_uuid7"],
+    ids=["once", "emit", "outbox_emit", "outbox_uuid7", "outbox_take_turn"],
 )
 def test_in_a_workers_own_code_the_server_names_the_object(roles: Roles, right: Right, use: Any) -> None:
     roles.revoke(right, roles.worker)

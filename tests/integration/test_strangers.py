@@ -18,6 +18,7 @@ from support.desk import ALL, Desk
 from support.scene import Scene, Taker
 from support.waiting import eventually
 
+from outbox import emit
 from outbox.errors import SchemaError
 from outbox_cli import main
 from relay import Settings
@@ -26,6 +27,7 @@ from relay.admin.doctor import Finding, examine
 from relay.admin.housekeeping import Housekeeping
 from relay.platform import migration_lock as migration_turn
 from relay.platform import migrations
+from relay.platform.database import Database as Address
 
 CLASS = "hashtext('public.outbox_message')"
 Stranger = psycopg.Connection[Any]
@@ -303,11 +305,80 @@ def test_an_upgrade_warns_of_who_else_may_create_in_our_schema(
     assert f"REVOKE CREATE ON SCHEMA public FROM {role}" in said
 
 
+def test_a_first_upgrade_refuses_a_schema_in_which_a_role_was_granted_create(
+    empty_postgres: Database, role: str
+) -> None:
+    empty_postgres.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+    address = Address.parse(empty_postgres.url)
+    for refused in (lambda: migrations.upgrade(empty_postgres.url), lambda: migrations.planned(address)):
+        with pytest.raises(SchemaError, match=f"{role} may CREATE in the schema public") as error:
+            refused()
+    assert empty_postgres.scalar("SELECT to_regclass('outbox_message')") is None
+    statement = str(error.value).partition("Run ")[2].partition(";")[0]
+    empty_postgres.execute(statement)
+    assert migrations.upgrade(empty_postgres.url)
+    empty_postgres.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+    assert migrations.upgrade(empty_postgres.url) == [], "an installed outbox is never kept from an upgrade"
+
+
+def test_a_schema_of_ours_in_which_everybody_may_create_is_refused(empty_postgres: Database) -> None:
+    empty_postgres.execute("CREATE SCHEMA messaging")
+    empty_postgres.execute("GRANT CREATE ON SCHEMA messaging TO PUBLIC")
+    with pytest.raises(SchemaError, match="PUBLIC may CREATE in the schema messaging"):
+        migrations.upgrade(empty_postgres.url, schema="messaging")
+
+
+def test_the_default_rights_of_postgresql_14_are_warned_of_and_left_as_they_are(
+    empty_postgres: Database, role: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    empty_postgres.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    monkeypatch.setenv("DATABASE_URL", empty_postgres.url)
+    monkeypatch.setattr(sys, "argv", ["outbox", "db", "upgrade"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = " ".join(capfd.readouterr().err.split())
+    assert ended.value.code == 0, said
+    assert "warning: PUBLIC may CREATE in the schema public" in said
+    assert "REVOKE CREATE ON SCHEMA public FROM PUBLIC" in said
+    assert empty_postgres.scalar(f"SELECT has_schema_privilege('{role}', 'public', 'CREATE')")
+
+
+def test_a_role_that_may_become_the_owner_may_create(empty_postgres: Database, role: str) -> None:
+    empty_postgres.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+    owner = empty_postgres.scalar("SELECT current_user")
+    empty_postgres.execute(f'GRANT "{owner}" TO {role}')
+    try:
+        assert migrations.upgrade(empty_postgres.url)
+    finally:
+        empty_postgres.execute(f'REVOKE "{owner}" FROM {role}')
+
+
 @pytest.mark.usefixtures("may_create")
 def test_doctor_names_what_took_the_name_of_a_partition(postgres_database: Database, stranger: Stranger) -> None:
     assert "names" not in examined(postgres_database)
     stranger.execute("CREATE VIEW outbox_history_20300102 AS SELECT 1 AS one")
     assert f"outbox_history_20300102 (owned by {stranger.info.user})" in examined(postgres_database)["names"].what
+
+
+# ---------------------------------------------------------------------------------------------- strict order
+
+
+def test_a_stranger_cannot_hold_up_a_key_that_is_emitted_in_strict_order(
+    postgres_database: Database, stranger: Stranger
+) -> None:
+    for refused in (
+        "SELECT outbox_take_turn('k')",
+        "SELECT FROM outbox_turn FOR UPDATE",
+        "DO $$ BEGIN LOCK TABLE outbox_turn IN EXCLUSIVE MODE; END $$",
+        "INSERT INTO outbox_turn VALUES (-1)",
+    ):
+        with pytest.raises(InsufficientPrivilege):
+            stranger.execute(refused)
+    stranger.execute("SELECT pg_advisory_lock(hashtextextended('k', x'6F7574626F78'::bigint))")  # as it was once
+    with postgres_database.engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+        emit(connection, "page.read", {}, ordering_key="k", strict_order=True)
+    assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 1
 
 
 # ------------------------------------------------------------------------------------------------ partitions

@@ -9,22 +9,11 @@ import sqlalchemy as sa
 
 from relay.admin.doctor.finding import Finding, bad, note, ok
 from relay.observe.text import one_line
+from relay.platform.creators import MAY_RUN, others_that_create
 from relay.platform.migration_lock import MIGRATION_LOCK
-from relay.platform.rights import quoted
 from relay.store.postgres.sql.ownership import MAY_OWN
 from relay.store.presence import LOCK_CLASS
 
-# The roles that may create tables and functions in our schema, except the owner of the schema, the owner of our tables
-# and superusers. 0 is PUBLIC.
-MAY_CREATE = """
-SELECT n.nspname, CASE g.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(g.grantee) END AS role
-FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
-CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS g
-LEFT JOIN pg_roles AS r ON r.oid = g.grantee
-WHERE t.oid = to_regclass('outbox_message') AND g.privilege_type = 'CREATE'
-  AND g.grantee NOT IN (n.nspowner, t.relowner) AND NOT coalesce(r.rolsuper, false)
-ORDER BY role NULLS FIRST
-"""
 HOLDERS = f"""
 SELECT l.pid, a.usename, a.application_name, count(*) AS locks,
        bool_or(l.objsubid = 2 AND {MAY_OWN.format(pid="l.pid")}) AS is_respected
@@ -54,16 +43,12 @@ def strangers(engine: sa.Engine) -> Iterator[Finding]:
 
 def creators(connection: sa.Connection) -> Finding:
     """Check which other roles may CREATE in the schema of our tables."""
-    rows: list[Any] = list(connection.execute(sa.text(MAY_CREATE)))
-    if not rows:
+    found = others_that_create(connection)
+    if found is None:
         return ok("schema rights", "no other role may create objects beside our tables")
-    names = ["PUBLIC" if row.role is None else quoted(row.role) for row in rows]
+    what = f"{', '.join(found.roles)} may CREATE in the schema {found.schema}, where our tables are"
     return bad(
-        "schema rights",
-        f"{', '.join(names)} may CREATE in the schema {rows[0].nspname}, where our tables are",
-        "a function or operator that is created there may run with a relay's rights, and read every message",
-        f"REVOKE CREATE ON SCHEMA {quoted(rows[0].nspname)} FROM {', '.join(names)}; or give the outbox a schema of "
-        "its own (OUTBOX_SCHEMA)",
+        "schema rights", what, MAY_RUN, f"{found.revoke}; or give the outbox a schema of its own (OUTBOX_SCHEMA)"
     )
 
 
