@@ -19,10 +19,9 @@ from alembic.script import ScriptDirectory
 
 from outbox.errors import SchemaError
 from outbox.schema import VERSION_TABLE
-from relay.platform.creators import refuse_creators
 from relay.platform.database import BUSY_TIMEOUT_S, Database
 from relay.platform.migration_lock import take_turn
-from relay.platform.rights import MIGRATOR, USAGE, refuse_without
+from relay.platform.rights import MIGRATOR, USAGE, refuse_creators, refuse_without
 from relay.platform.schema import check_schema, refuse_former_shape, refuse_strangers
 
 BRANCHES = ("outbox", "content")
