@@ -96,6 +96,11 @@ def retry(
     return Verdict(State.RETRY, charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
 
 
+def put_off(delay_s: float) -> Verdict:
+    """Return the verdict on a delivery whose retry is due and that finds no room: it waits once more, uncharged."""
+    return Verdict(State.RETRY, delay_ceiling_s=delay_s / 2, delay_floor_s=delay_s / 2)
+
+
 def dead(reason: str, detail: str = "", *, charged: int = 1) -> Verdict:
     """Return the verdict that a delivery is given up."""
     return Verdict(State.DEAD, charged, 0.0, reason, detail)

@@ -93,5 +93,5 @@ def _note_what_is_still_before(entry: Entry) -> None:
     has to be asked whether its turn has come.
     """
     for lane in entry.lanes:
-        if entry.verdicts and entry.verdict_of(lane.name) is BEHIND and not lane.queue.has_in_memory(entry.key):
+        if entry.verdicts and entry.verdict_of(lane.name) is BEHIND and entry.key not in lane.queue.chains:
             entry.verdicts[lane.name] = BLOCKED

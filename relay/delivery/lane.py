@@ -14,7 +14,7 @@ from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker, Ruling
 from relay.decide.outcome import TAKEN, Outcome
 from relay.decide.standing import Standing
-from relay.decide.verdict import DELIVERED, Verdict
+from relay.decide.verdict import DELIVERED, Verdict, put_off
 from relay.delivery.admission.admission import Admission
 from relay.delivery.admission.validity import Validity
 from relay.delivery.health import SharedHealth
@@ -97,7 +97,9 @@ class Lane:
 
     def accept_back(self, entry: Entry, before: int | None) -> None:
         """Take an entry in that had been set aside, or set it aside again."""
-        self.queue.accept_back(entry, before=before, has_room=self.wants > 0)
+        is_retry = entry.attempts > 0 and self.takes_messages
+        verdict = put_off(self.policy.ceiling_s(entry.attempts)) if is_retry else None
+        self.queue.accept_back(entry, before=before, has_room=self.wants > 0, put_off=verdict)
 
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
         """Set an entry aside without trying it."""

@@ -16,7 +16,8 @@ the whole chain goes back to the table (**blocked**), head first, so that the ta
 predecessor.
 
 What failed once, and what is chained behind it, is **set back**: it takes none of the room of what was not tried yet,
-and has a bounded room of its own.
+and has a bounded room of its own. So has a retry that falls due; one that finds no room there waits for its backoff
+once more, uncharged.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class DeliveryQueue:
         size: Entries without a verdict.
         startable: Those that may be sent, as far as their order goes.
         suspects: The entries that the breaker keeps.
+        chains: Whatever is here of an ordering key, under way or waiting.
         set_back: The entries that failed once or are chained behind one that did.
     """
 
@@ -57,9 +59,9 @@ class DeliveryQueue:
         self.startable = Startable()
         self.under_way: dict[Entry, Entry] = {}  # what the worker was given → what stands for it now
         self.suspects: set[Entry] = set()
-        self._chains = Chains()
+        self.chains = Chains()
         self._held = HeldKeys()
-        self.set_back = SetBack(max(limit // 2, RESERVE))
+        self.set_back = SetBack(self.chains, max(limit // 2, RESERVE))
         self._on_complete = on_complete
 
     # ------------------------------------------------------------- coming in
@@ -90,28 +92,35 @@ class DeliveryQueue:
             before: The lowest position of a message of its key in the table that is not done, if there is one.
             has_room: Whether it may be held in memory.
         """
-        chain = self._chains.of(entry.key)
+        chain = self.chains.of(entry.key)
         if self.is_held(entry, before) or (chain is not None and self._is_too_long(chain)):
             if chain is not None:
                 chain.tail.releases = True  # what waits in the table behind it is let go when that is settled
             self.set_aside(entry, BLOCKED if chain is None else BEHIND)
+        elif has_room:
+            self._take_in(entry)
         else:
-            self._take_in(entry, has_room)
+            self.set_aside(entry, PARKED)
 
-    def accept_back(self, entry: Entry, *, before: int | None, has_room: bool) -> None:
-        """Take an entry in that was set aside, or set it aside again."""
+    def accept_back(self, entry: Entry, *, before: int | None, has_room: bool, put_off: Verdict | None = None) -> None:
+        """Take an entry in that was set aside, or set it aside again; see `accept`.
+
+        An entry that was charged is set back. When that has no room for it, it gets the verdict `put_off`.
+        """
         if self.is_held(entry, before):
             self.set_aside(entry, BLOCKED)
+        elif put_off is not None and not self.set_back.is_full:
+            self.set_back.add(entry)
+            self._take_in(entry)
+        elif put_off is not None or not has_room:
+            self.set_aside(entry, put_off or PARKED)
         else:
-            self._take_in(entry, has_room)
+            self._take_in(entry)
 
-    def _take_in(self, entry: Entry, has_room: bool) -> None:
-        """Take an entry in behind the others of its key, if there is room."""
-        if not has_room:
-            self.set_aside(entry, PARKED)
-            return
+    def _take_in(self, entry: Entry) -> None:
+        """Take an entry in, behind the others of its key."""
         self.size += 1
-        head = self._chains.join(entry)
+        head = self.chains.join(entry)
         if head is None:
             self.startable.add(entry)
         elif head in self.set_back:
@@ -130,20 +139,14 @@ class DeliveryQueue:
         if entry.key is not None and not self._frees(verdict) and verdict is not HANDED_OVER:
             self._held.remove(entry.key, entry.position)
 
-    def has_in_memory(self, key: str | None) -> bool:
-        """Whether anything of this key is here, under way or waiting."""
-        return key in self._chains
-
     def _is_too_long(self, chain: Chain) -> bool:
-        limit = self.limit * 3 // 4
-        return len(chain.successors) >= limit or (self.set_back.is_full and chain.head in self.set_back)
+        return len(chain.successors) >= self.limit * 3 // 4 or (self.set_back.is_full and chain.head in self.set_back)
 
     # -------------------------------------------------------------- going out
 
     def pick(self, *, newest: bool = False) -> Entry | None:
         """Take the next entry to be sent; it is under way from here on. See `Startable.take`."""
-        entry = self.startable.take(newest=newest)
-        if entry is not None:
+        if (entry := self.startable.take(newest=newest)) is not None:
             self._put_under_way(entry)
         return entry
 
@@ -158,6 +161,7 @@ class DeliveryQueue:
     def put_back(self, entry: Entry) -> Entry:
         """Put an entry back to the front that was to be sent and was not, or not by itself; returns it."""
         entry = self.end_attempt(entry)
+        self.startable.end_turn(entry)
         self.startable.fresh.appendleft(entry)
         return entry
 
@@ -171,17 +175,21 @@ class DeliveryQueue:
 
     def suspect(self, entry: Entry) -> None:
         """Leave an entry to the breaker, which has not ruled on it."""
+        self.startable.end_turn(entry, taken=False)
         self.suspects.add(entry)
         self._set_all_back(entry)
 
     def retry(self, entry: Entry) -> None:
         """Put an entry to the back that the breaker released: it is tried again behind what was not tried yet."""
+        self.startable.end_turn(entry)
         self.suspects.discard(entry)
         self._set_all_back(entry)
         self.startable.again.append(entry)
 
     def decide(self, entry: Entry, verdict: Verdict) -> None:
         """Note the verdict on an entry that is in no queue any more, and let the next of its key go."""
+        if self.startable.turns:
+            self.startable.end_turn(entry, taken=verdict is DELIVERED)
         self.suspects.discard(entry)
         if self.set_back.count:
             self.set_back.remove(entry)
@@ -193,7 +201,7 @@ class DeliveryQueue:
 
     def _put_under_way(self, entry: Entry) -> None:
         self.under_way[entry] = entry
-        self._end_set_back(entry)
+        self.set_back.remove_group(entry)
 
     # ------------------------------------------------------------------ keys
 
@@ -205,9 +213,9 @@ class DeliveryQueue:
         """Let the next of the key go, or send all of them back to the table to wait."""
         if not self._frees(verdict):
             self._held.add(key, head.position)
-            self._send_back(self._chains.end(key), BLOCKED)
-        elif (following := self._chains.advance(key)) is not None:
-            self._end_set_back(following)
+            self._send_back(self.chains.end(key), BLOCKED)
+        elif (following := self.chains.advance(key)) is not None:
+            self.set_back.remove_group(following)
             self.startable.add(following)
 
     def _send_back(self, successors: Iterable[Entry], verdict: Verdict) -> None:
@@ -220,14 +228,10 @@ class DeliveryQueue:
 
     def _set_all_back(self, head: Entry) -> None:
         """Keep a head and its chain out of the room of what was not tried; beyond a bound, the chain goes back."""
-        self.set_back.add(*self._chains.group(head))
-        if self.set_back.count > self.set_back.limit and (successors := self._chains.cut(head)):
+        self.set_back.add_group(head)
+        if self.set_back.count > self.set_back.limit and (successors := self.chains.cut(head)):
             head.releases = True
             self._send_back(successors, BEHIND)
-
-    def _end_set_back(self, head: Entry) -> None:
-        if self.set_back.count:
-            self.set_back.remove(*self._chains.group(head))
 
     # ------------------------------------------------------------- letting go
 
@@ -235,7 +239,7 @@ class DeliveryQueue:
         """What is here and not under way."""
         yield from self.startable
         yield from self.suspects
-        yield from self._chains.successors()
+        yield from self.chains.successors()
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
         """Let go of every entry that `belongs` and is not under way.
@@ -249,7 +253,7 @@ class DeliveryQueue:
         self.startable.remove(gone)
         self.suspects -= gone
         self.set_back.remove(*gone)
-        for head in self._chains.remove(gone):
+        for head in self.chains.remove(gone):
             self.startable.add(head)
         self.size -= len(gone)
         return sorted(gone, key=attrgetter("position"))
@@ -270,8 +274,7 @@ class DeliveryQueue:
 
     def overflow(self) -> list[Entry]:
         """Put back into the table what was set back beyond its bound, the oldest first; returns it."""
-        again = self.startable.again
-        oldest = set(list(again)[: max(len(again) - self.set_back.limit, 0)])
+        oldest = set(list(self.startable.again)[: max(len(self.startable.again) - self.set_back.limit, 0)])
         if not oldest:
             return []
         return self.park(oldest.__contains__)
@@ -290,7 +293,8 @@ class DeliveryQueue:
         else:
             return False
         self.set_back.replace(entry, other)
-        self._chains.replace(entry, other)
+        self.chains.replace(entry, other)
+        self.startable.replace(entry, other)
         if entry.decide(self.name, HANDED_OVER):
             self._on_complete(entry)
         return True

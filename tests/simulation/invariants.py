@@ -37,11 +37,11 @@ def check_lane(lane: Lane) -> Iterator[str]:
     if queue.size != len(places):
         yield f"{lane.name}: {queue.size} are counted and {len(places)} are there"
     heads = set(_heads(queue))
-    for chain in queue._chains:
+    for chain in queue.chains:
         if chain.head not in heads:
             yield f"{lane.name}: the head of {chain.head.key} may not be sent and is not under way"
     for entry in heads:
-        chain_of_key = queue._chains.of(entry.key)
+        chain_of_key = queue.chains.of(entry.key)
         if entry.key is not None and chain_of_key is None:
             yield f"{lane.name}: {entry.id} has no chain of its key"
         elif chain_of_key is not None and chain_of_key.head is not entry:
@@ -70,4 +70,4 @@ def _heads(queue: DeliveryQueue) -> Iterator[Entry]:
 
 def _everything(queue: DeliveryQueue) -> Iterator[Entry]:
     yield from _heads(queue)
-    yield from queue._chains.successors()
+    yield from queue.chains.successors()

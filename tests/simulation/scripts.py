@@ -191,7 +191,18 @@ def narrow_window(seed: int) -> Script:
     return Script({n: Plan(n) for n in names}, fates, emits, [(0.1, "pause", "a")], until=22.0, knobs=knobs)
 
 
+def crowd_of_retries(seed: int) -> Script:
+    """More retries fall due than the destination can be sent, beside good messages that it could take."""
+    emits = [(0.0, 0.0, None, 0.0)] * 80 + [(3 + n / 4, 3 + n / 4, [None, f"k{n}"][n % 2], 0.0) for n in range(80)]
+    names = ["a", "b"][: 1 + seed % 2]
+    fates = {name: Fate(latency_s=0.1) for name in names}
+    fates["a"].poison = dict.fromkeys(range(0, 80, 2), [failed("500"), unanswered("timeout")][seed % 2])
+    plans = {n: Plan(n, concurrency=1, max_attempts=1000) for n in names}
+    return Script(plans, fates, emits, until=30.0, knobs={"window": 16, "page_size": 8})
+
+
 DIRECTED = {
+    "crowd of retries": crowd_of_retries,
     "narrow window": narrow_window,
     "expiring": expiring,
     "limited": limited,

@@ -33,7 +33,7 @@ from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.observe.supervision import Supervisor
 
-ROW_S = 0.1  # what it takes to look at one blocked delivery, scaled to the few that there are here
+ROW_S = 0.2  # what it takes to look at one blocked delivery, scaled to the few that there are here
 
 
 def dies(script: str, seed: int) -> str:
@@ -60,8 +60,8 @@ def _lose_chains(monkeypatch: pytest.MonkeyPatch) -> None:
     def drop_chains(self: DeliveryQueue, belongs: Callable[..., bool]) -> Any:
         gone = evict(self, belongs)
         heads = {*self.startable, *self.under_way.values(), *self.suspects}
-        for chain in [chain for chain in self._chains if chain.head not in heads]:
-            self._chains.end(chain.head.key or "")
+        for chain in [chain for chain in self.chains if chain.head not in heads]:
+            self.chains.end(chain.head.key or "")
         return gone
 
     monkeypatch.setattr(Lane, "finish_batch", leave_first)

@@ -114,13 +114,15 @@ class SetBack:
     """What failed once, and what is chained behind that: it has a bounded room of its own.
 
     Args:
+        chains: What waits behind which entry.
         limit: How many entries there is room for.
 
     Attributes:
         count: How many there are.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, chains: Chains, limit: int) -> None:
+        self._chains = chains
         self.limit = limit
         self.count = 0
         self._entries: set[Entry] = set()
@@ -145,6 +147,15 @@ class SetBack:
         """Let these take that room again, or leave."""
         self._entries.difference_update(entries)
         self.count = len(self._entries)
+
+    def add_group(self, head: Entry) -> None:
+        """Keep an entry, and what is chained behind it, out of that room."""
+        self.add(*self._chains.group(head))
+
+    def remove_group(self, head: Entry) -> None:
+        """Let an entry, and what is chained behind it, take that room again."""
+        if self.count:
+            self.remove(*self._chains.group(head))
 
     def replace(self, entry: Entry, other: Entry) -> None:
         """Have `other` stand for `entry`, if that is set back."""

@@ -1,4 +1,9 @@
-"""Entries that may be sent now, and which of them is next."""
+"""Entries that may be sent now, and which of them is next.
+
+What failed before has a **turn** among what was not tried yet: one attempt in so many. A turn whose attempt is taken
+halves the way to the next one, a turn whose attempt fails doubles it. So at a destination that fails now and then what
+failed is soon tried again, and messages that always fail cost the others little.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from itertools import chain
 
 from relay.seam import Entry
 
-AGAIN_EVERY = 12  # one attempt in 12 is at what failed before, while there is something that was not tried
+OFTEN, SELDOM = 2, 32  # one attempt in so many is at what failed before, while there is something that was not tried
 
 
 class Startable:
@@ -17,12 +22,16 @@ class Startable:
     Attributes:
         fresh: Those that were not tried yet.
         again: Those that failed before.
+        turns: Entries that were taken from `again`, and whose attempt has not ended.
     """
 
     def __init__(self) -> None:
         self.fresh: deque[Entry] = deque()
         self.again: deque[Entry] = deque()
-        self._turn = 0
+        self.turns: set[Entry] = set()
+        self._every = OFTEN
+        self._since = 0  # attempts since the last turn
+        self._is_turn = False
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.again)
@@ -37,21 +46,43 @@ class Startable:
     def take(self, *, newest: bool = False) -> Entry | None:
         """Take the next entry.
 
-        What failed before is taken once in a while, and when there is nothing else: so a group of bad messages never
-        makes up all of what is under way while there are others.
-
         Args:
             newest: Whether to take the newest of what was not tried yet, if there is any.
         """
-        if newest and self.fresh:
-            return self.fresh.pop()
-        queue = self._next_queue()
-        return queue.popleft() if queue else None
+        self._is_turn = not self.fresh or (not newest and bool(self.again) and self._since + 1 >= self._every)
+        if not self._is_turn:
+            self._since += 1
+            return self.fresh.pop() if newest else self.fresh.popleft()
+        if not self.again:
+            return None
+        self._since = 0
+        return self._take_again()
 
     def take_if(self, may_follow: Callable[[Entry], bool]) -> Entry | None:
-        """Take one more entry, if it may follow those that were taken."""
-        queue = self.fresh or self.again
-        return queue.popleft() if queue and may_follow(queue[0]) else None
+        """Take one more entry of the same kind, if it may follow: a bad message would fail a whole batch of others."""
+        queue = self.again if self._is_turn else self.fresh
+        if not queue or not may_follow(queue[0]):
+            return None
+        return self._take_again() if self._is_turn else queue.popleft()
+
+    def _take_again(self) -> Entry:
+        entry = self.again.popleft()
+        self.turns.add(entry)
+        return entry
+
+    def end_turn(self, entry: Entry, *, taken: bool | None = None) -> None:
+        """Note how the attempt at an entry has ended; ``None`` when that tells nothing of it."""
+        if entry not in self.turns:
+            return
+        self.turns.remove(entry)
+        if taken is not None:
+            self._every = max(self._every // 2, OFTEN) if taken else min(self._every * 2, SELDOM)
+
+    def replace(self, entry: Entry, other: Entry) -> None:
+        """Have `other` stand for `entry`, if that has its turn."""
+        if entry in self.turns:
+            self.turns.remove(entry)
+            self.turns.add(other)
 
     def remove(self, gone: set[Entry]) -> None:
         """Remove entries that leave."""
@@ -63,9 +94,3 @@ class Startable:
         oldest, newest = count // 2, count - count // 2
         fresh, again = list(self.fresh), list(self.again)
         return {*fresh[:oldest], *fresh[-newest:], *again[:oldest], *again[-newest:]}
-
-    def _next_queue(self) -> deque[Entry]:
-        self._turn += 1
-        if not self.fresh or (self.again and self._turn % AGAIN_EVERY == 0):
-            return self.again
-        return self.fresh
