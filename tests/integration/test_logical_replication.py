@@ -138,7 +138,7 @@ def test_after_the_switch_the_doctor_names_the_sequences_and_its_remedy_sets_the
     assert examined(pair.publisher)["sequences"].severity == "ok"
     finding = examined(pair.subscriber)["sequences"]
     assert finding.severity == "bad"
-    assert "outbox_message_position_seq stands at 1, and outbox_message has come to 5" in finding.what
+    assert "outbox_message_position_seq is at 1, but outbox_message is at 5" in finding.what
     assert "outbox_audit_id_seq" in finding.what
     for statement in finding.do.partition(": ")[2].split("; "):
         pair.subscriber.database.execute(statement)

@@ -14,7 +14,7 @@ from outbox_cli import main
 
 @dataclass
 class Ended:
-    """A command that has come to its end."""
+    """A command that has ended."""
 
     returncode: int
     stdout: str

@@ -67,7 +67,7 @@ def _sequences(connection: sa.Connection) -> Finding:
         return ok("sequences", "each is ahead of its column")
     return bad(
         "sequences",
-        "; ".join(f"{counter.sequence} stands at {found[0]:,}, and {counter.table} has come to {found[1]:,}"
+        "; ".join(f"{counter.sequence} is at {found[0]:,}, but {counter.table} is at {found[1]:,}"
                   for counter, found in behind),
         "; ".join(counter.harm for counter, _ in behind),
         "as the owner of the tables: " + "; ".join(
