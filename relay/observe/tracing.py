@@ -120,7 +120,7 @@ def processing(
         return run
     known = found
 
-    async def traced(message: Message, fence: Any) -> Any:
+    async def traced(message: Message, gate: Any) -> Any:
         attributes = _of_message("process", name, system, message)
         within = _stored(message) if _Options.children else None
         with (
@@ -134,7 +134,7 @@ def processing(
             ) as span,
             _failing(span),
         ):
-            return await run(message, fence)
+            return await run(message, gate)
 
     return traced
 

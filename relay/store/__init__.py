@@ -7,7 +7,7 @@ from relay.store.contract import Store
 
 
 def open_store(settings: Settings) -> Store:
-    """The store for the configured database."""
+    """Return the store for the configured database."""
     database, keep_history = settings.database, settings.retention_days > 0
     if database.is_postgres:
         from relay.store.postgres import PostgresStore

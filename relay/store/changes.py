@@ -1,7 +1,7 @@
-"""Marking what somebody other than its owner changes, so that the owner finds it.
+"""Mark what an operator changes, so that the owner of its shard finds it.
 
-An owner reads each row once. What operators change behind its cursor is found by its stamp: on PostgreSQL by the
-transaction that changed it, and on SQLite, which has none, by a number above every one before.
+An owner reads each row once. It finds what operators change behind its cursor by ``txid``: on PostgreSQL that is the
+number of the transaction that made the change; on SQLite, which has none, a number above every one before.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from outbox.tables import tables
 MILLISECONDS_NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
 
-def stamp(connection: sa.Connection) -> Any:
-    """What to write into ``txid``. On SQLite, call it in a transaction that holds the write lock already.
+def next_txid(connection: sa.Connection) -> Any:
+    """Return what to write into ``txid``. On SQLite, call it in a transaction that holds the write lock already.
 
-    The highest number may just have left the tables together with its row, and the owner still remember it. So there
-    numbers follow the clock, and where that stands still or goes back, each other.
+    On SQLite, the highest number may just have left the tables together with its row, while the owner remembers it. So
+    numbers follow the clock there; where the clock stands still or goes back, they follow each other.
     """
     if connection.dialect.name == "postgresql":
         return sa.func.pg_current_xact_id()
@@ -33,6 +33,6 @@ def stamp(connection: sa.Connection) -> Any:
 
 
 def nudge(connection: sa.Connection) -> None:
-    """Have the relays look as soon as this transaction has been committed; they would soon have done so anyway."""
+    """Have the relays look as soon as this transaction is committed, and not only at their next poll."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_notify("outbox_wake", sa.func.current_schema())))

@@ -1,4 +1,4 @@
-"""How a relay shows that it is there, to its peers and to whoever asks.
+"""How a relay shows that it is alive.
 
 On PostgreSQL it holds *session* advisory locks of one class: one for its presence, and one for each of its shards.
 On SQLite it holds an operating-system lock on a file beside the database's. Both end with the session, however it ends.

@@ -35,7 +35,7 @@ GROUP BY h.type ORDER BY 2 DESC, 1
 """
 _DELIVER = """
 INSERT INTO outbox_delivery AS d (message_id, destination, shard, position, ordering_key, state, generation, txid)
-SELECT m.id, :to, m.shard, m.position, m.ordering_key, 'parked', :generation, {stamp}
+SELECT m.id, :to, m.shard, m.position, m.ordering_key, 'parked', :generation, {txid}
 FROM {ids} JOIN outbox_message AS m ON m.id = {id} WHERE m.state = 'held'
 ON CONFLICT (message_id, destination) DO UPDATE SET
     state = 'parked', generation = excluded.generation, attempts = 0, first_failed_at = NULL,
@@ -74,7 +74,7 @@ SELECT m.id FROM unnest(CAST(:ids AS uuid[])) AS p (id) JOIN outbox_message AS m
 ORDER BY m.id FOR UPDATE OF m
 """,
     "deliver": _DELIVER.format(
-        stamp="pg_current_xact_id()",
+        txid="pg_current_xact_id()",
         final=FINAL,
         ids="unnest(CAST(:ids AS uuid[])) AS p (id)",
         id="p.id",
@@ -109,7 +109,7 @@ FROM {_SQLITE_HISTORY} ORDER BY h.position
 """,
     "lock": "SELECT m.id FROM json_each(:ids) AS p JOIN outbox_message AS m ON m.id = p.value",
     "deliver": _DELIVER.format(
-        stamp=":stamp",
+        txid=":txid",
         final=FINAL,
         ids="json_each(:ids) AS p",
         id="p.value",

@@ -79,9 +79,9 @@ async def test_what_is_sent_again_is_stored_once_and_taken_each_time(nats: NatsS
     async with destination(nats.url) as made:
         for _ in range(2):
             assert (await made.send_many(sent)).kind == "taken"
-        line = await made._lines.get()
+        connection = await made._lines.get()
     assert len(await in_stream(nats)) == 3
-    assert line.duplicate_count == 3
+    assert connection.duplicate_count == 3
 
 
 async def test_a_subject_that_no_stream_takes_is_an_outage_with_that_reason(nats: NatsServer) -> None:

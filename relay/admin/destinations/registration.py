@@ -27,7 +27,7 @@ from relay.decide.verdict import State
 from relay.platform.database import Database
 from relay.platform.rights import Right, refuse_without
 from relay.platform.schema import CONTENT_TABLES, check_content, check_schema
-from relay.store.changes import stamp
+from relay.store.changes import next_txid
 from relay.store.contract import ON_A_STANDBY, Standby
 
 log = structlog.get_logger("relay")
@@ -186,7 +186,7 @@ def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
     """Make relays read unrouted messages again: a new subscription may want them."""
     m = t.message.c
     connection.execute(
-        sa.update(t.message).where(m.state == State.UNROUTED).values(state=State.READY, txid=stamp(connection))
+        sa.update(t.message).where(m.state == State.UNROUTED).values(state=State.READY, txid=next_txid(connection))
     )
 
 

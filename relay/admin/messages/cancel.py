@@ -9,7 +9,7 @@ destination has taken stays delivered. A dead letter stays dead: it can be disca
 | ready, scheduled, unrouted  | it is held, with a delivery in state ``cancelled`` for each destination it has     |
 | held                        | its parked, blocked and retried deliveries become ``cancelled``                   |
 
-The owner of the shard finds the change by its stamp, drops the message from its memory, moves it to the history and
+The owner of the shard finds the change by its `txid`, drops the message from its memory, moves it to the history and
 releases the successors of its key. An attempt that is under way at that moment is completed. If the destination takes
 the message, the delivery is delivered and the history says so; if not, no verdict brings a cancelled delivery back.
 """
@@ -31,7 +31,7 @@ from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.next_steps import NOBODY
 from relay.decide.verdict import READ_PATH, WAITING, State
-from relay.store.changes import nudge, stamp
+from relay.store.changes import next_txid, nudge
 
 UNREAD = (*READ_PATH, State.UNROUTED)
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -122,11 +122,9 @@ def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
     connection.execute(
         sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state=State.HELD, due_at=None)
     )
-    registered, stamped = Registered(connection), stamp(connection)
+    registered, txid = Registered(connection), next_txid(connection)
     for name, ids in _by_destination(registered, rows).items():
-        _set_aside(
-            connection, name, ids, State.CANCELLED if which.destination in (None, name) else State.PARKED, stamped
-        )
+        _set_aside(connection, name, ids, State.CANCELLED if which.destination in (None, name) else State.PARKED, txid)
     return len(rows)
 
 
@@ -139,9 +137,9 @@ def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, li
     return found
 
 
-def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: str, stamped: Any) -> None:
+def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: str, txid: Any) -> None:
     m, delivery = tables().message.c, tables().delivery
-    mark = sa.literal(stamped) if isinstance(stamped, int) else stamped
+    mark = sa.literal(txid) if isinstance(txid, int) else txid
     for_it = (m.id, sa.literal(name), m.shard, m.position, m.ordering_key, sa.literal(state), mark)
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(delivery)
     columns = ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"]
@@ -150,7 +148,7 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
         # A ready message has deliveries only if a crash of the server undid the change of its state.
         .on_conflict_do_update(
             index_elements=["message_id", "destination"],
-            set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": stamped},
+            set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": txid},
             where=delivery.c.state.in_(WAITING),
         )
     )
@@ -163,7 +161,7 @@ def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) ->
         sa.update(tables().delivery)
         .where(d.message_id.in_([row.id for row in rows]), d.state.in_(WAITING))
         .where(d.destination == which.destination if which.destination is not None else sa.true())
-        .values(state=State.CANCELLED, due_at=None, changed_at=clock(connection), txid=stamp(connection))
+        .values(state=State.CANCELLED, due_at=None, changed_at=clock(connection), txid=next_txid(connection))
     )
     return len(rows)
 

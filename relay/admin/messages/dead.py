@@ -1,7 +1,7 @@
 """Dead letters: list them, count their causes, retry and discard them.
 
 A dead letter is a delivery in state ``dead``. The operator changes its state; the owner of its shard finds the change
-by its stamp and does the rest.
+by its `txid` and does the rest.
 
 | from | by      | to        | what the owner does then                                                         |
 |------|---------|-----------|----------------------------------------------------------------------------------|
@@ -25,7 +25,7 @@ from relay.admin.access.queries import clock, exact, matches, now
 from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
 from relay.decide.verdict import State
-from relay.store.changes import nudge, stamp
+from relay.store.changes import next_txid, nudge
 
 Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
@@ -254,7 +254,7 @@ def _write(connection: sa.Connection, destination: str, ids: list[str], values: 
     changed = connection.execute(
         sa.update(tables().delivery)
         .where(d.destination == destination, d.message_id.in_(ids), d.state == State.DEAD)
-        .values(**values, generation=d.generation + 1, changed_at=clock(connection), txid=stamp(connection))
+        .values(**values, generation=d.generation + 1, changed_at=clock(connection), txid=next_txid(connection))
     )
     nudge(connection)
     return changed.rowcount

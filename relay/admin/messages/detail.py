@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from outbox.tables import tables
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.listing import MessageRow, delivery_states, message_row
-from relay.admin.messages.next_steps import Prospects
+from relay.admin.messages.next_steps import NextSteps
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.decide.verdict import State
 
@@ -103,7 +103,7 @@ def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
 
 
 def _waiting(connection: sa.Connection, row: sa.Row[Any], past: dict[str, Any]) -> MessageDetail:
-    prospects = Prospects(connection, row)
+    prospects = NextSteps(connection, row)
     message = message_row(row, delivery_states(connection, [row.id]).get(row.id))
     return MessageDetail(
         message=message,
@@ -131,7 +131,7 @@ def _settled(row: sa.Row[Any], registered: Registered, past: dict[str, Any]) -> 
     )
 
 
-def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Prospects) -> list[DeliveryRow]:
+def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: NextSteps) -> list[DeliveryRow]:
     delivery = tables().delivery
     query = sa.select(delivery).where(delivery.c.message_id == message.id).order_by(delivery.c.destination)
     found = [

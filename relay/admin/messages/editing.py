@@ -21,7 +21,7 @@ from relay.admin.audit import Action
 from relay.admin.messages.dead import DeadFilter, Progress, change_batches
 from relay.decide.verdict import State
 from relay.store import replay_sql
-from relay.store.changes import nudge, stamp
+from relay.store.changes import next_txid, nudge
 
 Edit = Callable[[Any], Any]
 
@@ -86,7 +86,7 @@ def _send_edited(connection: sa.Connection, destination: str, ids: Sequence[str]
     parameters: dict[str, Any] = {"to": destination, "generation": 0}
     parameters["ids"] = new_ids if on_postgres else json.dumps(new_ids)
     if not on_postgres:
-        parameters["stamp"] = stamp(connection)
+        parameters["txid"] = next_txid(connection)
     sql = replay_sql.POSTGRES if on_postgres else replay_sql.SQLITE
     connection.execute(sa.text(sql["deliver"]), parameters)
     nudge(connection)

@@ -16,7 +16,7 @@ from relay.platform.wording import utc
 NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator gave up
 
 
-class Prospects:
+class NextSteps:
     """The next steps of one message.
 
     Args:

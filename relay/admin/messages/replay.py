@@ -1,7 +1,7 @@
 """Send delivered messages again: to a destination that is new, or that has lost them.
 
 A message comes back from the history in state ``held``, with one delivery, ``parked``, for the chosen destination. Its
-owner finds it by its stamp and delivers it like any message that was set aside; then it returns to the history. The id
+owner finds it by its `txid` and delivers it like any message that was set aside; then it returns to the history. The id
 stays, so a receiver that deduplicates ignores it. With ``as_new`` it is a new message that names the old one.
 """
 
@@ -25,7 +25,7 @@ from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
 from relay.admin.messages.choice import plain
 from relay.store import replay_sql
-from relay.store.changes import nudge, stamp
+from relay.store.changes import next_txid, nudge
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
@@ -143,7 +143,7 @@ def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], ac
         ids = _bring_back(connection, picked, generation)
     parameters: dict[str, Any] = {"ids": _array(connection, ids), "to": what.to, "generation": generation}
     if connection.dialect.name == "sqlite":
-        parameters["stamp"] = stamp(connection)
+        parameters["txid"] = next_txid(connection)
     action.add(connection, connection.execute(sa.text(sql["deliver"]), parameters).rowcount)
     nudge(connection)
 

@@ -16,7 +16,7 @@ from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
 from relay.admin.messages.next_steps import NOBODY
 from relay.decide.verdict import State
-from relay.store.changes import nudge, stamp
+from relay.store.changes import next_txid, nudge
 
 
 def unrouted_types(connection: sa.Connection, type_: str | None = None) -> dict[str, int]:
@@ -65,7 +65,7 @@ def _discard_batch(connection: sa.Connection, type_: str | None, after: int) -> 
     if not rows:
         return after, 0
     ids = [row.id for row in rows]
-    mark = sa.literal(found) if isinstance(found := stamp(connection), int) else found
+    mark = sa.literal(found) if isinstance(found := next_txid(connection), int) else found
     connection.execute(sa.update(t.message).where(m.id.in_(ids)).values(state=State.HELD, generation=m.generation + 1))
     for_nobody = (m.id, sa.literal(NOBODY), m.shard, m.position, m.ordering_key, sa.literal(State.DISCARDED), mark)
     connection.execute(

@@ -27,7 +27,7 @@ from relay.destinations.listener.returned import ReturnedSomething, check_return
 from relay.destinations.listener.started import start
 from relay.destinations.listener.threads import NoThread, Threads
 from relay.destinations.listener.transaction.call import AsyncTransactions, SyncTransactions
-from relay.destinations.listener.transaction.commit_gate import Fence, Overran
+from relay.destinations.listener.transaction.commit_gate import CommitGate, Overran
 from relay.destinations.listener.unavailable import is_from_outside
 from relay.observe.logging import plain_trace, redacted
 from relay.observe.tracing import SYSTEM, processing
@@ -39,7 +39,7 @@ log = structlog.get_logger("relay")
 SHOW_AGAIN_S = 60.0
 LAST_WORDS_S = 1.0  # how long a cancelled async listener may take to roll back
 
-Run = Callable[[Message, Fence | None], Awaitable[Any]]
+Run = Callable[[Message, CommitGate | None], Awaitable[Any]]
 
 
 class ListenerDestination:
@@ -92,7 +92,7 @@ class ListenerDestination:
         began_at, deadline = monotonic(), None
         try:
             if self._transactions is not None and self._timeout_s is not None:
-                await self._run_fenced(Fence(self._timeout_s, tells_database=False), self._timeout_s, message)
+                await self._run_with_gate(CommitGate(self._timeout_s, tells_database=False), self._timeout_s, message)
             elif (rest := start(self._run(message, None))) is not None:
                 spent_s = monotonic() - began_at
                 deadline = asyncio.timeout(None if self._timeout_s is None else self._timeout_s - spent_s)
@@ -151,14 +151,14 @@ class ListenerDestination:
             Overran: The deadline passed; its session has committed nothing, and will not.
             NoThread: Overrunning calls hold all threads, so the listener was not called.
         """
-        await self._run_fenced(Fence(timeout_s), timeout_s, message)
+        await self._run_with_gate(CommitGate(timeout_s), timeout_s, message)
 
-    async def _run_fenced(self, fence: Fence, timeout_s: float, message: Message) -> None:
-        running = asyncio.ensure_future(self._run(message, fence))
+    async def _run_with_gate(self, gate: CommitGate, timeout_s: float, message: Message) -> None:
+        running = asyncio.ensure_future(self._run(message, gate))
         running.add_done_callback(_look_at)
         try:
             done, _ = await asyncio.wait([running], timeout=timeout_s)
-            if done or not fence.close():
+            if done or not gate.close():
                 check_returned(await running)
                 return
         finally:
@@ -215,9 +215,9 @@ def _look_at(task: asyncio.Future[Any]) -> None:
         task.exception()
 
 
-def _in(threads: Threads, function: Callable[[Message, Fence | None], Any]) -> Run:
-    async def run(message: Message, fence: Fence | None) -> Any:
-        returned = await threads.run(message.id, function, message, fence)
+def _in(threads: Threads, function: Callable[[Message, CommitGate | None], Any]) -> Run:
+    async def run(message: Message, gate: CommitGate | None) -> Any:
+        returned = await threads.run(message.id, function, message, gate)
         return await returned if returned is not None and isawaitable(returned) else returned
 
     return run

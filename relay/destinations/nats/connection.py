@@ -33,7 +33,7 @@ class Due(NamedTuple):
     outcome: asyncio.Future[Outcome]
 
 
-class Line:
+class NatsConnection:
     """A connection; `open` creates it. After it is lost it cannot be used again.
 
     Attributes:
@@ -65,13 +65,13 @@ class Line:
 
     @classmethod
     async def _open(cls, settings: NatsSettings, server: str, name: str) -> Self:
-        line = cls(settings)
+        connection = cls(settings)
         try:
-            await line._connect(server, name)
+            await connection._connect(server, name)
         except BaseException:
-            await line.close()
+            await connection.close()
             raise
-        return line
+        return connection
 
     @property
     def is_open(self) -> bool:

@@ -11,7 +11,7 @@ from nats.errors import Error
 from outbox import Message
 from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations.contract import together
-from relay.destinations.nats.connection import Line, explained
+from relay.destinations.nats.connection import NatsConnection, explained
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import ensure
 from relay.destinations.sending.connector import Connector
@@ -43,7 +43,7 @@ class NatsDestination:
         self.batch_size = settings.batch
         self._settings = settings
         self._timeout_s = settings.timeout_s
-        self._lines = Connector(self._open)
+        self._connections = Connector(self._open)
 
     async def start(self) -> None:
         """Do nothing: the connection is opened when it is first used."""
@@ -60,30 +60,32 @@ class NatsDestination:
         return together(await self._publish(messages))
 
     async def close(self) -> None:
-        await self._lines.close()
+        await self._connections.close()
 
     async def _publish(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         due: list[asyncio.Future[Outcome]] = []
-        line: Line | None = None
+        connection: NatsConnection | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                line = await self._lines.get()
-                before = line.duplicate_count
+                connection = await self._connections.get()
+                before = connection.duplicate_count
                 for message in messages:
-                    due.append(await line.publish(message))  # noqa: PERF401 (what is due counts when time is up)
+                    due.append(await connection.publish(message))  # noqa: PERF401 (what is due counts when time is up)
                 outcomes = [await each for each in due]
         except TimeoutError:
-            return self._late(line, due, len(messages))
+            return self._late(connection, due, len(messages))
         except (Error, OSError) as error:
             return [unreachable(f"no connection to {self._settings.shown}: {explained(error)}")] * len(messages)
-        if count := line.duplicate_count - before:
+        if count := connection.duplicate_count - before:
             process.broker_duplicates(self.name, count)
             log.info("duplicates_dropped", destination=self.name, count=count)
         return outcomes
 
-    def _late(self, line: Line | None, due: list[asyncio.Future[Outcome]], count: int) -> Sequence[Outcome]:
+    def _late(
+        self, connection: NatsConnection | None, due: list[asyncio.Future[Outcome]], count: int
+    ) -> Sequence[Outcome]:
         """Return the outcomes after the deadline: those that were answered have theirs, the others are late."""
-        if line is None:
+        if connection is None:
             late = unreachable(f"no connection to {self._settings.shown} in time")
         else:
             late = unanswered(f"{self._settings.shown} did not acknowledge within {self._timeout_s:g} s")
@@ -92,16 +94,16 @@ class NatsDestination:
             each.cancel()
         return [*found, *[late] * (count - len(due))]
 
-    async def _open(self) -> Line:
-        line = await Line.open(self._settings, f"outbox relay: {self.name}")
+    async def _open(self) -> NatsConnection:
+        connection = await NatsConnection.open(self._settings, f"outbox relay: {self.name}")
         log.info("broker_connected", destination=self.name)
         if self._settings.declare:
             try:
-                await ensure(line.client, self._settings)
+                await ensure(connection.client, self._settings)
             except BaseException:
-                await line.close()
+                await connection.close()
                 raise
-        return line
+        return connection
 
 
 def _is_answered(future: asyncio.Future[Outcome]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.destinations.kind import Probed, Risk
-from relay.destinations.nats.connection import Line
+from relay.destinations.nats.connection import NatsConnection
 from relay.destinations.nats.settings import NatsSettings
 from relay.destinations.nats.streams import known
 
@@ -15,11 +15,11 @@ CHECKED = "name, connection, TLS, user and password"
 
 async def probe(name: str, settings: NatsSettings) -> Probed:
     """Connect, and look for the streams that take our subjects."""
-    line = await Line.open(settings, f"outbox probe: {name}")
+    connection = await NatsConnection.open(settings, f"outbox probe: {name}")
     try:
-        found = await known(line.client, settings)
+        found = await known(connection.client, settings)
     finally:
-        await line.close()
+        await connection.close()
     if missing := [subject for subject, stream in found.items() if stream is None]:
         what = f"no stream {settings.stream}" if settings.stream else f"no stream for {', '.join(missing)}"
         if not settings.declare:
@@ -32,11 +32,11 @@ async def probe(name: str, settings: NatsSettings) -> Probed:
 
 async def risks(name: str, settings: NatsSettings) -> Sequence[Risk]:
     """Return what the streams of our subjects may lose after they have acknowledged it."""
-    line = await Line.open(settings, f"outbox doctor: {name}")
+    connection = await NatsConnection.open(settings, f"outbox doctor: {name}")
     try:
-        found = await known(line.client, settings)
+        found = await known(connection.client, settings)
     finally:
-        await line.close()
+        await connection.close()
     streams = {stream.config.name: stream.config for stream in found.values() if stream is not None}
     return [risk for config in streams.values() for risk in _risks(config)]
 

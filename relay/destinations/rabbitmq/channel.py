@@ -35,7 +35,7 @@ LATE_S = 60.0  # how long a confirm is kept while no attempt waits for it
 FULL_S = 0.005  # how long to wait if aiormq takes no more data
 
 
-class LineLost(Exception):
+class ChannelLost(Exception):
     """The connection ended before the broker answered.
 
     Args:
@@ -49,7 +49,7 @@ class LineLost(Exception):
         self.is_refusal = isinstance(error, ChannelPreconditionFailed)  # too large, or refused properties
 
 
-class Line:
+class PublishingChannel:
     """A connection; `open` creates it. After it is lost it cannot be used again.
 
     Args:
@@ -66,7 +66,7 @@ class Line:
         self.connection = connection
         self.pending: dict[str, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[LineLost] = self._loop.create_future()
+        self.lost: asyncio.Future[ChannelLost] = self._loop.create_future()
         self._channel = channel
         tune = channel.connection.connection_tune
         self._wire = Wire(address, channel.number, tune.frame_max)
@@ -119,7 +119,7 @@ class Line:
             The answer. Shield it: it continues after its caller has been cancelled.
 
             It is an error if no queue takes the message and it is returned (``PublishError``), if the broker refuses it
-            (``DeliveryError``), or if the connection is lost before the answer (``LineLost``).
+            (``DeliveryError``), or if the connection is lost before the answer (``ChannelLost``).
 
         Raises:
             TooLong: The broker's frames are too short for its headers.
@@ -189,10 +189,10 @@ class Line:
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = asyncio.CancelledError() if closing.cancelled() else closing.exception()
-        self.lost.set_result(LineLost(error))
+        self.lost.set_result(ChannelLost(error))
         for answer in list(self.pending.values()):
             if not answer.done():
-                answer.set_exception(LineLost(error))
+                answer.set_exception(ChannelLost(error))
                 answer.exception()  # retrieved here, because an attempt may no longer wait for it
 
 

@@ -10,8 +10,8 @@ from aio_pika.exceptions import DeliveryError, PublishError
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
-from relay.destinations.rabbitmq.channel import Line, LineLost
-from relay.destinations.rabbitmq.reconnect import Keeper, NoLine
+from relay.destinations.rabbitmq.channel import ChannelLost, PublishingChannel
+from relay.destinations.rabbitmq.reconnect import NotConnected, Reconnector
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import Address, TooLong
@@ -50,74 +50,74 @@ class RabbitDestination:
         self._topology: Topology | None = None
         if settings.declare:
             self._topology = Topology(name, settings.exchange, settings.events, settings.queue_type)
-        self._keeper = Keeper(name, self._open_line)
-        self._aside: Line | None = None
+        self._reconnector = Reconnector(name, self._open_channel)
+        self._aside: PublishingChannel | None = None
         self._one_at_a_time = asyncio.Lock()
         self._broker.check()
 
     async def start(self) -> None:
         """Begin to connect. The destination also starts while the broker is away."""
-        self._keeper.start()
+        self._reconnector.start()
 
     async def send(self, message: Message) -> Outcome:
-        line: Line | None = None
+        channel: PublishingChannel | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                line = await self._keeper.line()
-                if line.is_blocked and message.id not in line.pending:
+                channel = await self._reconnector.channel()
+                if channel.is_blocked and message.id not in channel.pending:
                     return unreachable(BLOCKED)
-                return await self._publish(line, message)
-        except NoLine as reason:
+                return await self._publish(channel, message)
+        except NotConnected as reason:
             return unreachable(f"no connection to {self._broker}: {reason}")
         except TimeoutError:
-            return self._late(line, message)
+            return self._late(channel, message)
 
     async def close(self) -> None:
-        await self._keeper.close()
+        await self._reconnector.close()
         if self._aside is not None:
             await self._aside.close()
 
-    def _late(self, line: Line | None, message: Message) -> Outcome:
-        if line is None:
+    def _late(self, channel: PublishingChannel | None, message: Message) -> Outcome:
+        if channel is None:
             return unreachable(f"no connection to {self._broker} within {self._timeout_s} s")
-        line.abandon(message.id)
-        return unreachable(BLOCKED) if line.is_blocked else unanswered(f"no confirm within {self._timeout_s} s")
+        channel.abandon(message.id)
+        return unreachable(BLOCKED) if channel.is_blocked else unanswered(f"no confirm within {self._timeout_s} s")
 
-    async def _publish(self, line: Line, message: Message) -> Outcome:
+    async def _publish(self, channel: PublishingChannel, message: Message) -> Outcome:
         try:
-            await asyncio.shield(line.publish(message))
+            await asyncio.shield(channel.publish(message))
             return TAKEN
         except PublishError as returned:
-            return await self._publish_mended(line, message, returned)
+            return await self._publish_mended(channel, message, returned)
         except DeliveryError:
             return unanswered("the broker refused to take charge of it (nack)")
         except TooLong as error:
             return refused(str(error))
-        except LineLost as loss:
+        except ChannelLost as loss:
             if loss.is_channels and not loss.is_missing:
                 return await self._publish_alone(message)
             return _outcome(loss)
 
-    async def _publish_mended(self, line: Line, message: Message, returned: PublishError) -> Outcome:
+    async def _publish_mended(self, channel: PublishingChannel, message: Message, returned: PublishError) -> Outcome:
         """Create the missing queue for a returned message, if the settings allow it, and publish once more."""
         key = self._routing_key(message)
         reason = f"no queue takes it: exchange {self._address.exchange}, routing key {key} ({explained(returned)})"
         try:
-            if self._topology is None or not await self._topology.mend(line.connection, message.type):
+            if self._topology is None or not await self._topology.mend(channel.connection, message.type):
                 return failed(reason)
-            await asyncio.shield(line.publish(message))
+            await asyncio.shield(channel.publish(message))
         except (DeliveryError, *TROUBLE):
             return failed(reason)
-        except LineLost as loss:
+        except ChannelLost as loss:
             return _outcome(loss)
         return TAKEN
 
     async def _publish_alone(self, message: Message) -> Outcome:
         async with self._one_at_a_time:
             try:
-                line = await self._line_aside()
-                await asyncio.shield(line.publish(message))
-            except LineLost as loss:
+                channel = await self._separate_channel()
+                await asyncio.shield(channel.publish(message))
+            except ChannelLost as loss:
                 return _outcome(loss)
             except DeliveryError as error:
                 return failed(explained(error))
@@ -125,23 +125,23 @@ class RabbitDestination:
                 return unreachable(f"no connection to {self._broker}: {explained(error)}")
         return TAKEN
 
-    async def _line_aside(self) -> Line:
+    async def _separate_channel(self) -> PublishingChannel:
         if self._aside is not None:
             if self._aside.is_open:
                 return self._aside
             await self._aside.close()
-        self._aside = await self._open_line()
+        self._aside = await self._open_channel()
         return self._aside
 
-    async def _open_line(self) -> Line:
-        return await Line.open(self._broker, self._address, self._prepare)
+    async def _open_channel(self) -> PublishingChannel:
+        return await PublishingChannel.open(self._broker, self._address, self._prepare)
 
     async def _prepare(self, connection: AbstractConnection) -> None:
         if self._topology is not None:
             await self._topology.prepare(connection)
 
 
-def _outcome(loss: LineLost) -> Outcome:
+def _outcome(loss: ChannelLost) -> Outcome:
     if loss.is_refusal:
         return refused(f"the broker closed the channel because of it: {loss}")
     if loss.is_channels and not loss.is_missing:

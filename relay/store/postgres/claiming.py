@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
-from relay.store.postgres.asking import Answer
+from relay.store.postgres.executor import Answer
 from relay.store.postgres.sql import ownership as sql
 from relay.store.rows import Row
 

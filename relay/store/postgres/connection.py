@@ -13,7 +13,7 @@ from outbox.errors import Unusable
 from relay.platform import session_settings as pinning
 from relay.platform.database import Database
 from relay.store.contract import Full, Lost
-from relay.store.postgres.asking import Ahead, Answer, Asking
+from relay.store.postgres.executor import Answer, Executor, PendingAnswer
 from relay.store.postgres.sql import connection as sql
 
 HAS_TRANSACTION_TIMEOUT = 170000
@@ -38,7 +38,7 @@ class OwningConnection:
         self._constants = {"token": token, "registered": generation}
         self._own_transactions: list[str] = []  # since the last look
         self._prepare()
-        self._ask = Asking(connection)  # takes over the loaders that were registered until now
+        self._executor = Executor(connection)  # takes over the loaders that were registered until now
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -61,14 +61,14 @@ class OwningConnection:
         self._connection.execute("SELECT set_config(%s, %s, false)", (name, value))
 
     def _run(self, statement: str, **parameters: Any) -> Answer:
-        return self._ask(statement, {**self._constants, **parameters})
+        return self._executor(statement, {**self._constants, **parameters})
 
-    def _run_ahead(self, statement: str, **parameters: Any) -> Ahead:
+    def _run_ahead(self, statement: str, **parameters: Any) -> PendingAnswer:
         """Run it, and do not wait for its answer: that comes before the one to whatever is run next."""
-        return self._ask.ahead(statement, {**self._constants, **parameters})
+        return self._executor.ahead(statement, {**self._constants, **parameters})
 
     def _transaction(self) -> AbstractContextManager[Any]:
-        self._ask.catch_up()  # outside of it: what was asked ahead is a transaction of its own
+        self._executor.catch_up()  # outside of it: what was asked ahead is a transaction of its own
         return self._connection.transaction()
 
     def _one(self, statement: str, **parameters: Any) -> Any:

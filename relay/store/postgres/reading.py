@@ -96,7 +96,7 @@ class Reading(Salvaging):
         """Look and read on; false when the reading has to be done again, from further back."""
         since = self._since(horizon, cursors)
         if self._read_much:
-            self._ask.catch_up()  # alone, a large answer is waited for in one piece
+            self._executor.catch_up()  # alone, a large answer is waited for in one piece
         try:
             answer = self._run(sql.LOOK_AND_READ, **since, **span)
             self._own_transactions = []  # those of the meantime are for the next look

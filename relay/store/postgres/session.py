@@ -58,7 +58,7 @@ class PostgresStore:
         return psycopg.connect(
             self.database.conninfo,
             autocommit=True,
-            prepare_threshold=None,  # `Asking` does, and a rollback must not forget it
+            prepare_threshold=None,  # `Executor` does, and a rollback must not forget it
             application_name=f"outbox relay {name}",
             connect_timeout=max(int(self.lease_s / 3), 2),
             tcp_user_timeout=int(self.lease_s * 1000),

@@ -53,7 +53,7 @@ class Settling(OwningConnection):
 
         def count() -> int:
             again = partial(self._run, here, addresses=addresses, **common)
-            settled = self._insisting(partial(self._ask.answer, asked), again).rowcount
+            settled = self._insisting(partial(self._executor.answer, asked), again).rowcount
             if settled < len(rows):
                 settled += self._insisting(partial(self._run, moved, **common)).rowcount
             return settled

@@ -26,12 +26,12 @@ class Reading(OwningConnection):
         self._scheduled: Due = FIRST
         self._retries: Due = FIRST
         self._newest = 0
-        self._stamp = 0
+        self._txid = 0
 
     def _begin_reading(self) -> None:
         """What was stamped until now is read from the beginning like everything else."""
         with self._guard():
-            self._stamp = self._one(sql.LAST_STAMP)
+            self._txid = self._one(sql.LAST_TXID)
 
     def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
         """One cursor serves all shards: it is the lowest of theirs."""
@@ -56,22 +56,22 @@ class Reading(OwningConnection):
             cursors.ready[shard] = position
 
     def _read_late(self, page: Page, cursors: Cursors) -> None:
-        stamp = self._one(sql.LAST_STAMP)
-        if stamp <= self._stamp:
-            self._stamp = stamp
+        txid = self._one(sql.LAST_TXID)
+        if txid <= self._txid:
+            self._txid = txid
             return
-        page.messages, is_full = self._page(sql.READ_LATE, LATE_LIMIT, stamp=self._stamp, cursor=self._cursor)
+        page.messages, is_full = self._page(sql.READ_LATE, LATE_LIMIT, since=self._txid, cursor=self._cursor)
         if is_full:
             self._advance(cursors, page.messages[0][POSITION] - 1)
             cursors.exhausted.clear()
             self._cursor = page.messages[0][POSITION] - 1
-        for message_id, destination, shard, position, state in self._run(sql.LATE_DELIVERIES, stamp=self._stamp):
+        for message_id, destination, shard, position, state in self._run(sql.LATE_DELIVERIES, since=self._txid):
             if state != State.PARKED:
                 page.discarded.append((message_id, destination))
             else:
                 page.unparked.add(destination)
                 cursors.lower(destination, shard, position)
-        self._stamp = stamp
+        self._txid = txid
 
     def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         rows: list[Row] = []

@@ -137,7 +137,7 @@ async def test_a_handler_may_take_as_long_as_it_takes_where_it_is_allowed_to(
 
 
 async def test_what_is_committing_at_the_deadline_is_waited_for(sqlite_database: Database) -> None:
-    """The deadline comes between the last look at the fence and the end of the commit."""
+    """The deadline comes between the last look at the gate and the end of the commit."""
     is_committing, go = threading.Event(), threading.Event()
 
     def write(message: Message, session: Session) -> None:

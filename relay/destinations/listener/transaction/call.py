@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 from outbox import Message, once, once_async
 from relay.destinations.listener.calling import Calling
 from relay.destinations.listener.returned import check_returned
-from relay.destinations.listener.transaction.commit_gate import Fence
+from relay.destinations.listener.transaction.commit_gate import CommitGate
 from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
-from relay.destinations.listener.transaction.session_guard import Hold
+from relay.destinations.listener.transaction.session_guard import SessionGuard
 from relay.observe import process
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
@@ -47,9 +47,9 @@ class SyncTransactions:
         self._session = cast("type[Session]", calling.session)
         self._turns, self._calm_until = Lock(), 0.0
         self._engine: sa.Engine = database.listener_engine(**pool)
-        self._hold = Hold(self._engine, name_of(listener))
+        self._session_guard = SessionGuard(self._engine, name_of(listener))
 
-    def run(self, message: Message, fence: Fence | None) -> None:
+    def run(self, message: Message, gate: CommitGate | None) -> None:
         """Call the listener and commit; repeat it if the database ended the transaction in favour of another one.
 
         After a conflict, calls take turns for a while. Otherwise the same calls would conflict again, and each deadlock
@@ -59,31 +59,31 @@ class SyncTransactions:
         try:
             for pause_s in pauses_s():
                 try:
-                    return self._run(message, fence)
+                    return self._run(message, gate)
                 except Exception as error:
-                    if not is_conflict(error) or (fence is not None and not fence.reopen()):
+                    if not is_conflict(error) or (gate is not None and not gate.reopen()):
                         raise
                 self._calm_until = monotonic() + CALM_S
                 time.sleep(pause_s)
                 has_turn = has_turn or self._turns.acquire(timeout=LONGEST_WAIT_S)
-            return self._run(message, fence)
+            return self._run(message, gate)
         finally:
             if has_turn:
                 self._turns.release()
 
-    def _run(self, message: Message, fence: Fence | None) -> None:
+    def _run(self, message: Message, gate: CommitGate | None) -> None:
         # Closing it rolls back, and tolerates a transaction that has ended already, unlike session.begin().
         with self._session(self._engine) as session:
-            if fence is not None:
-                fence.limit(session.execute, is_postgres=self._is_postgres)
+            if gate is not None:
+                gate.limit(session.execute, is_postgres=self._is_postgres)
             is_new = once(session, self._name, message.id)
             process.inbox(self._name, is_new=is_new)
             if is_new:
-                with self._hold.on(session):
+                with self._session_guard.on(session):
                     check_returned(self._call(message, session))
-            if fence is not None:
+            if gate is not None:
                 session.flush()
-                fence.pass_through()
+                gate.pass_through()
             session.commit()
 
     async def close(self) -> None:
@@ -110,22 +110,22 @@ class AsyncTransactions:
         self._session = cast("type[AsyncSession]", calling.session)
         self._turns, self._calm_until = asyncio.Lock(), 0.0
         self._engine: AsyncEngine = database.async_listener_engine(**pool)
-        self._hold = Hold(self._engine.sync_engine, name_of(listener))
+        self._session_guard = SessionGuard(self._engine.sync_engine, name_of(listener))
 
-    async def run(self, message: Message, fence: Fence | None) -> None:
+    async def run(self, message: Message, gate: CommitGate | None) -> None:
         """Call the listener and commit; repeat it as ``SyncTransactions`` does."""
         has_turn = monotonic() < self._calm_until and await self._takes_turn()
         try:
             for pause_s in pauses_s():
                 try:
-                    return await self._run(message, fence)
+                    return await self._run(message, gate)
                 except Exception as error:
-                    if not is_conflict(error) or (fence is not None and not fence.reopen()):
+                    if not is_conflict(error) or (gate is not None and not gate.reopen()):
                         raise
                 self._calm_until = monotonic() + CALM_S
                 await asyncio.sleep(pause_s)
                 has_turn = has_turn or await self._takes_turn()
-            return await self._run(message, fence)
+            return await self._run(message, gate)
         finally:
             if has_turn:
                 self._turns.release()
@@ -137,18 +137,18 @@ class AsyncTransactions:
         except TimeoutError:
             return False
 
-    async def _run(self, message: Message, fence: Fence | None) -> None:
+    async def _run(self, message: Message, gate: CommitGate | None) -> None:
         async with self._session(self._engine) as session:  # as in SyncTransactions
-            if fence is not None:
-                await session.run_sync(lambda sync: fence.limit(sync.execute, is_postgres=self._is_postgres))
+            if gate is not None:
+                await session.run_sync(lambda sync: gate.limit(sync.execute, is_postgres=self._is_postgres))
             is_new = await once_async(session, self._name, message.id)
             process.inbox(self._name, is_new=is_new)
             if is_new:
-                with self._hold.on(session.sync_session):
+                with self._session_guard.on(session.sync_session):
                     check_returned(await self._call(message, session))
-            if fence is not None:
+            if gate is not None:
                 await session.flush()
-                fence.pass_through()
+                gate.pass_through()
             await session.commit()
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ class Overran(Exception):
     """The deadline passed before the commit, so there is no commit."""
 
 
-class Fence:
+class CommitGate:
     """Guards the commit of a call.
 
     A thread cannot be stopped. But an overrunning call must not commit after its caller was told that nothing was done.

@@ -26,7 +26,7 @@ _ENDS = re.compile(
 _IN_ERROR = 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 
 
-class Hold:
+class SessionGuard:
     """Guards the transactions of one engine's sessions.
 
     Args:

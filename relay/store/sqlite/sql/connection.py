@@ -1,7 +1,7 @@
 """What several statements say.
 
 Writers come one after another, so positions commit in order and a cursor misses nothing that is new. What an operator
-puts back below the cursor carries a stamp (`txid`) higher than any before. Settled rows are gone at once: there is no
+puts back below the cursor carries a `txid` above every one before. Settled rows are gone at once: there is no
 vacuum to wait for, and no left edge to avoid.
 """
 

@@ -24,17 +24,17 @@ WHERE m.state = 'ready' AND m.position > :cursor AND {IS_REGISTERED} ORDER BY m.
 # Index: outbox_message_txid.
 READ_LATE = f"""
 SELECT {MESSAGE}, m.size FROM outbox_message AS m
-WHERE m.txid > :stamp AND m.txid > 0 AND m.state = 'ready' AND m.position <= :cursor AND {IS_REGISTERED}
+WHERE m.txid > :since AND m.txid > 0 AND m.state = 'ready' AND m.position <= :cursor AND {IS_REGISTERED}
 ORDER BY m.position LIMIT :limit
 """
 
 # Index: outbox_delivery_txid.
 LATE_DELIVERIES = f"""
 SELECT d.message_id, d.destination, d.shard, d.position, d.state FROM outbox_delivery AS d
-WHERE d.txid > :stamp AND d.txid > 0 AND d.state IN ('parked', {GIVEN_UP})
+WHERE d.txid > :since AND d.txid > 0 AND d.state IN ('parked', {GIVEN_UP})
 """
 
-LAST_STAMP = """
+LAST_TXID = """
 SELECT max(coalesce((SELECT max(txid) FROM outbox_message WHERE txid > 0), 0),
            coalesce((SELECT max(txid) FROM outbox_delivery WHERE txid > 0), 0))
 """

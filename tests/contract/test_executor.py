@@ -12,13 +12,13 @@ from support.databases import Database
 
 from relay.platform.database import Database as Address
 from relay.store.postgres import PostgresSession, PostgresStore
-from relay.store.postgres.asking import Asking
+from relay.store.postgres.executor import Executor
 
 
 @pytest.fixture
-def ask(postgres_database: Database) -> Iterator[Asking]:
+def ask(postgres_database: Database) -> Iterator[Executor]:
     with psycopg.connect(Address.parse(postgres_database.url).conninfo, autocommit=True) as connection:
-        yield Asking(connection)
+        yield Executor(connection)
 
 
 @pytest.mark.parametrize(
@@ -32,33 +32,33 @@ def ask(postgres_database: Database) -> Iterator[Asking]:
         ["with", None, 'and "quotes"'],
     ],
 )
-def test_texts_arrive_as_they_were(ask: Asking, texts: list[str | None]) -> None:
+def test_texts_arrive_as_they_were(ask: Executor, texts: list[str | None]) -> None:
     for _ in range(3):  # not prepared, prepared just then, prepared before
         rows = ask("SELECT t FROM unnest(%(texts)s::text[]) AS s (t)", {"texts": texts}).fetchall()
         assert [row[0] for row in rows] == texts
 
 
-def test_numbers_and_truths_arrive_as_they_were(ask: Asking) -> None:
+def test_numbers_and_truths_arrive_as_they_were(ask: Executor) -> None:
     statement = "SELECT %(n)s::bigint, %(f)s::float8, %(yes)s::boolean, %(none)s::text, %(ns)s::bigint[], 7 %% 4"
     parameters = {"n": -(2**62), "f": 0.1, "yes": True, "none": None, "ns": [1, 2**40]}
     for _ in range(3):
         assert ask(statement, parameters).fetchone() == (-(2**62), 0.1, True, None, [1, 2**40], 3)
 
 
-def test_a_text_that_the_server_would_cut_off_is_refused(ask: Asking) -> None:
+def test_a_text_that_the_server_would_cut_off_is_refused(ask: Executor) -> None:
     for value in ("a\0b", ["a\0b"]):
         with pytest.raises(psycopg.DataError):
             ask("SELECT %(value)s", {"value": value})
 
 
-def test_an_error_is_the_one_that_psycopg_raises_and_the_next_question_is_answered(ask: Asking) -> None:
+def test_an_error_is_the_one_that_psycopg_raises_and_the_next_question_is_answered(ask: Executor) -> None:
     for _ in range(3):
         with pytest.raises(psycopg.errors.DivisionByZero):
             ask("SELECT 1 / %(n)s::int", {"n": 0})
     assert ask("SELECT 1 / %(n)s::int", {"n": 1}).fetchone() == (1,)
 
 
-def test_what_is_asked_ahead_goes_before_what_is_asked_next_and_is_a_transaction_of_its_own(ask: Asking) -> None:
+def test_what_is_asked_ahead_goes_before_what_is_asked_next_and_is_a_transaction_of_its_own(ask: Executor) -> None:
     ask("CREATE TEMPORARY TABLE note (text text)", {})
     write = "INSERT INTO note VALUES (%(text)s)"
     for text in ("one", "two"):
@@ -75,12 +75,12 @@ def test_what_is_asked_ahead_goes_before_what_is_asked_next_and_is_a_transaction
     assert ask("SELECT count(*) FROM note", {}).fetchone() == (3,)
 
 
-def test_a_read_ahead_with_nothing_after_it_is_sent_when_its_result_is_needed(ask: Asking) -> None:
+def test_a_read_ahead_with_nothing_after_it_is_sent_when_its_result_is_needed(ask: Executor) -> None:
     rows = ask.ahead("SELECT repeat('x', 100) FROM generate_series(1, %(n)s)", {"n": 20_000})
     assert len(ask.answer(rows).fetchall()) == 20_000
 
 
-def test_a_statement_and_an_answer_larger_than_any_buffer_pass_each_other(ask: Asking) -> None:
+def test_a_statement_and_an_answer_larger_than_any_buffer_pass_each_other(ask: Executor) -> None:
     texts = ["x" * 1000] * 20_000
     echo = "SELECT t FROM unnest(%(texts)s::text[]) AS s (t)"
     first = ask.ahead(echo, {"texts": texts})
@@ -88,7 +88,7 @@ def test_a_statement_and_an_answer_larger_than_any_buffer_pass_each_other(ask: A
     assert [row[0] for row in ask.answer(first)] == texts
 
 
-def test_a_server_that_hangs_up_over_what_was_asked_ahead_says_why(ask: Asking) -> None:
+def test_a_server_that_hangs_up_over_what_was_asked_ahead_says_why(ask: Executor) -> None:
     ask.ahead("SELECT pg_terminate_backend(pg_backend_pid())", {})
     with pytest.raises(psycopg.errors.AdminShutdown):
         ask("SELECT 1", {})
@@ -96,7 +96,7 @@ def test_a_server_that_hangs_up_over_what_was_asked_ahead_says_why(ask: Asking) 
         ask("SELECT 1", {})
 
 
-def test_a_server_that_hangs_up_is_an_operational_error(ask: Asking) -> None:
+def test_a_server_that_hangs_up_is_an_operational_error(ask: Executor) -> None:
     with pytest.raises(psycopg.OperationalError):
         ask("SELECT pg_terminate_backend(pg_backend_pid())", {})
     with pytest.raises(psycopg.OperationalError):

@@ -1,4 +1,4 @@
-"""Asking the server: one prepared statement, one blocking call, and the interpreter free for as long as it takes.
+"""Executor the server: one prepared statement, one blocking call, and the interpreter free for as long as it takes.
 
 The owning thread shares the interpreter with the event loop, which never rests while there is something to send. A
 driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has
@@ -30,7 +30,7 @@ PARAMETER = regex(r"%\((\w+)\)s")
 ENDS = (b"FATAL", b"PANIC")
 
 
-class Asking:
+class Executor:
     """Asks, and prepares what it is asked again.
 
     Args:
@@ -43,7 +43,7 @@ class Asking:
         self._decoder: abc.Transformer = adapt.Transformer.from_context(connection)
         self._asked: set[str] = set()
         self._names: dict[str, bytes] = {}
-        self._ahead: list[Ahead] = []
+        self._ahead: list[PendingAnswer] = []
 
     def __call__(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
         """Ask and wait.
@@ -61,7 +61,7 @@ class Asking:
             result = self._pgconn.exec_params(query, values)
         return self._answer(result)
 
-    def ahead(self, statement: str, parameters: Mapping[str, Any]) -> Ahead:
+    def ahead(self, statement: str, parameters: Mapping[str, Any]) -> PendingAnswer:
         """Ask, and do not wait: the answer comes along with that to what is asked next.
 
         It is a transaction of its own, whatever becomes of what is asked after it.
@@ -76,10 +76,10 @@ class Asking:
                 self._pgconn.enter_pipeline_mode()
             self._pgconn.send_query_prepared(name, values)
             self._pgconn.pipeline_sync()
-        self._ahead.append(asked := Ahead())
+        self._ahead.append(asked := PendingAnswer())
         return asked
 
-    def answer(self, asked: Ahead) -> Answer:
+    def answer(self, asked: PendingAnswer) -> Answer:
         """What the server answered to something asked ahead.
 
         Raises:
@@ -171,7 +171,7 @@ class Asking:
 
 
 @dataclass(slots=True)
-class Ahead:
+class PendingAnswer:
     """Something that was asked, and whose answer nobody waits for yet."""
 
     result: pq.abc.PGresult | None = None

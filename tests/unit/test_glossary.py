@@ -1,0 +1,89 @@
+"""Public names are made of words that the glossary explains, or that every programmer knows."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
+WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
+
+# Words that need no explanation, in the singular and without an ending. A word of our domain goes into the glossary.
+COMMON = set(
+    """
+    access act address admin alive amqp answer any app assembly async attributes base batch body branch build
+    busy call cancel candidate captured cause change channel charged checks choice circuit cli clients closable
+    cloudevents commands common completed config configuration connected connection connector consume contract
+    count data database deadlock decide deep delay demo detail dialect did differs discard document done drawing
+    due duplicate durations echo edge edit emptying entrance environment error examination examples executor
+    exits extracted facts failure file filter fixed floors form found frames full garbled grants guide headers
+    hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka kept
+    large left libpq life line link listing lists live loading lock logging long look lost malformed many marker
+    markup masking meta metrics migration misunderstood model moment much multiline named naming nats networks
+    next no node not observe opening options output overran overview own pace packages parts pause payload
+    pending people person places plan platform pool post postgres prepared problem process promise prompts
+    properties prose protocol publishing queries question queue rabbit rabbitmq readiness ready reason reconnect
+    redis refused registered registry reject rendering replication report request rest resume retry returned
+    right risk row run screen search sending series serve servers settings shares shutdown side signature
+    signing site skip something source sparing sql sqlite started startup state status steps store streams
+    subject success supervision swept sync tables target terminal tested testing text throttle timeline times to
+    tokens tolerant too topology trace transaction transport tries type unavailable units unknown unsupported
+    untyped unusable url verifier view waking watcher which withdrawn work world writing xid
+    """.split()  # noqa: SIM905
+)
+
+
+def test_every_word_of_a_public_name_is_explained_or_common() -> None:
+    known = explained() | COMMON
+    unknown = {f"{word} ({name})" for name in public_names() for word in words_of(name) if not is_known(word, known)}
+    assert unknown == set(), "explain the word in docs/glossary.md, or use the field's word"
+
+
+def test_no_common_word_is_left_that_no_name_has() -> None:
+    used = {stem for name in public_names() for word in words_of(name) for stem in stems(word)}
+    assert used >= COMMON
+
+
+def test_the_check_finds_a_word_that_is_not_explained() -> None:
+    assert not is_known("tenure", explained() | COMMON)
+    assert is_known("settling", explained())
+
+
+def explained() -> set[str]:
+    """Return the words of the glossary."""
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    return {word for row in rows for word in row.lower().split()}
+
+
+def public_names() -> set[str]:
+    """Return the names of the modules, packages and public classes."""
+    return {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in names_in(path)}
+
+
+def names_in(path: Path) -> Iterator[str]:
+    yield path.parent.name if path.name == "__init__.py" else path.stem
+    yield from (node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a public name, in lower case."""
+    return [] if name.startswith("_") else [word.lower() for word in WORDS.findall(name)]
+
+
+def stems(word: str) -> Iterator[str]:
+    """Return what a word may be a form of: emitted → emit, closable → close, retries → retry."""
+    yield word
+    for ending in ENDINGS:
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            stem = word.removesuffix(ending)
+            yield from (stem, stem + "e", stem + "y")
+            if stem.endswith("i"):
+                yield stem[:-1] + "y"
+            if stem[-1] == stem[-2]:
+                yield stem[:-1]
+
+
+def is_known(word: str, known: set[str]) -> bool:
+    return any(stem in known for stem in stems(word))
