@@ -79,7 +79,7 @@ async def test_what_is_sent_again_is_stored_once_and_taken_each_time(nats: NatsS
     async with destination(nats.url) as made:
         for _ in range(2):
             assert (await made.send_many(sent)).kind == "taken"
-        connection = await made._lines.get()
+        connection = await made._connections.get()
     assert len(await in_stream(nats)) == 3
     assert connection.duplicate_count == 3
 
@@ -130,9 +130,9 @@ async def test_what_is_too_large_is_refused_alone_and_the_connection_is_kept(nat
     body = '{"pad": "%s"}' % ("x" * (300 * 1024 - 100))
     async with destination(nats.url) as made:
         outcomes = await made.send_many([message(), message(data=body), message(data='"' + "x" * 400_000 + '"')])
-        before = await made._lines.get()
+        before = await made._connections.get()
         assert (await made.send(message())).kind == "taken"
-        assert await made._lines.get() is before
+        assert await made._connections.get() is before
     assert [each.kind for each in outcomes] == ["taken", "refused", "refused"]
 
 

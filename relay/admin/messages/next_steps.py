@@ -30,7 +30,7 @@ class NextSteps:
         self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
 
     def wanted_by(self) -> list[str]:
-        """The destinations of a message of which no delivery was set aside."""
+        """Return the destinations of a message of which no delivery was set aside."""
         if self._message.state not in READ_PATH:
             return []
         return [
