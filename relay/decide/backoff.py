@@ -24,13 +24,13 @@ class Policy:
     backoff_max_s: float = 3_600.0
 
     def ceiling_s(self, failures: int) -> float:
-        """The longest wait after so many failures in a row: doubling, capped, monotone."""
+        """Return the longest wait after this number of failures in a row: doubling, capped, monotone."""
         doublings = min(max(failures - 1, 0), 60)
         return min(self.backoff_s * 2.0**doublings, self.backoff_max_s)
 
 
 def jittered(ceiling_s: float, chance: float) -> float:
-    """Full jitter: anywhere between nothing and the ceiling, for a ``chance`` in [0, 1).
+    """Return a wait with full jitter: between 0 and the ceiling, for a ``chance`` in [0, 1).
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
@@ -38,12 +38,12 @@ def jittered(ceiling_s: float, chance: float) -> float:
 
 
 def half_jittered(ceiling_s: float, chance: float) -> float:
-    """Half of the ceiling at least: for what is waited for anyway, and shall not be asked for at once."""
+    """Return a wait of at least half of the ceiling: for something that must not be asked for at once."""
     return jittered(ceiling_s, 0.5 + chance / 2)
 
 
 def clamped(retry_after_s: float | None) -> float:
-    """What a destination asked for, within reason: neither at once nor for ever."""
+    """Return the wait that a destination asked for, within reason: neither 0 nor endless."""
     if retry_after_s is None or retry_after_s != retry_after_s:
         return LEAST_S
     return min(max(retry_after_s, LEAST_S), MOST_S)

@@ -5,7 +5,7 @@ it died. All that shows is a shard that was not handed back. Nor does a death by
 kernels and power cuts kill relays, too, and that must cost no message an attempt. So evidence is gathered while it
 costs nothing to be wrong, and forgotten when it turns out to be:
 
-    nobody watched ──a relay dies──► watched: what could have been in its hands is noted in `outbox_shard.started`
+    not watched    ──a relay dies──► watched: what could have been in its hands is noted in `outbox_shard.started`
                                         │      before it is sent, as many at once as ever
                                         │
                                 a relay dies again
@@ -48,7 +48,7 @@ class Accused:
     rested: bool = False
 
     def is_convicted(self, attempts: int, max_attempts: int) -> bool:
-        """Whether it has used up its attempts, those (`attempts`) included that it was charged for otherwise."""
+        """Return whether it has used up its attempts, including the `attempts` that it was charged for otherwise."""
         return self.alone and attempts + self.crashes >= max_attempts
 
 
@@ -57,7 +57,7 @@ class Record:
     """What stands in ``outbox_shard.started`` of one shard.
 
     Args:
-        until: While it is watched: when its last owner's hands were emptied. Nothing written later was in them.
+        until: While it is watched: when its last owner lost it. No message that was written later was under way there.
         accused: What was under way when a former owner died.
         started: What is under way now, of what is watched or accused.
         is_alone: Whether that is the only thing under way in the whole relay.
@@ -81,7 +81,7 @@ class Record:
         )
 
     def dump(self) -> str | None:
-        """As JSON; nothing when there is nothing to remember."""
+        """Return it as JSON; ``None`` when there is nothing to remember."""
         if self.is_empty:
             return None
         until = self.until.isoformat() if self.until is not None else None
@@ -98,7 +98,7 @@ class Record:
         return {id_ for id_, _ in (*self.accused, *self.started)}
 
     def after_crash(self) -> dict[Delivery, Accused]:
-        """Who is accused now that its owner has died: those who were, and whatever was under way."""
+        """Return what is accused now that the owner has died: what was accused, and what was under way."""
         accused = dict(self.accused)
         for delivery in self.started:
             known = accused.get(delivery, Accused(UNSEEN))

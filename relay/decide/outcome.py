@@ -8,7 +8,7 @@
 | failed      | it is alive, and did not take it                          | 500, a listener that raises              |
 | unanswered  | it did not take it, and may be dead for all that is known | a timeout, 503, 404, an `OSError`        |
 | unreachable | no message could have got through                         | connection refused, DNS, TLS, 401        |
-| throttled   | it asks everybody to wait                                 | 429, 503 with Retry-After                |
+| throttled   | it asks all senders to wait                               | 429, 503 with Retry-After                |
 | gone        | it does not want anything any more                        | 410                                      |
 """
 

@@ -31,7 +31,7 @@ class Rate:
     text: str = ""
 
     def chunk(self, seconds: float) -> int:
-        """How many attempts may start in so many seconds: at least 1, and not more than at once."""
+        """Return how many attempts may start in this number of seconds: at least 1, at most `burst`."""
         return max(min(ceil(self.per_s * seconds), self.burst), 1)
 
     def claim(self, arrival_s: float, now_s: float, want: int) -> tuple[int, float]:
@@ -51,5 +51,5 @@ class Rate:
         return granted, arrival_s + granted / self.per_s
 
     def wait_s(self, arrival_s: float, now_s: float) -> float:
-        """How long until one more may start, in seconds."""
+        """Return the seconds until one more may start."""
         return max(arrival_s - now_s - (self.burst - 1) / self.per_s, 0.0)

@@ -1,4 +1,4 @@
-"""Who should own which shards: fair shares, computed by every relay alone from what all of them can see.
+"""Decide which relay owns which shards: fair shares, computed by every relay alone from what all of them can see.
 
 Every relay sees the same two things in the server's lock table: who is alive (holds a presence lock) and who holds
 which shard. The relays sort the living, and each takes its rank's share: 64 // alive, and one more for the first 64 %
@@ -23,7 +23,7 @@ class Plan:
     Args:
         take: Shards to try to lock, in order, at most as many as are wanted.
         give: Shards to hand back.
-        wants: How many shards are lacking that nobody has free: peers with too many see it and hand back.
+        wants: How many shards are lacking while none is free: peers with too many see it and hand back.
     """
 
     take: Sequence[int]
@@ -32,7 +32,7 @@ class Plan:
 
 
 def fair_share(rank: int, alive: int) -> int:
-    """The share of the relay with this rank among the living."""
+    """Return the share of the relay with this rank among the living."""
     return SHARD_COUNT // alive + (1 if rank < SHARD_COUNT % alive else 0)
 
 
@@ -49,9 +49,9 @@ def plan_shares(
     Args:
         me: My number.
         wants_of: For each living relay, me included: how many shards it asks for.
-        held: The shards that somebody holds, me included.
+        held: The shards that have an owner, those of this relay included.
         mine: The shards that I hold.
-        free_beats: For each shard that nobody holds: for how many beats in a row.
+        free_beats: For each shard without an owner: for how many beats in a row.
         only: For a moment after a restart: take nothing but these, and ask for nothing, as it could not be taken.
     """
     alive = sorted({me, *wants_of})

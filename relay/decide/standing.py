@@ -12,7 +12,7 @@ the others found out it heeds, so that ten relays do not probe a destination tha
 | healthy            | goes on; had it joined a pause, that is over                                                  |
 
 A relay that has a destination's latest success from an attempt that began *after* a pause was declared **disputes** it:
-one relay whose own network is broken must not stop the others. For `DISPUTED_S` after that, whoever finds the
+one relay whose own network is broken must not stop the others. For `DISPUTED_S` after that, a relay that finds the
 destination down keeps it to itself and probes by itself.
 """
 
@@ -66,7 +66,7 @@ class Standing:
         return self.age_s < FRESH_S
 
     def is_disputed_by(self, success_age_s: float) -> bool:
-        """Whether it is contradicted by an attempt that began so long ago and was taken."""
+        """Return whether an attempt that began this many seconds ago, and was taken, contradicts it."""
         return success_age_s < self.age_s - MARGIN_S
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def wants(globs: Iterable[str], event_type: str) -> bool:
-    """Whether a subscription wants messages of this type.
+    """Return whether a subscription wants messages of this type.
 
     Example:
         >>> wants(["extraction.*", "page.read"], "extraction.completed")

@@ -3,7 +3,7 @@
 A cursor over positions reads every row once, at a cost that does not depend on history. But positions are handed out
 when a row is inserted and rows become visible when their transaction commits, in any order: a row below the cursor
 may appear at any time. Looking for it by position would mean reading the left edge of the index again and again,
-where settled rows lie until vacuum. So it is found by *visibility*: whatever has become visible since the last look
+where settled rows lie until vacuum. So it is found by *visibility*: a row that has become visible since the last look
 was written by a transaction that was still running then (in that snapshot's `xip`), or that began later (at or above
 its `xmax`).
 
@@ -29,10 +29,10 @@ class Horizon:
 
     @classmethod
     def parse(cls, snapshot: str) -> Horizon:
-        """From the text of a ``pg_snapshot``: ``xmin:xmax:xip,xip…``."""
+        """Return the horizon of a ``pg_snapshot``, from its text: ``xmin:xmax:xip,xip…``."""
         _xmin, xmax, xip = snapshot.split(":")
         return cls(int(xmax), tuple(int(x) for x in xip.split(",")) if xip else ())
 
     def is_past(self, other: Horizon) -> bool:
-        """Whether every transaction that was running at the other horizon has ended at this one."""
+        """Return whether every transaction that was running at the other horizon has ended at this one."""
         return all(x >= other.xmax for x in self.running)

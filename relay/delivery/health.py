@@ -1,8 +1,8 @@
-"""What this relay and its peers tell each other of one destination.
+"""The health of one destination, as this relay and its peers tell each other of it.
 
-Each relay judges by its own attempts (`relay.decide.breaker`). What it finds out it reports, and what the others found
-out it heeds (`relay.decide.standing`). This object decides synchronously, and does nothing by itself: what the breaker
-releases on the way comes back as a ruling, which the lane carries out.
+Each relay judges by its own attempts (`relay.decide.breaker`). It reports its findings, and heeds those of the others
+(`relay.decide.standing`). This object decides synchronously, and does nothing by itself: what the breaker releases on
+the way comes back as a ruling, which the lane carries out.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SharedHealth:
         return [] if self._may_probe else self._join(standing, asked_at)
 
     def may_probe_or_asks(self) -> bool:
-        """Whether this relay may probe a destination that is down: one relay does for all of them, so it asks."""
+        """Return whether this relay may probe a destination that is down; if not, ask: one relay probes for all."""
         if self._breaker.condition != "open" or self._is_alone or self._may_probe:
             return True
         if not self.is_asking:
@@ -105,7 +105,7 @@ class SharedHealth:
         return False
 
     def _join(self, standing: Standing, asked_at: float) -> Ruling[Entry]:
-        """It is down, as all relays know; where this one knew already, only the waits are theirs."""
+        """Take over that it is down, as all relays know; where this relay knew already, take over only the waits."""
         self.joined = True
         breaker = self._breaker
         before = breaker.condition
@@ -119,7 +119,7 @@ class SharedHealth:
         return ruling
 
     def _pause(self, reason: str | None) -> None:
-        """By an operator; ``None`` resumes."""
+        """Note why an operator has paused it; ``None`` resumes it."""
         if reason == self.operator_pause:
             return
         self.operator_pause = reason

@@ -55,7 +55,7 @@ class Ruled:
     log: dict[str, Any] | None
     behind_memory: bool = False
     is_keyed: bool = True  # it may have an ordering key
-    is_unknown: bool = False  # a former owner cannot say: written only where nobody has ruled since
+    is_unknown: bool = False  # a former owner cannot say: written only where no later verdict stands
 
 
 @dataclass(frozen=True, slots=True)

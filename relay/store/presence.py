@@ -23,7 +23,7 @@ def side_file(path: Path) -> Path:
 def is_owned(path: Path) -> bool | None:
     """Return whether a relay owns this SQLite file now; ``None`` if that may not be asked.
 
-    It takes the lock for a moment, together with others who ask. A relay that starts at that very moment tries again.
+    It takes a shared lock for a moment. A relay that starts at that moment tries again.
     """
     try:
         with side_file(path).open("rb") as file:

@@ -11,7 +11,7 @@ COLUMNS = "type, source, subject, ordering_key, data"
 OLD = ", ".join("h." + column for column in COLUMNS.split(", "))
 REPLAY_OF = "outbox-replay-of"
 
-# What operators gave up everywhere, and what expired, is in the history, too, and was delivered to nobody; what they
+# What operators gave up everywhere, and what expired, is in the history, too, without a delivery; what they
 # gave up for this destination it was never to get. A message that is named is sent all the same: that takes it back.
 _DELIVERED = f"""h.outcome IS NULL
   AND coalesce(h.deliveries -> CAST(:to AS text) ->> 'state', '') NOT IN ({UNTAKEN})"""

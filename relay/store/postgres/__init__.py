@@ -1,9 +1,9 @@
 """The store on PostgreSQL: the session is the lease.
 
 A relay claims nothing row by row. It owns shards by holding *session* advisory locks, on one bare connection that is
-never pooled and never silently reconnected: when the session ends, for whatever reason, the server itself gives the
-locks to whoever asks next. The session carries a token (`outbox.owner`); a statement that only an owner may run asks
-for it, so that a pooler or a reconnect that slipped a different session under us is found out at once.
+never pooled and never silently reconnected: when the session ends, for any reason, the server itself gives the
+locks to the next relay that asks. The session carries a token (`outbox.owner`); a statement that only an owner may run
+asks for it, so that a pooler or a reconnect that slipped a different session under us is found out at once.
 
 A lock needs no right, so it is not enough: the row of a shard names its owner, too (`claiming`).
 

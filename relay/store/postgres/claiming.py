@@ -1,4 +1,4 @@
-"""Making shards one's own: by a lock that ends with the session, and by a row that only a relay's role can write.
+"""Claim shards: by a lock that ends with the session, and by a row that only a relay's role can write.
 
 Advisory locks know no privileges: any login of the database may hold the one of a shard, and keep it. So a lock alone
 makes no owner. The row of the shard names the relay that owns it, by its number. That relay is alive for as long as its
@@ -84,7 +84,7 @@ class Claims:
         ).fetchall()
 
     def _usurped(self, shards: Sequence[int]) -> set[int]:
-        """Those of the shards whose locks are held by strangers alone, which keeps no relay from owning them."""
+        """Return the shards whose locks only strangers hold, which keeps no relay from owning them."""
         if not shards:
             return set()
         holders = [Holder(*row) for row in self._run(sql.HOLDERS, shards=shards, key=self._key)]
@@ -92,7 +92,7 @@ class Claims:
         return {h.shard for h in holders} - {h.shard for h in holders if not h.is_stranger}
 
     def _name(self, holders: Sequence[Holder]) -> None:
-        """Say once of each session that it holds what a relay needs; of a relay's role it may be about to end."""
+        """Log once each session that holds what a relay needs; one of a relay's role only at the second look."""
         for pid in {h.pid for h in holders}:
             self._looks[pid] += 1
             held = [h for h in holders if h.pid == pid]
@@ -108,7 +108,7 @@ class Claims:
                 )
 
     def _without_row(self, locked: Collection[int]) -> set[int]:
-        """Those that have no row: the lock alone makes them ours."""
+        """Return the shards that have no row: the lock alone makes them ours."""
         if not locked:
             return set()
         return set(locked) - {shard for (shard,) in self._run(sql.EXISTING, shards=list(locked))}

@@ -21,7 +21,7 @@ ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 
 
 class OwningConnection:
-    """One session, and how to ask it things.
+    """One session, and how statements are run in it.
 
     Args:
         connection: Fresh from the server.
@@ -64,7 +64,7 @@ class OwningConnection:
         return self._executor(statement, {**self._constants, **parameters})
 
     def _run_ahead(self, statement: str, **parameters: Any) -> PendingAnswer:
-        """Run it, and do not wait for its answer: that comes before the one to whatever is run next."""
+        """Run a statement without waiting for its answer, which comes before the answer to the next statement."""
         return self._executor.ahead(statement, {**self._constants, **parameters})
 
     def _transaction(self) -> AbstractContextManager[Any]:
@@ -83,7 +83,7 @@ class OwningConnection:
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Whatever ends a session, or leaves it in doubt, ends ours."""
+        """Raise `Lost` for every error that ends a session, or leaves it in doubt."""
         try:
             yield
         except psycopg.errors.InsufficientPrivilege as error:
@@ -93,7 +93,7 @@ class OwningConnection:
 
 
 def commit(*, durable: bool) -> str:
-    """As the statements take it."""
+    """Return the value of ``synchronous_commit``, in the form that the statements take."""
     return "on" if durable else "off"
 
 

@@ -2,9 +2,9 @@
 
 The owning thread shares the interpreter with the event loop, which never rests while there is something to send. A
 driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has
-to wait for the loop to let go of it. libpq's own blocking call takes it back once, when the whole answer is there.
+to wait until the loop releases it. libpq's own blocking call takes it back once, when the whole answer has arrived.
 
-What nobody has to wait for is asked `ahead`: the server works on it while we go on, and then on what is asked next.
+A statement whose answer is not needed at once is run `ahead`: the server works on it while this thread goes on.
 https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 
 Everything goes over the wire as text. That spares us adapters on the way out, and a second plan of every statement
@@ -31,7 +31,7 @@ ENDS = (b"FATAL", b"PANIC")
 
 
 class Executor:
-    """Asks, and prepares what it is asked again.
+    """Runs statements, and prepares those that it runs a second time.
 
     Args:
         connection: Used by one thread; its loaders decode the answers.
@@ -46,7 +46,7 @@ class Executor:
         self._ahead: list[PendingAnswer] = []
 
     def __call__(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
-        """Ask and wait.
+        """Run a statement and wait for its answer.
 
         Raises:
             psycopg.Error: As psycopg itself would.
@@ -62,9 +62,9 @@ class Executor:
         return self._answer(result)
 
     def ahead(self, statement: str, parameters: Mapping[str, Any]) -> PendingAnswer:
-        """Ask, and do not wait: the answer comes along with that to what is asked next.
+        """Run a statement without waiting: the answer comes along with the one to the next statement.
 
-        It is a transaction of its own, whatever becomes of what is asked after it.
+        It is a transaction of its own, also when the next statement fails.
 
         Raises:
             psycopg.Error: The server does not understand the statement, or the session is over.
@@ -80,7 +80,7 @@ class Executor:
         return asked
 
     def answer(self, asked: PendingAnswer) -> Answer:
-        """What the server answered to something asked ahead.
+        """Return the answer to a statement that was run ahead.
 
         Raises:
             psycopg.Error: As psycopg itself would.
@@ -106,7 +106,7 @@ class Executor:
 
     @contextmanager
     def _unbroken(self) -> Iterator[None]:
-        """A session in which something is half asked or half answered is good for nothing more."""
+        """Close the session on any error: a statement that is half sent, or half answered, makes it useless."""
         try:
             yield
         except BaseException:
@@ -114,7 +114,7 @@ class Executor:
             raise
 
     def _receive(self) -> pq.abc.PGresult:
-        """What the server says to one statement; then it says that this was all, and that it waits for the next."""
+        """Return the result of one statement; read the two marks that follow it: its end, and that of the pipeline."""
         result = self._next()
         if result is None or result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ENDS:
             raise self._error(result)
@@ -172,13 +172,13 @@ class Executor:
 
 @dataclass(slots=True)
 class PendingAnswer:
-    """Something that was asked, and whose answer nobody waits for yet."""
+    """The answer to a statement that was run ahead, once it has been read."""
 
     result: pq.abc.PGresult | None = None
 
 
 class Answer:
-    """What the server answered."""
+    """The server's answer to a statement."""
 
     __slots__ = ("_decoder", "_result")
 
@@ -204,14 +204,14 @@ class Answer:
 
 @cache
 def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
-    """With numbers for its parameters, as libpq wants it, and their names in that order."""
+    """Return a statement with numbered parameters, as libpq wants it, and their names in that order."""
     names = tuple(dict.fromkeys(PARAMETER.findall(statement)))
     numbered = PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
     return numbered.replace("%%", "%").encode(), names
 
 
 def _array(values: Sequence[Any]) -> str:
-    """An array's literal. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO"""
+    """Return an array's literal. https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO"""
     if not values:
         return "{}"
     if None in values:

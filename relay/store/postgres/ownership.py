@@ -1,4 +1,4 @@
-"""Owning shards: presence, locks, beats, and the peers that are seen by them."""
+"""Own shards: presence, locks, beats, and the peers that these show."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Peer(NamedTuple):
 
 
 class Owning(Reading, Settling):
-    """What a session holds.
+    """The ownership of a session.
 
     Args:
-        relay_id: Who I am, for people.
+        relay_id: The name of this relay, for people.
     """
 
     def __init__(self, *arguments: Any, relay_id: str, **options: Any) -> None:
@@ -73,7 +73,7 @@ class Owning(Reading, Settling):
         self._claims = Claims(self._run, key=self._key, number=self._number, owner=relay_id)
 
     def _check_database(self) -> int:
-        """The class of our advisory locks, once it is clear that this database can be worked on."""
+        """Return the class of our advisory locks, after checking that this database can be worked on."""
         if self._one("SELECT pg_is_in_recovery()"):
             raise Standby(ON_A_STANDBY)
         found = self._run(LOCK_CLASS).fetchone()

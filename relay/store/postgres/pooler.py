@@ -1,8 +1,8 @@
-"""Finding out whether a pooler stands between us and the server, and takes the session away between transactions.
+"""Find out whether a pooler stands between the relay and the server, and changes the session between transactions.
 
 In session mode it does not, and everything works. In transaction mode each transaction may meet another session of the
-server: locks and settings stay behind with the one before, for anybody to find. A pooler invents the key by which a
-client may cancel, process id included; if that agrees with what the server says, there is none.
+server: locks and settings stay behind with the one before, where any client may meet them. A pooler invents the key by which
+a client may cancel, process id included; if that agrees with what the server says, there is none.
 
 Otherwise two connections show it: while both are open, a session that belongs to one of them is never met on the other,
 and keeps its process id from transaction to transaction.
@@ -48,7 +48,7 @@ def refuse_transaction_pooling(connection: psycopg.Connection[Any], connect: Con
 
 
 def _meet(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
-    """Whether two connections have met in one session, or the first has changed its own."""
+    """Return whether two connections have met in one session, or the first has changed its own."""
     mine = _session(connection)
     theirs = _session_in_transaction(other)
     moved = theirs is not None and _session(connection) != mine

@@ -1,4 +1,4 @@
-"""Finding what is ready, late, due or parked, each row once."""
+"""Find what is ready, late, due or parked, each row once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Reading(Salvaging):
         return page
 
     def _look_first(self, page: Page, cursors: Cursors) -> None:
-        """What the next look starts from: whatever is ready is read from its beginning."""
+        """Take the snapshot that the next look starts from: ready messages are read from the beginning."""
         snapshot, mine = self._run(sql.FIRST_LOOK).fetchall()[0]
         self._insist(mine)
         self._horizon = Horizon.parse(snapshot)
@@ -73,7 +73,7 @@ class Reading(Salvaging):
             self._read_foreign(page, cursors, self._since(self._took_at, cursors))
 
     def _look(self, page: Page, cursors: Cursors, horizon: Horizon) -> None:
-        """What has come late since the last look.
+        """Find what has come late since the last look.
 
         The snapshot that the next look starts from is taken before anything is read: what commits in between is seen
         twice, and never missed.
@@ -93,7 +93,7 @@ class Reading(Salvaging):
         span: dict[str, Any],
         meanwhile: Callable[[], None] | None,
     ) -> bool:
-        """Look and read on; false when the reading has to be done again, from further back."""
+        """Look and read on; return false when the reading has to be done again, from further back."""
         since = self._since(horizon, cursors)
         if self._read_much:
             self._executor.catch_up()  # alone, a large answer is waited for in one piece
@@ -114,7 +114,7 @@ class Reading(Salvaging):
         return not went_back
 
     def _find(self, page: Page, cursors: Cursors, since: dict[str, Any], *, late: bool, foreign: bool) -> bool:
-        """Read what the look has seen; whether a cursor had to go back for it."""
+        """Read what the look has seen; return whether a cursor had to go back for it."""
         went_back = late and self._read_late(page, cursors, since)
         if foreign:
             self._read_foreign(page, cursors, since)
@@ -153,7 +153,7 @@ class Reading(Salvaging):
         page.full = page.full or bool(new)
 
     def _span(self, cursors: Cursors, shards: list[int], limit: int, bytes_: int = PAGE_BYTES) -> dict[str, Any]:
-        """What to read next: of every shard a little, from its cursor on."""
+        """Return what to read next: of every shard a little, from its cursor on."""
         self._turn = (self._turn + 1) % len(shards)
         shards = shards[self._turn :] + shards[: self._turn]
         return {
@@ -175,7 +175,7 @@ class Reading(Salvaging):
         self._adapt(rows, span["limit"])
 
     def _leave_behind(self, cursors: Cursors, exhausted: set[int]) -> None:
-        """Nothing more is ready there: go past what earlier owners settled, which is in the index until vacuum.
+        """Go past what earlier owners settled, which is in the index until vacuum: nothing more is ready there.
 
         What is still to be committed below the cursor is found as what comes late. Where others were applied, nothing
         was found because we may find nothing, and what is parked must not overtake what is ready.
@@ -187,7 +187,7 @@ class Reading(Salvaging):
             cursors.ready[shard] = max(cursors.ready[shard], self._newest)
 
     def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
-        """The shards that have nothing more. The last one on a page tells nothing: it may be full of bytes."""
+        """Return the shards that have nothing more; not the last one on a page, which may be cut by size."""
         counts = Counter(row[SHARD] for row in rows)
         complete = shards[: shards.index(rows[-1][SHARD])] if rows else shards
         return {shard for shard in complete if counts[shard] < self._per_shard}
@@ -211,7 +211,7 @@ class Reading(Salvaging):
         return True
 
     def _read_foreign(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
-        """What operators did to deliveries: put back, discarded, or cancelled."""
+        """Read what operators did to deliveries: put back, discarded, or cancelled."""
         for destination, shard, position, discarded in self._run(sql.LATE_DELIVERIES, **since).fetchall():
             page.discarded += [(message_id, destination) for message_id in discarded or ()]
             if position is not None:

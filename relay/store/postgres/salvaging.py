@@ -29,7 +29,7 @@ class Salvaging(OwningConnection):
     """Fetches rows that begin with a message's columns.
 
     Attributes:
-        unreadable: Message → why it cannot be read, since somebody last took them out.
+        unreadable: Message → why it cannot be read, since they were last taken out.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -43,7 +43,7 @@ class Salvaging(OwningConnection):
             return self._salvage(statement, **parameters)
 
     def _salvage(self, statement: str, **parameters: Any) -> list[Row]:
-        """The same rows, in which only those messages that cannot be read are bare."""
+        """Return the same rows, in which only the messages that cannot be read have no data."""
         rows = self._run(statement.replace(MESSAGE, BARE_MESSAGE), **parameters).fetchall()
         return [row if row[ID] is None else self._read_alone(row) for row in rows]
 

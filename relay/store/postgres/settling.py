@@ -1,4 +1,4 @@
-"""Writing verdicts, in batches."""
+"""Write verdicts, in batches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Settling(OwningConnection):
         return lambda: sum(count() for count in counted)
 
     def _settle_alike(self, rows: Sequence[Row], generation: int, *, durable: bool) -> Callable[[], int]:
-        """Ask for what lies where it was read to be settled; what lies elsewhere by now, when somebody waits for it."""
+        """Have rows settled that lie where they were read; those that moved are settled when the count is asked for."""
         here, moved = sql.SETTLE_PLAIN, sql.SETTLE_MOVED
         if not self._keep_history:
             here, moved = sql.SETTLE_PLAIN_KEEPING_NONE, sql.SETTLE_MOVED_KEEPING_NONE
@@ -97,7 +97,7 @@ class Settling(OwningConnection):
         durable: bool,
         statement: str = sql.WRITE_RULED,
     ) -> tuple[set[str], list[Parked]]:
-        """Lock these messages and write verdicts on them; which of them there are, and what is parked now."""
+        """Lock these messages and write verdicts on them; return which of them there are, and what is parked now."""
         ruled_of: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in sorted(generation_of)}
         for r in ruled:
             ruled_of[r.message_id].append(as_record(r))
@@ -131,7 +131,7 @@ class Settling(OwningConnection):
         ).fetchall()
 
     def _insisting(self, write: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Write; and once more, if today's partition of the history was missing, or others locked in another order."""
+        """Write; write once more after a deadlock, or when today's partition of the history was missing."""
         with self._guard():
             try:
                 return write()

@@ -1,4 +1,4 @@
-"""Sleeping without missing anything, and without making workers pay for it."""
+"""Sleep without missing anything, and without a cost for workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.store.postgres.connection import OwningConnection
 from relay.store.postgres.sql import connection as connection_sql
 
 NEVER, AWAKE, ASLEEP = 0, 1, 2  # what the sequence outbox_wake says
-UNNOTIFIED_S = 0.1  # between polls when nobody notifies
+UNNOTIFIED_S = 0.1  # between polls when workers do not notify
 
 WAKE_STATE = "SELECT last_value FROM outbox_wake"
 SET_WAKE = "SELECT setval('outbox_wake', %(value)s) FROM outbox_wake WHERE last_value <> 0"  # as NEVER is for good
@@ -27,7 +27,7 @@ SELECT current_schema()::text,
 
 
 class Waking(OwningConnection):
-    """How a session waits.
+    """The sleep of a session.
 
     Args:
         notify: Whether to listen for workers' notifications, or to switch them off for all.
@@ -40,7 +40,7 @@ class Waking(OwningConnection):
         self._schemas: set[bytes] = set()
 
     def _begin_waking(self) -> None:
-        """Listen, or have nobody notify: a worker that prepares transactions must never do that."""
+        """Listen, or switch notifications off: a worker that prepares transactions must never notify."""
         if self._notify:
             self._schemas = {name.encode() for name in self._run(SCHEMAS).fetchone() or () if name is not None}
             self._run("LISTEN outbox_wake")
@@ -61,7 +61,7 @@ class Waking(OwningConnection):
             return server in ready and self._hear()
 
     def _hear(self) -> bool:
-        """Read what the server says unasked: a notification, or good-bye."""
+        """Read what the server sends unasked; return whether it was a notification for us."""
         pgconn = self._connection.pgconn
         pgconn.consume_input()
         notified = False
@@ -70,7 +70,7 @@ class Waking(OwningConnection):
         return notified
 
     def sleep_s(self, wanted_s: float, short_s: float) -> float:
-        """Long only once no running transaction can have decided not to notify before the flag was set."""
+        """Return a long time only when no running transaction can have read the flag before it was set."""
         if not self._notify:
             return min(wanted_s, UNNOTIFIED_S)
         with self._guard():

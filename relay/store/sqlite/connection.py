@@ -1,4 +1,4 @@
-"""The owning connection: the open file, and how to ask it things."""
+"""The owning connection: the open file, and how statements are run on it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class File:
 
 
 class OwningConnection:
-    """One session, and how to ask it things.
+    """One session, and how statements are run in it.
 
     Args:
         file: What to open.
         generation: Of the registered destinations that this relay knows.
 
     Attributes:
-        unreadable: Message → why it cannot be read, since somebody last took them out.
+        unreadable: Message → why it cannot be read, since they were last taken out.
     """
 
     def __init__(self, file: File, *, generation: int) -> None:
@@ -66,9 +66,9 @@ class OwningConnection:
     def _page(
         self, statement: str, limit: int, room_bytes: int = PAGE_BYTES, **parameters: Any
     ) -> tuple[list[Row], bool]:
-        """Rows that end with their size, without it, until there are enough of them or of their bytes; whether so.
+        """Return rows up to a limit of rows and bytes, without their sizes; and whether the limit was reached.
 
-        Looking out for text that is not UTF-8 costs a tenth of the reading, and so it is done where there is some.
+        A check for text that is not UTF-8 costs a tenth of the reading. So it is made only where there is such text.
         """
         try:
             return self._page_of_text(statement, limit, room_bytes, parameters)
@@ -127,7 +127,7 @@ class OwningConnection:
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """A file that is busy, full or gone ends the session; the next one finds it better, or waits."""
+        """Raise `Lost` where the file is busy, full or gone: the next session finds it better, or waits."""
         try:
             yield
         except sqlite3.OperationalError as error:

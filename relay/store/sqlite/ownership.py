@@ -1,4 +1,4 @@
-"""Owning every shard of a file, and what is found on taking them."""
+"""Own every shard of a file, and read what was left behind in them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from relay.store.sqlite.sql import ownership as sql
 
 
 class Owning(Reading, Settling):
-    """What a session holds.
+    """The ownership of a session.
 
     Args:
-        relay_id: Who I am, for people.
+        relay_id: The name of this relay, for people.
     """
 
     def __init__(self, *arguments: Any, relay_id: str, **options: Any) -> None:
@@ -105,7 +105,7 @@ class Owning(Reading, Settling):
             self._run(sql.REPORT, **asdict(replace(finding, reason=storable(finding.reason))))
 
     def claim_probe(self, name: str) -> tuple[bool, Standing]:
-        return True, Standing("healthy")  # there is nobody to share it with
+        return True, Standing("healthy")  # there is no other relay
 
     def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
         with self._guard(), self._synchronous("NORMAL"), self._transaction():

@@ -1,4 +1,4 @@
-"""Finding what is ready, late, due or parked, each row once."""
+"""Find what is ready, late, due or parked, each row once."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Reading(OwningConnection):
         self._txid = 0
 
     def _begin_reading(self) -> None:
-        """What was stamped until now is read from the beginning like everything else."""
+        """Note the highest number now: what has it, or a lower one, is read from the beginning like everything else."""
         with self._guard():
             self._txid = self._one(sql.LAST_TXID)
 
     def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
-        """One cursor serves all shards: it is the lowest of theirs."""
+        """Return the next ready messages; one cursor serves all shards: it is the lowest of theirs."""
         page = Page()
         if not cursors.ready:
             return page
@@ -112,7 +112,10 @@ class Reading(OwningConnection):
         )
 
     def _read_scheduled_late(self) -> list[Row]:
-        """What was scheduled since the last look for a time that the reading has passed: a page, or all from there."""
+        """Return what was scheduled since the last look for a time that the reading has passed.
+
+        More than a page of it is read again from the beginning instead.
+        """
         newest = self._one(sql.NEWEST)
         if newest <= self._newest:
             return []

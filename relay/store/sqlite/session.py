@@ -1,4 +1,4 @@
-"""Opening owning sessions."""
+"""Open owning sessions."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class SqliteStore:
 class SqliteSession(Owning, Sweeping, Waking):
     """One owning session.
 
-    It owns the file, and the lock, that had these names when it began. A name may be given to another file: a backup
-    that is put in its place, a lock that somebody tidied away and the next relay made anew. This session would go on
-    with what nobody else can see, and so it looks, with every beat, whether the names still mean the same.
+    It owns the file, and the lock, that had these names when it began. A name may be given to another file: a backup is
+    put in its place, or the lock is removed and the next relay makes a new one. This session would go on with a file
+    that no other process can see. So it looks, with every beat, whether the names still mean the same.
     """
 
     def __init__(self, store: SqliteStore, lock: FileLock, relay_id: str, generation: int) -> None:

@@ -1,4 +1,4 @@
-"""Writing verdicts, in batches."""
+"""Write verdicts, in batches."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Settling(OwningConnection):
             return self._release(keys, skipping)
 
     def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> list[Row]:
-        """Their keys. Behind one that is no text nothing is blocked: it would not be readable, either."""
+        """Return their keys. Behind a key that is not text nothing is blocked: it would not be readable, either."""
         with self._looking_out():
             return self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
 

@@ -1,4 +1,4 @@
-"""Sleeping, and looking up often: SQLite notifies nobody."""
+"""Sleep, and look often: SQLite has no notifications."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from relay.store.sqlite.connection import OwningConnection
 
-LOOK_S = 0.005  # between looks at whether somebody has written
+LOOK_S = 0.005  # between looks at whether another connection has written
 
 
 class Waking(OwningConnection):
-    """How a session waits."""
+    """The sleep of a session."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -24,7 +24,7 @@ class Waking(OwningConnection):
             self._version = self._data_version()
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
-        """SQLite notifies nobody; but whether somebody has written is cheap to ask."""
+        """Sleep until another connection has written, woken through `wake_fd` or timed out."""
         poll = select.poll()
         poll.register(wake_fd, select.POLLIN)
         deadline = monotonic() + timeout_s
@@ -32,11 +32,11 @@ class Waking(OwningConnection):
             if poll.poll(min(left, LOOK_S) * 1000):
                 os.read(wake_fd, 4096)
                 return False
-            if self._somebody_wrote():
+            if self._was_written():
                 return True
         return False
 
-    def _somebody_wrote(self) -> bool:
+    def _was_written(self) -> bool:
         with self._guard():
             version = self._data_version()
         changed, self._version = version != self._version, version
@@ -49,4 +49,4 @@ class Waking(OwningConnection):
         return wanted_s
 
     def awake(self) -> None:
-        """Nobody notifies, so nobody need be spared."""
+        """Do nothing: there are no notifications to spare."""

@@ -24,7 +24,7 @@ LOCK_PRESENCE = "SELECT pg_try_advisory_lock(%(key)s, %(presence)s)"
 # A number that was given before is that of a relay of another server, or of before a restore: it owns nothing here.
 FORGET_NAMESAKE = "UPDATE outbox_shard SET relay = NULL WHERE relay = %(number)s"
 
-# The server's own lock table says who is alive; the row, which only a relay's role can write, says whose lock it is.
+# The server's own lock table says which relay is alive; its row, which only a relay's role can write, names the lock.
 LOCKS = """
 SELECT l.objid::bigint AS objid, l.pid FROM pg_locks AS l
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
@@ -74,7 +74,7 @@ FROM unnest(%(shards)s::smallint[]) AS s (shard)
 WHERE o.shard = s.shard AND o.relay = %(number)s AND {IS_OWNER}
 """
 
-# It has to outlive the relay, not the server: nobody waits for the disk.
+# It has to outlive the relay, not the server: the commit does not wait for the disk.
 NOTE = f"""
 UPDATE outbox_shard AS o SET started = n.record::jsonb
 FROM unnest(%(shards)s::smallint[], %(records)s::text[]) AS n (shard, record)
@@ -93,7 +93,7 @@ UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::j
 WHERE number = %(number)s AND {IS_OWNER} RETURNING extract(epoch FROM clock_timestamp())::float8
 """
 
-# Who is alive, and what each of them holds: by its locks, and by the rows that name it.
+# Which relays are alive, and what each of them holds: by its locks, and by the rows that name it.
 PEERS = f"""
 WITH {LIVING}
 SELECT v.number, v.backend_pid, v.id, v.wants, v.silent_for_s, (
@@ -137,7 +137,7 @@ WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <
 STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
 
 # The sum of `relay.decide.rate`. Of two relays that ask at once, the second waits for the first one's row, and finds
-# what that has left. A crash of the server may forget what was claimed: nobody waits for the disk.
+# what that has left. A crash of the server may forget what was claimed: the commit does not wait for the disk.
 # Index: outbox_rate_pkey.
 CLAIM_RATE = f"""
 WITH budget AS MATERIALIZED (

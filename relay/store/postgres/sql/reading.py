@@ -20,7 +20,7 @@ DELIVERY = """d.destination, d.generation, d.attempts,
 
 
 def _page(columns: str, rows: str, order: str) -> str:
-    """Of these rows, in this order, a page of bytes; each row ends with its size, and theirs with it until there."""
+    """Return a page of these rows, bounded in bytes; each row ends with its size and the sum up to it."""
     return f"""
 SELECT * FROM (
     SELECT {columns}, m.size, sum(m.size) OVER ({order} ROWS UNBOUNDED PRECEDING) AS bytes FROM {rows}
@@ -54,7 +54,7 @@ _RAN_ON = "m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8"
 
 
 def _visible_since(table: str, *conditions: str) -> str:
-    """Rows of both kinds that meet one of the conditions, of which no row meets two.
+    """Return rows of both kinds that meet one of the conditions, of which no row meets two.
 
     OFFSET 0 is a fence: without it the planner may turn what is asked of the rows into a scan of another index from its
     left edge, where settled rows lie until vacuum.
@@ -68,7 +68,7 @@ def _visible_since(table: str, *conditions: str) -> str:
 
 
 # Nearly all that became visible is new, not late: no cursor has passed its position, and it is not due. The index says
-# both, so that nobody looks at the row. `reached` is the furthest of the cursors.
+# both, so that the row itself is not read. `reached` is the furthest of the cursors.
 _MESSAGES_SINCE = _visible_since(
     "outbox_message",
     "m.position <= %(reached)s::bigint",
@@ -76,7 +76,7 @@ _MESSAGES_SINCE = _visible_since(
 )
 _DELIVERIES_SINCE = _visible_since("outbox_delivery", "true")
 
-# `floor` is an array over all shards: the cursor, or -1 for a shard of somebody else's.
+# `floor` is an array over all shards: the cursor, or -1 for a shard of another relay.
 _IS_LATE = """
     ((m.state = 'ready' AND m.position <= (%(floor)s::bigint[])[m.shard + 1])
      OR (m.state = 'scheduled' AND m.due_at <= %(due)s::timestamptz AND (%(floor)s::bigint[])[m.shard + 1] >= 0))

@@ -18,7 +18,7 @@ _LYING = """m.ctid = ANY (%(addresses)s::tid[]) AND (m.id IN (SELECT unnest(%(id
 
 
 def _settle_plain(which: str, *, keep_history: bool) -> str:
-    """What everybody took is settled: true whoever writes it, so the statement asks for no ownership.
+    """Return the statement that settles plain messages: true regardless of the owner, so it asks for no ownership.
 
     `commit` is `on` or `off`: whether the server waits for its disk; see docs/decisions/0003.
     """
@@ -164,7 +164,7 @@ WHERE d.message_id = b.message_id AND d.destination = b.destination
 RETURNING d.destination, d.shard, d.position
 """
 
-# Held while messages are set aside as unrouted: whoever registers others waits, and then finds them.
+# Held while messages are set aside as unrouted: a registration of others waits, and then finds them.
 # A lock on the table, which needs a right on it: a lock by number could be held by any login.
 SHARE_REGISTRY = "LOCK TABLE outbox_destination IN ROW SHARE MODE"
 # Index: outbox_message_pkey, and then the row's address.

@@ -13,8 +13,8 @@ PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
 # fence: without it the planner may read some index from one end to the other.
 #
 # Then outbox_delivery_key, one descent per destination and key in the slice: nothing that is still to be done comes
-# before its first blocked delivery. One that is locked is being ruled on at this moment, and whoever does so releases
-# its key: SKIP LOCKED keeps two such writers from waiting for each other.
+# before its first blocked delivery. One that is locked is being ruled on at this moment, by a session that releases its
+# key: SKIP LOCKED keeps two such writers from waiting for each other.
 SWEEP = f"""
 WITH slice AS MATERIALIZED (
     SELECT d.message_id, d.destination, d.shard, d.position, d.ordering_key, d.state, d.changed_at FROM (

@@ -30,7 +30,7 @@ NOTE = "UPDATE outbox_shard SET started = ? WHERE shard = ? AND owner = ?"
 # Index: outbox_message's id.
 PRESENT = "SELECT m.id FROM json_each(:ids) AS s JOIN outbox_message AS m ON m.id = s.value"
 
-# There is one relay, so whatever it found out is so.
+# There is one relay, so its findings are not disputed.
 REPORT = f"""
 UPDATE outbox_destination SET state = :state, reason = :reason, pauses = :pauses, changed_at = {NOW},
     note = :note, since = CASE WHEN state = :state AND paused_by IS NOT 'operator' THEN since ELSE {NOW} END,
