@@ -1,4 +1,4 @@
-"""Executor the server: one prepared statement, one blocking call, and the interpreter free for as long as it takes.
+"""Run statements: one prepared statement, one blocking call, and the interpreter free while the server works.
 
 The owning thread shares the interpreter with the event loop, which never rests while there is something to send. A
 driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has

@@ -1,8 +1,8 @@
 """Find out whether a pooler stands between the relay and the server, and changes the session between transactions.
 
 In session mode it does not, and everything works. In transaction mode each transaction may meet another session of the
-server: locks and settings stay behind with the one before, where any client may meet them. A pooler invents the key by which
-a client may cancel, process id included; if that agrees with what the server says, there is none.
+server: locks and settings stay behind with the one before, where any client may meet them. A pooler invents the key by
+which a client may cancel, process id included; if that agrees with what the server says, there is none.
 
 Otherwise two connections show it: while both are open, a session that belongs to one of them is never met on the other,
 and keeps its process id from transaction to transaction.
