@@ -14,8 +14,9 @@ from sqlalchemy import make_url
 from structlog.testing import capture_logs
 from support.databases import Database, PostgresDatabases
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
+from support.waiting import eventually_async
 
-from outbox import Outbox
+from outbox import Outbox, Reject
 from outbox.errors import Unusable
 from outbox_cli import main
 from relay import ListenerSettings, Relay, Settings
@@ -209,8 +210,6 @@ def test_the_commands_work_as_three_roles_with_what_is_printed(roles: Roles, run
 
 
 async def _becomes(engine: sa.Engine, is_so: Callable[[Any], bool]) -> None:
-    from support.waiting import eventually_async
-
     def look() -> bool:
         with snapshot(engine) as connection:
             found = status(connection)
@@ -298,6 +297,50 @@ def test_a_relay_adds_to_the_audit_and_changes_nothing_in_it(roles: Roles) -> No
     ):
         with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_audit"):
             roles.relay.execute(statement.replace("outbox_audit", f"{SCHEMA}.outbox_audit"))
+
+
+# ----------------------------------------------------------------------------------- what a worker can do to others
+
+
+def emit_as_worker(roles: Roles, numbers: range) -> None:
+    with roles.worker.engine.begin() as connection:
+        Outbox(schema=SCHEMA).emit_many(connection, [("page.read", {"n": n}) for n in numbers])
+
+
+@pytest.mark.parametrize("error", [ValueError, Reject, ConnectionError])
+async def test_eight_bad_messages_of_a_worker_stop_no_destination(roles: Roles, error: type[Exception]) -> None:
+    taker = Taker(failing(*range(8), error=error))
+    emit_as_worker(roles, range(8))
+    settings = roles.settings(roles.relay, destinations={"a": to(taker)}, window=16, page_size=8)
+    async with Relay(settings):
+        await taker.has_tried(5)
+        emit_as_worker(roles, range(8, 48))
+        await eventually_async(lambda: set(range(8, 48)) <= set(taker.taken), deadline_s=30)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("error", [ValueError, ConnectionError])
+async def test_a_few_failing_messages_of_a_worker_do_not_hammer_the_receiver(
+    roles: Roles, count: int, error: type[Exception]
+) -> None:
+    taker = Taker(failing(*range(count), error=error))
+    emit_as_worker(roles, range(count))
+    patient = to(taker, backoff_s=3600, backoff_max_s=3600)
+    async with Relay(roles.settings(roles.relay, destinations={"a": patient})):
+        await taker.has_tried(count)
+        for _ in range(40):
+            await a_beat(roles)
+        assert max(taker.tries.values()) <= 3
+
+
+async def a_beat(roles: Roles) -> None:
+    """Wait until the relay has beaten once more."""
+
+    def seen() -> Any:
+        return roles.owner.scalar(f"SELECT last_seen_at FROM {SCHEMA}.outbox_relay")
+
+    before = seen()
+    await eventually_async(lambda: seen() != before)
 
 
 # ------------------------------------------------------------------------------------------------ one right less
