@@ -120,8 +120,12 @@ def _no_skip_in_ci(report: Report) -> Report:
 
 @pytest.fixture(autouse=True)
 def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db."""
+    """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db.
+
+    What one test has hidden from logs is not hidden in the next one.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("relay.observe.text._hidden", set())
 
 
 @pytest.fixture(autouse=True)

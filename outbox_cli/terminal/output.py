@@ -39,9 +39,9 @@ def stderr() -> Console:
 
 def say(message: str) -> None:
     """Print a message on stderr."""
-    from relay.observe.text import one_line
+    from relay.observe.text import one_line, redacted
 
-    shown = "\n".join(map(one_line, pasteable(message).split("\n")))
+    shown = "\n".join(map(one_line, redacted(pasteable(message)).split("\n")))
     stderr().print(shown, soft_wrap=True)
 
 

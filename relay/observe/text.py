@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from urllib.parse import quote
 
 MASK = "***"
+SHORTEST_HIDDEN = 6  # a shorter value is not a secret, and masking it would hide ordinary words
+
+_hidden: set[str] = set()
 
 _URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
 
 
+def hide(values: Iterable[str]) -> None:
+    """Have `redacted` mask these values, as they are and as a URL spells them, from now on and in this process."""
+    for value in values:
+        if len(value) >= SHORTEST_HIDDEN:
+            _hidden.update({value, quote(value), quote(value, safe="")})
+
+
 def redacted(text: str) -> str:
-    """Return ``text`` with the passwords of all URLs in it masked.
+    """Return ``text`` with the passwords of all URLs in it masked, and with all hidden values (see `hide`).
 
     Example:
         >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
         'cannot reach postgresql://app:***@db/outbox'
     """
+    for value in sorted(_hidden, key=len, reverse=True):
+        text = text.replace(value, MASK)
     return _QUERY_PASSWORD.sub(rf"\g<name>{MASK}", _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text))
 
 

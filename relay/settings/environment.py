@@ -71,20 +71,23 @@ def look_up(name: str, environ: Mapping[str, str]) -> str | None:
     return _read(f"{name}_FILE", path) if path else value or None
 
 
-def expand(text: str, environ: Mapping[str, str]) -> str:
-    """Return ``text`` with each ``${VAR}`` replaced by its value.
+def expand(text: str, environ: Mapping[str, str]) -> tuple[str, set[str]]:
+    """Return ``text`` with each ``${VAR}`` replaced by its value, and these values.
 
     Raises:
         SettingsError: A variable is not set.
     """
 
+    used: set[str] = set()
+
     def value(match: re.Match[str]) -> str:
         found = look_up(match[1], environ)
         if found is None:
             raise SettingsError(f"${{{match[1]}}} is used, but {match[1]} is not set")
+        used.add(found)
         return found
 
-    return _REFERENCE.sub(value, text)
+    return _REFERENCE.sub(value, text), used
 
 
 def instead(name: str, known: Iterable[str]) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from outbox.errors import SettingsError
+from relay.observe.text import hide
 from relay.settings.environment import CONFIG, expand
 
 DEFAULT_NAME = "outbox.toml"
+_AFTER_HOST = re.compile(r"^[^/?#]*[/?#]?")
 
 
 def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
@@ -77,11 +80,25 @@ def _expanded(value: Any, environ: Mapping[str, str], where: str) -> Any:
     match value:
         case str():
             try:
-                return expand(value, environ)
+                expanded, used = expand(value, environ)
             except SettingsError as error:
                 raise SettingsError(f"{where}: {error}") from None
+            hide(_secret_parts(expanded, used))
+            return expanded
         case dict():
             return {key: _expanded(item, environ, f"{where}.{key}") for key, item in value.items()}
         case list():
             return [_expanded(item, environ, where) for item in value]
     return value
+
+
+def _secret_parts(text: str, used: Iterable[str]) -> Iterator[str]:
+    """Yield what may be a secret of the values that a URL was put together from: all but its scheme, host and port."""
+    if "://" in text:
+        shown = _behind_the_host(text)
+        parts = (_behind_the_host(value) if "://" in value else value for value in used)
+        yield from (part for part in parts if part and part in shown)
+
+
+def _behind_the_host(url: str) -> str:
+    return _AFTER_HOST.split(url.partition("://")[2], maxsplit=1)[-1]

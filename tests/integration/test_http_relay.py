@@ -181,13 +181,14 @@ HIDDEN = {
     "INTERNAL_API_SECRET_PREVIOUS": "hidden-previous-secret-0123456789abc",
     "API_SIGNING_SECRET": "whsec_aGlkZGVuLXNpZ25pbmcta2V5LTAxMjM0NTY3ODk=",
     "PROXY_PASSWORD": "hidden-proxy-password",
+    "HOOK_TOKEN": "hidden-token/of-a-hook",
 }
 
 CONFIGURATION = """
 [destinations.refusing]
 kind = "http"
 events = ["refusing"]
-url = "http://127.0.0.1:{port}/refuse"
+url = "http://127.0.0.1:{port}/refuse?key=${{HOOK_TOKEN}}"
 secret_env = "INTERNAL_API_SECRET"
 signing_secret_env = "API_SIGNING_SECRET"
 backoff_s = 0.05
@@ -210,8 +211,8 @@ proxy = "http://user:${{PROXY_PASSWORD}}@127.0.0.1:{unused}"
 
 async def repeat_what_came(request: Request, writer: asyncio.StreamWriter) -> None:
     """Answers with the secret and every header it was sent, as some frameworks do when they fail."""
-    repeated = json.dumps([request.header("x-internal-secret"), request.headers]).encode()
-    await answering(422 if request.target == "/refuse" else 401, repeated)(request, writer)
+    repeated = json.dumps([request.target, request.header("x-internal-secret"), request.headers]).encode()
+    await answering(422 if request.target.startswith("/refuse") else 401, repeated)(request, writer)
 
 
 async def test_no_secret_appears_in_any_log_error_table_or_page(

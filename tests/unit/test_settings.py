@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from outbox.errors import SettingsError
 from relay.destinations.policy import DestinationPolicy
+from relay.observe.text import redacted
 from relay.platform.units.durations import seconds
 from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, load
 
@@ -481,3 +482,27 @@ def test_a_rate_says_how_many_and_in_what_time(rate: str, burst: int | None, per
 def test_a_rate_that_relays_cannot_keep_to_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         DestinationPolicy(kind="x", **options)
+
+
+def test_what_a_variable_puts_behind_the_host_of_a_url_is_masked_everywhere(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        """
+        log_level = "${LEVEL}"
+        [destinations.a]
+        kind = "http"
+        url = "https://${API_HOST}/hooks/${HOOK_TOKEN}"
+        [destinations.b]
+        kind = "http"
+        url = "${OTHER_URL}?v=1"
+        """,
+    )
+    environ = {
+        "LEVEL": "warning",
+        "API_HOST": "api.example",
+        "HOOK_TOKEN": "a-token/1",
+        "OTHER_URL": "https://other.example/hooks/token-2",
+    }
+    load(environ=environ, cwd=tmp_path)
+    said = redacted("warning: api.example/hooks/a-token%2F1, a-token/1, https://other.example/hooks/token-2?v=1")
+    assert said == "warning: api.example/hooks/***, ***, https://other.example/***?v=1"
