@@ -16,6 +16,7 @@ import structlog
 
 from outbox.errors import Unusable
 from relay.admin.housekeeping import Housekeeping
+from relay.admin.messages.redaction import Redaction
 from relay.admin.timeline.sampling import Sampler
 from relay.decide.backoff import Policy
 from relay.delivery.assembly import LaneSettings, LoopSide, assemble
@@ -191,6 +192,7 @@ class Relay:
             metrics=self.metrics,
             supervisor=self._supervisor,
             clock=monotonic,
+            values_of=Redaction(settings.redact).values_of if settings.redact else None,
         )
         life = Life(dismissed=self._on_dismissal, owner_ended=self._on_end)
         tell = ToLoop(loop_side.dispatcher, life, posting_to(asyncio.get_running_loop(), self._supervisor))

@@ -24,6 +24,7 @@ from relay.delivery.queue import DeliveryQueue
 from relay.delivery.workers import Idle, WorkerPool
 from relay.destinations.contract import Destination
 from relay.observe.metrics import Metrics
+from relay.observe.payload import ValuesOf
 from relay.observe.supervision import Supervisor
 from relay.observe.tracing import SYSTEM
 from relay.seam import Claim, Entry, Lease, ToOwner
@@ -143,6 +144,7 @@ def assemble(
     metrics: Metrics,
     supervisor: Supervisor,
     clock: Callable[[], float],
+    values_of: ValuesOf | None = None,
 ) -> LoopSide:
     """Return the event loop's side of a relay.
 
@@ -154,6 +156,7 @@ def assemble(
         metrics: Counts what is read and what is decided.
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
+        values_of: What of a message logs and reasons must not show; ``None``: nothing.
     """
     completion, gate = Completion(owner, metrics), TrialGate()
 
@@ -175,7 +178,13 @@ def assemble(
             clock=clock,
         )
         pools[settings.name] = WorkerPool(
-            destination, lane, idle, supervisor=supervisor, clock=clock, system=settings.system
+            destination,
+            lane,
+            idle,
+            supervisor=supervisor,
+            clock=clock,
+            system=settings.system,
+            values_of=values_of,
         )
     guard = CrashGuard(lanes, gate, CrashRecords(window), owner=owner, lease=lease, clock=clock)
     dispatcher = Dispatcher(

@@ -16,6 +16,7 @@ from outbox import Message
 from relay.decide.outcome import Outcome, failed
 from relay.delivery.lane import Lane
 from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
+from relay.observe.payload import ValuesOf, concealing, concealing_many
 from relay.observe.supervision import Supervisor
 from relay.observe.tracing import SYSTEM, sending, sending_many
 from relay.seam import Entry
@@ -63,6 +64,7 @@ class WorkerPool:
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
         system: What kind of system the destination is, in traces.
+        values_of: What of a message logs and reasons must not show; ``None``: nothing.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class WorkerPool:
         supervisor: Supervisor,
         clock: Callable[[], float],
         system: str = SYSTEM,
+        values_of: ValuesOf | None = None,
     ) -> None:
         self.destination = destination
         self._lane, self._idle = lane, idle
@@ -81,8 +84,12 @@ class WorkerPool:
         self._supervisor = supervisor
         batches = destination if isinstance(destination, BatchDestination) else None
         self._batches = batches if batches is not None and batches.batch_size > 1 else None
-        self._send = sending(lane.name, system, destination.send)
-        self._send_many = sending_many(lane.name, system, self._batches.send_many) if self._batches else None
+        self._send = sending(lane.name, system, concealing(destination.send, values_of))
+        self._send_many = (
+            sending_many(lane.name, system, concealing_many(self._batches.send_many, values_of))
+            if self._batches
+            else None
+        )
         self._is_stopped = False
         self._tasks: list[asyncio.Task[None]] = []
         self._alarm: asyncio.TimerHandle | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from urllib.parse import quote
 
 MASK = "***"
@@ -11,8 +12,18 @@ SHORTEST_HIDDEN = 6  # a shorter value is not a secret, and masking it would hid
 
 _hidden: set[str] = set()
 
+# Masks the payload of the message that is being sent in this context (see `relay.observe.payload`).
+payload_mask: ContextVar[Callable[[str], str] | None] = ContextVar("payload_mask", default=None)
+
 _URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
+
+
+def masked(text: str, values: Iterable[str]) -> str:
+    """Return ``text`` with these values masked, the longest first."""
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
 
 
 def hide(values: Iterable[str]) -> None:
@@ -29,8 +40,9 @@ def redacted(text: str) -> str:
         >>> redacted("cannot reach postgresql://app:hunter2@db/outbox")
         'cannot reach postgresql://app:***@db/outbox'
     """
-    for value in sorted(_hidden, key=len, reverse=True):
-        text = text.replace(value, MASK)
+    if (mask := payload_mask.get()) is not None:
+        text = mask(text)
+    text = masked(text, _hidden)
     return _QUERY_PASSWORD.sub(rf"\g<name>{MASK}", _URL_PASSWORD.sub(rf"\g<user>:{MASK}@", text))
 
 

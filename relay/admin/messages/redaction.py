@@ -1,4 +1,4 @@
-"""Mask payload that operators must not read, on pages and on the command line, but not in logs.
+"""Mask payload that operators must not read, on pages, on the command line, in logs and in reasons.
 
 A path names it: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists are
 traversed. If a destination repeated such a value in its answer, it is masked there, too.
@@ -7,11 +7,13 @@ traversed. If a destination repeated such a value in its answer, it is masked th
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from outbox import Message
 from relay.admin.messages.detail import DeliveryRow, MessageDetail
-from relay.observe.text import MASK
+from relay.observe.text import MASK, masked
 
 SHORTEST = 3  # the shortest value, in characters, that is looked for in other text
 
@@ -41,7 +43,7 @@ class Redaction:
         """Return all information about a message, with every redacted value masked."""
         if not self:
             return found
-        values = self._values(found)
+        values = self._values(found.data, found.headers)
         return dataclasses.replace(
             found,
             data=self.data(found.data),
@@ -68,11 +70,15 @@ class Redaction:
                 value = _replaced(value, path[1:])
         return value
 
-    def _values(self, found: MessageDetail) -> list[str]:
+    def values_of(self, message: Message) -> list[str]:
+        """Return the masked values of a message, from its body: a listener may have changed the data."""
+        return self._values(json.loads(message.body), message.headers)
+
+    def _values(self, data: Any, headers: Any) -> list[str]:
         hidden = [
             text
             for path in self._paths
-            for value in _found({"data": found.data, "headers": found.headers}.get(path[0]), path[1:])
+            for value in _found({"data": data, "headers": headers}.get(path[0]), path[1:])
             for text in _texts(value)
             if len(text) >= SHORTEST
         ]
@@ -143,8 +149,7 @@ def _without(delivery: DeliveryRow, values: list[str]) -> DeliveryRow:
 def _cleaned(value: Any, values: list[str]) -> Any:
     match value:
         case str():
-            for each in values:
-                value = value.replace(each, MASK)
+            return masked(value, values)
         case dict():
             return {key: _cleaned(each, values) for key, each in value.items()}
         case list():

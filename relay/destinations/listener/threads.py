@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from relay.destinations.listener.transaction.commit_gate import Overran
+from relay.observe.text import payload_mask
 from relay.observe.tracing import tracer
 
 
@@ -45,7 +46,7 @@ class Threads:
             CancelledError: The caller was cancelled while the function ran; it continues to run.
             NoThread: The caller was cancelled before the function ran, so it never will.
         """
-        if self._carries_context:
+        if self._carries_context or payload_mask.get() is not None:
             function = partial(copy_context().run, function)
         future = self._pool.submit(function, *arguments)
         try:

@@ -1,0 +1,52 @@
+"""Payload that `redact` names is in no reason and no line of the log, although a listener's exception repeats it."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from support.databases import Database
+from support.scene import Scene, to
+
+from outbox import Message, Reject, emit
+from relay.observe.logging import configure
+
+EMAIL, PHONE = "ada@example.com", "0049-30-1234567"
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What a relay process logs."""
+    stream, root = io.StringIO(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure(log_format="json", stream=stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("error", [ValueError, Reject])
+@pytest.mark.parametrize("redact", [("data.customer.email", "data.phones"), ()])
+async def test_what_a_listener_repeats_is_masked(
+    database: Database, log: io.StringIO, error: type[Exception], redact: tuple[str, ...]
+) -> None:
+    def fail(message: Message) -> None:
+        data = message.data
+        customer = data.pop("customer")
+        logging.getLogger("host").warning("no mail to %s", customer["email"])
+        raise error(f"cannot reach {customer['email']} or {data['phones'][0]}")
+
+    scene = Scene(database)
+    with database.engine.begin() as connection:
+        emit(connection, "page.read", {"customer": {"email": EMAIL}, "phones": [PHONE], "n": 1})
+    async with scene.relay({"a": to(fail, max_attempts=1)}, redact=redact):
+        await scene.becomes(0, 0, 1, 0)
+    reasons = str(database.rows("SELECT reason, log FROM outbox_delivery"))
+    assert "cannot reach" in reasons
+    assert "cannot reach" in log.getvalue()
+    for text in (reasons, log.getvalue()):
+        assert (EMAIL in text, PHONE in text) == (not redact, not redact)
