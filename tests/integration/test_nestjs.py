@@ -13,9 +13,10 @@ import pytest
 from support.guardian import guardian
 from support.kafka import Tansu
 from support.nats import PASSWORD, USER, NatsServer
+from support.rabbitmq import RabbitServer
 from support.redis import RedisServer
 from support.waiting import eventually
-from support.worlds import nats_world, redis_world
+from support.worlds import nats_world, rabbitmq_world, redis_world
 
 from outbox.testing.destination_contract import World, assert_taken, message
 
@@ -101,6 +102,13 @@ def test_a_consumer_of_kafka_takes_what_we_send(start: Start) -> None:
         assert_takes(start("kafka.ts", KAFKA_BROKERS=server.bootstrap), wanted)
     finally:
         server.remove()
+
+
+@pytest.mark.timeout(INSTALL_S + 2 * START_S)
+def test_a_consumer_of_rabbitmq_takes_what_we_send(start: Start, rabbitmq: RabbitServer) -> None:
+    wanted = deliver(rabbitmq_world(rabbitmq))
+    assert_takes(start("rabbitmq.ts", AMQP_URL=rabbitmq.url), wanted)
+    eventually(lambda: rabbitmq.depth("extraction.completed") == 0)  # all are acknowledged
 
 
 @pytest.mark.timeout(INSTALL_S + 2 * START_S)
