@@ -6,9 +6,11 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from support.databases import Database
 from support.processes import Process, Spawner
+from support.waiting import eventually
 
 TEXT = """
 A relay owns shards. The relay reads messages of its shards and delivers the messages to destinations.
@@ -71,6 +73,27 @@ def test_the_users_own_documents_become_graphs_and_bad_ones_are_named(
     changed = demo(spawn, "docs", database=database)
     assert "1 extracted, 2 already known" in changed.stdout
     assert "1 message committed = 1 delivered" in changed.stdout
+
+
+def test_the_demo_opens_a_dashboard_on_its_database(spawn: Spawner, tmp_path: Path) -> None:
+    """The browser is a program that notes the address that it is given."""
+    browser, address = tmp_path / "browser", tmp_path / "address"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" >"{address}.new" && mv "{address}.new" "{address}"\n')
+    browser.chmod(0o755)
+    token = "token-of-the-operator-" + "t" * 24
+    process = spawn("outbox", "demo", "--open", env={"BROWSER": str(browser), "OUTBOX_DASHBOARD_TOKEN": token})
+    eventually(address.exists, deadline_s=60, what="a browser is opened")
+    headers = {"Authorization": f"Bearer {token}"}
+
+    def overview() -> httpx.Response:
+        return httpx.get(f"{address.read_text()}overview.json", headers=headers)
+
+    eventually(lambda: overview().status_code == 200, ignoring=(httpx.TransportError,), deadline_s=20)
+    (delivered,) = re.findall(r"committed = (\d+) delivered", process.stdout)
+    found = httpx.get(f"{address.read_text()}messages.json", headers=headers).json()
+    assert int(delivered) > 0, found
+    process.interrupt()
+    assert process.wait(deadline_s=20) == 0, process.report()
 
 
 def test_nothing_readable_at_all_is_a_failure(spawn: Spawner) -> None:

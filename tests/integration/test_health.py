@@ -15,12 +15,16 @@ from support.ports import free_port
 from support.postgres import PostgresServer
 from support.processes import Process, Spawner
 from support.rabbitmq import RabbitServer
+from support.receiving import extracted
 from support.waiting import eventually, eventually_async
+from support.worlds import rabbitmq_world
 
 from outbox import emit
+from outbox.testing.destination_contract import assert_taken, message
 from relay.observe.health import Health, HealthServer
 from relay.observe.metrics import Metrics
 
+ROUTE = "/extraction/internal/completed"
 FAILING = """
 [destinations.{name}]
 kind = "listener"
@@ -204,13 +208,41 @@ async def test_a_consumer_is_ready_while_it_consumes(rabbitmq: RabbitServer, sql
         await eventually_async(lambda: asyncio.to_thread(is_ready, port), deadline_s=60)
 
 
-def test_outbox_consume_shows_its_health_where_it_is_asked_to(
+def test_outbox_consume_has_pages_and_counts_what_its_inbox_recognises(
     rabbitmq: RabbitServer, spawn: Spawner, sqlite_database: Database
 ) -> None:
     port = free_port()
     environ = {"DATABASE_URL": sqlite_database.url, "AMQP_URL": rabbitmq.url}
     spawn("outbox", "consume", "--health-port", str(port), env=environ)
     eventually(lambda: is_ready(port), ignoring=(OSError,), deadline_s=30)
+    assert get(port, "/healthz")[0] == 200
+    extracted(sqlite_database)
+    asyncio.run(_send_twice(rabbitmq))
+    for result in ("new", "duplicate"):
+        counted = f'outbox_inbox_messages_total{{listener="baseline",result="{result}"}} 1.0'
+        eventually(lambda counted=counted: counted in get(port, "/metrics")[1], deadline_s=30, what=counted)
+
+
+async def _send_twice(rabbitmq: RabbitServer) -> None:
+    sent = message(data={"contentId": "test-content-id"})
+    async with rabbitmq_world(rabbitmq).destination() as destination:
+        for _ in range(2):
+            assert_taken(await destination.send(sent))
+
+
+def test_outbox_serve_has_pages_and_counts_its_answers(spawn: Spawner, sqlite_database: Database) -> None:
+    port, health = free_port(), free_port()
+    environ = {"DATABASE_URL": sqlite_database.url, "INTERNAL_API_SECRET": "secret-of-the-api-" + "s" * 16}
+    spawn("outbox", "serve", "--port", str(port), env={**environ, "OUTBOX_HEALTH_PORT": str(health)})
+    eventually(lambda: is_ready(health), ignoring=(OSError,), deadline_s=30)
+    assert get(health, "/healthz")[0] == 200
+    assert [get(port, path)[0] for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 404]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("POST", ROUTE, body="{}", headers={"X-Internal-Secret": "wrong"})
+    assert connection.getresponse().status == 401
+    connection.close()
+    counted = f'outbox_http_request_seconds_count{{route="{ROUTE}",status="401"}} 1.0'
+    eventually(lambda: counted in get(health, "/metrics")[1], what=counted)
 
 
 async def test_two_relays_in_one_process_count_apart() -> None:

@@ -69,7 +69,7 @@ def demo(
     if open_:
         from outbox_cli.commands.look.dashboard import serve_dashboard
 
-        serve_dashboard(settings, allow_changes=True, open_browser=True)
+        serve_dashboard(settings, port=0, allow_changes=True, open_browser=True)  # any port: the browser gets it
     raise typer.Exit(_code(report))
 
 
