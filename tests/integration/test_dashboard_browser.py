@@ -16,6 +16,8 @@ from support.dashboards import VIEWER, Dashboard, serving
 from support.databases import Database, SqliteDatabases
 from support.scene import Scene, Taker, rejecting, to
 
+from relay.settings import Settings
+
 pytestmark = pytest.mark.skipif(program() is None, reason="there is no Chromium here")
 
 pytest.importorskip("playwright")
@@ -88,6 +90,28 @@ def test_every_page_is_sound_and_everyone_can_use_it(
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
 
 
+# The text of a button that is wider than the button, or of one that reaches out of what it stands in.
+CUT_OFF = """
+[...document.querySelectorAll('main button, main .button, header button')]
+    .filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_on_a_phone_no_button_is_cut_off_and_the_header_has_one_line(
+    browser: Browser, dashboard: Dashboard, scene: Scene, width: int
+) -> None:
+    with dashboard.logged_in(browser, width=width, height=800) as page:
+        for path in pages_of(scene.database.engine).values():
+            ready(page, dashboard.url + path)
+            assert page.evaluate(CUT_OFF) == [], path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
+        brand, foot = page.locator(".brand").bounding_box(), page.locator(".foot").bounding_box()
+        assert brand is not None
+        assert foot is not None
+        assert foot["y"] < brand["y"] + brand["height"], "the name and the user share a line"
+
+
 def test_a_wrong_token_opens_nothing_and_a_viewer_finds_no_verbs(browser: Browser, dashboard: Dashboard) -> None:
     page = browser.new_page()
     page.goto(f"{dashboard.url}/dead")
@@ -137,6 +161,24 @@ def test_verbs_ask_first_and_show_how_far_they_are(browser: Browser, dashboard: 
         page.goto(f"{dashboard.url}/audit")
         expect(page.locator("tbody tr").first).to_contain_text("Ada")
         expect(page.locator("tbody tr").first).to_contain_text("dead edit")
+
+
+def test_a_destination_is_tested_from_its_card(browser: Browser, scene: Scene) -> None:
+    def configured() -> Settings:
+        return scene.settings({"a": to(Taker(), events=["page.*"])})
+
+    with (
+        serving(scene.settings({}), load_settings=configured) as dashboard,
+        dashboard.logged_in(browser) as page,
+        watched(page, dashboard),
+    ):
+        page.goto(f"{dashboard.url}/destinations")
+        page.get_by_role("link", name="Test").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Test of a")
+        expect(page.get_by_text("can be reached")).to_be_visible()
+        expect(page.get_by_text("the listener exists")).to_be_visible()
+        page.get_by_role("link", name="Go back").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Destinations")
 
 
 def test_an_open_page_follows_what_happens(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
