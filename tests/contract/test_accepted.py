@@ -294,7 +294,7 @@ def test_what_could_not_be_written_keeps_the_session_from_committing(results):
         session.execute(INSERT)
         emit(session, "page.again", {}, id=id)
         for _ in range(2):
-            with pytest.raises(Exception, match=r"unique|UNIQUE|duplicate|rolled back|is there already"):
+            with pytest.raises(Exception, match=r"unique|UNIQUE|duplicate|rolled back|exists already"):
                 session.commit()
             session.expunge_all()
     assert (names(results), types(results)) == ([], ["page.read"])
