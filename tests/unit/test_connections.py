@@ -1,12 +1,14 @@
 """Who has to go where there is no room for another connection."""
 
+import asyncio
 import logging
+import socket
 
 import pytest
 
 from relay.serving.clients import Networks, client_of
 from relay.serving.connections import Connections
-from relay.serving.server import affordable
+from relay.serving.server import affordable, listen
 from relay.serving.sparing import Sparing
 
 
@@ -125,3 +127,18 @@ def test_lines_of_one_kind_are_few_and_the_next_period_says_how_many_were_left_o
     said = [record.getMessage() for record in caplog.records if record.msg.startswith("bad")]
     assert said == ["bad request\n0", "bad request\n1", "bad request\n10 (8 more like this were not logged)"]
     assert sum(record.msg == "something else" for record in caplog.records) == 10
+
+
+async def test_the_body_of_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def note(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listening = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(note, sock=listening):
+        _reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await asyncio.wait_for(accepted, timeout=10)
+        writer.close()
