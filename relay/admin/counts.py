@@ -15,7 +15,7 @@ from relay.admin.access.queries import age_s
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
 
-COUNT_AT_MOST = 1_000_000  # beyond this count, the history is estimated
+COUNT_AT_MOST = 1_000_000  # rows; beyond this count, a table's are estimated
 
 
 class Messages:
@@ -120,7 +120,7 @@ def history_counts(connection: sa.Connection) -> HistoryCounts:
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)
     untaken: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
-    estimate = _estimate(connection)
+    estimate = estimated_rows(connection, tables().history)
     is_estimate = estimate > COUNT_AT_MOST
     total = estimate if is_estimate else connection.scalar(sa.select(sa.func.count()).select_from(tables().history))
     delivered = max((total or 0) - sum(untaken.values()), 0)
@@ -133,8 +133,9 @@ def history_counts(connection: sa.Connection) -> HistoryCounts:
     )
 
 
-def _estimate(connection: sa.Connection) -> int:
+def estimated_rows(connection: sa.Connection, table: sa.Table) -> int:
+    """Return the planner's estimate of a table's rows, which costs no look at them; 0 on SQLite, which has none."""
     if connection.dialect.name != "postgresql":
         return 0
-    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {tables().history.name}").scalar_one()  # noqa: S608
+    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table.name}").scalar_one()  # noqa: S608
     return int(plan[0]["Plan"]["Plan Rows"])

@@ -18,12 +18,15 @@ history, and count a message once more after each replay.
 
 `parked` and `retrying` count deliveries, and are the sums over the destinations. For a destination, both are part of
 its `waiting`.
+
+To count means to pass over every row, so a backlog of millions is estimated on PostgreSQL, from a sample of its pages.
+A message that was set aside for several destinations may then count once for each.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,8 +34,9 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import now
-from relay.admin.counts import Messages, history_counts
+from relay.admin.counts import COUNT_AT_MOST, HistoryCounts, Messages, estimated_rows, history_counts
 from relay.admin.relays import RelayStatus, live_relays
+from relay.admin.timeline.backlog import sample
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import health
@@ -95,6 +99,8 @@ class Status:
         cancelled: Messages that an operator cancelled and that no destination took.
         expired: Messages whose time had passed and that no destination took.
         delivered_is_estimate: Whether `delivered` is an estimate, because the history is too large to count.
+        is_estimate: Whether the numbers of messages and deliveries outside the history are estimates, because there
+            are too many to count.
         oldest_waiting_s: The age of the oldest message that waits and is due; ``None`` if there is none.
         destinations: The registered destinations, by name; removed ones while deliveries wait for them.
         relays: The relays that are alive.
@@ -112,21 +118,28 @@ class Status:
     cancelled: int = 0
     expired: int = 0
     delivered_is_estimate: bool = False
+    is_estimate: bool = False
     oldest_waiting_s: float | None = None
     destinations: dict[str, DestinationStatus] = field(default_factory=dict)
     relays: list[RelayStatus] = field(default_factory=list)
 
 
-def status(connection: sa.Connection) -> Status:
+def status(connection: sa.Connection, *, count_at_most: int = COUNT_AT_MOST) -> Status:
     """Return the status now.
 
     Args:
         connection: A connection from `snapshot`, so all numbers belong to one moment.
+        count_at_most: The number of unsettled messages beyond which they are estimated (PostgreSQL only).
     """
     relays = live_relays(connection)  # first: locks are not part of a snapshot
-    messages = Messages(connection)
-    destinations = _destinations(connection, messages)
     history = history_counts(connection)
+    if estimated_rows(connection, tables().message) > count_at_most:
+        return _estimated(connection, relays, history)
+    messages = Messages(connection)
+    apart = _settled_apart(connection)
+    destinations = _destinations(
+        connection, _deliveries(connection), lambda name, events: _unread_for(events, messages.unread) - apart[name]
+    )
     return Status(
         waiting=messages.waiting,
         scheduled=messages.scheduled,
@@ -146,6 +159,38 @@ def status(connection: sa.Connection) -> Status:
     )
 
 
+def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: HistoryCounts) -> Status:
+    """Return the status of a backlog that is too large to be counted."""
+    found = sample(connection, relays=relays)
+    deliveries = {
+        (name, state): count
+        for name, each in found.destinations.items()
+        for state, count in ({**each.waiting, State.DEAD: each.dead}).items()
+    }
+    destinations = _destinations(
+        connection, deliveries, lambda name, _: sum(found.destinations[name].waiting[state] for state in READ_PATH)
+    )
+    set_aside = sum(each.parked + each.retrying for each in destinations.values())
+    held = found.messages[State.HELD]
+    return Status(
+        waiting=sum(found.messages[state] for state in READ_PATH) + min(set_aside, held),
+        scheduled=found.messages[State.SCHEDULED],
+        parked=sum(each.parked for each in destinations.values()),
+        retrying=sum(each.retrying for each in destinations.values()),
+        unrouted=found.unrouted,
+        dead=min(sum(each.dead for each in destinations.values()), held),
+        delivered=history.delivered,
+        discarded=history.discarded,
+        cancelled=history.cancelled,
+        expired=history.expired,
+        delivered_is_estimate=history.is_estimate,
+        is_estimate=True,
+        oldest_waiting_s=found.oldest_due_s or None,
+        destinations=destinations,
+        relays=relays,
+    )
+
+
 def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:
     delivery = tables().delivery
     query = sa.select(delivery.c.destination, delivery.c.state, sa.func.count()).group_by(
@@ -154,16 +199,24 @@ def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:
     return {(destination, state): count for destination, state, count in connection.execute(query)}
 
 
-def _destinations(connection: sa.Connection, messages: Messages) -> dict[str, DestinationStatus]:
-    destination, deliveries = tables().destination, _deliveries(connection)
-    apart, rates = _settled_apart(connection), _rates(connection)
+def _destinations(
+    connection: sa.Connection, deliveries: Mapping[tuple[str, str], int], unread: Callable[[str, list[str]], int]
+) -> dict[str, DestinationStatus]:
+    """Return the destinations.
+
+    Args:
+        connection: To the outbox's database.
+        deliveries: (destination, state) → deliveries that were set aside or are dead.
+        unread: Returns the messages in the read path that wait for a destination, from its name and its subscription.
+    """
+    destination, rates = tables().destination, _rates(connection)
     found = {}
     for row in connection.execute(sa.select(destination).order_by(destination.c.name)):
         parked = sum(deliveries.get((row.name, state), 0) for state in (State.PARKED, State.BLOCKED))
         retrying, dead = deliveries.get((row.name, State.RETRY), 0), deliveries.get((row.name, State.DEAD), 0)
         set_aside = parked + retrying
         if row.removed_at is None:
-            waiting = _unread_for(row.events, messages.unread) - apart[row.name] + set_aside
+            waiting = unread(row.name, row.events) + set_aside
             found[row.name] = DestinationStatus(
                 row.state,
                 row.reason,

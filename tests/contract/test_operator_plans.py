@@ -158,6 +158,19 @@ def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_lo
     assert looked_at(plans, "outbox_delivery") <= 4 * DELIVERIES, plans
 
 
+def test_the_status_of_more_messages_than_it_may_count_is_estimated_from_a_sample(full: Database) -> None:
+    with snapshot(full.engine) as connection:
+        exact = status(connection)
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        found = status(connection, count_at_most=COUNT // 10)
+    assert (exact.is_estimate, found.is_estimate) == (False, True)
+    assert not [plan for plan in plans if plan.scanned_tables & {"outbox_message", "outbox_delivery"}], plans
+    for name in ("waiting", "unrouted", "scheduled", "parked", "dead"):
+        assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=0.25), name
+    assert found.destinations["a"].waiting == pytest.approx(exact.destinations["a"].waiting, rel=0.25)
+    assert found.destinations["a"].dead == pytest.approx(DEAD, rel=0.25)
+
+
 def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database) -> None:
     midnight = full.scalar(MIDNIGHT)
     with asked(full.engine) as plans, snapshot(full.engine) as connection:

@@ -126,12 +126,12 @@ def _repeat(interval_s: float, show: Callable[[], None]) -> NoReturn:
 
 
 def _message_table(found: Status) -> RenderableType:
-    about = "~" if found.delivered_is_estimate else ""
+    about, about_history = ("~" if each else "" for each in (found.is_estimate, found.delivered_is_estimate))
     rows = [
-        ("waiting", f"{found.waiting:,}", _waiting_note(found)),
-        ("unrouted", f"{found.unrouted:,}", "no subscription wants them" if found.unrouted else ""),
-        ("dead", f"{found.dead:,}", _dead_note(found)),
-        ("delivered", f"{about}{found.delivered:,}", "in the history"),
+        ("waiting", f"{about}{found.waiting:,}", _waiting_note(found)),
+        ("unrouted", f"{about}{found.unrouted:,}", "no subscription wants them" if found.unrouted else ""),
+        ("dead", f"{about}{found.dead:,}", _dead_note(found)),
+        ("delivered", f"{about_history}{found.delivered:,}", "in the history"),
         ("discarded", f"{found.discarded:,}", "given up by an operator" if found.discarded else ""),
         ("cancelled", f"{found.cancelled:,}", "taken back by an operator" if found.cancelled else ""),
         ("expired", f"{found.expired:,}", "their time had passed before they were sent" if found.expired else ""),

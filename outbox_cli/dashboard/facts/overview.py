@@ -19,6 +19,7 @@ from relay.admin.timeline.samples import Pace, pace
 from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6
+COUNT_AT_MOST = 100_000  # unsettled messages; more are estimated, because a page is asked for again every second
 COLOURS = 8  # by which the map distinguishes relays
 
 Tone = Literal["good", "warn", "bad", "quiet"]
@@ -102,7 +103,7 @@ def overview(connection: sa.Connection, database: str) -> Overview:
         connection: A connection with a snapshot, so all numbers belong to one moment.
         database: The database's name, for people.
     """
-    found = status(connection)
+    found = status(connection, count_at_most=COUNT_AT_MOST)
     relays = [
         RelayView(r.id, number % COLOURS, r.shards, r.last_seen_s, r.release, r.started_at)
         for number, r in enumerate(found.relays)
