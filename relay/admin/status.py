@@ -36,7 +36,6 @@ from outbox.tables import tables
 from relay.admin.access.queries import now
 from relay.admin.counts import COUNT_AT_MOST, HistoryCounts, Messages, estimated_rows, history_counts
 from relay.admin.relays import RelayStatus, live_relays
-from relay.admin.timeline.backlog import sample
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import health
@@ -161,6 +160,8 @@ def status(connection: sa.Connection, *, count_at_most: int = COUNT_AT_MOST) -> 
 
 def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: HistoryCounts) -> Status:
     """Return the status of a backlog that is too large to be counted."""
+    from relay.admin.timeline.backlog import sample  # it loads what a look at a small outbox does not need
+
     found = sample(connection, relays=relays)
     deliveries = {
         (name, state): count
