@@ -11,7 +11,7 @@ is what happens to *other* messages afterwards:
   uncharged, and tried again at once.
 - Doubt narrows the destination and does not close it: the **width** is ``concurrency >> streak``, at least 1. The
   streak counts the different messages that failed since anything was taken. One success restores the full width.
-- The breaker **opens** when chance cannot explain the streak (`relay.decide.failure_rate`): the destination is down.
+- The breaker **opens** when chance cannot explain the streak: the destination is down (`failures.failure_rate`).
   All suspects are released uncharged. One probe at a time tests the destination, after 1 s, 2 s, 4 s, and at least
   every 30 s; the first that is taken closes the breaker. From then on the width doubles with each success.
 - While three or more different messages have failed in a row, while the breaker is open and while the width grows
@@ -33,58 +33,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal
 
 from relay.decide.backoff import Policy, clamped
-from relay.decide.failure_rate import FailureRate
+from relay.decide.failures.failure_rate import FailureRate
+from relay.decide.failures.suspects import PROBE_EVERY_S, D, Ruling, Suspect, Suspects
 from relay.decide.outcome import Outcome
 from relay.decide.retry import charge
 from relay.decide.standing import Standing
-from relay.decide.verdict import DELIVERED, Verdict
+from relay.decide.verdict import DELIVERED
 
 Condition = Literal["closed", "open", "throttled", "off"]
 
-PROBE_EVERY_S = 30.0  # at least, however long a destination has been down
-ONLY_FROM_THE_LIVING = ("failed", "refused")
 FULL_WIDTH = 1000  # the largest concurrency that may be configured
 DOUBTED = 3  # different messages that failed in a row, before another than the oldest is tried
 CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
-
-
-class Delivery(Protocol):
-    """What the breaker needs to know of a delivery. Compared and hashed by identity."""
-
-    id: str  # of the message
-    attempts: int  # charged so far
-    failing_for_s: float  # since its first charged failure
-
-
-D = TypeVar("D", bound=Delivery)
-Ruling = list[tuple[D, Verdict | None]]  # None: released uncharged, to be tried again
-
-
-@dataclass(slots=True)
-class Suspect(Generic[D]):
-    """A delivery that failed, until it is clear whose fault that was.
-
-    Args:
-        delivery: The delivery.
-        outcome: How it failed.
-        failed_at: When.
-        failures: Failures in a row that were not charged: how far its own backoff has grown.
-        retry_at: When it is tried again at the latest, if nothing clears it up before.
-    """
-
-    delivery: D
-    outcome: Outcome
-    failed_at: float
-    failures: int
-    retry_at: float
-
-    @property
-    def was_answered(self) -> bool:
-        """Whether only a living destination fails like this."""
-        return self.outcome.kind in ONLY_FROM_THE_LIVING
 
 
 @dataclass(slots=True)
@@ -111,20 +74,21 @@ class CircuitBreaker(Generic[D]):
     pauses: int = 0
     probing: bool = False
     rate: FailureRate = field(default_factory=FailureRate)
-    _suspects: dict[D, Suspect[D]] = field(default_factory=dict)
-    _retried: dict[D, Suspect[D]] = field(default_factory=dict)  # tried again, and not cleared up yet
     _streak: set[str] = field(default_factory=set)  # messages
     _failures: int = 0  # attempts, in this streak
     _limit: int = 0  # the streak that chance does not explain
     _ramp: float = inf  # attempts under way at once at most since it closed; each success doubles it
-    _evidence_at: float = -inf  # when the latest attempt began that was taken and is evidence against others
+    _suspects: Suspects[D] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._suspects = Suspects(self.policy)
 
     # ----------------------------------------------------------- what may be done
 
     @property
     def is_clear(self) -> bool:
         """Whether nothing is suspected: then a message that is taken needs no ruling, only `count_taken`."""
-        is_quiet = not self._streak and not self._suspects and not self._retried
+        is_quiet = not self._streak and not self._suspects.waiting and not self._suspects.retried
         return is_quiet and self.condition == "closed" and self._ramp == inf
 
     def count_taken(self) -> None:
@@ -173,7 +137,7 @@ class CircuitBreaker(Generic[D]):
         """Rule on a delivery whose attempt has ended, and on every suspect that this clears up."""
         is_probe = self.probing and started_at >= self.since
         self.probing = self.probing and not is_probe
-        earlier = self._retried.pop(delivery, None)
+        earlier = self._suspects.retried.pop(delivery, None)
         match outcome.kind:
             case "taken":
                 return [(delivery, DELIVERED), *self._take(earlier, started_at, now)]
@@ -194,13 +158,11 @@ class CircuitBreaker(Generic[D]):
 
         What only a living destination produces is charged. The others wait for their own backoff.
         """
-        return self._charge_all([s for s in self._suspects.values() if s.was_answered])
+        return self._suspects.charge_answered()
 
     def rule_due(self, now: float) -> Ruling[D]:
         """Rule on suspects whose own backoff has passed: nothing has cleared them up."""
-        due = [s for s in self._suspects.values() if s.retry_at <= now]
-        ruling = self._charge_all([s for s in due if s.was_answered])
-        return ruling + self._release_to_retry([s for s in due if not s.was_answered])
+        return self._suspects.rule_due(now)
 
     def resume(self, now: float) -> Ruling[D]:
         """Close the breaker: an operator, or a relay that knows better, says that the destination works again."""
@@ -220,60 +182,44 @@ class CircuitBreaker(Generic[D]):
     @property
     def suspects(self) -> list[D]:
         """The deliveries that failed and wait for evidence, or for their own backoff."""
-        return list(self._suspects)
+        return list(self._suspects.waiting)
 
     @property
     def suspicion(self) -> str | None:
         """Why the latest of those failed that have failed and were not ruled on; ``None`` while there is none."""
-        failing = [*self._suspects.values(), *self._retried.values()]
-        latest = max(failing, key=lambda s: s.failed_at, default=None)
+        latest = max(self._suspects, key=lambda s: s.failed_at, default=None)
         return latest.outcome.reason if latest is not None else None
 
     @property
     def failing_count(self) -> int:
         """How many deliveries failed and are not cleared up, whether or not they are tried again just now."""
-        return len(self._suspects) + len(self._retried)
+        return len(self._suspects)
 
     @property
     def next_retry_at(self) -> float:
         """When the next suspect is to be ruled on, if nothing happens before."""
-        return min((s.retry_at for s in self._suspects.values()), default=inf)
+        return self._suspects.next_retry_at
 
     def forget(self, delivery: D) -> None:
         """Forget a delivery that leaves memory: what it failed of is not its fault, as far as is known."""
-        self._suspects.pop(delivery, None)
-        self._retried.pop(delivery, None)
+        self._suspects.forget(delivery)
 
     def replace(self, delivery: D, other: D) -> None:
         """Have another object stand for the same delivery."""
-        for known in (self._suspects, self._retried):
-            if (suspect := known.pop(delivery, None)) is not None:
-                suspect.delivery = other
-                known[other] = suspect
+        self._suspects.replace(delivery, other)
 
     def _suspect(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
         if not self._streak:
             self._limit = self.rate.improbable_run
         self._streak.add(delivery.id)
         self._failures += 1
-        ruling: Ruling[D] = []
-        if earlier is not None and self._evidence_at >= earlier.failed_at:
-            ruling.append((delivery, charge(delivery, outcome, self.policy)))
-        else:
-            failures = earlier.failures + 1 if earlier is not None else 1
-            retry_at = now + min(self.policy.ceiling_s(failures), PROBE_EVERY_S)
-            self._suspects[delivery] = Suspect(delivery, outcome, now, failures, retry_at)
+        ruling = self._suspects.add(delivery, outcome, earlier, now)
         if len(self._streak) >= self._limit:
             ruling += self._wait_longer(outcome, now)
         return ruling
 
     def _take(self, earlier: Suspect[D] | None, started_at: float, now: float) -> Ruling[D]:
-        before = [s for s in self._suspects.values() if s.failed_at <= started_at]
-        if earlier is None:
-            self._evidence_at = max(self._evidence_at, started_at)
-            ruling = self._charge_all(before)
-        else:
-            ruling = self._release_to_retry(before)
+        ruling = self._suspects.clear_up(earlier, started_at)
         if self.condition == "open" and started_at >= self.since:
             self.pauses = 0
             self._turn("closed", now)
@@ -282,18 +228,6 @@ class CircuitBreaker(Generic[D]):
         self._end_streak()
         self.rate.taken += 1
         return ruling
-
-    def _charge_all(self, suspects: list[Suspect[D]]) -> Ruling[D]:
-        for suspect in suspects:
-            del self._suspects[suspect.delivery]
-        return [(s.delivery, charge(s.delivery, s.outcome, self.policy)) for s in suspects]
-
-    def _release_to_retry(self, suspects: list[Suspect[D]]) -> Ruling[D]:
-        """Have suspects tried again, and remember that they failed: if they do so again, their backoff has grown."""
-        for suspect in suspects:
-            del self._suspects[suspect.delivery]
-            self._retried[suspect.delivery] = suspect
-        return [(s.delivery, None) for s in suspects]
 
     # ----------------------------------------------------------------- conditions
 
@@ -313,9 +247,7 @@ class CircuitBreaker(Generic[D]):
         return released
 
     def _release_and_turn(self, condition: Condition, now: float, reason: str = "") -> Ruling[D]:
-        released: Ruling[D] = [(delivery, None) for delivery in self._suspects]
-        self._suspects.clear()
-        self._retried.clear()
+        released = self._suspects.release_all()
         self._turn(condition, now, reason)
         return released
 

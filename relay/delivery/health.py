@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
-from relay.decide.breaker import CircuitBreaker, Ruling
+from relay.decide.breaker import CircuitBreaker
+from relay.decide.failures.suspects import Ruling
 from relay.decide.standing import Finding, Standing
 from relay.seam import Entry
 

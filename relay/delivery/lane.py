@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from relay.decide.backoff import Policy
-from relay.decide.breaker import CircuitBreaker, Ruling
+from relay.decide.breaker import CircuitBreaker
+from relay.decide.failures.suspects import Ruling
 from relay.decide.outcome import TAKEN, Outcome
 from relay.decide.standing import Standing
 from relay.decide.verdict import DELIVERED, Verdict, put_off

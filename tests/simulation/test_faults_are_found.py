@@ -114,7 +114,7 @@ def test_failing_messages_that_are_taken_back_at_once(monkeypatch: pytest.Monkey
 
     def without_a_wait(self: Any, delivery: Any, outcome: Any, earlier: Any, now: float) -> Any:
         ruling = suspect(self, delivery, outcome, earlier, now)
-        for each in self._suspects.values():
+        for each in self._suspects.waiting.values():
             each.retry_at = now
         return ruling
 

@@ -14,7 +14,6 @@ KNOWN = {
         "outbox.tables",
         "outbox.testing",
         "outbox.testing.destination_contract",
-        "relay.decide.breaker",
     },
 }
 

@@ -16,7 +16,8 @@ from support.letters import (
     states,
 )
 
-from relay.decide.breaker import PROBE_EVERY_S, CircuitBreaker
+from relay.decide.breaker import CircuitBreaker
+from relay.decide.failures.suspects import PROBE_EVERY_S
 from relay.decide.outcome import TAKEN, Outcome, throttled
 from relay.decide.verdict import DELIVERED
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.decide.failure_rate import FailureRate
+from relay.decide.failures.failure_rate import FailureRate
 
 
 def after(successes_per_run: int, failures_per_run: int, runs: int = 200) -> FailureRate:

@@ -1,0 +1,157 @@
+"""Deliveries that failed, until it is clear whose fault that was: the message's, or the destination's.
+
+A suspect waits until another delivery clears it up, or until its own backoff has passed; then it is tried again, and it
+is still remembered that it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Generic, Protocol, TypeVar
+
+from relay.decide.backoff import Policy
+from relay.decide.outcome import Outcome
+from relay.decide.retry import charge
+from relay.decide.verdict import Verdict
+
+PROBE_EVERY_S = 30.0  # at least, however long a destination has been down, or a suspect failing
+ONLY_FROM_THE_LIVING = ("failed", "refused")
+
+
+class Delivery(Protocol):
+    """What the breaker needs to know of a delivery. Compared and hashed by identity."""
+
+    id: str  # of the message
+    attempts: int  # charged so far
+    failing_for_s: float  # since its first charged failure
+
+
+D = TypeVar("D", bound=Delivery)
+Ruling = list[tuple[D, Verdict | None]]  # None: released uncharged, to be tried again
+
+
+@dataclass(slots=True)
+class Suspect(Generic[D]):
+    """A delivery that failed, until it is clear whose fault that was.
+
+    Args:
+        delivery: The delivery.
+        outcome: How it failed.
+        failed_at: When.
+        failures: Failures in a row that were not charged: how far its own backoff has grown.
+        retry_at: When it is tried again at the latest, if nothing clears it up before.
+    """
+
+    delivery: D
+    outcome: Outcome
+    failed_at: float
+    failures: int
+    retry_at: float
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether only a living destination fails like this."""
+        return self.outcome.kind in ONLY_FROM_THE_LIVING
+
+
+@dataclass(slots=True)
+class Suspects(Generic[D]):
+    """The suspects of one destination, and the evidence against them.
+
+    Args:
+        policy: How patient its deliveries are.
+
+    Attributes:
+        waiting: Those that wait for evidence, or for their own backoff.
+        retried: Those that were tried again since, and are not cleared up.
+        evidence_at: When the latest attempt began that was taken and is evidence against others.
+    """
+
+    policy: Policy
+    waiting: dict[D, Suspect[D]] = field(default_factory=dict)
+    retried: dict[D, Suspect[D]] = field(default_factory=dict)
+    evidence_at: float = -inf
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.retried)
+
+    def __iter__(self) -> Iterator[Suspect[D]]:
+        yield from self.waiting.values()
+        yield from self.retried.values()
+
+    @property
+    def next_retry_at(self) -> float:
+        """When the next of those that wait is to be ruled on, if nothing happens before."""
+        return min((s.retry_at for s in self.waiting.values()), default=inf)
+
+    def add(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
+        """Suspect a delivery, or charge it.
+
+        Args:
+            delivery: The delivery.
+            outcome: How it failed.
+            earlier: How it failed before, if it was tried again since.
+            now: The time.
+        """
+        if earlier is not None and self.evidence_at >= earlier.failed_at:
+            return [(delivery, charge(delivery, outcome, self.policy))]
+        failures = earlier.failures + 1 if earlier is not None else 1
+        retry_at = now + min(self.policy.ceiling_s(failures), PROBE_EVERY_S)
+        self.waiting[delivery] = Suspect(delivery, outcome, now, failures, retry_at)
+        return []
+
+    def clear_up(self, earlier: Suspect[D] | None, started_at: float) -> Ruling[D]:
+        """Rule on those that failed before an attempt began that was taken.
+
+        Args:
+            earlier: How the delivery that was taken failed before: then it was innocent, and so may the others be.
+            started_at: When its attempt began.
+        """
+        before = [s for s in self.waiting.values() if s.failed_at <= started_at]
+        if earlier is not None:
+            return self._release(before)
+        self.evidence_at = max(self.evidence_at, started_at)
+        return self._charge(before)
+
+    def charge_answered(self) -> Ruling[D]:
+        """Charge those of which only a living destination fails like that."""
+        return self._charge([s for s in self.waiting.values() if s.was_answered])
+
+    def rule_due(self, now: float) -> Ruling[D]:
+        """Rule on those whose own backoff has passed: nothing has cleared them up."""
+        due = [s for s in self.waiting.values() if s.retry_at <= now]
+        ruling = self._charge([s for s in due if s.was_answered])
+        return ruling + self._release([s for s in due if not s.was_answered])
+
+    def release_all(self) -> Ruling[D]:
+        """Release all of them uncharged, and forget that they failed."""
+        released: Ruling[D] = [(delivery, None) for delivery in self.waiting]
+        self.waiting.clear()
+        self.retried.clear()
+        return released
+
+    def forget(self, delivery: D) -> None:
+        """Forget a delivery that leaves memory: what it failed of is not its fault, as far as is known."""
+        self.waiting.pop(delivery, None)
+        self.retried.pop(delivery, None)
+
+    def replace(self, delivery: D, other: D) -> None:
+        """Have another object stand for the same delivery."""
+        for known in (self.waiting, self.retried):
+            if (suspect := known.pop(delivery, None)) is not None:
+                suspect.delivery = other
+                known[other] = suspect
+
+    def _charge(self, suspects: list[Suspect[D]]) -> Ruling[D]:
+        for suspect in suspects:
+            del self.waiting[suspect.delivery]
+        return [(s.delivery, charge(s.delivery, s.outcome, self.policy)) for s in suspects]
+
+    def _release(self, suspects: list[Suspect[D]]) -> Ruling[D]:
+        """Have suspects tried again, and remember that they failed: if they do so again, their backoff has grown."""
+        for suspect in suspects:
+            del self.waiting[suspect.delivery]
+            self.retried[suspect.delivery] = suspect
+        return [(s.delivery, None) for s in suspects]
