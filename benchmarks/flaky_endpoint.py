@@ -14,7 +14,7 @@ import random
 import re
 import time
 
-NUMBER = re.compile(rb'"n": ?(\d+)')
+NUMBER = re.compile(rb'"n" *: *(\d+)')
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TAKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 FAILED = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\nflaky"

@@ -139,28 +139,28 @@ WITH keys AS MATERIALIZED (
 SELECT destination, ordering_key FROM keys WHERE (SELECT count(*) FROM turns) IS NOT NULL
 """
 
-# Index: outbox_delivery_key. A key is free when the first deliveries of it that are to be done are all blocked. As
-# many are looked at as are released at once, however many wait. No row is waited for: one that is locked is being ruled
-# on by another, who has the next turn.
+# Index: outbox_delivery_key, one descent for each key. A key is free when the first deliveries of it that are to be done
+# are all blocked. As many are looked at as are released at once, however many wait. No row is waited for: one that is
+# locked is being ruled on by another session, which has the next turn.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM (
-    SELECT k.destination, k.ordering_key, NOT EXISTS (
-        SELECT FROM (
-            SELECT h.state FROM outbox_delivery AS h
+    SELECT h.address FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key)
+    CROSS JOIN LATERAL (
+        SELECT h.address, bool_and(h.state = 'blocked') OVER () AS is_free FROM (
+            SELECT h.ctid AS address, h.state FROM outbox_delivery AS h
             WHERE h.ordering_key = k.ordering_key AND h.destination = k.destination AND h.state <> 'delivered'
               AND h.state NOT IN ({UNTAKEN}) AND NOT (h.state = 'dead' AND h.destination = ANY (%(skipping)s::text[]))
             ORDER BY h.position LIMIT {RELEASE_COUNT}
-        ) AS h WHERE h.state <> 'blocked') AS is_free
-    FROM unnest(%(destinations)s::text[], %(keys)s::text[]) AS k (destination, ordering_key) OFFSET 0
+        ) AS h
+    ) AS h WHERE h.is_free OFFSET 0
 ) AS k
 CROSS JOIN LATERAL (
-    SELECT b.message_id, b.destination FROM outbox_delivery AS b
-    WHERE b.ordering_key = k.ordering_key AND b.destination = k.destination AND b.state = 'blocked'
-      AND k.is_free
-    ORDER BY b.position LIMIT {RELEASE_COUNT} FOR UPDATE SKIP LOCKED
+    SELECT b.ctid AS address FROM outbox_delivery AS b
+    WHERE b.ctid = k.address AND b.state = 'blocked'
+    FOR UPDATE SKIP LOCKED
 ) AS b
-WHERE d.message_id = b.message_id AND d.destination = b.destination
+WHERE d.ctid = b.address
 RETURNING d.destination, d.shard, d.position
 """
 
