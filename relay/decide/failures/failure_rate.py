@@ -35,7 +35,7 @@ class FailureRate:
     def share(self) -> float:
         """The share of attempts that failed, 0 to 1; 0 while there was none."""
         attempts, failures = self._recent()
-        return failures / attempts if attempts else 0.0
+        return min(failures / attempts, 1.0) if attempts else 0.0  # rounding may leave a little more than all
 
     @property
     def improbable_run(self) -> int:

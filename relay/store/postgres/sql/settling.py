@@ -139,9 +139,9 @@ WITH keys AS MATERIALIZED (
 SELECT destination, ordering_key FROM keys WHERE (SELECT count(*) FROM turns) IS NOT NULL
 """
 
-# Index: outbox_delivery_key, one descent for each key. A key is free when the first deliveries of it that are to be done
-# are all blocked. As many are looked at as are released at once, however many wait. No row is waited for: one that is
-# locked is being ruled on by another session, which has the next turn.
+# Index: outbox_delivery_key, one descent for each key. A key is free when the first deliveries of it that are to be
+# done are all blocked. As many are looked at as are released at once, however many wait. No row is waited for: one that
+# is locked is being ruled on by another session, which has the next turn.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM (
