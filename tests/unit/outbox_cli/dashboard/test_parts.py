@@ -20,7 +20,7 @@ from relay.admin.messages.redaction import Redaction
 from relay.admin.timeline.samples import quantile
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-VENDOR = Path(__file__).parents[2] / "outbox_cli" / "dashboard" / "static" / "vendor"
+VENDOR = Path(__file__).parents[4] / "outbox_cli" / "dashboard" / "static" / "vendor"
 
 # As `npm pack` brings them: uplot 1.6.32 (tarball sha512-KIMVnG68zvu5…), htmx.org 2.0.11 (sha512-Thx/WtpeOQqS…).
 PUBLISHED = {
