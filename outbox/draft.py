@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -17,6 +17,24 @@ from outbox.errors import InvalidEvent, UntypedEvent
 from outbox.event import Event, checked_type
 from outbox.message import NO_HEADERS
 from outbox.writing.trace import Creation
+
+
+class Common(TypedDict, total=False):
+    """The options that several messages can share: those of ``emit`` after the data, except the id."""
+
+    ordering_key: str | None
+    delay: timedelta | float | None
+    due_at: datetime | None
+    headers: Mapping[str, str] | None
+    subject: str | None
+    strict_order: bool
+    expires_in: timedelta | float | None
+
+
+class Options(Common, total=False):
+    """The options of one message: those of ``emit`` after the data."""
+
+    id: UUID | str | None
 
 
 @dataclass(slots=True, eq=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from outbox import inbox
 from outbox.checks.attributes import checked_source
-from outbox.draft import Draft, Prepared, prepare
+from outbox.draft import Common, Draft, Options, Prepared, prepare
 from outbox.errors import EmitError, InvalidEvent
 from outbox.event import Event
 from outbox.writing.accepted import accept
@@ -23,24 +23,6 @@ if TYPE_CHECKING:
     from outbox.writing.targets import AsyncTarget, SyncTarget, Target
 
     Item: TypeAlias = Event | tuple[str, Any] | Draft
-
-
-class Common(TypedDict, total=False):
-    """The options that several messages can share: those of ``emit`` after the data, except the id."""
-
-    ordering_key: str | None
-    delay: timedelta | float | None
-    due_at: datetime | None
-    headers: Mapping[str, str] | None
-    subject: str | None
-    strict_order: bool
-    expires_in: timedelta | float | None
-
-
-class Options(Common, total=False):
-    """The options of one message: those of ``emit`` after the data."""
-
-    id: UUID | str | None
 
 
 class Outbox:

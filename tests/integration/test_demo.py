@@ -40,6 +40,7 @@ def write_documents(directory: Path) -> None:
 def test_on_a_bare_machine_it_creates_everything_and_adds_up(spawn: Spawner, tmp_path: Path) -> None:
     process = demo(spawn)
     assert process.returncode == 0, process.report()
+    assert process.stderr.startswith("Loading the demo"), "before the imports, which take long the first time"
     (committed, delivered, waiting, dead) = re.findall(
         r"(\d+) messages? committed = (\d+) delivered, (\d+) waiting, (\d+) dead", process.stdout
     )[0]
