@@ -11,7 +11,6 @@ SHAPE = Shape(Path(__file__).parents[2])
 KNOWN = {
     "files of more than 300 lines": {
         "outbox.tables",
-        "outbox.testing",
         "outbox.testing.destination_contract",
     },
 }
