@@ -10,7 +10,6 @@ SHAPE = Shape(Path(__file__).parents[2])
 # On the way down to none; nothing is added here.
 KNOWN = {
     "files of more than 300 lines": {
-        "outbox.tables",
         "outbox.testing.destination_contract",
     },
 }

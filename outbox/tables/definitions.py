@@ -1,160 +1,15 @@
-"""The outbox's tables, as SQLAlchemy definitions.
-
-The migrations in ``alembic/versions`` create these tables; a test compares the two. Partitions, triggers, the wake-up
-sequence and functions are defined in the migration alone.
-
-==================  ==================================================================================
-table               holds
-==================  ==================================================================================
-outbox_message      messages that are not settled everywhere yet: small, however long the history
-outbox_delivery     the exceptions: deliveries that are parked, blocked, waiting, dead, or done early
-outbox_history      messages that were delivered, discarded, cancelled or expired, and when; one partition a day
-outbox_destination  the registered destinations, their subscriptions and health
-outbox_relay        the relays that are alive, and their beat
-outbox_shard        per shard: whether its owner handed it back, and if not, what may have killed that owner
-outbox_audit        what operators did
-outbox_sample       measurements of every fifteen seconds: rates, backlog, latencies
-inbox_message       what listeners have processed
-outbox_rate         per destination with a rate limit: how much of the common budget is used
-outbox_turn         what ``strict_order`` locks on PostgreSQL, a row for each slot of keys
-outbox_meta         the schema's version, and the oldest release that may use it
-==================  ==================================================================================
-"""
+"""The definition of each table of the outbox."""
 
 from __future__ import annotations
 
-import sys
-from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
-from outbox.schema import VERSION_TABLE, OutboxMetaData
-
-SHARD_COUNT = 64
-INBOX = "inbox_message"
-
-JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
-Id = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
-BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+from outbox.tables.types import INBOX, JSON, BigInt, Id, Instant, TxId
 
 
-class Xid8(sa.types.UserDefinedType[int]):
-    """PostgreSQL's ``xid8``: a transaction id that never wraps around."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "xid8"
-
-
-class Instant(sa.TypeDecorator[datetime]):
-    """A point in time: ``timestamptz`` on PostgreSQL, UTC text on SQLite, an aware ``datetime`` in Python."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
-
-
-# PostgreSQL's transaction id. On SQLite, where commits come one after another, a counter of changes.
-TxId = Xid8().with_variant(sa.Integer(), "sqlite")
-
-
-class Tables:
-    """All tables of one outbox.
-
-    Args:
-        schema: The PostgreSQL schema of the outbox; ``None`` follows the connection's ``search_path``.
-    """
-
-    def __init__(self, schema: str | None = None) -> None:
-        self.metadata: sa.MetaData = OutboxMetaData(schema=schema)
-        self.message = _message(self.metadata)
-        self.delivery = _delivery(self.metadata)
-        self.history = _history(self.metadata)
-        self.destination = _destination(self.metadata)
-        self.relay = _relay(self.metadata)
-        self.shard = _shard(self.metadata)
-        self.audit = _audit(self.metadata)
-        self.sample = _sample(self.metadata)
-        self.inbox = _inbox(self.metadata)
-        self.rate = _rate(self.metadata)
-        self.turn = _turn(self.metadata)
-        self.meta = _meta(self.metadata)
-
-
-@cache
-def tables(schema: str | None = None) -> Tables:
-    """Return the tables of the outbox in ``schema``: the same objects each time."""
-    return Tables(schema)
-
-
-def metadata(schema: str | None = None) -> sa.MetaData:
-    """Return the outbox's tables as a ``MetaData``, for an adopter's own tests.
-
-    Its ``create_all`` creates what the migrations create (tables, indexes, triggers, functions), on PostgreSQL and on
-    SQLite; ``drop_all`` removes it. Both take an engine or a connection.
-
-    Args:
-        schema: The PostgreSQL schema of the outbox, which ``create_all`` creates too; ``None``: the connection's first.
-
-    Example:
-        >>> engine = sa.create_engine("sqlite://")
-        >>> metadata().create_all(engine)
-        >>> sa.inspect(engine).has_table("outbox_message")
-        True
-    """
-    return tables(schema).metadata
-
-
-def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
-    """Return whether autogenerate may see a name; ``context.configure(include_name=…)`` hides our tables with it.
-
-    The host may own a table called ``inbox_message``: it is hidden only in a schema that holds an outbox.
-
-    Args:
-        name: The name that Alembic is comparing.
-        type_: The kind of object: ``"table"``, ``"index"``, ``"column"`` …
-        parent_names: The names above it; ``schema_name`` is its schema.
-
-    Returns:
-        ``False`` for our tables, the history's partitions and our version table, ``True`` for everything else.
-
-    Source: https://alembic.sqlalchemy.org/en/latest/autogenerate.html#omitting-table-names-from-the-autogenerate-process
-    """
-    if type_ != "table" or name is None or not is_outbox_table(name):
-        return True
-    return name == INBOX and not _holds_an_outbox((parent_names or {}).get("schema_name"))
-
-
-def _holds_an_outbox(schema: str | None) -> bool:
-    """Ask Alembic's database whether the schema holds an outbox; return ``True`` where it cannot be asked."""
-    context = sys.modules.get("alembic.context")
-    try:
-        connection = context.get_context().connection if context is not None else None
-    except (NameError, AttributeError):  # no env.py is running
-        connection = None
-    if connection is None:
-        return True
-    inspector = sa.inspect(connection)
-    return bool(inspector.has_table("outbox_message", schema=schema or inspector.default_schema_name))
-
-
-def is_outbox_table(name: str) -> bool:
-    """Return whether ``name`` is one of the outbox's tables or partitions."""
-    return name in _OURS or name.startswith("outbox_history_")
-
-
-def _message(metadata: sa.MetaData) -> sa.Table:
+def message(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_message",
         metadata,
@@ -181,7 +36,7 @@ def _message(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _delivery(metadata: sa.MetaData) -> sa.Table:
+def delivery(metadata: sa.MetaData) -> sa.Table:
     def where(condition: str) -> dict[str, Any]:
         return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
@@ -217,7 +72,7 @@ def _delivery(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _history(metadata: sa.MetaData) -> sa.Table:
+def history(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_history",
         metadata,
@@ -249,7 +104,7 @@ def _history(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _destination(metadata: sa.MetaData) -> sa.Table:
+def destination(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_destination",
         metadata,
@@ -275,7 +130,7 @@ def _destination(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _relay(metadata: sa.MetaData) -> sa.Table:
+def relay(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_relay",
         metadata,
@@ -291,7 +146,7 @@ def _relay(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _shard(metadata: sa.MetaData) -> sa.Table:
+def shard(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_shard",
         metadata,
@@ -303,7 +158,7 @@ def _shard(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _audit(metadata: sa.MetaData) -> sa.Table:
+def audit(metadata: sa.MetaData) -> sa.Table:
     later = sa.text("part_of IS NOT NULL")
     return sa.Table(
         "outbox_audit",
@@ -321,7 +176,7 @@ def _audit(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _sample(metadata: sa.MetaData) -> sa.Table:
+def sample(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_sample",
         metadata,
@@ -332,7 +187,7 @@ def _sample(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _inbox(metadata: sa.MetaData) -> sa.Table:
+def inbox(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         INBOX,
         metadata,
@@ -343,7 +198,7 @@ def _inbox(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _rate(metadata: sa.MetaData) -> sa.Table:
+def rate(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_rate",
         metadata,
@@ -354,7 +209,7 @@ def _rate(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _turn(metadata: sa.MetaData) -> sa.Table:
+def turn(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_turn",
         metadata,
@@ -362,13 +217,10 @@ def _turn(metadata: sa.MetaData) -> sa.Table:
     )
 
 
-def _meta(metadata: sa.MetaData) -> sa.Table:
+def meta(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox_meta",
         metadata,
         sa.Column("schema_version", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("oldest_release", sa.Text, nullable=False),
     )
-
-
-_OURS = {*Tables().metadata.tables, VERSION_TABLE}
