@@ -14,9 +14,9 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 COMMON = set(
     """
     access act address admin alive amqp answer any app assembly async attributes base batch body branch build
-    busy call cancel candidate captured cause change channel charged checks choice circuit cli clients closable
+    busy call cancel candidate captured capturing cause change channel charged checks choice circuit cli clients closable
     cloudevents commands common completed config configuration connected connection connector consume contract
-    count creators data database deadlock decide deep delay demo detail dialect did differs discard document
+    count creators data database deadlock decide deep definitions delay demo detail dialect did differs discard document
     done drawing due duplicate durations echo edge edit emptying entrance environment error examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full garbled grants guide
     headers hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json
