@@ -14,11 +14,11 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 COMMON = set(
     """
     access act address admin alive amqp answer any app assembly async attributes base batch body branch build
-    busy call cancel candidate captured capturing cause change channel charged checks choice circuit cli clients closable
-    cloudevents commands common completed config configuration connected connection connector consume contract
-    count creators data database deadlock decide deep definitions delay demo detail dialect did differs discard document
-    done drawing due duplicate durations echo edge edit emptying entrance environment error examination examples
-    executor exits extracted facts failure file filter fixed floors form found frames full garbled grants guide
+    busy call cancel candidate captured capturing cause change channel charged checks choice circuit cli clients
+    closable cloudevents commands common completed config configuration connected connection connector consume contract
+    count creators data database deadlock decide deep definitions delay demo detail dialect did differs discard
+    document done drawing due duplicate durations echo edge edit emptying entrance environment error examination
+    examples executor exits extracted facts failure file filter fixed floors form found frames full garbled grants guide
     headers hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json
     kafka kept large left libpq life line link listing lists live loading lock logging long look lost malformed
     many marker markup masking meta metrics migration misunderstood model moment much multiline named naming
