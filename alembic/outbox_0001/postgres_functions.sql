@@ -75,21 +75,25 @@ END $$;
 REVOKE EXECUTE ON FUNCTION outbox_add_partition(date), outbox_drop_partition(date) FROM PUBLIC;
 
 -- ----------------------------------------------------------- strict order
--- Waits for the other transactions that emit with strict_order and a key of this slot. A row lock, unlike an advisory
--- lock, needs a right: roles that may not emit cannot hold a key up.
-CREATE FUNCTION outbox_take_turn(key text) RETURNS void
+-- Waits for the other transactions that emit with strict_order and a key of these slots. A row lock, unlike an advisory
+-- lock, needs a right: roles that may not emit cannot hold a key up. In the order of the slots, so that two transactions
+-- with several keys do not wait for each other.
+CREATE FUNCTION outbox_take_turns(keys text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    wanted smallint := (pg_catalog.hashtextextended(key, 0) & 1023::bigint)::smallint;
+    wanted smallint[] := ARRAY(SELECT DISTINCT (pg_catalog.hashtextextended(key, 0) & 1023::bigint)::smallint
+                               FROM unnest(keys) AS key);
+    found_count bigint;
 BEGIN
-    PERFORM FROM outbox_turn WHERE slot = wanted FOR UPDATE;
-    IF NOT FOUND THEN
-        INSERT INTO outbox_turn VALUES (wanted) ON CONFLICT DO NOTHING;
-        PERFORM FROM outbox_turn WHERE slot = wanted FOR UPDATE;
+    PERFORM FROM outbox_turn WHERE slot = ANY (wanted) ORDER BY slot FOR UPDATE;
+    GET DIAGNOSTICS found_count = ROW_COUNT;
+    IF found_count < cardinality(wanted) THEN
+        INSERT INTO outbox_turn SELECT unnest(wanted) ON CONFLICT DO NOTHING;
+        PERFORM FROM outbox_turn WHERE slot = ANY (wanted) ORDER BY slot FOR UPDATE;
     END IF;
 END $$;
 
-REVOKE EXECUTE ON FUNCTION outbox_take_turn(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION outbox_take_turns(text[]) FROM PUBLIC;
 
 -- ------------------------------------------------------- for other languages
 CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
@@ -138,7 +142,7 @@ DECLARE
     function regprocedure;
 BEGIN
     FOREACH function IN ARRAY ARRAY['outbox_add_partition(date)', 'outbox_drop_partition(date)',
-                                    'outbox_new_id(uuid)', 'outbox_take_turn(text)']::regprocedure[] LOOP
+                                    'outbox_new_id(uuid)', 'outbox_take_turns(text[])']::regprocedure[] LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %s SET search_path TO %I, pg_temp', function,
                                   pg_catalog.current_schema());
     END LOOP;

@@ -34,8 +34,8 @@ TABLES = [
 ]  # fmt: skip
 
 FUNCTIONS = [
-    "outbox_emit", "outbox_take_turn", "outbox_new_id", "outbox_uuid7", "outbox_add_partition", "outbox_drop_partition",
-    "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied",
+    "outbox_emit", "outbox_take_turns", "outbox_new_id", "outbox_uuid7", "outbox_add_partition",
+    "outbox_drop_partition", "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied",
 ]  # fmt: skip
 
 

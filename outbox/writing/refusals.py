@@ -12,7 +12,7 @@ from outbox.errors import DuplicateId, OutboxError, SchemaError
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _MISSING = ("42P01", "42883", "3F000")  # undefined_table, undefined_function, invalid_schema_name
 _TAKEN = "23505"  # unique_violation
-_OURS = ("outbox_message", "inbox_message", "outbox_new_id", "outbox_take_turn")
+_OURS = ("outbox_message", "inbox_message", "outbox_new_id", "outbox_take_turns")
 
 
 @contextmanager

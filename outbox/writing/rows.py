@@ -23,7 +23,7 @@ from outbox.message import NO_HEADERS
 from outbox.tables import Id, Instant
 from outbox.writing.observing import observers
 from outbox.writing.refusals import explained
-from outbox.writing.transaction import join_transaction, wait_for_turn
+from outbox.writing.transaction import join_transaction, wait_for_turns
 
 SCHEDULED = "scheduled"
 
@@ -97,9 +97,9 @@ def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prep
 
 
 def _take_turns(connection: sa.Connection, schema: str | None, messages: Sequence[Prepared]) -> None:
-    for key in dict.fromkeys(each.ordering_key for each in messages if each.strict_order):
-        assert key is not None
-        wait_for_turn(connection, schema, key)
+    keys = {each.ordering_key for each in messages if each.strict_order and each.ordering_key is not None}
+    if keys:
+        wait_for_turns(connection, schema, sorted(keys))
 
 
 def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepared]) -> None:

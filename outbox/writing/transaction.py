@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,8 +25,8 @@ def join_transaction(connection: sa.Connection) -> None:
         _keep_savepoints(connection)
 
 
-def wait_for_turn(connection: sa.Connection, schema: str | None, ordering_key: str) -> None:
-    """Wait until no other transaction holds the key, and hold it until this one ends.
+def wait_for_turns(connection: sa.Connection, schema: str | None, ordering_keys: Sequence[str]) -> None:
+    """Wait until no other transaction holds the keys, and hold them until this one ends.
 
     A key shares its lock with one in 1,024 others. SQLite's writers take turns anyway.
 
@@ -33,7 +34,7 @@ def wait_for_turn(connection: sa.Connection, schema: str | None, ordering_key: s
     """
     if connection.dialect.name == "postgresql":
         functions = sa.func if schema is None else getattr(sa.func, schema)
-        connection.execute(sa.select(functions.outbox_take_turn(sa.literal(ordering_key, sa.Text))))
+        connection.execute(sa.select(functions.outbox_take_turns(sa.cast(list(ordering_keys), sa.ARRAY(sa.Text)))))
 
 
 def _commits_by_itself(connection: sa.Connection) -> bool:

@@ -71,7 +71,7 @@ WORKER = (
     Right(("EXECUTE",), "FUNCTION", "outbox_uuid7()"),
     Right(("SELECT",), "SEQUENCE", "outbox_wake"),
     Right(("EXECUTE",), "FUNCTION", "outbox_new_id(uuid)"),
-    Right(("EXECUTE",), "FUNCTION", "outbox_take_turn(text)"),  # for strict_order
+    Right(("EXECUTE",), "FUNCTION", "outbox_take_turns(text[])"),  # for strict_order
 )
 CONSUMER = (Right(("INSERT",), "TABLE", "inbox_message", ("listener", "message_id")),)
 COMMANDS = _tables("SELECT", "outbox_meta")

@@ -85,6 +85,28 @@ def test_a_key_whose_row_is_gone_is_held_all_the_same(postgres_database, second_
     test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_thread)
 
 
+def test_several_keys_are_taken_in_one_order_so_that_two_calls_never_wait_for_each_other(
+    postgres_database, second_thread
+):
+    slots = "SELECT key FROM unnest('{a,b}'::text[]) AS key ORDER BY hashtextextended(key, 0) & 1023"
+    low, high = (row.key for row in postgres_database.rows(slots))
+
+    def emit_both():
+        with Session(postgres_database.engine) as session, session.begin():
+            drafts = [Draft("page.n", {"n": key}, ordering_key=key, strict_order=True) for key in (high, low)]
+            emit_many(session, drafts)
+
+    with Session(postgres_database.engine) as holder, holder.begin():
+        emit(holder, "page.n", {"n": "first"}, ordering_key=low, strict_order=True)
+        holder.flush()
+        thread = second_thread(emit_both)
+        eventually(lambda: waiting_for_a_lock(postgres_database))
+        emit(holder, "page.n", {"n": "second"}, ordering_key=high, strict_order=True)
+        holder.flush()  # a deadlock, if the other thread held this key
+    thread.join(10)
+    assert stored(postgres_database) == ["first", "second", high, low]
+
+
 def test_other_keys_and_unordered_messages_do_not_wait(postgres_database):
     with Session(postgres_database.engine) as holder, holder.begin():
         emit(holder, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)

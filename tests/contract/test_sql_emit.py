@@ -13,11 +13,12 @@ COLUMNS = "type, source, subject, ordering_key, data, headers, due_at, state"
 
 @pytest.fixture
 def worker_role(postgres_database):
-    """A role that may INSERT into two tables; yields the database as that role sees it."""
+    """A role that may INSERT into two tables, and take turns; yields the database as that role sees it."""
     name = f"worker_{postgres_database.url.rpartition('/')[2]}"
     url = sa.make_url(postgres_database.url).set(username=name, password="w").render_as_string(hide_password=False)
     postgres_database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'w'")
     postgres_database.execute(f"GRANT INSERT ON outbox_message, inbox_message TO {name}")
+    postgres_database.execute(f"GRANT EXECUTE ON FUNCTION outbox_take_turns(text[]) TO {name}")
     seen = type(postgres_database)("postgres", url)
     yield seen
     seen.dispose()
@@ -143,7 +144,7 @@ def test_tables_of_a_session_never_stand_in_for_ours_where_our_owners_rights_are
         "SELECT proname, array_to_string(proconfig, ' ') AS settings FROM pg_proc "
         "WHERE prosecdef AND proname ~ '^outbox_'"
     )
-    assert len(functions) == 3
+    assert len(functions) == 4
     for each in functions:
         assert re.search(r"search_path=\w+, pg_temp", each.settings), each.proname
     id = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"

@@ -390,7 +390,7 @@ def test_a_migrator_that_lacks_one_right_names_it(roles: Roles, run: Run, right:
         (rights.WORKER[3], lambda c: c.execute(sa.text(f"SELECT {SCHEMA}.outbox_emit('page.read', '{{}}')"))),
         (rights.WORKER[6], lambda c: Outbox(schema=SCHEMA).emit(c, "t", {}, ordering_key="k", strict_order=True)),
     ],
-    ids=["once", "emit", "outbox_emit", "outbox_uuid7", "outbox_take_turn"],
+    ids=["once", "emit", "outbox_emit", "outbox_uuid7", "outbox_take_turns"],
 )
 def test_in_a_workers_own_code_the_server_names_the_object(roles: Roles, right: Right, use: Any) -> None:
     roles.revoke(right, roles.worker)

@@ -367,7 +367,7 @@ def test_a_stranger_cannot_hold_up_a_key_that_is_emitted_in_strict_order(
     postgres_database: Database, stranger: Stranger
 ) -> None:
     for refused in (
-        "SELECT outbox_take_turn('k')",
+        "SELECT outbox_take_turns('{k}')",
         "SELECT FROM outbox_turn FOR UPDATE",
         "DO $$ BEGIN LOCK TABLE outbox_turn IN EXCLUSIVE MODE; END $$",
         "INSERT INTO outbox_turn VALUES (-1)",
