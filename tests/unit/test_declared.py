@@ -43,3 +43,13 @@ def test_every_module_that_is_imported_belongs_to_a_distribution_that_is_declare
         module for module in imported if declared().isdisjoint(map(normalized, distributions_of.get(module, [module])))
     }
     assert undeclared == set()
+
+
+def test_no_text_has_anyone_install_a_name_that_is_not_registered():
+    """Anyone who registers the name would run code on the machines of those who follow such a text."""
+    texts = [file for folder in (*OURS, "alembic", "docs") for file in (PROJECT / folder).rglob("*.*")]
+    texts += [PROJECT / "README.md", PROJECT / "SECURITY.md"]
+    advice = re.compile(r"pip install\s+(?:-\S+\s+)*['\"`]?neverlost")
+    assert advice.search("pip install -U neverlost"), "the check sees such a text"
+    read = {file: file.read_text(errors="ignore") for file in texts if file.suffix in {".py", ".md", ".html", ".sql"}}
+    assert [file for file, text in read.items() if advice.search(text)] == []
