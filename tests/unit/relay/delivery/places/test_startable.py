@@ -10,7 +10,7 @@ from relay.seam.entry import Entry
 
 
 def startable(*, fresh: int, again: int) -> Startable:
-    """The number of entries of each kind."""
+    """Return the given number of entries of each kind."""
     lane, found = make_lane(), Startable()
     found.fresh.extend(make_entry(lane, f"fresh {n}", n) for n in range(fresh))
     found.again.extend(make_entry(lane, f"again {n}", n) for n in range(again))
