@@ -311,7 +311,7 @@ def emit_as_worker(roles: Roles, numbers: range) -> None:
 async def test_eight_bad_messages_of_a_worker_stop_no_destination(roles: Roles, error: type[Exception]) -> None:
     taker = Taker(failing(*range(8), error=error))
     emit_as_worker(roles, range(8))
-    settings = roles.settings(roles.relay, destinations={"a": to(taker)}, window=16, page_size=8)
+    settings = roles.settings(roles.relay, destinations={"a": to(taker)}, window=8, page_size=4)
     async with Relay(settings):
         await taker.has_tried(5)
         emit_as_worker(roles, range(8, 48))
