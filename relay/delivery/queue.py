@@ -47,7 +47,7 @@ class DeliveryQueue:
         size: Entries without a verdict.
         startable: Those that may be sent, as far as their order goes.
         suspects: The entries that the breaker keeps.
-        chains: Whatever is here of an ordering key, under way or waiting.
+        chains: The entries of each ordering key that are here, under way or waiting.
         set_back: The entries that failed once or are chained behind one that did.
     """
 
