@@ -18,6 +18,7 @@ from support.processes import Spawner
 from support.rabbitmq import RabbitServer
 from support.redis import RecentRedis, RedisServer
 from support.secrecy import assert_hidden, everything_in, secrets_of
+from support.servers import lent, running
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -142,12 +143,8 @@ def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The one PostgreSQL that most tests share. Who wants to stop or freeze one takes `private_postgres`."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with running(PostgresServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
@@ -171,96 +168,71 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitServer]:
     """The one RabbitMQ of this run."""
-    server = RabbitServer()
-    try:
-        server.start()
+    with running(RabbitServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
     """RabbitMQ with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
-    rabbitmq_server.recover()
-    yield rabbitmq_server
-    rabbitmq_server.thaw()
+    with lent(rabbitmq_server) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The one Redis of this run."""
-    server = RedisServer()
-    try:
-        server.start()
+    with running(RedisServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
     """Redis with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
-    redis_server.recover()
-    yield redis_server
-    redis_server.thaw()
+    with lent(redis_server) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def recent_redis_server() -> Iterator[RecentRedis]:
     """The one Redis of this run that has idempotent publishing."""
-    server = RecentRedis()
-    try:
-        server.start()
+    with running(RecentRedis()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def recent_redis(recent_redis_server: RecentRedis) -> Iterator[RecentRedis]:
     """Redis 8.6 or newer with nothing in it. A test may stop, kill and freeze it."""
-    recent_redis_server.recover()
-    yield recent_redis_server
-    recent_redis_server.thaw()
+    with lent(recent_redis_server) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """The one NATS server of this run."""
-    server = NatsServer()
-    try:
-        server.start()
+    with running(NatsServer()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def nats(nats_server: NatsServer) -> Iterator[NatsServer]:
     """NATS with one empty stream. A test may stop, kill and freeze it: the next one finds it well again."""
-    nats_server.recover()
-    yield nats_server
-    nats_server.thaw()
+    with lent(nats_server) as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=[Tansu, Noida, MockCluster], ids=lambda made: made.__name__)
 def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
     """Each of the brokers that speak Kafka's protocol."""
-    server: KafkaServer = request.param()
-    try:
-        server.start()
+    with running(request.param()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture
 def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
     """A broker: the test runs once on each. It may stop, kill and freeze it: the next one finds it well again."""
-    kafka_server.recover()
-    yield kafka_server
-    kafka_server.thaw()
+    with lent(kafka_server) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.kafka import KafkaServer, MockCluster, Tansu
 from support.ports import free_port
+from support.servers import running
 from support.waiting import eventually_async
 
 from outbox import Message
@@ -57,12 +58,8 @@ def topic(kafka: KafkaServer) -> str:
 @pytest.fixture
 def mock() -> Iterator[MockCluster]:
     """A cluster that answers with the error that a test sets."""
-    server = MockCluster()
-    try:
-        server.start()
+    with running(MockCluster()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pytest
 
@@ -22,6 +23,38 @@ from support.ports import free_port
 from support.waiting import eventually
 
 _START_S = 60
+
+
+class Startable(Protocol):
+    def start(self) -> None: ...
+    def remove(self) -> None: ...
+
+
+class Shared(Protocol):
+    def recover(self) -> None: ...
+    def thaw(self) -> None: ...
+
+
+Started = TypeVar("Started", bound=Startable)
+Lent = TypeVar("Lent", bound=Shared)
+
+
+@contextmanager
+def running(server: Started) -> Iterator[Started]:
+    """Start a server, and remove it afterwards, however far it came."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@contextmanager
+def lent(server: Lent) -> Iterator[Lent]:
+    """Lend a shared server to one test: it is well before, and is not left frozen."""
+    server.recover()
+    yield server
+    server.thaw()
 
 
 @cache
