@@ -104,7 +104,7 @@ class Message:
     def created_at(self) -> datetime:
         """When the message was written, by the database's clock, in UTC."""
         if isinstance(self._created_at, str):
-            self._created_at = _parse_instant(self._created_at)
+            self._created_at = parse_instant(self._created_at)
         return self._created_at
 
     @overload
@@ -138,7 +138,8 @@ class Message:
         return f"<Message {self.id} {self.type} attempt {self.attempt}>"
 
 
-def _parse_instant(text: str) -> datetime:
+def parse_instant(text: str) -> datetime:
+    """Return an instant that PostgreSQL or SQLite printed; text without an offset is UTC."""
     instant = datetime.fromisoformat(text)
     return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 

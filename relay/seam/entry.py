@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, Protocol
 
 from outbox import Message
+from outbox.message import parse_instant
 from relay.decide.verdict import DELIVERED, Verdict
 from relay.store.rows import (
     ATTEMPTS,
@@ -13,8 +14,8 @@ from relay.store.rows import (
     DATA,
     DELIVERY_GENERATION,
     DESTINATION,
-    DUE_S,
-    EXPIRES_S,
+    DUE_AT,
+    EXPIRES_AT,
     FAILING_FOR_S,
     GENERATION,
     HEADERS,
@@ -62,7 +63,7 @@ class Entry:
     """
 
     __slots__ = (
-        "alone", "attempts", "destination", "due_s", "epoch", "expires_s", "failing_for_s", "generation", "guard",
+        "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard",
         "handle", "id", "key", "lanes", "lingers", "message", "open", "position", "releases", "row", "shard",
         "verdicts",
     )  # fmt: skip
@@ -77,8 +78,6 @@ class Entry:
         self.message = Message(
             self.id, row[TYPE], row[SOURCE], row[SUBJECT], self.key, row[DATA], row[HEADERS], row[CREATED_AT]
         )
-        self.expires_s: float | None = row[EXPIRES_S]
-        self.due_s: float | None = row[DUE_S]
         self.handle: tuple[str, str | None] = (self.id, None)
         self.lanes = lanes
         self.epoch = epoch
@@ -120,11 +119,18 @@ class Entry:
         """
         if self.generation:
             return inf
-        at = inf if self.expires_s is None else self.expires_s
+        at = self.row[EXPIRES_AT]
+        at_s = inf if at is None else parse_instant(at).timestamp()
         if within_s is None:
-            return at
-        since_s = self.message.created_at.timestamp() if self.due_s is None else self.due_s
-        return min(at, since_s + within_s)
+            return at_s
+        due_at = self.row[DUE_AT]
+        since = self.message.created_at if due_at is None else parse_instant(due_at)
+        return min(at_s, since.timestamp() + within_s)
+
+    @property
+    def can_expire(self) -> bool:
+        """Whether its writer said when it expires."""
+        return self.row[EXPIRES_AT] is not None
 
     @property
     def is_plain(self) -> bool:

@@ -14,16 +14,15 @@ Row = tuple[Any, ...]
 Pair = tuple[str, str]  # (destination, ordering key)
 Parked = tuple[str, int, int]  # (destination, shard, position) of a delivery that is parked now
 
-# `address` is where the row lay, if the store wants to know. `expires_s` and `due_s` are instants in seconds since
-# 1970; ``None`` where a message has none.
+# `address` is where the row lay, if the store wants to know. Instants are texts, as the database prints them.
 MESSAGE_COLUMNS = (
     "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
     "created_at", "address",
-    "expires_s", "due_s",
+    "expires_at", "due_at",
 )  # fmt: skip
 
 ID, POSITION, SHARD, GENERATION, TYPE, SOURCE, SUBJECT, ORDERING_KEY, DATA, HEADERS = range(10)
-CREATED_AT, ADDRESS, EXPIRES_S, DUE_S = range(10, 14)
+CREATED_AT, ADDRESS, EXPIRES_AT, DUE_AT = range(10, 14)
 # A delivery that is read back has the columns of its message, and then its own.
 DESTINATION, DELIVERY_GENERATION, ATTEMPTS, FAILING_FOR_S = range(14, 18)
 
@@ -88,3 +87,19 @@ class Page:
 
     def __bool__(self) -> bool:
         return bool(self.messages or self.deliveries or self.discarded or self.unparked)
+
+
+def until_large(rows: list[Row]) -> tuple[list[Row], set[int]]:
+    """Return the rows of each shard before its first without data, and the shards that have such a row.
+
+    A row without data belongs to a message that was too large for the page.
+    """
+    if all(row[DATA] for row in rows):
+        return rows, set()
+    taken, large = [], set()
+    for row in rows:
+        if row[DATA] is None:
+            large.add(row[SHARD])
+        if row[SHARD] not in large:
+            taken.append(row)
+    return taken, large

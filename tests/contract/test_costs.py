@@ -28,6 +28,7 @@ RIDES_ON: dict[str, set[str]] = {
     "READ_READY": {REGISTERED, "outbox_message_ready"},
     "LOOK": {"outbox_message_txid", "outbox_delivery_txid"},
     "LOOK_AND_READ": {"outbox_message_txid", "outbox_delivery_txid", "outbox_message_ready", REGISTERED},
+    "LOOK_AND_READ_SMALL": {"outbox_message_txid", "outbox_delivery_txid", "outbox_message_ready", REGISTERED},
     "READ_LATE": {REGISTERED, "outbox_message_txid"},
     "LATE_FLOOR": {"outbox_message_txid"},
     "LATE_DELIVERIES": {"outbox_delivery_txid"},
@@ -49,7 +50,7 @@ RIDES_ON: dict[str, set[str]] = {
     "MARK_UNROUTED": {REGISTERED, *MESSAGE},
 }
 AS_EMITTED = {"id_": "outbox_uuid7()", "data": "json_build_object('pad', repeat('x', 190))"}
-READS = ("READ_READY", "LOOK_AND_READ")
+READS = ("READ_READY", "LOOK_AND_READ", "LOOK_AND_READ_SMALL")
 
 
 @pytest.fixture
@@ -110,6 +111,7 @@ def a_working_life(session: PostgresSession, database: Database) -> None:
     session.take(ALL, [])
     for _ in range(3):
         fill(database, 300, key="'k' || n % 7")
+        fill(database, 1, data="json_build_object('pad', repeat('x', 20000))")  # too large for a page of small ones
         messages = session.read_ready(cursors, 200).messages
         database.execute("UPDATE outbox_message SET txid = pg_current_xact_id() WHERE position % 7 = 0")
         database.execute(

@@ -26,6 +26,7 @@ INDEXES = {
     "LATE_DELIVERIES": ["outbox_delivery_txid"],
     "LOOK": ["outbox_message_txid", "outbox_delivery_txid"],
     "LOOK_AND_READ": [REGISTERED, "outbox_message_txid", "outbox_delivery_txid", "outbox_message_ready"],
+    "LOOK_AND_READ_SMALL": [REGISTERED, "outbox_message_txid", "outbox_delivery_txid", "outbox_message_ready"],
     "READ_PARKED": ["outbox_delivery_parked", "outbox_message_pkey"],
     "READ_SCHEDULED": [REGISTERED, "outbox_message_due"],
     "READ_RETRIES": ["outbox_delivery_retry", "outbox_message_pkey"],

@@ -15,7 +15,7 @@ from outbox import emit_many
 LEASE_S = 3.0
 SLACK_S = 10.0  # for a machine with better things to do
 FAIR = 32
-READ_READY = "bytes_before"  # in the last statement of a turn, and in no other
+READ_READY = "m.position > c.cursor"  # in the last statement of a turn, and in no other
 LARGE_BYTES = 20_000_000
 EMIT_LARGE = f"""
 INSERT INTO outbox_message (id, type, source, ordering_key, data) VALUES

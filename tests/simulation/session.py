@@ -346,6 +346,10 @@ def _instant(at: float) -> datetime:
     return EPOCH + timedelta(seconds=at)
 
 
+def _text(at: float | None) -> str | None:
+    return None if at is None else str(_instant(at))
+
+
 def _position(message: Message) -> int:
     return message.position
 
@@ -354,5 +358,5 @@ def _row(m: Message) -> tuple[Any, ...]:
     data = f'{{"n": {m.number}}}'
     return (
         m.id, m.position, m.shard, m.generation, m.type, "sim", None, m.key, data, "{}", _instant(m.created_at), None,
-        m.expires_at and _instant(m.expires_at).timestamp(), (m.due_at and _instant(m.due_at).timestamp()) or None,
+        _text(m.expires_at), _text(m.due_at or None),
     )  # fmt: skip

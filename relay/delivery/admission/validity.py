@@ -36,6 +36,6 @@ class Validity:
         return EXPIRED if self._is_expired(entry, now) else None
 
     def _is_expired(self, entry: Entry, now: float) -> bool:
-        if self._clock_offset_s is None or (entry.expires_s is None and self._expires_in_s is None):
+        if self._clock_offset_s is None or (self._expires_in_s is None and not entry.can_expire):
             return False
         return now + self._clock_offset_s >= entry.expires_at_s(self._expires_in_s)

@@ -23,6 +23,7 @@ from relay.store.rows import (
     Page,
     Pair,
     Row,
+    until_large,
 )
 
 LATE_LIMIT = 1000
@@ -46,6 +47,7 @@ class Reading(Salvaging):
         self._per_shard = 8
         self._turn = 0
         self._read_much = False
+        self._are_small = False  # the messages of the last page: as many as a page holds are less than its bytes
 
     def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
         page = Page()
@@ -98,19 +100,19 @@ class Reading(Salvaging):
         if self._read_much:
             self._executor.catch_up()  # alone, a large answer is waited for in one piece
         try:
-            answer = self._run(sql.LOOK_AND_READ, **since, **span)
+            answer = self._run(sql.LOOK_AND_READ_SMALL if self._are_small else sql.LOOK_AND_READ, **since, **span)
             self._own_transactions = []  # those of the meantime are for the next look
             if meanwhile is not None:
                 meanwhile()
             rows = answer.fetchall()
         except UNREADABLE:
             rows = self._salvage(sql.LOOK_AND_READ, **since, **span)
-        snapshot, mine, late, foreign = rows[0][-1].split()
+        snapshot, mine, late, foreign = rows.pop(0)[-1].split()
         self._insist(mine == "t")
         went_back = self._find(page, cursors, since, late=late == "t", foreign=foreign == "t")
         self._horizon = Horizon.parse(snapshot)
         if not went_back:
-            self._take_in(page, cursors, rows if rows[0][0] is not None else [], span)
+            self._take_in(page, cursors, rows, span)
         return not went_back
 
     def _find(self, page: Page, cursors: Cursors, since: dict[str, Any], *, late: bool, foreign: bool) -> bool:
@@ -162,15 +164,19 @@ class Reading(Salvaging):
             "per_shard": min(self._per_shard, limit),
             "limit": limit,
             "bytes": bytes_,
+            "small": bytes_ // limit,
         }
 
     def _take_in(self, page: Page, cursors: Cursors, rows: list[Row], span: dict[str, Any]) -> None:
-        for row in rows:
+        taken, large = until_large(rows)
+        for row in taken:
             cursors.ready[row[SHARD]] = row[POSITION]
         if len(rows) < span["limit"]:
-            self._leave_behind(cursors, self._exhausted(span["shards"], rows))
+            self._leave_behind(cursors, self._exhausted(span["shards"], rows) - large)
         self._read_much = len(rows) > MUCH
-        page.messages += rows
+        if rows:
+            self._are_small = not large and max(len(row[DATA]) for row in rows) <= span["small"]
+        page.messages += taken
         page.full = page.full or bool(rows)
         self._adapt(rows, span["limit"])
 

@@ -54,6 +54,21 @@ def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(desk: Desk) -> None:
     assert len(pages) >= 3
 
 
+@pytest.mark.parametrize("key", [None, "hot"])
+def test_large_messages_among_small_ones_keep_the_bound_and_their_place(desk: Desk, key: str | None) -> None:
+    session, cursors = desk.owner(), everything()
+    desk.emit(70)
+    read_all(session, cursors, 100)  # from here on the messages are expected to be small
+    with desk.database.engine.begin() as connection:
+        bodies = [{"text": "x" * (200_000 if n % 10 == 9 else n)} for n in range(100)]
+        sent = [emit(connection, "page.read", body, ordering_key=key) for body in bodies]
+    pages = read_all(session, cursors, 100)
+    found = ids([row for page in pages for row in page])
+    assert (found if key else sorted(found)) == (sent if key else sorted(sent))
+    assert all(len(row[8]) > 10 for page in pages for row in page)
+    assert all(sum(len(row[8]) for row in page[:-1]) < PAGE_BYTES for page in pages)
+
+
 def test_shards_that_are_slow_to_begin_with_are_begun_one_at_a_time(pg: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Millions of settled rows may lie in their index; meanwhile the shards that have begun are read."""
     monkeypatch.setattr(reading, "QUICK_S", 0.0)

@@ -7,12 +7,11 @@ from relay.store.rows import PAGE_BYTES
 from relay.store.state_lists import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, m.ctid,
-    extract(epoch FROM m.expires_at)::float8, extract(epoch FROM m.due_at)::float8"""
+    m.data, m.headers, m.created_at, m.ctid, m.expires_at, m.due_at"""
 # The same columns, without anything that may be unreadable: types are ASCII, and a key is shown as its bytes.
 BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
-    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'), 'null', '{}', m.created_at, m.ctid,
-    extract(epoch FROM m.expires_at)::float8, extract(epoch FROM m.due_at)::float8"""
+    encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'),
+    'null', '{}', m.created_at, m.ctid, m.expires_at, m.due_at"""
 # Whoever reads without the locks that go with it finds nothing, and the look says why.
 IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
@@ -28,21 +27,30 @@ SELECT * FROM (
 """
 
 
-# Index: outbox_message_ready, one descent per shard. The running sum bounds the page in bytes; it runs over the rows
-# in the order in which the descents bring them, which spares it a sort.
-_READY = f"""(
-    SELECT * FROM (
-        SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
-        FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
-        CROSS JOIN LATERAL (
-            SELECT *, ctid FROM outbox_message AS m
-            WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
-            ORDER BY m.position LIMIT %(per_shard)s
-        ) AS m
-    ) AS m
-    WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
-)"""
-READ_READY = f"SELECT {MESSAGE} FROM {_READY} AS m"
+# Index: outbox_message_ready, one descent per shard.
+_DESCENTS = """CROSS JOIN LATERAL (
+        SELECT *, ctid FROM outbox_message AS m
+        WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
+        ORDER BY m.position LIMIT %(per_shard)s
+    ) AS m"""
+# The running sum bounds the page in bytes; it runs over the rows in the order in which the descents bring them, which
+# spares it a sort.
+READ_READY = f"""
+SELECT {MESSAGE} FROM (
+    SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
+    FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) WITH ORDINALITY AS c (shard, cursor)
+    {_DESCENTS}
+) AS m
+WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
+"""
+# The sum is a third of what a read costs. A limit for each message bounds the page, too: a larger message comes
+# without its data.
+_READ_SMALL = f"""
+SELECT {MESSAGE.replace("m.data", "CASE WHEN m.size <= %(small)s::int THEN m.data END")}
+FROM unnest(%(shards)s::smallint[], %(cursors)s::bigint[]) AS c (shard, cursor)
+    {_DESCENTS}
+WHERE {IS_MINE} LIMIT %(limit)s
+"""
 
 # Index: outbox_message_pkey.
 READ_ONE = f"SELECT {MESSAGE} FROM outbox_message AS m WHERE m.id = ANY (%(ids)s::uuid[])"
@@ -97,13 +105,21 @@ SELECT pg_current_snapshot()::text, {IS_OWNER},
        EXISTS (SELECT FROM {_DELIVERIES_SINCE} AS m WHERE {_IS_FOREIGN})
 """
 
-# Both at once, because every answer that the owning thread waits for costs it its turn on a busy processor. What the
-# look has seen comes with the first row, which is empty when there is none to read.
-LOOK_AND_READ = f"""
-SELECT {MESSAGE},
-       CASE WHEN m.bytes_before > 0 THEN NULL ELSE concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere) END
-FROM ({LOOK}) AS l (snapshot, mine, late, elsewhere) LEFT JOIN LATERAL {_READY} AS m ON true
+
+def _looking_and(read: str) -> str:
+    """Return a look and a reading in one statement; the first row of the answer is the look.
+
+    Each answer that the owning thread waits for costs it its turn on a busy processor.
+    """
+    return f"""
+SELECT {", ".join(["NULL"] * MESSAGE.count("m."))}, concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere)
+FROM ({LOOK}) AS l (snapshot, mine, late, elsewhere)
+UNION ALL (SELECT *, NULL FROM ({read}) AS m)
 """
+
+
+LOOK_AND_READ = _looking_and(READ_READY)
+LOOK_AND_READ_SMALL = _looking_and(_READ_SMALL)
 
 # Index: outbox_message_txid.
 READ_LATE = _page(

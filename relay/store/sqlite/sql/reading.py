@@ -6,8 +6,7 @@ from relay.store.sqlite.sql.connection import IS_REGISTERED, NOW
 from relay.store.state_lists import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, NULL AS address,
-    (julianday(m.expires_at) - 2440587.5) * 86400.0, (julianday(m.due_at) - 2440587.5) * 86400.0"""
+    m.data, m.headers, m.created_at, NULL AS address, m.expires_at, m.due_at"""
 
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""

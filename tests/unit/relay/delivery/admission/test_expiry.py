@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import inf
 from typing import Any
 
@@ -17,7 +18,11 @@ WRITTEN_S = 1_767_225_600.0  # 2026-01-01
 
 def entry_of(lane: Lane, n: int, *, expires_s: float | None = None, due_s: float | None = None, **more: Any) -> Entry:
     row = (f"m{n}", n, 0, more.get("generation", 0), "t", "s", None, more.get("key"), "{}", "{}", "2026-01-01", None)
-    return Entry((*row, expires_s, due_s), (lane,), EPOCH)
+    return Entry((*row, instant(expires_s), instant(due_s)), (lane,), EPOCH)
+
+
+def instant(at_s: float | None) -> str | None:
+    return None if at_s is None else str(datetime.fromtimestamp(at_s, UTC))
 
 
 @pytest.mark.parametrize(
