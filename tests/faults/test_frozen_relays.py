@@ -15,11 +15,11 @@ from outbox import emit_many
 LEASE_S = 3.0
 SLACK_S = 10.0  # for a machine with better things to do
 FAIR = 32
-READ_READY = "m.position > c.cursor"  # in the last statement of a turn, and in no other
+READ_READY = "SELECT NULL, NULL"  # in the last statement of a turn, and in no other
 LARGE_BYTES = 20_000_000
-EMIT_LARGE = f"""
+EMIT = """
 INSERT INTO outbox_message (id, type, source, ordering_key, data) VALUES
-    (:id, 'extraction.completed', 'sql', :key, jsonb_build_object('n', 0, 'text', repeat('x', {LARGE_BYTES})))
+    (:id, 'extraction.completed', 'sql', :key, jsonb_build_object('n', 0, 'text', repeat('x', :size)))
 """
 
 
@@ -226,6 +226,10 @@ def freeze_in_a_large_result(database: Database, sleeper: Relay) -> set[str]:
     backend, key = backend_of(database.url, sleeper), key_of(database, sleeper)
     ids = commit(database, 64)
     await_settled(database, ids)
+    with database.engine.begin() as connection:  # after this one, a read does not leave out the data of large messages
+        ids |= {medium := str(uuid.uuid4())}
+        connection.execute(text(EMIT), {"id": medium, "key": key, "size": 1_000_000})
+    await_settled(database, ids)
     large = eventually(lambda: freeze_asking(database, sleeper, backend, key), what="asks")
     eventually(lambda: wait_event(database, backend) == "ClientWrite", what="the server waits for it to read on")
     return ids | {large}
@@ -235,7 +239,7 @@ def freeze_asking(database: Database, sleeper: Relay, backend: int, key: str) ->
     """Commit more than all buffers hold when it has asked for it, and stands still; nothing if it asked for else."""
     with database.engine.connect() as blocker:
         message_id = str(uuid.uuid4())
-        blocker.execute(text(EMIT_LARGE), {"id": message_id, "key": key})
+        blocker.execute(text(EMIT), {"id": message_id, "key": key, "size": LARGE_BYTES})
         blocker.execute(text("LOCK TABLE outbox_message IN ACCESS EXCLUSIVE MODE"))
         eventually(lambda: backend_state(database, backend) == ("active", "Lock"))
         if READ_READY not in database.scalar("SELECT query FROM pg_stat_activity WHERE pid = :pid", pid=backend):
