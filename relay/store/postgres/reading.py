@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from operator import itemgetter
 from time import monotonic
 from typing import Any
 
@@ -175,7 +176,7 @@ class Reading(Salvaging):
             self._leave_behind(cursors, self._exhausted(span["shards"], rows) - large)
         self._read_much = len(rows) > MUCH
         if rows:
-            self._are_small = not large and max(len(row[DATA]) for row in rows) <= span["small"]
+            self._are_small = not large and (self._are_small or max(len(row[DATA]) for row in rows) <= span["small"])
         page.messages += taken
         page.full = page.full or bool(rows)
         self._adapt(rows, span["limit"])
@@ -208,7 +209,7 @@ class Reading(Salvaging):
     def _read_late(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> bool:
         rows = self._fetch(sql.READ_LATE, limit=LATE_LIMIT, **since)
         if not _is_full(rows, LATE_LIMIT):
-            page.messages = sorted((row[:-2] for row in rows), key=_position)
+            page.messages = sorted((row[:-2] for row in rows), key=itemgetter(POSITION))
             return False
         # Any page of them: in their order they are found by the readings that go back for them.
         for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
@@ -279,10 +280,6 @@ class Reading(Salvaging):
 def _room(page: Page) -> int:
     """Return the bytes that the page may still take."""
     return PAGE_BYTES - sum(len(row[DATA].encode()) for row in page.messages)
-
-
-def _position(row: Row) -> int:
-    return int(row[POSITION])
 
 
 def _after(due: Due) -> dict[str, Any]:
