@@ -1,5 +1,5 @@
-"""What to do, decided without doing it: pure functions over values, so that each rule can be tested by itself.
+"""The rules: pure functions over values, so each rule can be tested by itself.
 
-Nothing in here performs input or output, reads a clock, rolls dice or looks at settings: what a rule needs is handed
-in.
+No module here does input or output, or reads a clock, a random number or a setting: a rule gets what it needs as
+arguments.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEAST_S, MOST_S = 1.0, 3_600.0  # that a destination is left alone for when it asks for it
+LEAST_S, MOST_S = 1.0, 3_600.0  # of a wait that a destination asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def jittered(ceiling_s: float, chance: float) -> float:
 
 
 def half_jittered(ceiling_s: float, chance: float) -> float:
-    """Return a wait of at least half of the ceiling: for something that must not be asked for at once."""
+    """Return a wait of at least half of the ceiling, where an immediate repetition would do harm."""
     return jittered(ceiling_s, 0.5 + chance / 2)
 
 

@@ -1,9 +1,9 @@
 """Which delivery killed its relay?
 
-A listener that calls `os._exit`, a segfault, a loop that never turns again: the relay is gone, and cannot say of what
-it died. All that shows is a shard that was not handed back. Nor does a death by itself prove anything: operators,
-kernels and power cuts kill relays, too, and that must cost no message an attempt. So evidence is gathered while it
-costs nothing to be wrong, and forgotten when it turns out to be:
+A listener may call `os._exit`, cause a segmentation fault, or block its event loop for ever. The relay ends and cannot
+report the cause; the only sign is a shard that was not handed back. A crash by itself proves nothing: operators,
+kernels and power cuts kill relays, too, and that must charge no message an attempt. So suspicion charges nothing, and
+is dropped when it proves wrong:
 
     not watched    ──a relay dies──► watched: what could have been in its hands is noted in `outbox_shard.started`
                                         │      before it is sent, as many at once as ever
@@ -39,7 +39,7 @@ class Accused:
 
     Args:
         crashes: How many relays in a row died while it was under way, the first unseen one included.
-        alone: Whether nothing else was under way when one of them did.
+        alone: Whether no other attempt was under way when one of them died.
         rested: Whether it has waited for its backoff since.
     """
 
@@ -48,19 +48,19 @@ class Accused:
     rested: bool = False
 
     def is_convicted(self, attempts: int, max_attempts: int) -> bool:
-        """Return whether it has used up its attempts, including the `attempts` that it was charged for otherwise."""
+        """Return whether it has used up its attempts; `attempts` are those that other failures were charged."""
         return self.alone and attempts + self.crashes >= max_attempts
 
 
 @dataclass(slots=True)
 class Record:
-    """What stands in ``outbox_shard.started`` of one shard.
+    """The content of ``outbox_shard.started`` for one shard.
 
     Args:
-        until: While it is watched: when its last owner lost it. No message that was written later was under way there.
-        accused: What was under way when a former owner died.
-        started: What is under way now, of what is watched or accused.
-        is_alone: Whether that is the only thing under way in the whole relay.
+        until: For a watched shard: when its last owner lost it. No message that was written later was under way there.
+        accused: The deliveries that were under way when a former owner died.
+        started: The watched or accused deliveries that are under way now.
+        is_alone: Whether that is the only attempt under way in the whole relay.
     """
 
     until: datetime | None = None
@@ -81,7 +81,7 @@ class Record:
         )
 
     def dump(self) -> str | None:
-        """Return it as JSON; ``None`` when there is nothing to remember."""
+        """Return the record as JSON; ``None`` if it is empty."""
         if self.is_empty:
             return None
         until = self.until.isoformat() if self.until is not None else None
@@ -94,11 +94,11 @@ class Record:
 
     @property
     def ids(self) -> set[str]:
-        """The messages that it is about."""
+        """The ids of its messages."""
         return {id_ for id_, _ in (*self.accused, *self.started)}
 
     def after_crash(self) -> dict[Delivery, Accused]:
-        """Return what is accused now that the owner has died: what was accused, and what was under way."""
+        """Return the accused deliveries after the death of the owner: those accused before, and those under way."""
         accused = dict(self.accused)
         for delivery in self.started:
             known = accused.get(delivery, Accused(UNSEEN))

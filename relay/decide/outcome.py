@@ -1,4 +1,4 @@
-"""What the world did with one attempt: a value, never an exception.
+"""The outcome of one attempt: a value, never an exception.
 
 | outcome     | means                                                     | for example                              |
 |-------------|-----------------------------------------------------------|------------------------------------------|
@@ -30,7 +30,7 @@ class Outcome:
         kind: One of the table above.
         reason: A sentence for people, without secrets; empty when taken.
         detail: What the other side said, truncated.
-        retry_after_s: How long it asked to be left alone, in seconds.
+        retry_after_s: The wait that it asked for, in seconds.
     """
 
     kind: Kind
@@ -71,7 +71,7 @@ def gone(reason: str, detail: str = "") -> Outcome:
 
 
 def fingerprint(reason: str | None) -> str | None:
-    """Equal for failures of one cause: the reason without what varies (numbers, ids, quoted values)."""
+    """Return a hash that is equal for failures of one cause: of the reason without numbers, ids and quoted values."""
     if reason is None:
         return None
     plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"", "?", reason)

@@ -1,11 +1,12 @@
 """A rate limit that several relays share: how many attempts may start now, and how long to wait for the next one.
 
 The generic cell rate algorithm (ITU-T I.371). One number describes the whole state: the *theoretical arrival* of the
-next attempt, if all of them came evenly. Each attempt moves it by `1 / per_s`, and it never lies before now. An attempt
-may start while it lies less than `burst / per_s` ahead of now. So after a pause `burst` attempts may start at once, and
-after that `per_s` in each second: in any `t` seconds at most `burst + per_s * t`.
+next attempt, if all attempts were evenly spaced. Each attempt moves it by `1 / per_s`, and it never lies before now. An
+attempt may start while it lies less than `burst / per_s` ahead of now. So after a pause `burst` attempts may start at
+once, and after that `per_s` in each second: in any `t` seconds at most `burst + per_s * t`.
 
-The databases do the same sum in one statement, with their own clock (`relay.store.contract.Session.claim_rate`).
+The databases do the same calculation in one statement, with their own clock
+(`relay.store.contract.Session.claim_rate`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor
 
-EASE = 1e-6  # of an attempt: what a clock in floating point loses
+EASE = 1e-6  # of an attempt: the error of a clock in floating point
 
 
 @dataclass(frozen=True, slots=True)

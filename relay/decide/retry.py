@@ -10,7 +10,7 @@ from relay.decide.verdict import Verdict, dead, retry
 
 
 class Charged(Protocol):
-    """What the decision needs to know of a delivery."""
+    """A delivery, as the decision needs it."""
 
     attempts: int  # charged so far
     failing_for_s: float  # since its first charged failure

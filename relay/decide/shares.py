@@ -1,9 +1,9 @@
-"""Decide which relay owns which shards: fair shares, computed by every relay alone from what all of them can see.
+"""Decide which relay owns which shards: each relay computes fair shares from data that all relays see.
 
 Every relay sees the same two things in the server's lock table: who is alive (holds a presence lock) and who holds
 which shard. The relays sort the living, and each takes its rank's share: 64 // alive, and one more for the first 64 %
-alive. A shard that stays free for two beats belongs to a relay that is alive but cannot own; it may be taken beyond
-one's share, and goes back only to a peer that asks (that lacks shards and finds none free).
+alive. A shard that stays free for two beats belongs to a relay that is alive but cannot own; another relay may take it
+beyond its own share, and gives it back only to a peer that lacks shards and finds none free.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ FREE_BEATS = 2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do at this beat.
+    """The changes at this beat.
 
     Args:
         take: Shards to try to lock, in order, at most as many as are wanted.
         give: Shards to hand back.
-        wants: How many shards are lacking while none is free: peers with too many see it and hand back.
+        wants: How many shards this relay lacks while none is free; peers with too many read it and hand shards back.
     """
 
     take: Sequence[int]
@@ -52,7 +52,7 @@ def plan_shares(
         held: The shards that have an owner, those of this relay included.
         mine: The shards that I hold.
         free_beats: For each shard without an owner: for how many beats in a row.
-        only: For a moment after a restart: take nothing but these, and ask for nothing, as it could not be taken.
+        only: Just after a restart: take only these shards, and ask peers for none.
     """
     alive = sorted({me, *wants_of})
     rank = alive.index(me)

@@ -1,7 +1,7 @@
-"""What the relays know of a destination together, through its row in ``outbox_destination``.
+"""The shared knowledge of all relays about a destination, in its row of ``outbox_destination``.
 
-Each relay judges by what happens to its own attempts (`relay.decide.breaker`). What it finds out it reports, and what
-the others found out it heeds, so that ten relays do not probe a destination that is down ten times as hard as one.
+Each relay judges by its own attempts (`relay.decide.breaker`). It reports its findings and follows those of the others,
+so ten relays probe a destination that is down no more often than one.
 
 | the row says       | a relay that finds it so                                                                      |
 |--------------------|-----------------------------------------------------------------------------------------------|
@@ -11,9 +11,9 @@ the others found out it heeds, so that ten relays do not probe a destination tha
 | paused by operator | starts nothing, until an operator resumes it                                                  |
 | healthy            | goes on; had it joined a pause, that is over                                                  |
 
-A relay that has a destination's latest success from an attempt that began *after* a pause was declared **disputes** it:
-one relay whose own network is broken must not stop the others. For `DISPUTED_S` after that, a relay that finds the
-destination down keeps it to itself and probes by itself.
+If an attempt that began *after* a pause was declared succeeds, its relay **disputes** the pause: a relay with a broken
+network must not stop the others. For `DISPUTED_S` after that, a relay that finds the destination down does not report
+it, and probes by itself.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DISPUTED_S = 60.0
-FRESH_S = 1.0  # a relay at work gets so long to find out by itself
-MARGIN_S = 0.1  # between our clock and the database's, when one is reckoned from the other
-PROBE_LEASE_S = 15.0  # how long the others leave a probe to the relay that claimed it
+FRESH_S = 1.0  # a relay follows a pause only after this time, unless it finds the fault itself
+MARGIN_S = 0.1  # of error between our clock and the database's
+PROBE_LEASE_S = 15.0  # for this time, other relays leave a probe to the relay that claimed it
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a destination's row says, as of one moment.
+    """The content of a destination's row at one moment.
 
     Args:
         state: ``healthy``, ``paused``, ``throttled`` or ``off``.
         paused_by: ``operator`` or ``failure``; ``None`` when healthy.
         reason: Why it is not healthy.
-        wait_s: Seconds until it is to be probed, or may be tried again; negative once that has passed.
-        pauses: Pauses in a row: how far the waits between probes have grown.
+        wait_s: Seconds until it is probed or may be tried again; negative after that time.
+        pauses: Pauses in a row; the waits between probes grow with them.
         age_s: Seconds since this was declared.
         resumed_at: When an operator resumed it the last time.
     """
@@ -50,7 +50,7 @@ class Standing:
 
     @property
     def is_down(self) -> bool:
-        """Whether relays found out that it takes nothing now."""
+        """Whether relays found that it takes nothing now."""
         if self.paused_by != "failure":
             return False
         match self.state:
@@ -62,7 +62,7 @@ class Standing:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether a relay that finds the destination well may go on for now."""
+        """Whether a relay that finds the destination healthy may continue for now."""
         return self.age_s < FRESH_S
 
     def is_disputed_by(self, success_age_s: float) -> bool:
@@ -72,7 +72,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a relay found out about a destination, on its way into the row.
+    """A finding of a relay about a destination, to be written into its row.
 
     Args:
         name: The destination.
@@ -80,9 +80,9 @@ class Finding:
         reason: Why it is not healthy.
         wait_s: Seconds until the next probe; ``None`` when there is none to wait for.
         pauses: Pauses in a row.
-        is_probe: Whether a probe that all relays left to this one showed it: then the row is its to change.
+        is_probe: Whether it is the result of a probe that this relay made for all relays; then it may change the row.
         disputes: Whether it contradicts a pause that another relay declared.
-        note: Of a healthy destination: what fails at it now and then.
+        note: For a healthy destination: the failure that occurs now and then.
     """
 
     name: str

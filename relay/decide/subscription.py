@@ -1,8 +1,8 @@
-"""Which event types a destination wants, and which it wanted.
+"""The event types that a destination wants, and those that it wanted before.
 
-The registry remembers what a destination wanted from which generation of registered destinations on: a list of
+The registry records what a destination wanted in each generation of registered destinations: a list of
 ``[generation, events]``, with ``null`` for a destination that was removed. A message in the history names the
-generation for which it was settled, so the destinations that took it are known without a word of them in its row.
+generation for which it was settled, so its row need not list the destinations that took it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def wants(globs: Iterable[str], event_type: str) -> bool:
 
 
 def remembered(wanted: Sequence[Any], generation: int, events: Sequence[str] | None) -> list[Any]:
-    """Return the memory with what a destination wants from this generation on.
+    """Return the list with an entry for what a destination wants from this generation on.
 
     Example:
         >>> remembered([[1, ["a.*"]]], 2, ["a.*"])

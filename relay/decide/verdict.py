@@ -48,11 +48,11 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-READ_PATH = (State.READY, State.SCHEDULED)  # of a message of which no delivery is an exception
+READ_PATH = (State.READY, State.SCHEDULED)  # of a message that has no exceptional delivery
 WAITING = (State.PARKED, State.BLOCKED, State.RETRY)  # of a delivery that is still to be made
 CHARGED = (State.RETRY, State.DEAD)  # an attempt counts against the message
-GIVEN_UP = (State.DISCARDED, State.CANCELLED)  # by an operator; the owner of the shard does what follows from it
-UNTAKEN = (*GIVEN_UP, State.EXPIRED)  # nothing is left to do, and the destination has not taken it
+GIVEN_UP = (State.DISCARDED, State.CANCELLED)  # by an operator; the owner of the shard does the rest
+UNTAKEN = (*GIVEN_UP, State.EXPIRED)  # done, and the destination has not taken it
 FINAL = (State.DELIVERED, *UNTAKEN)  # nothing is left to do
 
 
@@ -61,12 +61,12 @@ class Verdict:
     """The verdict on one delivery.
 
     Args:
-        state: The state that the delivery has from now on.
+        state: The new state of the delivery.
         charged: How many attempts count against the message.
         delay_ceiling_s: For a retry: the longest it may wait, in seconds, before jitter.
         reason: Why, for people.
         detail: What the other side said, truncated.
-        delay_floor_s: For a retry: what it waits in any case, in seconds, on top of that.
+        delay_floor_s: For a retry: a fixed wait in addition, in seconds.
         behind_memory: For a blocked delivery: its predecessor is in the relay's memory, not in the table.
     """
 
@@ -83,24 +83,24 @@ DELIVERED = Verdict(State.DELIVERED)
 PARKED = Verdict(State.PARKED)
 EXPIRED = Verdict(State.EXPIRED, reason="its time had passed before an attempt began")
 BLOCKED = Verdict(State.BLOCKED)
-# Blocked, too, but behind a message that this relay has in memory and the table does not know of.
+# Blocked behind a message that is only in the memory of this relay, and not in the table.
 BEHIND = Verdict(State.BLOCKED, behind_memory=True)
-# Parked in the table, while another entry stands for it in this relay's memory and goes on.
+# Parked in the table, while another entry represents it in this relay's memory and goes on.
 HANDED_OVER = Verdict(State.PARKED)
 
 
 def retry(
     delay_ceiling_s: float, reason: str, detail: str = "", *, charged: int = 1, delay_floor_s: float = 0.0
 ) -> Verdict:
-    """Return the verdict that an attempt failed, and is repeated after a backoff."""
+    """Return the verdict on a failed attempt that is repeated after a backoff."""
     return Verdict(State.RETRY, charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
 
 
 def put_off(delay_s: float) -> Verdict:
-    """Return the verdict on a delivery whose retry is due and that finds no room: it waits once more, uncharged."""
+    """Return the verdict on a due retry that finds no room: it waits once more, uncharged."""
     return Verdict(State.RETRY, delay_ceiling_s=delay_s / 2, delay_floor_s=delay_s / 2)
 
 
 def dead(reason: str, detail: str = "", *, charged: int = 1) -> Verdict:
-    """Return the verdict that a delivery is given up."""
+    """Return the verdict on a delivery that is given up."""
     return Verdict(State.DEAD, charged, 0.0, reason, detail)

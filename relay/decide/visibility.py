@@ -1,11 +1,11 @@
-"""Finding what commits late.
+"""Find messages that commit late.
 
-A cursor over positions reads every row once, at a cost that does not depend on history. But positions are handed out
-when a row is inserted and rows become visible when their transaction commits, in any order: a row below the cursor
-may appear at any time. Looking for it by position would mean reading the left edge of the index again and again,
-where settled rows lie until vacuum. So it is found by *visibility*: a row that has become visible since the last look
-was written by a transaction that was still running then (in that snapshot's `xip`), or that began later (at or above
-its `xmax`).
+A cursor over positions reads every row once, at a cost that does not depend on history. But a row gets its position
+when it is inserted, and becomes visible when its transaction commits; the order of commits may differ. So a row below
+the cursor may appear at any time. A search by position would read the left edge of the index repeatedly, where settled
+rows remain until vacuum. So the relay finds it by *visibility*: a row that has become visible since the last look was
+written by a transaction that was still running then (in that snapshot's `xip`), or that began later (at or above its
+`xmax`).
 
 Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 """
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """Which transactions had not become visible at the last look.
+    """The transactions that were not visible at the last look.
 
     Args:
-        xmax: Every transaction from this id on began later.
-        running: The ones below it that were still running.
+        xmax: Transactions with this id or a higher one began later.
+        running: The transactions below it that were still running.
     """
 
     xmax: int

@@ -185,4 +185,4 @@ class SharedHealth:
         if (percent := round(100 * breaker.rate.share)) > 0:
             return f"{percent} % failing"
         count = breaker.failing_count
-        return f"{count} message{'s' if count > 1 else ''} failing" if count else None
+        return f"{count} message{'s' if count > 1 else ''} failing: {breaker.suspicion}" if count else None

@@ -1,1 +1,1 @@
-"""What attempts tell of a destination and of its messages: see `relay.decide.breaker`."""
+"""Evidence from attempts about a destination and its messages: see `relay.decide.breaker`."""

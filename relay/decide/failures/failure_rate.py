@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log
 
-MEMORY = 100  # attempts: what is older counts for less and less
-PRIOR_ATTEMPTS, PRIOR_FAILURES = 20, 1  # what is assumed of a destination as long as little is known of it
-LEAST, MOST = 0.05, 0.8  # a share outside of these is taken for the nearer one
-CONFIDENCE = 0.05  # to the power of five: a run of failures this improbable is no chance
+MEMORY = 100  # attempts: older ones count less and less
+PRIOR_ATTEMPTS, PRIOR_FAILURES = 20, 1  # assumed for a destination with few attempts
+LEAST, MOST = 0.05, 0.8  # a share outside of this range counts as its nearer limit
+CONFIDENCE = 0.05  # to the power of five: a less probable run of failures is not chance
 
 
 @dataclass(slots=True)
 class FailureRate:
     """Counts attempts, and forgets old ones.
 
-    A run of failures is counted when it has ended: `add_run`. So the share is that before the run that goes on.
+    A run of failures is counted when it has ended: `add_run`. So the share is the one before the current run.
     """
 
     attempts: float = 0.0
@@ -33,16 +33,16 @@ class FailureRate:
 
     @property
     def share(self) -> float:
-        """The share of attempts that failed, 0 to 1; 0 while there was none."""
+        """The share of attempts that failed, 0 to 1; 0 before the first attempt."""
         attempts, failures = self._recent()
-        return min(failures / attempts, 1.0) if attempts else 0.0  # rounding may leave a little more than all
+        return min(failures / attempts, 1.0) if attempts else 0.0  # rounding may make it slightly more than 1
 
     @property
     def improbable_run(self) -> int:
         """How many different messages in a row fail by chance less often than once in three million runs.
 
         With p the share of failures, a run of n has the probability p ** n. The smallest n for which that is at most
-        0.05 ** 5 is ceil(5 * ln 0.05 / ln p): 5 where next to nothing fails, 13 where 30 % fail.
+        0.05 ** 5 is ceil(5 * ln 0.05 / ln p): 5 if almost no attempt fails, 13 if 30 % fail.
         """
         attempts, failures = self._recent()
         unknown = 1 - attempts / MEMORY
@@ -50,7 +50,7 @@ class FailureRate:
         return ceil(round(5 * log(CONFIDENCE) / log(min(max(p, LEAST), MOST)), 9))
 
     def _recent(self) -> tuple[float, float]:
-        """Attempts and failures among them, scaled down to what is remembered."""
+        """The attempts and the failures among them, scaled down to `MEMORY`."""
         attempts = self.attempts + self.taken
         scale = MEMORY / attempts if attempts > MEMORY else 1.0
         return attempts * scale, self.failures * scale

@@ -1,7 +1,7 @@
-"""Deliveries that failed, until it is clear whose fault that was: the message's, or the destination's.
+"""Deliveries that failed, until it is clear whether the message or the destination was at fault.
 
-A suspect waits until another delivery clears it up, or until its own backoff has passed; then it is tried again, and it
-is still remembered that it failed.
+A suspect waits until the result of another delivery decides, or until its own backoff has passed. Then it is tried
+again, and its failure is still remembered.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from relay.decide.outcome import Outcome
 from relay.decide.retry import charge
 from relay.decide.verdict import Verdict
 
-PROBE_EVERY_S = 30.0  # at least, however long a destination has been down, or a suspect failing
+PROBE_EVERY_S = 30.0  # the longest wait between probes of a destination, or attempts at a suspect
 ONLY_FROM_THE_LIVING = ("failed", "refused")
 
 
 class Delivery(Protocol):
-    """What the breaker needs to know of a delivery. Compared and hashed by identity."""
+    """A delivery, as the breaker needs it. It is compared and hashed by identity."""
 
     id: str  # of the message
     attempts: int  # charged so far
@@ -34,14 +34,14 @@ Ruling = list[tuple[D, Verdict | None]]  # None: released uncharged, to be tried
 
 @dataclass(slots=True)
 class Suspect(Generic[D]):
-    """A delivery that failed, until it is clear whose fault that was.
+    """A delivery that failed and was not ruled on yet.
 
     Args:
         delivery: The delivery.
         outcome: How it failed.
         failed_at: When.
-        failures: Failures in a row that were not charged: how far its own backoff has grown.
-        retry_at: When it is tried again at the latest, if nothing clears it up before.
+        failures: Failures in a row that were not charged; its own backoff grows with them.
+        retry_at: When it is tried again, if no other delivery decides before.
     """
 
     delivery: D
@@ -52,7 +52,7 @@ class Suspect(Generic[D]):
 
     @property
     def was_answered(self) -> bool:
-        """Whether only a living destination fails like this."""
+        """Whether only a living destination can have caused this failure."""
         return self.outcome.kind in ONLY_FROM_THE_LIVING
 
 
@@ -64,9 +64,9 @@ class Suspects(Generic[D]):
         policy: How patient its deliveries are.
 
     Attributes:
-        waiting: Those that wait for evidence, or for their own backoff.
-        retried: Those that were tried again since, and are not cleared up.
-        evidence_at: When the latest attempt began that was taken and is evidence against others.
+        waiting: The suspects that wait for evidence, or for their own backoff.
+        retried: The suspects that are being tried again and are not ruled on.
+        evidence_at: The start of the latest attempt that was taken and is evidence against others.
     """
 
     policy: Policy
@@ -83,7 +83,7 @@ class Suspects(Generic[D]):
 
     @property
     def next_retry_at(self) -> float:
-        """When the next of those that wait is to be ruled on, if nothing happens before."""
+        """When the next waiting suspect is to be ruled on, if nothing happens before."""
         return min((s.retry_at for s in self.waiting.values()), default=inf)
 
     def add(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
@@ -92,7 +92,7 @@ class Suspects(Generic[D]):
         Args:
             delivery: The delivery.
             outcome: How it failed.
-            earlier: How it failed before, if it was tried again since.
+            earlier: The suspicion from its previous failure, if there is one.
             now: The time.
         """
         if earlier is not None and self.evidence_at >= earlier.failed_at:
@@ -103,11 +103,12 @@ class Suspects(Generic[D]):
         return []
 
     def clear_up(self, earlier: Suspect[D] | None, started_at: float) -> Ruling[D]:
-        """Rule on those that failed before an attempt began that was taken.
+        """Rule on the suspects that failed before the start of an attempt that was taken.
 
         Args:
-            earlier: How the delivery that was taken failed before: then it was innocent, and so may the others be.
-            started_at: When its attempt began.
+            earlier: The suspicion of the delivery that was taken, if it had failed before: then it was innocent, and
+                the others may be, too.
+            started_at: The start of its attempt.
         """
         before = [s for s in self.waiting.values() if s.failed_at <= started_at]
         if earlier is not None:
@@ -116,11 +117,11 @@ class Suspects(Generic[D]):
         return self._charge(before)
 
     def charge_answered(self) -> Ruling[D]:
-        """Charge those of which only a living destination fails like that."""
+        """Charge the failures that only a living destination can have caused."""
         return self._charge([s for s in self.waiting.values() if s.was_answered])
 
     def rule_due(self, now: float) -> Ruling[D]:
-        """Rule on those whose own backoff has passed: nothing has cleared them up."""
+        """Rule on the suspects whose own backoff has passed without other evidence."""
         due = [s for s in self.waiting.values() if s.retry_at <= now]
         ruling = self._charge([s for s in due if s.was_answered])
         return ruling + self._release([s for s in due if not s.was_answered])
@@ -133,12 +134,12 @@ class Suspects(Generic[D]):
         return released
 
     def forget(self, delivery: D) -> None:
-        """Forget a delivery that leaves memory: what it failed of is not its fault, as far as is known."""
+        """Forget a delivery that leaves memory; its failure is not charged."""
         self.waiting.pop(delivery, None)
         self.retried.pop(delivery, None)
 
     def replace(self, delivery: D, other: D) -> None:
-        """Have another object stand for the same delivery."""
+        """Replace the object that represents a delivery."""
         for known in (self.waiting, self.retried):
             if (suspect := known.pop(delivery, None)) is not None:
                 suspect.delivery = other
@@ -150,7 +151,7 @@ class Suspects(Generic[D]):
         return [(s.delivery, charge(s.delivery, s.outcome, self.policy)) for s in suspects]
 
     def _release(self, suspects: list[Suspect[D]]) -> Ruling[D]:
-        """Have suspects tried again, and remember that they failed: if they do so again, their backoff has grown."""
+        """Return suspects to be tried again, and remember their failures: their next backoff is longer."""
         for suspect in suspects:
             del self.waiting[suspect.delivery]
             self.retried[suspect.delivery] = suspect

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from relay.destinations.policy import url_secrets
 from relay.destinations.sending import naming
-from relay.destinations.urls import UrlPolicy
+from relay.destinations.sending.urls import UrlPolicy
 
 
 class NatsSettings(UrlPolicy):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from relay.destinations.sending import naming
-from relay.destinations.urls import UrlPolicy
+from relay.destinations.sending.urls import UrlPolicy
 from relay.platform.units.durations import DAY_S, SecondsOrNone
 
 # The names of exchanges and queues that AMQP's client library accepts.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from relay.destinations.sending import naming
-from relay.destinations.urls import UrlPolicy
+from relay.destinations.sending.urls import UrlPolicy
 
 
 class RedisSettings(UrlPolicy):
