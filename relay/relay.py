@@ -42,14 +42,14 @@ TICK_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the relay is.
+    """The health of a relay.
 
     Args:
         database: Whether it has a session.
-        schema: Whether that session's schema fits.
+        schema: Whether this release can use the schema.
         loop_age_s: Seconds since the event loop last turned.
         owns: How many shards it owns.
-        detail: What is wrong, if anything is.
+        detail: What is wrong; ``None`` if all is well.
     """
 
     database: bool
@@ -65,10 +65,10 @@ class Running:
 
     Args:
         owner: The owning thread.
-        loop_side: What runs on the event loop.
-        heard: What the event loop tells the owning thread.
-        housekeeping: What is done now and then.
-        ticker: Tells the owning thread that the event loop turns.
+        loop_side: The parts on the event loop.
+        heard: The messages of the event loop to the owning thread.
+        housekeeping: The periodic work.
+        ticker: Tells the owning thread that the event loop is not blocked.
     """
 
     owner: OwningThread
@@ -79,15 +79,15 @@ class Running:
 
 
 class Relay:
-    """Delivers what the outbox holds.
+    """Delivers the messages of an outbox.
 
     Args:
-        settings: Everything; by default what the environment and ``outbox.toml`` say.
-        apply: Register the configured destinations when others are registered.
-        wait_for_database: Whether to wait, for as long as it takes, for a database that cannot be reached at the start.
+        settings: The settings; by default those of the environment and ``outbox.toml``.
+        apply: Register the configured destinations if others are registered.
+        wait_for_database: Whether to wait without a limit for a database that cannot be reached at the start.
 
     Raises:
-        Unusable: When it starts: the settings, the schema or the registered destinations do not allow it to work.
+        Unusable: At the start: the settings, the schema or the registered destinations do not allow it to work.
 
     Example:
         >>> async with Relay(Settings(database_url="postgresql://localhost/app", destinations={...})) as relay:
@@ -124,7 +124,7 @@ class Relay:
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Check everything that can be checked, register, and begin."""
+        """Check the settings, register the destinations, and begin."""
         settings = self.settings
         settings.require_database_file()
         tracing.configure(children=settings.trace_children)
@@ -138,7 +138,7 @@ class Relay:
         log.info("relay_started", relay=self.id, destinations=sorted(settings.destinations))
 
     def stop(self) -> None:
-        """Begin the orderly end: start nothing more, settle what is under way within ``grace_s``, hand back."""
+        """Begin the orderly end: start no attempt, settle those under way within ``grace_s``, hand the shards back."""
         if self._running is None:
             self._ended.set()
         elif self._winding_down is None:
@@ -150,7 +150,7 @@ class Relay:
         """Wait until the relay has ended, by `stop` or by itself.
 
         Raises:
-            Unusable: It ended by itself, because it can do no work here any more.
+            Unusable: It ended by itself, because it cannot work here any more.
         """
         await self._ended.wait()
         if self._winding_down is not None:
@@ -160,11 +160,11 @@ class Relay:
     async def drain(self, *, look: bool = True) -> Drained:
         """Deliver everything that can be delivered now.
 
-        What waits for a backoff, a due date, a paused destination or another relay's shards is left to wait. A database
-        that is lost on the way is waited for as long as one that is not there at the beginning.
+        Deliveries that wait for a backoff, a due date, a paused destination or another relay's shards are left. If the
+        database is lost meanwhile, the relay waits for it as long as at the start.
 
         Args:
-            look: Whether to look at what is left, over a connection of its own.
+            look: Whether to look for what is left, over a separate connection.
         """
         running = self._running
         assert running is not None
@@ -172,7 +172,7 @@ class Relay:
         return await drain.run(self._has_ended, look=look)
 
     def health(self) -> Health:
-        """Return how the relay is."""
+        """Return the health of the relay."""
         if self._running is None:
             return Health(False, False, 0.0, 0, "starting")
         owner = self._running.owner

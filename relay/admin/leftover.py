@@ -22,7 +22,7 @@ from relay.settings import Settings
 
 
 @dataclass(frozen=True)
-class Left:
+class Leftover:
     """Deliveries that were left for the same reason.
 
     Args:
@@ -41,7 +41,7 @@ class Left:
         return f"{self.count:,} for {self.destination}: {self.why}"
 
 
-def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Left]:
+def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Leftover]:
     """Return what a drain left, over its own connection; empty if the database cannot be asked.
 
     Args:
@@ -56,7 +56,7 @@ def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str]
         return ()
 
 
-def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Left]:
+def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Leftover]:
     """Return the deliveries that are due and were not made.
 
     Args:
@@ -76,10 +76,10 @@ def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str,
     counts: Counter[tuple[str | None, str]] = Counter()
     for each in found:
         counts[each.destination, each.why] += each.count
-    return [Left(destination, count, why) for (destination, why), count in counts.items()]
+    return [Leftover(destination, count, why) for (destination, why), count in counts.items()]
 
 
-def _set_aside(connection: sa.Connection, registered: Registered, failing: Mapping[str, str]) -> Iterator[Left]:
+def _set_aside(connection: sa.Connection, registered: Registered, failing: Mapping[str, str]) -> Iterator[Leftover]:
     d = tables().delivery.c
     query = (
         sa.select(d.destination, d.state, sa.func.count(), sa.func.min(d.reason))
@@ -88,7 +88,7 @@ def _set_aside(connection: sa.Connection, registered: Registered, failing: Mappi
         .order_by(d.destination, d.state)
     )
     for name, state, count, reason in connection.execute(query):
-        yield Left(name, count, _trouble(registered.rows.get(name)) or _why(state, reason or failing.get(name)))
+        yield Leftover(name, count, _trouble(registered.rows.get(name)) or _why(state, reason or failing.get(name)))
 
 
 def _why(state: str, reason: str | None) -> str:
@@ -108,7 +108,7 @@ def _trouble(row: Any) -> str | None:
 
 def _unread(
     connection: sa.Connection, registered: Registered, began_at: datetime, failing: Mapping[str, str]
-) -> Iterator[Left]:
+) -> Iterator[Leftover]:
     """Yield deliveries that no relay has settled or set aside: a relay holds them, or none has read them."""
     m = tables().message.c
     is_due = sa.or_(
@@ -126,10 +126,10 @@ def _unread(
             if name in failing
             else "not settled: under way, or another relay owns them"
         )
-        yield Left(name, count, _trouble(registered.rows[name]) or why)
+        yield Leftover(name, count, _trouble(registered.rows[name]) or why)
 
 
-def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
+def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Leftover]:
     d = tables().delivery.c
     query = (
         sa.select(d.destination, sa.func.count(), sa.func.min(d.reason))
@@ -138,11 +138,11 @@ def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Left]:
         .order_by(d.destination)
     )
     for name, count, reason in connection.execute(query):
-        yield Left(name, count, f"dead letters ({reason}); see `outbox dead list`")
+        yield Leftover(name, count, f"dead letters ({reason}); see `outbox dead list`")
 
 
-def _unrouted(connection: sa.Connection) -> Iterator[Left]:
+def _unrouted(connection: sa.Connection) -> Iterator[Leftover]:
     m = tables().message.c
     query = sa.select(m.type, sa.func.count()).where(m.state == State.UNROUTED).group_by(m.type).order_by(m.type)
     for type_, count in connection.execute(query):
-        yield Left(None, count, f"no subscription wants {type_}")
+        yield Leftover(None, count, f"no subscription wants {type_}")

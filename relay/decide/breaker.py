@@ -26,7 +26,7 @@ is what happens to *other* messages afterwards:
        └──410──► off, until an operator resumes it
 
 The arithmetic and what was rejected stand in docs/decisions/0004. What relays know of a destination together comes in
-through `adopt` and `resume`: see `relay.decide.standing`.
+through `adopt` and `resume`: see `relay.decide.shared_state`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from relay.decide.failures.failure_rate import FailureRate
 from relay.decide.failures.suspects import PROBE_EVERY_S, D, Ruling, Suspect, Suspects
 from relay.decide.outcome import Outcome
 from relay.decide.retry import charge
-from relay.decide.standing import Standing
+from relay.decide.shared_state import SharedState
 from relay.decide.verdict import DELIVERED
 
 Condition = Literal["closed", "open", "throttled", "off"]
@@ -169,12 +169,12 @@ class CircuitBreaker(Generic[D]):
         self.pauses = 0
         return self._release_and_turn("closed", now)
 
-    def adopt(self, standing: Standing, now: float) -> Ruling[D]:
+    def adopt(self, shared_state: SharedState, now: float) -> Ruling[D]:
         """Take over what other relays found out: the destination takes nothing now, so no message here is to blame."""
         if self.condition == "off":
             return []
-        released = self._release_and_turn(CONDITION_OF_STATE[standing.state], now, standing.reason or "")
-        self.pauses, self.until = standing.pauses, now + (standing.wait_s or 0.0)
+        released = self._release_and_turn(CONDITION_OF_STATE[shared_state.state], now, shared_state.reason or "")
+        self.pauses, self.until = shared_state.pauses, now + (shared_state.wait_s or 0.0)
         return released
 
     # ------------------------------------------------------------------- suspects

@@ -1,1 +1,1 @@
-"""The event loop's part: which destination gets a message next, and what becomes of it."""
+"""The event loop's part of a relay: choose the next message for each destination, and take its outcome."""

@@ -10,7 +10,7 @@ from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.rate import Rate
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.delivery.admission.admission import Admission
 from relay.delivery.admission.rate_limit import RateLimit
 from relay.delivery.admission.validity import Validity
@@ -32,16 +32,16 @@ from relay.seam import Claim, Entry, Lease, ToOwner
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """How one destination is treated.
+    """The settings of one lane.
 
     Args:
         name: The destination.
-        policy: How patient its deliveries are.
+        policy: Its limits of attempts and time, and its backoff.
         concurrency: Attempts under way at once at most.
-        limit: Entries held in memory at most, without those that are set back.
-        on_dead: ``"block"`` or ``"skip"``: whether a dead letter holds its key's successors up.
+        limit: Entries in memory at most, without those that are set back.
+        on_dead: The effect of a dead letter on its key's successors: ``"block"`` or ``"skip"``.
         has_siblings: Whether there are other destinations.
-        expires_in_s: Seconds after which a message that was written, or fell due, is not sent any more.
+        expires_in_s: The age in seconds, since it was written or fell due, at which a message is not sent any more.
         rate: How many attempts may start in a time; ``None``: any number.
         events: The event types that it wants, globs allowed.
         system: What kind of system it is, in traces.
@@ -73,13 +73,13 @@ def make_lane(
     """Return the lane of one destination.
 
     Args:
-        settings: How it is treated.
+        settings: Its settings.
         on_complete: Called with an entry when the last of its verdicts is in.
-        on_finding: Called with what the other relays, and people, should know of the destination.
+        on_finding: Called with each finding for the other relays and for people.
         on_probe: Called with the name when it is time to probe it; `Lane.answer` says whether this relay may.
         on_claim: Called when a share of its rate is needed; `Lane.answer_claim` says how large it is.
         on_ready: Called with how many attempts may start now.
-        may_send: Returns whether the relay owns what it holds, at a time.
+        may_send: Returns whether the relay owns its entries at a time.
         clock: The time, in seconds.
     """
     name, rate = settings.name, settings.rate
@@ -112,7 +112,7 @@ class LoopSide:
     """The event loop's side of a relay.
 
     Args:
-        dispatcher: Holds what was read and is not settled.
+        dispatcher: Holds the unsettled entries.
         pools: Destination → its workers.
     """
 
@@ -125,7 +125,7 @@ class LoopSide:
             await pool.start()
 
     async def finish(self, grace_s: float) -> None:
-        """Start nothing more; give what is under way its time; let go of the rest."""
+        """Start no more attempts; wait for those under way; drop the other entries."""
         self.dispatcher.end()
         await asyncio.gather(*(pool.finish(grace_s) for pool in self.pools.values()))
         self.dispatcher.let_go(range(SHARD_COUNT))
@@ -149,14 +149,14 @@ def assemble(
     """Return the event loop's side of a relay.
 
     Args:
-        destinations: Where to send, and how each is treated.
+        destinations: The destinations, with the settings of each.
         owner: Reaches the owning thread.
         lease: Whether the relay may send.
-        window: Entries held unsettled at most.
-        metrics: Counts what is read and what is decided.
+        window: Unsettled entries at most.
+        metrics: Counts messages that are read, and verdicts.
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
-        values_of: What of a message logs and reasons must not show; ``None``: nothing.
+        values_of: Returns the values of a message that logs and reasons must not show; ``None``: there are none.
     """
     completion, gate = Completion(owner, metrics), TrialGate()
 

@@ -1,4 +1,4 @@
-"""What is decided and not yet known to be written. Runs on the event loop.
+"""The entries that are decided and not yet known to be written. Runs on the event loop.
 
 An entry comes here with its last verdict, goes to the owning thread, and comes back when it is settled: then its
 verdicts are counted.
@@ -14,7 +14,7 @@ from relay.decide.verdict import BEHIND, BLOCKED
 from relay.observe.metrics import Metrics
 from relay.seam import Entry, ToOwner
 
-SAMPLES_PER_BATCH = 16  # of the latencies of what was settled together
+SAMPLES_PER_BATCH = 16  # of the latencies of a settled batch
 
 
 class Completion:
@@ -37,11 +37,11 @@ class Completion:
 
     @property
     def is_settling(self) -> bool:
-        """Whether anything is decided, or found out about a destination, and not yet known to be written."""
+        """Whether a verdict or a finding is not yet known to be written."""
         return self._settling_count > 0 or bool(self._owner.findings)
 
     def complete(self, entry: Entry) -> None:
-        """Have the owning thread settle an entry, all of whose verdicts are in."""
+        """Have the owning thread settle an entry that has all its verdicts."""
         self._settling_count += 1
         if entry.is_plain:
             self._owner.done.append(entry)
@@ -56,7 +56,7 @@ class Completion:
         self._owner.unrouted.append(entry)
 
     def settled(self, entries: Collection[Entry]) -> None:
-        """Count what was decided of entries that are settled."""
+        """Count the verdicts of settled entries."""
         self._settling_count -= len(entries)
         for entry in entries:
             if entry.verdicts is None and entry.lanes:
@@ -73,7 +73,7 @@ class Completion:
         for entry in entries:
             if entry.verdicts is None:
                 continue
-            for lane in entry.lanes:  # not the verdicts: they leave out the destinations that took it
+            for lane in entry.lanes:  # not its verdicts, which omit the destinations that took it
                 self._metrics.count(lane.name, entry.verdict_of(lane.name).state)
         taken = [entry for entry in entries if entry.verdicts is None and entry.lanes]
         sample = taken[:: max(len(taken) // SAMPLES_PER_BATCH, 1)]
@@ -87,10 +87,10 @@ def was_taken_by_any(entry: Entry) -> bool:
 
 
 def _note_what_is_still_before(entry: Entry) -> None:
-    """Look up again what an entry waits behind at one destination, after another had it under way.
+    """Look up again which entry this one waits behind at one destination, after an attempt at another destination.
 
-    The predecessor may have been settled in the meantime. Then it does not release this entry any more, and the table
-    has to be asked whether its turn has come.
+    The predecessor may have been settled in the meantime. Then it does not release this entry any more, and only the
+    table knows whether its turn has come.
     """
     for lane in entry.lanes:
         if entry.verdicts and entry.verdict_of(lane.name) is BEHIND and entry.key not in lane.queue.chains:

@@ -1,4 +1,4 @@
-"""From pages to lanes: which destinations want a message, and what is held unsettled. Runs on the event loop."""
+"""Hand the messages of a page to the lanes of their destinations, and track unsettled entries, on the event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from outbox.tables import SHARD_COUNT
-from relay.decide.standing import Standing
+from relay.decide.shared_state import SharedState
 from relay.decide.subscription import wants
 from relay.decide.verdict import PARKED
 from relay.delivery.completion import Completion, was_taken_by_any
@@ -18,21 +18,21 @@ from relay.seam import Entry, Lease, Note, ToOwner
 from relay.store.contract import Inherited
 from relay.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
 
-ROUTES_KEPT = 10_000  # event types are few, unless a producer makes them up as it goes
+ROUTES_KEPT = 10_000  # event types are few, unless a producer generates them
 
 
 class Dispatcher:
-    """Everything that this relay has read and not settled: `relay.seam.Delivery` and `relay.seam.DeliveryView`.
+    """The entries that this relay has read and not settled: `relay.seam.Delivery` and `relay.seam.DeliveryView`.
 
     Args:
         lanes: The destinations.
         subscriptions: Destination → the event types that it wants, globs allowed.
-        completion: Takes entries all of whose verdicts are in.
+        completion: Takes entries that have all their verdicts.
         crash_guard: Knows which entries may have killed a relay.
         owner: Reaches the owning thread.
-        lease: Hears which session the loop has heard of.
-        window: Entries held unsettled at most.
-        metrics: Counts what is read.
+        lease: Is told which session has reached the loop.
+        window: Unsettled entries at most.
+        metrics: Counts messages that are read.
     """
 
     def __init__(
@@ -63,28 +63,28 @@ class Dispatcher:
         self._is_ending = False
         self._pages_accepted = 0
 
-    # --------------------------------------------- what the owning thread sees
+    # --------------------------------------------- read by the owning thread
 
     def room(self, page_size: int) -> int:
-        """Return how many messages to read next: none while every lane that takes anything is full."""
+        """Return how many messages to read next: 0 while all lanes that take messages are full."""
         set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # it has a room of its own
         free = self._window - len(self._held) + set_back
         wants = max((lane.wants for lane in self.lanes.values()), default=self._window)
         return max(min(free, wants, page_size), 0)
 
     @property
-    def hungry(self) -> set[str]:
+    def with_room(self) -> set[str]:
         """The destinations that have room for more."""
         return {name for name, lane in self.lanes.items() if lane.wants}
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is held unsettled."""
+        """Whether no entry is unsettled."""
         return not self._held
 
     @property
     def is_closed(self) -> bool:
-        """Whether no destination takes anything now."""
+        """Whether no destination takes messages now."""
         return not any(lane.takes_messages for lane in self.lanes.values())
 
     @property
@@ -101,13 +101,13 @@ class Dispatcher:
         return sum(self._count[shard] for shard in shards)
 
     def under_way(self) -> list[tuple[str, str]]:
-        """Return what is being attempted now: (destination, message) pairs."""
+        """Return the attempts under way: (destination, message) pairs."""
         return [(lane.name, entry.id) for lane in self.lanes.values() for entry in list(lane.queue.under_way)]
 
     # ------------------------------------------------------------- coming in
 
     def begin_session(self, epoch: int) -> None:
-        """Note that a new session owns from here on; nothing that an earlier one read may be sent."""
+        """Note a new session; entries of an earlier one are not sent any more."""
         self._pages_accepted = 0
         self._epoch = epoch
         self.crash_guard.begin_session(epoch)
@@ -134,7 +134,7 @@ class Dispatcher:
             self._owner.wake()
 
     def _accept_message(self, row: Row, held: Mapping[Pair, int]) -> bool:
-        """Take in a message; return false for one that is held already."""
+        """Take a message; return false if it is in memory already."""
         if (row[ID], None) in self._held:
             return False
         lanes = self._lanes_for(row[TYPE])
@@ -159,7 +159,7 @@ class Dispatcher:
             lane.accept_back(entry, before)
 
     def _set_aside_if_accused(self, entry: Entry, lane: Lane) -> bool:
-        """Set an entry aside if relays have died of it, perhaps; return whether it was."""
+        """Set an accused entry aside; return whether it was accused."""
         verdict = self.crash_guard.verdict(entry, lane) if self.crash_guard.is_needed else None
         if verdict is not None:
             lane.set_aside(entry, verdict)
@@ -188,7 +188,7 @@ class Dispatcher:
     # -------------------------------------------------------------- going out
 
     def forget(self, entries: Collection[Entry]) -> None:
-        """Note that these entries are settled: the database knows, and memory need not."""
+        """Note that these entries are settled, and forget them."""
         for entry in entries:
             self._drop(entry)
             if not entry.is_plain:
@@ -200,26 +200,26 @@ class Dispatcher:
 
     @property
     def held_count(self) -> int:
-        """Messages and deliveries held unsettled."""
+        """The number of unsettled entries."""
         return len(self._held)
 
     @property
     def partly_delivered_count(self) -> int:
-        """Messages that some of their destinations took so far, and others did not; settled or not."""
+        """Messages that only some of their destinations have taken so far, settled or not."""
         held = (entry for entry in self._held.values() if entry.is_partly_decided)
         return self.completion.partly_delivered_count + sum(was_taken_by_any(entry) for entry in held)
 
     # ------------------------------------------------------------- letting go
 
     def end(self) -> None:
-        """Take nothing more in: no code would let go of what was read and has not arrived yet."""
+        """Take no more pages: no code would release the entries of a page that arrives after this."""
         self._is_ending = True
         self.crash_guard.refuse()
 
     def let_go(self, shards: Collection[int]) -> None:
-        """Let go of everything of these shards that is not under way.
+        """Release the entries of these shards that are not under way.
 
-        What a sibling destination took, or is taking, goes on to be settled; its other deliveries are parked.
+        An entry that one destination took or is taking is settled; its other deliveries are parked.
         """
         self.crash_guard.refuse()
         wanted = set(shards)
@@ -236,17 +236,17 @@ class Dispatcher:
                 lane.set_aside(entry, PARKED)
 
     def split(self) -> None:
-        """Settle what some destinations have decided and others have not come to for a beat.
+        """Settle entries that have waited for a beat for the verdicts of some destinations.
 
-        Those others get it back from the table, each in its own time; an attempt that is under way goes on. So no
-        destination's verdict waits for another's.
+        These destinations get them back from the table later; an attempt that is under way goes on. So no destination's
+        verdict waits for another's.
         """
         for lane in self.lanes.values():
-            lane.park(lambda entry: entry.lingers)
+            lane.park(lambda entry: entry.waited_a_beat)
         for entry in list(self._held.values()):
-            if entry.lingers and entry.is_partly_decided:
+            if entry.waited_a_beat and entry.is_partly_decided:
                 self._part(entry)
-            entry.lingers = entry.is_partly_decided
+            entry.waited_a_beat = entry.is_partly_decided
 
     def _part(self, entry: Entry) -> None:
         for lane in entry.lanes:
@@ -255,32 +255,32 @@ class Dispatcher:
                 self._hold(rest)
 
     def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
-        """Let go of deliveries that an operator took back."""
+        """Release deliveries that an operator took back."""
         self._withdrawals.let_go(deliveries, epoch)
 
     # ------------------------------------------------- passed on to the parts
 
     def tell_time(self, offset_s: float) -> None:
-        """Take in what to add to the relay's clock to have the database's, in seconds."""
+        """Set the difference between the database's clock and the relay's, in seconds."""
         for lane in self.lanes.values():
             lane.tell_time(offset_s)
 
-    def heed(self, standings: Mapping[str, Standing], asked_at: float, alone: bool) -> None:
-        """Take in what all relays, and operators, say of the destinations, as of `asked_at`."""
-        for name, standing in standings.items():
+    def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
+        """Apply the shared state of the destinations, as of `asked_at`."""
+        for name, shared_state in shared_states.items():
             if name in self.lanes:
-                self.lanes[name].heed(standing, asked_at, alone=alone)
+                self.lanes[name].follow(shared_state, asked_at, alone=alone)
 
-    def answer_probe(self, name: str, claimed: bool, standing: Standing, asked_at: float) -> None:
-        """Take in whether this relay probes a destination for all relays."""
-        self.lanes[name].answer(claimed, standing, asked_at)
+    def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
+        """Apply the answer whether this relay probes a destination for all relays."""
+        self.lanes[name].answer(claimed, shared_state, asked_at)
 
     def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
-        """Take in a share of a budget that all relays have in common."""
+        """Apply a share of a common rate budget."""
         self.lanes[name].answer_claim(granted, wait_s, asked_at)
 
     def take_over(self, inherited: Sequence[Inherited]) -> None:
-        """Note what the last owners of these shards left."""
+        """Pass on what the last owners of these shards left."""
         self.crash_guard.take_over(inherited)
 
     def leave(self, shards: Sequence[int]) -> None:
@@ -292,7 +292,7 @@ class Dispatcher:
         self.crash_guard.disturb()
 
     def everything_is_read(self) -> None:
-        """Note that everything that a dead owner can have had under way was read."""
+        """Note that all entries that a dead owner may have had under way were read."""
         self.crash_guard.rest()
 
     def written(self, notes: Sequence[Note]) -> None:

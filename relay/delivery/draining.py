@@ -1,4 +1,4 @@
-"""Draining: deliver everything that can be delivered now, then say what was left and why."""
+"""Drain: deliver everything that can be delivered now, then report what is left and why."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.admin.leftover import Left, what_is_left
+from relay.admin.leftover import Leftover, what_is_left
 from relay.delivery.dispatcher import Dispatcher
 from relay.seam import ToOwner
 from relay.settings import Settings
 
-SETTLED_WITHIN_S = 1.0  # what a drain has decided, before it looks at what it left
-LOOK_S = 0.002  # between two looks at whether everything is done
+SETTLED_WITHIN_S = 1.0  # for the verdicts of a drain, before it looks for what is left
+LOOK_S = 0.002  # between two checks whether everything is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,21 @@ class Drained:
     Args:
         delivered: Messages that every destination took.
         partly: Messages that only some of their destinations took.
-        reason: Why it ended before everything was looked at, if it did.
-        standing_by: Whether that is because another relay owns the database's messages now.
-        left: What is due and was not delivered, and why; empty when everything was, or when nothing could be seen.
+        reason: Why it ended early; ``None`` if it did not.
+        standing_by: Whether it ended early because another relay owns the messages now.
+        left: The due deliveries that were not made, and why; empty if all were made, or if the database could not be
+            asked.
     """
 
     delivered: int
     partly: int = 0
     reason: str | None = None
     standing_by: bool = False
-    left: Sequence[Left] = ()
+    left: Sequence[Leftover] = ()
 
 
 class Outage(Protocol):
-    """What keeps the relay from its database."""
+    """The cause that keeps the relay from its database."""
 
     @property
     def reason(self) -> str | None: ...
@@ -46,7 +47,7 @@ class Outage(Protocol):
 
 
 class Owner(Protocol):
-    """The owning thread, as far as a drain looks at it."""
+    """The owning thread, as a drain needs it."""
 
     @property
     def caught_up(self) -> bool: ...
@@ -60,7 +61,7 @@ class Drain:
 
     Args:
         owner: The owning thread.
-        dispatcher: What is held unsettled.
+        dispatcher: The unsettled entries.
         heard: Wakes the owning thread.
         settings: The database, and how often the relay beats.
         clock: The time, in seconds.
@@ -80,7 +81,7 @@ class Drain:
 
         Args:
             has_ended: Whether the relay has ended.
-            look: Whether to look at what is left, over a connection of its own.
+            look: Whether to look for what is left, over a separate connection.
         """
         self._dispatcher.crash_guard.hurry()
         reason = await self._wait(has_ended)
@@ -95,7 +96,7 @@ class Drain:
         )
 
     async def _wait(self, has_ended: Callable[[], bool]) -> str | None:
-        """Wait until everything is done; return why it is not, when the database is away for too long."""
+        """Wait until everything is done; return the reason if the database is away for too long."""
         patience_s = 2 * self._settings.beat_s + 1
         deadline = self._began_at + patience_s
         while not self._is_done and not has_ended():
@@ -113,13 +114,13 @@ class Drain:
         is_settled = not self._dispatcher.completion.is_settling
         return self._owner.caught_up and is_settled and all(lane.is_at_rest for lane in lanes)
 
-    async def _look_at_what_is_left(self) -> Sequence[Left]:
-        """Look when the table knows what each destination took, also of messages that another did not take."""
+    async def _look_at_what_is_left(self) -> Sequence[Leftover]:
+        """Look for what is left, after the table has the verdicts of all destinations."""
         dispatcher = self._dispatcher
         failing = {
             lane.name: reason for lane in dispatcher.lanes.values() if (reason := lane.breaker.suspicion) is not None
         }
-        for _ in range(2):  # what has been decided in part at the first is settled in part at the second
+        for _ in range(2):  # the first call marks partly decided entries, the second one settles them
             dispatcher.split()
         self._heard.wake()
         deadline = self._clock() + SETTLED_WITHIN_S

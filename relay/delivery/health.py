@@ -1,8 +1,8 @@
-"""The health of one destination, as this relay and its peers tell each other of it.
+"""The health of one destination, shared with the other relays.
 
-Each relay judges by its own attempts (`relay.decide.breaker`). It reports its findings, and heeds those of the others
-(`relay.decide.standing`). This object decides synchronously, and does nothing by itself: what the breaker releases on
-the way comes back as a ruling, which the lane carries out.
+Each relay judges by its own attempts (`relay.decide.breaker`), reports its findings, and follows those of the others
+(`relay.decide.shared_state`). This object only decides: it returns the suspects that the breaker releases as a ruling,
+which the lane carries out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import structlog
 
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.failures.suspects import Ruling
-from relay.decide.standing import Finding, Standing
+from relay.decide.shared_state import Finding, SharedState
 from relay.seam import Entry
 
 log = structlog.get_logger("relay")
 
-NOTED_S = 60.0  # for how long a failure is worth a note after the last one
+NOTED_S = 60.0  # how long a note is shown after the last failure
 
 STATE_OF_CONDITION = {"closed": "healthy", "open": "paused", "throttled": "throttled", "off": "off"}
 
 
 class SharedHealth:
-    """One destination's health, as this relay sees it and as all of them do.
+    """One destination's health, by this relay's attempts and by the findings of all relays.
 
     Args:
         name: The destination.
-        breaker: What this relay knows.
-        on_finding: Called with what is worth telling the others, and people.
+        breaker: The circuit breaker of this relay.
+        on_finding: Called with each finding for the other relays and for people.
         on_probe: Called with the name when it is time to probe; `answer` says whether this relay may.
     """
 
@@ -43,20 +43,20 @@ class SharedHealth:
     ) -> None:
         self.name = name
         self.operator_pause: str | None = None
-        self.joined = False  # the wait that holds here is one that all relays know of
+        self.joined = False  # the breaker is open because of a shared finding
         self._breaker = breaker
         self._on_finding, self._on_probe = on_finding, on_probe
         self._resumed_at: str | None = None
-        self._is_alone = True  # no other relay has a say
-        self._may_probe = self._claimed = False  # a probe, and for all relays
-        self.is_asking = False  # whether this relay may probe
+        self._is_alone = True  # no other relay is alive
+        self._may_probe = self._claimed = False  # whether a probe is permitted, and whether it is for all relays
+        self.is_asking = False  # whether a question is open: may this relay probe?
         self._taken_at = -1e9  # when the latest attempt that was taken began
         self._failed_at = -1e9
         self._note: str | None = None
 
     @property
     def takes_messages(self) -> bool:
-        """Whether the destination takes what comes, as far as is known."""
+        """Whether the destination takes messages, as far as is known."""
         return self.operator_pause is None and self._breaker.condition == "closed"
 
     def note_taken(self, started_at: float) -> None:
@@ -67,34 +67,34 @@ class SharedHealth:
         """Note that an attempt was not taken."""
         self._failed_at = now
 
-    # --------------------------------------------------- what all relays know
+    # ------------------------------------------------------- shared findings
 
-    def heed(self, standing: Standing, asked_at: float, now: float, *, alone: bool) -> Ruling[Entry]:
-        """Take in what all relays, and operators, say of this destination, as of `asked_at`."""
+    def follow(self, shared_state: SharedState, asked_at: float, now: float, *, alone: bool) -> Ruling[Entry]:
+        """Apply the shared state of this destination, as of `asked_at`."""
         self._is_alone = alone
-        self._pause(standing.reason if standing.paused_by == "operator" else None)
-        ruling = self._note_resumed(standing.resumed_at, now)
-        self._report_note(standing, now)
+        self._pause(shared_state.reason if shared_state.paused_by == "operator" else None)
+        ruling = self._note_resumed(shared_state.resumed_at, now)
+        self._report_note(shared_state, now)
         if asked_at < self._breaker.since:
-            return ruling  # what has happened here since is newer
-        if not standing.is_down:
+            return ruling  # the evidence of this relay is newer
+        if not shared_state.is_down:
             return [*ruling, *self._resume(now, tell=False)] if self.joined else ruling
-        if standing.state == "paused":
-            if standing.is_disputed_by(asked_at - self._taken_at):
+        if shared_state.state == "paused":
+            if shared_state.is_disputed_by(asked_at - self._taken_at):
                 self._on_finding(Finding(self.name, "healthy", disputes=True))
                 return ruling
-            if alone or (self._breaker.condition == "closed" and standing.is_fresh):
+            if alone or (self._breaker.condition == "closed" and shared_state.is_fresh):
                 return ruling
-        return [*ruling, *self._join(standing, asked_at)]
+        return [*ruling, *self._join(shared_state, asked_at)]
 
-    def answer(self, claimed: bool, standing: Standing, asked_at: float) -> Ruling[Entry]:
-        """Take in whether this relay probes for all of them, or how long to wait for the one that does."""
+    def answer(self, claimed: bool, shared_state: SharedState, asked_at: float) -> Ruling[Entry]:
+        """Apply the answer whether this relay probes for all relays, or how long to wait for the one that does."""
         self.is_asking = False
         if self._breaker.condition != "open":
             return []
         self._claimed = claimed
-        self._may_probe = claimed or not standing.is_down
-        return [] if self._may_probe else self._join(standing, asked_at)
+        self._may_probe = claimed or not shared_state.is_down
+        return [] if self._may_probe else self._join(shared_state, asked_at)
 
     def may_probe_or_asks(self) -> bool:
         """Return whether this relay may probe a destination that is down; if not, ask: one relay probes for all."""
@@ -105,22 +105,22 @@ class SharedHealth:
             self._on_probe(self.name)
         return False
 
-    def _join(self, standing: Standing, asked_at: float) -> Ruling[Entry]:
-        """Take over that it is down, as all relays know; where this relay knew already, take over only the waits."""
+    def _join(self, shared_state: SharedState, asked_at: float) -> Ruling[Entry]:
+        """Adopt the shared finding that it is down; if this relay found that, too, adopt only the waits."""
         self.joined = True
         breaker = self._breaker
         before = breaker.condition
-        if STATE_OF_CONDITION[before] == standing.state:
-            if not breaker.probing and not self._may_probe and standing.wait_s is not None:
-                breaker.pauses, breaker.until = max(breaker.pauses, standing.pauses), asked_at + standing.wait_s
+        if STATE_OF_CONDITION[before] == shared_state.state:
+            if not breaker.probing and not self._may_probe and shared_state.wait_s is not None:
+                breaker.pauses, breaker.until = max(breaker.pauses, shared_state.pauses), asked_at + shared_state.wait_s
             return []
-        ruling = breaker.adopt(standing, asked_at)
+        ruling = breaker.adopt(shared_state, asked_at)
         if breaker.condition != before:
             self._log_turn(before)
         return ruling
 
     def _pause(self, reason: str | None) -> None:
-        """Note why an operator has paused it; ``None`` resumes it."""
+        """Set the reason of an operator's pause; ``None`` resumes the destination."""
         if reason == self.operator_pause:
             return
         self.operator_pause = reason
@@ -130,7 +130,7 @@ class SharedHealth:
             log.info("destination_resumed", destination=self.name)
 
     def _note_resumed(self, at: str | None, now: float) -> Ruling[Entry]:
-        """Note when an operator resumed it the last time; if that is news, forget what it was down for."""
+        """Note the latest resume by an operator; if it is a new one, close the breaker."""
         known, self._resumed_at = self._resumed_at, at
         is_news = known != at and (self._breaker.condition != "closed" or self._breaker.failing_count > 0)
         return self._resume(now) if is_news else []
@@ -141,10 +141,10 @@ class SharedHealth:
         self.turned(before, now, tell=tell)
         return ruling
 
-    # -------------------------------------------------------- what is found out
+    # ------------------------------------------------------------ own findings
 
     def turned(self, before: str, now: float, *, tell: bool = True) -> None:
-        """Say that the condition has changed, or that the next probe has: to the log and to the other relays."""
+        """Report a changed condition, or a changed time of the next probe, to the log and to the other relays."""
         breaker = self._breaker
         is_probe = self._claimed or self._is_alone
         self._claimed = self._may_probe = self.joined = False
@@ -170,10 +170,10 @@ class SharedHealth:
             case "off":
                 log.warning("destination_switched_off", destination=self.name, reason=breaker.reason)
 
-    def _report_note(self, standing: Standing, now: float) -> None:
-        """Report what is known of a healthy destination that fails now and then, when that has changed."""
+    def _report_note(self, shared_state: SharedState, now: float) -> None:
+        """Report the note about failures of a healthy destination, if it has changed."""
         note = self._describe(now)
-        if note == self._note or standing.state != "healthy":
+        if note == self._note or shared_state.state != "healthy":
             return
         self._note = note
         self._on_finding(Finding(self.name, "healthy", note=note))

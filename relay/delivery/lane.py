@@ -1,8 +1,8 @@
-"""One destination's lane: which entry is sent next, and what becomes of it. It decides, and neither waits nor sends.
+"""One destination's lane: it chooses the next entry to send, and takes its outcome.
 
-A lane *has* a queue (which entries wait, in which order), a circuit breaker (whose fault a failure was), the health of
-the destination as all relays know it, and perhaps a rate limit. `relay.delivery.workers` sends the entry that `next`
-returns, and gives its outcome to `finish`.
+A lane only decides. It *has* a queue (the entries that wait, in their order), a circuit breaker (decides whose fault a
+failure was), the shared health of the destination, and perhaps a rate limit. `relay.delivery.workers` sends the entry
+that `next` returns, and gives its outcome to `finish`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.failures.suspects import Ruling
 from relay.decide.outcome import TAKEN, Outcome
-from relay.decide.standing import Standing
+from relay.decide.shared_state import SharedState
 from relay.decide.verdict import DELIVERED, Verdict, put_off
 from relay.delivery.admission.admission import Admission
 from relay.delivery.admission.validity import Validity
@@ -26,15 +26,15 @@ FOR_ALL = ("unreachable", "throttled", "gone")  # outcomes that hold for every m
 
 
 class Lane:
-    """The way to one destination; `relay.delivery.assembly` puts its parts together.
+    """The lane of one destination; `relay.delivery.assembly` puts its parts together.
 
     Args:
         queue: The entries that wait, and their order.
-        breaker: Whose fault a failure was.
-        health: What all relays know of the destination, and operators.
+        breaker: Decides whose fault a failure was.
+        health: The shared health of the destination.
         admission: Whether an attempt may start now.
         validity: Whether an entry may still be sent.
-        policy: How patient the destination's deliveries are.
+        policy: Its limits of attempts and time, and its backoff.
         has_siblings: Whether there are other destinations.
         clock: The time, in seconds.
         on_ready: Called with how many attempts may start now.
@@ -61,11 +61,11 @@ class Lane:
         self._tries_newest = False
 
     def begin_session(self, epoch: int) -> None:
-        """Note that a new session owns: what another one read is not sent any more."""
+        """Note a new session: entries of an earlier one are not sent any more."""
         self._validity.begin_session(epoch)
 
     def tell_time(self, offset_s: float) -> None:
-        """Take in what to add to the relay's clock to have the database's, in seconds."""
+        """Set the difference between the database's clock and the relay's, in seconds."""
         self._validity.tell_time(offset_s)
 
     # ------------------------------------------------------------- coming in
@@ -79,15 +79,15 @@ class Lane:
     def wants(self) -> int:
         """How many more entries the lane has room for.
 
-        A destination that is down leaves the room to its siblings. An only one reads on: a newcomer may show that it is
-        back.
+        A destination that is down leaves the room to the others. If it is the only one, reading goes on: a new message
+        may show that it is back.
         """
         return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else self.queue.reserve)
 
     def accept(self, entry: Entry, before: int | None) -> None:
-        """Take a newcomer in, or set it aside; see `DeliveryQueue.accept`."""
-        # An only destination is read while it has room, and no longer. One that is down and has siblings keeps the
-        # newest, too: an entry that has not been tried yet may show that it is back.
+        """Take a new entry, or set it aside; see `DeliveryQueue.accept`."""
+        # For the only destination, reading stops when it has no room. If one of several is down, it also keeps the
+        # newest entry: one that has not been tried may show that it is back.
         has_room = not self.has_siblings or self.wants > 0
         if has_room or self.takes_messages:
             self.queue.accept(entry, before=before, has_room=has_room)
@@ -97,7 +97,7 @@ class Lane:
             self._park_down_to_reserve()
 
     def accept_back(self, entry: Entry, before: int | None) -> None:
-        """Take an entry in that had been set aside, or set it aside again."""
+        """Take an entry that was read back from the table, or set it aside again."""
         is_retry = entry.attempts > 0 and self.takes_messages
         verdict = put_off(self.policy.ceiling_s(entry.attempts)) if is_retry else None
         self.queue.accept_back(entry, before=before, has_room=self.wants > 0, put_off=verdict)
@@ -111,7 +111,7 @@ class Lane:
         self.queue.forget(entry)
 
     def announce(self) -> None:
-        """Say that something may have become ready to be sent."""
+        """Wake workers: an entry may have become ready to be sent."""
         self._on_ready(len(self.queue.startable))
 
     # -------------------------------------------------------------- going out
@@ -145,7 +145,7 @@ class Lane:
         return None
 
     def companions(self, may_follow: Callable[[Entry], bool], count: int, now: float) -> list[Entry]:
-        """Return what may go in one batch with the entry that `next` returned; it is under way from here on."""
+        """Return the entries that may go in one batch with that of `next`; they are under way from here on."""
 
         def may_start(entry: Entry) -> bool:
             return self._validity.verdict(entry, now) is None and may_follow(entry)
@@ -155,13 +155,13 @@ class Lane:
         return found
 
     def withdraw(self, entry: Entry) -> None:
-        """Take back an entry that was to be sent, and may not be now."""
+        """Take back an entry that may not be sent any more."""
         self.queue.put_back(entry)
         self.breaker.withdraw()
         self._admission.withdraw()
 
     def next_at(self, now: float) -> float | None:
-        """Return when to look again although nothing calls; ``None`` while only a call can change anything."""
+        """Return when to look again without another event; ``None`` if only an event can change anything."""
         at = min(self.breaker.next_retry_at, self._admission.next_at(now))
         return at if at < inf else None
 
@@ -183,8 +183,9 @@ class Lane:
 
         Args:
             batch: The entries, each under way until it is ruled on here.
-            outcomes: One for each of them in their order, or one for all. An outcome that blames no message holds for
-                all; after any other they are sent again one by one: one bad message never condemns its neighbours.
+            outcomes: One for each of them in their order, or one for all. A common outcome that blames no message holds
+                for all; after any other the entries are sent again one by one, so a bad message does not affect the
+                others.
             started_at: When the attempt began.
         """
         if not isinstance(outcomes, Outcome):
@@ -233,16 +234,16 @@ class Lane:
 
     # ------------------------------------------------------------- other relays
 
-    def heed(self, standing: Standing, asked_at: float, *, alone: bool) -> None:
-        """Take in what all relays, and operators, say of this destination, as of `asked_at`."""
-        self._apply(self.health.heed(standing, asked_at, self._clock(), alone=alone))
+    def follow(self, shared_state: SharedState, asked_at: float, *, alone: bool) -> None:
+        """Apply the shared state of this destination, as of `asked_at`."""
+        self._apply(self.health.follow(shared_state, asked_at, self._clock(), alone=alone))
 
-    def answer(self, claimed: bool, standing: Standing, asked_at: float) -> None:
-        """Take in whether this relay probes for all of them, or how long to wait for the one that does."""
-        self._apply(self.health.answer(claimed, standing, asked_at))
+    def answer(self, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
+        """Apply the answer whether this relay probes for all relays, or how long to wait for the one that does."""
+        self._apply(self.health.answer(claimed, shared_state, asked_at))
 
     def answer_claim(self, granted: int, wait_s: float, asked_at: float) -> None:
-        """Take in a share of the budget that all relays have; see `RateLimit.answer`."""
+        """Add a share of the common rate budget; see `RateLimit.answer`."""
         self._admission.answer_claim(granted, wait_s, asked_at)
         self.announce()
 
@@ -252,7 +253,7 @@ class Lane:
         self.announce()
 
     def _shrink(self) -> None:
-        """Keep only what it takes to probe, while the destination takes nothing and others wait for the room."""
+        """Keep only the entries for probes while the destination takes no messages and others need the room."""
         if self.has_siblings and self.breaker.condition != "closed":
             self._park_down_to_reserve()
 
@@ -260,19 +261,19 @@ class Lane:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing happens here, nor will before some time has passed."""
+        """Whether no attempt is under way or can start before some time has passed."""
         return not self.queue.under_way and not (self.queue.startable and self.takes_messages)
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Let go of every entry that `belongs` and is not under way; see `DeliveryQueue.evict`."""
+        """Release the entries that `belongs` selects and are not under way; see `DeliveryQueue.evict`."""
         return self._forget_all(self.queue.evict(belongs))
 
     def park(self, belongs: Callable[[Entry], bool]) -> None:
-        """Put every entry that `belongs` back into the table, and what waits with its key; not what is under way."""
+        """Put the entries that `belongs` selects, if not under way, and those behind them back into the table."""
         self._forget_all(self.queue.park(belongs))
 
     def hand_over(self, entry: Entry) -> Entry | None:
-        """Part an entry that is under way, or a suspect, from its siblings' verdicts; return what stands for it."""
+        """Separate an entry, under way or a suspect, from its other destinations; return its replacement."""
         rest = entry.rest_for(self)
         if not self.queue.hand_over(entry, rest):
             return None

@@ -1,4 +1,6 @@
-"""What waits for one destination in memory: order, room, and what is set aside. No input, no output, no clock.
+"""The entries of one destination in memory: their order, their room, and those to set aside.
+
+No input, no output, no clock.
 
 An entry is in exactly one place until it is decided:
 
@@ -11,13 +13,13 @@ An entry is in exactly one place until it is decided:
 | chained   | waits behind the head of its ordering key, which is | the head is done, or is set aside and this |
 |           | in one of the other places                          | with it                                    |
 
-With an ordering key, one entry is the **head** and its successors are chained. When the head cannot be delivered now,
-the whole chain goes back to the table (**blocked**), head first, so that the table never knows a successor without its
+With an ordering key, one entry is the **head** and its successors are chained. If the head cannot be delivered now, the
+whole chain goes back to the table (**blocked**), head first, so the table never has a successor without its
 predecessor.
 
-What failed once, and what is chained behind it, is **set back**: it takes none of the room of what was not tried yet,
-and has a bounded room of its own. So has a retry that falls due; one that finds no room there waits for its backoff
-once more, uncharged.
+An entry that failed once, and those chained behind it, are **set back**: they take no room from untried entries, and
+have a separate, bounded room. A due retry goes there, too; if there is no room, it waits for its backoff once more,
+uncharged.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.places.startable import Startable
 from relay.seam import Entry
 
-RESERVE = 8  # what a destination that takes nothing keeps in memory at most, to probe with
+RESERVE = 8  # entries for probes that a destination that is down keeps in memory at most
 
 
 class DeliveryQueue:
@@ -39,15 +41,15 @@ class DeliveryQueue:
 
     Args:
         name: The destination.
-        limit: Entries held in memory at most, without what is set back.
-        on_dead: ``"block"`` or ``"skip"``: whether a dead letter holds its key's successors up.
+        limit: Entries in memory at most, without those that are set back.
+        on_dead: The effect of a dead letter on its key's successors: ``"block"`` or ``"skip"``.
         on_complete: Called with an entry when the last of its verdicts is in.
 
     Attributes:
         size: Entries without a verdict.
-        startable: Those that may be sent, as far as their order goes.
-        suspects: The entries that the breaker keeps.
-        chains: The entries of each ordering key that are here, under way or waiting.
+        startable: The entries that may be sent as far as their order permits.
+        suspects: The entries that the breaker holds.
+        chains: The entries of each ordering key, under way or waiting.
         set_back: The entries that failed once or are chained behind one that did.
     """
 
@@ -57,7 +59,7 @@ class DeliveryQueue:
         self.on_dead = on_dead
         self.size = 0
         self.startable = Startable()
-        self.under_way: dict[Entry, Entry] = {}  # what the worker was given → what stands for it now
+        self.under_way: dict[Entry, Entry] = {}  # the entry that a worker has → the entry that replaces it now
         self.suspects: set[Entry] = set()
         self.chains = Chains()
         self._held = HeldKeys()
@@ -68,9 +70,9 @@ class DeliveryQueue:
 
     @property
     def reserve(self) -> int:
-        """How many untried entries a destination keeps that takes nothing, and how many that failed before.
+        """How many untried entries a destination that is down keeps, and how many that failed before.
 
-        Both together fit into its share of the window, so that all destinations but one may be down.
+        Both together fit into its share of the window, so all destinations but one may be down.
         """
         return max(min(RESERVE, self.limit // 2), 1)
 
@@ -85,17 +87,17 @@ class DeliveryQueue:
         return (before is not None and before < entry.position) or self._held.is_before(entry.key, entry.position)
 
     def accept(self, entry: Entry, *, before: int | None, has_room: bool) -> None:
-        """Take a newcomer in, or set it aside.
+        """Take a new entry, or set it aside.
 
         Args:
-            entry: The newcomer.
-            before: The lowest position of a message of its key in the table that is not done, if there is one.
+            entry: The new entry.
+            before: The lowest position of an unfinished message of its key in the table, if there is one.
             has_room: Whether it may be held in memory.
         """
         chain = self.chains.of(entry.key)
         if self.is_held(entry, before) or (chain is not None and self._is_too_long(chain)):
             if chain is not None:
-                chain.tail.releases = True  # what waits in the table behind it is let go when that is settled
+                chain.tail.releases = True  # settling it releases deliveries that wait behind it in the table
             self.set_aside(entry, BLOCKED if chain is None else BEHIND)
         elif has_room:
             self._take_in(entry)
@@ -103,9 +105,9 @@ class DeliveryQueue:
             self.set_aside(entry, PARKED)
 
     def accept_back(self, entry: Entry, *, before: int | None, has_room: bool, put_off: Verdict | None = None) -> None:
-        """Take an entry in that was set aside, or set it aside again; see `accept`.
+        """Take an entry that was read back from the table, or set it aside again; see `accept`.
 
-        An entry that was charged is set back. When that has no room for it, it gets the verdict `put_off`.
+        A charged entry is set back. If there is no room for it, it gets the verdict `put_off`.
         """
         if self.is_held(entry, before):
             self.set_aside(entry, BLOCKED)
@@ -118,7 +120,7 @@ class DeliveryQueue:
             self._take_in(entry)
 
     def _take_in(self, entry: Entry) -> None:
-        """Take an entry in, behind the others of its key."""
+        """Add an entry behind the others of its key."""
         self.size += 1
         head = self.chains.join(entry)
         if head is None:
@@ -127,14 +129,14 @@ class DeliveryQueue:
             self.set_back.add(entry)
 
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
-        """Set an entry aside that is not held here: its key's successors must queue behind it."""
+        """Set aside an entry that is not in memory here: the successors of its key must queue behind it."""
         if entry.key is not None and not self._frees(verdict):
             self._held.add(entry.key, entry.position)
         if entry.decide(self.name, verdict):
             self._on_complete(entry)
 
     def forget(self, entry: Entry) -> None:
-        """Note that an entry is settled: if it was set aside, the table knows that its key is held."""
+        """Note that an entry is settled: if it was set aside, the table shows it now."""
         verdict = entry.verdict_of(self.name)
         if entry.key is not None and not self._frees(verdict) and verdict is not HANDED_OVER:
             self._held.remove(entry.key, entry.position)
@@ -159,7 +161,7 @@ class DeliveryQueue:
         return found
 
     def put_back(self, entry: Entry) -> Entry:
-        """Put an entry back to the front that was to be sent and was not, or not by itself; returns it."""
+        """Put an entry back to the front, because it was not sent, or only as a part of a batch; return it."""
         entry = self.end_attempt(entry)
         self.startable.end_turn(entry)
         self.startable.fresh.appendleft(entry)
@@ -169,25 +171,26 @@ class DeliveryQueue:
         """Note that an attempt has ended, before it is ruled on.
 
         Returns:
-            What is to be decided: the entry, or what stands for it since it was parted from its siblings.
+            The entry to rule on: this one, or the one that replaced it when it was separated from its other
+                destinations.
         """
         return self.under_way.pop(entry)
 
     def suspect(self, entry: Entry) -> None:
-        """Leave an entry to the breaker, which has not ruled on it."""
+        """Keep an entry as a suspect: the breaker has not ruled on it."""
         self.startable.end_turn(entry, taken=False)
         self.suspects.add(entry)
         self._set_all_back(entry)
 
     def retry(self, entry: Entry) -> None:
-        """Put an entry to the back that the breaker released: it is tried again behind what was not tried yet."""
+        """Put an entry that the breaker released to the back, behind untried entries."""
         self.startable.end_turn(entry)
         self.suspects.discard(entry)
         self._set_all_back(entry)
         self.startable.again.append(entry)
 
     def decide(self, entry: Entry, verdict: Verdict) -> None:
-        """Note the verdict on an entry that is in no queue any more, and let the next of its key go."""
+        """Note the verdict on an entry that has left the queue, and release the next one of its key."""
         if self.startable.turns:
             self.startable.end_turn(entry, taken=verdict is DELIVERED)
         self.suspects.discard(entry)
@@ -206,11 +209,11 @@ class DeliveryQueue:
     # ------------------------------------------------------------------ keys
 
     def _frees(self, verdict: Verdict) -> bool:
-        """Whether the next of the key may go."""
+        """Whether the next entry of the key may go."""
         return verdict is DELIVERED or verdict is EXPIRED or (verdict.state == State.DEAD and self.on_dead == "skip")
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
-        """Let the next of the key go, or send all of them back to the table to wait."""
+        """Release the next entry of the key, or put all of them back into the table."""
         if not self._frees(verdict):
             self._held.add(key, head.position)
             self._send_back(self.chains.end(key), BLOCKED)
@@ -227,7 +230,7 @@ class DeliveryQueue:
     # -------------------------------------------------------------- set back
 
     def _set_all_back(self, head: Entry) -> None:
-        """Keep a head and its chain out of the room of what was not tried; beyond a bound, the chain goes back."""
+        """Set a head and its chain back; beyond the limit, the chain goes back to the table."""
         self.set_back.add_group(head)
         if self.set_back.count > self.set_back.limit and (successors := self.chains.cut(head)):
             head.releases = True
@@ -236,16 +239,16 @@ class DeliveryQueue:
     # ------------------------------------------------------------- letting go
 
     def waiting(self) -> Iterator[Entry]:
-        """What is here and not under way."""
+        """The entries that are not under way."""
         yield from self.startable
         yield from self.suspects
         yield from self.chains.successors()
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Let go of every entry that `belongs` and is not under way.
+        """Release the entries that `belongs` selects and are not under way.
 
         Returns:
-            The entries, without a verdict from here.
+            The released entries, without a verdict.
         """
         gone = {e for e in self.waiting() if belongs(e)}
         if not gone:
@@ -259,7 +262,7 @@ class DeliveryQueue:
         return sorted(gone, key=attrgetter("position"))
 
     def park(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Put every entry that `belongs` back into the table, with what waits with its key; returns all of it."""
+        """Put the entries that `belongs` selects, and those behind them, back into the table; return them."""
         keys = {e.key for e in self.waiting() if e.key is not None and belongs(e)}
         gone = self.evict(lambda e: e.key in keys or belongs(e))
         for entry in gone:
@@ -273,16 +276,16 @@ class DeliveryQueue:
         return self.park(lambda e: e not in keep and e.key not in kept_keys)
 
     def overflow(self) -> list[Entry]:
-        """Put back into the table what was set back beyond its bound, the oldest first; returns it."""
+        """Put entries that were set back beyond the limit back into the table, the oldest first; return them."""
         oldest = set(list(self.startable.again)[: max(len(self.startable.again) - self.set_back.limit, 0)])
         if not oldest:
             return []
         return self.park(oldest.__contains__)
 
     def hand_over(self, entry: Entry, other: Entry) -> bool:
-        """Have `other` stand for what is left of an entry that is under way or a suspect; false if it is neither.
+        """Replace an entry that is under way or a suspect by `other`; return false if it is neither.
 
-        The entry itself is decided as parked, so that its other destinations' verdicts can be settled.
+        The entry itself counts as parked, so the verdicts of its other destinations can be settled.
         """
         given = next((given for given, now in self.under_way.items() if now is entry), None)
         if given is not None:

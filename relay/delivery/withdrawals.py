@@ -1,7 +1,7 @@
-"""What operators took back, from the side of the event loop: let go of what has not been begun.
+"""Deliveries that operators took back, on the event loop: release those that have not been begun.
 
-What waits in a lane goes back to the table, with what waits behind it in its key, which is read again. What is under
-way is not sent a second time: from here on it is treated like an entry that an earlier session has read.
+An entry that waits in a lane goes back to the table, with those behind it in its key, which are read again. An entry
+under way is not sent a second time: from here on it counts as an entry of an earlier session.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Delivery = tuple[str, str]  # (message, destination)
 
 
 class Withdrawals:
-    """What operators took back, as far as it is in memory.
+    """The deliveries that operators took back and that are in memory.
 
     Args:
         lanes: The destinations.
-        owner: Hears the answers, and has what waits to be settled.
+        owner: Gets the answers, and holds entries that wait to be settled.
     """
 
     def __init__(self, lanes: Sequence[Lane], owner: ToOwner) -> None:
@@ -29,11 +29,11 @@ class Withdrawals:
         self._held: set[Delivery] = set()  # under way, or waiting to be settled
 
     def begin_session(self) -> None:
-        """Forget what an earlier session has asked for: the next one finds it by itself."""
+        """Forget the questions of an earlier session: the next one asks again."""
         self._held = set()
 
     def let_go(self, deliveries: Sequence[Delivery], epoch: int) -> None:
-        """Let go of these deliveries, and of those of earlier calls that were held; answer which are gone."""
+        """Release these deliveries, and those of earlier calls that were under way; answer which are gone."""
         wanted = self._held.union(deliveries)
         ids = {entry.id for queue in (self._owner.done, self._owner.ruled) for entry in list(queue)}
         for lane in self._lanes:
@@ -43,7 +43,7 @@ class Withdrawals:
 
 
 def _withdraw(lane: Lane, wanted: Collection[Delivery]) -> set[str]:
-    """Let go of what waits in a lane; return the messages that it had, those under way included."""
+    """Release the entries that wait in a lane; return its messages, including those under way."""
     found: set[str] = set()
 
     def belongs(entry: Entry) -> bool:

@@ -1,8 +1,8 @@
 """The workers of one destination: they send the entries that its lane chooses, and tell the lane the outcomes.
 
-There is no task per message: a worker takes one entry after the other, and sleeps when there is none. A destination
-that takes batches gets, while it is healthy, as many entries at once as wait. Only heads of chains may be sent: no
-batch holds two entries of one key.
+There is no task per message: a worker takes one entry after the other, and sleeps when there is none. A healthy
+destination that takes batches gets as many waiting entries at once as fit. Only heads of chains may be sent: no batch
+holds two entries of one key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from relay.seam import Entry
 
 log = structlog.get_logger("relay")
 
-TURN_S = 0.005  # a worker that never has to wait lets the others run this often
+TURN_S = 0.005  # a worker that never waits yields to other tasks this often
 
 
 class Idle:
@@ -43,28 +43,28 @@ class Idle:
                 waiter.set_result(None)
 
     def add(self) -> asyncio.Future[None]:
-        """Return what a worker waits for."""
+        """Return the future that a worker waits on."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         return waiter
 
     def remove(self, waiter: asyncio.Future[None]) -> None:
-        """Forget a worker that waits no more."""
+        """Forget a worker that does not wait any more."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
 
 class WorkerPool:
-    """As many workers as attempts may be under way at once.
+    """The workers of one destination, one for each attempt that may be under way at once.
 
     Args:
-        destination: Where they send.
+        destination: The destination.
         lane: Chooses the entries.
-        idle: Where they wait; the lane wakes them there.
+        idle: The waiting workers; the lane wakes them.
         supervisor: Ends the relay when a worker ends by an error.
         clock: The time, in seconds.
         system: What kind of system the destination is, in traces.
-        values_of: What of a message logs and reasons must not show; ``None``: nothing.
+        values_of: Returns the values of a message that logs and reasons must not show; ``None``: there are none.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class WorkerPool:
         self._tasks = [self._supervisor.start(self._work(), name) for name in names]
 
     async def finish(self, grace_s: float) -> None:
-        """Start nothing more, and give what is under way its time."""
+        """Start no more attempts; wait for those under way."""
         self._is_stopped = True
         self._idle.wake(len(self._idle))
         if self._tasks:
@@ -149,7 +149,7 @@ class WorkerPool:
         return failed(f"{type(error).__name__}: {error}")
 
     def _companions(self, destination: BatchDestination, first: Entry, now: float) -> list[Entry]:
-        """Return what else waits and may go in one batch with the first; it is under way from here on."""
+        """Return the waiting entries that may go in one batch with the first; they are under way from here on."""
         if not _may_share(destination, first):
             return []
         room_bytes = BATCH_BYTES - len(first.message.body)
@@ -173,7 +173,7 @@ class WorkerPool:
     # --------------------------------------------------------------- waiting
 
     async def _sleep(self, now: float) -> None:
-        """Sleep until something may be sent."""
+        """Sleep until an entry may be sent."""
         waiter = self._idle.add()
         self._set_alarm(now)
         try:
@@ -182,7 +182,7 @@ class WorkerPool:
             self._idle.remove(waiter)
 
     def _set_alarm(self, now: float) -> None:
-        """Set one alarm for all workers: it rings when an entry that waits here may be sent although nothing calls."""
+        """Set one timer for all workers: it wakes them when a waiting entry may be sent without another event."""
         at = self._lane.next_at(now)
         self._stop_alarm()
         if at is not None:

@@ -1,9 +1,8 @@
-"""No task ends unnoticed: when one that should live as long as the relay ends by an error, the relay ends in order.
+"""End the relay in order if one of its permanent tasks ends by an error.
 
-A worker that dies takes a part of its destination's rate with it, and what it had in hand; asyncio would say so when
-the object is collected, if ever. A callback on the loop that fails leaves half of its work undone. Neither can be
-repaired from inside, so the relay says what happened, hands back what it owns, and leaves the restart to its
-supervisor.
+A worker that dies reduces the rate of its destination and keeps its entry; asyncio would report that only when the
+object is collected. A callback on the loop that fails leaves its work half done. Neither can be repaired from inside,
+so the relay logs the error, hands back its shards, and leaves the restart to its supervisor.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Supervisor:
-    """Watches the tasks and callbacks that must not fail.
+    """Watches tasks and callbacks that must not fail.
 
     Args:
         on_failure: Called once, on the loop, with the error of the first that fails.
@@ -31,13 +30,13 @@ class Supervisor:
         self._has_failed = False
 
     def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start a task that is to live until it is cancelled, or has come to its end."""
+        """Start a task that runs until it is cancelled or returns."""
         task = asyncio.create_task(coroutine, name=name)
         task.add_done_callback(self._check)
         return task
 
     def call(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
-        """Call a function, on the loop, that must not fail."""
+        """Call a function on the loop that must not fail."""
         try:
             function(*arguments)
         except Exception as error:

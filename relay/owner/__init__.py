@@ -1,1 +1,1 @@
-"""The owning thread: the session loop and what it does in a turn. It knows the event loop only through `relay.seam`."""
+"""The owning thread: the session loop and its parts. It reaches the event loop only through `relay.seam`."""

@@ -21,7 +21,7 @@ from relay.store.rows import Cursors
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a session loop runs, turn by turn."""
+    """The parts that a session loop runs in each turn."""
 
     session: Session
     ownership: Ownership
@@ -50,10 +50,10 @@ def assemble(
         session: The session.
         epoch: Its number.
         seam: Reaches the event loop.
-        settings: How often, how much.
-        generation: The generation of the registered destinations that this relay was configured for.
+        settings: The settings of the relay.
+        generation: The generation of registered destinations that this relay was configured for.
         held_before: The shards that this relay held in its last session.
-        unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
+        unconfirmed: Entries whose settling may not be on disk yet; the next session gets the same object.
         metrics: Counts verdicts.
         clock: The time, in seconds.
     """

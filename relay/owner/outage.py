@@ -13,7 +13,7 @@ from relay.store.contract import Full, Lost, Standby
 
 log = structlog.get_logger("relay")
 
-# Shorter than AFTER_RESTART_S (relay.owner.shards): a relay that comes back later than that finds its shards taken.
+# Shorter than AFTER_RESTART_S (relay.owner.shards): a relay that reconnects after that time finds its shards taken.
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 
@@ -23,11 +23,11 @@ def reconnect_s(failures: int) -> float:
 
 
 class Outage:
-    """What keeps a relay from its database, from the first failure to the first turn that works.
+    """An outage of the database, from the first failure to the first turn that works.
 
     Attributes:
         reason: The cause; ``None`` while there is no outage.
-        is_standing_by: Whether the only cause is that no relay can own anything in this database now.
+        is_standing_by: Whether the only cause is that this relay can own no shard of this database now.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Outage:
             self.reason = None
 
     def end(self) -> None:
-        """Note that a whole turn has worked, writing included."""
+        """Note that a whole turn has worked, including a write."""
         if self._said:
             log.info("database_back")
             self._said.clear()

@@ -1,4 +1,4 @@
-"""Reading: which rows to read next, and how far the cursors are."""
+"""Read: decide which rows to read next, and keep the cursors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.store.contract import Session
 from relay.store.rows import DESTINATION, ORDERING_KEY, Cursors, Page, Pair, Parked, Row
 
 DUE_EVERY_S = 0.1
-LOOK_EVERY_S = 0.005  # for what comes late, while there is no room for more
+LOOK_EVERY_S = 0.005  # between looks for late messages while there is no room
 PAGES_AHEAD = 2
 
 
@@ -21,15 +21,16 @@ class Reader:
     Args:
         session: The session.
         epoch: Its number: pages of an earlier one may still be on their way.
-        seam: Says how much room the event loop has, and takes the pages there.
-        cursors: How far the reading has come; `relay.owner.shards` adds and removes shards.
-        unreadable: Sets aside what cannot be read.
+        seam: Tells how much room the event loop has, and sends it the pages.
+        cursors: The positions up to which it has read; `relay.owner.shards` adds and removes shards.
+        unreadable: Sets unreadable messages aside.
         page_size: Messages read at once.
         clock: The time, in seconds.
 
     Attributes:
-        discarded: What operators discarded or cancelled, for `relay.owner.sweeper` to finish; taken from the left.
-        exception_count: How often something was set aside, or may have been.
+        discarded: Deliveries that operators discarded or cancelled, for `relay.owner.sweeper` to finish; taken from the
+            left.
+        exception_count: How often deliveries were set aside, or may have been.
     """
 
     def __init__(
@@ -66,17 +67,17 @@ class Reader:
         self._due_at = 0.0
 
     def leave(self, shards: Collection[int]) -> None:
-        """Read shards no more that are being handed back."""
+        """Stop reading shards that are being handed back."""
         for shard in shards:
             del self._cursors.ready[shard]
         self._cursors.exhausted.difference_update(shards)
         self._cursors.parked = {pair: at for pair, at in self._cursors.parked.items() if pair[1] not in shards}
 
     def reread(self, entry: Entry) -> None:
-        """Read an entry again, if its shard is still owned: its session is lost, and not every destination took it.
+        """Read an entry of a lost session again, if its shard is still owned and not every destination took it.
 
-        In the meantime another owner may have set a delivery of it aside. That may have been read back and dropped,
-        because this entry was still under way.
+        In the meantime another owner may have set a delivery of it aside, and this session may have read that and
+        dropped it, because this entry was still under way.
         """
         if entry.shard not in self._cursors.ready:
             return
@@ -88,7 +89,7 @@ class Reader:
         self._due_at = 0.0
 
     def note_exceptions(self, parked: Sequence[Parked]) -> None:
-        """Note that deliveries were set aside: look up the keys of newcomers, and read back what is parked."""
+        """Note that deliveries were set aside: look up the keys of new messages, and read parked deliveries."""
         self._exceptions = True
         self.exception_count += 1
         self._found_nothing = False
@@ -97,26 +98,26 @@ class Reader:
             self._parked.add(destination)
 
     def forget_exceptions(self, exception_count: int) -> None:
-        """Look up no more keys: no delivery holds one, unless more was set aside since then.
+        """Stop looking up keys: no delivery holds one, unless more were set aside since then.
 
         Args:
-            exception_count: The value of `exception_count` before the sweeper looked.
+            exception_count: Its value before the sweeper looked.
         """
         if exception_count == self.exception_count:
             self._exceptions = False
 
     @property
     def caught_up(self) -> bool:
-        """Whether the last look found nothing, and every page before it has arrived."""
+        """Whether the last look found nothing, and all earlier pages have arrived."""
         return self._found_nothing and self._ahead == 0
 
     @property
     def has_read_everything(self) -> bool:
-        """Whether everything in every owned shard was read, and has arrived."""
+        """Whether all messages of all owned shards were read, and have arrived."""
         return self.caught_up and self._cursors.exhausted.issuperset(self._cursors.ready)
 
     def read(self, meanwhile: Callable[[], None] | None = None) -> int:
-        """Read what there is room for; return how much it was. `Session.read_ready` explains `meanwhile`."""
+        """Read as much as there is room for; return the number of rows. `Session.read_ready` explains `meanwhile`."""
         room = self._room()
         now = self._clock()
         if not room and now < self._look_at and self._cursors.ready and not self._view.is_closed:
@@ -125,13 +126,13 @@ class Reader:
         self._look_at = now + LOOK_EVERY_S
         page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
-        hungry = self._view.hungry  # once: for a destination that becomes hungry later nothing was read
+        with_room = self._view.with_room  # once: a destination that gets room later needs another look
         if room:
-            page.deliveries = self._read_parked(hungry, room)
+            page.deliveries = self._read_parked(with_room, room)
             self._read_due(page)
         found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0), meanwhile)
         if room and saw_all and not page.deliveries and not found.messages:
-            self._parked -= hungry  # every ready message is behind us, and none of theirs was parked
+            self._parked -= with_room  # all ready messages were read, and none for these was parked
         self.discarded += found.discarded
         if found.unparked:
             self._parked |= found.unparked
@@ -141,7 +142,7 @@ class Reader:
         if self._session.unreadable:
             self.note_exceptions(self._unreadable.take_out(page))
         can_look = room > 0 or not self._cursors.ready or self._view.is_closed
-        is_unread = room > 0 and (found.full or bool(self._parked & self._view.hungry))
+        is_unread = room > 0 and (found.full or bool(self._parked & self._view.with_room))
         self._found_nothing = can_look and not count and not found and not is_unread
         if page:
             page.held = self._held_keys(page.messages)
@@ -161,8 +162,8 @@ class Reader:
             return 0
         return max(self._view.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
 
-    def _read_parked(self, hungry: set[str], room: int) -> list[Row]:
-        names = self._parked & hungry
+    def _read_parked(self, with_room: set[str], room: int) -> list[Row]:
+        names = self._parked & with_room
         return self._session.read_parked(self._cursors, sorted(names), room) if names else []
 
     def _read_due(self, page: Page) -> None:
@@ -176,12 +177,12 @@ class Reader:
             self._due_at = now + DUE_EVERY_S
 
     def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
-        """Return behind which deliveries those that are read back must wait."""
+        """Return the deliveries behind which these parked or due deliveries must wait."""
         pairs = {(row[DESTINATION], row[ORDERING_KEY]) for row in rows if row[ORDERING_KEY] is not None}
         return self._session.blocked_keys(pairs, self._view.skipping) if pairs else {}
 
     def _held_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
-        """Return which keys must wait behind a message in the table; asked only while anything at all is set aside."""
+        """Return the keys that must wait behind a message in the table; asks only while deliveries are set aside."""
         keys = {row[ORDERING_KEY] for row in rows if row[ORDERING_KEY] is not None} if self._exceptions else set()
         if not keys:
             return {}

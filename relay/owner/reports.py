@@ -1,7 +1,7 @@
-"""What the event loop found out, written into the database, and its questions answered.
+"""Write the event loop's findings into the database, and answer its questions.
 
-A crash note is written before anything else of a turn: attempts wait for it. Findings, probes and claims come after
-the verdicts. Each leaves its queue only when it is written: a lost session loses none.
+Crash notes are written first in a turn, because attempts wait for them. Findings, probes and claims follow the
+verdicts. Each leaves its queue only when it is written, so a lost session loses none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Reports:
     Args:
         session: The session.
         epoch: Its number: a note of an earlier one is not written.
-        seam: Has the reports, and takes the answers.
+        seam: Holds the reports, and sends the answers.
         clock: The time, in seconds.
     """
 
@@ -27,7 +27,7 @@ class Reports:
         self._heard, self._tell = seam.heard, seam.tell
 
     def write_notes(self) -> None:
-        """Write what the crash guard wants on record, all of it with one statement."""
+        """Write the notes of the crash guard, all with one statement."""
         notes = self._take_notes()
         if notes:
             records: dict[int, str | None] = {}
@@ -41,16 +41,16 @@ class Reports:
         return [note for note in taken if note.epoch == self._epoch]
 
     def write_findings(self) -> None:
-        """Write what was found out about destinations; ask for probes and for shares of rates."""
+        """Write the findings about destinations; claim probes and shares of rates."""
         heard = self._heard
         while heard.findings:
             self._session.report(heard.findings[0])
             heard.findings.popleft()
         while heard.probes:
             name, asked_at = heard.probes[0], self._clock()
-            claimed, standing = self._session.claim_probe(name)
+            claimed, shared_state = self._session.claim_probe(name)
             heard.probes.popleft()
-            self._tell.answer_probe(name, claimed, standing, asked_at)
+            self._tell.answer_probe(name, claimed, shared_state, asked_at)
         while heard.claims:
             claim, asked_at = heard.claims[0], self._clock()
             granted, wait_s = self._session.claim_rate(*claim)

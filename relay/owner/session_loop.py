@@ -1,8 +1,8 @@
-"""The session loop: what the owning thread does with one session, turn by turn.
+"""The session loop: the turns of the owning thread in one session.
 
-Each turn: write what waits to be on record, settle what every destination took, beat if it is time, read if there is
-room, and only then settle exceptions: their cost must not delay the destinations that take everything. The end of a
-turn is a part of the sweep (see `relay.owner.sweeper`).
+Each turn: write crash notes, settle the entries that every destination took, beat if it is time, read if there is room,
+and only then settle exceptions, because their cost must not delay healthy destinations. A turn ends with a part of the
+sweep (see `relay.owner.sweeper`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from relay.seam import OwnersSeam
 from relay.settings import Settings
 from relay.store.contract import Peers
 
-WORTH_A_TURN = 100  # rows read or settled: after fewer, more may gather until the next short poll
+WORTH_A_TURN = 100  # rows read or settled: after fewer, wait for the next short poll
 FEW, MANY = 25, 200  # exceptions settled between two looks: in a stream, in a drain
-HASTE = 4  # beats in the time of one, while shards change hands
+HASTE = 4  # beats in the time of one, while shards are handed over
 
 
 class SessionLoop:
-    """What one session does until it ends or is lost.
+    """Runs one session until it ends or is lost.
 
     Args:
-        parts: What it runs.
+        parts: The parts that it runs.
         seam: Reaches the event loop.
-        settings: How often, how much.
-        metrics: Counts what is done here.
+        settings: The settings of the relay.
+        metrics: Counts reads, settled batches and beats.
         clock: The time, in seconds.
     """
 
@@ -55,15 +55,15 @@ class SessionLoop:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that could be found was found, and has arrived in the event loop."""
+        """Whether all messages that can be found were found, and have arrived in the event loop."""
         is_clean = not self._sweeper.is_hurried and not self._withdrawals.are_pending
         return self._is_settled_in and self._reader.caught_up and is_clean
 
     def begin(self) -> None:
-        """Settle what was taken before this session, and register; shards are taken at once, or with the next beat.
+        """Settle what was taken before this session, register, and take shards.
 
-        At once when no other relay is alive; else after a jittered beat, so that relays that start together see each
-        other.
+        It takes them at once if no other relay is alive, else after a jittered beat, so relays that start together see
+        each other.
         """
         self._settler.settle_again()
         self._settle_everything()
@@ -75,7 +75,7 @@ class SessionLoop:
             self._next_beat = self._clock() + self._settings.beat_s * (0.5 + random.random() / 2)  # noqa: S311
 
     def turn(self) -> int:
-        """Do one turn; return how much there was to do."""
+        """Do one turn; return the number of rows that were read or settled."""
         self._reports.write_notes()
         count = self._settle_plain()
         self._settles_meanwhile = False
@@ -84,7 +84,7 @@ class SessionLoop:
             self._beat(now)
         self._ownership.finish_giving()
         self._looked_at = self._clock()
-        read = 0 if self._is_ending else self._read()  # the answer to what is being settled comes along with it
+        read = 0 if self._is_ending else self._read()  # its answer also has the result of the settling
         count += read + self._settle_exceptions(FEW if read < WORTH_A_TURN else MANY)
         if count < WORTH_A_TURN or not self._settles_meanwhile:
             self._finish_settling()
@@ -97,18 +97,18 @@ class SessionLoop:
         return count
 
     def wind_down(self) -> None:
-        """Read and take no more; what is under way is still settled."""
+        """Stop reading and taking shards; attempts under way are still settled."""
         self._is_ending = True
 
     def end(self) -> None:
-        """End in order: settle everything, and hand all shards back."""
+        """End in order: settle all entries, and hand all shards back."""
         self._settle_everything()
         self._ownership.give_everything()
 
     # --------------------------------------------------------- parts of a turn
 
     def _beat(self, now: float) -> None:
-        """Show that this relay is alive; take and hand back shards as the others' beats require."""
+        """Beat; then take and hand back shards as the beats of the others require."""
         self._next_beat = now + self._settings.beat_s
         may_take_anything = self._ownership.may_take_anything
         peers = self._ownership.beat()
@@ -126,7 +126,7 @@ class SessionLoop:
         self._is_settled_in = may_take_anything
 
     def _go_on(self, peers: Peers) -> None:
-        """Take and hand back; or, when this relay must not go on, end in order."""
+        """Take and hand back shards; or end in order if this relay must not continue."""
         try:
             self._ownership.verify(peers)
         except Unusable as reason:
@@ -140,7 +140,7 @@ class SessionLoop:
             self._finish_settling()
 
     def _settle_plain(self) -> int:
-        """Send the server what every destination took; its answer comes along with a page."""
+        """Send the server the entries that every destination took; the answer arrives with the next page."""
         done = self._heard.done
         count = len(done)
         if count and not self._settler.has_begun:
@@ -148,7 +148,7 @@ class SessionLoop:
         return count
 
     def _settle_exceptions(self, limit: int = MANY) -> int:
-        """Settle what the next page of plain messages must not wait for."""
+        """Settle exceptions: the next page of plain messages does not wait for them."""
         heard = self._heard
         count = len(heard.ruled) + len(heard.unrouted)
         if count:
@@ -163,7 +163,7 @@ class SessionLoop:
             self._metrics.settled(self._settled_count - before, self._clock() - self._settler.began_at)
 
     def _settle_meanwhile(self) -> None:
-        """Have the server settle, while a page that has arrived is decoded, what was decided while it was read."""
+        """While a page is decoded, have the server settle what was decided while it was read."""
         self._finish_settling()
         self._settles_meanwhile = len(self._heard.done) >= WORTH_A_TURN
         if self._settles_meanwhile:
@@ -189,13 +189,13 @@ class SessionLoop:
         return self._clock() >= self._busy_until
 
     def _stir(self) -> None:
-        """Note that something happened: expect more of it for a while."""
+        """Note activity: stay awake for a while."""
         if self._is_asleep:
             self._session.awake()
         self._busy_until = self._clock() + self._settings.quiet_s
 
     def sleep_s(self) -> float:
-        """Return how long to sleep when there is nothing to do."""
+        """Return how long to sleep if there is nothing to do."""
         if self._sweeper.is_hurried:
             return 0.0
         now, settings = self._clock(), self._settings

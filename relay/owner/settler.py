@@ -1,15 +1,14 @@
-"""Settling: from verdicts in memory to rows, in batches.
+"""Settle: write verdicts from memory into rows, in batches.
 
 In the plain case every destination took the message at the first attempt, and this session read it: one statement
-settles the batch. Everything else is decided row by row in a transaction of its own: exceptions, and what was taken
-while the session was lost. Of the latter only `delivered` is written, which is true regardless of the shard's present
-owner; the rest is read again.
+settles the batch. Other entries are decided row by row in a separate transaction: exceptions, and entries that were
+taken while the session was lost. Of the latter only `delivered` is written, which is true whichever relay owns the
+shard now; the other deliveries are read again.
 
-A relay that waited for the disk at every batch would add the disk's latency to every destination, also to a healthy
-one beside one whose deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and every batch in which an
-attempt was charged. What was taken since the last batch that waited is remembered (`Unconfirmed`), and settled once
-more if the session is lost: a server that crashed may have forgotten it. A delivery that the server forgot to have
-parked is ready again.
+If every batch waited for the disk, its latency would slow every destination, also a healthy one beside one whose
+deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and every batch in which an attempt was charged.
+Entries that were taken since the last batch that waited are remembered (`Unconfirmed`), and settled once more if the
+session is lost: a server that crashed may have lost them. If it lost a parked delivery, its message is ready again.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ class Settler:
     Args:
         session: Writes the verdicts.
         epoch: The session's number: entries of an earlier one are stale.
-        skipping: The destinations whose dead letters do not hold their successors up.
-        unconfirmed: Entries whose settling may not be on disk yet; outlives the session.
-        note: Called with what is parked now, before the entries are forgotten.
+        skipping: The destinations whose dead letters do not block their successors.
+        unconfirmed: Entries whose settling may not be on disk yet; the next session gets the same object.
+        note: Called with the deliveries that are parked now, before the entries are forgotten.
         forget: Called with entries that are settled.
-        reread: Called with stale entries that were not taken everywhere: they have to be read again.
+        reread: Called with stale entries that not every destination took: they have to be read again.
         clock: The time, in seconds.
     """
 
@@ -83,7 +82,7 @@ class Settler:
         with a thousand messages in its queue delays the reading for the others.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
-        done. Entries leave their queue when they are settled: a lost session loses none of them.
+        done. Entries leave their queue when they are settled, so a lost session loses none.
         """
         exceptions = front(ruled, limit)
         self.begin(done)
@@ -95,7 +94,7 @@ class Settler:
             self._leave(ruled, exceptions)
 
     def begin(self, done: deque[Entry]) -> None:
-        """Settle the plain entries, without waiting for their last batch: `finish` waits."""
+        """Settle the plain entries without waiting for the last batch; `finish` waits for it."""
         self.finish()
         self.began_at = self._clock()
         for _ in range(0, len(done), BATCH):
@@ -115,7 +114,7 @@ class Settler:
         return self._settled_count
 
     def set_aside(self, unrouted: deque[Entry]) -> None:
-        """Set messages aside that no subscription wants."""
+        """Set unrouted messages aside."""
         while unrouted:
             batch = front(unrouted, BATCH)
             fresh = [(e.id, e.generation) for e in batch if e.epoch == self._epoch]
@@ -145,9 +144,9 @@ class Settler:
                 with ending(span):
                     count = counted()
                 self._remember(entries, durable=durable)
-            # The others were read by an earlier session, or a former owner has set a delivery of them aside in the
-            # meantime. Those that are settled by now are not found again. Every destination took them, and so none is
-            # read again: a page may be waiting to be taken in, and until then no cursor may go back.
+            # The others were read by an earlier session, or a former owner has since set a delivery of them aside.
+            # Those that are settled by now are not found again. Every destination took them, so none is read again: a
+            # page may be on its way to the event loop, and until it arrives no cursor may go back.
             if count < len(entries):
                 self._settle_ruled(entries)
             self._leave(done, entries)
@@ -160,7 +159,7 @@ class Settler:
         return settling(self._tracer, (entry.message for entry in entries), len(entries))
 
     def settle_again(self) -> None:
-        """Settle once more what the last session has settled: a server that crashed may have lost it."""
+        """Settle again what the last session settled: a server that crashed may have lost it."""
         while self._unconfirmed:
             self._settle_ruled(self._unconfirmed[:BATCH])
             del self._unconfirmed[:BATCH]
@@ -178,7 +177,7 @@ class Settler:
     def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True) -> bool:
         """Write the verdicts on these entries; return whether there were any to write."""
         messages: list[tuple[str, int]] = []
-        found: dict[tuple[str, str], Ruled] = {}  # of what was parked, read back and taken, the last
+        found: dict[tuple[str, str], Ruled] = {}  # if it was parked, read back and taken, the last verdict
         unknown: list[Entry] = []
         for entry in entries:
             verdicts = self._verdicts(entry)
@@ -197,12 +196,12 @@ class Settler:
             self._note(parked)
             _report_dead(ruled)
             _report_expired(ruled)
-        for entry in unknown:  # now: the table knows what was taken of it
+        for entry in unknown:  # only now does the table know which destinations took it
             self._reread(entry)
         return bool(ruled)
 
     def _verdicts(self, entry: Entry) -> list[tuple[Route, Verdict]]:
-        """Return what may be written of an entry: everything, or what is true regardless of its shard's owner."""
+        """Return the verdicts of an entry that may be written: all, or those that are true for any owner."""
         verdicts = [(lane, entry.verdict_of(lane.name)) for lane in entry.lanes]
         if entry.epoch == self._epoch:
             return verdicts

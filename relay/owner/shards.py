@@ -1,14 +1,14 @@
-"""Ownership: taking shards, keeping them by beating, and handing them back.
+"""Ownership: take shards, keep them by beats, and hand them back.
 
-Shards change hands in two ways. When a session ends, the server releases all of its shards at once; peers see free
+A shard gets another owner in two ways. When a session ends, the server releases all its shards at once; peers see free
 shards at their next beat. A relay that has more than its share, while a peer lacks some, hands back in order: it stops
-reading them, lets go of what has not started, waits until the rest is settled, and only then unlocks.
+reading them, releases entries that have not started, waits until the others are settled, and only then unlocks.
 
-When the server itself was restarted, every relay lost its session at once, and each knows best what it had delivered.
-So for `AFTER_RESTART_S` a relay takes only the shards that it held before, and settles those first: a restart costs no
-duplicates. When a single process of the server dies, PostgreSQL ends all sessions and goes on under the same
-postmaster, whose age tells nothing. So a relay that has just lost a session in which it held shards does likewise:
-other relays may have lost theirs.
+When the server was restarted, all relays lost their sessions at once, and each one knows best what it had delivered. So
+for `AFTER_RESTART_S` a relay takes only the shards that it held before, and settles those first: a restart costs no
+duplicates. When a single process of the server dies, PostgreSQL ends all sessions and continues under the same
+postmaster, so the age of the server does not show it. So a relay that has just lost a session with shards also takes
+only these: other relays may have lost theirs.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Ownership:
     """The shards of one session.
 
     Args:
-        session: Holds their locks.
+        session: The session that holds their locks.
         reader: Reads them.
-        cursors: The shards that are read, and how far.
-        seam: Reaches the event loop, which has entries of them.
-        generation: The generation of the registered destinations that this relay was started with.
+        cursors: The shards that are read, and the positions.
+        seam: Reaches the event loop, which holds entries of them.
+        generation: The generation of registered destinations that this relay was started with.
         held_before: The shards that this relay held in its last session.
         clock: The time, in seconds.
     """
@@ -72,17 +72,17 @@ class Ownership:
 
     @property
     def shards(self) -> list[int]:
-        """The shards that this session holds, those included that it is handing back."""
+        """The shards of this session, including those that it is handing back."""
         return sorted([*self._cursors.ready, *self._giving])
 
     def beat(self) -> Peers:
-        """Show that this relay is alive; return what that shows of the others."""
+        """Beat; return the state of the other relays."""
         asked_at = self._clock()
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
         self._tell.tell_time(peers.clock_s - self._clock())  # late rather than early
-        self._tell.heed(peers.standings, asked_at, alone=len(peers.wants_of) <= 1)
+        self._tell.follow(peers.shared_states, asked_at, alone=len(peers.wants_of) <= 1)
         self._tell.split()
         if self._peers - peers.wants_of.keys():
             self._tell.peer_ended()
@@ -90,7 +90,7 @@ class Ownership:
         return peers
 
     def verify(self, peers: Peers) -> None:
-        """Make sure that this relay may go on.
+        """Check that this relay may continue.
 
         Raises:
             ConfigurationDiffers: Other destinations have been registered since this relay was started.
@@ -104,7 +104,7 @@ class Ownership:
             )
 
     def balance(self, peers: Peers) -> None:
-        """Take this relay's share of the shards; begin to hand back what is beyond it."""
+        """Take this relay's share of the shards; begin to hand back those beyond it."""
         for shard in SHARDS:
             self._free_beats[shard] = 0 if shard in peers.held else self._free_beats.get(shard, 0) + 1
         only = None if self.may_take_anything else self._held_before
@@ -112,14 +112,14 @@ class Ownership:
         self._lacking = plan.wants
         self._take(plan.take)
         if self._giving:
-            # An attempt that was under way, and failed since, waits to be repeated: that is for the next owner.
+            # An attempt that was under way has failed since, and waits to be repeated by the next owner.
             self._tell.let_go(self._giving)
         elif plan.give:
             self._start_giving([s for s in plan.give if s in self._cursors.ready])
 
     @property
     def is_changing(self) -> bool:
-        """Whether shards are lacking here, or being handed back: then no relay should have to wait for a whole beat."""
+        """Whether this relay lacks shards, or is handing some back: then beats are shorter."""
         return self._lacking > 0 or bool(self._giving) or not self.may_take_anything
 
     @property
@@ -140,11 +140,11 @@ class Ownership:
         self._reader.leave(shards)
         self._giving = shards
         self._let_go.clear()
-        # In order after every page that was posted: none of them can bring these shards back.
+        # Posted after all pages of these shards, so no page can bring entries of them again.
         self._tell.let_go(shards, then=self._let_go)
 
     def finish_giving(self) -> None:
-        """Unlock the shards that are being handed back, once nothing of them is under way or unsettled."""
+        """Unlock the shards that are being handed back and have no entry under way or unsettled."""
         if not self._giving or not self._let_go.is_set() or self._view.count_in(self._giving):
             return
         self._session.give(self._giving)
@@ -153,7 +153,7 @@ class Ownership:
         self._giving = []
 
     def give_everything(self) -> None:
-        """Hand everything back, in the orderly end: every entry is settled, or was never started."""
+        """Hand all shards back at the orderly end: each entry is settled, or was never started."""
         if self.shards:
             self._session.give(self.shards)
             self._cursors.ready.clear()
@@ -161,7 +161,7 @@ class Ownership:
 
 
 def _report_dead_owners(inherited: Sequence[Inherited]) -> None:
-    """Log one line for each owner that did not hand back: how many shards, and what is known to have been under way."""
+    """Log one line for each owner that did not hand back: its shards, and its known deliveries under way."""
     for owner in sorted({i.owner or "" for i in inherited if i.is_dirty}):
         shards = [i for i in inherited if i.is_dirty and (i.owner or "") == owner]
         started = sorted(d for i in shards for d in Record.parse(i.record).started)

@@ -1,4 +1,4 @@
-"""Register the destinations when a relay starts: wait for the database, or say why waiting is of no use."""
+"""Register the destinations when a relay starts: wait for the database, or say why waiting is useless."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
     Args:
         settings: The configured destinations, and the database.
         apply: Register them when others are registered.
-        wait_for_database: Whether to wait, for as long as it takes, for a database that cannot be reached.
+        wait_for_database: Whether to wait without a limit for a database that cannot be reached.
 
     Raises:
-        Unusable: The database, its schema or what is registered there do not allow the relay to work.
+        Unusable: The database, its schema or the registered destinations do not allow the relay to work.
     """
     wanted = [
         Registration(name, s.kind, tuple(s.events), s.on_dead, s.rate) for name, s in settings.destinations.items()
@@ -60,7 +60,7 @@ def _needs(settings: Settings) -> Sequence[Right]:
 
 
 def _refuse(settings: Settings, error: sa.exc.OperationalError, reason: str, *, wait_for_database: bool) -> None:
-    """Raise `Unusable`, unless waiting may help and is wanted."""
+    """Raise `Unusable`, unless waiting may help and is requested."""
     if is_refusal(error.orig):
         raise Unusable(
             f"the database {settings.database} does not let this relay in: {reason}. Correct "

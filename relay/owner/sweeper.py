@@ -1,14 +1,14 @@
-"""Sweeping: find deliveries that no other part would ever move again, a slice at a time, between turns.
+"""Sweep: find deliveries that no other part would ever move again, a slice at a time, between turns.
 
-A blocked delivery is released when its predecessor is done. A release can be missed: a relay dies, and with it the
-predecessor that it had in memory; two sessions rule on one key, and neither sees the other's row. And a delivery that
-an operator discarded while its shard had no owner waits to be finished. So each owner looks through the table of
-deliveries, again and again, in laps of small slices. The cost of a slice depends neither on the number of blocked
-deliveries nor on deleted rows.
+A blocked delivery is released when its predecessor is done. A release can be missed: a relay that had the predecessor
+in memory dies; or two sessions write verdicts on one key, and neither sees the other's row. And a delivery that an
+operator discarded while its shard had no owner waits to be finished. So each owner scans the table of deliveries
+repeatedly, in laps of small slices. The cost of a slice depends neither on the number of blocked deliveries nor on
+deleted rows.
 
-Shards that were taken a moment ago are looked through at once, slice after slice for a part of every turn; the rest of
-the turn serves the other shards. Until then their keys stay as they are: a blocked delivery stays blocked, and
-newcomers queue behind it. After that, a slice a beat is enough.
+Newly taken shards are scanned at once, slice after slice, for a part of every turn; the rest of the turn serves the
+other shards. Until then their keys stay as they are: a blocked delivery stays blocked, and new messages queue behind
+it. After that, one slice a beat is enough.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Place = tuple[int, int]  # a lap, and how far it has come
 
 
 class Sweeper:
-    """Looks through the deliveries of one session's shards.
+    """Scans the deliveries of one session's shards.
 
     Args:
         session: The session.
         cursors: The shards that are owned.
-        reader: Reads what is released, and knows what operators discarded.
-        withdrawals: Has the event loop let go of a delivery before it is finished.
-        skipping: The destinations whose dead letters do not hold their successors up.
-        count: Called with a destination, a state, and how many deliveries in it are finished.
+        reader: Reads released deliveries, and knows those that operators discarded.
+        withdrawals: Has the event loop release a delivery before it is finished.
+        skipping: The destinations whose dead letters do not block their successors.
+        count: Called with a destination, a state, and the number of deliveries that are finished in it.
         clock: The time, in seconds.
     """
 
@@ -60,16 +60,16 @@ class Sweeper:
 
     @property
     def is_hurried(self) -> bool:
-        """Whether there is more to do than a slice a beat."""
+        """Whether one slice a beat is not enough now."""
         is_settled_in = not self._fresh and self._shards == self._cursors.ready.keys()
         return not is_settled_in or bool(self._reader.discarded) or self._withdrawals.are_due
 
     def beat(self) -> None:
-        """Look through one slice with the next turn."""
+        """Scan one slice in the next turn."""
         self._is_due = True
 
     def turn(self) -> None:
-        """Look through slices for `SLICES_S` seconds while shards are fresh; else through one a beat."""
+        """Scan slices for `SLICES_S` seconds while shards are fresh; else one slice a beat."""
         self._meet_shards()
         self._finish_discarded()
         if not self._shards or not (self._fresh or self._is_due):
@@ -81,7 +81,7 @@ class Sweeper:
             self._sweep()
 
     def _meet_shards(self) -> None:
-        """Notice which shards were taken and handed back since the last turn."""
+        """Find the shards that were taken or handed back since the last turn."""
         if self._shards == self._cursors.ready.keys():
             return
         lap, at = self._place

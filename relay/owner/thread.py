@@ -1,16 +1,16 @@
-"""The owning thread: it holds the session, and through it beats, reads and settles.
+"""The owning thread: it holds the session, and beats, reads and settles through it.
 
-Three parties meet in a relay. The **database** says what is to be done; the **event loop** does it; this thread stands
-between them, so that a slow destination never delays a beat and a slow database never delays a send.
+A relay connects the **database**, which holds the messages, and the **event loop**, which sends them. This thread is
+between them, so a slow destination never delays a beat, and a slow database never delays a send.
 
                     pages ───────────────────────────►
     owning thread                                       event loop: the dispatcher and its lanes
                     ◄─────────────────────── verdicts
 
-How the two reach each other is in `relay.seam`. Each turn: settle what has been decided, beat if it is time, read if
-there is room, else wait. When the session is lost, everything that was not under way is let go, and a new session is
-opened with backoff, for as long as it takes. What was taken in the meantime is settled first: that a destination took
-a message is true regardless of the shard's present owner.
+`relay.seam` explains how the two reach each other. Each turn: settle decided entries, beat if it is time, read if there
+is room, else wait. When the session is lost, the relay drops all entries that were not under way, and opens a new
+session, with backoff and without a limit. It first settles what was taken in the meantime: a taken message is
+delivered, whichever relay owns the shard now.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class OwningThread:
     Args:
         store: Opens the sessions.
         seam: Reaches the event loop.
-        bell: Rung by the event loop; ends a sleep of this thread.
-        settings: How often, how much.
+        bell: The event loop rings it to end a sleep of this thread.
+        settings: The settings of the relay.
         relay_id: The name of this relay, for people.
-        generation: The generation of the registered destinations that this relay was configured for.
-        metrics: Counts what is done here.
+        generation: The generation of registered destinations that this relay was configured for.
+        metrics: Counts reads, settled batches, beats and lost sessions.
         in_process: The destinations that run code of the user in this process.
         clock: The time, in seconds.
     """
@@ -77,14 +77,14 @@ class OwningThread:
         self._held_before: list[int] = []
         self.outage = Outage()
 
-    # ------------------------------------------- what the event loop may call
+    # ---------------------------------------------- called by the event loop
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def stop(self, deadline: float) -> None:
-        """Read no more; settle what is under way until the deadline, hand everything back, end."""
+        """Stop reading; settle attempts under way until the deadline, hand all shards back, and end."""
         self._seam.lease.end()
         self._stop_at = deadline
         self._bell.ring()
@@ -112,7 +112,7 @@ class OwningThread:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that could be found was found, and has arrived in the event loop."""
+        """Whether all messages that can be found were found, and have arrived in the event loop."""
         session_loop = self._session_loop
         return session_loop is not None and session_loop.caught_up
 
@@ -144,7 +144,7 @@ class OwningThread:
                     session.close()
 
     def _lose(self, error: Exception) -> None:
-        """Let go of everything that was not under way: it is not ours any more."""
+        """Drop all entries that are not under way: this relay does not own them any more."""
         self._let_go()
         if self._session_loop is not None:
             self._metrics.session_lost()
@@ -205,7 +205,7 @@ class OwningThread:
             self._seam.heard.wake_up()
 
     def _check_stall(self) -> None:
-        """End the process whose event loop does not turn: it sends nothing, and must not keep others from sending."""
+        """End the process if its event loop is blocked: it sends nothing, and must not keep others from sending."""
         for each in self._in_process:
             watchdog.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:

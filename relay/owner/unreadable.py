@@ -28,16 +28,16 @@ from relay.store.rows import (
 
 log = structlog.get_logger("relay")
 
-REPLACED = "\ufffd"  # in a key that cannot be read: nothing is known to wait behind it
+REPLACED = "\ufffd"  # for a key that cannot be read: no delivery is known to wait behind it
 
 
 class Unreadable:
-    """Sets aside what a session could not read.
+    """Sets unreadable messages aside.
 
     Args:
-        session: The session that read it.
+        session: The session that reads them.
         subscriptions: Destination → the event types that it wants, globs allowed.
-        skipping: The destinations whose dead letters do not hold their successors up.
+        skipping: The destinations whose dead letters do not block their successors.
         count: Called with a destination and a state, for each verdict.
     """
 
@@ -53,10 +53,10 @@ class Unreadable:
         self._skipping, self._count = skipping, count
 
     def take_out(self, page: Page) -> list[Parked]:
-        """Take what cannot be read from a page, and settle it; return what is parked now.
+        """Remove unreadable messages from a page, and settle them; return the deliveries that are parked now.
 
         Raises:
-            Lost: The session is gone; the next one finds again what was not settled.
+            Lost: The session is gone; the next one finds the unsettled ones again.
         """
         reasons, self._session.unreadable = self._session.unreadable, {}
         messages = [row for row in page.messages if row[ID] in reasons]
@@ -86,7 +86,7 @@ class Unreadable:
         return []
 
     def _settle(self, messages: Sequence[tuple[str, int]], ruled: Sequence[Ruled]) -> list[Parked]:
-        """Settle one message; one that cannot even be set aside stays where it is, and keeps no other there."""
+        """Settle one message. One that cannot be changed either stays where it is, without an effect on others."""
         message_id, reason = ruled[0].message_id, ruled[0].reason
         try:
             parked = self._session.settle(Batch(messages, ruled, self._skipping))

@@ -1,7 +1,7 @@
-"""What operators took back, from the side of the owning thread: told to the event loop, then finished in the table.
+"""Deliveries that operators took back, in the owning thread: reported to the event loop, then finished in the table.
 
-The event loop lets go of what it has not begun to send (`relay.delivery.withdrawals`) and answers with the deliveries
-of which it has nothing any more. Those are finished. What it holds is asked for again, until it is settled.
+The event loop releases those that it has not begun to send (`relay.delivery.withdrawals`), and answers with the
+deliveries that it does not hold any more. These are finished. The others are asked for again, until they are settled.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 from relay.seam import OwnersSeam
 
-LOOK_AGAIN_S = 0.1  # between two questions after what was under way
+LOOK_AGAIN_S = 0.1  # between two questions about deliveries under way
 
 Delivery = tuple[str, str]  # (message, destination)
 
 
 class Withdrawals:
-    """What was discarded or cancelled, and is not finished in this session yet.
+    """The discarded or cancelled deliveries that this session has not finished yet.
 
     Args:
         epoch: The session's number.
@@ -33,16 +33,16 @@ class Withdrawals:
 
     @property
     def are_due(self) -> bool:
-        """Whether any can be finished as soon as the event loop has answered."""
+        """Whether some can be finished as soon as the event loop has answered."""
         return self._posted > self._answered or bool(self._absent)
 
     @property
     def are_pending(self) -> bool:
-        """Whether any is to be finished, or is still in the event loop's memory."""
+        """Whether some are to be finished, or are still in the event loop's memory."""
         return self.are_due or self._is_any_held
 
     def post(self, deliveries: Sequence[Delivery]) -> None:
-        """Have the event loop let go of these deliveries."""
+        """Have the event loop release these deliveries."""
         self._posted += 1
         self._posted_at = self._clock()
         self._seam.tell.withdraw(deliveries, self._epoch)

@@ -2,7 +2,7 @@
 
 A relay has two threads that work on the same messages. The **owning thread** (`relay.owner`) has the database session:
 it reads, settles and beats. The **event loop** (`relay.delivery`) sends. Neither imports the other, and neither calls
-the other: everything that passes between them is in this package.
+the other: all that passes between them is in this package.
 
 | from → to             | what                                                            | module      |
 |-----------------------|-----------------------------------------------------------------|-------------|
@@ -20,23 +20,23 @@ There is no lock. These rules replace it, and they rest on the global interprete
 gives the same guarantees for the single operations that are named here):
 
 1. **Messages to the loop are function calls in a queue.** `ToLoop` posts each one with ``call_soon_threadsafe``: they
-   run on the loop, one after the other, in the order in which they were posted. What they carry belongs to the loop
-   from then on; the owning thread keeps no reference that it changes.
+run on the loop, one after the other, in the order in which they were posted. Their arguments belong to the loop from
+then on; the owning thread does not change them any more.
 2. **Messages to the owning thread are deques with one writer and one reader.** The loop appends on the right, the
-   owning thread takes from the left; both are single operations of the interpreter. The owning thread looks at an item
-   before it has written it (``queue[0]``, `front`), and removes it after that: a session that is lost on the way loses
-   no item. It copies with ``list(queue)``, one operation; an iterator would break when the loop appends.
-3. **An entry belongs to one side at a time.** Until its last verdict is in, the loop changes it. Then it is appended to
-   ``done``, ``ruled`` or ``unrouted``, and neither side changes it. When it is settled, `ToLoop.forget` brings it back
+   owning thread takes from the left; both are single operations of the interpreter. The owning thread reads an item
+   (``queue[0]``, `front`), writes it into the database, and only then removes it: so a lost session loses no item. It
+   copies with ``list(queue)``, one operation; an iterator would break when the loop appends.
+3. **An entry belongs to one side at a time.** Until it has its last verdict, the loop changes it. Then it is appended
+   to ``done``, ``ruled`` or ``unrouted``, and neither side changes it. When it is settled, `ToLoop.forget` returns it
    to the loop, which removes it.
-4. **What is looked at is a snapshot.** Each property of `DeliveryView` reads integers, or copies a collection in one
-   operation. It may be old when it is used, and the reader must be correct all the same: a page that was read for room
-   that is gone is parked, and a hand-over that counts too many entries waits for the next turn.
+4. **The view is a snapshot.** Each property of `DeliveryView` reads integers, or copies a collection in one operation.
+   It may be old when it is used, and the reader must be correct even then: if the room for a page is used up, the page
+   is parked; if a hand-over counts too many entries, it waits for the next turn.
 5. **The lease is three values with one writer each.** The owning thread writes the session's number and the time of
-   its last round trip; the loop writes the number that has arrived there; `Lease.end` may be called by either. A reader
+   its last round trip; the loop writes the number that has reached it; `Lease.end` may be called by either. A reader
    that sees an old value starts nothing, or starts within the time that the old value still allows.
-6. **The wake-up has no lost call.** The owning thread says that it goes to sleep, and only then looks for work; the
-   loop appends work, and only then looks whether the owning thread sleeps. So at least one of the two sees the other.
+6. **No wake-up is lost.** The owning thread sets its flag for sleep, and only then checks for work; the loop appends
+work, and only then checks that flag. So at least one of the two sees the other.
 """
 
 from relay.seam.bell import Bell

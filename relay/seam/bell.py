@@ -1,4 +1,4 @@
-"""The bell that ends a sleep of the owning thread: a pipe, which it waits for together with the database's socket."""
+"""The bell that ends a sleep of the owning thread: a pipe, on which it waits together with the database's socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 class Bell:
-    """A pipe that the event loop writes into, and the owning thread waits for."""
+    """A pipe that the event loop writes to, and on which the owning thread waits."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -17,10 +17,10 @@ class Bell:
         try:
             os.write(self._write, b"x")
         except BlockingIOError:
-            return  # the pipe is full of calls that were not heard yet
+            return  # the pipe is full: it wakes the thread anyway
 
     def fileno(self) -> int:
-        """Return the end to wait for and to read from."""
+        """Return the end to wait on and to read from."""
         return self._read
 
     def close(self) -> None:

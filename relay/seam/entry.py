@@ -1,4 +1,4 @@
-"""A message in the relay's memory: it was read, and is not settled yet."""
+"""A message in the relay's memory: read, and not settled yet."""
 
 from __future__ import annotations
 
@@ -48,24 +48,25 @@ class Guard(Protocol):
 
 
 class Entry:
-    """One message that was read and is not settled: with all its destinations, or with one that had been set aside.
+    """One message that was read and is not settled: for all its destinations, or for one delivery.
 
-    The plain entry comes from ``outbox_message`` and goes to every subscribed destination; when all of them took it, it
-    moves to history with its whole batch. An entry with a ``destination`` is about that one delivery: it comes from
-    ``outbox_delivery``, or is what is left of a plain entry whose other destinations were settled without it.
+    A plain entry comes from ``outbox_message`` and goes to every subscribed destination; when all of them have taken
+    it, it moves to the history with its batch. An entry with a ``destination`` is about that one delivery: it comes
+    from ``outbox_delivery``, or it is the rest of a plain entry whose other destinations were settled without it.
 
     Attributes:
-        handle: What it is held by: the message and, if it is about one delivery, the destination.
-        guard: Asked before it is sent; ``None`` for all but what may have killed a relay.
-        alone: Never goes in a batch again: one that it was part of was not taken.
-        lingers: For a beat, some of its destinations have decided and others have not.
-        releases: When settled, lets go of what waits in the table behind its key.
+        handle: Its key in memory: the message and, for an entry about one delivery, the destination.
+        guard: Asked before it is sent, if it may have killed a relay; else ``None``.
+        alone: Whether it is sent alone, because a batch with it was not taken.
+        waited_a_beat: Whether some of its destinations have decided and others have not for a beat.
+        releases: Whether settling it releases deliveries of its key that wait in the table.
     """
 
     __slots__ = (
         "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard",
-        "handle", "id", "key", "lanes", "lingers", "message", "open", "position", "releases", "row", "shard",
+        "handle", "id", "key", "lanes", "message", "open", "position", "releases", "row", "shard",
         "verdicts",
+        "waited_a_beat",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
@@ -88,7 +89,7 @@ class Entry:
         self.failing_for_s = 0.0
         self.guard: Guard | None = None
         self.alone = False
-        self.lingers = False
+        self.waited_a_beat = False
         self.releases = False
 
     @classmethod
@@ -102,7 +103,7 @@ class Entry:
         return entry
 
     def rest_for(self, lane: Route) -> Entry:
-        """Return what is left of a plain entry for one destination, when the others are settled without it."""
+        """Return the rest of a plain entry for one destination; the others are settled without it."""
         rest = Entry(self.row, (lane,), self.epoch)
         rest.destination, rest.generation = lane.name, 0
         rest.handle = rest.id, rest.destination
@@ -112,10 +113,11 @@ class Entry:
     def expires_at_s(self, within_s: float | None) -> float:
         """Return when it expires, in seconds since 1970 by the database's clock; infinity if it never does.
 
-        What an operator has sent again does not expire.
+        A message that an operator sends again does not expire.
 
         Args:
-            within_s: So long after it was written, or fell due, its destination does not want it any more.
+            within_s: The age in seconds, since it was written or fell due, at which its destination does not want it
+                any more.
         """
         if self.generation:
             return inf
@@ -143,7 +145,7 @@ class Entry:
         return 0 < self.open < len(self.lanes)
 
     def decide(self, destination: str, verdict: Verdict) -> bool:
-        """Note one destination's verdict; return whether all of them are in."""
+        """Add one destination's verdict; return whether all destinations have decided."""
         if verdict is not DELIVERED:
             if self.verdicts is None:
                 self.verdicts = {}

@@ -1,20 +1,20 @@
-"""Whether this relay may still send what it holds in memory."""
+"""Whether this relay may still send the entries in its memory."""
 
 from __future__ import annotations
 
-SHARE = 1 / 3  # of the lease in which a send may start after the last completed round trip
+SHARE = 1 / 3  # of the lease: how long after the last round trip a send may start
 LONG_AGO = -1e9
 
 
 class Lease:
-    """What the relay knows of its ownership. Read by the event loop before each attempt.
+    """The relay's knowledge of its ownership. The event loop reads it before each attempt.
 
     Args:
-        lease_s: Seconds after which the server ends a session that says nothing.
+        lease_s: Seconds after which the server ends a silent session.
 
     Attributes:
-        epoch: The number of the session that owns, by the owning thread.
-        arrived_epoch: The number of the session that the event loop has heard of.
+        epoch: The number of the owning session, set by the owning thread.
+        arrived_epoch: The number of the session that has reached the event loop.
     """
 
     def __init__(self, lease_s: float) -> None:
@@ -24,13 +24,13 @@ class Lease:
         self._is_ending = False
 
     def begin_session(self) -> int:
-        """Return the number of a new session, which has proved nothing yet. Called by the owning thread."""
+        """Return the number of a new session, without proof of its life yet. Called by the owning thread."""
         self._round_trip_at = LONG_AGO
         self.epoch += 1
         return self.epoch
 
     def renew(self, asked_at: float) -> None:
-        """Note that the server has answered a question that was asked then. Called by the owning thread.
+        """Note that the server has answered a question of that time. Called by the owning thread.
 
         The lease runs from the question, not from the answer: the process may have slept before it read the answer.
         """
@@ -41,13 +41,13 @@ class Lease:
         self._round_trip_at = LONG_AGO
 
     def arrive(self, epoch: int) -> None:
-        """Note that the event loop has heard of this session. Called by the event loop."""
+        """Note that this session has reached the event loop. Called by the event loop."""
         self.arrived_epoch = epoch
 
     def end(self) -> None:
-        """Start nothing any more: the relay stops."""
+        """Permit no more sends: the relay stops."""
         self._is_ending = True
 
     def is_held(self, now: float) -> bool:
-        """Return whether the relay knows, at this time, that it owns what it holds."""
+        """Return whether the relay knows, at this time, that it owns its entries."""
         return now - self._round_trip_at < self._valid_s and self.arrived_epoch == self.epoch and not self._is_ending

@@ -1,4 +1,4 @@
-"""What the owning thread tells the event loop. The rules of the memory model are in `relay.seam`."""
+"""Messages from the owning thread to the event loop. The rules of the memory model are in `relay.seam`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVarTuple
 
 from outbox.errors import Unusable
-from relay.decide.standing import Standing
+from relay.decide.shared_state import SharedState
 from relay.observe.supervision import Supervisor
 from relay.seam.entry import Entry
 from relay.seam.to_owner import Note
@@ -26,7 +26,7 @@ class Post(Protocol):
 
 
 def posting_to(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> Post:
-    """Return a function that runs another one on this loop, later; an error in it ends the relay."""
+    """Return a function that runs another one on this loop later; an error in that one ends the relay."""
 
     def post(function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> None:
         loop.call_soon_threadsafe(lambda: supervisor.call(function, *arguments))
@@ -35,40 +35,40 @@ def posting_to(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> Post:
 
 
 class Delivery(Protocol):
-    """What the event loop can be told. Each method runs on the loop."""
+    """The receiver of these messages. Each method runs on the loop."""
 
     def begin_session(self, epoch: int) -> None:
-        """Note that a new session owns from here on; nothing that an earlier one read may be sent."""
+        """Note a new session; entries of an earlier one are not sent any more."""
 
     def accept(self, page: Page, epoch: int) -> None:
-        """Take in a page that this session has read."""
+        """Take a page that this session has read."""
 
     def forget(self, entries: Collection[Entry]) -> None:
         """Note that these entries are settled."""
 
     def let_go(self, shards: Collection[int]) -> None:
-        """Let go of everything of these shards that is not under way."""
+        """Release the entries of these shards that are not under way."""
 
     def split(self) -> None:
-        """Settle what some destinations have decided and others have not come to for a beat."""
+        """Settle entries that have waited for a beat for the verdicts of some destinations."""
 
     def tell_time(self, offset_s: float) -> None:
-        """Take in what to add to the relay's clock to have the database's, in seconds."""
+        """Set the difference between the database's clock and the relay's, in seconds."""
 
-    def heed(self, standings: Mapping[str, Standing], asked_at: float, alone: bool) -> None:
-        """Take in what all relays, and operators, say of the destinations, as of `asked_at`."""
+    def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
+        """Apply the shared state of the destinations, as of `asked_at`."""
 
-    def answer_probe(self, name: str, claimed: bool, standing: Standing, asked_at: float) -> None:
-        """Take in whether this relay probes a destination for all relays."""
+    def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
+        """Apply the answer whether this relay probes a destination for all relays."""
 
     def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
-        """Take in a share of a budget that all relays have in common."""
+        """Apply a share of a common rate budget."""
 
     def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
-        """Let go of deliveries that an operator took back; `ToOwner.withdrawn` has the answer."""
+        """Release deliveries that an operator took back; `ToOwner.withdrawn` gets the answer."""
 
     def take_over(self, inherited: Sequence[Inherited]) -> None:
-        """Note what the last owners of these shards left; comes before every page of them."""
+        """Note what the last owners of these shards left; called before any page of them."""
 
     def leave(self, shards: Sequence[int]) -> None:
         """Note that these shards were handed back."""
@@ -77,7 +77,7 @@ class Delivery(Protocol):
         """Note that another relay has ended."""
 
     def everything_is_read(self) -> None:
-        """Note that everything that a dead owner can have had under way was read."""
+        """Note that all entries that a dead owner may have had under way were read."""
 
     def written(self, notes: Sequence[Note]) -> None:
         """Note that these notes are in the table."""
@@ -85,10 +85,10 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """Hears what the owning thread says of itself. Each function is called on the loop.
+    """Callbacks about the life of the owning thread. Each function is called on the loop.
 
     Args:
-        dismissed: Called when this relay must not go on here, with the reason; it stops the relay.
+        dismissed: Called with the reason when this relay must not continue; it stops the relay.
         owner_ended: Called when the owning thread has ended, with the error that ended it, if any.
     """
 
@@ -100,9 +100,9 @@ class ToLoop:
     """The owning thread's messages to the event loop: each method returns at once.
 
     Args:
-        delivery: Takes the messages.
-        life: Hears when the owning thread can not go on.
-        post: Runs a function on the event loop, later, and in the order of the calls.
+        delivery: Receives the messages.
+        life: Is told when the owning thread cannot continue.
+        post: Runs a function on the event loop later, in the order of the calls.
     """
 
     def __init__(self, delivery: Delivery, life: Life, post: Post) -> None:
@@ -118,7 +118,7 @@ class ToLoop:
         self._post(self._delivery.forget, entries)
 
     def let_go(self, shards: Collection[int], then: threading.Event | None = None) -> None:
-        """Have these shards let go of, in order after every page of them; set `then` when that is done."""
+        """Have the entries of these shards released, after all pages of them; set `then` when that is done."""
         self._post(self._delivery.let_go, shards)
         if then is not None:
             self._post(then.set)
@@ -129,11 +129,11 @@ class ToLoop:
     def tell_time(self, offset_s: float) -> None:
         self._post(self._delivery.tell_time, offset_s)
 
-    def heed(self, standings: Mapping[str, Standing], asked_at: float, *, alone: bool) -> None:
-        self._post(self._delivery.heed, standings, asked_at, alone)
+    def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, *, alone: bool) -> None:
+        self._post(self._delivery.follow, shared_states, asked_at, alone)
 
-    def answer_probe(self, name: str, claimed: bool, standing: Standing, asked_at: float) -> None:
-        self._post(self._delivery.answer_probe, name, claimed, standing, asked_at)
+    def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
+        self._post(self._delivery.answer_probe, name, claimed, shared_state, asked_at)
 
     def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
         self._post(self._delivery.answer_claim, name, granted, wait_s, asked_at)
@@ -157,9 +157,9 @@ class ToLoop:
         self._post(self._delivery.written, notes)
 
     def dismiss(self, reason: Unusable) -> None:
-        """Have this relay stopped: it must not go on here."""
+        """Have this relay stopped: it must not continue."""
         self._post(self._life.dismissed, reason)
 
     def end(self, error: BaseException | None) -> None:
-        """Say that the owning thread has ended."""
+        """Report that the owning thread has ended."""
         self._post(self._life.owner_ended, error)

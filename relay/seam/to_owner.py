@@ -1,4 +1,4 @@
-"""What the event loop tells the owning thread. The rules of the memory model are in `relay.seam`."""
+"""Messages from the event loop to the owning thread. The rules of the memory model are in `relay.seam`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from relay.decide.rate import Rate
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.seam.entry import Entry
 
-SETTLE_AT = 250  # verdicts that are worth a round trip of their own
-SOON_S = 0.01  # verdicts may wait for a poll that comes so soon; what is not settled is sent again after a crash
+SETTLE_AT = 250  # this number of verdicts is worth a round trip
+SOON_S = 0.01  # verdicts wait at most this long for a poll: a crash sends unsettled messages again
 
 
 class Claim(NamedTuple):
-    """A destination's request for a share of the budget that all relays have in common.
+    """A destination's request for a share of its common rate budget.
 
     Args:
         name: The destination.
@@ -30,19 +30,19 @@ class Claim(NamedTuple):
 
 
 class PermitRequest(Protocol):
-    """An attempt that waits until it is on record."""
+    """An attempt that waits until it is noted."""
 
     def resolve(self, granted: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What the crash guard has the owning thread write, and which attempts wait for that.
+    """Records for the owning thread to write, and the attempts that wait for them.
 
     Args:
-        epoch: The session that owned when it was made.
+        epoch: The session at that time.
         records: Shard → its new record; ``None`` clears it.
-        requests: The attempts that may start when it is written.
+        requests: The attempts that may start when the records are written.
     """
 
     epoch: int
@@ -55,8 +55,8 @@ class Withdrawn(NamedTuple):
 
     Args:
         epoch: The session that asked.
-        absent: (message, destination) pairs of which nothing is in memory any more: to be finished now.
-        is_any_held: Whether some of those that were asked for are under way, or wait to be settled.
+        absent: (message, destination) pairs that are not in memory any more: they can be finished.
+        is_any_held: Whether some of the requested pairs are under way, or wait to be settled.
     """
 
     epoch: int
@@ -68,17 +68,17 @@ class ToOwner:
     """The queues from the event loop to the owning thread.
 
     Args:
-        ring: Ends the sleep of the owning thread; may be called from the event loop.
-        window: Entries that the relay holds unsettled at most.
+        ring: Ends the sleep of the owning thread; the event loop may call it.
+        window: Unsettled entries of the relay at most.
 
     Attributes:
-        done: Plain entries, taken by every destination.
+        done: Plain entries that every destination took.
         ruled: Entries with another verdict, in the order of their completion.
         unrouted: Entries that no subscription wants.
-        findings: What was found out about destinations, for people and the other relays.
+        findings: Findings about destinations, for the other relays and for people.
         probes: Destinations that this relay would like to probe, for all relays.
-        claims: Requests for shares of the budgets that all relays have in common.
-        notes: What the crash guard has written down.
+        claims: Requests for shares of common rate budgets.
+        notes: Notes of the crash guard.
         withdrawn: Answers to `ToLoop.withdraw`.
     """
 
@@ -98,7 +98,7 @@ class ToOwner:
     # ---------------------------------------------------- by the event loop
 
     def report(self, finding: Finding) -> None:
-        """Have a finding written where the other relays, and people, look for it."""
+        """Have a finding written, for the other relays and for people."""
         self.findings.append(finding)
         self.wake()
 
@@ -113,14 +113,14 @@ class ToOwner:
         self.wake()
 
     def note(self, note: Note) -> None:
-        """Have a note written; `Delivery.written` says when it is."""
+        """Have a note written; `Delivery.written` confirms it."""
         self.notes.append(note)
         self.wake()
 
     def wake(self) -> None:
-        """Say that there is something to settle. Cheap enough to be called for every message.
+        """Wake the owning thread if there is enough to settle. It is cheap enough to be called for every message.
 
-        Few verdicts can wait for the next short poll: a round trip for each of them would cost more than the sending.
+        A few verdicts wait for the next short poll: a round trip for each would cost more than sending the message.
         """
         if self._is_asleep and (self._sleeps_long or self.wants_settling):
             self._is_asleep = False
@@ -129,7 +129,7 @@ class ToOwner:
     # -------------------------------------------------- by the owning thread
 
     def fall_asleep(self, timeout_s: float) -> bool:
-        """Say that the owning thread will sleep; false when there is something to do first."""
+        """Announce that the owning thread will sleep; return false if there is work to do first."""
         self._sleeps_long = timeout_s > SOON_S
         self._is_asleep = True
         if self.wants_settling or (self._sleeps_long and self._has_work):
@@ -137,14 +137,14 @@ class ToOwner:
         return self._is_asleep
 
     def wake_up(self) -> None:
-        """Say that the owning thread does not sleep any more."""
+        """Announce that the owning thread does not sleep any more."""
         self._is_asleep = False
 
     # ---------------------------------------------------------------- by both
 
     @property
     def wants_settling(self) -> bool:
-        """Whether to settle now, and not with the next short poll: an attempt waits for it, or it is worth a turn."""
+        """Whether to settle before the next short poll: an attempt waits for it, or there are many verdicts."""
         return bool(self.notes) or len(self.done) + len(self.ruled) >= self._settle_at
 
     @property
@@ -155,6 +155,6 @@ class ToOwner:
 def front(queue: deque[Entry], count: int) -> list[Entry]:
     """Return the first `count` entries of a queue, which keeps them.
 
-    The copy is one operation of the interpreter: the event loop may append at any moment, which ends an iterator.
+    The copy is one operation of the interpreter; an iterator would break when the event loop appends.
     """
     return list(queue)[:count]

@@ -1,4 +1,4 @@
-"""What the owning thread looks at of the event loop, and its end of the seam as a whole."""
+"""The owning thread's view of the event loop, and its end of the whole seam."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class DeliveryView(Protocol):
 
     @property
     def skipping(self) -> Sequence[str]:
-        """The destinations whose dead letters do not hold their successors up. They never change."""
+        """The destinations whose dead letters do not block their successors. They never change."""
 
     @property
-    def hungry(self) -> set[str]:
+    def with_room(self) -> set[str]:
         """The destinations that have room for more."""
 
     @property
     def is_closed(self) -> bool:
-        """Whether no destination takes anything now."""
+        """Whether no destination takes messages now."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is held unsettled."""
+        """Whether no entry is unsettled."""
 
     @property
     def is_watching_for_crashes(self) -> bool:
@@ -48,7 +48,7 @@ class DeliveryView(Protocol):
         """Return how many entries of these shards are unsettled."""
 
     def under_way(self) -> list[tuple[str, str]]:
-        """Return what is being attempted now: (destination, message) pairs."""
+        """Return the attempts under way: (destination, message) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class OwnersSeam:
     """The owning thread's end of the seam.
 
     Args:
-        tell: Tells the event loop.
-        heard: What the event loop has told.
-        view: What can be looked at.
+        tell: Sends messages to the event loop.
+        heard: The messages of the event loop.
+        view: The snapshots of the event loop.
         lease: Whether the relay may send.
     """
 

@@ -18,8 +18,8 @@ import uvicorn
 from outbox.errors import Unusable
 from relay.serving.clients import Networks
 from relay.serving.connections import Connections
+from relay.serving.log_limit import LogLimit
 from relay.serving.protocol import GuardedProtocol
-from relay.serving.sparing import Sparing
 
 KEEP_ALIVE_S = 30  # longer than a sender's pool keeps an idle connection, so the sender closes it first
 CONNECTIONS = 1000
@@ -27,7 +27,7 @@ BACKLOG = 128
 RESERVED = 64  # file descriptors for files, database connections and the like
 
 # Log lines that untrusted clients can cause: they send no HTTP, or descriptors run out.
-SPARING = {"uvicorn.error": Sparing(), "asyncio": Sparing("socket.accept()")}
+LOG_LIMITS = {"uvicorn.error": LogLimit(), "asyncio": LogLimit("socket.accept()")}
 
 
 class Server(uvicorn.Server):
@@ -62,8 +62,8 @@ def make_server(
         proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted, and whose connections have no limit per
             client.
     """
-    for name, sparing in SPARING.items():
-        logging.getLogger(name).addFilter(sparing)
+    for name, filter_ in LOG_LIMITS.items():
+        logging.getLogger(name).addFilter(filter_)
     backlog, limit = affordable(connections, reserved)
     protocol = partial(
         GuardedProtocol,

@@ -1,7 +1,7 @@
-"""Mark what an operator changes, so that the owner of its shard finds it.
+"""Mark rows that an operator changes, so the owner of their shard finds them.
 
-An owner reads each row once. It finds what operators change behind its cursor by ``txid``: on PostgreSQL that is the
-number of the transaction that made the change; on SQLite, which has none, a number above every one before.
+An owner reads each row once. It finds changes behind its cursor by ``txid``: on PostgreSQL the id of the transaction
+that made the change; on SQLite, which has no transaction ids, a number above all earlier ones.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ MILLISECONDS_NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
 
 def next_txid(connection: sa.Connection) -> Any:
-    """Return what to write into ``txid``. On SQLite, call it in a transaction that holds the write lock already.
+    """Return the value for ``txid``. On SQLite, call this in a transaction that holds the write lock.
 
-    On SQLite, the highest number may just have left the tables together with its row, while the owner remembers it. So
-    numbers follow the clock there; where the clock stands still or goes back, they follow each other.
+    On SQLite, the row with the highest number may just have been deleted, while the owner remembers that number. So
+    numbers follow the clock there, and never fall below those in the tables.
     """
     if connection.dialect.name == "postgresql":
         return sa.func.pg_current_xact_id()
@@ -33,6 +33,6 @@ def next_txid(connection: sa.Connection) -> Any:
 
 
 def nudge(connection: sa.Connection) -> None:
-    """Have the relays look as soon as this transaction is committed, and not only at their next poll."""
+    """Have the relays look when this transaction is committed, and not only at their next poll."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_notify("outbox_wake", sa.func.current_schema())))

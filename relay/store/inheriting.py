@@ -1,4 +1,4 @@
-"""What the last owner of a shard left behind, read from the shard's row; the same for both databases."""
+"""Decode how the last owner left a shard, from the shard's row; the same for both databases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.store.rows import Row
 
 
 def inherited_by(relay_id: str, row: Row, present: frozenset[str]) -> Inherited:
-    """Return what a row (shard, dirty, owner, started, now) says, as it was before the shard was taken."""
+    """Return the content of a row (shard, dirty, owner, started, now), as it was before the shard was taken."""
     shard, dirty, owner, record, now = row
     at = datetime.fromisoformat(now)
     was_mine = bool(dirty) and owner == relay_id

@@ -1,7 +1,7 @@
-"""How a relay shows that it is alive.
+"""The locks by which a relay shows that it is alive.
 
 On PostgreSQL it holds *session* advisory locks of one class: one for its presence, and one for each of its shards.
-On SQLite it holds an operating-system lock on a file beside the database's. Both end with the session, however it ends.
+On SQLite it holds an operating-system lock on a file beside the database's. Both end with the session, for any cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def side_file(path: Path) -> Path:
 
 
 def is_owned(path: Path) -> bool | None:
-    """Return whether a relay owns this SQLite file now; ``None`` if that may not be asked.
+    """Return whether a relay owns this SQLite file now; ``None`` if this process has no right to ask.
 
     It takes a shared lock for a moment. A relay that starts at that moment tries again.
     """

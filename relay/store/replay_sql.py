@@ -1,6 +1,6 @@
-"""Bringing messages back from the history, on both databases.
+"""Bring messages back from the history, on both databases.
 
-The parameters differ in their kind only: arrays on PostgreSQL, JSON on SQLite.
+Only the kind of the parameters differs: arrays on PostgreSQL, JSON on SQLite.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ COLUMNS = "type, source, subject, ordering_key, data"
 OLD = ", ".join("h." + column for column in COLUMNS.split(", "))
 REPLAY_OF = "outbox-replay-of"
 
-# What operators gave up everywhere, and what expired, is in the history, too, without a delivery; what they
-# gave up for this destination it was never to get. A message that is named is sent all the same: that takes it back.
+# Messages that operators gave up everywhere, or that expired, are in the history without a delivery; a message that
+# they gave up for this destination must not go there. A message that is named is sent all the same.
 _DELIVERED = f"""h.outcome IS NULL
   AND coalesce(h.deliveries -> CAST(:to AS text) ->> 'state', '') NOT IN ({UNTAKEN})"""
 
-# Index: outbox_history_id, in its order, so that each page goes on where the last one ended: one pass however many they
-# are. Of what is there several times, because it was replayed before, the last.
+# Index: outbox_history_id, in its order: each page continues where the last one ended, so there is one pass in all. Of
+# several entries of one message, from earlier replays, the last one counts.
 _PAGE = """
 SELECT h.id, max(h.delivered_at) FROM outbox_history AS h
 WHERE {delivered_at} >= :since AND {delivered_at} < :until AND h.type LIKE :type ESCAPE '/' AND h.id > :after
@@ -55,7 +55,7 @@ POSTGRES = {
     "count": _COUNT.format(which=_DELIVERED),
     "page_of_named": _PAGE.format(delivered_at="h.delivered_at", which=_PG_NAMED),
     "count_named": _COUNT.format(which=_PG_NAMED),
-    # At its old place, so that it comes before what waits behind it in its key.
+    # At its old position, so it goes before the messages that wait behind it in its key.
     "bring_back": f"""
 INSERT INTO outbox_message (id, position, {COLUMNS}, headers, created_at, state, generation) OVERRIDING SYSTEM VALUE
 SELECT h.id, h.position, {OLD}, h.headers, h.created_at, 'held', :generation
@@ -68,7 +68,7 @@ SELECT p.new_id, {OLD},
        (h.headers::jsonb || jsonb_build_object('{REPLAY_OF}', h.id::text))::json, 'held'
 FROM {_PG_HISTORY} ORDER BY h.position
 """,
-    # In id order, as owners lock what is held; what an owner has just moved to history is not found.
+    # In the order of ids, in which owners lock messages; a message that an owner has just moved is not found.
     "lock": """
 SELECT m.id FROM unnest(CAST(:ids AS uuid[])) AS p (id) JOIN outbox_message AS m ON m.id = p.id
 ORDER BY m.id FOR UPDATE OF m
@@ -90,7 +90,7 @@ JOIN outbox_history AS h ON h.id = p.value ->> 0 AND h.delivered_at = p.value ->
 _SQLITE_NAMED = "h.id IN (SELECT value FROM json_each(:named))"
 
 SQLITE = {
-    # The plus sign keeps SQLite from the index on delivered_at, for which it would have to sort at every page.
+    # The plus sign prevents the index on delivered_at, with which SQLite would sort for every page.
     "page": _PAGE.format(delivered_at="+h.delivered_at", which=_DELIVERED),
     "count": _COUNT.format(which=_DELIVERED),
     "page_of_named": _PAGE.format(delivered_at="+h.delivered_at", which=_SQLITE_NAMED),

@@ -1,7 +1,7 @@
-"""What is read from the database: rows with named columns, pages of them, and how far the reading has come.
+"""Rows that are read from the database, with named columns; pages of them; and the cursors.
 
-A row stays the tuple that the driver made: an object for each would cost more than reading it. The names below are the
-places in it, in the order in which both databases' statements select the columns.
+A row is the tuple that the driver made: an object for each row would cost more than reading it. The names below are the
+indices in it, in the order in which the statements of both databases select the columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 Pair = tuple[str, str]  # (destination, ordering key)
 Parked = tuple[str, int, int]  # (destination, shard, position) of a delivery that is parked now
 
-# `address` is where the row lay, if the store wants to know. Instants are texts, as the database prints them.
+# `address` is the address of the row, if the store uses it. Instants are text, as the database prints them.
 MESSAGE_COLUMNS = (
     "id", "position", "shard", "generation", "type", "source", "subject", "ordering_key", "data", "headers",
     "created_at", "address",
@@ -23,7 +23,7 @@ MESSAGE_COLUMNS = (
 
 ID, POSITION, SHARD, GENERATION, TYPE, SOURCE, SUBJECT, ORDERING_KEY, DATA, HEADERS = range(10)
 CREATED_AT, ADDRESS, EXPIRES_AT, DUE_AT = range(10, 14)
-# A delivery that is read back has the columns of its message, and then its own.
+# A delivery that is read back has the columns of its message, then its own.
 DESTINATION, DELIVERY_GENERATION, ATTEMPTS, FAILING_FOR_S = range(14, 18)
 
 PAGE_BYTES = 1024 * 1024  # of data on one page
@@ -32,12 +32,12 @@ UNBOUNDED = 2**63 - 1
 
 @dataclass(slots=True)
 class Cursors:
-    """How far the reading has come.
+    """The positions up to which a session has read.
 
     Args:
         ready: Per owned shard, the position up to which ready messages were read.
         parked: Per (destination, shard) with parked deliveries, the position up to which they were read.
-        exhausted: Owned shards in which a look has found nothing more that was ready.
+        exhausted: Owned shards in which the last look found no more ready messages.
     """
 
     ready: dict[int, int] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Cursors:
     exhausted: set[int] = field(default_factory=set)
 
     def go_back(self, shard: int, position: int) -> None:
-        """Read the ready messages of this shard from this position on."""
+        """Set the position from which ready messages of this shard are read."""
         self.ready[shard] = min(self.ready[shard], position - 1)
         self.exhausted.discard(shard)
 
@@ -54,27 +54,27 @@ class Cursors:
         return not self.ready[shard] and shard not in self.exhausted
 
     def parked_until(self, shard: int) -> int:
-        """Return how far parked deliveries may be read: as far as ready messages were, and that may be all of them."""
+        """Return the position up to which parked deliveries may be read: that of the ready messages, or no limit."""
         return UNBOUNDED if shard in self.exhausted else self.ready[shard]
 
     def lower(self, destination: str, shard: int, position: int) -> None:
-        """Note that this delivery is parked now: read on from it, if it had been passed."""
+        """Note that this delivery is parked now: move the cursor back to it if necessary."""
         pair = destination, shard
         self.parked[pair] = min(self.parked.get(pair, 0), position - 1)
 
 
 @dataclass(slots=True)
 class Page:
-    """What one look found.
+    """The result of one look.
 
     Args:
-        messages: Messages to take up.
-        deliveries: Deliveries to take up again.
+        messages: New messages.
+        deliveries: Deliveries that are read back.
         discarded: (message, destination) pairs that an operator discarded or cancelled.
-        unparked: Destinations for which a session other than this one has parked something.
-        held: (destination, ordering key) → the lowest position of a message in the table that is not done.
+        unparked: Destinations for which another session has parked deliveries.
+        held: (destination, ordering key) → the lowest position of an unfinished message in the table.
         blocked: (destination, ordering key) → the lowest position of a delivery in the table that may not start now.
-        full: Whether there may be more where this came from.
+        full: Whether there may be more rows.
     """
 
     messages: list[Row] = field(default_factory=list)

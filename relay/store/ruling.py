@@ -1,4 +1,4 @@
-"""Verdicts in the form that the settling statements take, the same for both databases."""
+"""Encode verdicts for the settling statements, the same for both databases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from relay.decide.verdict import State
 from relay.store.contract import Ruled
 
 TEXT_LENGTH = 2000
-DONE = (State.DELIVERED, State.EXPIRED)  # of what a relay decides: nothing is left to do
+DONE = (State.DELIVERED, State.EXPIRED)  # verdicts of a relay that are final
 
 
 def as_record(r: Ruled) -> dict[str, Any]:
-    """Return one verdict in the form of JSON."""
+    """Return one verdict as JSON."""
     reason = storable(r.reason)
     return {
         "message_id": r.message_id,
@@ -31,19 +31,16 @@ def as_record(r: Ruled) -> dict[str, Any]:
 
 
 def finishable_messages(ruled: Sequence[Ruled]) -> set[str]:
-    """Return the messages of which nothing may be left to do.
-
-    A delivery of which a former owner knows nothing may have been settled.
-    """
+    """Return the messages that may be finished. A delivery with the verdict of a former owner may have been settled."""
     left = {r.message_id for r in ruled if r.state not in DONE and not r.is_unknown}
     return {r.message_id for r in ruled} - left
 
 
 def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the (message, destination) pairs behind which a blocked delivery may have become free.
+    """Return the (message, destination) pairs that may release a blocked delivery of their key.
 
-    A delivery that was blocked counts too: its predecessor may have been settled since it was decided. It does not
-    count when its predecessor is in memory: that one releases it when its turn comes.
+    A delivery that is blocked now counts, too: its predecessor may have been settled in the meantime. It does not count
+    if its predecessor is in memory, which releases it later.
     """
     return [
         (r.message_id, r.destination)
@@ -58,7 +55,7 @@ def finished_keys(ruled: Sequence[Ruled], skipping: Sequence[str]) -> list[tuple
 
 
 def storable(text: str | None) -> str | None:
-    """Return text from outside as both databases can hold it: short, without NUL and halves of surrogate pairs."""
+    """Return text from outside in a form that both databases can store: short, without NUL and lone surrogates."""
     if text is None:
         return None
     return text[:TEXT_LENGTH].replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Lists of states, in the form that statements take after ``IN``."""
+"""Lists of states, in the form that SQL needs after ``IN``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from simulation.store import DONE, Delivery, Message, Tables
 import outbox
 from relay.decide.crashes import Record
 from relay.decide.rate import Rate
-from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S, Finding, Standing
+from relay.decide.shared_state import DISPUTED_S, PROBE_LEASE_S, Finding, SharedState
 from relay.platform.schema import SCHEMA_VERSION
 from relay.store.contract import Batch, Inherited, Lost, Peers, Ruled, Swept
 from relay.store.rows import Cursors, Page, Pair, Parked, Row
@@ -69,13 +69,13 @@ class ModelSession:
         self._check()
         self.tables.wants_of[self.number] = wants
         held = frozenset(n for n, shard in enumerate(self.tables.shards) if shard.holder is not None)
-        standings = {name: self.tables.standing(name) for name in self.tables.destinations}
+        shared_states = {name: self.tables.shared_state(name) for name in self.tables.destinations}
         return Peers(
             self.number,
             dict(self.tables.wants_of),
             held,
             1,
-            standings,
+            shared_states,
             (),
             (SCHEMA_VERSION, outbox.__version__),
             clock_s=_instant(self.tables.clock()).timestamp(),
@@ -319,13 +319,13 @@ class ModelSession:
         is_nearly_over = d.state != "paused" and (d.until or 0) < now + 1
         return d.state != "off" and (f.is_probe or f.disputes or d.until is None or is_nearly_over)
 
-    def claim_probe(self, name: str) -> tuple[bool, Standing]:
+    def claim_probe(self, name: str) -> tuple[bool, SharedState]:
         self._check()
         d, now = self.tables.destinations[name], self.tables.clock()
         claimed = d.state == "paused" and d.paused_by == "failure" and d.until is not None and d.until <= now
         if claimed:
             d.until = now + PROBE_LEASE_S
-        return claimed, self.tables.standing(name)
+        return claimed, self.tables.shared_state(name)
 
     def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
         self._check()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outbox.tables import SHARD_COUNT
-from relay.decide.standing import Standing
+from relay.decide.shared_state import SharedState
 
 DONE = ("delivered", "discarded", "expired")
 
@@ -130,11 +130,11 @@ class Tables:
         delivery = self.deliveries.get((message.id, destination))
         return delivery is not None and not self.holds_up(delivery)
 
-    def standing(self, name: str) -> Standing:
+    def shared_state(self, name: str) -> SharedState:
         d, now = self.destinations[name], self.clock()
         wait_s = None if d.until is None else d.until - now
         resumed_at = None if d.resumed_at is None else str(d.resumed_at)
-        return Standing(d.state, d.paused_by, d.reason, wait_s, d.pauses, now - d.changed_at, resumed_at)
+        return SharedState(d.state, d.paused_by, d.reason, wait_s, d.pauses, now - d.changed_at, resumed_at)
 
     # -------------------------------------------------------------- changes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from outbox import Message
 from relay.decide.backoff import Policy
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.delivery import assembly
 from relay.delivery.assembly import LaneSettings
 from relay.delivery.lane import Lane

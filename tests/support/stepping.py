@@ -149,7 +149,7 @@ class SteppedSession:
                 self._lose()
             self._store.asked_at = asked_at
             if name == "beat":
-                self._store.saw_paused = {n for n, each in answer.standings.items() if each.paused_by == "operator"}
+                self._store.saw_paused = {n for n, each in answer.shared_states.items() if each.paused_by == "operator"}
             return answer
 
         return call

@@ -19,7 +19,7 @@ from outbox_cli.terminal.shutdown import stop_on_signals
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
-    from relay.admin.leftover import Left
+    from relay.admin.leftover import Leftover
     from relay.relay import Relay
     from relay.settings import Settings
 
@@ -141,7 +141,7 @@ async def _drain(relay: Relay, *, look: bool) -> int:
     return exits.FAILED if drained.reason and not drained.standing_by else _judged(drained.left)
 
 
-def _judged(left: Sequence[Left]) -> int:
+def _judged(left: Sequence[Leftover]) -> int:
     for each in left:
         say(f"left: {each}")
     return exits.UNHEALTHY if left else exits.OK

@@ -11,7 +11,7 @@ from relay.delivery.health import SharedHealth
 from relay.delivery.queue import DeliveryQueue
 from relay.seam import Entry
 
-LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns what it holds
+LOOK_AGAIN_S = 0.02  # while this relay does not know that it owns its entries
 
 
 class Admission:
@@ -19,9 +19,9 @@ class Admission:
 
     Args:
         queue: The entries that wait.
-        breaker: Knows whether the destination is in doubt.
-        health: Knows what all relays know of the destination, and operators.
-        may_send: Returns whether the relay owns what it holds, at a time.
+        breaker: The circuit breaker of the destination.
+        health: The shared knowledge of all relays and operators about the destination.
+        may_send: Returns whether the relay owns its entries at a time.
         concurrency: Attempts under way at once at most.
         rate_limit: How many attempts may start in a time; ``None``: any number.
     """
@@ -40,7 +40,7 @@ class Admission:
         self._may_send, self._concurrency, self._rate_limit = may_send, concurrency, rate_limit
 
     def allows(self, now: float) -> bool:
-        """Return whether an attempt may start now; if not, ask for what it takes, where that can be asked for."""
+        """Return whether an attempt may start now; if not, request the missing probe or share."""
         breaker = self._breaker
         if self._health.operator_pause is not None or not self._may_send(now):
             return False
@@ -52,7 +52,7 @@ class Admission:
         return is_allowed and self._is_within_rate(now) and self._health.may_probe_or_asks()
 
     def _is_within_rate(self, now: float) -> bool:
-        """Return whether the rate limit lets an attempt start now; if not, ask for a share of the budget in time."""
+        """Return whether the rate limit permits an attempt now; if not, request a share of the budget."""
         limit = self._rate_limit
         if limit is None:
             return True
@@ -70,17 +70,17 @@ class Admission:
             self._rate_limit.start(count)
 
     def withdraw(self) -> None:
-        """Note that an attempt that was to start did not."""
+        """Take back a start: the attempt was not made."""
         if self._rate_limit is not None:
             self._rate_limit.withdraw()
 
     def answer_claim(self, granted: int, wait_s: float, asked_at: float) -> None:
-        """Take in a share of the budget that all relays have; see `RateLimit.answer`."""
+        """Add a share of the common budget; see `RateLimit.answer`."""
         assert self._rate_limit is not None
         self._rate_limit.answer(granted, wait_s, asked_at)
 
     def next_at(self, now: float) -> float:
-        """Return when an attempt may start although nothing calls; infinity while only a call can change anything."""
+        """Return when an attempt may start without another event; infinity if only an event can permit one."""
         breaker = self._breaker
         if not self._queue.startable or self._health.operator_pause is not None:
             return inf
@@ -91,7 +91,7 @@ class Admission:
         return self._rate_limit.next_at(now) if self._rate_limit is not None else inf
 
     def _is_to_look_again(self, now: float) -> bool:
-        """Return whether nothing under way will call when an attempt may start."""
+        """Return whether no event will announce that an attempt may start."""
         if not self._may_send(now):
             return True
         if self._rate_limit is not None and not self._rate_limit.left(now):

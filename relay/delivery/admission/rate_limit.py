@@ -1,11 +1,11 @@
 """A destination's rate limit in one relay: its share of the common budget, and when to ask for the next one.
 
 The budget stands in the database, and every relay takes from it. A lane takes a few attempts at a time, as many as it
-could start in `SHARE_S`, and may start them within `VALID_S`. What it has not started by then is lost, so that no relay
-saves up and sends more in one second than the limit allows. So in any `t` seconds all relays together start at most
-`burst + rate * (t + VALID_S)` attempts.
+could start in `SHARE_S`, and may start them within `VALID_S`. Attempts that it has not started by then are lost, so no
+relay saves them up and exceeds the limit later. So in any `t` seconds all relays together start at most `burst + rate *
+(t + VALID_S)` attempts.
 
-The lane asks as it asks to probe: through the owning thread, which answers.
+The lane asks through the owning thread, which answers, as for a probe.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from math import inf
 from relay.decide.rate import Rate
 from relay.seam import Claim
 
-SHARE_S = 0.25  # a share is what may start in so long
-LEAST_S = 0.1  # when the budget is used up, wait for what may start in so long: less would be a round trip for each
+SHARE_S = 0.25  # a share is the number of attempts that may start in this time
+LEAST_S = 0.1  # with an empty budget, wait for the attempts of this time: a round trip for each would cost more
 VALID_S = 0.5
 
 
@@ -43,7 +43,7 @@ class RateLimit:
         return self._left if now < self._valid_until else 0
 
     def may_start(self, now: float, startable: int) -> bool:
-        """Return whether an attempt may start now; if not, have a share asked for as soon as there can be one.
+        """Return whether an attempt may start now; if not, request a share as soon as one can be free.
 
         Args:
             now: The time.
@@ -58,7 +58,7 @@ class RateLimit:
         return False
 
     def next_at(self, now: float) -> float:
-        """Return when to ask for the next share, if that is later than now and nothing else calls; else infinity."""
+        """Return when to ask for the next share, if that is later than now and no answer is due; else infinity."""
         return inf if self._is_asking or self.left(now) or self._look_at <= now else self._look_at
 
     def start(self, count: int = 1) -> None:
@@ -66,16 +66,16 @@ class RateLimit:
         self._left -= count
 
     def withdraw(self) -> None:
-        """Note that an attempt that was to start did not."""
+        """Take back a start: the attempt was not made."""
         self._left += 1
 
     def answer(self, granted: int, wait_s: float, asked_at: float) -> None:
-        """Take in a share.
+        """Add a share.
 
         Args:
-            granted: How many attempts it is.
-            wait_s: When there will be one attempt more, in seconds from the question.
-            asked_at: When the question was put.
+            granted: How many attempts it has.
+            wait_s: Seconds from the question until one more attempt is free.
+            asked_at: The time of the question.
         """
         self._is_asking = False
         self._left, self._valid_until = granted, asked_at + VALID_S

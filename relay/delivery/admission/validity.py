@@ -1,4 +1,4 @@
-"""Whether an entry may still be sent: its session still owns, and its time has not passed."""
+"""Whether an entry may still be sent: its session still owns the shard, and its time has not passed."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from relay.seam import Entry
 
 
 class Validity:
-    """What one destination knows of the session that owns, and of the database's clock.
+    """The current session and the database's clock, as one destination knows them.
 
     Args:
-        expires_in_s: Seconds after which the destination does not want a message any more; ``None``: it always does.
+        expires_in_s: The age in seconds at which the destination does not want a message any more; ``None``: no limit.
     """
 
     def __init__(self, expires_in_s: float | None) -> None:
         self._expires_in_s = expires_in_s
         self._epoch = 0
-        self._clock_offset_s: float | None = None  # what to add to our clock to have the database's
+        self._clock_offset_s: float | None = None  # the database's clock minus ours
 
     def begin_session(self, epoch: int) -> None:
-        """Note that a new session owns: what another one read is not sent any more."""
+        """Note a new session: entries of an earlier one are not sent any more."""
         self._epoch = epoch
 
     def tell_time(self, offset_s: float) -> None:
-        """Take in what to add to the relay's clock to have the database's, in seconds."""
+        """Set the difference between the database's clock and the relay's, in seconds."""
         self._clock_offset_s = offset_s
 
     def verdict(self, entry: Entry, now: float) -> Verdict | None:
         """Return the verdict on an entry that may not be sent any more; ``None`` for one that may.
 
-        What was under way when its session ended is read again.
+        An entry of an ended session is read again.
         """
         if entry.epoch != self._epoch:
             return PARKED

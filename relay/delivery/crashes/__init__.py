@@ -1,1 +1,1 @@
-"""Finding the message that kills relays."""
+"""Find the message that kills relays."""

@@ -1,15 +1,16 @@
-"""The crash guard: what may have killed a relay is noted before it is sent. Runs on the event loop.
+"""The crash guard: note each delivery that may have killed a relay before it is sent again. Runs on the event loop.
 
-While every owner hands its shards back in order there is nothing here, and an entry costs one look at an empty table. A
-shard that was not handed back is **watched**: every entry that its dead owner can have had under way carries this
-object in `Entry.guard`, and a worker asks for a permit before each attempt at it. The permit comes when the owning
-thread has noted the delivery in ``outbox_shard.started``. All requests of one moment share one statement, which does
-not wait for the disk: when a relay dies, the server keeps what it was told. So as much is under way as ever, a round
-trip later.
+While all owners hand back their shards in order, there are no records, and an entry costs one look-up in an empty
+dictionary. A
+shard that was not handed back is **watched**: each entry that its dead owner may have had under way refers to this
+object in `Entry.guard`, and a worker asks for a permit before each attempt. The permit comes when the owning thread has
+noted the delivery in ``outbox_shard.started``. All requests of one moment share one statement. It does not wait for the
+disk, because the note has to survive the relay and not the server. So the concurrency stays the same, and each attempt
+starts one round trip later.
 
-What was noted when an owner died is **accused** (see `relay.decide.crashes`). It is put off until no relay has ended
-for a while: everything else goes first, and relays that are killed again and again for some other reason never get to
-it. Then it is tried **alone**: the gate closes for everything else, and opens when the attempt has ended.
+A delivery that was noted when an owner died is **accused** (see `relay.decide.crashes`). It waits until no relay has
+ended for some time. So all other deliveries go first, and relays that are repeatedly killed for another reason do not
+try it. Then it is tried **alone**: the gate closes for all other attempts, and opens when this attempt has ended.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from relay.delivery.lane import Lane
 from relay.seam import Entry, Lease, Note, ToOwner
 from relay.store.contract import Inherited
 
-CALM_S = 5.0  # no trial until no relay has ended for so long: a relay might be killed for another reason just then
-PATIENCE_S = 5.0  # how long a trial waits for what is under way; then it goes on, and proves less
-LOOK_S = 0.005  # between looks at whether everything else has ended
-LAZY_S = 0.02  # until it is noted that an attempt has ended, when nothing else is to be noted
+CALM_S = 5.0  # no trial until no relay has ended for this time: another cause might kill this relay, too
+PATIENCE_S = 5.0  # how long a trial waits for attempts under way; then it starts, and proves less
+LOOK_S = 0.005  # between checks whether all other attempts have ended
+LAZY_S = 0.02  # until the end of an attempt is noted, if no other note is due
 
 
 @dataclass(eq=False, slots=True)
@@ -47,11 +48,11 @@ class PermitRequest:
 
 
 class TrialGate:
-    """Whether an accused delivery is tried alone: then nothing else may start.
+    """The gate for attempts: while an accused delivery is tried alone, no other attempt may start.
 
     Attributes:
-        trial: The attempt that is made alone now.
-        trials: Those that wait to be.
+        trial: The attempt that is alone now.
+        trials: The attempts that wait for that.
     """
 
     def __init__(self) -> None:
@@ -65,12 +66,12 @@ class TrialGate:
 
 
 class CrashGuard:
-    """What is watched and accused of this relay's shards.
+    """Watches the shards of this relay that were not handed back, and tries accused deliveries alone.
 
     Args:
         lanes: The destinations.
         gate: Closed while a delivery is tried alone.
-        records: What is known of each shard.
+        records: The crash record of each shard.
         owner: Writes notes.
         lease: Whether this relay may send.
         clock: The time, in seconds.
@@ -92,7 +93,7 @@ class CrashGuard:
         self._waiting: list[PermitRequest] = []
         self._noted: set[PermitRequest] = set()  # written, or being written
         self._patient_until = 0.0
-        self._calm_from = self._clock() + CALM_S  # it may have been a relay's end that this one was started for
+        self._calm_from = self._clock() + CALM_S  # this relay may have been started because another one ended
         self._is_hurried = False
         self._alarm: asyncio.Handle | None = None
 
@@ -104,11 +105,11 @@ class CrashGuard:
         return bool(self._records)
 
     def begin_session(self, epoch: int) -> None:
-        """Note that a new session owns from here on."""
+        """Note a new session."""
         self._epoch = epoch
 
     def take_over(self, shards: Sequence[Inherited]) -> None:
-        """Take in what the last owners of these shards left."""
+        """Read the crash records that the last owners of these shards left."""
         for inherited in shards:
             self._records.take_over(inherited)
         if any(inherited.is_dirty for inherited in shards):
@@ -116,11 +117,11 @@ class CrashGuard:
         self._soon()
 
     def disturb(self) -> None:
-        """Note that a relay has ended just now: the last owner of some shards, or a peer."""
+        """Note that a relay has just ended: the last owner of some shards, or a peer."""
         self._calm_from = self._clock() + CALM_S
 
     def hurry(self) -> None:
-        """Wait for no calm: this relay ends when everything is done that can be done now."""
+        """Try accused deliveries without a quiet time: this relay drains and then ends."""
         self._is_hurried = True
 
     def leave(self, shards: Sequence[int]) -> None:
@@ -128,19 +129,19 @@ class CrashGuard:
         self._records.leave(shards)
 
     def rest(self) -> None:
-        """Watch nothing new: everything was read that a dead owner can have had under way."""
+        """Watch no further entries: all that a dead owner may have had under way were read."""
         self._records.end_watch()
         self._note_lazily()
 
     # ------------------------------------------------------------- coming in
 
     def look_at(self, entry: Entry) -> None:
-        """Watch an entry, if the last owner of its shard can have had it under way."""
+        """Watch an entry if the last owner of its shard may have had it under way."""
         if self._records.is_watched(entry):
             entry.guard = self
 
     def verdict(self, entry: Entry, lane: Lane) -> Verdict | None:
-        """Return the verdict on an entry that is accused, unless it may be tried now."""
+        """Return the verdict on an accused entry; ``None`` if it may be tried now."""
         accused = self._records.accusation(entry.shard, (entry.id, lane.name))
         if accused is None:
             return None
@@ -154,14 +155,14 @@ class CrashGuard:
         return None
 
     def forget(self, entry: Entry) -> None:
-        """Note that an entry is settled: what was decided here stands in the table now."""
+        """Note that an entry is settled: the table has the verdicts of this relay now."""
         if entry.epoch == self._epoch and self._records.note_settled(entry):
             self._note_lazily()
 
     # ------------------------------------------------------------- going out
 
     async def permit(self, destination: str, entry: Entry) -> bool:
-        """Wait until it is on record that this is about to be sent; return false when it may not be sent any more."""
+        """Wait until the attempt is noted in the table; return false if it may not start any more."""
         delivery = entry.id, destination
         request = PermitRequest(delivery, entry.shard, asyncio.get_running_loop().create_future())
         if self._records.accusation(entry.shard, delivery) is not None:
@@ -182,7 +183,7 @@ class CrashGuard:
         return False
 
     def survived(self, destination: str, entry: Entry) -> None:
-        """Note that an attempt has ended, and the relay has not."""
+        """Note that an attempt has ended, and that the relay survived it."""
         delivery = entry.id, destination
         self._records.acquit(entry.shard, delivery)
         self._end(entry.shard, delivery)
@@ -207,7 +208,7 @@ class CrashGuard:
             self._soon()
 
     def refuse(self) -> None:
-        """Refuse every request: what may start has changed."""
+        """Refuse all requests: the session or the shards have changed."""
         for request in [*self._waiting, *self._gate.trials, *self._noted]:
             request.resolve(False)
 
@@ -223,7 +224,7 @@ class CrashGuard:
         self._alarm = asyncio.get_running_loop().call_later(delay_s, self._advance)
 
     def _advance(self) -> None:
-        """Start what may start: every request, or one alone; have the owning thread write that down first."""
+        """Choose the attempts that may start: all requests, or one alone; have the owning thread note them first."""
         self._alarm = None
         requests = self._start_trial() if self._gate.trials and self._gate.trial is None else self._start_waiting()
         if requests or self._records.changed:
@@ -248,12 +249,12 @@ class CrashGuard:
         return requests
 
     def _is_quiet(self) -> bool:
-        """Return whether nothing is under way but what waits for a permit."""
+        """Return whether all attempts under way wait for a permit."""
         under_way = sum(len(lane.queue.under_way) for lane in self._lanes.values())
         return under_way <= len(self._waiting) + len(self._gate.trials)
 
     def written(self, notes: Sequence[Note]) -> None:
-        """Grant the requests of these notes, which are in the table."""
+        """Grant the requests of these notes: they are in the table."""
         for note in notes:
             for request in note.requests:
                 if isinstance(request, PermitRequest):

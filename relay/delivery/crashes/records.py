@@ -1,7 +1,7 @@
-"""The crash records of this relay's shards: what is watched, what is under way, and what is accused.
+"""The crash records of this relay's shards: watched, noted and accused deliveries.
 
-A record stands in ``outbox_shard.started`` (`relay.decide.crashes` has its form). This object decides, and neither
-waits nor writes: `relay.delivery.crashes.guard` has what is `changed` written.
+A record stands in ``outbox_shard.started`` (`relay.decide.crashes` has its form). This object only decides;
+`relay.delivery.crashes.guard` has the `changed` records written.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from relay.store.contract import Inherited
 
 @dataclass(slots=True)
 class ShardRecord:
-    """What is known of one shard.
+    """The record of one shard.
 
     Args:
-        record: What the table is told.
-        counts: How much was watched, by destination (``None``: messages that were read for the first time).
+        record: The content for the table.
+        counts: The number of watched entries by destination (``None``: messages that were read for the first time).
     """
 
     record: Record
@@ -33,7 +33,7 @@ class CrashRecords:
     """The records of the shards that were not handed back in order.
 
     Args:
-        window: How many entries a relay holds: of each shard, its last owner cannot have had more under way.
+        window: Entries that a relay holds at most; the last owner of a shard cannot have had more of it under way.
 
     Attributes:
         changed: The shards whose record in the table is out of date.
@@ -48,7 +48,7 @@ class CrashRecords:
         return bool(self._shards)
 
     def take_over(self, inherited: Inherited) -> None:
-        """Take in what the last owner of a shard left."""
+        """Add the record that the last owner of a shard left."""
         if not inherited.was_mine:
             self._open(inherited)
         if inherited.shard in self._shards or inherited.record is not None:
@@ -64,12 +64,12 @@ class CrashRecords:
             self._shards[inherited.shard] = ShardRecord(record)
 
     def leave(self, shards: Sequence[int]) -> None:
-        """Forget shards that were handed back; what is accused there stands in the table."""
+        """Forget shards that were handed back; the table keeps their accused deliveries."""
         for shard in shards:
             self._shards.pop(shard, None)
 
     def end_watch(self) -> None:
-        """Watch nothing new: everything was read that a dead owner can have had under way."""
+        """Watch no further entries: all that a dead owner may have had under way were read."""
         for shard, known in list(self._shards.items()):
             if known.record.until is not None:
                 known.record.until = None
@@ -77,7 +77,7 @@ class CrashRecords:
             self._tidy(shard)
 
     def is_watched(self, entry: Entry) -> bool:
-        """Return whether the last owner of its shard can have had this entry under way; called once for each."""
+        """Return whether the last owner of its shard may have had this entry under way; called once for each entry."""
         known = self._shards.get(entry.shard)
         until = known.record.until if known is not None else None
         if known is None or until is None or entry.message.created_at > until:
@@ -86,17 +86,17 @@ class CrashRecords:
         return known.counts[entry.destination] <= self._window
 
     def accusation(self, shard: int, delivery: Delivery) -> Accused | None:
-        """Return what a delivery is accused of, if it is."""
+        """Return the accusation of a delivery, if there is one."""
         known = self._shards.get(shard)
         return known.record.accused.get(delivery) if known is not None else None
 
     def acquit(self, shard: int, delivery: Delivery) -> None:
-        """Accuse a delivery no more: an attempt at it has ended, and the relay has not."""
+        """Clear a delivery: an attempt at it has ended, and the relay survived it."""
         if shard in self._shards:
             self._shards[shard].record.accused.pop(delivery, None)
 
     def note_settled(self, entry: Entry) -> bool:
-        """Note that the verdicts on an entry stand in the table; return whether a record has changed for it."""
+        """Note that the table has the verdicts on an entry; return whether that changed a record."""
         known = self._shards.get(entry.shard)
         if known is None:
             return False
@@ -133,7 +133,7 @@ class CrashRecords:
         return True
 
     def take_changed(self) -> dict[int, str | None]:
-        """Return what is to be written: shard → its record; ``None`` clears it."""
+        """Return the records to write: shard → its record; ``None`` clears it."""
         records = {shard: self._dump(shard) for shard in self.changed}
         self.changed.clear()
         return records

@@ -1,1 +1,1 @@
-"""The places in which an entry of a queue can be, and what is known of its ordering key: see `relay.delivery.queue`."""
+"""The places of the entries of a queue, and the chains of ordering keys: see `relay.delivery.queue`."""

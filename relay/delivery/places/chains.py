@@ -1,9 +1,8 @@
-"""The entries of ordering keys that are in memory, key by key; and which entries have a room of their own.
+"""The entries of each ordering key in memory, and the entries that have a separate room.
 
-Of each key, one entry is the **head**: it may be sent, is being sent, or is a suspect. Its **successors** wait behind
-it. `Chains` knows them, and `relay.delivery.queue` decides what becomes of them.
-
-What failed once, and what is chained behind it, is **set back**: `SetBack` counts it.
+One entry of each key is the **head**: it may be sent, is being sent, or is a suspect. Its **successors** wait behind
+it. `Chains` holds them, and `relay.delivery.queue` decides about them. An entry that failed once, and those chained
+behind it, are **set back**: `SetBack` counts them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ class Chain:
     """The entries of one ordering key.
 
     Args:
-        head: The one that may be sent, is being sent, or is a suspect.
-        successors: Those behind it, in their order.
+        head: The entry that may be sent, is being sent, or is a suspect.
+        successors: The entries behind it, in their order.
     """
 
     head: Entry
@@ -29,12 +28,12 @@ class Chain:
 
     @property
     def tail(self) -> Entry:
-        """The last one of it."""
+        """The last entry."""
         return self.successors[-1] if self.successors else self.head
 
 
 class Chains:
-    """The chains of one destination, by key. Entries without a key have none, and each is a head."""
+    """The chains of one destination, by key. An entry without a key has no chain, and is a head."""
 
     def __init__(self) -> None:
         self._chains: dict[str, Chain] = {}
@@ -46,7 +45,7 @@ class Chains:
         return iter(self._chains.values())
 
     def of(self, key: str | None) -> Chain | None:
-        """The chain of a key, if anything of it is in memory."""
+        """The chain of a key, if an entry of it is in memory."""
         return self._chains.get(key) if key is not None else None
 
     def successors(self) -> Iterator[Entry]:
@@ -55,11 +54,11 @@ class Chains:
             yield from chain.successors
 
     def group(self, head: Entry) -> list[Entry]:
-        """An entry and what is chained behind it."""
+        """An entry and those chained behind it."""
         return [head, *self._chains[head.key].successors] if head.key is not None else [head]
 
     def join(self, entry: Entry) -> Entry | None:
-        """Put an entry behind the others of its key; returns the head that it waits behind, if it waits."""
+        """Put an entry behind the others of its key; return the head that it waits behind, if there is one."""
         if entry.key is None:
             return None
         chain = self._chains.get(entry.key)
@@ -70,7 +69,7 @@ class Chains:
         return chain.head
 
     def advance(self, key: str) -> Entry | None:
-        """Take the head off a chain; returns the next one, unless the chain ends."""
+        """Remove the head of a chain; return the next head, unless the chain ends."""
         chain = self._chains[key]
         if not chain.successors:
             del self._chains[key]
@@ -79,11 +78,11 @@ class Chains:
         return chain.head
 
     def end(self, key: str) -> deque[Entry]:
-        """End a chain; returns its successors."""
+        """End a chain; return its successors."""
         return self._chains.pop(key).successors
 
     def cut(self, head: Entry) -> deque[Entry]:
-        """Leave a head alone; returns what was behind it."""
+        """Remove the successors of a head, and return them."""
         if head.key is None:
             return deque()
         chain = self._chains[head.key]
@@ -91,9 +90,9 @@ class Chains:
         return cut
 
     def remove(self, gone: set[Entry]) -> list[Entry]:
-        """Take entries that leave out of their chains; returns those that are heads now, in place of heads that left.
+        """Remove entries from their chains; return the new heads that replace removed ones.
 
-        A chain lives on while anything of its key does.
+        A chain continues while it has an entry.
         """
         heads = []
         for key in {e.key for e in gone if e.key is not None}:
@@ -104,21 +103,21 @@ class Chains:
         return heads
 
     def replace(self, entry: Entry, other: Entry) -> None:
-        """Have `other` stand for `entry`, if that is a head."""
+        """Replace `entry` by `other`, if it is a head."""
         chain = self.of(entry.key)
         if chain is not None and chain.head is entry:
             chain.head = other
 
 
 class SetBack:
-    """What failed once, and what is chained behind that: it has a bounded room of its own.
+    """Counts the entries that failed once, and those chained behind them: they have a separate, bounded room.
 
     Args:
-        chains: What waits behind which entry.
-        limit: How many entries there is room for.
+        chains: The chains of the destination.
+        limit: Entries in this room at most.
 
     Attributes:
-        count: How many there are.
+        count: Entries in this room now.
     """
 
     def __init__(self, chains: Chains, limit: int) -> None:
@@ -139,26 +138,26 @@ class SetBack:
         return self.count >= self.limit
 
     def add(self, *entries: Entry) -> None:
-        """Keep these out of the room of what was not tried."""
+        """Count these entries in this room."""
         self._entries.update(entries)
         self.count = len(self._entries)
 
     def remove(self, *entries: Entry) -> None:
-        """Let these take that room again, or leave."""
+        """Remove these entries from this room."""
         self._entries.difference_update(entries)
         self.count = len(self._entries)
 
     def add_group(self, head: Entry) -> None:
-        """Keep an entry, and what is chained behind it, out of that room."""
+        """Count an entry, and those chained behind it, in this room."""
         self.add(*self._chains.group(head))
 
     def remove_group(self, head: Entry) -> None:
-        """Let an entry, and what is chained behind it, take that room again."""
+        """Remove an entry, and those chained behind it, from this room."""
         if self.count:
             self.remove(*self._chains.group(head))
 
     def replace(self, entry: Entry, other: Entry) -> None:
-        """Have `other` stand for `entry`, if that is set back."""
+        """Replace `entry` by `other`, if it is set back."""
         if entry in self._entries:
             self._entries.remove(entry)
             self._entries.add(other)

@@ -1,8 +1,8 @@
-"""Which keys have an entry that was set aside and is not settled yet.
+"""The keys of which an entry was set aside and is not settled yet.
 
-Until it is settled, the table does not know that it holds the entry; what comes after it in its key must wait all the
-same. What comes *before* it must not: two pages of one key may be on their way at once, and the earlier one would be
-turned away because of the later one, again and again.
+Until that entry is settled, the table does not show it, but later entries of its key must wait behind it. *Earlier*
+entries must not: two pages with one key may be on their way at once, and the later one would reject the earlier one
+repeatedly.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from heapq import heappop, heappush
 
 
 class HeldKeys:
-    """The positions of what was set aside, by key."""
+    """The positions of entries that were set aside, by key."""
 
     def __init__(self) -> None:
-        self._lowest: dict[str, list[int]] = {}  # a heap; what has left is removed from it late
+        self._lowest: dict[str, list[int]] = {}  # a heap, from which positions are removed later
         self._present: dict[str, Counter[int]] = {}
 
     def __contains__(self, key: str) -> bool:
@@ -30,7 +30,7 @@ class HeldKeys:
         self._present.setdefault(key, Counter())[position] += 1
 
     def remove(self, key: str, position: int) -> None:
-        """Note that this entry is settled: the table knows of it."""
+        """Note that this entry is settled: the table shows it."""
         present, heap = self._present[key], self._lowest[key]
         present[position] -= 1
         if not present[position]:

@@ -1,8 +1,8 @@
-"""Entries that may be sent now, and which of them is next.
+"""The entries that may be sent now, and the choice of the next one.
 
-What failed before has a **turn** among what was not tried yet: one attempt in so many. A turn whose attempt is taken
-halves the way to the next one, a turn whose attempt fails doubles it. So at a destination that fails now and then what
-failed is soon tried again, and messages that always fail cost the others little.
+One attempt in N is a **turn** for an entry that failed before; the others are for untried entries. A turn whose attempt
+is taken halves N, a turn whose attempt fails doubles it. So a flaky destination soon gets its retries, and messages
+that always fail cost the others little.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from itertools import chain
 
 from relay.seam import Entry
 
-OFTEN, SELDOM = 2, 32  # one attempt in so many is at what failed before, while there is something that was not tried
+OFTEN, SELDOM = 2, 32  # the limits of N, while untried entries wait
 
 
 class Startable:
     """The entries of one destination that may be sent: heads of their ordering keys, or without a key.
 
     Attributes:
-        fresh: Those that were not tried yet.
-        again: Those that failed before.
-        turns: Entries that were taken from `again`, and whose attempt has not ended.
+        fresh: The untried entries.
+        again: The entries that failed before.
+        turns: The entries taken from `again` whose attempt has not ended.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Startable:
         return chain(self.fresh, self.again)
 
     def add(self, entry: Entry) -> None:
-        """Add an entry; what was charged before is likely to fail again, and many fall due at once."""
+        """Add an entry. A charged one goes to `again`: it is likely to fail again, and many fall due at once."""
         (self.again if entry.attempts else self.fresh).append(entry)
 
     def take(self, *, newest: bool = False) -> Entry | None:
@@ -59,7 +59,7 @@ class Startable:
         return self._take_again()
 
     def take_if(self, may_follow: Callable[[Entry], bool]) -> Entry | None:
-        """Take one more entry of the same kind, if it may follow: a bad message would fail a whole batch of others."""
+        """Take one more entry of the same kind if it fits: a bad message would fail a whole batch of good ones."""
         queue = self.again if self._is_turn else self.fresh
         if not queue or not may_follow(queue[0]):
             return None
@@ -71,7 +71,7 @@ class Startable:
         return entry
 
     def end_turn(self, entry: Entry, *, taken: bool | None = None) -> None:
-        """Note how the attempt at an entry has ended; ``None`` when that tells nothing of it."""
+        """Note whether the attempt at an entry was taken; ``None`` if its end says nothing about it."""
         if entry not in self.turns:
             return
         self.turns.remove(entry)
@@ -79,13 +79,13 @@ class Startable:
             self._every = max(self._every // 2, OFTEN) if taken else min(self._every * 2, SELDOM)
 
     def replace(self, entry: Entry, other: Entry) -> None:
-        """Have `other` stand for `entry`, if that has its turn."""
+        """Replace `entry` by `other`, if it has a turn."""
         if entry in self.turns:
             self.turns.remove(entry)
             self.turns.add(other)
 
     def remove(self, gone: set[Entry]) -> None:
-        """Remove entries that leave."""
+        """Remove these entries."""
         self.fresh = deque(e for e in self.fresh if e not in gone)
         self.again = deque(e for e in self.again if e not in gone)
 

@@ -25,13 +25,13 @@ def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
     if not isinstance(awaitable, CoroutineType):
         return awaitable
     try:
-        return Rest(awaitable, awaitable.send(None))
+        return Started(awaitable, awaitable.send(None))
     except StopIteration as ended:
         check_returned(ended.value)
         return None
 
 
-class Rest:
+class Started:
     """The rest of a coroutine that waits; awaiting it runs the coroutine on.
 
     Args:

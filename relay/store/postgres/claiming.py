@@ -1,10 +1,10 @@
 """Claim shards: by a lock that ends with the session, and by a row that only a relay's role can write.
 
-Advisory locks know no privileges: any login of the database may hold the one of a shard, and keep it. So a lock alone
-makes no owner. The row of the shard names the relay that owns it, by its number. That relay is alive for as long as its
-session holds a presence lock, whose key is random and stands in its own row. A shard is free when its row names no
-relay that is alive. The lock of the shard is tried first all the same: where rows were deleted, two relays still cannot
-own one shard.
+Advisory locks know no privileges: any login of the database may hold the lock of a shard. So a lock alone makes no
+owner. The row of the shard names the relay that owns it, by its number. That relay is alive for as long as its session
+holds a presence lock, whose key is random and stands in its own row. A shard is free when its row names no relay that
+is alive. The relay still tries the lock of the shard first: if rows were deleted, two relays still cannot own one
+shard.
 
 See docs/decisions/0015.
 """
@@ -41,7 +41,7 @@ class Holder(NamedTuple):
 
 
 class Claims:
-    """What one session claims.
+    """The claims of one session.
 
     Args:
         run: Runs a statement on the owning connection.
@@ -56,10 +56,10 @@ class Claims:
         self._looks: Counter[int | None] = Counter()
 
     def claim(self, wanted: Sequence[int]) -> tuple[list[int], list[Row]]:
-        """Make these shards ours, as far as they are free.
+        """Take these shards, as far as they are free.
 
         Returns:
-            The shards that are ours now, and their rows as the last owners left them.
+            The shards that were taken, and their rows as the last owners left them.
         """
         locked = {shard for (shard,) in self._run(sql.LOCK_SHARDS, shards=wanted, key=self._key)}
         self._locked |= locked
@@ -74,7 +74,7 @@ class Claims:
         return [s for s in claimed if s in ours], rows
 
     def release(self, shards: Collection[int]) -> None:
-        """Hand these shards back, clean."""
+        """Hand these shards back, marked clean."""
         self._run(sql.MARK_GIVEN, shards=sorted(shards), number=self._number)
         self._unlock(shards)
 
@@ -84,7 +84,7 @@ class Claims:
         ).fetchall()
 
     def _usurped(self, shards: Sequence[int]) -> set[int]:
-        """Return the shards whose locks only strangers hold, which keeps no relay from owning them."""
+        """Return the shards whose locks only strangers hold: a relay may own them all the same."""
         if not shards:
             return set()
         holders = [Holder(*row) for row in self._run(sql.HOLDERS, shards=shards, key=self._key)]
@@ -92,7 +92,7 @@ class Claims:
         return {h.shard for h in holders} - {h.shard for h in holders if not h.is_stranger}
 
     def _name(self, holders: Sequence[Holder]) -> None:
-        """Log once each session that holds what a relay needs; one of a relay's role only at the second look."""
+        """Log once each session that holds a lock that a relay needs; one of a relay's role only at the second look."""
         for pid in {h.pid for h in holders}:
             self._looks[pid] += 1
             held = [h for h in holders if h.pid == pid]
@@ -108,7 +108,7 @@ class Claims:
                 )
 
     def _without_row(self, locked: Collection[int]) -> set[int]:
-        """Return the shards that have no row: the lock alone makes them ours."""
+        """Return the shards that have no row: for them the lock alone is enough."""
         if not locked:
             return set()
         return set(locked) - {shard for (shard,) in self._run(sql.EXISTING, shards=list(locked))}

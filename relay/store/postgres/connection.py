@@ -1,4 +1,4 @@
-"""The owning connection: bare, its timeouts the lease, its token the proof that it is still the same session."""
+"""The owning connection: its timeouts enforce the lease, and its token proves that it is still the same session."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ENDS = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 
 
 class OwningConnection:
-    """One session, and how statements are run in it.
+    """One session, which runs statements.
 
     Args:
-        connection: Fresh from the server.
-        database: Where that is.
-        lease_s: Seconds after which the server ends a session that says nothing.
-        token: Says which session this is.
-        generation: Of the registered destinations that this relay knows.
+        connection: A new connection.
+        database: The database.
+        lease_s: Seconds after which the server ends a silent session.
+        token: Identifies this session.
+        generation: The generation of registered destinations that this relay knows.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class OwningConnection:
         return self._executor(statement, {**self._constants, **parameters})
 
     def _run_ahead(self, statement: str, **parameters: Any) -> PendingAnswer:
-        """Run a statement without waiting for its answer, which comes before the answer to the next statement."""
+        """Run a statement without waiting for its answer, which arrives before the answer to the next statement."""
         return self._executor.ahead(statement, {**self._constants, **parameters})
 
     def _transaction(self) -> AbstractContextManager[Any]:
-        self._executor.catch_up()  # outside of it: what was asked ahead is a transaction of its own
+        self._executor.catch_up()  # before it: statements that were run ahead are separate transactions
         return self._connection.transaction()
 
     def _one(self, statement: str, **parameters: Any) -> Any:
@@ -79,11 +79,11 @@ class OwningConnection:
     @staticmethod
     def _insist(is_owner: bool) -> None:
         if not is_owner:
-            raise Lost("another session answered: this relay owns nothing any more")
+            raise Lost("another session answered: this relay owns no shard any more")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Raise `Lost` for every error that ends a session, or leaves it in doubt."""
+        """Raise `Lost` for each error that ends a session, or leaves it in doubt."""
         try:
             yield
         except psycopg.errors.InsufficientPrivilege as error:

@@ -1,14 +1,14 @@
-"""Run statements: one prepared statement, one blocking call, and the interpreter free while the server works.
+"""Run prepared statements, each with one blocking call that frees the interpreter while the server works.
 
-The owning thread shares the interpreter with the event loop, which never rests while there is something to send. A
-driver that waits in Python takes the interpreter back for every piece of an answer that arrives, and each time it has
-to wait until the loop releases it. libpq's own blocking call takes it back once, when the whole answer has arrived.
+The owning thread shares the interpreter with the event loop, which is always busy while there are messages to send. A
+driver that waits in Python needs the interpreter for every piece of an answer, and each time waits until the loop
+releases it. libpq's blocking call needs it once, when the whole answer has arrived.
 
 A statement whose answer is not needed at once is run `ahead`: the server works on it while this thread goes on.
 https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 
-Everything goes over the wire as text. That spares us adapters on the way out, and a second plan of every statement
-whose parameters happened to be small numbers the first time.
+All parameters are sent as text. This needs no adapters, and avoids a second plan for a statement whose first parameters
+were small numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENDS = (b"FATAL", b"PANIC")
 
 
 class Executor:
-    """Runs statements, and prepares those that it runs a second time.
+    """Runs statements, and prepares a statement when it runs it a second time.
 
     Args:
         connection: Used by one thread; its loaders decode the answers.
@@ -62,12 +62,12 @@ class Executor:
         return self._answer(result)
 
     def ahead(self, statement: str, parameters: Mapping[str, Any]) -> PendingAnswer:
-        """Run a statement without waiting: the answer comes along with the one to the next statement.
+        """Run a statement without waiting: its answer arrives with that of the next statement.
 
-        It is a transaction of its own, also when the next statement fails.
+        It is a separate transaction, even if the next statement fails.
 
         Raises:
-            psycopg.Error: The server does not understand the statement, or the session is over.
+            psycopg.Error: The server rejects the statement, or the session has ended.
         """
         query, values = self._bound(statement, parameters)
         name = self._prepared(statement, query)
@@ -91,10 +91,10 @@ class Executor:
         return self._answer(asked.result)
 
     def catch_up(self) -> None:
-        """Wait for the answers to what was asked ahead.
+        """Wait for the answers to statements that were run ahead.
 
         Raises:
-            psycopg.Error: The session is over.
+            psycopg.Error: The session has ended.
         """
         if not self._ahead:
             return
@@ -106,7 +106,7 @@ class Executor:
 
     @contextmanager
     def _unbroken(self) -> Iterator[None]:
-        """Close the session on any error: a statement that is half sent, or half answered, makes it useless."""
+        """Close the session on any error: a half-sent or half-answered statement makes it unusable."""
         try:
             yield
         except BaseException:
@@ -114,7 +114,7 @@ class Executor:
             raise
 
     def _receive(self) -> pq.abc.PGresult:
-        """Return the result of one statement; read the two marks that follow it: its end, and that of the pipeline."""
+        """Return the result of one statement; also read the two markers after it, its end and that of the pipeline."""
         result = self._next()
         if result is None or result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ENDS:
             raise self._error(result)
@@ -187,7 +187,7 @@ class Answer:
 
     @property
     def rowcount(self) -> int:
-        """How many rows were written or found."""
+        """The number of rows that were written or found."""
         return self._result.command_tuples or 0
 
     def fetchall(self) -> list[Row]:
@@ -204,7 +204,7 @@ class Answer:
 
 @cache
 def _numbered(statement: str) -> tuple[bytes, tuple[str, ...]]:
-    """Return a statement with numbered parameters, as libpq wants it, and their names in that order."""
+    """Return a statement with numbered parameters, as libpq needs it, and their names in that order."""
     names = tuple(dict.fromkeys(PARAMETER.findall(statement)))
     numbered = PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", statement)
     return numbered.replace("%%", "%").encode(), names

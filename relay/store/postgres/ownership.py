@@ -1,4 +1,4 @@
-"""Own shards: presence, locks, beats, and the peers that these show."""
+"""Own shards: presence, locks, beats and peers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.rate import Rate
-from relay.decide.standing import Finding, Standing
+from relay.decide.shared_state import Finding, SharedState
 from relay.decide.visibility import Horizon
 from relay.platform.schema import NO_VERSION, verify_version
 from relay.store.contract import ON_A_STANDBY, Inherited, Lost, Peers, Standby
@@ -36,7 +36,7 @@ FORGOTTEN_S = 0.1
 
 
 class Peer(NamedTuple):
-    """A living relay, this one included.
+    """A live relay; this one is included.
 
     Args:
         number: Its number among the relays.
@@ -112,7 +112,7 @@ class Owning(Reading, Settling):
             wants_of={peer.number: peer.wants for peer in living},
             held=frozenset(int(shard) for peer in living for shard in (peer.shards or "").split(",") if shard),
             generation=max((generation for _, generation, *_ in registry), default=0),
-            standings={name: Standing(*standing) for name, _, *standing in registry},
+            shared_states={name: SharedState(*shared_state) for name, _, *shared_state in registry},
             ended=ended,
             schema=schema,
             clock_s=beat[0],
@@ -143,7 +143,7 @@ class Owning(Reading, Settling):
                 self._owned.update(taken)
                 self._inherited = self._inherit(left_behind)
                 self._newest = int(self._one(sql.NEWEST))
-                # Before it sees what operators have done here: what they do from now on is found by the first look.
+                # Before the first read: the first look finds changes that operators make from now on.
                 self._took_at = self._took_at or Horizon.parse(self._one(connection_sql.SNAPSHOT))
         return taken
 
@@ -173,11 +173,11 @@ class Owning(Reading, Settling):
         with self._guard():
             self._run(sql.REPORT, **asdict(replace(finding, reason=storable(finding.reason))))
 
-    def claim_probe(self, name: str) -> tuple[bool, Standing]:
+    def claim_probe(self, name: str) -> tuple[bool, SharedState]:
         with self._guard():
             claimed = self._run(sql.CLAIM_PROBE, name=name).rowcount == 1
-            row = self._run(sql.STANDING_OF, name=name).fetchone()
-        return claimed, Standing(*row) if row else Standing("healthy")
+            row = self._run(sql.SHARED_STATE_OF, name=name).fetchone()
+        return claimed, SharedState(*row) if row else SharedState("healthy")
 
     def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
         with self._guard():

@@ -1,11 +1,9 @@
-"""Find out whether a pooler stands between the relay and the server, and changes the session between transactions.
+"""Detect a pooler that changes the session between transactions.
 
-In session mode it does not, and everything works. In transaction mode each transaction may meet another session of the
-server: locks and settings stay behind with the one before, where any client may meet them. A pooler invents the key by
-which a client may cancel, process id included; if that agrees with what the server says, there is none.
-
-Otherwise two connections show it: while both are open, a session that belongs to one of them is never met on the other,
-and keeps its process id from transaction to transaction.
+In session mode a pooler does not do that, and a relay works. In transaction mode each transaction may get another
+session of the server: locks and settings stay with the earlier session, which other clients may get. A pooler invents
+the process id that it reports to a client; if it equals the one that the server reports, there is no pooler. Otherwise
+two open connections decide: in session mode each keeps its own session, with the same process id in each transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import psycopg
 
 from outbox.errors import Unusable
 
-ROUNDS = 5  # others may use the pool, too, and hide it for a moment
+ROUNDS = 5  # other clients of the pool may hide it for a moment
 PATIENCE_S = 2.0
 
 Connect = Callable[[], psycopg.Connection[Any]]
@@ -30,11 +28,11 @@ def refuse_transaction_pooling(connection: psycopg.Connection[Any], connect: Con
     """Make sure that the connection's session is its own.
 
     Args:
-        connection: The one to be looked at; in autocommit mode.
-        connect: Makes another one, on the same way.
+        connection: The connection to check, in autocommit mode.
+        connect: Makes another one in the same way.
 
     Raises:
-        Unusable: A pooler in transaction mode stands in between.
+        Unusable: There is a pooler in transaction mode.
     """
     if _session(connection) == connection.info.backend_pid:
         return
@@ -48,7 +46,7 @@ def refuse_transaction_pooling(connection: psycopg.Connection[Any], connect: Con
 
 
 def _meet(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -> bool:
-    """Return whether two connections have met in one session, or the first has changed its own."""
+    """Return whether two connections got the same session, or the first one changed its session."""
     mine = _session(connection)
     theirs = _session_in_transaction(other)
     moved = theirs is not None and _session(connection) != mine
@@ -64,7 +62,7 @@ def _session(connection: psycopg.Connection[Any]) -> int:
 
 
 def _session_in_transaction(other: psycopg.Connection[Any]) -> int | None:
-    """That of a transaction which stays open; ``None`` where there is none to be had: one of a pool in session mode."""
+    """Return the process id in an open transaction; ``None`` if a pool in session mode has no free session."""
     pgconn = other.pgconn
     pgconn.send_query(b"BEGIN; SELECT pg_backend_pid()")
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""Find what is ready, late, due or parked, each row once."""
+"""Find ready, late, due and parked rows, each row once."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LATE_LIMIT = 1000
 QUICK_S = 0.1
 MUCH = 50  # rows that come in more than one piece
 
-Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
+Due = tuple[str, int, str]  # the position in the order of due times: (due_at, position, destination)
 FIRST: Due = ("-infinity", 0, "")
 
 
 class Reading(Salvaging):
-    """What a session reads."""
+    """The reads of a session."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -76,10 +76,10 @@ class Reading(Salvaging):
             self._read_foreign(page, cursors, self._since(self._took_at, cursors))
 
     def _look(self, page: Page, cursors: Cursors, horizon: Horizon) -> None:
-        """Find what has come late since the last look.
+        """Find rows that became visible late since the last look.
 
-        The snapshot that the next look starts from is taken before anything is read: what commits in between is seen
-        twice, and never missed.
+        The snapshot for the next look is taken before this read: a row that commits in between is read twice, and never
+        missed.
         """
         since = self._since(horizon, cursors)
         snapshot, mine, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
@@ -96,13 +96,13 @@ class Reading(Salvaging):
         span: dict[str, Any],
         meanwhile: Callable[[], None] | None,
     ) -> bool:
-        """Look and read on; return false when the reading has to be done again, from further back."""
+        """Look and read on; return false if the read must be repeated from lower cursors."""
         since = self._since(horizon, cursors)
         if self._read_much:
             self._executor.catch_up()  # alone, a large answer is waited for in one piece
         try:
             answer = self._run(sql.LOOK_AND_READ_SMALL if self._are_small else sql.LOOK_AND_READ, **since, **span)
-            self._own_transactions = []  # those of the meantime are for the next look
+            self._own_transactions = []  # later ones are for the next look
             if meanwhile is not None:
                 meanwhile()
             rows = answer.fetchall()
@@ -117,7 +117,7 @@ class Reading(Salvaging):
         return not went_back
 
     def _find(self, page: Page, cursors: Cursors, since: dict[str, Any], *, late: bool, foreign: bool) -> bool:
-        """Read what the look has seen; return whether a cursor had to go back for it."""
+        """Read the rows that the look has found; return whether a cursor had to go back."""
         went_back = late and self._read_late(page, cursors, since)
         if foreign:
             self._read_foreign(page, cursors, since)
@@ -138,10 +138,10 @@ class Reading(Salvaging):
         self._take_in(page, cursors, self._fetch(sql.READ_READY, **span), span)
 
     def _read_new(self, page: Page, cursors: Cursors, limit: int) -> None:
-        """Begin to read shards that were just taken, one, then as many more as go quickly.
+        """Begin to read newly taken shards: one, then more while it goes quickly.
 
-        What earlier owners settled there is in the index until vacuum, and no vacuum clears it while a transaction is
-        held open: ten million rows are twenty seconds, too long for one statement, and for the beat that waits for it.
+        Rows that earlier owners settled are in the index until vacuum, which an open transaction stops. Ten million
+        rows take twenty seconds: too long for one statement, and for the beat that waits for it.
         """
         new = [shard for shard in cursors.ready if cursors.is_new(shard)]
         at_once, goes_on = 1, True
@@ -151,12 +151,12 @@ class Reading(Salvaging):
             at_once, self._per_shard = at_once * 2, per_shard
             before, new = new, [shard for shard in new if cursors.is_new(shard)]
             if len(new) == len(before):
-                return  # others were applied
+                return  # other destinations were registered
             goes_on = monotonic() - began_at < QUICK_S
         page.full = page.full or bool(new)
 
     def _span(self, cursors: Cursors, shards: list[int], limit: int, bytes_: int = PAGE_BYTES) -> dict[str, Any]:
-        """Return what to read next: of every shard a little, from its cursor on."""
+        """Return the parameters of the next read: a part of every shard, from its cursor on."""
         self._turn = (self._turn + 1) % len(shards)
         shards = shards[self._turn :] + shards[: self._turn]
         return {
@@ -182,10 +182,10 @@ class Reading(Salvaging):
         self._adapt(rows, span["limit"])
 
     def _leave_behind(self, cursors: Cursors, exhausted: set[int]) -> None:
-        """Go past what earlier owners settled, which is in the index until vacuum: nothing more is ready there.
+        """Move the cursors of shards without ready rows past the settled rows, which are in the index until vacuum.
 
-        What is still to be committed below the cursor is found as what comes late. Where others were applied, nothing
-        was found because we may find nothing, and what is parked must not overtake what is ready.
+        Rows that commit below a cursor later are found as late ones. If other destinations were registered, this
+        session finds no rows, and parked deliveries must not overtake ready ones.
         """
         if not exhausted <= cursors.exhausted and not self._one(sql.REGISTERED):
             return
@@ -194,13 +194,13 @@ class Reading(Salvaging):
             cursors.ready[shard] = max(cursors.ready[shard], self._newest)
 
     def _exhausted(self, shards: Sequence[int], rows: Sequence[Row]) -> set[int]:
-        """Return the shards that have nothing more; not the last one on a page, which may be cut by size."""
+        """Return the shards without more rows, except the last one on a page, which may be cut by size."""
         counts = Counter(row[SHARD] for row in rows)
         complete = shards[: shards.index(rows[-1][SHARD])] if rows else shards
         return {shard for shard in complete if counts[shard] < self._per_shard}
 
     def _adapt(self, rows: list[Row], limit: int) -> None:
-        """Read deep where few shards have anything, and evenly where all have."""
+        """Return how many rows to read of each shard: many if few shards have rows, else the same number of all."""
         if len(rows) >= limit:
             self._per_shard = max(limit // len({row[SHARD] for row in rows}), 1)
         elif rows:
@@ -211,14 +211,14 @@ class Reading(Salvaging):
         if not _is_full(rows, LATE_LIMIT):
             page.messages = sorted((row[:-2] for row in rows), key=itemgetter(POSITION))
             return False
-        # Any page of them: in their order they are found by the readings that go back for them.
+        # Any page of them: the reads that go back for them find them in their order.
         for shard, position in self._run(sql.LATE_FLOOR, **since).fetchall():
             cursors.go_back(shard, position)
         self._scheduled = FIRST
         return True
 
     def _read_foreign(self, page: Page, cursors: Cursors, since: dict[str, Any]) -> None:
-        """Read what operators did to deliveries: put back, discarded, or cancelled."""
+        """Read the changes of operators: deliveries that were put back, discarded or cancelled."""
         for destination, shard, position, discarded in self._run(sql.LATE_DELIVERIES, **since).fetchall():
             page.discarded += [(message_id, destination) for message_id in discarded or ()]
             if position is not None:
@@ -244,7 +244,7 @@ class Reading(Salvaging):
         with self._guard():
             now = str(self._one("SELECT clock_timestamp()"))
             if now < max(self._scheduled, self._retries)[0]:
-                self.reread_due()  # the clock was set back: what was written since then is due before what was read
+                self.reread_due()  # the clock was set back: rows written since then are due before those that were read
             span = {"shards": list(shards), "now": now, "limit": limit}
             scheduled = self._fetch(sql.READ_SCHEDULED, **span, **_after(self._scheduled))
             retries = self._fetch(sql.READ_RETRIES, **span, **_after(self._retries))
@@ -278,7 +278,7 @@ class Reading(Salvaging):
 
 
 def _room(page: Page) -> int:
-    """Return the bytes that the page may still take."""
+    """Return the bytes that still fit on the page."""
     return PAGE_BYTES - sum(len(row[DATA].encode()) for row in page.messages)
 
 
@@ -287,12 +287,12 @@ def _after(due: Due) -> dict[str, Any]:
 
 
 def _is_full(rows: list[Row], limit: int) -> bool:
-    """Return whether there may be more where this page came from; its last column counts bytes."""
+    """Return whether there may be more rows after this page; its last column counts bytes."""
     return bool(rows) and (len(rows) == limit or rows[-1][-1] >= PAGE_BYTES)
 
 
 def _reached(rows: list[Row], limit: int, now: str) -> Due:
-    """Return how far a reading came: to its last row when there may be more, to now when there is none."""
+    """Return the position after a read: that of its last row if there may be more, else now."""
     if not _is_full(rows, limit):
         return now, UNBOUNDED, ""
     last = rows[-1]

@@ -1,8 +1,8 @@
-"""Reading a page in which a row cannot be read: row by row, so that its neighbours go on.
+"""Read a page with an unreadable row again, row by row, so the other rows go on.
 
-A database in SQL_ASCII holds any bytes, one in WIN1252 bytes that stand for no character, and a damaged disk pieces of
-a value: one such row is an error for the whole page. Then the page is read once more without what may be unreadable,
-and each of its messages alone. That costs a round trip each, and only pages with such a row pay for it.
+A database in SQL_ASCII may hold any bytes, one in WIN1252 bytes without a character, and a damaged disk parts of a
+value: one such row is an error for the whole page. Then the page is read again without the columns that may be
+unreadable, and each of its messages alone. That costs a round trip for each message, only for such pages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Salvaging(OwningConnection):
     """Fetches rows that begin with a message's columns.
 
     Attributes:
-        unreadable: Message → why it cannot be read, since they were last taken out.
+        unreadable: Message → why it cannot be read, since the last removal.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -43,7 +43,7 @@ class Salvaging(OwningConnection):
             return self._salvage(statement, **parameters)
 
     def _salvage(self, statement: str, **parameters: Any) -> list[Row]:
-        """Return the same rows, in which only the messages that cannot be read have no data."""
+        """Return the same rows; only messages that cannot be read have no data."""
         rows = self._run(statement.replace(MESSAGE, BARE_MESSAGE), **parameters).fetchall()
         return [row if row[ID] is None else self._read_alone(row) for row in rows]
 

@@ -23,10 +23,10 @@ class PostgresStore:
     """Opens owning sessions on a PostgreSQL database.
 
     Args:
-        database: Where.
-        lease_s: Seconds after which the server ends a session that says nothing.
-        keep_history: Whether what was delivered moves to history or is deleted.
-        notify: Whether to listen for workers' notifications, or to switch them off for all.
+        database: The database.
+        lease_s: Seconds after which the server ends a silent session.
+        keep_history: Whether settled messages move to the history or are deleted.
+        notify: Whether to listen for workers' notifications; if not, switch them off for all relays.
     """
 
     def __init__(self, database: Database, *, lease_s: float, keep_history: bool, notify: bool) -> None:
@@ -96,6 +96,6 @@ class PostgresSession(Owning, Sweeping, Waking):
             if not self._connection.broken:
                 self._run(UNREGISTER, number=self._number)
         except psycopg.Error:
-            pass  # the session is over either way
+            pass  # the session has ended in any case
         finally:
             self._connection.close()

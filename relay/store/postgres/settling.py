@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class Settling(OwningConnection):
-    """What a session writes.
+    """The writes of a session.
 
     Args:
-        keep_history: Whether what was delivered moves to history or is deleted.
+        keep_history: Whether settled messages move to the history or are deleted.
     """
 
     def __init__(self, *arguments: Any, keep_history: bool, **options: Any) -> None:
@@ -43,7 +43,7 @@ class Settling(OwningConnection):
         return lambda: sum(count() for count in counted)
 
     def _settle_alike(self, rows: Sequence[Row], generation: int, *, durable: bool) -> Callable[[], int]:
-        """Have rows settled that lie where they were read; those that moved are settled when the count is asked for."""
+        """Have the rows settled by their addresses; rows that have moved are settled when the count is asked for."""
         here, moved = sql.SETTLE_PLAIN, sql.SETTLE_MOVED
         if not self._keep_history:
             here, moved = sql.SETTLE_PLAIN_KEEPING_NONE, sql.SETTLE_MOVED_KEEPING_NONE
@@ -68,7 +68,7 @@ class Settling(OwningConnection):
         generation_of.update(batch.messages)
         ruled = [r for r in batch.ruled if not r.is_unknown]
         finishable, keyed = finishable_messages(batch.ruled), finished_keys(ruled, batch.skipping)
-        if not finishable and not keyed:  # nothing has to follow: the one statement is the transaction
+        if not finishable and not keyed:  # no other statement follows: this one is the transaction
             return self._write(generation_of, ruled, durable=durable)[1]
         with self._transaction():
             known, parked = self._write(generation_of, ruled, durable=durable)
@@ -97,7 +97,7 @@ class Settling(OwningConnection):
         durable: bool,
         statement: str = sql.WRITE_RULED,
     ) -> tuple[set[str], list[Parked]]:
-        """Lock these messages and write verdicts on them; return which of them there are, and what is parked now."""
+        """Lock messages and write verdicts; return the messages that exist, and the deliveries parked now."""
         ruled_of: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in sorted(generation_of)}
         for r in ruled:
             ruled_of[r.message_id].append(as_record(r))
@@ -131,7 +131,7 @@ class Settling(OwningConnection):
         ).fetchall()
 
     def _insisting(self, write: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Write; write once more after a deadlock, or when today's partition of the history was missing."""
+        """Write; repeat it after a deadlock, or if today's partition of the history was missing."""
         with self._guard():
             try:
                 return write()
@@ -142,7 +142,7 @@ class Settling(OwningConnection):
             except psycopg.errors.DataCorrupted as error:
                 raise Damaged(sentence(error)) from error
             except psycopg.errors.DeadlockDetected:
-                pass  # rows are locked by their ids, but those that lie where they were read in the order of the table
+                pass  # rows are locked in the order of ids, or, if settled by address, of the table
             return (again or write)()
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:

@@ -1,4 +1,4 @@
-"""Look through the deliveries, slice by slice, for those that are blocked behind nothing."""
+"""Scan the deliveries, slice by slice, for those that are blocked without a predecessor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.store.postgres.sql import sweeping as sql
 
 
 class Sweeping(OwningConnection):
-    """The sweep of a session; a slice begins at a page of the table, and has `PAGES` of them."""
+    """The sweep of a session; a slice is `PAGES` pages of the table."""
 
     def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
         end = at + sql.PAGES

@@ -1,4 +1,4 @@
-"""Sleep without missing anything, and without a cost for workers."""
+"""Sleep without missing a message, and at little cost for workers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from relay.decide.visibility import Horizon
 from relay.store.postgres.connection import OwningConnection
 from relay.store.postgres.sql import connection as connection_sql
 
-NEVER, AWAKE, ASLEEP = 0, 1, 2  # what the sequence outbox_wake says
+NEVER, AWAKE, ASLEEP = 0, 1, 2  # the values of the sequence outbox_wake
 UNNOTIFIED_S = 0.1  # between polls when workers do not notify
 
 WAKE_STATE = "SELECT last_value FROM outbox_wake"
-SET_WAKE = "SELECT setval('outbox_wake', %(value)s) FROM outbox_wake WHERE last_value <> 0"  # as NEVER is for good
+SET_WAKE = "SELECT setval('outbox_wake', %(value)s) FROM outbox_wake WHERE last_value <> 0"  # NEVER is permanent
 
 
-# What a notification may name: the schema that messages are written into, or the one that an operator works in.
-# Those of other outboxes in this database come by the same channel.
+# The schemas that a notification for us may name: that of the messages, or that of an operator's session. Notifications
+# of other outboxes in this database use the same channel.
 SCHEMAS = """
 SELECT current_schema()::text,
        (SELECT n.nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -30,7 +30,7 @@ class Waking(OwningConnection):
     """The sleep of a session.
 
     Args:
-        notify: Whether to listen for workers' notifications, or to switch them off for all.
+        notify: Whether to listen for workers' notifications; if not, switch them off for all relays.
     """
 
     def __init__(self, *arguments: Any, notify: bool, **options: Any) -> None:
@@ -49,7 +49,7 @@ class Waking(OwningConnection):
 
     def wait(self, timeout_s: float, wake_fd: int) -> bool:
         with self._guard():
-            if self._hear():  # it came along with an answer
+            if self._hear():  # it arrived with an answer
                 return True
             server = self._connection.fileno()
             poll = select.poll()
@@ -61,7 +61,7 @@ class Waking(OwningConnection):
             return server in ready and self._hear()
 
     def _hear(self) -> bool:
-        """Read what the server sends unasked; return whether it was a notification for us."""
+        """Read the notifications that have arrived; return whether one was for us."""
         pgconn = self._connection.pgconn
         pgconn.consume_input()
         notified = False
@@ -70,7 +70,7 @@ class Waking(OwningConnection):
         return notified
 
     def sleep_s(self, wanted_s: float, short_s: float) -> float:
-        """Return a long time only when no running transaction can have read the flag before it was set."""
+        """Return a long time only if no running transaction can have read the flag before it was set."""
         if not self._notify:
             return min(wanted_s, UNNOTIFIED_S)
         with self._guard():

@@ -1,4 +1,4 @@
-"""The owning connection: the open file, and how statements are run on it."""
+"""The owning connection: an open file, on which statements run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from relay.store.rows import ID, PAGE_BYTES, Row
 NOT_TEXT = "it holds bytes that are not UTF-8"
 
 
-class Garbled(str):
-    """Text that is not UTF-8, with U+FFFD in place of what it has instead."""
+class InvalidText(str):
+    """Text that was not UTF-8; U+FFFD replaces the invalid bytes."""
 
 
 class File:
     """The database's file.
 
     Args:
-        path: Where it is.
+        path: Its path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,21 +31,21 @@ class File:
 
     def connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
-            raise Lost(f"the database file {self.path} is not there")
+            raise Lost(f"the database file {self.path} does not exist")
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA synchronous = FULL").close()
         return db
 
 
 class OwningConnection:
-    """One session, and how statements are run in it.
+    """One session, which runs statements.
 
     Args:
-        file: What to open.
-        generation: Of the registered destinations that this relay knows.
+        file: The file to open.
+        generation: The generation of registered destinations that this relay knows.
 
     Attributes:
-        unreadable: Message → why it cannot be read, since they were last taken out.
+        unreadable: Message → why it cannot be read, since the last removal.
     """
 
     def __init__(self, file: File, *, generation: int) -> None:
@@ -68,16 +68,18 @@ class OwningConnection:
     ) -> tuple[list[Row], bool]:
         """Return rows up to a limit of rows and bytes, without their sizes; and whether the limit was reached.
 
-        A check for text that is not UTF-8 costs a tenth of the reading. So it is made only where there is such text.
+        A check for text that is not UTF-8 costs a tenth of a read, so it is made only after such text was found.
         """
         try:
             return self._page_of_text(statement, limit, room_bytes, parameters)
         except sqlite3.OperationalError as error:
-            if not _is_garbled(error):
+            if not _is_invalid(error):
                 raise
         with self._looking_out():
             rows, is_full = self._page_of_text(statement, limit, room_bytes, parameters)
-        self.unreadable.update((row[ID], NOT_TEXT) for row in rows if any(isinstance(each, Garbled) for each in row))
+        self.unreadable.update(
+            (row[ID], NOT_TEXT) for row in rows if any(isinstance(each, InvalidText) for each in row)
+        )
         return rows, is_full
 
     def _page_of_text(
@@ -97,7 +99,7 @@ class OwningConnection:
 
     @contextmanager
     def _looking_out(self) -> Iterator[None]:
-        """Have text that is not UTF-8 come as `Garbled`, where it would be an error."""
+        """Return text that is not UTF-8 as `InvalidText`, and not as an error."""
         self._db.text_factory = _text
         try:
             yield
@@ -120,14 +122,14 @@ class OwningConnection:
         try:
             yield
         except BaseException:
-            if self._db.in_transaction:  # a file that is full has ended it already
+            if self._db.in_transaction:  # a full disk has ended it already
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """Raise `Lost` where the file is busy, full or gone: the next session finds it better, or waits."""
+        """Raise `Lost` if the file is busy, full or gone: the next session tries again."""
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -135,7 +137,7 @@ class OwningConnection:
             raise kind(str(error)) from error
 
 
-def _is_garbled(error: sqlite3.OperationalError) -> bool:
+def _is_invalid(error: sqlite3.OperationalError) -> bool:
     return str(error).startswith("Could not decode")  # Python's own error
 
 
@@ -143,4 +145,4 @@ def _text(stored: bytes) -> str:
     try:
         return stored.decode()
     except UnicodeDecodeError:
-        return Garbled(stored.decode(errors="replace"))
+        return InvalidText(stored.decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Own every shard of a file, and read what was left behind in them."""
+"""Own all shards of a file, and read how the last owner left them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import outbox
 from outbox.errors import SchemaError
 from relay.decide.crashes import Record
 from relay.decide.rate import Rate
-from relay.decide.standing import Finding, Standing
+from relay.decide.shared_state import Finding, SharedState
 from relay.platform.schema import NO_VERSION, verify_version
 from relay.store.contract import Inherited, Peers
 from relay.store.inheriting import inherited_by
@@ -65,7 +65,7 @@ class Owning(Reading, Settling):
             wants_of={self._number: wants},
             held=frozenset(self._owned),
             generation=max((generation for _, generation, *_ in registry), default=0),
-            standings={name: Standing(*standing) for name, _, *standing in registry},
+            shared_states={name: SharedState(*shared_state) for name, _, *shared_state in registry},
             schema=schema,
             clock_s=clock_s,
         )
@@ -104,8 +104,8 @@ class Owning(Reading, Settling):
         with self._guard(), self._transaction():
             self._run(sql.REPORT, **asdict(replace(finding, reason=storable(finding.reason))))
 
-    def claim_probe(self, name: str) -> tuple[bool, Standing]:
-        return True, Standing("healthy")  # there is no other relay
+    def claim_probe(self, name: str) -> tuple[bool, SharedState]:
+        return True, SharedState("healthy")  # there is no other relay
 
     def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
         with self._guard(), self._synchronous("NORMAL"), self._transaction():

@@ -1,4 +1,4 @@
-"""Find what is ready, late, due or parked, each row once."""
+"""Find ready, late, due and parked rows, each row once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from relay.store.sqlite.sql import reading as sql
 
 LATE_LIMIT = 1000
 
-Due = tuple[str, int, str]  # how far the reading of what falls due has come: (due_at, position, destination)
+Due = tuple[str, int, str]  # the position in the order of due times: (due_at, position, destination)
 FIRST: Due = ("", 0, "")
 
 
 class Reading(OwningConnection):
-    """What a session reads."""
+    """The reads of a session."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -29,12 +29,12 @@ class Reading(OwningConnection):
         self._txid = 0
 
     def _begin_reading(self) -> None:
-        """Note the highest number now: what has it, or a lower one, is read from the beginning like everything else."""
+        """Note the highest number now: rows with it or a lower one are read from the beginning like all others."""
         with self._guard():
             self._txid = self._one(sql.LAST_TXID)
 
     def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
-        """Return the next ready messages; one cursor serves all shards: it is the lowest of theirs."""
+        """Return the next ready messages, by one cursor for all shards: the lowest of theirs."""
         page = Page()
         if not cursors.ready:
             return page
@@ -97,7 +97,7 @@ class Reading(OwningConnection):
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
             if self._one(sql.TIME) < max(self._scheduled, self._retries)[0]:
-                self.reread_due()  # the clock was set back: what was written since then is due before what was read
+                self.reread_due()  # the clock was set back: rows written since then are due before those that were read
             late = self._read_scheduled_late()
             scheduled, more_scheduled = self._page(sql.READ_SCHEDULED, limit, **_after(self._scheduled))
             retries, more_retries = self._page(sql.READ_RETRIES, limit, **_after(self._retries))
@@ -112,9 +112,9 @@ class Reading(OwningConnection):
         )
 
     def _read_scheduled_late(self) -> list[Row]:
-        """Return what was scheduled since the last look for a time that the reading has passed.
+        """Return messages that were scheduled since the last look for a time that was already read.
 
-        More than a page of it is read again from the beginning instead.
+        If they are more than a page, read from the beginning instead.
         """
         newest = self._one(sql.NEWEST)
         if newest <= self._newest:

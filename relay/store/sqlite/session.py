@@ -24,7 +24,7 @@ class SqliteStore:
 
     Args:
         database: The file.
-        keep_history: Whether what was delivered moves to history or is deleted.
+        keep_history: Whether settled messages move to the history or are deleted.
     """
 
     def __init__(self, database: Database, *, keep_history: bool) -> None:
@@ -48,9 +48,9 @@ class SqliteStore:
 class SqliteSession(Owning, Sweeping, Waking):
     """One owning session.
 
-    It owns the file, and the lock, that had these names when it began. A name may be given to another file: a backup is
-    put in its place, or the lock is removed and the next relay makes a new one. This session would go on with a file
-    that no other process can see. So it looks, with every beat, whether the names still mean the same.
+    It owns the file and the lock that had these names when it began. Another file may get the name: a backup replaces
+    the database, or the lock is removed and the next relay creates a new one. This session would continue with a file
+    that no other process can see. So it checks with every beat whether the names still mean the same files.
     """
 
     def __init__(self, store: SqliteStore, lock: FileLock, relay_id: str, generation: int) -> None:

@@ -16,10 +16,10 @@ from relay.store.sqlite.sql import settling as sql
 
 
 class Settling(OwningConnection):
-    """What a session writes.
+    """The writes of a session.
 
     Args:
-        keep_history: Whether what was delivered moves to history or is deleted.
+        keep_history: Whether settled messages move to the history or are deleted.
     """
 
     def __init__(self, *arguments: Any, keep_history: bool, **options: Any) -> None:
@@ -63,7 +63,7 @@ class Settling(OwningConnection):
             return self._release(keys, skipping)
 
     def _keys_of(self, deliveries: Sequence[tuple[str, str]]) -> list[Row]:
-        """Return their keys. Behind a key that is not text nothing is blocked: it would not be readable, either."""
+        """Return their keys. No delivery waits behind a key that is not text: it would be unreadable, too."""
         with self._looking_out():
             return self._run(sql.KEYS_OF, pairs=json.dumps(list(deliveries))).fetchall()
 

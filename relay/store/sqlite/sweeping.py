@@ -1,4 +1,4 @@
-"""Look through the deliveries, slice by slice, for those that are blocked behind nothing."""
+"""Scan the deliveries, slice by slice, for those that are blocked without a predecessor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.store.sqlite.sql import sweeping as sql
 
 
 class Sweeping(OwningConnection):
-    """The sweep of a session; a slice begins behind a row of the table, and has `ROWS` of them."""
+    """The sweep of a session; a slice is `ROWS` rows of the table."""
 
     def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
         with self._guard():

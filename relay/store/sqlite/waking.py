@@ -1,4 +1,4 @@
-"""Sleep, and look often: SQLite has no notifications."""
+"""Sleep, and check often: SQLite has no notifications."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.store.sqlite.connection import OwningConnection
 
-LOOK_S = 0.005  # between looks at whether another connection has written
+LOOK_S = 0.005  # between checks whether another connection has written
 
 
 class Waking(OwningConnection):
@@ -49,4 +49,4 @@ class Waking(OwningConnection):
         return wanted_s
 
     def awake(self) -> None:
-        """Do nothing: there are no notifications to spare."""
+        """Do nothing: there are no notifications."""

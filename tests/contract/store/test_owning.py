@@ -12,7 +12,7 @@ from support.waiting import eventually
 
 from outbox import emit
 from relay.decide.rate import Rate
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.store.contract import Batch, Lost, Standby
 from relay.store.rows import Page
 
@@ -80,7 +80,10 @@ def test_a_beat_shows_who_is_alive_what_is_held_and_what_is_registered(desk: Des
     peers = session.beat([1, 2], 3)
     assert peers.held == {1, 2}
     assert (peers.wants_of, peers.generation) == ({peers.me: 3}, 4)
-    assert {name: standing.reason for name, standing in peers.standings.items()} == {"a": None, "b": "lunch"}
+    assert {name: shared_state.reason for name, shared_state in peers.shared_states.items()} == {
+        "a": None,
+        "b": "lunch",
+    }
     assert desk.database.scalar("SELECT count(*) FROM outbox_relay WHERE id = 'relay-1'") == 1
 
 
@@ -179,8 +182,8 @@ def test_what_an_operator_paused_stays_as_the_operator_left_it(desk: Desk) -> No
     session = desk.owner()
     session.report(Finding("a", "healthy", is_probe=True))
     session.report(Finding("a", "throttled", "429", 5.0))
-    standing = session.beat([], 0).standings["a"]
-    assert (standing.state, standing.paused_by, standing.reason) == ("paused", "operator", "lunch")
+    shared_state = session.beat([], 0).shared_states["a"]
+    assert (shared_state.state, shared_state.paused_by, shared_state.reason) == ("paused", "operator", "lunch")
 
 
 # ------------------------------------------------------------------------------------- a stale session

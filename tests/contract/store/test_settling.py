@@ -12,7 +12,7 @@ from support.desk import Desk, everything, ruling, seconds_until, settle, taken
 from support.waiting import eventually
 
 from outbox import emit
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.store.rows import Row
 
 Found = Callable[..., list[Row]]

@@ -1,13 +1,13 @@
-"""What a sample of the backlog asks. No statement reads a table from one end to the other, however many rows wait."""
+"""The queries of a sample of the backlog. None reads a whole table, for any number of rows."""
 
 from __future__ import annotations
 
 SHARDS = "(SELECT n::smallint AS shard FROM generate_series(0, 63) AS n) AS s"
 
-# The size of the file, which the server knows without a look at it.
+# The size of the file, which the server knows without reading it.
 PAGES = "SELECT pg_relation_size(to_regclass('{table}')) / current_setting('block_size')::bigint"
 
-# No index: pages at random, at most as many as the caller says.
+# No index: random pages, at most as many as the caller requests.
 SAMPLED_MESSAGES = """
 SELECT state, type, count(*) AS found FROM outbox_message TABLESAMPLE SYSTEM (:percent) GROUP BY state, type
 """
@@ -16,7 +16,7 @@ SELECT destination, state, count(*) AS found FROM outbox_delivery TABLESAMPLE SY
 GROUP BY destination, state
 """
 
-# Index: outbox_message_ready, one descent per shard. `floor` is where the last sample found the first: left of it lie
+# Index: outbox_message_ready, one descent per shard. `floor` is the first position of the last sample: left of it are
 # the entries of settled messages, until vacuum.
 OLDEST_READY = """
 SELECT m.shard, m.position, m.type, m.created_at AS since
@@ -53,7 +53,7 @@ CROSS JOIN LATERAL (
 GROUP BY d.destination
 """
 
-# Index: outbox_delivery_retry, so many from the left of each shard: those that come next.
+# Index: outbox_delivery_retry, the next rows of each shard.
 OLDEST_RETRIES = f"""
 SELECT r.destination, min(r.since) AS since FROM {SHARDS}
 CROSS JOIN LATERAL (
@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
 GROUP BY r.destination
 """
 
-# Index: outbox_delivery_dead, as far as it is counted.
+# Index: outbox_delivery_dead, up to the limit of the count.
 DEAD = """
 SELECT d.destination, f.found FROM unnest(CAST(:destinations AS text[])) AS d(destination)
 CROSS JOIN LATERAL (
@@ -73,5 +73,5 @@ CROSS JOIN LATERAL (
 ) AS f
 """
 
-# Index: outbox_message_unrouted, as far as it is counted.
+# Index: outbox_message_unrouted, up to the limit of the count.
 UNROUTED = "SELECT count(*) FROM (SELECT FROM outbox_message AS m WHERE m.state = 'unrouted' LIMIT :rows) AS m"

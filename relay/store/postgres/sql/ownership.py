@@ -1,10 +1,10 @@
-"""Locks, beats and peers: each with its index (see connection_sql)."""
+"""Locks, beats and peers: each with its index (see `connection`)."""
 
 from __future__ import annotations
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.rate import EASE
-from relay.decide.standing import DISPUTED_S, PROBE_LEASE_S
+from relay.decide.shared_state import DISPUTED_S, PROBE_LEASE_S
 from relay.store.postgres.sql.connection import IS_OWNER
 
 SERVER_AGE = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float8"
@@ -17,14 +17,16 @@ VALUES (%(id)s, pg_backend_pid(), %(presence)s, %(release)s) RETURNING number
 """
 UNREGISTER = "DELETE FROM outbox_relay WHERE number = %(number)s"
 
-# Presence locks stand above the shards. Each is drawn by lot: a login that has no rights here cannot hold it before.
+# The keys of presence locks are above those of the shards. Each is random, so a login without rights cannot take it in
+# advance.
 PRESENCES = range(SHARD_COUNT, 2**31)
 LOCK_PRESENCE = "SELECT pg_try_advisory_lock(%(key)s, %(presence)s)"
 
-# A number that was given before is that of a relay of another server, or of before a restore: it owns nothing here.
+# A number that was used before belongs to a relay of another server, or of before a restore: it owns no shard here.
 FORGET_NAMESAKE = "UPDATE outbox_shard SET relay = NULL WHERE relay = %(number)s"
 
-# The server's own lock table says which relay is alive; its row, which only a relay's role can write, names the lock.
+# The server's lock table shows which relay is alive; the row of the relay, which only a relay's role can write, names
+# its lock.
 LOCKS = """
 SELECT l.objid::bigint AS objid, l.pid FROM pg_locks AS l
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
@@ -48,7 +50,7 @@ LOCK_SHARDS = f"""
 SELECT s.shard FROM unnest(%(shards)s::int[]) AS s (shard) WHERE {IS_OWNER} AND pg_try_advisory_lock(%(key)s, s.shard)
 """
 NEWEST = "SELECT last_value FROM outbox_message_position_seq"
-# Why shards could not be locked: by whom they are.
+# The sessions that hold the locks of shards.
 HOLDERS = f"""
 WITH {LIVING}
 SELECT l.objid::int, l.pid, a.usename::text, a.application_name,
@@ -58,8 +60,8 @@ WHERE l.objid = ANY (%(shards)s::bigint[])
 """
 EXISTING = "SELECT shard FROM outbox_shard WHERE shard = ANY (%(shards)s::smallint[])"
 UNLOCK_SHARDS = "SELECT pg_advisory_unlock(%(key)s, s.shard) FROM unnest(%(shards)s::int[]) AS s (shard)"
-# What makes a shard ours: the row names us, and named none that is alive. Of two that find it free at once, one finds
-# that it has changed. A number is one session's; once that has ended, it is never alive again.
+# A shard is ours when its row names us; before, it must not name a relay that is alive. If two relays find it free at
+# once, the second one finds that it has changed. A number belongs to one session, and is never alive again after it.
 MARK_TAKEN = f"""
 WITH {LIVING}
 UPDATE outbox_shard AS o SET dirty = true, owner = %(owner)s, relay = %(number)s
@@ -74,7 +76,7 @@ FROM unnest(%(shards)s::smallint[]) AS s (shard)
 WHERE o.shard = s.shard AND o.relay = %(number)s AND {IS_OWNER}
 """
 
-# It has to outlive the relay, not the server: the commit does not wait for the disk.
+# The record has to survive the relay, not the server: the commit does not wait for the disk.
 NOTE = f"""
 UPDATE outbox_shard AS o SET started = n.record::jsonb
 FROM unnest(%(shards)s::smallint[], %(records)s::text[]) AS n (shard, record)
@@ -93,7 +95,7 @@ UPDATE outbox_relay SET last_seen_at = clock_timestamp(), shards = %(shards)s::j
 WHERE number = %(number)s AND {IS_OWNER} RETURNING extract(epoch FROM clock_timestamp())::float8
 """
 
-# Which relays are alive, and what each of them holds: by its locks, and by the rows that name it.
+# The relays that are alive, with the shards of each: by its locks, and by the rows that name it.
 PEERS = f"""
 WITH {LIVING}
 SELECT v.number, v.backend_pid, v.id, v.wants, v.silent_for_s, (
@@ -104,16 +106,16 @@ FROM living AS v
 """
 
 END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
-# One that may not own took the process id and the presence of a relay that has ended.
+# A role that may not own shards took the process id and the presence lock of a relay that has ended.
 FORGET_IMPOSTOR = f"""
 DELETE FROM outbox_relay WHERE number = %(number)s AND NOT {MAY_OWN.format(pid="%(pid)s")}
 """
 
-STANDING = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
+SHARED_STATE = """state, paused_by, reason, extract(epoch FROM until - clock_timestamp())::float8, pauses,
     extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""
-REGISTRY = f"SELECT name, generation, {STANDING} FROM outbox_destination"
+REGISTRY = f"SELECT name, generation, {SHARED_STATE} FROM outbox_destination"
 
-# A row that stops all relays is changed by the one that probed for them, by one that disputes it, and by a worse state.
+# A row that stops all relays is changed by the relay that probed for all, by one that disputes it, or by a worse state.
 REPORT = f"""
 UPDATE outbox_destination SET state = %(state)s, reason = %(reason)s, pauses = %(pauses)s,
     note = %(note)s, since = CASE WHEN state = %(state)s THEN since ELSE clock_timestamp() END,
@@ -134,11 +136,11 @@ CLAIM_PROBE = f"""
 UPDATE outbox_destination SET until = clock_timestamp() + {PROBE_LEASE_S} * interval '1 second'
 WHERE name = %(name)s AND state = 'paused' AND paused_by = 'failure' AND until <= clock_timestamp() AND {IS_OWNER}
 """
-STANDING_OF = f"SELECT {STANDING} FROM outbox_destination WHERE name = %(name)s"
+SHARED_STATE_OF = f"SELECT {SHARED_STATE} FROM outbox_destination WHERE name = %(name)s"
 
-# The sum of `relay.decide.rate`. Of two relays that ask at once, the second waits for the first one's row, and finds
-# what that has left. A crash of the server may forget what was claimed: the commit does not wait for the disk.
-# Index: outbox_rate_pkey.
+# The calculation of `relay.decide.rate`. If two relays ask at once, the second one waits for the row, and gets what the
+# first one left. A crash of the server may forget a claim: the commit does not wait for the disk. Index:
+# outbox_rate_pkey.
 CLAIM_RATE = f"""
 WITH budget AS MATERIALIZED (
     SELECT destination, arrival_s, extract(epoch FROM clock_timestamp())::float8 AS now_s

@@ -1,4 +1,4 @@
-"""Finding what is ready, late, due or parked: each statement with its index (see connection_sql)."""
+"""Find ready, late, due and parked rows: each statement with its index (see `connection`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from relay.store.state_lists import GIVEN_UP, UNTAKEN
 
 MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
     m.data, m.headers, m.created_at, m.ctid, m.expires_at, m.due_at"""
-# The same columns, without anything that may be unreadable: types are ASCII, and a key is shown as its bytes.
+# The same columns without values that may be unreadable: types are ASCII, and a key is shown as its bytes.
 BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
     encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'),
     'null', '{}', m.created_at, m.ctid, m.expires_at, m.due_at"""
-# Whoever reads without the locks that go with it finds nothing, and the look says why.
+# A session that reads without its locks finds no rows, and the look reports that.
 IS_MINE = f"{IS_OWNER} AND {IS_REGISTERED}"
 DELIVERY = """d.destination, d.generation, d.attempts,
     coalesce(extract(epoch FROM clock_timestamp() - d.first_failed_at), 0)::float8"""
@@ -33,8 +33,7 @@ _DESCENTS = """CROSS JOIN LATERAL (
         WHERE m.shard = c.shard AND m.position > c.cursor AND m.state = 'ready'
         ORDER BY m.position LIMIT %(per_shard)s
     ) AS m"""
-# The running sum bounds the page in bytes; it runs over the rows in the order in which the descents bring them, which
-# spares it a sort.
+# The running sum limits the page in bytes; it runs over the rows in the order of the descents, so it needs no sort.
 READ_READY = f"""
 SELECT {MESSAGE} FROM (
     SELECT m.*, sum(m.size) OVER (ORDER BY c.ordinality ROWS UNBOUNDED PRECEDING) - m.size AS bytes_before
@@ -43,7 +42,7 @@ SELECT {MESSAGE} FROM (
 ) AS m
 WHERE bytes_before < %(bytes)s AND {IS_MINE} LIMIT %(limit)s
 """
-# The sum is a third of what a read costs. A limit for each message bounds the page, too: a larger message comes
+# The sum is a third of the cost of a read. A limit for each message limits the page, too: a larger message is read
 # without its data.
 _READ_SMALL = f"""
 SELECT {MESSAGE.replace("m.data", "CASE WHEN m.size <= %(small)s::int THEN m.data END")}
@@ -55,17 +54,17 @@ WHERE {IS_MINE} LIMIT %(limit)s
 # Index: outbox_message_pkey.
 READ_ONE = f"SELECT {MESSAGE} FROM outbox_message AS m WHERE m.id = ANY (%(ids)s::uuid[])"
 
-# What has become visible since the last look, which is said by the transaction alone. What a dump brought along from a
-# cluster that had come further bears an id of the future, and has not come late.
+# Rows that have become visible since the last look, by their transaction alone. Rows that were restored from a dump of
+# another cluster may have an id in the future; these are not late.
 _SINCE = "m.txid >= %(xmax)s::xid8 AND m.txid < pg_snapshot_xmax(pg_current_snapshot())"
 _RAN_ON = "m.txid = ANY (%(running)s::xid8[]) AND m.txid < %(xmax)s::xid8"
 
 
 def _visible_since(table: str, *conditions: str) -> str:
-    """Return rows of both kinds that meet one of the conditions, of which no row meets two.
+    """Return rows that meet one of the conditions; no row meets two of them.
 
-    OFFSET 0 is a fence: without it the planner may turn what is asked of the rows into a scan of another index from its
-    left edge, where settled rows lie until vacuum.
+    OFFSET 0 is a fence: without it the planner may scan another index from its left edge, where settled rows are until
+        vacuum.
     """
     parts = [
         f"SELECT *, ctid FROM {table} AS m WHERE {became_visible} AND {condition}"
@@ -75,8 +74,8 @@ def _visible_since(table: str, *conditions: str) -> str:
     return f"({' UNION ALL '.join(parts)} OFFSET 0)"
 
 
-# Nearly all that became visible is new, not late: no cursor has passed its position, and it is not due. The index says
-# both, so that the row itself is not read. `reached` is the furthest of the cursors.
+# Nearly all rows that became visible are new, not late: no cursor has passed their position, and they are not due. The
+# index shows both, so the row itself is not read. `reached` is the highest cursor.
 _MESSAGES_SINCE = _visible_since(
     "outbox_message",
     "m.position <= %(reached)s::bigint",
@@ -89,7 +88,7 @@ _IS_LATE = """
     ((m.state = 'ready' AND m.position <= (%(floor)s::bigint[])[m.shard + 1])
      OR (m.state = 'scheduled' AND m.due_at <= %(due)s::timestamptz AND (%(floor)s::bigint[])[m.shard + 1] >= 0))
 """
-# Retries are written by their owner alone, which knows them, as it knows what it parked itself.
+# Retries are written only by the owner, which knows them, and also knows the deliveries that it parked.
 _IS_FOREIGN = f"""
     m.state IN ('parked', {GIVEN_UP}) AND (%(floor)s::bigint[])[m.shard + 1] >= 0 AND m.txid <> ALL (%(own)s::xid8[])
 """
@@ -98,7 +97,8 @@ REGISTERED = f"SELECT {IS_REGISTERED}"
 
 FIRST_LOOK = f"SELECT pg_current_snapshot()::text, {IS_OWNER}"
 
-# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot first, whose it is, and whether anything came late.
+# Indexes: outbox_message_txid, outbox_delivery_txid. The snapshot, whether this session owns, and whether rows came
+# late.
 LOOK = f"""
 SELECT pg_current_snapshot()::text, {IS_OWNER},
        EXISTS (SELECT FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE}),
@@ -107,7 +107,7 @@ SELECT pg_current_snapshot()::text, {IS_OWNER},
 
 
 def _looking_and(read: str) -> str:
-    """Return a look and a reading in one statement; the first row of the answer is the look.
+    """Return a look and a read in one statement; the first row of the answer is the look.
 
     Each answer that the owning thread waits for costs it its turn on a busy processor.
     """
@@ -126,7 +126,7 @@ READ_LATE = _page(
     MESSAGE, f"(SELECT * FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} AND {IS_MINE} LIMIT %(limit)s) AS m", ""
 )
 
-# Index: outbox_message_txid. For when there are more of them than a page holds.
+# Index: outbox_message_txid. Used if more rows are late than a page holds.
 LATE_FLOOR = f"SELECT m.shard, min(m.position) FROM {_MESSAGES_SINCE} AS m WHERE {_IS_LATE} GROUP BY 1"
 
 # Index: outbox_delivery_txid.
@@ -188,7 +188,7 @@ READ_RETRIES = _page(
     "ORDER BY d.due_at, d.position, d.destination",
 )
 
-# Index: outbox_delivery_key, one descent per destination and key: of a key that is blocked, however many wait for it.
+# Index: outbox_delivery_key, one descent per destination and key, for any number of deliveries that wait.
 HELD_KEYS = f"""
 SELECT n.destination, k.ordering_key, d.position
 FROM unnest(%(keys)s::text[]) AS k (ordering_key) CROSS JOIN unnest(%(destinations)s::text[]) AS n (destination)

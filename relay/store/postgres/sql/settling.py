@@ -1,4 +1,4 @@
-"""Writing verdicts: each statement with its index (see connection_sql)."""
+"""Write verdicts: each statement with its index (see `connection`)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
-# Index: outbox_message_pkey. An array costs less than a join to the same rows: three quarters, of a whole move.
+# Index: outbox_message_pkey. With an array, a move costs three quarters of the same move with a join.
 _NAMED = "m.id = ANY (%(ids)s::uuid[])"
 
-# No index: a row is found where it lay when it was read, which spares a descent each, a fifth of the move. Whether it
-# is still that message, its id says, and nothing else can: a table that was truncated begins anew with its positions.
-# IS TRUE keeps the ids a hash table; else the planner makes a join of them, with nothing but loops to do it by.
+# No index: a row is found by the address at which it was read, which saves a descent and a fifth of the move. Only its
+# id shows whether it is still that message: positions start again in a truncated table. IS TRUE makes the planner use a
+# hash table of the ids; otherwise it uses a join with nested loops.
 _LYING = """m.ctid = ANY (%(addresses)s::tid[]) AND (m.id IN (SELECT unnest(%(ids)s::uuid[]))) IS TRUE"""
 
 
 def _settle_plain(which: str, *, keep_history: bool) -> str:
-    """Return the statement that settles plain messages: true regardless of the owner, so it asks for no ownership.
+    """Return the statement that settles plain messages. It checks no ownership, because it is true for any owner.
 
     `commit` is `on` or `off`: whether the server waits for its disk; see docs/decisions/0003.
     """
@@ -42,12 +42,12 @@ SETTLE_PLAIN_KEEPING_NONE = _settle_plain(_LYING, keep_history=False)
 SETTLE_MOVED = _settle_plain(_NAMED, keep_history=True)
 SETTLE_MOVED_KEEPING_NONE = _settle_plain(_NAMED, keep_history=False)
 
-# What became of deliveries, if this is still the owner: the transaction's id, which messages there were, and what is
-# parked now. The ids come sorted, so that two of these never deadlock. What may be overwritten is the generation that
-# was read: an operator who has intervened raised it. What was cancelled while it was under way is delivered if it was
-# taken, and else stays cancelled. Of a delivery that was read back, the message is held; where it is not, a server that
-# crashed has forgotten that, and the siblings of the delivery with it.
-# Index: both primary keys.
+# Write verdicts on deliveries if this is still the owner; return the transaction's id, the messages that exist, and the
+# deliveries that are parked now. The ids are sorted, so two of these statements never deadlock. Only a row with the
+# generation that was read is overwritten: an operator's change has raised it. A delivery that was cancelled while it
+# was under way becomes delivered if it was taken, and else stays cancelled. The message of a delivery that was read
+# back must be held; if it is not, a server that crashed has lost that change, and the other deliveries of the message
+# with it. Index: both primary keys.
 _WRITE_RULED = f"""
 WITH owner AS MATERIALIZED (
     SELECT pg_current_xact_id()::text AS txid FROM set_config('synchronous_commit', %(commit)s, true) WHERE {IS_OWNER}
@@ -88,8 +88,8 @@ WRITE_RULED = _WRITE_RULED.format(
 )
 WRITE_UNKNOWN = _WRITE_RULED.format(on_conflict="DO NOTHING")
 
-# Index: both primary keys. What an operator discarded or cancelled counts as done, and history says so;
-# it is what the statement tells.
+# Index: both primary keys. A delivery that an operator discarded or cancelled counts as done, and the history records
+# it; the statement returns these.
 FINISH = f"""
 WITH done AS (
     DELETE FROM outbox_message AS m
@@ -122,9 +122,10 @@ WITH done AS (
 SELECT destination, state FROM deliveries WHERE state IN ({GIVEN_UP})
 """
 
-# Index: outbox_delivery_pkey. Whoever may release a key has its turn until the transaction ends: of two that rule on
-# messages of one key, the second sees in its next statement what the first has written. A turn is the lock of a shard's
-# row, which needs a right, as an advisory lock does not. All who lock several of these rows do so in their order.
+# Index: outbox_delivery_pkey. A session that may release a key locks the row of its shard until the transaction ends:
+# if two sessions write verdicts on one key, the second one sees in its next statement what the first has written.
+# Unlike an advisory lock, a row lock needs a right. All statements lock several of these rows in the order of the
+# shards.
 KEYS_OF = """
 WITH keys AS MATERIALIZED (
     SELECT DISTINCT d.destination, d.ordering_key, d.shard
@@ -139,9 +140,9 @@ WITH keys AS MATERIALIZED (
 SELECT destination, ordering_key FROM keys WHERE (SELECT count(*) FROM turns) IS NOT NULL
 """
 
-# Index: outbox_delivery_key, one descent for each key. A key is free when the first deliveries of it that are to be
-# done are all blocked. As many are looked at as are released at once, however many wait. No row is waited for: one that
-# is locked is being ruled on by another session, which has the next turn.
+# Index: outbox_delivery_key, one descent for each key. A key is free if its first open deliveries are all blocked. The
+# statement reads as many as it releases at once, for any number that wait. It waits for no row: a locked row is being
+# changed by another session, which releases the key next.
 RELEASE_KEYS = f"""
 UPDATE outbox_delivery AS d SET state = 'parked', changed_at = clock_timestamp(), txid = pg_current_xact_id()
 FROM (
@@ -164,10 +165,10 @@ WHERE d.ctid = b.address
 RETURNING d.destination, d.shard, d.position
 """
 
-# Held while messages are set aside as unrouted: a registration of others waits, and then finds them.
-# A lock on the table, which needs a right on it: a lock by number could be held by any login.
+# Held while unrouted messages are set aside: a registration of other destinations waits, and then finds them. It is a
+# lock on the table, which needs a right on it: any login could hold an advisory lock.
 SHARE_REGISTRY = "LOCK TABLE outbox_destination IN ROW SHARE MODE"
-# Index: outbox_message_pkey, and then the row's address.
+# Index: outbox_message_pkey, then the row's address.
 MARK_UNROUTED = f"""
 UPDATE outbox_message AS m SET state = 'unrouted', due_at = NULL
 FROM (

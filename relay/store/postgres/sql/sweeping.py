@@ -1,4 +1,4 @@
-"""Looking through the deliveries for what no other statement would ever move (see connection_sql)."""
+"""Scan the deliveries for those that no other statement would ever move (see `connection`)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from relay.store.contract import SETTLED_S
 from relay.store.postgres.sql.connection import IS_OWNER
 from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
-PAGES = 64  # of the table, in one slice: half a MiB, some four thousand rows
+PAGES = 64  # in one slice: half a MiB, about four thousand rows
 
-# No index: a slice is a piece of the table itself, so what it costs depends neither on what lies elsewhere nor on what
-# lay here. An index would lead past all that earlier owners released, which stays in it until vacuum. OFFSET 0 is a
-# fence: without it the planner may read some index from one end to the other.
-#
-# Then outbox_delivery_key, one descent per destination and key in the slice: nothing that is still to be done comes
-# before its first blocked delivery. One that is locked is being ruled on at this moment, by a session that releases its
-# key: SKIP LOCKED keeps two such writers from waiting for each other.
+# No index: a slice is a range of pages, so its cost depends neither on other rows nor on deleted ones. An index scan
+# would pass all entries that earlier owners released, which stay there until vacuum. OFFSET 0 is a fence: without it
+# the planner may read a whole index. Then outbox_delivery_key, one descent per destination and key in the slice: no
+# open delivery may come before its first blocked one. A locked one is being changed by a session that releases its key:
+# with SKIP LOCKED two such writers do not wait for each other.
 SWEEP = f"""
 WITH slice AS MATERIALIZED (
     SELECT d.message_id, d.destination, d.shard, d.position, d.ordering_key, d.state, d.changed_at FROM (

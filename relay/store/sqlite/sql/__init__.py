@@ -1,1 +1,1 @@
-"""The statements of the store on SQLite, each with the index it rides on."""
+"""The statements of the store on SQLite, each with the index that it uses."""

@@ -1,4 +1,4 @@
-"""What a sample of the backlog asks of SQLite: as far as it is counted, or from the left of an index."""
+"""The queries of a sample of the backlog on SQLite: up to a limit, or from the left of an index."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""What several statements say.
+"""Expressions that several statements share.
 
-Writers come one after another, so positions commit in order and a cursor misses nothing that is new. What an operator
-puts back below the cursor carries a `txid` above every one before. Settled rows are gone at once: there is no
-vacuum to wait for, and no left edge to avoid.
+Writers take turns, so positions commit in order and a cursor misses no new row. A row that an operator puts back below
+the cursor has a `txid` above all earlier ones. Settled rows disappear at once: there is no vacuum, and no left edge to
+avoid.
 """
 
 from __future__ import annotations
 
 NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
 
-# Index: outbox_destination_generation. A relay that does not know of the destinations that are registered by now leaves
+# Index: outbox_destination_generation. A relay that does not know the destinations that are registered now leaves
 # messages to those that do.
 IS_REGISTERED = "NOT EXISTS (SELECT 1 FROM outbox_destination WHERE generation > :registered)"

@@ -1,4 +1,4 @@
-"""Registering, beats, and what a shard's row says: each with its index (see connection_sql)."""
+"""Registration, beats and the rows of shards: each with its index (see `connection`)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UPDATE outbox_destination SET state = :state, reason = :reason, pauses = :pauses
 WHERE name = :name AND paused_by IS NOT 'operator' AND (:state = 'off' OR state <> 'off')
 """
 
-# Of the one relay there is: the sum is done by `relay.decide.rate`.
+# There is one relay: `relay.decide.rate` does the calculation.
 RATE = f"SELECT arrival_s, {CLOCK_S} FROM outbox_rate WHERE destination = :name"
 ADD_RATE = "INSERT OR IGNORE INTO outbox_rate (destination, rate) VALUES (:name, :text)"
 CLAIM_RATE = "UPDATE outbox_rate SET arrival_s = :arrival_s WHERE destination = :name"

@@ -1,4 +1,4 @@
-"""Finding messages and deliveries: each statement with its index (see connection_sql)."""
+"""Find messages and deliveries: each statement with its index (see `connection`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DELIVERY = f"""d.destination, d.generation, d.attempts,
 
 REGISTERED = f"SELECT {IS_REGISTERED}"
 
-# Index: outbox_message_ready. These readings bring rows one by one in the order of their index, each with its size at
-# the end, until there is a page of them (see `OwningConnection._page`): what is not taken is not looked at.
+# Index: outbox_message_ready. These queries return rows one by one in the order of their index, each with its size at
+# the end, until a page is full (see `OwningConnection._page`): further rows are not read.
 READ_READY = f"""
 SELECT {MESSAGE}, m.size FROM outbox_message AS m
 WHERE m.state = 'ready' AND m.position > :cursor AND {IS_REGISTERED} ORDER BY m.position LIMIT :limit
@@ -52,8 +52,8 @@ WHERE m.state = 'scheduled' AND m.due_at <= {NOW} AND (m.due_at, m.position) > (
 ORDER BY m.due_at, m.position LIMIT :limit
 """
 
-# Index: outbox_message_due. Written since the last look, and due before what was read then. Left of that lies only what
-# is in memory: what is settled is gone.
+# Index: outbox_message_due. Written since the last look, and due before the rows that were read then. Left of these are
+# only rows in memory: settled rows are deleted.
 READ_SCHEDULED_LATE = f"""
 SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
 WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.due_at <= {NOW}
@@ -63,7 +63,7 @@ ORDER BY m.position LIMIT :limit
 TIME = f"SELECT {NOW}"
 NEWEST = "SELECT coalesce(max(position), 0) FROM outbox_message"
 
-# Index: outbox_delivery_retry. Strictly before now: within this very millisecond another may still be written.
+# Index: outbox_delivery_retry. Strictly before now: another one may still be written within this millisecond.
 READ_RETRIES = f"""
 SELECT {MESSAGE}, {DELIVERY}, d.due_at, m.size FROM outbox_delivery AS d JOIN outbox_message AS m ON m.id = d.message_id
 WHERE d.state = 'retry' AND d.due_at < {NOW} AND (d.due_at, d.position, d.destination) > (:due, :position, :destination)

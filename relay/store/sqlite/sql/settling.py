@@ -1,4 +1,4 @@
-"""Writing verdicts: each statement with its index (see connection_sql)."""
+"""Write verdicts: each statement with its index (see `connection`)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from relay.store.state_lists import FINAL, UNTAKEN
 
 HISTORY = "id, position, type, source, subject, ordering_key, data, headers, created_at"
 
-# Index: outbox_message's id. The history first, then the queue: SQLite has no DELETE … RETURNING inside of an INSERT.
+# Index: outbox_message's id. First the history, then the queue: SQLite has no DELETE … RETURNING inside an INSERT.
 KEEP_PLAIN = f"""
 INSERT INTO outbox_history ({HISTORY}, delivered_at, attempts, registered)
 SELECT {HISTORY}, {NOW}, 1, ?3 FROM outbox_message WHERE id = ?1 AND generation = ?2 AND state <> 'held'
 """
 DELETE_PLAIN = "DELETE FROM outbox_message WHERE id = ? AND generation = ? AND state <> 'held'"
 
-# Of a delivery that was read back, the message is held; where it is not, a file of earlier has been put in place.
+# The message of a delivery that was read back is held; if it is not, an older file has replaced this one.
 IS_CURRENT = """
 SELECT m.id FROM json_each(:messages) AS s JOIN outbox_message AS m ON m.id = s.value ->> 0
 WHERE m.generation = s.value ->> 1 OR (s.value ->> 1 IS NULL AND m.state = 'held')
 """
 
-# What may be overwritten: the generation that was read. An operator who has intervened raised it. What was cancelled
-# while it was under way is delivered if it was taken, and else stays cancelled.
+# Only a row with the generation that was read is overwritten: an operator's change has raised it. A delivery that was
+# cancelled while it was under way becomes delivered if it was taken, and else stays cancelled.
 WRITE_RULED = f"""
 INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state, generation, attempts,
                              due_at, first_failed_at, reason, fingerprint, log)
@@ -93,8 +93,8 @@ SELECT d.destination, d.shard, min(d.position) FROM json_each(:ids) AS s
 JOIN outbox_delivery AS d ON d.message_id = s.value WHERE d.state = 'parked' GROUP BY 1, 2
 """
 
-# Index: outbox_delivery_key. A key is free when the first deliveries of it that are to be done are all blocked. As
-# many are looked at as are released at once, however many wait.
+# Index: outbox_delivery_key. A key is free if its first open deliveries are all blocked. The statement reads as many as
+# it releases at once, for any number that wait.
 RELEASE_KEY = f"""
 UPDATE outbox_delivery SET state = 'parked', changed_at = {NOW}
 WHERE rowid IN (

@@ -1,4 +1,4 @@
-"""Looking through the deliveries for what no other statement would ever move (see connection_sql)."""
+"""Scan the deliveries for those that no other statement would ever move (see `connection`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from relay.store.state_lists import FINAL, GIVEN_UP, UNTAKEN
 
 ROWS = 1_000  # in one slice
 
-# No index: a slice is a piece of the table itself, in the order of its rows.
+# No index: a slice is a part of the table itself, in the order of its rows.
 SLICE_END = f"""
 SELECT max(rowid), count(*) FROM (
     SELECT rowid FROM outbox_delivery NOT INDEXED WHERE rowid > :at ORDER BY rowid LIMIT {ROWS})
@@ -19,8 +19,8 @@ HOLDS_KEYS = f"""
 SELECT EXISTS (SELECT 1 FROM {_SLICE} AND ordering_key IS NOT NULL AND state NOT IN ({FINAL}))
 """
 
-# Then outbox_delivery_key, one descent per destination and key in the slice: nothing that is still to be done comes
-# before its first blocked delivery.
+# Then outbox_delivery_key, one descent per destination and key in the slice: no open delivery may come before its first
+# blocked one.
 ORPHANS = f"""
 SELECT b.rowid FROM (
     SELECT rowid, destination, ordering_key, min(position) AS position FROM {_SLICE} AND state = 'blocked'

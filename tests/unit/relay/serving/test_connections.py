@@ -8,8 +8,8 @@ import pytest
 
 from relay.serving.clients import Networks, client_of
 from relay.serving.connections import Connections
+from relay.serving.log_limit import LogLimit
 from relay.serving.server import affordable, listen
-from relay.serving.sparing import Sparing
 
 
 class Caller:
@@ -116,13 +116,13 @@ def test_there_are_always_descriptors_left(descriptors: int, monkeypatch: pytest
 def test_lines_of_one_kind_are_few_and_the_next_period_says_how_many_were_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    log, sparing = logging.getLogger("test.sparing"), Sparing("bad", lines=2, period_s=0)
-    log.addFilter(sparing)
-    sparing._period_s = 60.0
+    log, limit = logging.getLogger("test.limit"), LogLimit("bad", lines=2, period_s=0)
+    log.addFilter(limit)
+    limit._period_s = 60.0
     for n in range(10):
         log.warning("bad request\n%s", n)
         log.warning("something else")
-    sparing._period_s = -1.0
+    limit._period_s = -1.0
     log.warning("bad request\n%s", 10)
     said = [record.getMessage() for record in caplog.records if record.msg.startswith("bad")]
     assert said == ["bad request\n0", "bad request\n1", "bad request\n10 (8 more like this were not logged)"]

@@ -27,7 +27,7 @@ PROBE_LEASE_S = 15.0  # for this time, other relays leave a probe to the relay t
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SharedState:
     """The content of a destination's row at one moment.
 
     Args:
@@ -76,7 +76,7 @@ class Finding:
 
     Args:
         name: The destination.
-        state: As in `Standing`.
+        state: As in `SharedState`.
         reason: Why it is not healthy.
         wait_s: Seconds until the next probe; ``None`` when there is none to wait for.
         pauses: Pauses in a row.

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from support.desk import Desk
 
-from relay.decide.standing import Finding, Standing
+from relay.decide.shared_state import Finding, SharedState
 
 PAUSED = Finding("a", "paused", "connection refused", 30.0, pauses=3)
 
 
-def standing(session: Any) -> Standing:
-    found: Standing = session.beat([], 0).standings["a"]
+def shared_state(session: Any) -> SharedState:
+    found: SharedState = session.beat([], 0).shared_states["a"]
     return found
 
 
@@ -21,7 +21,7 @@ def test_what_one_session_reports_the_next_one_finds(desk: Desk) -> None:
     desk.register("a")
     session = desk.owner()
     session.report(PAUSED)
-    found = standing(session)
+    found = shared_state(session)
     assert (found.state, found.paused_by, found.reason, found.pauses) == ("paused", "failure", "connection refused", 3)
     assert found.wait_s == pytest.approx(30, abs=10)
     assert 0 <= found.age_s < 10
@@ -34,16 +34,16 @@ def test_what_is_off_stays_off_until_an_operator_resumes_it(desk: Desk) -> None:
     session.report(Finding("a", "off", "410"))
     session.report(Finding("a", "healthy"))
     session.report(Finding("a", "throttled", "429", 5.0))
-    assert standing(session).state == "off"
+    assert shared_state(session).state == "off"
 
 
 def test_a_lone_failure_is_shown_and_stops_no_other_delivery(desk: Desk) -> None:
     desk.register("a")
     session = desk.owner()
     session.report(Finding("a", "paused", "500"))
-    assert not standing(session).is_down
+    assert not shared_state(session).is_down
     session.report(Finding("a", "healthy"))
-    assert standing(session).state == "healthy"
+    assert shared_state(session).state == "healthy"
 
 
 # ------------------------------------------------------------------------------- several relays: PostgreSQL
@@ -64,7 +64,7 @@ def test_ten_that_find_the_same_outage_declare_one(two: tuple[Any, Any]) -> None
     one, other = two
     one.report(PAUSED)
     other.report(Finding("a", "paused", "something else", 1.0, pauses=1))
-    assert standing(one).reason == "connection refused"
+    assert shared_state(one).reason == "connection refused"
 
 
 def test_a_probe_is_claimed_by_one_and_only_when_it_is_due(pg: Desk, two: tuple[Any, Any]) -> None:
@@ -90,7 +90,7 @@ def test_a_probe_that_failed_makes_the_wait_longer_for_all(pg: Desk, two: tuple[
     due(pg)
     other.claim_probe("a")
     other.report(Finding("a", "paused", "still refused", 60.0, pauses=4, is_probe=True))
-    found = standing(one)
+    found = shared_state(one)
     assert (found.reason, found.pauses) == ("still refused", 4)
     assert found.wait_s == pytest.approx(60, abs=10)
 
@@ -99,9 +99,9 @@ def test_a_relay_that_did_not_probe_cannot_end_the_common_pause(pg: Desk, two: t
     one, other = two
     one.report(PAUSED)
     other.report(Finding("a", "healthy"))
-    assert standing(one).is_down
+    assert shared_state(one).is_down
     other.report(Finding("a", "healthy", is_probe=True))
-    assert standing(one).state == "healthy"
+    assert shared_state(one).state == "healthy"
 
 
 def test_a_pause_that_was_disputed_is_not_declared_again_for_a_while(pg: Desk, two: tuple[Any, Any]) -> None:
@@ -109,10 +109,10 @@ def test_a_pause_that_was_disputed_is_not_declared_again_for_a_while(pg: Desk, t
     one.report(PAUSED)
     other.report(Finding("a", "healthy", disputes=True))
     one.report(PAUSED)
-    assert standing(other).state == "healthy"
+    assert shared_state(other).state == "healthy"
     pg.database.execute("UPDATE outbox_destination SET disputed_at = disputed_at - interval '2 minutes'")
     one.report(PAUSED)
-    assert standing(other).state == "paused"
+    assert shared_state(other).state == "paused"
 
 
 def test_a_disputed_pause_is_shown_when_it_is_one_messages(two: tuple[Any, Any]) -> None:
@@ -120,13 +120,13 @@ def test_a_disputed_pause_is_shown_when_it_is_one_messages(two: tuple[Any, Any])
     one.report(PAUSED)
     other.report(Finding("a", "healthy", disputes=True))
     one.report(Finding("a", "paused", "500"))
-    assert standing(other).state == "paused"
-    assert not standing(other).is_down
+    assert shared_state(other).state == "paused"
+    assert not shared_state(other).is_down
 
 
 def test_a_wait_that_the_destination_asked_for_is_everybodys(two: tuple[Any, Any]) -> None:
     one, other = two
     one.report(Finding("a", "throttled", "429", 20.0))
-    found = standing(other)
+    found = shared_state(other)
     assert found.is_down
     assert found.wait_s == pytest.approx(20, abs=10)

@@ -9,7 +9,7 @@ from time import monotonic
 KINDS = 100  # kinds of messages that are counted separately
 
 
-class Sparing(logging.Filter):
+class LogLimit(logging.Filter):
     """Passes a limited number of lines of each kind per period; the next line says how many were left out.
 
     Args:

@@ -12,7 +12,7 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from relay.decide.outcome import Outcome
-from relay.decide.standing import Finding
+from relay.decide.shared_state import Finding
 from relay.delivery.lane import Lane
 
 RELAYS = 4
