@@ -1,8 +1,6 @@
 """The entries of one destination in memory: their order, their room, and those to set aside.
 
-No input, no output, no clock.
-
-An entry is in exactly one place until it is decided:
+An entry is in exactly one place until it is decided (there is no input, output or clock here):
 
 | place     | what it is                                          | it leaves when …                           |
 |-----------|-----------------------------------------------------|--------------------------------------------|
@@ -14,12 +12,10 @@ An entry is in exactly one place until it is decided:
 |           | in one of the other places                          | with it                                    |
 
 With an ordering key, one entry is the **head** and its successors are chained. If the head cannot be delivered now, the
-whole chain goes back to the table (**blocked**), head first, so the table never has a successor without its
-predecessor.
+whole chain goes back to the table (**blocked**), head first: the table never has a successor without its predecessor.
 
-An entry that failed once, and those chained behind it, are **set back**: they take no room from untried entries, and
-have a separate, bounded room. A due retry goes there, too; if there is no room, it waits for its backoff once more,
-uncharged.
+An entry that failed once, and those chained behind it, are **set back**: they have a separate, bounded room. A due
+retry goes there, too; if there is no room, it waits for its backoff once more, uncharged.
 """
 
 from __future__ import annotations

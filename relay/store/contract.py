@@ -232,10 +232,8 @@ class Session(Protocol):
     def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         """Begin ``settle_plain`` without waiting; it is executed before the next statement of the session.
 
-        A row that has moved since it was read is settled when the returned function is called.
-
         Returns:
-            A function that waits until all are settled, and returns their number.
+            A function that settles rows that have moved, waits until all are settled, and returns their number.
         """
 
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
