@@ -65,8 +65,7 @@ class Entry:
     __slots__ = (
         "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard",
         "handle", "id", "key", "lanes", "message", "open", "position", "releases", "row", "shard",
-        "verdicts",
-        "waited_a_beat",
+        "verdicts", "waited_a_beat",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
