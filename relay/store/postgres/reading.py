@@ -78,8 +78,7 @@ class Reading(Salvaging):
     def _look(self, page: Page, cursors: Cursors, horizon: Horizon) -> None:
         """Find rows that became visible late since the last look.
 
-        The snapshot for the next look is taken before this read: a row that commits in between is read twice, and never
-        missed.
+        The snapshot for the next look is taken first: a row that commits in between is read twice, and never missed.
         """
         since = self._since(horizon, cursors)
         snapshot, mine, late, foreign = self._run(sql.LOOK, **since).fetchall()[0]
@@ -140,8 +139,7 @@ class Reading(Salvaging):
     def _read_new(self, page: Page, cursors: Cursors, limit: int) -> None:
         """Begin to read newly taken shards: one, then more while it goes quickly.
 
-        Rows that earlier owners settled are in the index until vacuum, which an open transaction stops. Ten million
-        rows take twenty seconds: too long for one statement, and for the beat that waits for it.
+        Settled rows are in the index until vacuum; ten million of them take twenty seconds, too long for one statement.
         """
         new = [shard for shard in cursors.ready if cursors.is_new(shard)]
         at_once, goes_on = 1, True
