@@ -12,11 +12,12 @@ is what happens to *other* messages afterwards:
 - Doubt narrows the destination and does not close it: the **width** is ``concurrency >> streak``, at least 1. The
   streak counts the different messages that failed since anything was taken. One success restores the full width.
 - The breaker **opens** when chance cannot explain the streak: the destination is down (`failures.failure_rate`).
-  All suspects are released uncharged. One probe at a time tests the destination, after 1 s, 2 s, 4 s, and at least
-  every 30 s; the first that is taken closes the breaker. From then on the width doubles with each success.
+  All suspects are released uncharged. The destination is **probed** after 1 s, 2 s, 4 s, and at least every 30 s. A
+  probe is up to eight attempts at different messages, one after the other; the first that is taken closes the breaker.
+  From then on the width doubles with each success.
 - While three or more different messages have failed in a row, while the breaker is open and while the width grows
-  again, every other attempt is at the *newest* message that was not tried. So the oldest messages, if they are all
-  bad, neither open the breaker again nor hide that the destination takes others.
+  again, three of four attempts are at messages unlike those that failed (`failures.doubt`). So many bad messages
+  neither open the breaker again nor hide that the destination takes others.
 - A suspect with nothing to compare it with is tried again after a backoff of its own, uncharged, and the breaker stays
   closed. But a failure that only a living destination produces (`failed`, `refused`) is charged even so.
 
@@ -46,6 +47,8 @@ from relay.decide.verdict import DELIVERED
 Condition = Literal["closed", "open", "throttled", "off"]
 
 FULL_WIDTH = 1000  # the largest concurrency that may be configured
+PROBE_WITH = 8  # different messages at most, one after the other
+PROBE_S = 5.0  # after which a probe goes on to no other message
 DOUBTED = 3  # different messages that failed in a row, before another than the oldest is tried
 CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
 
@@ -77,6 +80,8 @@ class CircuitBreaker(Generic[D]):
     _streak: set[str] = field(default_factory=set)  # messages
     _failures: int = 0  # attempts, in this streak
     _limit: int = 0  # the streak that chance does not explain
+    _probes: int = 0  # attempts in this probe
+    _probed_at: float = 0.0  # when the first of them began
     _ramp: float = inf  # attempts under way at once at most since it closed; each success doubles it
     _suspects: Suspects[D] = field(init=False)
 
@@ -133,8 +138,16 @@ class CircuitBreaker(Generic[D]):
 
     # ------------------------------------------------------------------- rulings
 
-    def judge(self, delivery: D, outcome: Outcome, started_at: float, now: float) -> Ruling[D]:
-        """Rule on a delivery whose attempt has ended, and on every suspect that this clears up."""
+    def judge(self, delivery: D, outcome: Outcome, started_at: float, now: float, *, others: int = 0) -> Ruling[D]:
+        """Rule on a delivery whose attempt has ended, and on every suspect that this clears up.
+
+        Args:
+            delivery: The delivery.
+            outcome: How the attempt has ended.
+            started_at: When it began.
+            now: The time.
+            others: How many others could be tried now.
+        """
         is_probe = self.probing and started_at >= self.since
         self.probing = self.probing and not is_probe
         earlier = self._suspects.retried.pop(delivery, None)
@@ -149,7 +162,7 @@ class CircuitBreaker(Generic[D]):
                 return [(delivery, None), *self._release_and_turn("off", now, outcome.reason)]
         if self.condition == "closed":
             return self._suspect(delivery, outcome, earlier, now)
-        if self.condition == "open" and is_probe:
+        if self.condition == "open" and is_probe and self._is_probed(outcome, started_at, now, others):
             self._wait_longer(outcome, now)
         return [(delivery, None)]
 
@@ -239,6 +252,14 @@ class CircuitBreaker(Generic[D]):
         self.until = until
         return released
 
+    def _is_probed(self, outcome: Outcome, started_at: float, now: float, others: int) -> bool:
+        """Whether a probe is over that was not taken: nothing different is left to try, or the destination is away."""
+        if not self._probes:
+            self._probed_at = started_at
+        self._probes += 1
+        is_over = self._probes >= min(PROBE_WITH, others + 1) or now - self._probed_at >= PROBE_S
+        return is_over or outcome.kind == "unreachable"
+
     def _wait_longer(self, outcome: Outcome, now: float) -> Ruling[D]:
         """Open, or stay open: what was under way when it opened tells nothing new, only a probe does."""
         self.pauses += 1
@@ -253,7 +274,7 @@ class CircuitBreaker(Generic[D]):
 
     def _turn(self, condition: Condition, now: float, reason: str = "") -> None:
         self.condition, self.reason, self.since = condition, reason, now
-        self.probing, self._ramp = False, inf
+        self.probing, self._probes, self._ramp = False, 0, inf
         self._end_streak()
 
     def _end_streak(self) -> None:

@@ -12,6 +12,7 @@ from math import inf
 
 from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker
+from relay.decide.failures.doubt import place_in_doubt
 from relay.decide.failures.suspects import Ruling
 from relay.decide.outcome import TAKEN, Outcome
 from relay.decide.shared_state import SharedState
@@ -58,7 +59,8 @@ class Lane:
         self.name, self.on_dead = queue.name, queue.on_dead
         self.policy, self.has_siblings = policy, has_siblings
         self._clock, self._on_ready = clock, on_ready
-        self._tries_newest = False
+        self._doubted = 0  # attempts in a row that were made in doubt
+        self._failed_types: set[str] = set()  # of messages that failed in doubt since one was taken
 
     def begin_session(self, epoch: int) -> None:
         """Note a new session: entries of an earlier one are not sent any more."""
@@ -126,15 +128,15 @@ class Lane:
             return None
         if is_clear:
             return self._pick(now)
-        self._tries_newest = breaker.is_in_doubt and not self._tries_newest
-        entry = self._pick(now, newest=self._tries_newest)
+        self._doubted = self._doubted + 1 if breaker.is_in_doubt else 0
+        entry = self._pick(now, place_in_doubt(self._doubted))
         if entry is not None:
             breaker.start()
         return entry
 
-    def _pick(self, now: float, *, newest: bool = False) -> Entry | None:
+    def _pick(self, now: float, at: float | None = None) -> Entry | None:
         """Take the next entry that may still be sent; decide those before it that may not."""
-        while (entry := self.queue.pick(newest=newest)) is not None:
+        while (entry := self.queue.pick(at, self._failed_types)) is not None:
             verdict = self._validity.verdict(entry, now)
             if verdict is None:
                 self._admission.start()
@@ -205,7 +207,11 @@ class Lane:
         if outcome is not TAKEN:
             self.health.note_failed(now)
         before = breaker.condition, breaker.until
-        ruling = breaker.judge(entry, outcome, started_at, now)
+        ruling = breaker.judge(entry, outcome, started_at, now, others=len(self.queue.startable))
+        if outcome is TAKEN:
+            self._failed_types.clear()
+        elif breaker.is_in_doubt:
+            self._failed_types.add(entry.message.type)
         if not any(ruled is entry for ruled, _ in ruling):
             self.queue.suspect(entry)
         self._carry_out(ruling)

@@ -20,7 +20,7 @@ retry goes there, too; if there is no room, it waits for its backoff once more, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import attrgetter
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, State, Verdict
@@ -142,9 +142,9 @@ class DeliveryQueue:
 
     # -------------------------------------------------------------- going out
 
-    def pick(self, *, newest: bool = False) -> Entry | None:
+    def pick(self, at: float | None = None, unlike: Collection[str] = ()) -> Entry | None:
         """Take the next entry to be sent; it is under way from here on. See `Startable.take`."""
-        if (entry := self.startable.take(newest=newest)) is not None:
+        if (entry := self.startable.take(at, unlike)) is not None:
             self._put_under_way(entry)
         return entry
 
@@ -266,8 +266,8 @@ class DeliveryQueue:
         return gone
 
     def park_down_to_reserve(self) -> list[Entry]:
-        """Keep a few entries to probe with, the oldest and the newest; put the rest back into the table; returns it."""
-        keep = {*self.startable.ends(self.reserve), *self.under_way.values()}
+        """Keep a few entries to probe with, of any age; put the rest back into the table; returns it."""
+        keep = {*self.startable.sample(self.reserve), *self.under_way.values()}
         kept_keys = {e.key for e in keep if e.key is not None}
         return self.park(lambda e: e not in keep and e.key not in kept_keys)
 

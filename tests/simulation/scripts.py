@@ -118,6 +118,25 @@ def quiet_poison(seed: int) -> Script:
     return Script({n: Plan(n, max_attempts=20) for n in names}, fates, emits, until=30.0, knobs={"window": 16})
 
 
+def hidden(seed: int) -> Script:
+    """Send good messages between many bad ones, all at once: the oldest and the newest fail."""
+    how = [failed("500"), unanswered("timeout")][seed % 2]
+    names = ["a", "b"][: 1 + seed % 2]
+    fates = {name: Fate(latency_s=0.05) for name in names}
+    fates["a"].poison = dict.fromkeys([*range(40), *range(60, 100)], how)
+    knobs = {"window": 240, "page_size": 50}
+    return Script({n: Plan(n) for n in names}, fates, [(0.0, 0.0, None, 0.0)] * 100, until=60.0, knobs=knobs)
+
+
+def crowd_in_front(seed: int) -> Script:
+    """Send more bad messages than a destination that is down keeps, then good ones between more, beside a sibling."""
+    how = [failed("500"), unanswered("timeout")][seed % 2]
+    fates = {name: Fate(latency_s=0.05) for name in "ab"}
+    fates["a"].poison = dict.fromkeys([*range(60), *range(80, 140)], how)
+    emits = [(0.0, 0.0, None, 0.0)] * 60 + [(3.0, 3.0, None, 0.0)] * 80
+    return Script({n: Plan(n) for n in "ab"}, fates, emits, until=60.0, knobs={"window": 300, "page_size": 20})
+
+
 def poison_chain(seed: int) -> Script:
     """Send one bad message with twenty successors of its key, then good ones."""
     how = [failed("500"), unanswered("timeout")][seed % 2]
@@ -210,6 +229,8 @@ DIRECTED = {
     "throttled batches": throttled_batches,
     "hot key": hot_key,
     "quiet poison": quiet_poison,
+    "hidden": hidden,
+    "crowd in front": crowd_in_front,
     "poison chain": poison_chain,
     "missed releases": missed_releases,
     "few failing": few_failing,

@@ -10,6 +10,9 @@
 | a failing message is taken back at once, while another attempt is under way  | few failing, 0         |
 | a worker that dies is noticed by no part of the relay                        | throttled batches, 0   |
 | what destinations that take nothing keep fills the window                    | narrow window, 2       |
+| probes are made at the oldest and the newest messages only                   | hidden, 0              |
+| a probe is one attempt                                                       | crowd in front, 0      |
+| what a probe has tried goes back into the table, and is the next to be read  | crowd in front, 1      |
 
 Two more faults live where there is no model of them, and have tests against the real thing: transactions that logical
 replication applies (tests/integration/test_logical_replication.py), and sessions of listeners that deadlock
@@ -27,9 +30,11 @@ from simulation.scripts import DIRECTED
 from simulation.session import ModelSession
 
 from relay.decide.breaker import CircuitBreaker
+from relay.decide.failures.doubt import NEWEST
 from relay.delivery.lane import Lane
 from relay.delivery.places.chains import SetBack
 from relay.delivery.places.held_keys import HeldKeys
+from relay.delivery.places.startable import Startable
 from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.observe.supervision import Supervisor
 
@@ -89,6 +94,22 @@ def test_suspects_that_take_the_room_of_what_was_not_tried(monkeypatch: pytest.M
 def test_destinations_that_take_nothing_and_fill_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeliveryQueue, "reserve", RESERVE)
     assert "c would take" in dies("narrow window", 2)
+
+
+def test_probes_at_the_oldest_and_the_newest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.delivery.lane.place_in_doubt", lambda attempt: NEWEST if attempt % 2 else None)
+    assert "a would take 40" in dies("hidden", 0)
+
+
+def test_probes_that_are_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.decide.breaker.PROBE_WITH", 1)
+    assert "a would take 60" in dies("crowd in front", 0)
+
+
+def test_probed_messages_that_are_the_next_to_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Startable.sample
+    monkeypatch.setattr(Startable, "sample", lambda self, count: sample(self, count) - set(list(self.again)[:-count]))
+    assert "a would take 60" in dies("crowd in front", 1)
 
 
 def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ that always fail cost the others little.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain, islice
 
 from relay.seam import Entry
 
 OFTEN, SELDOM = 2, 32  # the limits of N, while untried entries wait
+NEIGHBOURS = 500  # untried entries that are looked at for one of another type
 
 
 class Startable:
@@ -43,16 +44,17 @@ class Startable:
         """Add an entry. A charged one goes to `again`: it is likely to fail again, and many fall due at once."""
         (self.again if entry.attempts else self.fresh).append(entry)
 
-    def take(self, *, newest: bool = False) -> Entry | None:
+    def take(self, at: float | None = None, unlike: Collection[str] = ()) -> Entry | None:
         """Take the next entry.
 
         Args:
-            newest: Whether to take the newest of what was not tried yet, if there is any.
+            at: Where to take it from what was not tried yet, if there is any: 0 is the oldest, and 1 the newest.
+            unlike: Types of messages: if one of another type is there, or not far behind that place, it is taken.
         """
-        self._is_turn = not self.fresh or (not newest and bool(self.again) and self._since + 1 >= self._every)
+        self._is_turn = not self.fresh or (at is None and bool(self.again) and self._since + 1 >= self._every)
         if not self._is_turn:
             self._since += 1
-            return self.fresh.pop() if newest else self.fresh.popleft()
+            return self.fresh.popleft() if at is None else self._take_fresh(at, unlike)
         if not self.again:
             return None
         self._since = 0
@@ -64,6 +66,14 @@ class Startable:
         if not queue or not may_follow(queue[0]):
             return None
         return self._take_again() if self._is_turn else queue.popleft()
+
+    def _take_fresh(self, at: float, unlike: Collection[str]) -> Entry:
+        index = round(at * (len(self.fresh) - 1))
+        here = enumerate(islice(self.fresh, index, index + NEIGHBOURS), index)
+        index = next((i for i, entry in here if entry.message.type not in unlike), index)
+        entry = self.fresh[index]
+        del self.fresh[index]
+        return entry
 
     def _take_again(self) -> Entry:
         entry = self.again.popleft()
@@ -89,8 +99,12 @@ class Startable:
         self.fresh = deque(e for e in self.fresh if e not in gone)
         self.again = deque(e for e in self.again if e not in gone)
 
-    def ends(self, count: int) -> set[Entry]:
-        """Return the oldest and the newest of each kind, `count` of it together."""
-        oldest, newest = count // 2, count - count // 2
-        fresh, again = list(self.fresh), list(self.again)
-        return {*fresh[:oldest], *fresh[-newest:], *again[:oldest], *again[-newest:]}
+    def sample(self, count: int) -> set[Entry]:
+        """Return so many of what was not tried, spread evenly, and everything that failed before."""
+        return {*_spread(list(self.fresh), count), *self.again}
+
+
+def _spread(entries: list[Entry], count: int) -> list[Entry]:
+    if len(entries) <= count:
+        return entries
+    return [entries[len(entries) - 1 - i * (len(entries) - 1) // max(count - 1, 1)] for i in range(count)]

@@ -16,7 +16,7 @@ from support.letters import (
     states,
 )
 
-from relay.decide.breaker import CircuitBreaker
+from relay.decide.breaker import PROBE_WITH, CircuitBreaker
 from relay.decide.failures.suspects import PROBE_EVERY_S
 from relay.decide.outcome import TAKEN, Outcome, throttled
 from relay.decide.verdict import DELIVERED
@@ -249,6 +249,52 @@ def test_an_open_breaker_is_probed_once_after_each_wait_and_the_waits_grow() -> 
         assert not rule.may_start(now, 0, 32)
         assert states(rule.judge(Letter(), FAILED, now, now)) == ["released"]
     assert waits == [1, 2, 4, 8, 16, PROBE_EVERY_S, PROBE_EVERY_S]
+
+
+def probe(rule: CircuitBreaker[Letter], outcome: Outcome, *, others: int, takes_s: float = 0.1) -> tuple[int, float]:
+    """Probe with as many messages as may be tried; return how many they were, and when the last attempt ended."""
+    now, until = rule.until, rule.until
+    for count in range(1, 100):
+        assert rule.may_start(now, 0, 32)
+        rule.start()
+        rule.judge(Letter(), outcome, now, now + takes_s, others=others)
+        now += takes_s
+        if rule.until != until:
+            return count, now
+    raise AssertionError("a probe never ends")
+
+
+@pytest.mark.parametrize(("others", "count"), [(0, 1), (1, 2), (3, 4), (7, PROBE_WITH), (100, PROBE_WITH)])
+@pytest.mark.parametrize("outcome", [FAILED, REFUSED, SILENT], ids=kind)
+def test_a_probe_tries_several_different_messages_where_they_may_be_at_fault(
+    outcome: Outcome, others: int, count: int
+) -> None:
+    rule = in_condition("open", at=0)
+    assert probe(rule, outcome, others=others) == (count, pytest.approx(1 + 0.1 * count))
+    assert rule.until == pytest.approx(1 + 0.1 * count + 2)
+    assert rule.suspects == []
+
+
+def test_a_probe_ends_where_no_message_can_be_at_fault_and_where_attempts_take_long() -> None:
+    assert probe(in_condition("open", at=0), DOWN, others=100)[0] == 1
+    assert probe(in_condition("open", at=0), SILENT, others=100, takes_s=2.0)[0] == 3
+    assert probe(in_condition("open", at=0), SILENT, others=100, takes_s=30.0)[0] == 1
+
+
+def test_a_probe_goes_on_with_none_after_one_was_taken() -> None:
+    rule = in_condition("open", at=0)
+    rule.start()
+    rule.judge(Letter(), FAILED, 1.0, 1.1, others=100)
+    rule.start()
+    assert states(rule.judge(Letter(), TAKEN, 1.1, 1.2, others=100)) == ["delivered"]
+    assert (rule.condition, rule.pauses, rule.suspects) == ("closed", 0, [])
+
+
+def test_an_outage_of_a_minute_gets_fewer_than_fifty_attempts_from_probes() -> None:
+    rule, attempts = in_condition("open", at=0), 0
+    while rule.until < 60:
+        attempts += probe(rule, FAILED, others=20_000)[0]
+    assert attempts == 5 * PROBE_WITH < 50
 
 
 @pytest.mark.parametrize("outcome", FAILURES, ids=kind)

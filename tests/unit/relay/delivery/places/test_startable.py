@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.lanes import make_entry, make_lane
 
 from relay.decide.verdict import PARKED
@@ -54,12 +55,37 @@ def test_an_attempt_that_tells_nothing_leaves_the_turns_as_they_are() -> None:
 
 def test_what_failed_before_is_sent_when_there_is_nothing_else() -> None:
     found = startable(fresh=0, again=3)
-    assert [entry.id for entry in (found.take(), found.take(newest=True), found.take()) if entry] == [
+    assert [entry.id for entry in (found.take(), found.take(1.0), found.take()) if entry] == [
         "again 0",
         "again 1",
         "again 2",
     ]
     assert found.take() is None
+
+
+def test_what_was_not_tried_is_taken_from_the_place_that_is_asked_for() -> None:
+    found = startable(fresh=9, again=3)
+    assert [entry.id for entry in (found.take(1.0), found.take(0.5), found.take(0.0)) if entry] == [
+        "fresh 8",
+        "fresh 4",
+        "fresh 0",
+    ]
+
+
+def test_another_type_than_those_that_failed_is_taken_from_behind_the_place() -> None:
+    found = startable(fresh=9, again=0)
+    found.fresh[6].message.type = "other"
+    taken = [found.take(0.25, {"t"}), found.take(0.25, {"t"})]
+    assert [entry.id for entry in taken if entry] == ["fresh 6", "fresh 2"]
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(1, [8]), (3, [0, 4, 8]), (4, [0, 3, 6, 8]), (9, range(9)), (20, range(9))]
+)
+def test_a_sample_holds_untried_entries_of_any_age_and_all_that_failed(count: int, kept: list[int]) -> None:
+    found = startable(fresh=9, again=3)
+    ids = {f"fresh {n}" for n in kept} | {f"again {n}" for n in range(3)}
+    assert {entry.id for entry in found.sample(count)} == ids
 
 
 def test_a_batch_holds_nothing_that_failed_before_beside_what_was_not_tried() -> None:
