@@ -1,8 +1,8 @@
 """The messages that a session has accepted, until they are written.
 
-`emit` on a session returns an id before anything is written. From then on the message must share the fate of the
-transaction: it is written with the commit, or the commit fails; it is gone with the rollback. The list of accepted
-messages is therefore kept here, beside the session, where no operation on the session's objects reaches it.
+`emit` on a session returns an id before anything is written. From then on the message belongs to the transaction: the
+commit writes it or fails, and a rollback removes it. The list of accepted messages is therefore kept here, beside the
+session, where no operation on the session's objects reaches it.
 
 A session flushes only if it holds something to flush. So it also gets a *marker*: an instance of a mapped class
 without a table. The flush inserts nothing for it, but calls `before_insert` for it, in the flush's order and on the

@@ -251,7 +251,7 @@ async def test_a_message_that_waits_in_a_running_relay_names_it(scene: Scene) ->
         assert found.note.endswith("raised ConnectionError: down")
         await eventually_async(lambda: shown(scene, n).owner == relay.id)
         (delivery,) = shown(scene, n).deliveries
-        assert delivery.next == f"relay {relay.id} sends it"
+        assert delivery.next == f"relay {relay.id} sends it (a: {found.note})"
 
 
 async def test_a_scheduled_and_an_unrouted_message_say_what_they_wait_for(scene: Scene) -> None:

@@ -89,7 +89,7 @@ class NextSteps:
                 return f"{name} is down ({row.reason}) and probed{_at(row.until)}; it is sent after a successful probe"
             case "throttled":
                 return f"{name} asked for a pause{_at(row.until)}; then {self._sender()}"
-        return self._sender()
+        return f"{self._sender()} ({name}: {row.note})" if self.owner and row.note else self._sender()
 
     def _behind(self, row: sa.Row[Any]) -> str:
         d = tables().delivery.c
