@@ -1,33 +1,34 @@
 """The circuit breaker: whose fault was a failure, the message's or the destination's?
 
 An outage must cost no message its attempts. A message that always fails must become a dead letter. A destination that
-fails a few per cent of its requests must keep its rate. One failure does not tell which of the three it is. What tells
-is what happens to *other* messages afterwards:
+fails a few per cent of its requests must keep its rate. One failure does not show which of the three it is. The results
+of *other* messages after it show that:
 
 - A message that fails becomes a **suspect**. Other messages go on.
 - A suspect is **charged** when another message, whose attempt *started after* the suspect failed, is taken. An attempt
-  that was under way before proves nothing: a destination that goes down has always just taken something.
-- A suspect that is tried again and taken was innocent: the failure was the destination's. So the others are released,
+  that was under way before proves nothing: a destination that goes down has always just taken a message.
+- A suspect that is tried again and taken was innocent: the destination was at fault. So the others are released
   uncharged, and tried again at once.
-- Doubt narrows the destination and does not close it: the **width** is ``concurrency >> streak``, at least 1. The
-  streak counts the different messages that failed since anything was taken. One success restores the full width.
+- In doubt, fewer attempts may be under way, and at least one: the **width** is ``concurrency >> streak``, at least 1.
+  The streak counts the different messages that failed since the last one was taken. One success restores the full
+  width.
 - The breaker **opens** when chance cannot explain the streak: the destination is down (`failures.failure_rate`).
   All suspects are released uncharged. The destination is **probed** after 1 s, 2 s, 4 s, and at least every 30 s. A
   probe is up to eight attempts at different messages, one after the other; the first that is taken closes the breaker.
   From then on the width doubles with each success.
 - While three or more different messages have failed in a row, while the breaker is open and while the width grows
-  again, three of four attempts are at messages unlike those that failed (`failures.doubt`). So many bad messages
-  neither open the breaker again nor hide that the destination takes others.
-- A suspect with nothing to compare it with is tried again after a backoff of its own, uncharged, and the breaker stays
-  closed. But a failure that only a living destination produces (`failed`, `refused`) is charged even so.
+  again, three of four attempts use messages unlike those that failed (`failures.doubt`). Therefore a crowd of bad
+  messages neither opens the breaker again nor hides that the destination takes others.
+- A suspect without a message to compare it with is tried again after its own backoff, uncharged, and the breaker stays
+  closed. But a failure that only a living destination can have caused (`failed`, `refused`) is charged even so.
 
     closed ──the streak is improbable──► open ──a probe is taken──► closed
        │                                  └──a probe fails──► open, and the next wait is longer
        ├──429, or Retry-After──► throttled ──that time has passed──► closed
        └──410──► off, until an operator resumes it
 
-The arithmetic and what was rejected stand in docs/decisions/0004. What relays know of a destination together comes in
-through `adopt` and `resume`: see `relay.decide.shared_state`.
+docs/decisions/0004 has the arithmetic and the rejected alternatives. `adopt` and `resume` apply the shared state of a
+destination: see `relay.decide.shared_state`.
 """
 
 from __future__ import annotations
@@ -48,24 +49,24 @@ Condition = Literal["closed", "open", "throttled", "off"]
 
 FULL_WIDTH = 1000  # the largest concurrency that may be configured
 PROBE_WITH = 8  # different messages at most, one after the other
-PROBE_S = 5.0  # after which a probe goes on to no other message
+PROBE_S = 5.0  # after this time, a probe uses no further message
 DOUBTED = 3  # different messages that failed in a row, before another than the oldest is tried
 CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
 
 
 @dataclass(slots=True)
 class CircuitBreaker(Generic[D]):
-    """What is known of one destination. Times are seconds of any one clock.
+    """The circuit breaker of one destination. Times are seconds of one clock.
 
     Args:
-        policy: How patient its deliveries are.
+        policy: The limits and the backoff of its deliveries.
 
     Attributes:
         condition: See the module.
         reason: Why it is not closed.
         since: When the condition began.
         until: When an open breaker is probed, and a throttled one closes.
-        pauses: Openings and failed probes in a row: how far the waits between probes have grown.
+        pauses: Openings and failed probes in a row; the waits between probes grow with them.
         probing: Whether a probe is under way.
     """
 
@@ -92,7 +93,7 @@ class CircuitBreaker(Generic[D]):
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing is suspected: then a message that is taken needs no ruling, only `count_taken`."""
+        """Whether there is no suspect: then a taken message needs no ruling, only `count_taken`."""
         is_quiet = not self._streak and not self._suspects.waiting and not self._suspects.retried
         return is_quiet and self.condition == "closed" and self._ramp == inf
 
@@ -126,11 +127,11 @@ class CircuitBreaker(Generic[D]):
             self.probing = True
 
     def withdraw(self) -> None:
-        """Note that an attempt that was to start did not."""
+        """Take back a start: the attempt was not made."""
         self.probing = False
 
     def end_wait(self, now: float) -> bool:
-        """End the wait that the destination asked for, if its time has come; whether it just has."""
+        """End the requested wait if its time has passed; return whether it just did."""
         if self.condition != "throttled" or now < self.until:
             return False
         self._turn("closed", now)
@@ -139,7 +140,7 @@ class CircuitBreaker(Generic[D]):
     # ------------------------------------------------------------------- rulings
 
     def judge(self, delivery: D, outcome: Outcome, started_at: float, now: float, *, others: int = 0) -> Ruling[D]:
-        """Rule on a delivery whose attempt has ended, and on every suspect that this clears up.
+        """Rule on a delivery whose attempt has ended, and on every suspect that this decides.
 
         Args:
             delivery: The delivery.
@@ -167,23 +168,24 @@ class CircuitBreaker(Generic[D]):
         return [(delivery, None)]
 
     def rule_alone(self, now: float) -> Ruling[D]:
-        """Rule on suspects when nothing is left to compare them with: nothing waits, and nothing is under way.
+        """Rule on suspects when there is no delivery to compare them with: none waits, and none is under way.
 
-        What only a living destination produces is charged. The others wait for their own backoff.
+        Failures that only a living destination can have caused are charged. The other suspects wait for their own
+        backoff.
         """
         return self._suspects.charge_answered()
 
     def rule_due(self, now: float) -> Ruling[D]:
-        """Rule on suspects whose own backoff has passed: nothing has cleared them up."""
+        """Rule on suspects whose own backoff has passed without other evidence."""
         return self._suspects.rule_due(now)
 
     def resume(self, now: float) -> Ruling[D]:
-        """Close the breaker: an operator, or a relay that knows better, says that the destination works again."""
+        """Close the breaker: an operator, or another relay, reports that the destination works again."""
         self.pauses = 0
         return self._release_and_turn("closed", now)
 
     def adopt(self, shared_state: SharedState, now: float) -> Ruling[D]:
-        """Take over what other relays found out: the destination takes nothing now, so no message here is to blame."""
+        """Adopt the finding of other relays that the destination takes no messages, so no message here is at fault."""
         if self.condition == "off":
             return []
         released = self._release_and_turn(CONDITION_OF_STATE[shared_state.state], now, shared_state.reason or "")
@@ -199,13 +201,13 @@ class CircuitBreaker(Generic[D]):
 
     @property
     def suspicion(self) -> str | None:
-        """Why the latest of those failed that have failed and were not ruled on; ``None`` while there is none."""
+        """The reason of the latest failure that was not ruled on; ``None`` if there is none."""
         latest = max(self._suspects, key=lambda s: s.failed_at, default=None)
         return latest.outcome.reason if latest is not None else None
 
     @property
     def failing_count(self) -> int:
-        """How many deliveries failed and are not cleared up, whether or not they are tried again just now."""
+        """How many deliveries failed and were not ruled on, including those that are being tried again."""
         return len(self._suspects)
 
     @property
@@ -214,11 +216,11 @@ class CircuitBreaker(Generic[D]):
         return self._suspects.next_retry_at
 
     def forget(self, delivery: D) -> None:
-        """Forget a delivery that leaves memory: what it failed of is not its fault, as far as is known."""
+        """Forget a delivery that leaves memory; its failure is not charged."""
         self._suspects.forget(delivery)
 
     def replace(self, delivery: D, other: D) -> None:
-        """Have another object stand for the same delivery."""
+        """Replace the object that represents a delivery."""
         self._suspects.replace(delivery, other)
 
     def _suspect(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
@@ -261,7 +263,7 @@ class CircuitBreaker(Generic[D]):
         return is_over or outcome.kind == "unreachable"
 
     def _wait_longer(self, outcome: Outcome, now: float) -> Ruling[D]:
-        """Open, or stay open: what was under way when it opened tells nothing new, only a probe does."""
+        """Open, or stay open. Attempts that were under way at the opening are no new evidence; only a probe is."""
         self.pauses += 1
         released = self._release_and_turn("open", now, outcome.reason)
         self.until = now + min(self.policy.ceiling_s(self.pauses), PROBE_EVERY_S)

@@ -1,6 +1,6 @@
-"""Which message is tried next at a destination that is in doubt: one that is not like those that failed.
+"""Choose the next message for a destination in doubt: one unlike those that failed.
 
-Bad messages often stand next to each other: the oldest and the newest may all be bad, and those between them good.
+Bad messages are often adjacent: the oldest and the newest may all be bad, and those between them good.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ NEWEST = 1.0
 
 
 def place_in_doubt(attempt: int) -> float | None:
-    """Return where among the untried messages an attempt takes its own: 0 is the oldest, 1 the newest.
+    """Return the place of the message to try among the untried ones: 0 is the oldest, 1 the newest.
 
-    Of four attempts in doubt, one is at the newest message, one has its turn as without doubt (``None``), and two are
-    at 1/2, 1/4, 3/4, 1/8, ... of the way. The first 2/f members of that sequence meet each run of messages that is a
-    share f of all.
+    Of four attempts in doubt, one uses the newest message, one is chosen as without doubt (``None``), and two use the
+    messages at 1/2, 1/4, 3/4, 1/8, ... of the queue. The first 2/f members of that sequence meet each run of messages
+    that is a share f of all.
 
     Args:
         attempt: Its number since the doubt began, from 1; 0 if there is no doubt.

@@ -100,7 +100,7 @@ class Startable:
         self.again = deque(e for e in self.again if e not in gone)
 
     def sample(self, count: int) -> set[Entry]:
-        """Return so many of what was not tried, spread evenly, and everything that failed before."""
+        """Return `count` of the untried entries, spread evenly, and all that failed before."""
         return {*_spread(list(self.fresh), count), *self.again}
 
 
