@@ -122,7 +122,7 @@ class Fleet:
         """Fork an `outbox relay`."""
         output = self.directory / f"relay-{len(self.relays)}.output"
         environment = {**os.environ, **self.env, **(env or {})}
-        relay = Relay(nursery.fork(["relay", *arguments], environment, self.directory, output), output)
+        relay = Relay(nursery.fork(["relay", *arguments], environment, self.directory, output).pid, output)
         self.relays.append(relay)
         return relay
 

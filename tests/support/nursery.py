@@ -1,31 +1,83 @@
-"""Forks `outbox relay` processes: a parent that has imported everything makes one in milliseconds.
+"""Forks `outbox` processes: a parent that has imported everything makes one in milliseconds.
 
 The test run has one such parent. Started as a program it reads one JSON array a line, `[arguments, environment,
-directory, output]`, forks a child that is `outbox ARGUMENTS` in every respect but its birth, and prints the child's
-process id.
+directory, stdout, stderr]`, forks a child that is `outbox ARGUMENTS` in every respect but its birth, and prints the
+child's process id. When a child has ended, the parent writes its exit code to a file whose name is the process id.
 """
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+_INTERVAL_S = 0.01
+
+# What these commands import late, which is imported before the first fork of each.
+_IMPORTS = {
+    "relay": ("relay.relay", "relay.serving", "relay.destinations.http.destination", "listeners.baseline"),
+    "serve": ("relay.serving", "listeners.http", "listeners.baseline"),
+    "consume": ("relay.serving", "listeners.rabbitmq", "listeners.baseline"),
+    "dashboard": ("relay.serving", "outbox_cli.dashboard.app"),
+    "demo": ("outbox_demo.demo", "relay.relay", "outbox_cli.dashboard.app", "listeners.baseline"),
+    "extract": ("outbox_demo.worker",),
+}
 
 # Listeners of the tests are found there, by relays and by what these start.
 PATH = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
 
 
-def fork(arguments: list[str], environment: Mapping[str, str], directory: Path, output: Path) -> int:
-    """Fork an `outbox ARGUMENTS` that works in `directory` and says what it says in `output`; its process id."""
+class Child:
+    """A forked `outbox`, with the methods of `subprocess.Popen` that the tests call."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code_path = _codes() / str(pid)
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal's number; None while it runs."""
+        if self._code is None and self._code_path.exists():
+            self._code = int(self._code_path.read_text())
+        return self._code
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait for its end, and return what `poll` returns."""
+        ends_at = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > ends_at:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(_INTERVAL_S)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def fork(
+    arguments: list[str], environment: Mapping[str, str], directory: Path, stdout: Path, stderr: Path | None = None
+) -> Child:
+    """Fork an `outbox ARGUMENTS` that works in `directory` and appends its output to files."""
     parent = _parent()
     assert parent.stdin is not None
     assert parent.stdout is not None
-    print(json.dumps([arguments, dict(environment), str(directory), str(output)]), file=parent.stdin, flush=True)
-    return int(parent.stdout.readline())
+    order = [arguments, dict(environment), str(directory), str(stdout), str(stderr or stdout)]
+    print(json.dumps(order), file=parent.stdin, flush=True)
+    return Child(int(parent.stdout.readline()))
 
 
 def close() -> None:
@@ -36,11 +88,21 @@ def close() -> None:
 
 
 @cache
+def _codes() -> Path:
+    """Return the directory of the exit codes."""
+    from support.guardian import guardian
+
+    directory = Path(tempfile.mkdtemp(prefix="outbox-codes-"))
+    guardian().remove(directory)
+    return directory
+
+
+@cache
 def _parent() -> subprocess.Popen[str]:
     from support.guardian import guardian
 
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, str(_codes())],
         cwd="/",
         env={**os.environ, "PYTHONPATH": PATH, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
@@ -51,30 +113,40 @@ def _parent() -> subprocess.Popen[str]:
     guardian().watch(process.pid)
     assert process.stdout is not None
     if process.stdout.readline() != "ready\n":
-        raise AssertionError(f"the nursery of relays ended with {process.wait()}")
+        raise AssertionError(f"the nursery ended with {process.wait()}")
     return process
 
 
 def _serve() -> None:
-    from outbox_cli import app  # noqa: F401 (what a relay needs is imported before the forks, and once)
-    from relay.relay import Relay  # noqa: F401
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # an ended process leaves no zombie
+    import_module("outbox_cli.app")
+    signal.signal(signal.SIGCHLD, _write_codes)
     print("ready", flush=True)
     for line in sys.stdin:
+        arguments, *world = json.loads(line)
+        for name in _IMPORTS.get(arguments[0], ()):
+            import_module(name)
         pid = os.fork()
         if pid == 0:
-            _become(*json.loads(line))
+            _become(arguments, *world)
         print(pid, flush=True)
 
 
-def _become(arguments: list[str], environment: dict[str, str], directory: str, output: str) -> None:
+def _write_codes(*_: object) -> None:
+    with suppress(ChildProcessError):  # none is left
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            path = Path(sys.argv[1], str(pid))
+            path.with_suffix(".new").write_text(str(os.waitstatus_to_exitcode(status)))
+            path.with_suffix(".new").rename(path)
+
+
+def _become(arguments: list[str], environment: dict[str, str], directory: str, stdout: str, stderr: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    Path(sys.argv[1], str(os.getpid())).unlink(missing_ok=True)  # of an earlier process with this id
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    said = os.open(output, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    for fd, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644), fd)
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
@@ -96,9 +168,14 @@ def _run() -> Any:
 
 
 def _exit(code: Any) -> None:
+    """End as an interpreter does, but for the nursery's own state."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 0)
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 if __name__ == "__main__":

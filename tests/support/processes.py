@@ -1,4 +1,7 @@
-"""Real processes: started, watched, frozen, killed, and certain to be gone when the test is."""
+"""Real processes: started, watched, frozen, killed, and certain to be gone when the test is.
+
+An `outbox` is forked from the nursery, where everything is imported already, unless it is to be started anew.
+"""
 
 import os
 import signal
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from support import nursery
 from support.guardian import guardian
 from support.waiting import eventually
 
@@ -16,13 +20,25 @@ _TAIL_CHARACTERS = 8_000
 class Process:
     """One process in a group of its own, with its output in files."""
 
-    def __init__(self, command: list[str], directory: Path, name: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, name: str, env: Mapping[str, str], *, is_forked: bool
+    ) -> None:
         self.command = command
         self.stdout_path = directory / f"{name}.stdout"
         self.stderr_path = directory / f"{name}.stderr"
+        self.stdout_path.touch()
+        self.stderr_path.touch()
+        self._process: subprocess.Popen[bytes] | nursery.Child
+        if is_forked:
+            self._process = nursery.fork(command[1:], env, directory, self.stdout_path, self.stderr_path)
+        else:
+            self._process = self._start(directory, env)
+        guardian().watch(self.pid)
+
+    def _start(self, directory: Path, env: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                command,
+            return subprocess.Popen(
+                self.command,
                 cwd=directory,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -30,7 +46,6 @@ class Process:
                 stderr=stderr,
                 start_new_session=True,
             )
-        guardian().watch(self.pid)
 
     @property
     def pid(self) -> int:
@@ -126,17 +141,18 @@ class Spawner:
         self._directory = directory
         self._processes: list[Process] = []
 
-    def __call__(self, *command: str | Path, env: Mapping[str, str] | None = None) -> Process:
+    def __call__(self, *command: str | Path, env: Mapping[str, str] | None = None, is_anew: bool = False) -> Process:
         """Start `command` in the test's directory, with `env` on top of the test's environment.
 
         "python" is the interpreter that runs the tests, and any other plain name is first looked for
-        among the scripts installed beside it.
+        among the scripts installed beside it. An `outbox` whose imports or interpreter are under test is started anew.
         """
         process = Process(
             _resolved(command),
             self._directory,
             name=f"process-{len(self._processes)}",
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            is_forked=command[0] == "outbox" and not is_anew,
         )
         self._processes.append(process)
         return process
