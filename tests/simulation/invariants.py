@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from simulation.relay import SimRelay
-from simulation.store import Tables
+from simulation.store import Message, Tables
 
 from relay.delivery.lane import Lane
 from relay.delivery.queue import DeliveryQueue
@@ -54,10 +55,12 @@ def check_lane(lane: Lane) -> Iterator[str]:
 
 def check_blocked(tables: Tables) -> Iterator[tuple[tuple[str, str], str]]:
     """Check that exactly those deliveries are blocked that wait behind an unfinished earlier message of their key."""
-    for (id_, destination), d in tables.deliveries.items():
-        if d.state != "blocked":
-            continue
-        earlier = [m for m in tables.messages.values() if m.key == d.message.key and m.position < d.message.position]
+    blocked = {what: d for what, d in tables.deliveries.items() if d.state == "blocked"}
+    of_key: defaultdict[str | None, list[Message]] = defaultdict(list)
+    for m in tables.messages.values() if blocked else ():
+        of_key[m.key].append(m)
+    for (id_, destination), d in blocked.items():
+        earlier = (m for m in of_key[d.message.key] if m.position < d.message.position)
         if not any(tables.wants(destination, m.type) and not tables.is_done(m, destination) for m in earlier):
             yield (id_, destination), f"{d.message.number} is blocked at {destination} behind nothing"
 

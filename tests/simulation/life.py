@@ -107,6 +107,8 @@ class Life:
         self.attempts: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self.failures: Counter[tuple[str, str]] = Counter()
         self.committed: dict[str, Message] = {}
+        self.of_key: defaultdict[str, list[Message]] = defaultdict(list)
+        self.untaken: dict[tuple[str, str], Message] = {}  # what the looks still have to do with
         self.commit_order: dict[str, tuple[float, float]] = {}  # message → when it was emitted, and committed
         self.since: dict[tuple[str, str], float] = {}
         self.orphans: dict[tuple[str, str], float] = {}
@@ -168,8 +170,8 @@ class Life:
         emitted_at, _ = self.commit_order[id_]
         if self.committed[id_].due_at:
             return  # it takes its place when it falls due
-        for m in self.committed.values():
-            if m.key == key and m.id != id_ and self.commit_order[m.id][1] < emitted_at and not m.due_at:
+        for m in self.of_key[key]:
+            if m.id != id_ and self.commit_order[m.id][1] < emitted_at and not m.due_at:
                 what = m.id, plan.name
                 if m.expires_at is not None and m.expires_at <= self.clock.now:
                     continue  # it may be decided already, and not be written yet
@@ -222,6 +224,9 @@ class Life:
         m.tx = self.tables.commit()
         self.tables.messages[m.id] = self.committed[m.id] = m
         self.commit_order[m.id] = self.commit_order[m.id][0], self.now
+        self.untaken |= {(m.id, name): m for name in self.script.plans}
+        if m.key is not None:
+            self.of_key[m.key].append(m)
 
     async def _direct(self) -> None:
         for at, what, argument in sorted(self.script.events, key=lambda e: e[0]):
@@ -302,9 +307,11 @@ class Life:
                 for wrong in check_relay(relay):
                     raise Violation(f"{relay.id}: {wrong}")
         self._look_for_orphans()
-        for m in self.committed.values():
-            for name in self.script.plans:
-                self._look_at(m, name)
+        for what, m in list(self.untaken.items()):
+            if what in self.taken or m.id not in self.tables.messages:
+                del self.untaken[what]
+            else:
+                self._look_at(m, what[1])
 
     def _look_for_orphans(self) -> None:
         found = dict(check_blocked(self.tables)) if self.alive else {}  # while no relay is there, none is to blame
@@ -327,11 +334,7 @@ class Life:
 
     def _is_deliverable(self, m: Message, name: str) -> bool:
         destination, now = self.tables.destinations[name], self.clock.now
-        if (
-            (m.id, name) in self.taken
-            or self.tables.is_done(m, name)
-            or not self.script.fates[name].takes(m.number, self.now)
-        ):
+        if self.tables.is_done(m, name) or not self.script.fates[name].takes(m.number, self.now):
             return False
         if m.expires_at is not None and m.expires_at <= now:
             return False
@@ -342,8 +345,8 @@ class Life:
             return False
         return all(
             self.tables.is_done(e, name) or (e.id, name) in self.taken
-            for e in self.committed.values()
-            if m.key is not None and e.key == m.key and e is not m and (e.position < m.position or m.due_at)
+            for e in (self.of_key[m.key] if m.key is not None else ())
+            if e is not m and (e.position < m.position or m.due_at)
         )
 
     def _tell(self, what: tuple[str, str]) -> str:
