@@ -1,4 +1,4 @@
-"""What happens when … a destination is down, one message is poison, or every message is refused: 20,000 at a time.
+"""What happens when … a destination is down, one message is poison, or every message is refused: 5,000 at a time.
 
 Each scenario runs against a listener and against a real HTTP server on the loopback address. docs/scenarios.md shows
 the same to operators.
@@ -24,6 +24,7 @@ from relay import Relay
 from relay.admin.destinations.listing import resume
 from relay.settings import HttpSettings
 
+MESSAGES = 5_000
 KEYS = 500
 CONCURRENCY = 16
 PROBE_S = 0.5  # at the most between two probes, here; 30 s unless told otherwise
@@ -44,8 +45,6 @@ class Receiving:
         doomed: The numbers that fail whenever they come.
         refusing: Whether every message is refused.
     """
-
-    count_otherwise = 20_000  # messages, where a scenario is not about the number
 
     def __init__(self) -> None:
         self.tried: Counter[int] = Counter()
@@ -117,8 +116,6 @@ class Listening(Receiving):
 class Serving(Receiving):
     """An HTTP server: down means that connections to its port are refused, and that open ones are cut off."""
 
-    count_otherwise = 5_000
-
     def __init__(self) -> None:
         super().__init__()
         self.server = Receiver(self._behave)
@@ -173,9 +170,9 @@ def relay_of(scene: Scene, receiving: Receiving, **options: Any) -> Relay:
     return Relay(scene.settings({"a": receiving.settings(**patience)}))
 
 
-def emit(scene: Scene, count: int = 20_000) -> int:
-    scene.emit_keys([key_of(n) for n in range(count)])
-    return count
+def emit(scene: Scene) -> int:
+    scene.emit_keys([key_of(n) for n in range(MESSAGES)])
+    return MESSAGES
 
 
 def assert_in_order(receiving: Receiving) -> None:
@@ -231,7 +228,7 @@ async def test_an_outage_costs_no_message_anything_and_ends_by_itself(scene: Sce
 
 async def test_one_poison_message_is_the_only_dead_letter_of_an_outage(scene: Scene, receiving: Receiving) -> None:
     receiving.doomed = {POISON}
-    count = emit(scene, receiving.count_otherwise)
+    count = emit(scene)
     async with relay_of(scene, receiving, max_attempts=3):
         await down_for_a_while(scene, receiving)
         await all_taken(receiving, count - 1)
@@ -251,7 +248,7 @@ async def test_when_everything_is_refused_nothing_dies_and_a_resume_delivers_it_
     scene: Scene, receiving: Receiving
 ) -> None:
     receiving.refusing = True
-    count = emit(scene, receiving.count_otherwise)
+    count = emit(scene)
     async with relay_of(scene, receiving, backoff_s=3600, backoff_max_s=3600) as relay:
         reason = await is_paused(scene)
         assert "422" in reason or "does not understand" in reason

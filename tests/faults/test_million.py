@@ -10,7 +10,7 @@ from support.waiting import eventually
 from relay.platform.migrations import upgrade
 
 MESSAGES = 1_000_000
-DRAINED = 300_000
+DRAINED = 150_000
 LIMIT_BYTES = 150 * 1024**2
 
 FILL = """

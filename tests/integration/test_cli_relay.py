@@ -97,13 +97,13 @@ def test_processes_that_cannot_work_here_end_with_3(run: Run, relay: Run, empty_
 
 
 def test_a_file_in_the_current_directory_replaces_no_module_of_ours(
-    run: Run, relay: Run, tmp_path: Path, sqlite_database: Database, printer: None
+    run: Run, spawn: Spawner, tmp_path: Path, sqlite_database: Database, printer: None
 ) -> None:
     for name in ("structlog", "uvicorn", "json", "relay", "outbox", "alembic", "sqlalchemy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
     run("emit", "a.b", '{"contentId": "c-1"}', url=sqlite_database.url)
-    process = relay("--drain", url=sqlite_database.url)
-    assert process.returncode == 0, process.report()
+    process = spawn("outbox", "relay", "--drain", env={"DATABASE_URL": sqlite_database.url}, is_anew=True)
+    assert process.wait() == 0, process.report()
     assert "took c-1" in process.stdout
 
 

@@ -106,10 +106,10 @@ def test_nothing_readable_at_all_is_a_failure(spawn: Spawner) -> None:
 def test_what_an_interrupted_demo_committed_the_next_one_delivers(spawn: Spawner, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
-    for i in range(300):
+    for i in range(100):
         (docs / f"{i}.txt").write_text(f"Document {i}. {TEXT}")
     process = spawn("outbox", "demo", "docs")
-    process.wait_for_output("Reading 300 documents", deadline_s=30)
+    process.wait_for_output("Reading 100 documents", deadline_s=30)
     process.interrupt()
     assert process.wait(deadline_s=30) == 130
     assert "Traceback" not in process.stderr
