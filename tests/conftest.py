@@ -1,8 +1,9 @@
 """The fixtures that every test may use, and the rules of the whole run; tests/support/ is the machinery."""
 
+import gc
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = (
     "test_wheel.py",
+    "test_host_packages.py",
     "test_roles.py",
     "test_own_destinations.py",
     "test_dashboard_browser.py",
@@ -50,14 +52,18 @@ _LIBPQ = (
     "PGSSL",
 )
 
-# Read here, because pytest_configure then removes it like every other variable of ours.
+# Read here, because pytest_configure then removes them like every other variable of ours.
 EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
 MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
+LIVES = int(os.environ.get("OUTBOX_TEST_LIVES", "500"))
+ONLY_LIFE = os.environ.get("OUTBOX_TEST_LIFE")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run the whole suite in several processes, since half of it waits; run tests picked by name in this one."""
-    return (os.cpu_count() or 1) + 1 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+    """Run the whole suite, half of which waits, and folders in several processes; run picked files in this one."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        return (os.cpu_count() or 1) + 1
+    return (os.cpu_count() or 1) if all(Path(argument).is_dir() for argument in config.args) else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,6 +81,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "suite", hypothesis.settings(), deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
     )
     hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection() -> None:
+    """Collect no garbage while modules are imported: nearly all of it stays."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what collection has made out of later garbage collections, which it would make ten times as expensive."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:
@@ -119,14 +136,24 @@ def _no_skip_in_ci(report: Report) -> Report:
     return report
 
 
+@pytest.fixture(scope="session")
+def empty_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The current directory of the unit tests that write no files."""
+    return tmp_path_factory.mktemp("empty")
+
+
 @pytest.fixture(autouse=True)
-def isolation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db.
 
     What one test has hidden from logs is not hidden in the next one.
     """
-    monkeypatch.chdir(tmp_path)
+    writes = "tmp_path" in request.fixturenames or not request.path.is_relative_to(HERE / "unit")
+    directory: Path = request.getfixturevalue("tmp_path" if writes else "empty_directory")
+    monkeypatch.chdir(directory)
     monkeypatch.setattr("relay.observe.text._hidden", set())
+    yield
+    assert writes or not os.listdir(directory), "a test that writes files takes tmp_path"
 
 
 @pytest.fixture(autouse=True)
@@ -291,6 +318,12 @@ def empty_database(request: pytest.FixtureRequest) -> Database:
 def model_examples() -> int:
     """How many lives the model test lives, on SQLite thrice as many: OUTBOX_TEST_MODEL_EXAMPLES, given more time."""
     return MODEL_EXAMPLES
+
+
+@pytest.fixture
+def life_seeds() -> Sequence[int]:
+    """The seeds of the simulated lives: as many as OUTBOX_TEST_LIVES says, or the one of OUTBOX_TEST_LIFE."""
+    return range(LIVES) if ONLY_LIFE is None else [int(ONLY_LIFE)]
 
 
 @pytest.fixture
