@@ -102,7 +102,7 @@ def _parent() -> subprocess.Popen[str]:
     from support.guardian import guardian
 
     process = subprocess.Popen(
-        [sys.executable, __file__, str(_codes())],
+        [sys.executable, "-P", __file__, str(_codes())],  # beside this file is a redis.py
         cwd="/",
         env={**os.environ, "PYTHONPATH": PATH, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
