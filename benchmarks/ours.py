@@ -24,11 +24,11 @@ import structlog
 
 from outbox import Message
 from outbox_cli.commands.run.relay import tune_interpreter
-from relay.platform.database import Database
 from relay.relay import Relay
 from relay.settings import HttpSettings, ListenerSettings, Settings
+from relay.store import open_store
 from relay.store.contract import Session
-from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.postgres import PostgresSession
 from relay.store.rows import Cursors
 
 SLOW_S = 0.02
@@ -99,7 +99,7 @@ def _poll(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _session(url: str) -> tuple[Session, Cursors]:
-    session = PostgresStore(Database.parse(url), lease_s=15, keep_history=True, notify=True).open("bench")
+    session = open_store(Settings(database_url=url)).open("bench")
     cursors = Cursors()
     cursors.ready = dict.fromkeys(session.take(range(64), []), 0)
     return session, cursors

@@ -15,6 +15,7 @@ from relay.platform.database import Database
 from relay.platform.migrations import upgrade
 
 DATA = {"pad": "x" * 190}
+FLOOR = "the floor: the bare loop"
 
 
 def on_sqlite(bench: Bench) -> Result:
@@ -32,6 +33,9 @@ def on_sqlite(bench: Bench) -> Result:
             result.add(f"{name}: RSS", found["rss_mib"], "MiB")
             if name == "drain":
                 result.add("emit_many of 1,000", count / filled_s)
+        with tempfile.TemporaryDirectory() as folder:
+            _fill(url := f"sqlite:///{Path(folder) / 'outbox.db'}", messages)
+            result.add(FLOOR, ours("floor", url, "--messages", messages)["rate"])
         say(
             f"  round {number + 1}: " + ", ".join(f"{name} {values[-1]:,.0f}" for name, values in result.rounds.items())
         )
@@ -40,6 +44,7 @@ def on_sqlite(bench: Bench) -> Result:
 
 def judge_sqlite(result: Result) -> None:
     result.want("drain", 20_000)
+    result.compare("drain : the floor", "drain", FLOOR)
     name = "RSS : RSS with a tenth of the messages"
     result.compare(name, "drain: RSS", "drain of a tenth: RSS", 1.1, at_most=True)
 

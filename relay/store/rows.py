@@ -6,7 +6,7 @@ indices in it, in the order in which the statements of both databases select the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,14 @@ class Page:
 
     def __bool__(self) -> bool:
         return bool(self.messages or self.deliveries or self.discarded or self.unparked)
+
+
+def by_generation(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Return the rows by their generation; nearly always there is one."""
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[GENERATION], []).append(row)
+    return found
 
 
 def until_large(rows: list[Row]) -> tuple[list[Row], set[int]]:

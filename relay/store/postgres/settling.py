@@ -13,7 +13,7 @@ import psycopg
 from relay.store.contract import Batch, Damaged, Ruled
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
-from relay.store.rows import ADDRESS, GENERATION, ID, Parked, Row
+from relay.store.rows import ADDRESS, ID, Parked, Row, by_generation
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
 T = TypeVar("T")
@@ -35,11 +35,8 @@ class Settling(OwningConnection):
         return self.settle_plain_ahead(rows, durable=durable)()
 
     def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
-        of_generation: dict[int, list[Row]] = {}  # nearly always there is one
-        for row in rows:
-            of_generation.setdefault(row[GENERATION], []).append(row)
         with self._guard():
-            counted = [self._settle_alike(alike, g, durable=durable) for g, alike in of_generation.items()]
+            counted = [self._settle_alike(alike, g, durable=durable) for g, alike in by_generation(rows).items()]
         return lambda: sum(count() for count in counted)
 
     def _settle_alike(self, rows: Sequence[Row], generation: int, *, durable: bool) -> Callable[[], int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.decide.verdict import GIVEN_UP
 from relay.store.contract import Batch
-from relay.store.rows import GENERATION, ID, Parked, Row
+from relay.store.rows import ID, Parked, Row, by_generation
 from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import settling as sql
@@ -28,15 +28,14 @@ class Settling(OwningConnection):
         self.given_up: Counter[tuple[str, str]] = Counter()
 
     def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
-        messages = [(row[ID], row[GENERATION]) for row in rows]
-        kept = [(*each, self._constants["registered"]) for each in messages]
+        count = 0
         with self._guard(), self._synchronous("FULL" if durable else "NORMAL"), self._transaction():
-            if self._keep_history:
-                self._db.executemany(sql.KEEP_PLAIN, kept).close()
-            cursor = self._db.executemany(sql.DELETE_PLAIN, messages)
-            count = cursor.rowcount
-            cursor.close()
-            return count
+            for generation, alike in by_generation(rows).items():
+                of_these = {"ids": json.dumps([row[ID] for row in alike]), "generation": generation}
+                if self._keep_history:
+                    self._run(sql.KEEP_PLAIN, **of_these)
+                count += self._run(sql.DELETE_PLAIN, **of_these).rowcount
+        return count
 
     def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         count = self.settle_plain(rows, durable=durable)
