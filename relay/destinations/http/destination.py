@@ -6,7 +6,6 @@ receiver accepted last is tried first, and after a 401 the other one is tried be
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from relay.destinations.sending.cloudevents import (
     fits_a_batch,
     producer_headers,
 )
+from relay.destinations.sending.deadline import Deadline
 from relay.observe.logging import one_line
 
 DETAIL_LENGTH = 500
@@ -51,14 +51,16 @@ class HttpDestination:
         self.concurrency = settings.concurrency
         self.batch_size = settings.batch
         self._settings = settings
-        # The credentials, in the order in which they are tried.
-        self._proofs: list[list[Header]] = [
-            [(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()
-        ] or [[]]
-        self._static = settings.static_headers()
-        self._taken_names = {name.lower() for name, _ in self._static}
+        static = settings.static_headers()
+        self._taken_names = {name.lower() for name, _ in static}
+        # The headers of every request, with each of the credentials, in the order in which these are tried.
+        self._fixed: list[list[Header]] = [
+            [*proof, AGENT, *static]
+            for proof in [[(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()] or [[]]
+        ]
         self._keys = [Key(key) for key in settings.signing_keys()]
-        self._deadline_s = settings.timeout_s
+        assert settings.timeout_s is not None  # the settings refuse it
+        self._deadline = Deadline(settings.timeout_s)
         self._echo = Echo(settings.secrets())
         self._pool: Pool | None = None
 
@@ -86,15 +88,16 @@ class HttpDestination:
         return fits_a_batch(message)
 
     async def close(self) -> None:
+        self._deadline.close()
         if self._pool is not None:
             await self._pool.close()
 
     async def _attempt(self, id_: str, body: bytes, headers: list[Header]) -> Outcome:
         try:
-            async with asyncio.timeout(self._deadline_s):
+            with self._deadline.attempt():
                 answer = await self._authenticated(encoded(id_), body, headers)
         except TimeoutError:
-            return unanswered(f"no complete answer within {self._deadline_s:g} s")
+            return unanswered(f"no complete answer within {self._deadline.after_s:g} s")
         if isinstance(answer, Outcome):
             return Outcome(answer.kind, one_line(self._echo.masked(answer.reason)))
         if answer.is_success:
@@ -105,17 +108,17 @@ class HttpDestination:
         """Return the answer to the secret that was accepted last; after a 401, the answer to the other one."""
         assert self._pool is not None
         answer: Answer | Outcome
-        for proof in tuple(self._proofs):
-            answer = await self._pool.post(body, headers + proof + self._signed(id_, body))
+        for fixed in tuple(self._fixed):
+            answer = await self._pool.post(body, headers + fixed + self._signed(id_, body))
             if not isinstance(answer, Answer) or answer.status != UNAUTHORIZED:
-                if proof is not self._proofs[0]:
-                    self._proofs.sort(key=lambda known: known is not proof)
+                if fixed is not self._fixed[0]:
+                    self._fixed.sort(key=lambda known: known is not fixed)
                 break
         return answer
 
     def _signed(self, id_: bytes, body: bytes) -> list[Header]:
         """Return the headers with the event id and the signature, which is valid for a few minutes."""
-        headers = [AGENT, (b"Idempotency-Key", b'"%b"' % id_), *self._static]
+        headers = [(b"Idempotency-Key", b'"%b"' % id_)]
         if self._keys:
             timestamp = b"%d" % time()
             made = signature(self._keys, id_, timestamp, body)

@@ -81,5 +81,9 @@ class Transport(AiohttpTransport):
             timeout=NO_TIMEOUT,
         )
         return httpx.Response(
-            response.status, headers=response.raw_headers, stream=Body(response), request=request, extensions=EXTENSIONS
+            response.status,
+            headers=response.raw_headers if response.status >= 300 else None,  # those of a success tell nothing
+            stream=Body(response),
+            request=request,
+            extensions=EXTENSIONS,
         )

@@ -13,9 +13,11 @@ from urllib.parse import quote
 
 from outbox import Message
 from outbox.checks.attributes import HEADER_NAME, HEADER_VALUE, MAX_HEADER_BYTES, is_reserved
+from relay.destinations.sending.instants import rfc3339
 
 JSON_TYPE = "application/json"
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
+UTC = "+00:00"
 TRACE = ("traceparent", "tracestate")
 
 Header = tuple[bytes, bytes]
@@ -37,7 +39,7 @@ def binary_headers(message: Message) -> list[Header]:
         (b"ce-id", encoded(message.id)),
         (b"ce-type", _known(message.type)),
         (b"ce-source", _known(message.source)),
-        (b"ce-time", message.created_at.isoformat().encode()),
+        (b"ce-time", rfc3339(message, UTC).encode()),
     ]
     if message.subject is not None and len(subject := encoded(message.subject)) <= MAX_HEADER_BYTES:
         headers.append((b"ce-subject", subject))
@@ -74,7 +76,7 @@ def fits_a_batch(message: Message) -> bool:
 def _event(message: Message) -> bytes:
     attributes = (
         f'{{"specversion":"1.0","id":{json.dumps(message.id)},{_type_and_source(message.type, message.source)},'
-        f'"time":"{message.created_at.isoformat()}"'
+        f'"time":"{rfc3339(message, UTC)}"'
     )
     if message.subject is not None:
         attributes += f',"subject":{json.dumps(message.subject)}'

@@ -27,6 +27,7 @@ def test_a_time_is_the_same_as_text_of_postgresql_and_parsed(instant: datetime) 
     expected = instant.isoformat().replace("+00:00", "Z")
     assert rfc3339(message(as_postgresql_prints(instant))) == expected
     assert rfc3339(message(instant)) == expected
+    assert rfc3339(message(as_postgresql_prints(instant)), "+00:00") == instant.isoformat()
 
 
 @pytest.mark.parametrize("text", ["2026-01-01T10:00:00Z", "2026-01-01 11:00:00+01", "2026-01-01 10:00:00"])
