@@ -48,7 +48,7 @@ class Guard:
         return fits and len(given) == 1
 
 
-class Lines:
+class LogRate:
     """Limits the log lines about refused callers to a rate that a log can hold.
 
     Args:

@@ -25,7 +25,7 @@ from starlette.datastructures import Headers
 from listeners.http import events
 from listeners.http.body import read_body
 from listeners.http.documentation import RESPONSES, Success, operation
-from listeners.http.guard import Guard, Lines
+from listeners.http.guard import Guard, LogRate
 from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
@@ -122,7 +122,7 @@ class Receiver:
         self._verifier = Verifier(_keys(signing_secrets) or [s.encode() for s in known], required=require_signature)
         self._known_rate = Rate(limits.rate_per_s, max(int(2 * limits.rate_per_s), 1))
         self._stranger_rate = Rate(limits.stranger_rate_per_s, limits.stranger_burst)
-        self._lines = Lines()
+        self._lines = LogRate()
         self._schema = events.Schema(_pattern(limits.content_id_pattern), limits.content_id_length)
         self._work = _work(name, handler, database, limits.concurrency)
         self.router = self._router()

@@ -128,7 +128,7 @@ class LoopSide:
         """Start no more attempts; wait for those under way; drop the other entries."""
         self.dispatcher.end()
         await asyncio.gather(*(pool.finish(grace_s) for pool in self.pools.values()))
-        self.dispatcher.let_go(range(SHARD_COUNT))
+        self.dispatcher.release(range(SHARD_COUNT))
 
     async def close(self) -> None:
         """Close the destinations."""

@@ -216,7 +216,7 @@ class Dispatcher:
         self._is_ending = True
         self.crash_guard.refuse()
 
-    def let_go(self, shards: Collection[int]) -> None:
+    def release(self, shards: Collection[int]) -> None:
         """Release the entries of these shards that are not under way.
 
         An entry that one destination took or is taking is settled; its other deliveries are parked.
@@ -256,14 +256,14 @@ class Dispatcher:
 
     def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
         """Release deliveries that an operator took back."""
-        self._withdrawals.let_go(deliveries, epoch)
+        self._withdrawals.release(deliveries, epoch)
 
     # ------------------------------------------------- passed on to the parts
 
-    def tell_time(self, offset_s: float) -> None:
+    def set_clock(self, offset_s: float) -> None:
         """Set the difference between the database's clock and the relay's, in seconds."""
         for lane in self.lanes.values():
-            lane.tell_time(offset_s)
+            lane.set_clock(offset_s)
 
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
         """Apply the shared state of the destinations, as of `asked_at`."""

@@ -66,9 +66,9 @@ class Lane:
         """Note a new session: entries of an earlier one are not sent any more."""
         self._validity.begin_session(epoch)
 
-    def tell_time(self, offset_s: float) -> None:
+    def set_clock(self, offset_s: float) -> None:
         """Set the difference between the database's clock and the relay's, in seconds."""
-        self._validity.tell_time(offset_s)
+        self._validity.set_clock(offset_s)
 
     # ------------------------------------------------------------- coming in
 

@@ -32,7 +32,7 @@ class Withdrawals:
         """Forget the questions of an earlier session: the next one asks again."""
         self._held = set()
 
-    def let_go(self, deliveries: Sequence[Delivery], epoch: int) -> None:
+    def release(self, deliveries: Sequence[Delivery], epoch: int) -> None:
         """Release these deliveries, and those of earlier calls that were under way; answer which are gone."""
         wanted = self._held.union(deliveries)
         ids = {entry.id for queue in (self._owner.done, self._owner.ruled) for entry in list(queue)}

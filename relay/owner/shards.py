@@ -65,7 +65,7 @@ class Ownership:
         since_s = 0.0 if held_before else session.server_age_s()
         self._anything_from = self._clock() + AFTER_RESTART_S - since_s
         self._giving: list[int] = []
-        self._let_go = Signal()
+        self._released = Signal()
         self._free_beats: dict[int, int] = {}
         self._lacking = 0
         self._peers: Set[int] = frozenset()
@@ -81,7 +81,7 @@ class Ownership:
         peers = self._session.beat(self.shards, self._lacking)
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
-        self._tell.tell_time(peers.clock_s - self._clock())  # late rather than early
+        self._tell.set_clock(peers.clock_s - self._clock())  # late rather than early
         self._tell.follow(peers.shared_states, asked_at, alone=len(peers.wants_of) <= 1)
         self._tell.split()
         if self._peers - peers.wants_of.keys():
@@ -113,7 +113,7 @@ class Ownership:
         self._take(plan.take)
         if self._giving:
             # An attempt that was under way has failed since, and waits to be repeated by the next owner.
-            self._tell.let_go(self._giving)
+            self._tell.release(self._giving)
         elif plan.give:
             self._start_giving([s for s in plan.give if s in self._cursors.ready])
 
@@ -139,13 +139,13 @@ class Ownership:
     def _start_giving(self, shards: list[int]) -> None:
         self._reader.leave(shards)
         self._giving = shards
-        self._let_go.clear()
+        self._released.clear()
         # Posted after all pages of these shards, so no page can bring entries of them again.
-        self._tell.let_go(shards, then=self._let_go)
+        self._tell.release(shards, then=self._released)
 
     def finish_giving(self) -> None:
         """Unlock the shards that are being handed back and have no entry under way or unsettled."""
-        if not self._giving or not self._let_go.is_set() or self._view.count_in(self._giving):
+        if not self._giving or not self._released.is_set() or self._view.count_in(self._giving):
             return
         self._session.give(self._giving)
         self._tell.leave(self._giving)

@@ -133,7 +133,7 @@ class OwningThread:
                 session = self._store.open(self._relay_id, self._generation)
                 self._serve(session)
             except OutboxError:
-                self._let_go()
+                self._release_all()
                 raise
             except Exception as error:
                 self._lose(error)
@@ -145,15 +145,15 @@ class OwningThread:
 
     def _lose(self, error: Exception) -> None:
         """Drop all entries that are not under way: this relay does not own them any more."""
-        self._let_go()
+        self._release_all()
         if self._session_loop is not None:
             self._metrics.session_lost()
         self.outage.add(error, owned=len(self.shards))
         self._held_before = self.shards or self._held_before
 
-    def _let_go(self) -> None:
+    def _release_all(self) -> None:
         self._seam.lease.lose()
-        self._seam.tell.let_go(range(SHARD_COUNT))
+        self._seam.tell.release(range(SHARD_COUNT))
 
     def _pause(self, seconds: float) -> None:
         deadline = self._clock() + seconds

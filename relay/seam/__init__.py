@@ -42,7 +42,7 @@ work, and only then checks that flag. So at least one of the two sees the other.
 from relay.seam.bell import Bell
 from relay.seam.entry import Entry, Route
 from relay.seam.lease import Lease
-from relay.seam.to_loop import Delivery, Life, Post, ToLoop, posting_to
+from relay.seam.to_loop import Delivery, OwnerEvents, Post, ToLoop, posting_to
 from relay.seam.to_owner import Claim, Note, ToOwner, Withdrawn, front
 from relay.seam.view import DeliveryView, OwnersSeam
 
@@ -53,8 +53,8 @@ __all__ = [
     "DeliveryView",
     "Entry",
     "Lease",
-    "Life",
     "Note",
+    "OwnerEvents",
     "OwnersSeam",
     "Post",
     "Route",

@@ -46,13 +46,13 @@ class Delivery(Protocol):
     def forget(self, entries: Collection[Entry]) -> None:
         """Note that these entries are settled."""
 
-    def let_go(self, shards: Collection[int]) -> None:
+    def release(self, shards: Collection[int]) -> None:
         """Release the entries of these shards that are not under way."""
 
     def split(self) -> None:
         """Settle entries that have waited for a beat for the verdicts of some destinations."""
 
-    def tell_time(self, offset_s: float) -> None:
+    def set_clock(self, offset_s: float) -> None:
         """Set the difference between the database's clock and the relay's, in seconds."""
 
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
@@ -84,7 +84,7 @@ class Delivery(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class OwnerEvents:
     """Callbacks about the life of the owning thread. Each function is called on the loop.
 
     Args:
@@ -101,12 +101,12 @@ class ToLoop:
 
     Args:
         delivery: Receives the messages.
-        life: Is told when the owning thread cannot continue.
+        events: Called when the owning thread cannot continue.
         post: Runs a function on the event loop later, in the order of the calls.
     """
 
-    def __init__(self, delivery: Delivery, life: Life, post: Post) -> None:
-        self._delivery, self._life, self._post = delivery, life, post
+    def __init__(self, delivery: Delivery, events: OwnerEvents, post: Post) -> None:
+        self._delivery, self._events, self._post = delivery, events, post
 
     def begin_session(self, epoch: int) -> None:
         self._post(self._delivery.begin_session, epoch)
@@ -117,17 +117,17 @@ class ToLoop:
     def forget(self, entries: Collection[Entry]) -> None:
         self._post(self._delivery.forget, entries)
 
-    def let_go(self, shards: Collection[int], then: threading.Event | None = None) -> None:
+    def release(self, shards: Collection[int], then: threading.Event | None = None) -> None:
         """Have the entries of these shards released, after all pages of them; set `then` when that is done."""
-        self._post(self._delivery.let_go, shards)
+        self._post(self._delivery.release, shards)
         if then is not None:
             self._post(then.set)
 
     def split(self) -> None:
         self._post(self._delivery.split)
 
-    def tell_time(self, offset_s: float) -> None:
-        self._post(self._delivery.tell_time, offset_s)
+    def set_clock(self, offset_s: float) -> None:
+        self._post(self._delivery.set_clock, offset_s)
 
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, *, alone: bool) -> None:
         self._post(self._delivery.follow, shared_states, asked_at, alone)
@@ -158,8 +158,8 @@ class ToLoop:
 
     def dismiss(self, reason: Unusable) -> None:
         """Have this relay stopped: it must not continue."""
-        self._post(self._life.dismissed, reason)
+        self._post(self._events.dismissed, reason)
 
     def end(self, error: BaseException | None) -> None:
         """Report that the owning thread has ended."""
-        self._post(self._life.owner_ended, error)
+        self._post(self._events.owner_ended, error)

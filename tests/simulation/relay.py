@@ -28,7 +28,7 @@ from relay.observe.supervision import Supervisor
 from relay.owner import assembly as owner_assembly
 from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
-from relay.seam import Lease, Life, OwnersSeam, ToLoop, ToOwner
+from relay.seam import Lease, OwnerEvents, OwnersSeam, ToLoop, ToOwner
 from relay.store.contract import Lost
 
 TURN_S = 0.002  # what a turn of the owning thread takes
@@ -145,8 +145,8 @@ class SimRelay:
             clock=clock,
         )
         self.loop_side, self.dispatcher, self.pools = loop_side, loop_side.dispatcher, loop_side.pools
-        life = Life(dismissed=on_failure, owner_ended=lambda _: None)
-        self.seam = OwnersSeam(ToLoop(self.dispatcher, life, self._on_loop), self.heard, self.dispatcher, self.lease)
+        events = OwnerEvents(dismissed=on_failure, owner_ended=lambda _: None)
+        self.seam = OwnersSeam(ToLoop(self.dispatcher, events, self._on_loop), self.heard, self.dispatcher, self.lease)
         self.session: ModelSession | None = None
         self.is_alive = True
         self.is_stopping = False
@@ -241,7 +241,7 @@ class SimRelay:
 
     def _lose(self) -> None:
         self.lease.lose()
-        self.seam.tell.let_go(range(SHARD_COUNT))
+        self.seam.tell.release(range(SHARD_COUNT))
         if self.session_loop is not None:
             self._held_before = self.session_loop.shards or self._held_before
         self.session_loop = None

@@ -22,7 +22,7 @@ class Validity:
         """Note a new session: entries of an earlier one are not sent any more."""
         self._epoch = epoch
 
-    def tell_time(self, offset_s: float) -> None:
+    def set_clock(self, offset_s: float) -> None:
         """Set the difference between the database's clock and the relay's, in seconds."""
         self._clock_offset_s = offset_s
 
