@@ -55,7 +55,7 @@ _LIBPQ = (
 # Read here, because pytest_configure then removes them like every other variable of ours.
 EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
 MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
-LIVES = int(os.environ.get("OUTBOX_TEST_LIVES", "500"))
+LIVES = int(os.environ.get("OUTBOX_TEST_LIVES", "1000"))
 ONLY_LIFE = os.environ.get("OUTBOX_TEST_LIFE")
 
 

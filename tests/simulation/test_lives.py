@@ -1,4 +1,4 @@
-"""500 lives of relays on a virtual clock, or as many as OUTBOX_TEST_LIVES says: nothing is lost, nothing stops.
+"""A thousand lives of relays on a virtual clock, or as many as OUTBOX_TEST_LIVES says: nothing is lost, nothing stops.
 
 A failing life prints its seed: ``OUTBOX_TEST_LIFE=N python -m pytest tests/simulation -k any_life`` lives it again.
 """
