@@ -54,10 +54,22 @@ WHERE position % 50 = 0
 MIDNIGHT = "SELECT date_trunc('day', now(), 'UTC')"
 
 
-@pytest.fixture(params=["never analysed", "analysed"])
-def full(request: pytest.FixtureRequest, postgres_databases: PostgresDatabases) -> Iterator[Database]:
+@pytest.fixture(scope="module", params=["never analysed", "analysed"])
+def template(request: pytest.FixtureRequest, postgres_databases: PostgresDatabases) -> str:
     filled_by = {"never analysed": fill, "analysed": fill_and_analyse}[request.param]
-    template = postgres_databases.template(request.param, filled_by)
+    return postgres_databases.template(request.param, filled_by)
+
+
+@pytest.fixture(scope="module")
+def full(template: str, postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """A database that the tests only read, because copies are large."""
+    with postgres_databases.fresh(template) as database:
+        yield database
+
+
+@pytest.fixture
+def copy_of_full(template: str, postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """The same for a test that changes it."""
     with postgres_databases.fresh(template) as database:
         yield database
 
@@ -110,14 +122,14 @@ def test_a_list_of_what_was_given_up_passes_over_what_is_not_settled_and_no_long
     assert looked_at(plans, "outbox_message") <= COUNT, plans
 
 
-def test_what_can_be_cancelled_is_counted_in_a_pass_and_each_batch_looks_at_its_own(full: Database) -> None:
+def test_what_can_be_cancelled_is_counted_in_a_pass_and_each_batch_looks_at_its_own(copy_of_full: Database) -> None:
     which = Choice(type_="type.3")
-    with asked(full.engine) as plans:
-        with full.engine.connect() as connection:
+    with asked(copy_of_full.engine) as plans:
+        with copy_of_full.engine.connect() as connection:
             count = sum(each.count for each in cancellable(connection, which))
         assert looked_at(plans, "outbox_message") <= COUNT, plans
         plans.clear()
-        assert cancel(full.engine, which) == count
+        assert cancel(copy_of_full.engine, which) == count
     # held as well as unread: each is passed once, from the first id to the last, and its deliveries are looked up
     assert looked_at(plans, "outbox_message") <= 4 * COUNT, plans
     assert looked_at(plans, "outbox_delivery") <= DELIVERIES + 4 * count, plans
@@ -145,11 +157,11 @@ def test_dead_letters_are_found_without_a_look_at_other_deliveries(full: Databas
 
 
 def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_long_history(
-    full: Database, monkeypatch: pytest.MonkeyPatch
+    copy_of_full: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full.execute("ANALYZE outbox_history")
+    copy_of_full.execute("ANALYZE outbox_history")
     monkeypatch.setattr(counting, "COUNT_AT_MOST", COUNT // 2)
-    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+    with asked(copy_of_full.engine) as plans, snapshot(copy_of_full.engine) as connection:
         found = status(connection)
     assert (found.delivered_is_estimate, found.dead) == (True, DEAD)
     assert (found.discarded, found.cancelled) == (COUNT // 100, COUNT // 100)
@@ -179,10 +191,10 @@ def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database)
     assert looked_at(plans, "outbox_history") <= COUNT // 2, plans
 
 
-def test_each_page_of_a_replay_looks_up_its_own_messages(full: Database) -> None:
+def test_each_page_of_a_replay_looks_up_its_own_messages(copy_of_full: Database) -> None:
     replayed = COUNT // 20
-    with asked(full.engine) as plans:
-        assert replay(full.engine, Replay("a", type_="type.3", until=full.scalar(MIDNIGHT))) == replayed
+    with asked(copy_of_full.engine) as plans:
+        assert replay(copy_of_full.engine, Replay("a", type_="type.3", until=copy_of_full.scalar(MIDNIGHT))) == replayed
     # one in twenty is of that type and of yesterday; the pages pass over the others once
     assert looked_at(plans, "outbox_history") <= COUNT + 4 * replayed, plans
     assert looked_at(plans, "outbox_message") <= 4 * replayed, plans

@@ -106,13 +106,10 @@ def test_another_process_with_another_hash_seed_builds_the_same_graph() -> None:
         "print(json.dumps(build_baseline(Topic(topic=f't{n}', weight=n, sentences=frozenset({n % 5, n % 3, n % 7}))"
         " for n in range(40)).as_json()))"
     )
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True, text=True
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(runs) == 1
+    command = [sys.executable, "-c", program]
+    there = subprocess.run(command, env={"PYTHONHASHSEED": "1"}, capture_output=True, check=True, text=True).stdout
+    topics = (Topic(topic=f"t{n}", weight=n, sentences=frozenset({n % 5, n % 3, n % 7})) for n in range(40))
+    assert json.loads(there) == build_baseline(topics).as_json()
 
 
 @pytest.mark.parametrize(

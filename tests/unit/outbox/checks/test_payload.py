@@ -18,7 +18,7 @@ from outbox.checks.payload import MAX_BYTES, MAX_DEPTH, to_payload
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text
-json_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=30)
+json_values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=10)
 documents = st.lists(json_values) | st.dictionaries(text, json_values)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
