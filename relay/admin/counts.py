@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -96,22 +95,19 @@ def _total(rows: Iterable[sa.Row[Any]]) -> int:
     return sum(row.messages for row in rows)
 
 
-@dataclass(frozen=True)
-class HistoryCounts:
-    """Counts of the messages in the history, by outcome.
+class History(NamedTuple):
+    """Counts of the messages in the history.
 
     Args:
-        is_estimate: Whether `delivered` is the planner's estimate.
+        counts: Outcome → messages.
+        is_estimate: Whether the count of delivered ones is the planner's estimate.
     """
 
-    delivered: int
-    discarded: int
-    cancelled: int
-    expired: int
+    counts: Counter[str]
     is_estimate: bool
 
 
-def history_counts(connection: sa.Connection) -> HistoryCounts:
+def history_counts(connection: sa.Connection) -> History:
     """Count the history.
 
     On PostgreSQL the planner is asked first: counting a hundred million rows to say "about a hundred million" would
@@ -119,18 +115,12 @@ def history_counts(connection: sa.Connection) -> HistoryCounts:
     """
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)
-    untaken: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
+    counts: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(query)})
     estimate = estimated_rows(connection, tables().history)
     is_estimate = estimate > COUNT_AT_MOST
     total = estimate if is_estimate else connection.scalar(sa.select(sa.func.count()).select_from(tables().history))
-    delivered = max((total or 0) - sum(untaken.values()), 0)
-    return HistoryCounts(
-        delivered,
-        untaken.get(State.DISCARDED, 0),
-        untaken.get(State.CANCELLED, 0),
-        untaken.get(State.EXPIRED, 0),
-        is_estimate,
-    )
+    counts[State.DELIVERED] = max((total or 0) - counts.total(), 0)
+    return History(counts, is_estimate)
 
 
 def estimated_rows(connection: sa.Connection, table: sa.Table) -> int:

@@ -29,16 +29,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import now
-from relay.admin.counts import COUNT_AT_MOST, HistoryCounts, Messages, estimated_rows, history_counts
+from relay.admin.counts import COUNT_AT_MOST, History, Messages, estimated_rows, history_counts
+from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
-from relay.platform.wording import health
+from relay.platform.wording import utc
 
 REMOVED = "it is no longer registered, and deliveries still wait for it"
 
@@ -52,6 +54,8 @@ class DestinationStatus:
         reason: Why it is not healthy.
         waiting: Deliveries that are still to be made.
         dead: Dead letters.
+        events: The event types it wants.
+        on_dead: The effect of a dead letter on its key's successors: ``block`` or ``skip``.
         until: When it is probed or resumes, if known.
         paused_by: ``operator`` or ``failure``, unless it is healthy.
         parked: Waiting deliveries that cannot start now: it is paused or full, or an earlier message waits.
@@ -61,10 +65,14 @@ class DestinationStatus:
         rate: The attempts that all relays together may start there, such as ``50/s``; ``None``: no limit.
     """
 
+    name: str
+    kind: str
     state: str
     reason: str | None = None
     waiting: int = 0
     dead: int = 0
+    events: list[str] = field(default_factory=list)
+    on_dead: str = "block"
     until: datetime | None = None
     paused_by: str | None = None
     parked: int = 0
@@ -75,10 +83,20 @@ class DestinationStatus:
 
     @property
     def health(self) -> str:
-        """Its state, in words."""
-        return health(
-            self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
-        )
+        """Its state in words: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …``."""
+        began = f" since {utc(self.since)}" if self.since is not None else ""
+        match self.state:
+            case "healthy":
+                return ", ".join(filter(None, ["healthy", self.note, self.rate and f"at most {self.rate}"]))
+            case "paused" if self.paused_by == "failure":
+                return f"down{began}" + (f", probing at {utc(self.until)}" if self.until is not None else "")
+            case "paused":
+                return f"paused{began}"
+            case "throttled":
+                return "throttled" + (f" until {utc(self.until)}" if self.until is not None else "")
+            case "off":
+                return f"switched off{began}"
+        return self.state
 
 
 @dataclass(frozen=True)
@@ -147,10 +165,7 @@ def status(connection: sa.Connection, *, count_at_most: int = COUNT_AT_MOST) -> 
         retrying=sum(each.retrying for each in destinations.values()),
         unrouted=messages.unrouted,
         dead=messages.dead,
-        delivered=history.delivered + messages.settled[State.DELIVERED],
-        discarded=history.discarded + messages.settled[State.DISCARDED],
-        cancelled=history.cancelled + messages.settled[State.CANCELLED],
-        expired=history.expired + messages.settled[State.EXPIRED],
+        **_settled(history.counts + messages.settled),
         delivered_is_estimate=history.is_estimate,
         oldest_waiting_s=messages.oldest_waiting_s(now(connection)),
         destinations=destinations,
@@ -158,7 +173,7 @@ def status(connection: sa.Connection, *, count_at_most: int = COUNT_AT_MOST) -> 
     )
 
 
-def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: HistoryCounts) -> Status:
+def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: History) -> Status:
     """Return the status of a backlog that is too large to be counted."""
     from relay.admin.timeline.backlog import sample  # it loads what a look at a small outbox does not need
 
@@ -180,16 +195,18 @@ def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: Hi
         retrying=sum(each.retrying for each in destinations.values()),
         unrouted=found.unrouted,
         dead=min(sum(each.dead for each in destinations.values()), held),
-        delivered=history.delivered,
-        discarded=history.discarded,
-        cancelled=history.cancelled,
-        expired=history.expired,
+        **_settled(history.counts),
         delivered_is_estimate=history.is_estimate,
         is_estimate=True,
         oldest_waiting_s=found.oldest_due_s or None,
         destinations=destinations,
         relays=relays,
     )
+
+
+def _settled(counts: Counter[str]) -> dict[str, Any]:
+    """Return the counts as fields of `Status`, whose names are the outcomes."""
+    return {str(outcome): counts[outcome] for outcome in OUTCOMES}
 
 
 def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:
@@ -216,23 +233,26 @@ def _destinations(
         parked = sum(deliveries.get((row.name, state), 0) for state in (State.PARKED, State.BLOCKED))
         retrying, dead = deliveries.get((row.name, State.RETRY), 0), deliveries.get((row.name, State.DEAD), 0)
         set_aside = parked + retrying
-        if row.removed_at is None:
-            waiting = unread(row.name, row.events) + set_aside
-            found[row.name] = DestinationStatus(
-                row.state,
-                row.reason,
-                waiting,
-                dead,
-                row.until,
-                row.paused_by,
-                parked,
-                retrying,
-                row.note,
-                row.since,
-                rates.get(row.name),
-            )
-        elif set_aside or dead:
-            found[row.name] = DestinationStatus("removed", REMOVED, set_aside, dead, parked=parked, retrying=retrying)
+        is_removed = row.removed_at is not None
+        if is_removed and not (set_aside or dead):
+            continue
+        found[row.name] = DestinationStatus(
+            row.name,
+            row.kind,
+            "removed" if is_removed else row.state,
+            REMOVED if is_removed else row.reason,
+            set_aside if is_removed else unread(row.name, row.events) + set_aside,
+            dead,
+            list(row.events),
+            row.on_dead,
+            row.until,
+            row.paused_by,
+            parked,
+            retrying,
+            row.note,
+            row.since,
+            rates.get(row.name),
+        )
     return found
 
 

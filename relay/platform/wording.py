@@ -16,40 +16,6 @@ def utc(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def health(
-    state: str,
-    *,
-    paused_by: str | None = None,
-    note: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    rate: str | None = None,
-) -> str:
-    """Return a destination's state in words: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …``.
-
-    Args:
-        state: ``healthy``, ``paused``, ``throttled``, ``off`` or ``removed``.
-        paused_by: ``operator`` or ``failure``.
-        note: The failure that occurs now and then at a healthy destination.
-        since: When the state began.
-        until: When it is probed, or may be tried again.
-        rate: The rate limit of the destination.
-    """
-    began = f" since {utc(since)}" if since is not None else ""
-    match state:
-        case "healthy":
-            return ", ".join(filter(None, ["healthy", note, rate and f"at most {rate}"]))
-        case "paused" if paused_by == "failure":
-            return f"down{began}" + (f", probing at {utc(until)}" if until is not None else "")
-        case "paused":
-            return f"paused{began}"
-        case "throttled":
-            return "throttled" + (f" until {utc(until)}" if until is not None else "")
-        case "off":
-            return f"switched off{began}"
-    return state
-
-
 def duration(seconds: float | None) -> str:
     """Return a duration for people: ``0.4 s``, ``12 s``, ``3 m 20 s``, ``2 d 4 h``."""
     if seconds is None:

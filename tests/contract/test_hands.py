@@ -14,8 +14,9 @@ from outbox.tables import tables
 from relay.admin import show_message
 from relay.admin.audit import record
 from relay.admin.destinations.listing import list_destinations, pause, resume
+from relay.admin.messages.cancel import cancel, cancellable
+from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, retry
-from relay.admin.messages.unrouted import discard_unrouted, unrouted_types
 from relay.decide.outcome import Outcome
 from relay.delivery.lane import Lane
 
@@ -173,7 +174,7 @@ async def test_every_action_is_one_line_in_the_audit(scene: Scene) -> None:
 # ------------------------------------------------------------------------------------------------ unrouted messages
 
 
-async def test_unrouted_messages_wait_until_an_operator_discards_them(scene: Scene) -> None:
+async def test_unrouted_messages_wait_until_an_operator_cancels_them(scene: Scene) -> None:
     taker = to(Taker(), events=["page.*"])
     scene.emit(1)
     scene.emit(3, type="debug.noise")
@@ -181,26 +182,27 @@ async def test_unrouted_messages_wait_until_an_operator_discards_them(scene: Sce
     async with scene.relay({"a": taker}):
         await scene.becomes(1, 0, 0, 5)
         with scene.database.engine.connect() as connection:
-            assert unrouted_types(connection) == {"debug.noise": 3, "audit.kept": 2}
-            assert unrouted_types(connection, "debug.*") == {"debug.noise": 3}
-        assert discard_unrouted(scene.database.engine, "debug.*", reason="noise") == 3
+            found = [(each.type, each.count) for each in cancellable(connection, Choice(is_unrouted=True))]
+            assert found == [("debug.noise", 3), ("audit.kept", 2)]
+        noise = Choice(type_="debug.*", is_unrouted=True)
+        assert cancel(scene.database.engine, noise, reason="noise") == 3
         await scene.becomes(1, 0, 0, 2)
-        assert discard_unrouted(scene.database.engine) == 2
+        assert cancel(scene.database.engine, Choice(is_unrouted=True)) == 2
         await scene.becomes(1, 0, 0, 0)
         await eventually_async(lambda: scene.deliveries() == {})
     assert [(each.count, each.reason) for each in audit(scene)[-2:]] == [(3, "noise"), (2, None)]
-    assert [(d.destination, d.state) for d in shown(scene, 1).deliveries] == [("nobody", "discarded")]
+    assert [(d.destination, d.state) for d in shown(scene, 1).deliveries] == [("nobody", "cancelled")]
 
 
-async def test_unrouted_messages_that_were_discarded_while_no_relay_ran_are_finished_by_the_next(
+async def test_unrouted_messages_that_were_cancelled_while_no_relay_ran_are_finished_by_the_next(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.admin.messages.unrouted.BATCH", 3)
+    monkeypatch.setattr("relay.admin.messages.cancel.BATCH", 3)
     taker = to(Taker(), events=["page.*"])
     scene.emit(10, type="debug.noise")
     await scene.drain({"a": taker})
     said: list[int] = []
-    assert discard_unrouted(scene.database.engine, on_progress=said.append) == 10
+    assert cancel(scene.database.engine, Choice(is_unrouted=True), on_progress=said.append) == 10
     assert said == [3, 6, 9, 10]
     async with scene.relay({"a": taker}):
         await scene.becomes(0, 0, 0, 0)

@@ -59,7 +59,6 @@ from relay.admin.messages.cancel import cancel
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.replay import Replay, replay
-from relay.admin.messages.unrouted import discard_unrouted
 from relay.decide.outcome import TAKEN, Outcome
 
 LEASE_S = 60.0
@@ -332,8 +331,8 @@ class Life(RuleBasedStateMachine):
             self.ledger.fates[str(row.message_id), row.destination].discarded = True
 
     @rule()
-    def an_operator_discards_unrouted_messages(self) -> None:
-        discard_unrouted(self.engine)
+    def an_operator_cancels_unrouted_messages(self) -> None:
+        cancel(self.engine, Choice(is_unrouted=True))
 
     @rule(name=destinations, as_new=st.booleans())
     def an_operator_replays(self, name: str, as_new: bool) -> None:
@@ -429,7 +428,7 @@ class Life(RuleBasedStateMachine):
             self._round(1.0)
             if rounds % 10 == 0:
                 retry(self.engine, DeadFilter())
-                discard_unrouted(self.engine)
+                cancel(self.engine, Choice(is_unrouted=True))
                 for name in WANTS:  # what it asked for is counted by the database's clock, which is not ours
                     resume(self.engine, name)
         self.ledger.check(self.database)

@@ -123,8 +123,8 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
     assert (found.scheduled, found.parked, found.retrying) == (1, 2, 2)
     # api: ready, scheduled, parked, retrying; reports: ready, scheduled, done_at_api, retrying, half_dead
     api, reports = (replace(found.destinations[name], since=None) for name in ("api", "reports"))
-    assert api == DestinationStatus("healthy", None, 4, 2, parked=1, retrying=1)
-    assert reports == DestinationStatus("healthy", None, 5, 0, parked=1, retrying=1)
+    assert api == DestinationStatus("api", "listener", "healthy", None, 4, 2, ["extraction.*"], parked=1, retrying=1)
+    assert reports == DestinationStatus("reports", "listener", "healthy", None, 5, 0, ["*"], parked=1, retrying=1)
 
 
 @pytest.mark.parametrize("seed", range(8))

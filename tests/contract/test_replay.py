@@ -235,7 +235,7 @@ async def test_a_replay_is_one_line_in_the_audit(scene: Scene, monkeypatch: pyte
     replay(scene.database.engine, Replay("new", type_="page.*"), reason="reports were lost")
     (entry,) = [each for each in audit(scene) if each.action == "replay"]
     assert (entry.count, entry.reason) == (10, "reports were lost")
-    assert entry.target == {"to": "new", "type": "page.*", "as_new": False}
+    assert entry.target == {"to": "new", "type": "page.*"}
 
 
 async def test_a_replayed_message_shows_when_it_was_delivered_before(scene: Scene) -> None:

@@ -76,7 +76,7 @@ async def with_dead_letters(scene: Scene) -> None:
     [
         ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "retry"], ["dead", "discard"], ["replay"], ["pause"],
         ["resume"], ["destinations"], ["destinations", "list"], ["destinations", "test"], ["audit"], ["doctor"],
-        ["messages", "discard-unrouted"], ["messages", "list"], ["messages", "show"], ["cancel"],
+        ["messages", "list"], ["messages", "show"], ["cancel"],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -311,12 +311,13 @@ def test_a_destination_is_tested_without_a_message(run: Run, tmp_path: Path) -> 
 async def test_unrouted_messages_are_given_up_on_request(run: Run, scene: Scene) -> None:
     scene.emit(3, type="debug.noise")
     await scene.drain({"a": to(Taker(), events=["page.*"])})
-    assert "would discard 3 messages" in run("messages", "discard-unrouted", "--dry-run").err
-    assert run("messages", "discard-unrouted").code == 2
-    assert "discarded 3 messages" in run("messages", "discard-unrouted", "--type", "debug.*", "--yes").err
-    assert run("messages", "discard-unrouted", "--yes").code == 0
+    scene.emit(1)
+    assert "would cancel 3 messages" in run("cancel", "--unrouted", "--dry-run").err
+    assert run("cancel", "--unrouted").code == 2
+    assert "cancelled 3 messages" in run("cancel", "--unrouted", "--type", "debug.*", "--yes").err
+    assert run("cancel", "--unrouted", "--yes").code == 0
     await scene.drain({"a": to(Taker(), events=["page.*"])})
-    assert scene.account == (0, 0, 0, 0)
+    assert scene.account == (1, 0, 0, 0)
 
 
 async def test_a_message_shows_what_happens_next(run: Run, scene: Scene) -> None:

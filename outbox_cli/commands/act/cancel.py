@@ -30,6 +30,7 @@ def register(app: typer.Typer, panel: str) -> None:
             "outbox cancel 0197c0de-0000-7000-8000-000000000000",
             "outbox cancel --key c-1 --reason 'the order was withdrawn'",
             "outbox cancel --type 'debug.*' --since 1h --dry-run",
+            "outbox cancel --unrouted --yes  # messages that no subscription wants",
             "outbox cancel --destination old --yes  # messages that wait for a destination that is gone",
         ),
     )(cancel)
@@ -47,6 +48,7 @@ def cancel(
         str | None, typer.Option(metavar="WHEN", help="Created since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then.")] = None,
+    unrouted: Annotated[bool, typer.Option("--unrouted", help="That no subscription wants.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="All messages, if no filter is given.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
@@ -73,6 +75,7 @@ def cancel(
         destination,
         past_instant("--since", since) if since is not None else None,
         past_instant("--until", until) if until is not None else None,
+        unrouted,
     )
     if not which.as_dict() and not all_:
         raise typer.BadParameter("no messages are chosen: name ids or filters, or pass --all")

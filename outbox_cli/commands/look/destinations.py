@@ -11,7 +11,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
 
 if TYPE_CHECKING:
-    from relay.admin.destinations.listing import DestinationRow
+    from relay.admin.status import DestinationStatus
 
 destinations = typer.Typer(help="List destinations, and test them.", no_args_is_help=True)
 
@@ -87,7 +87,7 @@ def resume(name: Name, reason: Reason = None) -> None:
     say(f"{name} is resumed: the relays try it within a second")
 
 
-def _table(found: list[DestinationRow]) -> object:
+def _table(found: list[DestinationStatus]) -> object:
     rows = ((d.name, d.kind, d.health, d.waiting, d.dead, ", ".join(d.events), d.on_dead, d.reason) for d in found)
     columns = ("Destination", "Kind", "State", "Waiting", "Dead", "Events", "On dead", "Reason")
     return table(*columns, rows=rows, right=["Waiting", "Dead"])

@@ -1,4 +1,4 @@
-"""``outbox messages``: list and show messages, and discard unrouted ones."""
+"""``outbox messages``: list and show messages."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
-from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
+from outbox_cli.terminal.prompts import refuse_empty
 from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
-from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from relay.admin import DeliveryRow, MessageDetail, MessageRow
 
-messages = typer.Typer(help="List and show messages, and discard unrouted ones.", no_args_is_help=True)
+messages = typer.Typer(help="List and show messages.", no_args_is_help=True)
 
 
 MEANING: dict[str, str] = {
@@ -108,43 +107,6 @@ def show(
 ) -> None:
     """Show one message: where it is, what happened to it, and what happens next."""
     print_message(uuid_of(message_id), as_json=as_json)
-
-
-@messages.command(
-    "discard-unrouted",
-    epilog=examples(
-        "outbox messages discard-unrouted --dry-run",
-        "outbox messages discard-unrouted --type 'debug.*' --yes --reason 'no service uses them'",
-    ),
-)
-def discard_unrouted(
-    type_: Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
-) -> None:
-    """Discard messages that no subscription wants. The history keeps them."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
-    from relay.admin.messages.unrouted import discard_unrouted, unrouted_types
-
-    with opened(operator_settings()) as engine:
-        with engine.connect() as connection:
-            found = unrouted_types(connection, type_)
-        count = sum(found.values())
-        if not count:
-            say("nothing to do: a subscription wants every message" if type_ is None else "no such message")
-            return
-        if dry_run:
-            stdout().print(table("Type", "Messages", rows=found.items(), right=["Messages"]))
-            say(f"would discard {counted(count, 'message')}; nothing was done")
-            return
-        if not confirmed(f"Discard {counted(count, 'message')} that no subscription wants?", yes=yes):
-            say("nothing was done")
-            raise typer.Exit(exits.FAILED)
-        with counting("discard", count) as tell:
-            done = discard_unrouted(engine, type_, reason=reason, on_progress=tell)
-    say(f"discarded {counted(done, 'message')}")
 
 
 def print_message(message_id: str, *, as_json: bool) -> None:

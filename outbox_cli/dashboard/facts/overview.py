@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from outbox.tables import SHARD_COUNT, tables
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
-from relay.admin.destinations.listing import DestinationRow, list_destinations_of
 from relay.admin.doctor.finding import Finding
 from relay.admin.messages.dead import Cause, DeadFilter, causes
-from relay.admin.status import Status, status
+from relay.admin.status import DestinationStatus, Status, status
 from relay.admin.timeline.samples import Pace, pace
 from relay.platform.wording import utc
 
@@ -114,7 +113,7 @@ def overview(connection: sa.Connection, database: str) -> Overview:
         at=at,
         status=found,
         pace=pace(connection, at - timedelta(minutes=1)),
-        destinations=destination_views(connection, found),
+        destinations=destination_views(found),
         relays=relays,
         shards=_owners(relays),
         causes=causes(connection, DeadFilter())[:CAUSES_SHOWN] if found.dead else [],
@@ -122,10 +121,10 @@ def overview(connection: sa.Connection, database: str) -> Overview:
     )
 
 
-def destination_views(connection: sa.Connection, found: Status) -> list[DestinationView]:
+def destination_views(found: Status) -> list[DestinationView]:
     """Return the destinations, the most urgent first."""
     order = {"bad": 0, "warn": 1, "good": 2}
-    views = [_view(row, found) for row in list_destinations_of(connection, found)]
+    views = [_view(row, found) for row in found.destinations.values()]
     return sorted(views, key=lambda view: (order.get(view.tone, 1), view.name))
 
 
@@ -135,8 +134,7 @@ def destination_names(connection: sa.Connection) -> list[str]:
     return list(connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name)))
 
 
-def _view(row: DestinationRow, found: Status) -> DestinationView:
-    counts = found.destinations[row.name]
+def _view(row: DestinationStatus, found: Status) -> DestinationView:
     word = "down" if row.state == "paused" and row.paused_by == "failure" else row.state
     return DestinationView(
         name=row.name,
@@ -151,13 +149,13 @@ def _view(row: DestinationRow, found: Status) -> DestinationView:
         until=row.until,
         outlook=_outlook(row, word, relays=len(found.relays)),
         waiting=row.waiting,
-        parked=counts.parked,
-        retrying=counts.retrying,
+        parked=row.parked,
+        retrying=row.retrying,
         dead=row.dead,
     )
 
 
-def _outlook(row: DestinationRow, word: str, *, relays: int) -> str:
+def _outlook(row: DestinationStatus, word: str, *, relays: int) -> str:
     at = f" at {utc(row.until)}" if row.until is not None else ""
     if not relays and word in ("healthy", "down"):
         return "Nothing is sent: no relay is alive. Start one with `outbox relay`."

@@ -6,8 +6,6 @@ resumed. A resume also ends a state that a relay set: a pause after failures, a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,84 +15,13 @@ from outbox.tables import tables
 from relay.admin.access.queries import clock
 from relay.admin.access.transactions import transaction
 from relay.admin.audit import Action
-from relay.admin.status import Status, status
-from relay.platform.wording import health
+from relay.admin.status import DestinationStatus, status
 from relay.store.changes import nudge
 
 
-@dataclass(frozen=True)
-class DestinationRow:
-    """One destination.
-
-    Args:
-        state: ``healthy``, ``paused``, ``throttled`` or ``off``; ``removed`` while deliveries still wait for it.
-        paused_by: ``operator`` or ``failure``, unless it is healthy.
-        reason: Why it is not healthy.
-        until: When it is probed or resumes, if known.
-        waiting: Deliveries that are still to be made.
-        dead: Dead letters.
-        events: The event types it wants.
-        on_dead: The effect of a dead letter on its key's successors: ``block`` or ``skip``.
-        note: For a healthy one: the failure that occurs now and then.
-        since: When its state began.
-        rate: The attempts that all relays together may start there, such as ``50/s``; ``None``: no limit.
-    """
-
-    name: str
-    kind: str
-    state: str
-    paused_by: str | None
-    reason: str | None
-    until: datetime | None
-    waiting: int
-    dead: int
-    events: list[str] = field(default_factory=list)
-    on_dead: str = "block"
-    note: str | None = None
-    since: datetime | None = None
-    rate: str | None = None
-
-    @property
-    def health(self) -> str:
-        """Its state, in words."""
-        return health(
-            self.state, paused_by=self.paused_by, note=self.note, since=self.since, until=self.until, rate=self.rate
-        )
-
-
-def list_destinations(connection: sa.Connection) -> list[DestinationRow]:
+def list_destinations(connection: sa.Connection) -> list[DestinationStatus]:
     """Return the registered destinations, and removed ones while deliveries wait for them."""
-    return list_destinations_of(connection, status(connection))
-
-
-def list_destinations_of(connection: sa.Connection, how: Status) -> list[DestinationRow]:
-    """Return the destinations of a status that is known already.
-
-    Args:
-        connection: The connection that `how` was read through, in the same snapshot.
-        how: The status of the outbox.
-    """
-    d = tables().destination
-    known = {row.name: row for row in connection.execute(sa.select(d))}
-    found = how.destinations
-    return [
-        DestinationRow(
-            name,
-            known[name].kind,
-            each.state,
-            known[name].paused_by,
-            each.reason,
-            each.until,
-            each.waiting,
-            each.dead,
-            list(known[name].events),
-            known[name].on_dead,
-            each.note,
-            each.since,
-            each.rate,
-        )
-        for name, each in found.items()
-    ]
+    return list(status(connection).destinations.values())
 
 
 def pause(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:

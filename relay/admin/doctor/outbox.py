@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from outbox.tables import SHARD_COUNT
+from outbox.tables import SHARD_COUNT, tables
 from relay.admin.doctor.finding import Finding, bad, note, ok
-from relay.admin.messages.unrouted import unrouted_types
 from relay.admin.status import Status, status
+from relay.decide.verdict import State
 from relay.platform.wording import counted
 
 EXPIRED_SHARE = 0.01
@@ -126,14 +126,16 @@ def _expired(found: Status) -> Finding:
 
 
 def _unrouted(connection: sa.Connection) -> Finding:
-    found = unrouted_types(connection)
+    m, count = tables().message.c, sa.func.count().label("messages")
+    query = sa.select(m.type, count).where(m.state == State.UNROUTED).group_by(m.type).order_by(count.desc(), m.type)
+    found = connection.execute(query).all()
     if not found:
         return ok("unrouted", "a subscription wants every message")
-    types = ", ".join(f"{type_} ({count:,})" for type_, count in list(found.items())[:5])
+    types = ", ".join(f"{row.type} ({row.messages:,})" for row in found[:5])
     more = f" and {len(found) - 5} other types" if len(found) > 5 else ""
     return bad(
         "unrouted",
         f"no subscription wants {types}{more}",
         "they are kept until a subscription wants them",
-        "subscribe a destination to them and run `outbox relay --apply`, or `outbox messages discard-unrouted`",
+        "subscribe a destination to them and run `outbox relay --apply`, or `outbox cancel --unrouted`",
     )

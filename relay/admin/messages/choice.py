@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.admin.access.queries import matches, since
+from relay.decide.verdict import State
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Choice:
         destination: For this destination.
         since: Created at this instant or later; in the history: settled then or later.
         until: Created before this instant; in the history: settled before it.
+        is_unrouted: That no subscription wants.
     """
 
     ids: tuple[str, ...] = ()
@@ -33,11 +35,11 @@ class Choice:
     destination: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    is_unrouted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the given conditions, for the record."""
-        given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, ())}
-        return {name: plain(value) for name, value in given.items()}
+        return given(self)
 
 
 def conditions(
@@ -64,10 +66,17 @@ def conditions(
         yield since(connection, at, which.since)
     if which.until is not None:
         yield ~since(connection, at, which.until)
+    if which.is_unrouted:
+        yield c.state == State.UNROUTED
 
 
-def plain(value: Any) -> Any:
-    """Return a value in a form that JSON can hold, for the record."""
+def given(filters: object) -> dict[str, Any]:
+    """Return the given conditions of a choice by name, in a form that JSON can hold, for the record."""
+    values = {name.rstrip("_"): value for name, value in vars(filters).items()}
+    return {name: _plain(value) for name, value in values.items() if value not in (None, (), False)}
+
+
+def _plain(value: Any) -> Any:
     match value:
         case tuple():
             return list(value)

@@ -24,6 +24,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import clock, exact, matches, now
 from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
+from relay.admin.messages.choice import given
 from relay.decide.verdict import State
 from relay.store.changes import next_txid, nudge
 
@@ -57,8 +58,7 @@ class DeadFilter:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the given conditions, for the record."""
-        given = {name.rstrip("_"): value for name, value in vars(self).items() if value not in (None, ())}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return given(self)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
 
-NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator gave up
+NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator cancelled
 
 
 class NextSteps:
@@ -42,10 +42,8 @@ class NextSteps:
     def of_message(self) -> str:
         match self._message.state:
             case State.UNROUTED:
-                return (
-                    f"it is delivered when a subscription wants {self._message.type}; "
-                    "`outbox messages discard-unrouted` gives it up"
-                )
+                what = f"it is delivered when a subscription wants {self._message.type}"
+                return f"{what}; `outbox cancel {self._message.id}` gives it up"
             case State.SCHEDULED:
                 return f"it falls due at {utc(self._message.due_at)}; then {self._reader()}"
             case State.READY:

@@ -8,7 +8,7 @@
 | expired   | its time had passed before an attempt began | no destination took it, no operator gave it up, and its    |
 |           |                                             | time had passed                                            |
 
-A message that no subscription wanted is discarded, or cancelled, under the destination name ``nobody``.
+A message that no subscription wanted is cancelled under the destination name ``nobody``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from relay.admin.access.queries import as_like, by_index, now, sqlite_text
 from relay.admin.access.transactions import BATCH, transaction
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
-from relay.admin.messages.choice import plain
+from relay.admin.messages.choice import given
 from relay.store import replay_sql
 from relay.store.changes import next_txid, nudge
 
@@ -54,7 +54,7 @@ class Replay:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the given conditions, for the record."""
-        return {name.rstrip("_"): plain(value) for name, value in vars(self).items() if value not in (None, ())}
+        return given(self)
 
 
 @dataclass(frozen=True)

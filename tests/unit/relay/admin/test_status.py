@@ -1,12 +1,17 @@
 """How a destination's health is put into words."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from relay.platform.wording import health
+from relay.admin.status import DestinationStatus
 
 SINCE, UNTIL = datetime(2026, 1, 1, 10, tzinfo=UTC), datetime(2026, 1, 1, 10, 0, 8, tzinfo=UTC)
+
+
+def health(state: str, **facts: Any) -> str:
+    return DestinationStatus("api", "http", state, **facts).health
 
 
 @pytest.mark.parametrize(
