@@ -8,15 +8,17 @@ confirm.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from weakref import WeakValueDictionary
 
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import DeliveryError
-from pamqp import commands
+from pamqp.commands import Basic
 
-from listeners.rabbitmq.properties import Properties, Value, encode, entry, table, text
+from listeners.rabbitmq.properties import LONGEST, Properties, decode
 from listeners.rabbitmq.reading import Incoming
 from relay.destinations.rabbitmq.amqp import ensure_queue
 from relay.destinations.rabbitmq.amqp.topology import QueueType
@@ -26,17 +28,17 @@ REASON = "x-outbox-reason"
 ATTEMPTS = "x-outbox-attempts"
 DIED_AT = "x-outbox-died-at"
 DROPPED = "x-outbox-dropped"
-MESSAGE_ID = "x-outbox-message-id"
+OCTETS = "x-outbox-properties"
 ORIGIN = ("x-outbox-queue", "x-outbox-exchange", "x-outbox-routing-key")
-OURS = frozenset(name.encode() for name in (REASON, ATTEMPTS, DIED_AT, DROPPED, MESSAGE_ID, *ORIGIN))
+OURS = frozenset((REASON, ATTEMPTS, DIED_AT, DROPPED, OCTETS, *ORIGIN))
 CONFIRM_S = 10.0
 SLOWEST_BYTES_PER_S = 1_000_000
 
 # Properties that do not affect where a message goes, how long it stays, or who may send it.
-KEPT = ("content_type", "content_encoding", "correlation_id", "timestamp", "type", "app_id")
+KEPT = ("content_type", "content_encoding", "correlation_id", "timestamp", "message_type", "app_id")
 # RabbitMQ sends a copy to each queue that these headers name, possibly the queue that the message came from.
-ROUTING = frozenset((b"CC", b"BCC"))
-PERSISTENT = b"\x02"
+ROUTING = frozenset(("CC", "BCC"))
+PERSISTENT = 2
 _FRAME_OVERHEAD = 8 + 12  # of a content header: the frame's own octets; the class, a weight and the size of the body
 
 
@@ -70,6 +72,7 @@ class DeadLetters:
         Raises:
             AMQPError, OSError, TimeoutError, RuntimeError: The broker has not confirmed it.
         """
+        reason = reason.encode(errors="replace").decode()  # it may repeat a lone surrogate
         told = {**_origin(incoming, self._from), REASON: reason, ATTEMPTS: attempts, **_now()}
         # aiormq finds a returned message by its id: of two letters with one id it would take one for confirmed.
         async with self._turns.setdefault(message_id, asyncio.Lock()):
@@ -81,14 +84,14 @@ class DeadLetters:
                 await self._publish(channel, incoming, message_id, told)
 
     async def _publish(
-        self, channel: AbstractChannel, incoming: Incoming, message_id: str, told: dict[str, Value]
+        self, channel: AbstractChannel, incoming: Incoming, message_id: str, told: dict[str, Any]
     ) -> None:
         underlay = await channel.get_underlay_channel()
         longest = underlay.connection.connection_tune.frame_max
         await underlay.basic_publish(
             incoming.body,
             routing_key=self.queue,
-            properties=_Octets(letter(incoming.properties, message_id, told, longest), message_id),
+            properties=letter(incoming.properties, message_id, told, longest),
             mandatory=True,
             timeout=CONFIRM_S + len(incoming.body) / SLOWEST_BYTES_PER_S,
         )
@@ -102,19 +105,10 @@ class DeadLetters:
         return self._channel
 
 
-class _Octets(commands.Basic.Properties):
-    """Properties as ready octets, kept as they came: re-encoding could fail or change them."""
+def letter(properties: Properties, message_id: str, told: Mapping[str, Any], frame_max: int) -> Basic.Properties:
+    """Return a dead letter's properties: those of its original, and our headers.
 
-    def __init__(self, octets: bytes, message_id: str) -> None:
-        super().__init__(message_id=message_id)
-        self._octets = octets
-
-    def marshal(self) -> bytes:
-        return self._octets
-
-
-def letter(properties: Properties, message_id: str, told: Mapping[str, Value], frame_max: int) -> bytes:
-    """Return a dead letter's properties: those of its original, octet for octet, and our headers.
+    Properties that cannot be decoded, or not be encoded again, are in a header, octet for octet.
 
     Args:
         properties: The original's properties.
@@ -123,33 +117,41 @@ def letter(properties: Properties, message_id: str, told: Mapping[str, Value], f
         frame_max: The longest frame, in bytes; 0: no limit. If the original's headers do not fit beside ours, the
             letter omits them and says so in a header.
     """
-    kept = [(name, octets) for name, octets in properties.entries if name not in OURS]
-    ours = [entry(name, value) for name, value in (*told.items(), *_undecoded(properties))]
-    routing = sorted({name.decode() for name, _ in kept if name in ROUTING})
-    note = [entry(DROPPED, f"{', '.join(routing)}: a copy would go where they say")] if routing else []
-    theirs = [octets for name, octets in kept if name not in ROUTING]
-    whole = _fields(properties, message_id, [*theirs, *ours, *note])
-    if not frame_max or len(whole) + _FRAME_OVERHEAD <= frame_max:
-        return whole
-    size = sum(map(len, theirs))
-    note = [entry(DROPPED, f"all headers: they take {size:,} bytes, and a frame has {frame_max:,}")]
-    return _fields(properties, message_id, [*ours, *note])
+    size = len(properties.octets)
+    longest = min(frame_max - _FRAME_OVERHEAD if frame_max else LONGEST, LONGEST)
+    dropped = f"all headers: its properties take {size:,} bytes, and there is room for {longest:,}"
+    wholes: list[dict[str, Any]] = [{OCTETS: bytearray(properties.octets)}, {DROPPED: dropped}]
+    kept: dict[str, Any] = {}
+    if properties.problem is None:
+        kept = {name: getattr(properties.values, name) for name in KEPT}
+        wholes.insert(0, _headers(properties))
+    made = (
+        Basic.Properties(**kept, headers={**headers, **told}, delivery_mode=PERSISTENT, message_id=message_id)
+        for headers in wholes
+    )
+    return next(each for each in made if _fits(each, longest))
 
 
-def _fields(properties: Properties, message_id: str, headers: list[bytes]) -> bytes:
-    fields = {name: properties.octets[name] for name in KEPT if name in properties.octets}
-    return encode({**fields, "headers": table(headers), "delivery_mode": PERSISTENT, "message_id": text(message_id)})
+def _headers(properties: Properties) -> dict[str, Any]:
+    """Return the original's headers, but those of an earlier death and those that name queues for copies."""
+    headers = {name: value for name, value in properties.headers.items() if name not in OURS}
+    routing = sorted(headers.keys() & ROUTING)
+    kept = {name: value for name, value in headers.items() if name not in ROUTING}
+    return kept | ({DROPPED: f"{', '.join(routing)}: a copy would go where they say"} if routing else {})
 
 
-def _undecoded(properties: Properties) -> Iterator[tuple[str, bytes]]:
-    """Yield the original's id as a header, if it is not valid text."""
-    if "message_id" in properties.octets and "message_id" not in properties.values:
-        yield MESSAGE_ID, properties.octets["message_id"][1:]
+def _fits(properties: Basic.Properties, longest: int) -> bool:
+    """Return whether properties are short enough, and encoding changes none of the headers."""
+    try:
+        octets = properties.marshal()
+    except (TypeError, ValueError, ArithmeticError, struct.error):
+        return False
+    return len(octets) <= longest and decode(octets).headers == properties.headers
 
 
-def _origin(incoming: Incoming, queue: str) -> dict[str, Value]:
+def _origin(incoming: Incoming, queue: str) -> dict[str, Any]:
     return dict(zip(ORIGIN, (queue, incoming.exchange, incoming.routing_key), strict=True))
 
 
-def _now() -> dict[str, Value]:
+def _now() -> dict[str, Any]:
     return {DIED_AT: datetime.now(UTC).isoformat()}

@@ -16,15 +16,16 @@ from typing import Any, cast
 
 import aio_pika
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 from yarl import URL
 
-from listeners.rabbitmq.properties import encode, entry, find, table
+from listeners.rabbitmq.properties import HEAD, decode
 
 OCTETS = "octets"  # the header that holds the original properties
 
 _HEAD = struct.Struct(">BHI")
 _METHOD, _HEADER = 1, 2
-_PROPERTIES_AT = 12  # after the class, a weight, and the size of the body
 _LONGEST_TEXT = 255
 
 # For each method with text that a stranger may have chosen, or that RabbitMQ truncates at 255 octets (possibly in the
@@ -97,11 +98,10 @@ def mended(kind: int, payload: bytes) -> bytes:
 
 def _wrapped(payload: bytes) -> bytes:
     """Return a content header with the properties in one header, and the id by which aiormq matches returns."""
-    octets = payload[_PROPERTIES_AT:]
-    fields = {"headers": table([entry(OCTETS, octets)])}
-    if id_ := find(octets, "message_id"):
-        fields["message_id"] = id_
-    return payload[:_PROPERTIES_AT] + encode(fields)
+    _, _, body_size = HEAD.unpack(payload[: HEAD.size])
+    octets = payload[HEAD.size :]
+    wrapper = Basic.Properties(headers={OCTETS: bytearray(octets)}, message_id=decode(octets).values.message_id)
+    return ContentHeader(0, body_size, wrapper).marshal()
 
 
 def _with_readable(payload: bytes, texts: tuple[int, ...]) -> bytes:

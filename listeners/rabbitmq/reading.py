@@ -56,13 +56,12 @@ class Incoming:
     @classmethod
     def of(cls, message: AbstractIncomingMessage) -> Incoming:
         """Convert a message that a `TolerantConnection` received."""
-        octets = message.headers[OCTETS]
-        assert isinstance(octets, bytes | bytearray)
-        return cls(message.body, decode(bytes(octets)), message.exchange or "", message.routing_key or "", message.ack)
+        properties = decode(_properties(message))
+        return cls(message.body, properties, message.exchange or "", message.routing_key or "", message.ack)
 
     def text(self, name: str) -> str | None:
         """Return the property of this name, if it exists and is text."""
-        found = self.properties.values.get(name)
+        found = getattr(self.properties.values, name)
         return found if isinstance(found, str) else None
 
 
@@ -114,13 +113,13 @@ def read(incoming: Incoming, max_body_bytes: int = 1024 * 1024) -> Message:
     subject, key = attributes.get("subject"), attributes.get("partitionkey")
     return Message(
         _id(incoming.text("message_id") or attributes.get("id"), data, body),
-        str(attributes.get("type") or incoming.text("type") or incoming.routing_key),
+        str(attributes.get("type") or incoming.text("message_type") or incoming.routing_key),
         str(attributes.get("source") or incoming.text("app_id") or "amqp"),
         None if subject is None else str(subject),
         None if key is None else str(key),
         body,
         {name: value for name, value in headers.items() if isinstance(value, str) and not _is_ours(name)},
-        _instant(attributes.get("time") or incoming.properties.values.get("timestamp")),
+        _instant(attributes.get("time") or incoming.properties.values.timestamp),
     )
 
 
@@ -155,7 +154,7 @@ def _no_json(constant: str) -> NoReturn:
 def _attributes(headers: Mapping[str, Any]) -> dict[str, Any]:
     found = {name[len(PREFIXES[0]) :]: value for name, value in headers.items() if _is_ours(name)}
     for name, value in found.items():
-        if isinstance(value, bytes | list | dict):
+        if isinstance(value, bytes | bytearray | list | dict):
             raise Unreadable(f"its attribute {ascii(name)[1:-1]} is not text in UTF-8")
     return found
 
