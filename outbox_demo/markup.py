@@ -1,7 +1,6 @@
 """Convert markup to prose: the readable text in paragraphs, without code, addresses and decoration.
 
-Each function takes the source and returns a `Prose`. Parsers read Markdown and HTML. A few patterns are enough for
-reStructuredText, which only the descriptions of installed packages use.
+Each function takes the source and returns a `Prose`. Parsers read Markdown and HTML.
 """
 
 from __future__ import annotations
@@ -12,22 +11,11 @@ from functools import cache
 
 from markdown_it import MarkdownIt
 
-from outbox_demo.page import Page, inline_code
+from outbox_demo.page import Page
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 ADDRESS = re.compile(r"(?:https?|ftp|mailto|file):\S+|www\.\S+|(?<!\S)[^\s@]{1,64}@[^\s@]{1,255}")
 BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+", re.MULTILINE)
-
-RST_TARGET = re.compile(r"^\.\. (?:_[^\n]*|\|[^\n]*)$", re.MULTILINE)
-RST_DIRECTIVE = re.compile(r"^( *)\.\. [^\n]*\n(?:(?:\1 +[^\n]*)?\n)*", re.MULTILINE)
-RST_LITERAL = re.compile(r"::\s*\n(?=\n)(?:[ \t]+[^\n]*\n|[ \t]*\n)+")
-RST_RULE = re.compile(r"^([=\-~^\"'#*+_.:`])\1{2,}\s*$", re.MULTILINE)
-RST_LINK = re.compile(r"`([^`<]*?)\s*<[^>`]*>`_{1,2}")
-RST_ROLE = re.compile(r":[\w:+-]+:`([^`<]*?)\s*(?:<[^>`]*>)?`")
-RST_DOCTEST = re.compile(r"^[ \t]*>>> [^\n]*\n(?:[ \t]*\S[^\n]*\n)*", re.MULTILINE)
-RST_CODE = re.compile(r"``([^`]*)``")
-RST_FIELD = re.compile(r"^:[\w ]+:.*$", re.MULTILINE)
-RST_MARKS = re.compile(r"[*|\\]|`_{0,2}|(?<=\w)_{1,2}(?=\W)")
 
 
 @dataclass(frozen=True)
@@ -54,18 +42,6 @@ def from_html(source: str) -> Prose:
 def from_markdown(source: str) -> Prose:
     """Return the rendered text without YAML front matter."""
     return from_html(_markdown().render(FRONT_MATTER.sub("", source)))
-
-
-def from_rst(source: str) -> Prose:
-    """Return the text without directives, literal blocks, targets and roles."""
-    text = RST_TARGET.sub("", source.replace("\r\n", "\n") + "\n")
-    text = RST_DIRECTIVE.sub("\n", text)
-    text = RST_LITERAL.sub(".\n\n", text)
-    text = RST_RULE.sub("\n", RST_DOCTEST.sub("\n", text))
-    text = RST_FIELD.sub("", text)
-    text = RST_LINK.sub(r"\1", RST_ROLE.sub(r"\1", text))
-    text = RST_CODE.sub(lambda match: inline_code(match[1]), text)
-    return from_plain(RST_MARKS.sub("", BULLET.sub("\n\n", text)))
 
 
 @cache

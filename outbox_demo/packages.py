@@ -1,4 +1,4 @@
-"""Text that every machine with this package has: the long descriptions of the installed Python packages."""
+"""Text that every machine with this package has: the long descriptions of installed Python packages, in Markdown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from importlib.metadata import Distribution, distributions
 from typing import Any
 
 from outbox_demo.documents import Document
-from outbox_demo.markup import from_markdown, from_plain, from_rst
+from outbox_demo.markup import from_markdown
 
-READERS = {"text/markdown": from_markdown, "text/plain": from_plain, "text/x-rst": from_rst}
+MARKDOWN = "text/markdown"
 LIMIT = 30
 MAX_CHARACTERS = 200_000
 ENOUGH = 600
@@ -41,15 +41,14 @@ def _descriptions() -> dict[str, tuple[Distribution, str]]:
 
 
 def _metadata(distribution: Distribution) -> tuple[str, str]:
-    """Return name and description. The description is the body of the metadata, or in old packages a field."""
+    """Return name and description, if it is Markdown. It is the body of the metadata."""
     try:
         metadata = distribution.metadata
     except (OSError, UnicodeDecodeError, LookupError):  # partly removed, or not UTF-8
         return "", ""
-    if metadata is None:
+    if metadata is None or not _field(metadata, "Description-Content-Type").startswith(MARKDOWN):
         return "", ""
-    body = metadata.get_payload()  # type: ignore[attr-defined]
-    return _field(metadata, "Name"), str(body or _field(metadata, "Description"))[:MAX_CHARACTERS]
+    return _field(metadata, "Name"), str(metadata.get_payload())[:MAX_CHARACTERS]  # type: ignore[attr-defined]
 
 
 def _field(metadata: Any, name: str) -> str:
@@ -58,8 +57,6 @@ def _field(metadata: Any, name: str) -> str:
 
 
 def _document(name: str, distribution: Distribution, description: str) -> Document:
-    media_type = (_field(distribution.metadata, "Description-Content-Type") or "text/x-rst").split(";")[0].strip()
-    prose = READERS.get(media_type, from_plain)(description)
-    text = CHANGELOG.split(prose.text, maxsplit=1)[0].strip()
+    text = CHANGELOG.split(from_markdown(description).text, maxsplit=1)[0].strip()
     title = f"{_field(distribution.metadata, 'Name')} {distribution.version}"
-    return Document(f"pypi:{name}", title, f"pkg:pypi/{name}", media_type, text)
+    return Document(f"pypi:{name}", title, f"pkg:pypi/{name}", MARKDOWN, text)

@@ -1,6 +1,6 @@
 """Consume events from a RabbitMQ queue: process each once, and acknowledge it after the commit."""
 
-from listeners.rabbitmq.consumer import Consumer, Limits
-from listeners.rabbitmq.session import Source
+from listeners.rabbitmq.consumer import Consumer
+from listeners.rabbitmq.session import Limits, Source
 
 __all__ = ["Consumer", "Limits", "Source"]

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import structlog
 
 from listeners.rabbitmq.frames import TolerantConnection
-from listeners.rabbitmq.session import Session, Source
+from listeners.rabbitmq.session import Limits, Session, Source
 from listeners.rabbitmq.work import Work
 from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import fingerprint
@@ -28,27 +28,6 @@ SOUND_S = 5.0
 OPEN_TIMEOUT_S = 20.0
 
 log = structlog.get_logger("consumer")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a consumer.
-
-    Args:
-        prefetch: Messages held unacknowledged at most, including those that wait for another attempt.
-        max_body_bytes: The longest body, in bytes. A message with a longer one becomes a dead letter, unread.
-        concurrency: Messages that are processed at the same time.
-        timeout_s: The deadline of one call of the listener, in seconds.
-        retry: The failures after which a message becomes a dead letter, and the waits between attempts.
-        grace_s: How long an orderly stop waits for messages under way, in seconds.
-    """
-
-    prefetch: int = 64
-    max_body_bytes: int = 1024 * 1024
-    concurrency: int = 8
-    timeout_s: float = 60.0
-    retry: Policy = field(default=Policy(max_attempts=5, backoff_s=1.0, backoff_max_s=60.0))
-    grace_s: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -150,15 +129,7 @@ class Consumer:
 
     async def _open(self) -> Session:
         connection = await self._broker.connect(connection_class=TolerantConnection)
-        limits = self._limits
-        session = Session(
-            connection,
-            self._source,
-            self._work,
-            retry=limits.retry,
-            prefetch=limits.prefetch,
-            max_body_bytes=limits.max_body_bytes,
-        )
+        session = Session(connection, self._source, self._work, self._limits)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 await session.start()

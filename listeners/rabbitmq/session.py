@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -47,6 +47,27 @@ class Source:
     queue_type: QueueType = "classic"
 
 
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a consumer.
+
+    Args:
+        prefetch: Messages held unacknowledged at most, including those that wait for another attempt.
+        max_body_bytes: The longest body, in bytes. A message with a longer one becomes a dead letter, unread.
+        concurrency: Messages that are processed at the same time.
+        timeout_s: The deadline of one call of the listener, in seconds.
+        retry: The failures after which a message becomes a dead letter, and the waits between attempts.
+        grace_s: How long an orderly stop waits for messages under way, in seconds.
+    """
+
+    prefetch: int = 64
+    max_body_bytes: int = 1024 * 1024
+    concurrency: int = 8
+    timeout_s: float = 60.0
+    retry: Policy = field(default=Policy(max_attempts=5, backoff_s=1.0, backoff_max_s=60.0))
+    grace_s: float = 20.0
+
+
 class Session:
     """Consumes on one connection.
 
@@ -54,30 +75,17 @@ class Session:
         connection: The connection, which the session closes.
         source: The queue and its exchange.
         work: Processes each message.
-        retry: The failures after which a message becomes a dead letter, and the waits between attempts.
-        prefetch: Messages held unacknowledged at most.
-        max_body_bytes: The longest body that is read, in bytes.
+        limits: The limits of concurrency, size and time.
 
     Attributes:
         ended: Done when no more messages can come; its result is the event to log and the reason.
     """
 
-    def __init__(
-        self,
-        connection: AbstractConnection,
-        source: Source,
-        work: Work,
-        *,
-        retry: Policy,
-        prefetch: int,
-        max_body_bytes: int,
-    ) -> None:
+    def __init__(self, connection: AbstractConnection, source: Source, work: Work, limits: Limits) -> None:
         self._connection = connection
         self._source = source
         self._work = work
-        self._retry = retry
-        self._prefetch = prefetch
-        self._max_body_bytes = max_body_bytes
+        self._limits = limits
         self._dead = DeadLetters(connection, source.queue, source.queue_type)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -93,7 +101,7 @@ class Session:
         await self._prepare()
         channel = self._connection.channel(publisher_confirms=False)
         await channel.initialize()
-        await channel.set_qos(prefetch_count=self._prefetch)
+        await channel.set_qos(prefetch_count=self._limits.prefetch)
         underlay = await channel.get_underlay_channel()
         underlay.closing.add_done_callback(self._on_closed)
         underlay.on_consumer_cancel_callbacks.add(self._on_cancelled)
@@ -187,9 +195,8 @@ class Session:
 
     async def _understood(self, message: AbstractIncomingMessage) -> tuple[Incoming, Message | Refused]:
         """Parse a message. A large one is parsed in a thread, so others are not held up."""
-        if is_large(message):
-            return await asyncio.to_thread(understand, message, self._max_body_bytes)
-        return understand(message, self._max_body_bytes)
+        limit = self._limits.max_body_bytes
+        return await asyncio.to_thread(understand, message, limit) if is_large(message) else understand(message, limit)
 
     async def _work_on(self, incoming: Incoming, message: Message) -> None:
         """Try until the message is taken, refused, or has failed too often."""
@@ -202,7 +209,7 @@ class Session:
             if outcome.kind == "taken":
                 await incoming.ack()
                 return
-            if outcome.kind == "refused" or charged >= self._retry.max_attempts:
+            if outcome.kind == "refused" or charged >= self._limits.retry.max_attempts:
                 await self._bury(incoming, message.id, _epitaph(outcome, charged), charged or 1)
                 return
             waits += 1
@@ -228,7 +235,7 @@ class Session:
                 return
 
     async def _wait(self, waits: int, **what: object) -> None:
-        delay_s = half_jittered(self._retry.ceiling_s(waits), random.random())  # noqa: S311
+        delay_s = half_jittered(self._limits.retry.ceiling_s(waits), random.random())  # noqa: S311
         log.warning("will_try_again", **what, delay_s=round(delay_s, 3))
         try:
             async with asyncio.timeout(delay_s):

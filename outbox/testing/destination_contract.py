@@ -149,6 +149,18 @@ def message(data: Any = None, *, key: str | None = None, headers: Mapping[str, s
 # ------------------------------------------------------------------------------------------------- the promises
 
 
+PROMISES: list[Promise] = []
+
+
+def promise(check: Callable[[World], Awaitable[None]]) -> None:
+    PROMISES.append(Promise(check, is_about_outages=False))
+
+
+def promise_about_outages(check: Callable[[World], Awaitable[None]]) -> None:
+    PROMISES.append(Promise(check, is_about_outages=True))
+
+
+@promise
 async def its_settings_are_found_by_its_name(world: World) -> None:
     from relay.destinations import registry
 
@@ -160,6 +172,7 @@ async def its_settings_are_found_by_its_name(world: World) -> None:
     assert not [secret for secret in settings.secrets() if secret in shown], "a secret shows in the settings"
 
 
+@promise
 async def a_setting_that_it_does_not_know_is_refused(world: World) -> None:
     try:
         _ = World({**world.table, "no_such_setting": 1}, world.taken).settings
@@ -168,6 +181,7 @@ async def a_setting_that_it_does_not_know_is_refused(world: World) -> None:
     raise AssertionError("no_such_setting is not refused")
 
 
+@promise
 async def a_message_arrives_with_its_id_and_its_bytes(world: World) -> None:
     sent = message(key="c-1")
     async with world.destination() as destination:
@@ -175,6 +189,7 @@ async def a_message_arrives_with_its_id_and_its_bytes(world: World) -> None:
     assert await world.arrived([sent]) == [Taken(sent.id, sent.body)]
 
 
+@promise
 async def any_event_can_be_sent(world: World) -> None:
     sent = [message(data, key="schlüssel ✓", headers=ODD_HEADERS) for data in ODD_DATA]
     async with world.destination() as destination:
@@ -183,6 +198,7 @@ async def any_event_can_be_sent(world: World) -> None:
     assert dict(await world.arrived(sent)) == {each.id: each.body for each in sent}
 
 
+@promise
 async def several_messages_can_be_under_way_at_once(world: World) -> None:
     async with world.destination() as destination:
         sent = [message() for _ in range(min(destination.concurrency, AT_ONCE))]
@@ -191,6 +207,7 @@ async def several_messages_can_be_under_way_at_once(world: World) -> None:
     assert dict(await world.arrived(sent)) == {each.id: each.body for each in sent}
 
 
+@promise
 async def messages_sent_one_after_another_arrive_in_that_order(world: World) -> None:
     sent = [message(key="c-1") for _ in range(10)]
     async with world.destination() as destination:
@@ -199,6 +216,7 @@ async def messages_sent_one_after_another_arrive_in_that_order(world: World) -> 
     assert [each.id for each in await world.arrived(sent)] == [each.id for each in sent]
 
 
+@promise
 async def a_message_that_is_sent_again_is_known_by_its_id(world: World) -> None:
     sent = message()
     async with world.destination() as destination:
@@ -207,6 +225,7 @@ async def a_message_that_is_sent_again_is_known_by_its_id(world: World) -> None:
     assert set(await world.arrived([sent])) == {Taken(sent.id, sent.body)}
 
 
+@promise
 async def an_attempt_that_is_cancelled_does_no_harm_to_the_next(world: World) -> None:
     async with world.destination() as destination:
         assert_taken(await destination.send(message()))
@@ -219,6 +238,7 @@ async def an_attempt_that_is_cancelled_does_no_harm_to_the_next(world: World) ->
     await world.arrived([sent])
 
 
+@promise
 async def a_batch_arrives_in_order_with_an_outcome_for_each_message(world: World) -> None:
     from relay.destinations.contract import BatchDestination
 
@@ -232,6 +252,7 @@ async def a_batch_arrives_in_order_with_an_outcome_for_each_message(world: World
     assert dict(await world.arrived(sent)) == {each.id: each.body for each in sent}
 
 
+@promise
 async def a_probe_says_that_all_is_well_and_sends_nothing(world: World) -> None:
     from relay.destinations import registry
 
@@ -242,6 +263,7 @@ async def a_probe_says_that_all_is_well_and_sends_nothing(world: World) -> None:
     assert list(await asyncio.to_thread(world.taken)) == []
 
 
+@promise
 async def it_can_be_closed_at_any_time(world: World) -> None:
     await world.build().close()
     destination = world.build()
@@ -253,6 +275,7 @@ async def it_can_be_closed_at_any_time(world: World) -> None:
 # ------------------------------------------------------------------------------------------------- and in an outage
 
 
+@promise_about_outages
 async def an_outage_is_the_fault_of_no_message(world: World) -> None:
     async with world.destination() as destination:
         assert_taken(await destination.send(message()))
@@ -262,6 +285,7 @@ async def an_outage_is_the_fault_of_no_message(world: World) -> None:
                 assert_outage(await destination.send(message()), world)
 
 
+@promise_about_outages
 async def it_recovers_from_an_outage_by_itself(world: World) -> None:
     sent = message()
     async with world.destination() as destination:
@@ -271,6 +295,7 @@ async def it_recovers_from_an_outage_by_itself(world: World) -> None:
     assert set(await world.arrived([sent])) == {Taken(sent.id, sent.body)}
 
 
+@promise_about_outages
 async def it_starts_while_the_other_side_is_away(world: World) -> None:
     sent = message()
     async with away(world):
@@ -283,6 +308,7 @@ async def it_starts_while_the_other_side_is_away(world: World) -> None:
         await destination.close()
 
 
+@promise_about_outages
 async def a_batch_in_an_outage_condemns_no_message(world: World) -> None:
     from relay.destinations.contract import BatchDestination
 
@@ -294,6 +320,7 @@ async def a_batch_in_an_outage_condemns_no_message(world: World) -> None:
             assert_outage(outcome, world)
 
 
+@promise_about_outages
 async def a_probe_says_that_the_other_side_is_away(world: World) -> None:
     from relay.admin.destinations.probe import probe
     from relay.settings import Settings
@@ -302,36 +329,6 @@ async def a_probe_says_that_the_other_side_is_away(world: World) -> None:
         probed = await probe("tested", Settings(destinations={"tested": world.settings}))
     assert not probed.well
     assert probed.said
-
-
-PROMISES: tuple[Promise, ...] = (
-    *(
-        Promise(check, is_about_outages=False)
-        for check in (
-            its_settings_are_found_by_its_name,
-            a_setting_that_it_does_not_know_is_refused,
-            a_message_arrives_with_its_id_and_its_bytes,
-            any_event_can_be_sent,
-            several_messages_can_be_under_way_at_once,
-            messages_sent_one_after_another_arrive_in_that_order,
-            a_message_that_is_sent_again_is_known_by_its_id,
-            an_attempt_that_is_cancelled_does_no_harm_to_the_next,
-            a_batch_arrives_in_order_with_an_outcome_for_each_message,
-            a_probe_says_that_all_is_well_and_sends_nothing,
-            it_can_be_closed_at_any_time,
-        )
-    ),
-    *(
-        Promise(check, is_about_outages=True)
-        for check in (
-            an_outage_is_the_fault_of_no_message,
-            it_recovers_from_an_outage_by_itself,
-            it_starts_while_the_other_side_is_away,
-            a_batch_in_an_outage_condemns_no_message,
-            a_probe_says_that_the_other_side_is_away,
-        )
-    ),
-)
 
 
 # ------------------------------------------------------------------------------------------------- how they look

@@ -43,16 +43,19 @@ def creation() -> Creation:
     return create
 
 
-def attributes(operation: str, id: str, type_: str) -> dict[str, Any]:
+def attributes(operation: str, id: str, type_: str, *, name: str = SYSTEM, system: str = SYSTEM) -> dict[str, Any]:
     """Return the attributes of a span about one message."""
+    about = {"messaging.message.id": id, "cloudevents.event_id": id, "cloudevents.event_type": type_}
+    return common_attributes(operation, name, system) | about
+
+
+def common_attributes(operation: str, name: str, system: str) -> dict[str, Any]:
+    """Return the attributes of any span about messages for a destination."""
     return {
-        "messaging.system": SYSTEM,
+        "messaging.system": system,
         "messaging.operation.name": operation,
         "messaging.operation.type": operation,
-        "messaging.destination.name": SYSTEM,
-        "messaging.message.id": id,
-        "cloudevents.event_id": id,
-        "cloudevents.event_type": type_,
+        "messaging.destination.name": name,
     }
 
 

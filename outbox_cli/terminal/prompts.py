@@ -8,20 +8,33 @@ from contextlib import contextmanager
 
 import typer
 
-from outbox_cli.terminal.output import stderr
+from outbox_cli.terminal import exits
+from outbox_cli.terminal.output import say, stderr
 
 
-def confirmed(question: str, *, yes: bool) -> bool:
-    """Return whether to continue.
+def go_on(doing: str, what: str, *, dry_run: bool, question: str | None, yes: bool) -> None:
+    """Return if the command shall act; else say that nothing was done, and end the command.
+
+    Args:
+        doing: The action: ``"cancel"``.
+        what: Its objects: ``"3 messages"``.
+        dry_run: Whether the command only shows what would be done.
+        question: The question to ask first; ``None``: none.
+        yes: Whether to leave out the question.
 
     Raises:
         BadParameter: There is no terminal to ask on.
     """
-    if yes:
-        return True
+    if dry_run:
+        say(f"would {doing} {what}; nothing was done")
+        raise typer.Exit(exits.OK)
+    if question is None or yes:
+        return
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on: pass --yes to go on without confirmation")
-    return typer.confirm(question, err=True)
+    if not typer.confirm(question, err=True):
+        say("nothing was done")
+        raise typer.Exit(exits.FAILED)
 
 
 def refuse_empty(given: dict[str, str | None]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from relay.platform import rights
 
 
@@ -24,41 +22,30 @@ def grants(
         migrator: The role that runs ``outbox db upgrade``, if it is not the owner of the schema.
         content: Include the rights of the reference worker and the baseline listener on the content tables.
     """
-    schema = schema or "public"
-    parts = [_migrator(schema, migrator)] if migrator else []
-    parts += [_worker(schema, worker, content=content), _relay(schema, relay, content=content)]
-    return "\n\n".join("\n".join(part) for part in parts) + "\n"
-
-
-def _migrator(schema: str, role: str) -> list[str]:
-    comment = "-- before the first `outbox db upgrade`: the role that runs it owns the objects that it creates"
-    return [comment, *_lines(rights.MIGRATOR, schema, role)]
-
-
-def _worker(schema: str, role: str, *, content: bool) -> list[str]:
-    return [
-        "-- workers: write a message, in Python or with outbox_emit(), and read nothing back",
-        *_lines(rights.WORKER, schema, role),
-        "-- only for consumers of their own that use outbox.once",
-        *_lines(rights.CONSUMER, schema, role),
-        "-- only for `outbox emit` and `outbox extract`, which read the version of the schema first",
-        *_lines(rights.COMMANDS, schema, role),
-        *(
-            ["-- only for the reference worker, `outbox extract`", *_lines(rights.EXTRACT, schema, role)]
-            if content
-            else []
+    parts = [
+        (
+            "before the first `outbox db upgrade`: the role that runs it owns the objects that it creates",
+            migrator,
+            rights.MIGRATOR,
         ),
+        ("workers: write a message, in Python or with outbox_emit(), and read nothing back", worker, rights.WORKER),
+        ("only for consumers of their own that use outbox.once", worker, rights.CONSUMER),
+        (
+            "only for `outbox emit` and `outbox extract`, which read the version of the schema first",
+            worker,
+            rights.COMMANDS,
+        ),
+        ("only for the reference worker, `outbox extract`", worker if content else None, rights.EXTRACT),
+        (
+            "relays, `outbox serve`, `outbox consume` and operators: read, settle, keep the history, wake up",
+            relay,
+            rights.RELAY,
+        ),
+        ("only for the baseline listener", relay if content else None, rights.BASELINE),
     ]
-
-
-def _relay(schema: str, role: str, *, content: bool) -> list[str]:
-    return [
-        "-- relays, `outbox serve`, `outbox consume` and operators: read, settle, keep the history, wake up",
-        *_lines(rights.RELAY, schema, role),
-        *(["-- only for the baseline listener", *_lines(rights.BASELINE, schema, role)] if content else []),
-    ]
-
-
-def _lines(needs: Sequence[rights.Right], schema: str, role: str) -> list[str]:
-    """Return the statements that grant these rights."""
-    return [right.grant(schema, role) + ";" for right in needs]
+    blocks = (
+        [f"-- {comment}", *(f"{right.grant(schema or 'public', role)};" for right in needs)]
+        for comment, role, needs in parts
+        if role is not None
+    )
+    return "\n\n".join(map("\n".join, blocks)) + "\n"

@@ -23,6 +23,7 @@ from starlette.routing import Route
 from relay.serving import Server, make_server
 from relay.serving.clients import client_of
 from relay.serving.rate import Rate
+from relay.serving.server import bound
 
 # The reason names hosts, ports and roles, and this page has no authentication.
 SEE_THE_LOG = "it cannot work now; its log says why"
@@ -89,7 +90,7 @@ class HealthServer:
     async def __aenter__(self) -> HealthServer:
         if self.port:
             try:
-                self._listening = _bound(self.host, self.port)
+                self._listening = bound(self.host, self.port)
             except OSError as error:
                 _warn(self.host, self.port, error)
             self._serving = asyncio.create_task(self._serve(self._made()), name="health")
@@ -110,7 +111,7 @@ class HealthServer:
         while self._listening is None:
             await asyncio.sleep(TRY_AGAIN_S)
             with contextlib.suppress(OSError):
-                self._listening = _bound(self.host, self.port)
+                self._listening = bound(self.host, self.port)
         with contextlib.closing(self._listening):
             self._server = server
             server.should_exit = self._is_over
@@ -155,24 +156,6 @@ class HealthServer:
         if self._metrics is None:
             return Response("nothing is counted here\n", status_code=404)
         return Response(self._metrics(), headers={"content-type": PROMETHEUS})
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        OSError: The port is taken, or the host is not an address of this machine.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listening = socket.socket(family, kind, protocol)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind(address)
-        listening.listen(16)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 def _said(health: Health, names: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from outbox.writing.trace import attributes, common_attributes
 from relay.decide.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 MOST_LINKS = 64  # links of one span
 SYSTEM = "outbox"
 ERROR_TYPE = "error.type"
+
+NO_PARENT = Context()
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -75,9 +78,8 @@ def sending(
     known = found
 
     async def traced(message: Message) -> Outcome:
-        attributes = _of_message("send", name, system, message)
-        attributes["outbox.attempt"] = message.attempt
-        with _span(known, f"send {name}", SpanKind.CLIENT, attributes, links([message])) as span:
+        facts = _of_message("send", name, system, message) | {"outbox.attempt": message.attempt}
+        with _span(known, f"send {name}", SpanKind.CLIENT, facts, links([message])) as span:
             outcome = await send(message)
             note(span, outcome)
             return outcome
@@ -95,8 +97,8 @@ def sending_many(
     known = found
 
     async def traced(messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        attributes = _of_batch("send", name, system, len(messages))
-        with _span(known, f"send {name}", SpanKind.CLIENT, attributes, links(messages)) as span:
+        facts = _of_batch("send", name, system, len(messages))
+        with _span(known, f"send {name}", SpanKind.CLIENT, facts, links(messages)) as span:
             outcomes = await send(messages)
             for outcome in [outcomes] if isinstance(outcomes, Outcome) else outcomes:
                 note(span, outcome)
@@ -121,19 +123,9 @@ def processing(
     known = found
 
     async def traced(message: Message, gate: Any) -> Any:
-        attributes = _of_message("process", name, system, message)
+        facts = _of_message("process", name, system, message)
         within = _stored(message) if _Options.children else None
-        with (
-            known.start_as_current_span(
-                f"process {name}",
-                within,
-                SpanKind.CONSUMER,
-                attributes,
-                links([message]),
-                set_status_on_exception=False,
-            ) as span,
-            _failing(span),
-        ):
+        with _span(known, f"process {name}", SpanKind.CONSUMER, facts, links([message]), within):
             return await run(message, gate)
 
     return traced
@@ -141,13 +133,16 @@ def processing(
 
 @contextmanager
 def _span(
-    known: trace.Tracer, name: str, kind: SpanKind, attributes: dict[str, Any], linked: Sequence[Link]
+    known: trace.Tracer,
+    name: str,
+    kind: SpanKind,
+    facts: dict[str, Any],
+    linked: Sequence[Link],
+    within: Context | None = NO_PARENT,
 ) -> Iterator[Span]:
-    """Enter a span that begins a trace of its own."""
-    with (
-        known.start_as_current_span(name, Context(), kind, attributes, linked, set_status_on_exception=False) as span,
-        _failing(span),
-    ):
+    """Enter a span; by default it begins a trace of its own. ``None``: it is a child of the current span."""
+    entered = known.start_as_current_span(name, within, kind, facts, linked, set_status_on_exception=False)
+    with entered as span, _failing(span):
         yield span
 
 
@@ -212,22 +207,8 @@ def _fail(span: Span, kind: str, reason: str = "") -> None:
 
 
 def _of_message(operation: str, name: str, system: str, message: Message) -> dict[str, Any]:
-    return {
-        "messaging.system": system,
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "messaging.destination.name": name,
-        "messaging.message.id": message.id,
-        "cloudevents.event_id": message.id,
-        "cloudevents.event_type": message.type,
-    }
+    return attributes(operation, message.id, message.type, name=name, system=system)
 
 
 def _of_batch(operation: str, name: str, system: str, count: int) -> dict[str, Any]:
-    return {
-        "messaging.system": system,
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
-        "messaging.destination.name": name,
-        "messaging.batch.message_count": count,
-    }
+    return common_attributes(operation, name, system) | {"messaging.batch.message_count": count}

@@ -111,52 +111,49 @@ class Database:
             options: Options of SQLAlchemy's ``create_engine``.
         """
         if not self.is_postgres:
-            engine = sa.create_engine(self.url, **self._file_options(options))
-            self._watch(engine)
-            return engine
-        options = {"isolation_level": "READ COMMITTED"} | self._server_options(options)
+            return self.listener_engine(**options)
+        options = {"isolation_level": "READ COMMITTED"} | self._options(options)
         if not prepares:
             options["connect_args"]["prepare_threshold"] = None
-        engine = sa.create_engine(self._server, **options)
+        engine = sa.create_engine(self._target, **options)
         pinning.pin(engine, self._pins | pinning.MEANINGS, keeps_session=keeps_session)
         lockless.watch(engine)
         return engine
 
     def listener_engine(self, **options: Any) -> sa.Engine:
         """Return a synchronous engine for a listener's sessions: they keep their role's isolation and time zone."""
-        if not self.is_postgres:
-            return self.engine(**options)
-        engine = sa.create_engine(self._server, **self._server_options(options))
-        pinning.pin(engine, self._pins)
+        engine = sa.create_engine(self._target, **self._options(options))
+        self._set_up(engine)
         return engine
 
     def async_listener_engine(self, **options: Any) -> AsyncEngine:
         """Return an asynchronous engine for sessions that a listener gets."""
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        if not self.is_postgres:
-            engine = create_async_engine(self.url.set(drivername="sqlite+aiosqlite"), **self._file_options(options))
-            self._watch(engine.sync_engine)
-            return engine
-        engine = create_async_engine(self._server, **self._server_options(options))
-        pinning.pin(engine.sync_engine, self._pins)
+        target = self._target if self.is_postgres else self._target.set(drivername="sqlite+aiosqlite")
+        engine = create_async_engine(target, **self._options(options))
+        self._set_up(engine.sync_engine)
         return engine
 
     @property
-    def _server(self) -> URL:
-        """Return the URL without its options: the connection's target is in the parameters."""
-        return self.url.set(query={})
+    def _target(self) -> URL:
+        """Return what an engine connects to. The options of a PostgreSQL URL are in the parameters."""
+        return self.url.set(query={}) if self.is_postgres else self.url
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        if not self.is_postgres:
+            return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
+        return options | {"connect_args": libpq.parameters(self.url) | options.get("connect_args", {})}
+
+    def _set_up(self, engine: sa.Engine) -> None:
+        if self.is_postgres:
+            pinning.pin(engine, self._pins)
+        else:
+            self._watch(engine)
 
     @property
     def _pins(self) -> dict[str, str]:
         return pinning.FORMATS | pinning.WRITES | pinning.search_path(self.schema)
-
-    def _server_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return options | {"connect_args": libpq.parameters(self.url) | options.get("connect_args", {})}
-
-    @staticmethod
-    def _file_options(options: dict[str, Any]) -> dict[str, Any]:
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
 
     def _watch(self, engine: sa.Engine) -> None:
         """Set up each connection, and discard a connection whose file has been replaced."""

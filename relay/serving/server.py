@@ -107,19 +107,31 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         Unusable: The address is taken, or is not an address of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sets TCP_NODELAY only where the protocol is named. Without it the body of an answer waits for the caller's
-    # acknowledgement of the head, 40 ms on a connection that is used again.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(BACKLOG)
+        return bound(host, port)
     except OSError as error:
-        listening.close()
         raise Unusable(
             f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
         ) from None
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: The address is taken, or is not an address of this machine.
+    """
+    # asyncio sets TCP_NODELAY only where the protocol is named, as it is here. Without it the body of an answer waits
+    # for the caller's acknowledgement of the head, 40 ms on a connection that is used again.
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
     return listening
 
 

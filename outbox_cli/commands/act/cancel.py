@@ -9,8 +9,9 @@ import typer
 from outbox_cli.commands.look.messages import MEANING, uuid_of
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import DryRun, Reason, Type, Yes
 from outbox_cli.terminal.output import print_json, say, stdout, table
-from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
+from outbox_cli.terminal.prompts import counting, go_on, refuse_empty
 from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
 from relay.platform.wording import counted
@@ -39,7 +40,7 @@ def register(app: typer.Typer, panel: str) -> None:
 def cancel(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of messages.")] = None,
     key: Annotated[str | None, typer.Option(help="With this ordering key.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", help="With this event type; * stands for any text.")] = None,
+    type_: Type = None,
     subject: Annotated[str | None, typer.Option(help="With this subject; * stands for any text.")] = None,
     destination: Annotated[
         str | None, typer.Option(help="Only for this destination; the others still get the messages.")
@@ -50,9 +51,9 @@ def cancel(
     until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then.")] = None,
     unrouted: Annotated[bool, typer.Option("--unrouted", help="That no subscription wants.")] = False,
     all_: Annotated[bool, typer.Option("--all", help="All messages, if no filter is given.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    reason: Reason = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cancelled messages as JSON, for scripts.")] = False,
 ) -> None:
     """Cancel deliveries that are still to be made: waiting, not yet due, parked, blocked or waiting for a retry.
@@ -89,13 +90,9 @@ def cancel(
         if not count:
             say("nothing to do: no such message is still to be delivered")
             raise typer.Exit(exits.FAILED if which.ids else exits.OK)
-        if dry_run:
-            say(f"would cancel {counted(count, 'message')}; nothing was done")
-            return
+        what = counted(count, "message")
         whose = f" for {destination}" if destination else ""
-        if not confirmed(f"Cancel {counted(count, 'message')}{whose}, never to be delivered?", yes=yes):
-            say("nothing was done")
-            raise typer.Exit(exits.FAILED)
+        go_on("cancel", what, dry_run=dry_run, question=f"Cancel {what}{whose}, never to be delivered?", yes=yes)
         with counting("cancel", count) as tell:
             done = cancel(engine, which, reason=reason, on_progress=tell)
     say(f"cancelled {counted(done, 'message')}{whose}")

@@ -10,8 +10,9 @@ import typer
 from outbox_cli.commands.look.messages import print_message, uuid_of
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import DryRun, Reason, Type, Yes
 from outbox_cli.terminal.output import Json, print_json, print_json_array, say, stdout, table
-from outbox_cli.terminal.prompts import confirmed, counting, refuse_empty
+from outbox_cli.terminal.prompts import counting, go_on, refuse_empty
 from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import counted
 
@@ -26,14 +27,11 @@ dead = typer.Typer(help="List, show, retry and discard dead letters.", no_args_i
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of messages.")]
 Destination = Annotated[str | None, typer.Option(help="Only for this destination.")]
-Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")]
 Older = Annotated[str | None, typer.Option("--older-than", metavar="DURATION", help="Dead for longer: 30m, 2d.")]
 Newer = Annotated[str | None, typer.Option("--newer-than", metavar="DURATION", help="Dead for less: 30m, 2d.")]
 Why = Annotated[str | None, typer.Option("--because", metavar="TEXT", help="Only with this text in the reason.")]
 CauseOption = Annotated[str | None, typer.Option("--cause", help="Only of this cause, as `dead list` names it.")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters, if no filter is given.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")]
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -138,7 +136,7 @@ def discard(
     cause: CauseOption = None,
     all_: All = False,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     reason: Reason = None,
 ) -> None:
     """Give up dead letters for good. The history keeps the messages, and their keys' successors are delivered."""
@@ -151,7 +149,8 @@ def discard(
         which,
         lambda engine, tell: discard(engine, which, reason=reason, on_progress=tell),
         dry_run=dry_run,
-        ask=lambda count: confirmed(f"Discard {counted(count, 'dead letter')}, never to be delivered?", yes=yes),
+        ask="Discard {}, never to be delivered?",
+        yes=yes,
     )
 
 
@@ -161,7 +160,8 @@ def _change(
     change: Callable[[sa.Engine, Callable[[int], object]], int],
     *,
     dry_run: bool,
-    ask: Callable[[int], bool] = lambda count: True,
+    ask: str | None = None,
+    yes: bool = False,
 ) -> None:
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
@@ -176,11 +176,8 @@ def _change(
             raise typer.Exit(exits.FAILED if which.ids else exits.OK)
         if dry_run:
             stdout().print(_causes(found))
-            say(f"would {doing} {counted(count, 'dead letter')}; nothing was done")
-            return
-        if not ask(count):
-            say("nothing was done")
-            raise typer.Exit(exits.FAILED)
+        what = counted(count, "dead letter")
+        go_on(doing, what, dry_run=dry_run, question=ask and ask.format(what), yes=yes)
         with counting(doing, count) as tell:
             done = change(engine, tell)
     say(f"{doing.rstrip('y')}{'ied' if doing.endswith('y') else 'ed'} {counted(done, 'dead letter')}")

@@ -10,8 +10,9 @@ import typer
 from outbox_cli.commands.look.messages import uuid_of
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import DryRun, Reason, Yes
 from outbox_cli.terminal.output import print_json, say, stdout, table
-from outbox_cli.terminal.prompts import confirmed, counting
+from outbox_cli.terminal.prompts import counting, go_on
 from outbox_cli.terminal.times import past_instant
 from relay.platform.wording import counted
 
@@ -49,9 +50,9 @@ def replay(
         bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of: receivers take them again.")
     ] = False,
     rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, at most.")] = 200,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    reason: Reason = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the messages to send as JSON, for scripts.")] = False,
 ) -> None:
     """Send settled messages again to one destination: one that is new, or that has lost them."""
@@ -71,14 +72,11 @@ def replay(
             stdout().print(_table(found))
         if count:
             _explain(found, what.to, as_new=as_new)
-        if dry_run or not count:
-            say(f"would replay {counted(count, 'message')}; nothing was done" if count else NONE_SETTLED)
-            if named and not count:
-                raise typer.Exit(exits.FAILED)
-            return
-        if not confirmed(f"Replay {counted(count, 'message')} to {to}?", yes=yes):
-            say("nothing was done")
-            raise typer.Exit(exits.FAILED)
+        if not count:
+            say(NONE_SETTLED)
+            raise typer.Exit(exits.FAILED if named else exits.OK)
+        what_ = counted(count, "message")
+        go_on("replay", what_, dry_run=dry_run, question=f"Replay {what_} to {to}?", yes=yes)
         with counting("replay", count) as tell:
             done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
     say(

@@ -13,7 +13,7 @@ import typer
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.health import HealthHost, HealthPort
+from outbox_cli.terminal.options import HealthHost, HealthPort
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.shutdown import stop_on_signals
 from relay.platform.wording import counted

@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
+from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import live_relays
-from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
 
@@ -26,18 +26,12 @@ class NextSteps:
 
     def __init__(self, connection: sa.Connection, message: sa.Row[Any]) -> None:
         self._connection, self._message = connection, message
-        self._destinations = {row.name: row for row in connection.execute(sa.select(tables().destination))}
+        self._registered = Registered(connection)
         self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
 
     def wanted_by(self) -> list[str]:
         """Return the destinations of a message of which no delivery was set aside."""
-        if self._message.state not in READ_PATH:
-            return []
-        return [
-            name
-            for name, row in self._destinations.items()
-            if row.removed_at is None and wants(row.events, self._message.type)
-        ]
+        return self._registered.wanting(self._message.type) if self._message.state in READ_PATH else []
 
     def of_message(self) -> str:
         match self._message.state:
@@ -73,7 +67,7 @@ class NextSteps:
         return self.at_destination(row.destination)
 
     def at_destination(self, name: str) -> str:
-        row = self._destinations.get(name)
+        row = self._registered.rows.get(name)
         if row is None or row.removed_at is not None:
             return f"nothing while {name} is not registered: configure it and run `outbox relay --apply`"
         if row.paused_by == "operator":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from outbox import Message
@@ -85,14 +85,17 @@ class Redaction:
         return sorted(set(hidden), key=len, reverse=True)
 
 
-def _replaced(value: Any, path: tuple[str, ...]) -> Any:
+def _replaced(value: Any, path: tuple[str, ...], note: Callable[[Any], object] = lambda value: None) -> Any:
     if not path:
+        note(value)
         return MASK
     match value:
         case dict():
-            return {key: _replaced(each, path[1:]) if path[0] in (key, "*") else each for key, each in value.items()}
+            return {
+                key: _replaced(each, path[1:], note) if path[0] in (key, "*") else each for key, each in value.items()
+            }
         case list():
-            return [_replaced(each, path) for each in value]
+            return [_replaced(each, path, note) for each in value]
     return value
 
 
@@ -111,27 +114,17 @@ def _restored(edited: Any, original: Any, path: tuple[str, ...]) -> Any:
     return edited
 
 
-def _found(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
-    if not path:
-        yield value
-        return
-    match value:
-        case dict():
-            for key, each in value.items():
-                if path[0] in (key, "*"):
-                    yield from _found(each, path[1:])
-        case list():
-            for each in value:
-                yield from _found(each, path)
+def _found(value: Any, path: tuple[str, ...]) -> list[Any]:
+    """Return the values that `_replaced` would replace."""
+    found: list[Any] = []
+    _replaced(value, path, found.append)
+    return found
 
 
 def _texts(value: Any) -> Iterator[str]:
     match value:
-        case dict():
-            for each in value.values():
-                yield from _texts(each)
-        case list():
-            for each in value:
+        case dict() | list():
+            for each in value.values() if isinstance(value, dict) else value:
                 yield from _texts(each)
         case None | bool():
             return

@@ -174,14 +174,20 @@ def series(connection: sa.Connection, begin: datetime, end: datetime) -> Series:
     names = sorted({name for each in rows.values() for row in each for name in _destinations(row)})
     lines: dict[str, list[float | None]] = {name: [] for name in LINES}
     split: dict[str, dict[str, list[float | None]]] = {name: {key: [] for key in SPLIT} for name in names}
-    before: Any = None
+    before: list[Any] = []
     for at in ends:
-        whole = [row for row in rows.get(at, ()) if row.relay == WHOLE]
-        total = _sum(row.facts for row in rows.get(at, ()) if row.relay != WHOLE)
-        _add_step(lines, total, whole, before, step_s, is_measured=bool(rows.get(at)))
+        here = rows.get(at, [])
+        whole = [row for row in here if row.relay == WHOLE]
+        total = _sum(row.facts for row in here if row.relay != WHOLE)
+        state = whole[-1].facts if whole else {}
+        step = {"emitted_per_s": _growth([*before, *whole]), **_done(total.verdicts, step_s, is_measured=bool(here))}
+        step |= {"p50_s": quantile(total.latencies, 0.5), "p99_s": quantile(total.latencies, 0.99)}
+        _add(lines, step | {gauge: state.get(gauge) for gauge in GAUGES})
         for name in names:
-            _add_destination(split[name], name, total, whole, step_s, is_measured=bool(rows.get(at)))
-        before = whole[-1] if whole else before
+            done = _done({name: total.verdicts.get(name, {})}, step_s, is_measured=bool(here))
+            its_state = (state.get("destinations") or {}).get(name, {})
+            _add(split[name], done | {gauge: its_state.get(gauge) for gauge in ("waiting", "dead")})
+        before = whole[-1:] or before
     return Series(ends, step_s, lines, split)
 
 
@@ -190,46 +196,18 @@ LINES = ("emitted_per_s", "delivered_per_s", "failed_per_s", "died", "p50_s", "p
 SPLIT = ("delivered_per_s", "failed_per_s", "died", "waiting", "dead")
 
 
-def _add_step(
-    lines: dict[str, list[float | None]],
-    total: Did,
-    whole: Sequence[Any],
-    before: Any,
-    step_s: int,
-    *,
-    is_measured: bool,
-) -> None:
-    delivered, failed = _totals(total.verdicts)
-    died = sum(each.get(State.DEAD, 0) for each in total.verdicts.values())
-    last = whole[-1].facts if whole else {}
-    values: dict[str, float | None] = {
-        "emitted_per_s": _growth([*([before] if before is not None else []), *whole]),
-        "delivered_per_s": round(delivered / step_s, 3) if is_measured else None,
-        "failed_per_s": round(failed / step_s, 3) if is_measured else None,
-        "died": died if is_measured else None,
-        "p50_s": quantile(total.latencies, 0.5),
-        "p99_s": quantile(total.latencies, 0.99),
-        **{name: last.get(name) for name in GAUGES},
-    }
+def _done(verdicts: dict[str, dict[str, float]], step_s: int, *, is_measured: bool) -> dict[str, float | None]:
+    """Return the rates of one step, by the names of their lines."""
+    if not is_measured:
+        return dict.fromkeys(("delivered_per_s", "failed_per_s", "died"))
+    delivered, failed = _totals(verdicts)
+    died = sum(each.get(State.DEAD, 0) for each in verdicts.values())
+    return {"delivered_per_s": round(delivered / step_s, 3), "failed_per_s": round(failed / step_s, 3), "died": died}
+
+
+def _add(lines: dict[str, list[float | None]], values: dict[str, float | None]) -> None:
     for name, value in values.items():
         lines[name].append(value)
-
-
-def _add_destination(
-    lines: dict[str, list[float | None]], name: str, total: Did, whole: Sequence[Any], step_s: int, *, is_measured: bool
-) -> None:
-    verdicts = total.verdicts.get(name, {})
-    delivered, failed = _totals({name: verdicts})
-    last = (whole[-1].facts.get("destinations") or {}).get(name, {}) if whole else {}
-    values = {
-        "delivered_per_s": round(delivered / step_s, 3) if is_measured else None,
-        "failed_per_s": round(failed / step_s, 3) if is_measured else None,
-        "died": verdicts.get(State.DEAD, 0) if is_measured else None,
-        "waiting": last.get("waiting"),
-        "dead": last.get("dead"),
-    }
-    for key, value in values.items():
-        lines[key].append(value)
 
 
 def quantile(counts: Sequence[float], share: float) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from outbox_demo.documents import Document, Skipped, SkipReason, find_documents, read_document, read_documents
-from outbox_demo.markup import from_html, from_markdown, from_plain, from_rst
+from outbox_demo.markup import from_html, from_markdown, from_plain
 from outbox_demo.packages import installed_descriptions
 
 CONTENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -184,27 +184,12 @@ def test_wrapping_alone_does_not_change_a_text() -> None:
     assert from_plain("A relay\nreads.").text == from_plain("A relay reads.\n").text
 
 
-def test_rst_loses_directives_literals_and_roles() -> None:
-    source = (
-        "Title\n=====\n\n.. image:: x.png\n   :alt: badge\n\n"
-        "Use :func:`emit <outbox.emit>` and `the docs <x.html>`_::\n"
-        "\n    code()\n\n* one\n* two\n\n>>> 1 + 1\n2\n\nEnd of ``outbox`` story_.\n"
-    )
-    assert from_rst(source).text.split("\n\n") == [
-        "Title",
-        "Use emit and the docs.",
-        "one",
-        "two",
-        "End of outbox story.",
-    ]
-
-
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
     "text", ["a", "a@", "`", ">>> a\n", "- \n", " ", "[", ".. a\n", "::\n\n ", "<div>", "<p>a", "</b>"]
 )
 def test_a_monotonous_source_takes_no_more_time_than_its_length(text: str) -> None:
-    for reader in (from_plain, from_rst, from_markdown, from_html):
+    for reader in (from_plain, from_markdown, from_html):
         reader(text * (50_000 // len(text)))
 
 
