@@ -9,9 +9,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -21,6 +20,8 @@ from listeners.tables import BASELINE, TopicGraph
 from outbox.tables import tables
 from outbox_demo.documents import Document, Skipped, find_documents, read_documents
 from outbox_demo.packages import installed_descriptions
+from outbox_demo.report import LINES_SHOWN, Line, Report
+from outbox_demo.screen import Screen
 from outbox_demo.worker import extract
 from relay.admin import snapshot, status
 from relay.platform import migrations
@@ -32,72 +33,7 @@ from relay.settings import ListenerSettings, Settings
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 20.0  # how long the demo waits without a delivery before it ends
 PAGE_SIZE = 500
-LINES_SHOWN = 60  # documents that fit into the table
 STRONGEST = 4
-
-
-@dataclass
-class Line:
-    """The result of one document."""
-
-    document: Document
-    topics: int
-    strongest: list[str] = field(default_factory=list)
-    message_id: str | None = None
-    nodes: int | None = None
-    edges: int | None = None
-    delivered_after_s: float | None = None
-
-    @property
-    def is_new(self) -> bool:
-        return self.message_id is not None
-
-
-@dataclass
-class Report:
-    """What the demo did, in numbers that add up."""
-
-    lines: list[Line] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    delivered: int = 0
-    dead: int = 0
-    earlier: int = 0  # messages of earlier runs that were delivered in this one
-
-    @property
-    def committed(self) -> int:
-        return sum(line.is_new for line in self.lines)
-
-    @property
-    def known(self) -> int:
-        return len(self.lines) - self.committed
-
-    @property
-    def fell_short(self) -> bool:
-        """Return whether nothing could be read, or a named file could not. A skipped file of a folder is no failure."""
-        return any(skipped.named for skipped in self.skipped) or bool(self.skipped and not self.lines)
-
-    @property
-    def waiting(self) -> int:
-        return self.committed - self.delivered - self.dead
-
-
-class Watcher(Protocol):
-    """Is told of the demo's progress; called from several threads."""
-
-    def database(self, where: str, applied: Sequence[str]) -> None:
-        """Note that the database is ready, and which migrations were applied."""
-
-    def documents(self, count: int) -> None:
-        """Note how many documents there are to read."""
-
-    def extracted(self, line: Line) -> None:
-        """Note that a document was read, and committed if it is new."""
-
-    def skipped(self, skipped: Skipped) -> None:
-        """Note that a file was skipped."""
-
-    def delivered(self, count: int) -> None:
-        """Note how many messages of this run have been delivered so far."""
 
 
 def where(database: Database) -> str:
@@ -118,49 +54,49 @@ def work(
     engine: sa.Engine,
     documents: Iterable[Document | Skipped],
     report: Report,
-    watcher: Watcher,
+    screen: Screen,
 ) -> Iterator[Line]:
     """Extract one document after another, and commit each with its message in one transaction."""
     for document in documents:
         if isinstance(document, Skipped):
             report.skipped.append(document)
-            watcher.skipped(document)
+            screen.skipped(document)
         else:
             found = extract(engine, document)
             line = Line(document, found.topics, message_id=found.message_id)
             report.lines.append(line)
-            watcher.extracted(line)
+            screen.extracted(line)
             yield line
 
 
-async def run(settings: Settings, paths: Sequence[Path], watcher: Watcher) -> Report:
+async def run(settings: Settings, paths: Sequence[Path], screen: Screen) -> Report:
     """Create what is missing, extract, deliver, and return what happened.
 
     Args:
         settings: The settings of the database. The destination is always the baseline listener.
         paths: Files and folders; if empty, the descriptions of the installed packages.
-        watcher: Is told of the progress.
+        screen: Shows the progress.
     """
     database = settings.database
     applied = await asyncio.to_thread(migrations.upgrade, settings.database_url, schema=settings.schema_name)
-    watcher.database(where(database), applied)
+    screen.database(where(database), applied)
     engine = database.engine()
     try:
-        return await _run(engine, _with_baseline(settings), paths, watcher)
+        return await _run(engine, _with_baseline(settings), paths, screen)
     finally:
         engine.dispose()
 
 
-async def _run(engine: sa.Engine, settings: Settings, paths: Sequence[Path], watcher: Watcher) -> Report:
+async def _run(engine: sa.Engine, settings: Settings, paths: Sequence[Path], screen: Screen) -> Report:
     count, documents = await asyncio.to_thread(sources, paths)
-    watcher.documents(count)
+    screen.documents(count)
     report, stopping = Report(), threading.Event()
     before = await asyncio.to_thread(_delivered_in_total, engine)
     async with Relay(settings):
-        lines = work(engine, documents, report, watcher)
+        lines = work(engine, documents, report, screen)
         working = asyncio.create_task(asyncio.to_thread(_work_until, stopping, lines))
         try:
-            await _watch(engine, working, report, watcher)
+            await _watch(engine, working, report, screen)
         finally:
             stopping.set()
             await working
@@ -174,14 +110,14 @@ def _work_until(stopping: threading.Event, lines: Iterator[Line]) -> None:
             return
 
 
-async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report, watcher: Watcher) -> None:
+async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report, screen: Screen) -> None:
     """Check deliveries until all messages are delivered, or until none was delivered for a while."""
     last_change_at = time.monotonic()
     while not working.done() or report.waiting or await asyncio.to_thread(_anything_waits, engine):
         await asyncio.wait([working], timeout=LOOK_EVERY_S) if not working.done() else await asyncio.sleep(LOOK_EVERY_S)
         settled = report.delivered + report.dead
         await asyncio.to_thread(look, engine, report)
-        watcher.delivered(report.delivered)
+        screen.delivered(report.delivered)
         if not working.done() or report.delivered + report.dead > settled:
             last_change_at = time.monotonic()
         if time.monotonic() - last_change_at > PATIENCE_S:

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from outbox_demo.demo import LINES_SHOWN, Line, Report
 from outbox_demo.documents import Skipped, SkipReason
+from outbox_demo.report import LINES_SHOWN, Line, Report
 from relay.platform.wording import counted
 
 SKIPPED_SHOWN = 20

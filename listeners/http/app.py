@@ -21,12 +21,6 @@ REMEMBERED_S = 1.0  # any client may ask for readiness, but the database is aske
 TIMEOUT_S = 5.0
 
 
-class Alive(BaseModel):
-    """The process answers."""
-
-    status: str = "ok"
-
-
 class Ready(BaseModel):
     """Whether calls can be taken, and if not, the reason."""
 
@@ -66,8 +60,8 @@ def create_app(receiver: Receiver, database: Database, *, readiness: Readiness |
     known = readiness or Readiness(database)
 
     @app.get("/healthz", summary="Is the process alive?")
-    async def healthz() -> Alive:
-        return Alive()
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
 
     @app.get("/readyz", summary="Can calls be taken?", response_model=Ready, responses={503: {"model": Ready}})
     async def readyz() -> JSONResponse:
@@ -113,9 +107,5 @@ class Readiness:
         return Ready(ready=True)
 
     def _check(self) -> None:
-        engine = self._database.engine(poolclass=sa.NullPool)
-        try:
-            with engine.connect() as connection:
-                check_schema(connection)
-        finally:
-            engine.dispose()
+        with self._database.short_engine() as engine, engine.connect() as connection:
+            check_schema(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,15 @@ class Database:
         pinning.pin(engine, self._pins | pinning.MEANINGS, keeps_session=keeps_session)
         lockless.watch(engine)
         return engine
+
+    @contextlib.contextmanager
+    def short_engine(self, **options: Any) -> Iterator[sa.Engine]:
+        """Yield an engine without a pool, as from `engine`; dispose of it afterwards."""
+        engine = self.engine(poolclass=sa.NullPool, **options)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
 
     def listener_engine(self, **options: Any) -> sa.Engine:
         """Return a synchronous engine for a listener's sessions: they keep their role's isolation and time zone."""

@@ -169,16 +169,13 @@ def _taken(error: sa.exc.DBAPIError) -> SchemaError | None:
 
 @contextmanager
 def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connection]:
-    engine = database.engine(poolclass=sa.NullPool)
-    if not database.is_postgres:
-        _serialise_sqlite(engine, write=write)
-    try:
+    with database.short_engine() as engine:
+        if not database.is_postgres:
+            _serialise_sqlite(engine, write=write)
         with engine.begin() as connection:
             if database.is_postgres and write:
                 _prepare_postgres(connection, database.schema)
             yield connection
-    finally:
-        engine.dispose()
 
 
 def _prepare_postgres(connection: sa.Connection, schema: str | None) -> None:
@@ -225,13 +222,9 @@ def _switch_to_wal(connection: Any) -> None:
 
 
 def _refuse_without_rights(database: Database) -> None:
-    engine = database.engine(poolclass=sa.NullPool)
-    try:
-        with engine.connect() as connection:
-            schema = database.schema or connection.scalar(sa.text("SELECT coalesce(current_schema(), 'public')"))
-            refuse_without(connection, MIGRATOR, schema=schema)
-    finally:
-        engine.dispose()
+    with database.short_engine() as engine, engine.connect() as connection:
+        schema = database.schema or connection.scalar(sa.text("SELECT coalesce(current_schema(), 'public')"))
+        refuse_without(connection, MIGRATOR, schema=schema)
 
 
 def _retrying_locks(work: Callable[[], list[str]]) -> list[str]:

@@ -33,8 +33,6 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check for faults, present or near: database, pooler, settings, long transactions, relays, waiting messages."""
-    import sqlalchemy as sa
-
     from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import reaching
     from relay.admin.doctor import examine
@@ -42,12 +40,8 @@ def doctor(
     older_than_s = duration_s("--older-than", older_than)
     settings = operator_settings()
     settings.require_database_file()
-    engine = settings.database.engine(poolclass=sa.NullPool)
-    try:
-        with reaching(settings.database):
-            found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _configured()
-    finally:
-        engine.dispose()
+    with settings.database.short_engine() as engine, reaching(settings.database):
+        found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _configured()
     if as_json:
         print_json(found)
     else:

@@ -131,12 +131,9 @@ def _creators(settings: Settings) -> str | None:
     """Return a warning about other roles that may CREATE in the schema; ``None`` if none may."""
     if not settings.database.is_postgres:
         return None
-    from sqlalchemy import NullPool
-
     from relay.admin.doctor.strangers import creators
 
-    engine = settings.database.engine(poolclass=NullPool)
-    with engine.connect() as connection:
+    with settings.database.short_engine() as engine, engine.connect() as connection:
         found = creators(connection)
     return None if found.severity == "ok" else f"{found.what}: {found.why}. Run {found.do}"
 

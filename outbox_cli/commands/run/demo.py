@@ -16,7 +16,7 @@ from outbox_cli.terminal.output import as_json as json_text
 from outbox_cli.terminal.output import program, say, stderr, stdout
 
 if TYPE_CHECKING:
-    from outbox_demo.demo import Report
+    from outbox_demo.report import Report
     from relay.settings import Settings
 
 READS = "Files (.txt, .md, .html, .pdf) and folders of them. If a named file cannot be read, the exit code is 1."
@@ -82,7 +82,8 @@ def extract(
 
     with _needing_the_extra():
         from outbox_demo import screen
-        from outbox_demo.demo import Report, sources, work
+        from outbox_demo.demo import sources, work
+        from outbox_demo.report import Report
     from relay.admin.access.opening import opened
     from relay.platform.rights import COMMANDS, EXTRACT, WORKER
 

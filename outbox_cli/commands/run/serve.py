@@ -105,6 +105,7 @@ async def _run(settings: Settings) -> None:
 
 
 def _receiver(settings: Settings) -> Receiver:
+    import dataclasses
     import os
 
     from listeners.http import Limits, Receiver
@@ -113,6 +114,7 @@ def _receiver(settings: Settings) -> Receiver:
     from relay.settings.environment import look_up
 
     serving = settings.serve
+    limits = {each.name for each in dataclasses.fields(Limits)}  # of the same names in both
     secrets = serving.secrets(lambda name: look_up(name, os.environ))
     signing = serving.signing_secrets(lambda name: look_up(name, os.environ))
     hidden = {*settings.secrets(), *secrets, *signing}
@@ -125,14 +127,7 @@ def _receiver(settings: Settings) -> Receiver:
         signing_secrets=signing,
         require_signature=serving.require_signature,
         allow_weak_secret=serving.allow_weak_secret,
-        limits=Limits(
-            max_body_bytes=serving.max_body_bytes,
-            receive_timeout_s=serving.receive_timeout_s,
-            rate_per_s=serving.rate_per_s,
-            content_id_pattern=serving.content_id_pattern,
-            concurrency=serving.concurrency,
-            handler_timeout_s=serving.handler_timeout_s,
-        ),
+        limits=Limits(**serving.model_dump(include=limits)),
     )
 
 

@@ -30,16 +30,12 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
         Unusable: The database does not exist or has no usable schema; the text names the command to run.
     """
     settings.require_database_file()
-    engine = settings.database.engine(poolclass=sa.NullPool, prepares=False)
-    accept_any_bytes(engine)
-    try:
-        with reaching(settings.database, needs=needs):
-            with engine.connect() as connection:
-                check_schema(connection)
-                check_content(connection, needs)
-            yield engine
-    finally:
-        engine.dispose()
+    with settings.database.short_engine(prepares=False) as engine, reaching(settings.database, needs=needs):
+        accept_any_bytes(engine)
+        with engine.connect() as connection:
+            check_schema(connection)
+            check_content(connection, needs)
+        yield engine
 
 
 @contextmanager
@@ -61,20 +57,12 @@ def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[
         yield
     except sa.exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == "42501":
-            _refuse_without(database, needs)
+            with database.short_engine(prepares=False) as engine, engine.connect() as connection:
+                refuse_without(connection, needs)
         explained = _explained(error, database)
         if explained is None:
             raise
         raise explained from error
-
-
-def _refuse_without(database: Database, needs: Sequence[Right]) -> None:
-    engine = database.engine(poolclass=sa.NullPool, prepares=False)
-    try:
-        with engine.connect() as connection:
-            refuse_without(connection, needs)
-    finally:
-        engine.dispose()
 
 
 def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+
+from relay.admin.audit import Action
+from relay.store.changes import nudge
 
 BATCH = 500  # the maximum number of rows that one transaction changes: other sessions never wait long for our locks
 DEADLOCK, TRIES = "40P01", 5
@@ -23,6 +26,38 @@ def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
         connection.commit()
+
+
+def in_batches(
+    engine: sa.Engine,
+    page: Callable[[sa.Connection, Any], Sequence[Any]],
+    write: Callable[[sa.Connection, Sequence[Any]], int],
+    action: Action,
+    on_progress: Callable[[int], object],
+) -> int:
+    """Change rows page by page, each page in a transaction of its own; return the action's count.
+
+    Args:
+        engine: The outbox's database.
+        page: Returns the rows that come after a row; after ``None``, the first ones.
+        write: Changes these rows; returns the count to record.
+        action: The action to record.
+        on_progress: Called after each page with the count so far.
+    """
+    last: Any = None
+
+    def run() -> Any:
+        with transaction(engine) as connection:
+            rows = page(connection, last)
+            if not rows:
+                return None
+            action.add(connection, write(connection, rows))
+            nudge(connection)
+            return rows[-1]
+
+    while (last := insisting(run)) is not None:
+        on_progress(action.count)
+    return action.count
 
 
 def insisting(work: Callable[[], T]) -> T:

@@ -80,19 +80,15 @@ def register(
         ConfigurationDiffers: Other destinations are registered, and ``apply`` is ``False``.
         Standby: A destination must be registered, and this database takes no writes.
     """
-    engine = database.engine(poolclass=sa.NullPool)
-    try:
-        with engine.begin() as connection:
-            refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
-            check_schema(connection)
-            check_content(connection, needs)
-            refuse_without(connection, needs)
-            _one_at_a_time(connection)
-            generation = _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
-            _note_rates(connection, tables(database.schema), wanted)
-            return generation
-    finally:
-        engine.dispose()
+    with database.short_engine() as engine, engine.begin() as connection:
+        refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
+        check_schema(connection)
+        check_content(connection, needs)
+        refuse_without(connection, needs)
+        _one_at_a_time(connection)
+        generation = _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
+        _note_rates(connection, tables(database.schema), wanted)
+        return generation
 
 
 def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registration], *, apply: bool) -> int:

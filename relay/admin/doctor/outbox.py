@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from outbox.tables import SHARD_COUNT, tables
-from relay.admin.doctor.finding import Finding, bad, note, ok
+from relay.admin.doctor.finding import Finding, Severity, bad, note, ok
 from relay.admin.status import Status, status
 from relay.decide.verdict import State
 from relay.platform.wording import counted
@@ -75,30 +75,30 @@ def _oldest(found: Status, older_than_s: float) -> Finding:
     )
 
 
+# The state of a destination, or who paused it → severity, reason and remedy.
+ADVICE: dict[str | None, tuple[Severity, str, str]] = {
+    "removed": (
+        "bad",
+        "they wait forever",
+        "configure {name} again and run `outbox relay --apply`, or discard the dead letters",
+    ),
+    "off": ("bad", "it answered that it is gone for good", "`outbox resume {name}`, if it is back"),
+    "operator": ("note", "an operator paused it", "`outbox resume {name}`, when it may run again"),
+    "failure": (
+        "note",
+        "relays try it again by themselves",
+        "read the reason; `outbox resume {name}` tries at once",
+    ),
+}
+
+
 def _destinations(found: Status) -> Iterator[Finding]:
-    for name, each in found.destinations.items():
+    troubled = {name: each for name, each in found.destinations.items() if each.state != "healthy"}
+    for name, each in troubled.items():
         what = f"{name} is {each.state} ({each.reason}); waiting for it: {each.waiting:,}"
-        if each.state == "removed":
-            yield bad(
-                "destinations",
-                what,
-                "they wait forever",
-                f"configure {name} again and run `outbox relay --apply`, or discard the dead letters",
-            )
-        elif each.state == "off":
-            yield bad(
-                "destinations", what, "it answered that it is gone for good", f"`outbox resume {name}`, if it is back"
-            )
-        elif each.paused_by == "operator":
-            yield note("destinations", what, "an operator paused it", f"`outbox resume {name}`, when it may run again")
-        elif each.state != "healthy":
-            yield note(
-                "destinations",
-                what,
-                "relays try it again by themselves",
-                f"read the reason; `outbox resume {name}` tries at once",
-            )
-    if all(each.state == "healthy" for each in found.destinations.values()):
+        severity, why, do = ADVICE.get(each.state) or ADVICE.get(each.paused_by) or ADVICE["failure"]
+        yield Finding("destinations", severity, what, why, do.format(name=name))
+    if not troubled:
         yield ok("destinations", f"{len(found.destinations)} registered, all healthy")
 
 

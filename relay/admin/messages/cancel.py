@@ -16,8 +16,9 @@ the message, the delivery is delivered and the history says so; if not, no verdi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,16 +26,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from outbox.tables import tables
 from relay.admin.access.queries import by_index, clock, has_delivery
-from relay.admin.access.transactions import BATCH, insisting, transaction
+from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.next_steps import NOBODY
 from relay.decide.verdict import READ_PATH, WAITING, State
-from relay.store.changes import next_txid, nudge
+from relay.store.changes import next_txid
 
 UNREAD = (*READ_PATH, State.UNROUTED)
-FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
@@ -80,43 +80,25 @@ def cancel(
         steps = ((_unread(connection, which), _hold), (_held(connection, which), _take_back))
     # A message only moves from unread to set aside, and never back: in this order none is missed.
     for condition, write in steps:
-        for _ in _batches(engine, sa.and_(condition, m.position <= newest), which, write, action):
-            on_progress(action.count)
+        query = _in_order(sa.and_(condition, m.position <= newest))
+        in_batches(engine, partial(_page, query), partial(write, which), action, on_progress)
     return action.count
 
 
-def _batches(
-    engine: sa.Engine,
-    condition: sa.ColumnElement[bool],
-    which: Choice,
-    write: Callable[[sa.Connection, Choice, Sequence[Any]], int],
-    action: Action,
-) -> Iterator[int]:
-    """Go from the first id to the last, each batch in a transaction of its own."""
+def _in_order(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return messages in the order of their ids, in which relays lock the messages that they settle."""
     m = tables().message.c
-    # In the order of their ids, in which relays lock the messages that they settle.
-    query = sa.select(m.id, m.type).where(condition).order_by(m.id).limit(BATCH).with_for_update(of=tables().message)
-    after = FIRST_ID
-
-    def run() -> tuple[str, int] | None:
-        with transaction(engine) as connection:
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # registrations wait
-            by_index(connection)
-            rows = connection.execute(query.where(m.id > after)).all()
-            if not rows:
-                return None
-            count = write(connection, which, rows)
-            action.add(connection, count)
-            nudge(connection)
-            return rows[-1].id, count
-
-    while (done := insisting(run)) is not None:
-        after = done[0]
-        yield done[1]
+    return sa.select(m.id, m.type).where(condition).order_by(m.id).limit(BATCH).with_for_update(of=tables().message)
 
 
-def _hold(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
+def _page(query: sa.Select[Any], connection: sa.Connection, last: Any) -> Sequence[Any]:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # registrations wait
+    by_index(connection)
+    return connection.execute(query if last is None else query.where(tables().message.c.id > last.id)).all()
+
+
+def _hold(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
     """Set messages aside: cancelled for the chosen destinations, parked for the others."""
     m = tables().message.c
     connection.execute(
@@ -154,7 +136,7 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
     )
 
 
-def _take_back(connection: sa.Connection, which: Choice, rows: Sequence[Any]) -> int:
+def _take_back(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
     """Cancel deliveries that are set aside. The generation stays: an attempt under way may still deliver it."""
     d = tables().delivery.c
     connection.execute(

@@ -22,11 +22,11 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import clock, exact, matches, now
-from relay.admin.access.transactions import BATCH, transaction
+from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.messages.choice import given
 from relay.decide.verdict import State
-from relay.store.changes import next_txid, nudge
+from relay.store.changes import next_txid
 
 Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
@@ -150,7 +150,7 @@ def retry(
         on_progress: Called after each batch with the count so far.
     """
     alive = {"state": State.PARKED, "attempts": 0, "due_at": None, "first_failed_at": None}
-    return _change(engine, which, alive, Action("dead retry", which.as_dict(), reason=reason), on_progress)
+    return change(engine, which, alive, Action("dead retry", which.as_dict(), reason=reason), on_progress)
 
 
 def discard(
@@ -165,66 +165,49 @@ def discard(
         on_progress: Called after each batch with the count so far.
     """
     action = Action("dead discard", which.as_dict(), reason=reason)
-    return _change(engine, which, {"state": State.DISCARDED}, action, on_progress)
+    return change(engine, which, {"state": State.DISCARDED}, action, on_progress)
 
 
 # --------------------------------------------------------------------------------------------------------- changing
 
 
-def _change(
-    engine: sa.Engine, which: DeadFilter, values: Mapping[str, Any], action: Action, on_progress: Progress
+def change(
+    engine: sa.Engine,
+    which: DeadFilter,
+    values: Mapping[str, Any],
+    action: Action,
+    on_progress: Progress,
+    *,
+    also: Also = lambda connection, destination, ids: None,
 ) -> int:
-    for _ in change_batches(engine, which, values, action):
-        on_progress(action.count)
-    return action.count
+    """Change dead letters batch by batch, each in a transaction of its own; return their count.
 
-
-def change_batches(
-    engine: sa.Engine, which: DeadFilter, values: Mapping[str, Any], action: Action, *, also: Also | None = None
-) -> Iterator[int]:
-    """Change dead letters batch by batch, each in a transaction of its own; yield the count of each batch.
+    Each batch continues where the one before ended, the oldest first. From the beginning it would walk over all changed
+    rows, which stay in the index until vacuum.
 
     Args:
         engine: The outbox's database.
         which: Those that are dead now; later ones are left alone.
         values: The new values of their deliveries.
         action: The action to record.
+        on_progress: Called after each batch with the count so far.
         also: Called first in the same transaction, with the connection, the destination and the messages' ids.
     """
     with engine.connect() as connection:
         started_at = now(connection)
         destinations = _destinations(connection, which)
     for destination in destinations:
-        yield from _batches(engine, which, destination, started_at, values, action, also)
 
+        def page(connection: sa.Connection, last: Any, destination: str = destination) -> Sequence[Any]:
+            return connection.execute(_next(connection, which, destination, started_at, last)).all()
 
-def _batches(
-    engine: sa.Engine,
-    which: DeadFilter,
-    destination: str,
-    started_at: datetime,
-    values: Mapping[str, Any],
-    action: Action,
-    also: Also | None,
-) -> Iterator[int]:
-    """Change one destination's dead letters, the oldest first, each batch in a transaction of its own.
-
-    Each batch continues where the one before ended. From the beginning it would walk over all changed rows, which stay
-    in the index until vacuum.
-    """
-    after: tuple[Any, str] | None = None
-    while True:
-        with transaction(engine) as connection:
-            rows = connection.execute(_next(connection, which, destination, started_at, after)).all()
-            if not rows:
-                return
-            after = (rows[-1].at, rows[-1].message_id)
+        def write(connection: sa.Connection, rows: Sequence[Any], destination: str = destination) -> int:
             ids = [row.message_id for row in rows]
-            if also is not None:
-                also(connection, destination, ids)
-            changed = _write(connection, destination, ids, values)
-            action.add(connection, changed)
-        yield changed
+            also(connection, destination, ids)
+            return _write(connection, destination, ids, values)
+
+        in_batches(engine, page, write, action, on_progress)
+    return action.count
 
 
 def _next(
@@ -232,7 +215,7 @@ def _next(
     which: DeadFilter,
     destination: str,
     started_at: datetime,
-    after: tuple[Any, str] | None,
+    last: Any,
 ) -> sa.Select[Any]:
     d = tables().delivery.c
     at = exact(connection, d.changed_at)
@@ -244,20 +227,18 @@ def _next(
         .limit(BATCH)
         .with_for_update(of=tables().delivery, skip_locked=True)  # another operator holds a locked row
     )
-    if after is None:
+    if last is None:
         return query
-    return query.where(at >= after[0], sa.or_(at > after[0], d.message_id > after[1]))
+    return query.where(at >= last.at, sa.or_(at > last.at, d.message_id > last.message_id))
 
 
 def _write(connection: sa.Connection, destination: str, ids: list[str], values: Mapping[str, Any]) -> int:
     d = tables().delivery.c
-    changed = connection.execute(
+    return connection.execute(
         sa.update(tables().delivery)
         .where(d.destination == destination, d.message_id.in_(ids), d.state == State.DEAD)
         .values(**values, generation=d.generation + 1, changed_at=clock(connection), txid=next_txid(connection))
-    )
-    nudge(connection)
-    return changed.rowcount
+    ).rowcount
 
 
 # ---------------------------------------------------------------------------------------------------------- finding

@@ -18,7 +18,7 @@ from outbox.checks.payload import to_payload
 from outbox.errors import EmitError, OutboxError
 from outbox.tables import tables
 from relay.admin.audit import Action
-from relay.admin.messages.dead import DeadFilter, Progress, change_batches
+from relay.admin.messages.dead import DeadFilter, Progress, change
 from relay.decide.verdict import State
 from relay.store import replay_sql
 from relay.store.changes import next_txid, nudge
@@ -51,9 +51,7 @@ def retry_edited(
     def again(connection: sa.Connection, destination: str, ids: Sequence[str]) -> None:
         _send_edited(connection, destination, ids, edit)
 
-    for _ in change_batches(engine, which, {"state": State.DISCARDED}, action, also=again):
-        on_progress(action.count)
-    return action.count
+    return change(engine, which, {"state": State.DISCARDED}, action, on_progress, also=again)
 
 
 def merged(data: Any, patch: Any) -> Any:

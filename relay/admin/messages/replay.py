@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,12 +21,12 @@ from outbox.checks.ids import new_id
 from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.admin.access.queries import as_like, by_index, now, sqlite_text
-from relay.admin.access.transactions import BATCH, transaction
+from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
 from relay.admin.messages.choice import given
 from relay.store import replay_sql
-from relay.store.changes import next_txid, nudge
+from relay.store.changes import next_txid
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
@@ -114,22 +115,23 @@ def replay(
         _require_destination(connection, what.to)
         span = _range(connection, what)
     size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
-    started, after = time.monotonic(), FIRST_ID
-    while True:
-        with transaction(engine) as connection:
-            by_index(connection)
-            page_sql = sa.text(_sql(connection)["page_of_named" if what.ids else "page"])
-            page = connection.execute(page_sql, span | {"after": after, "limit": size}).all()
-            if not page:
-                return action.count
-            after = str(page[-1][0])
-            _send_again(connection, what, page, action)
-        on_progress(action.count)
+    started = time.monotonic()
+
+    def page(connection: sa.Connection, last: Any) -> Sequence[Any]:
+        by_index(connection)
+        after = FIRST_ID if last is None else str(last[0])
+        query = sa.text(_sql(connection)["page_of_named" if what.ids else "page"])
+        return connection.execute(query, span | {"after": after, "limit": size}).all()
+
+    def slow_down(count: int) -> None:
+        on_progress(count)
         if rate is not None:
-            wait(max(action.count / rate - (time.monotonic() - started), 0.0))
+            wait(max(count / rate - (time.monotonic() - started), 0.0))
+
+    return in_batches(engine, page, partial(_send_again, what, action), action, slow_down)
 
 
-def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], action: Action) -> None:
+def _send_again(what: Replay, action: Action, connection: sa.Connection, page: Sequence[Any]) -> int:
     sql = _sql(connection)
     # Verdicts from before the replay, of any session, must not match the new generation.
     generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
@@ -144,8 +146,7 @@ def _send_again(connection: sa.Connection, what: Replay, page: Sequence[Any], ac
     parameters: dict[str, Any] = {"ids": _array(connection, ids), "to": what.to, "generation": generation}
     if connection.dialect.name == "sqlite":
         parameters["txid"] = next_txid(connection)
-    action.add(connection, connection.execute(sa.text(sql["deliver"]), parameters).rowcount)
-    nudge(connection)
+    return connection.execute(sa.text(sql["deliver"]), parameters).rowcount
 
 
 def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
