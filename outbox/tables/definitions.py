@@ -1,8 +1,6 @@
-"""The definition of each table of the outbox."""
+"""The columns of each table of the outbox. Its indexes and constraints are in the migration alone."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -29,17 +27,10 @@ def message(metadata: sa.MetaData) -> sa.Table:
         sa.Column("txid", TxId, nullable=False, server_default=sa.FetchedValue()),
         sa.Column("shard", sa.SmallInteger, nullable=False, server_default=sa.FetchedValue()),
         sa.Column("size", sa.Integer, nullable=False, server_default=sa.FetchedValue()),
-        sa.Index("outbox_message_ready", "shard", "position", postgresql_where=sa.text("state = 'ready'")),
-        sa.Index("outbox_message_txid", "txid", "position", "due_at"),
-        sa.Index("outbox_message_due", "shard", "due_at", "position", postgresql_where=sa.text("state = 'scheduled'")),
-        sa.Index("outbox_message_unrouted", "id", postgresql_where=sa.text("state = 'unrouted'")),
     )
 
 
 def delivery(metadata: sa.MetaData) -> sa.Table:
-    def where(condition: str) -> dict[str, Any]:
-        return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
-
     return sa.Table(
         "outbox_delivery",
         metadata,
@@ -58,17 +49,6 @@ def delivery(metadata: sa.MetaData) -> sa.Table:
         sa.Column("log", JSON, nullable=False, server_default="[]"),
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
         sa.Column("txid", TxId, nullable=False, server_default=sa.FetchedValue()),
-        sa.Index("outbox_delivery_parked", "destination", "shard", "position", **where("state = 'parked'")),
-        sa.Index(
-            "outbox_delivery_key",
-            "ordering_key",
-            "destination",
-            "position",
-            **where("ordering_key IS NOT NULL AND state <> 'delivered'"),
-        ),
-        sa.Index("outbox_delivery_retry", "shard", "due_at", "position", **where("state = 'retry'")),
-        sa.Index("outbox_delivery_dead", "destination", "changed_at", **where("state = 'dead'")),
-        sa.Index("outbox_delivery_txid", "txid", "shard"),
     )
 
 
@@ -93,14 +73,6 @@ def history(metadata: sa.MetaData) -> sa.Table:
         sa.Column("outcome", sa.Text),
         # {destination: {"state": …, "attempts": …, "at": …}}; null when every destination took it on the first attempt
         sa.Column("deliveries", JSON),
-        sa.Index("outbox_history_id", "id"),
-        sa.Index(
-            "outbox_history_outcome",
-            "outcome",
-            "id",
-            postgresql_where=sa.text("outcome IS NOT NULL"),
-            sqlite_where=sa.text("outcome IS NOT NULL"),
-        ),
     )
 
 
@@ -126,7 +98,6 @@ def destination(metadata: sa.MetaData) -> sa.Table:
         sa.Column("removed_at", Instant),
         sa.Column("since", Instant, nullable=False, server_default=sa.FetchedValue()),  # when this state began
         sa.Column("changed_at", Instant, nullable=False, server_default=sa.FetchedValue()),
-        sa.Index("outbox_destination_generation", "generation"),
     )
 
 
@@ -159,7 +130,6 @@ def shard(metadata: sa.MetaData) -> sa.Table:
 
 
 def audit(metadata: sa.MetaData) -> sa.Table:
-    later = sa.text("part_of IS NOT NULL")
     return sa.Table(
         "outbox_audit",
         metadata,
@@ -172,7 +142,6 @@ def audit(metadata: sa.MetaData) -> sa.Table:
         sa.Column("target", JSON, nullable=False),
         sa.Column("count", BigInt, nullable=False),
         sa.Column("reason", sa.Text),
-        sa.Index("outbox_audit_part", "part_of", postgresql_where=later, sqlite_where=later),
     )
 
 
@@ -194,7 +163,6 @@ def inbox(metadata: sa.MetaData) -> sa.Table:
         sa.Column("listener", sa.Text, primary_key=True),
         sa.Column("message_id", sa.Text, primary_key=True),
         sa.Column("done_at", Instant, nullable=False, server_default=sa.FetchedValue()),
-        sa.Index("inbox_message_done", "done_at"),
     )
 
 

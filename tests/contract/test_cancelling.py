@@ -192,7 +192,7 @@ async def test_what_waits_for_a_destination_that_is_gone_can_be_cancelled(scene:
 
 
 async def test_more_than_a_batch_is_cancelled_and_counted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cancel.__globals__["_batches"].__globals__, "BATCH", 7)
+    monkeypatch.setattr("relay.admin.messages.cancel.BATCH", 7)
     taker = Taker()
     await scene.drain({"a": taker})
     scene.emit(30)

@@ -13,14 +13,14 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 # Words that need no explanation, in the singular and without an ending. A word of our domain goes into the glossary.
 COMMON = set(
     """
-    access act address admin alive amqp answer any app assembly async attributes base batch body branch build busy
+    access act address admin amqp answer any app assembly async attributes base batch body branch build busy
     call cancel candidate captured capturing cause change channel checks choice circuit cli clients closable
     cloudevents commands common completed config configuration connected connection connector consume contract count
     creators data database deadlock decide deep definitions delay demo detail dialect did differs discard document
     done drawing duplicate durations echo edge edit emptying entrance environment error examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
     hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka kept large
-    libpq life line link listing lists live loading lock log long look lost malformed many marker markup masking
+    libpq life line link listing lists live loading lock log long look lost many marker markup masking
     meta metrics migration misunderstood model moment much multiline named naming nats neighbours networks next no
     node not observe opening options output overran overview own pace packages parts payload pending people person
     places plan platform pool post postgres prepared problem process promise prompts properties prose protocol
