@@ -89,10 +89,10 @@ def _migrating(connection: sa.Connection) -> Iterator[tuple[ScriptDirectory, Any
         raise OutboxError("create_all runs the migrations, which need Alembic: pip install alembic") from error
     context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
     with Operations.context(context):
-        yield ScriptDirectory(str(_scripts())), context
+        yield ScriptDirectory(str(scripts())), context
 
 
-def _scripts() -> Path:
+def scripts() -> Path:
     """Return where the migrations are: inside the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "migrations"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "alembic"

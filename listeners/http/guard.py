@@ -49,15 +49,10 @@ class Guard:
 
 
 class LogRate:
-    """Limits the log lines about refused callers to a rate that a log can hold.
+    """Limits the log lines about refused callers to a rate that a log can hold, for each client and for all."""
 
-    Args:
-        client: Lines about one client: a second on average, and at once.
-        all_clients: Lines about all clients together, in the same form.
-    """
-
-    def __init__(self, client: tuple[float, int] = (1.0, 20), all_clients: tuple[float, int] = (20.0, 200)) -> None:
-        self._client, self._all = Rate(*client), Rate(*all_clients)
+    def __init__(self) -> None:
+        self._client, self._all = Rate(1.0, 20), Rate(20.0, 200)
         self._left_out = 0
 
     def permit(self, client: str, now: float) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from outbox.errors import SchemaError
-from outbox.schema import VERSION_TABLE
+from outbox.schema import VERSION_TABLE, scripts
 from relay.platform.database import BUSY_TIMEOUT_S, Database
 from relay.platform.migration_lock import take_turn
 from relay.platform.rights import MIGRATOR, USAGE, refuse_creators, refuse_without
@@ -118,16 +116,6 @@ def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | N
     config.attributes.update(dialect=dialect, schema=schema)
     command.upgrade(config, f"{only}@head" if only else "heads", sql=True)
     return output.getvalue()
-
-
-def scripts() -> Path:
-    """Return where the migrations are: inside the installed package, or beside it in a checkout."""
-    found = importlib.util.find_spec("outbox")
-    assert found is not None
-    assert found.origin is not None
-    package = Path(found.origin).parent
-    installed = package / "migrations"
-    return installed if installed.is_dir() else package.parent / "alembic"
 
 
 def _config(**options: Any) -> Config:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """Return ``1 message``, ``1,200 messages``; pass the plural if it does not end in s."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def counted(count: int, one: str) -> str:
+    """Return ``1 message``, ``1,200 messages``."""
+    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def utc(at: datetime) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from outbox_cli.terminal.output import say
 
 if TYPE_CHECKING:
     from outbox_cli.dashboard import Tokens
-    from relay.settings import Settings
+    from relay.serving.clients import Networks
 
 OPERATOR, VIEWER = "OUTBOX_DASHBOARD_TOKEN", "OUTBOX_DASHBOARD_VIEWER_TOKEN"
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -62,8 +62,13 @@ def dashboard(
     OUTBOX_DASHBOARD_TOKEN_FILE. If neither is set, it prints a new token.
     The token in OUTBOX_DASHBOARD_VIEWER_TOKEN permits no changes.
     """
+    import asyncio
+
+    from outbox_cli.dashboard import Access, create_app
     from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
     from relay.admin.access.opening import opened
+    from relay.observe.logging import configure
+    from relay.settings import load
 
     if not _is_loopback(host) and not allow_remote:
         raise typer.BadParameter(
@@ -76,73 +81,36 @@ def dashboard(
     with opened(settings):
         pass
     put_current_directory_on_path()
-    serve_dashboard(
-        settings,
-        host=host,
-        port=port,
-        refresh_s=refresh,
-        allow_changes=allow_changes,
-        hostnames=hostname or [],
-        proxies=proxy or [],
-        user_header=user_header,
-        open_browser=open_browser,
-    )
-    raise typer.Exit(exits.OK)
-
-
-def serve_dashboard(
-    settings: Settings,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 9811,
-    refresh_s: float = 1.0,
-    allow_changes: bool = False,
-    hostnames: list[str] | tuple[()] = (),
-    proxies: list[str] | tuple[()] = (),
-    user_header: str | None = None,
-    open_browser: bool = False,
-) -> None:
-    """Serve the dashboard until Ctrl-C.
-
-    Raises:
-        BadParameter: A proxy is not a network.
-        Unusable: The port is taken.
-    """
-    import asyncio
-
-    from outbox_cli.dashboard import Access, create_app
-    from relay.observe.logging import configure
-    from relay.serving import listen, make_server, serve
-    from relay.serving.clients import Networks
-    from relay.settings import load
-
     tokens, printed, secrets = _tokens()
     configure(log_format=settings.log_format, level=settings.log_level, secrets={*settings.secrets(), *secrets})
+    access = Access(tokens=tokens, allow_changes=allow_changes, user_header=user_header, proxies=_networks(proxy or []))
+    hosts = [host, *LOCAL, *(hostname or [])]
+    app = create_app(settings, access=access, hosts=hosts, refresh_s=refresh, load_settings=lambda: load({}))
+    asyncio.run(_serve(app, host, port, printed, open_browser=open_browser))
+
+
+async def _serve(app: Any, host: str, port: int, token: str | None, *, open_browser: bool) -> None:
+    """Serve until Ctrl-C."""
+    from relay.serving import listen, make_server, serve
+
+    listening = listen(host, port)
+    shown, number = listening.getsockname()[:2]
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
+    say(f"open {url} - Ctrl-C ends it")
+    if token is not None:
+        say(f"the token, for this run only: {token}")
+    if open_browser:
+        _open(url)
+    await serve(make_server(app, receive_timeout_s=10, grace_s=1), listening)
+
+
+def _networks(proxies: list[str]) -> Networks:
+    from relay.serving.clients import Networks
+
     try:
-        trusted = Networks(proxies)
+        return Networks(proxies)
     except ValueError as error:
         raise typer.BadParameter(f"--proxy: {error}") from None
-    access = Access(tokens=tokens, allow_changes=allow_changes, user_header=user_header, proxies=trusted)
-    app = create_app(
-        settings,
-        access=access,
-        hosts=[host, *LOCAL, *hostnames],
-        refresh_s=refresh_s,
-        load_settings=lambda: load({}),
-    )
-
-    async def run() -> None:
-        listening = listen(host, port)
-        shown, number = listening.getsockname()[:2]
-        url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
-        say(f"open {url} - Ctrl-C ends it")
-        if printed is not None:
-            say(f"the token, for this run only: {printed}")
-        if open_browser:
-            _open(url)
-        await serve(make_server(app, receive_timeout_s=10, grace_s=1), listening)
-
-    asyncio.run(run())
 
 
 def _tokens() -> tuple[Tokens, str | None, set[str]]:

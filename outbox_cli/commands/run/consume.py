@@ -88,7 +88,6 @@ def consume(
     needs = RELAY + BASELINE if listener == BASELINE_LISTENER else RELAY
     with opened(settings, needs=needs):  # it exists, answers, and has our schema
         asyncio.run(_run(consumer, settings))
-    raise typer.Exit(exits.OK)
 
 
 def _broker(settings: Settings, name: str | None) -> RabbitSettings:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,16 +15,7 @@ if TYPE_CHECKING:
 db = typer.Typer(help="Create and check the tables.", no_args_is_help=True)
 
 
-class Branch(StrEnum):
-    outbox = "outbox"
-    content = "content"
-
-
-class Dialect(StrEnum):
-    postgresql = "postgresql"
-    sqlite = "sqlite"
-
-
+Branch = Literal["outbox", "content"]
 Only = Annotated[
     Branch | None,
     typer.Option(
@@ -62,7 +52,7 @@ def upgrade(
         if plan:
             _plan(settings, only)
             return
-        done = migrations.upgrade(settings.database_url, schema=settings.schema_name, only=only and only.value)
+        done = migrations.upgrade(settings.database_url, schema=settings.schema_name, only=only)
         warning = _creators(settings)
     for revision in done:
         typer.echo(revision)
@@ -91,7 +81,7 @@ def check() -> None:
     )
 )
 def sql(
-    dialect: Annotated[Dialect, typer.Option(help="Whose SQL.")] = Dialect.postgresql,
+    dialect: Annotated[Literal["postgresql", "sqlite"], typer.Option(help="Whose SQL.")] = "postgresql",
     only: Only = None,
     schema: Annotated[
         str | None, typer.Option(help="The PostgreSQL schema of the outbox; default: OUTBOX_SCHEMA.")
@@ -102,7 +92,7 @@ def sql(
     from relay.platform import migrations
 
     schema = schema or operator_settings().schema_name
-    typer.echo(migrations.sql(dialect.value, schema=schema, only=only and only.value), nl=False)
+    typer.echo(migrations.sql(dialect, schema=schema, only=only), nl=False)
 
 
 @db.command(
@@ -123,7 +113,7 @@ def grants(
     from relay.admin.grants import grants as statements
 
     schema = schema or operator_settings().schema_name
-    text = statements(schema=schema, worker=worker, relay=relay, migrator=migrator, content=only != Branch.outbox)
+    text = statements(schema=schema, worker=worker, relay=relay, migrator=migrator, content=only != "outbox")
     typer.echo(text, nl=False)
 
 
@@ -145,7 +135,7 @@ def _plan(settings: Settings, only: Branch | None) -> None:
     if not database.is_postgres and not database.path.exists():
         say(f"would create {database.path.absolute()}, then apply every migration")
         return
-    planned = migrations.planned(database, only=only and only.value)
+    planned = migrations.planned(database, only=only)
     for revision in planned:
         typer.echo(revision)
     say(f"{len(planned)} to apply to {database}" if planned else f"nothing to do: {database} is up to date")

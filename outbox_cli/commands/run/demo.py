@@ -67,9 +67,9 @@ def demo(
         raise typer.Exit(exits.INTERRUPTED) from None
     _print(report, settings)
     if open_:
-        from outbox_cli.commands.look.dashboard import serve_dashboard
+        from outbox_cli.commands.look.dashboard import dashboard
 
-        serve_dashboard(settings, port=0, allow_changes=True, open_browser=True)  # any port: the browser gets it
+        dashboard(port=0, allow_changes=True, open_browser=True)  # any port: the browser gets it
     raise typer.Exit(_code(report))
 
 

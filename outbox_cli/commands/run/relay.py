@@ -108,16 +108,14 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
                 _stop_when_orphaned(relay, parent_fd)
             watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
             try:
-                return await _drain(relay, look=parent_fd is None) if drain else await _wait(relay)
+                if drain:
+                    return await _drain(relay, look=parent_fd is None)
+                await relay.wait()
+                return exits.OK
             finally:
                 watch.cancel()
     except asyncio.CancelledError:  # stopped before the start: there is nothing to clean up
         return exits.OK
-
-
-async def _wait(relay: Relay) -> int:
-    await relay.wait()
-    return exits.OK
 
 
 async def _watch_for_stalls(stall_timeout_s: float) -> None:

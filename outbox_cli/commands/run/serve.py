@@ -63,7 +63,6 @@ def serve(
     settings.require_database_file()
     put_current_directory_on_path()
     asyncio.run(_run(settings))
-    raise typer.Exit(exits.OK)
 
 
 def _with(settings: Settings, given: dict[str, object]) -> Settings:

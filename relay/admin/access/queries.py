@@ -74,13 +74,13 @@ def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
 
 def since(connection: sa.Connection, instant: sa.ColumnElement[Any], at: datetime) -> sa.ColumnElement[bool]:
     """Return whether an instant of a table is this one or later; SQLite compares text of differing length."""
+    return exact(connection, instant) >= as_stored(connection, at)
+
+
+def as_stored(connection: sa.Connection, at: datetime) -> datetime | str:
+    """Return an instant as a value to compare with `exact`: SQLite's tables store text."""
     if connection.dialect.name == "postgresql":
-        return instant >= at
-    return sa.type_coerce(instant, sa.Text) >= sqlite_text(at)
-
-
-def sqlite_text(at: datetime) -> str:
-    """Return an instant as SQLite's tables store it."""
+        return at
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 

@@ -86,13 +86,30 @@ def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | 
     if waiting is None and not lives:
         return None
     registered = Registered(connection)
-    earlier = lives if waiting is not None else lives[:-1]
-    past: dict[str, Any] = {
-        "settled": [row.delivered_at for row in lives],
-        "before": [delivery for row in earlier for delivery in _from_history(row, registered)],
+    row = lives[-1] if waiting is None else waiting
+    facts: dict[str, Any] = {
+        "source": row.source,
+        "data": row.data,
+        "headers": row.headers,
+        "settled": [each.delivered_at for each in lives],
+        "before": [delivery for each in lives if each is not row for delivery in _from_history(each, registered)],
         "inbox": _marks(connection, message_id),
     }
-    return _settled(lives[-1], registered, past) if waiting is None else _waiting(connection, waiting, past)
+    if waiting is None:
+        deliveries = _from_history(row, registered)
+        return MessageDetail(
+            message_row(row), deliveries=deliveries, attempts=row.attempts, next="nothing: it is settled", **facts
+        )
+    prospects = NextSteps(connection, row)
+    message = message_row(row, delivery_states(connection, [row.id]).get(row.id))
+    return MessageDetail(
+        message,
+        deliveries=_deliveries(connection, row, prospects),
+        shard=row.shard,
+        owner=prospects.owner,
+        next=prospects.of_settled() if message.state in OUTCOMES else prospects.of_message(),
+        **facts,
+    )
 
 
 def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
@@ -100,35 +117,6 @@ def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
     i, d = tables().inbox.c, tables().destination.c
     query = sa.select(i.listener, i.done_at).where(i.listener.in_(sa.select(d.name)), i.message_id == message_id)
     return {row.listener: row.done_at for row in connection.execute(query)}
-
-
-def _waiting(connection: sa.Connection, row: sa.Row[Any], past: dict[str, Any]) -> MessageDetail:
-    prospects = NextSteps(connection, row)
-    message = message_row(row, delivery_states(connection, [row.id]).get(row.id))
-    return MessageDetail(
-        message=message,
-        source=row.source,
-        data=row.data,
-        headers=row.headers,
-        deliveries=_deliveries(connection, row, prospects),
-        shard=row.shard,
-        owner=prospects.owner,
-        next=prospects.of_settled() if message.state in OUTCOMES else prospects.of_message(),
-        **past,
-    )
-
-
-def _settled(row: sa.Row[Any], registered: Registered, past: dict[str, Any]) -> MessageDetail:
-    return MessageDetail(
-        message=message_row(row),
-        source=row.source,
-        data=row.data,
-        headers=row.headers,
-        deliveries=_from_history(row, registered),
-        attempts=row.attempts,
-        next="nothing: it is settled",
-        **past,
-    )
 
 
 def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: NextSteps) -> list[DeliveryRow]:

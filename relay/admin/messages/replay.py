@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from outbox.checks.ids import new_id
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin.access.queries import as_like, by_index, now, sqlite_text
+from relay.admin.access.queries import as_like, as_stored, by_index, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
@@ -181,14 +181,8 @@ def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
     since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
     until = what.until or now(connection)
     type_ = as_like(what.type_)
-    span = {"since": _plain(connection, since), "until": _plain(connection, until), "type": type_, "to": what.to}
+    span = {"since": as_stored(connection, since), "until": as_stored(connection, until), "type": type_, "to": what.to}
     return span | ({"named": _array(connection, list(what.ids))} if what.ids else {})
-
-
-def _plain(connection: sa.Connection, at: datetime) -> Any:
-    if connection.dialect.name == "postgresql":
-        return at
-    return sqlite_text(at)
 
 
 def _picked(connection: sa.Connection, picked: list[tuple[str, Any, str]]) -> dict[str, Any]:

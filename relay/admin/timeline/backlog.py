@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -48,19 +48,6 @@ class Floors:
         self.samples += 1
 
 
-class _Questions(Protocol):
-    """The queries of one kind of database."""
-
-    is_estimate: bool
-
-    def messages(self) -> Counts: ...
-    def deliveries(self) -> Counts: ...
-    def oldest_unread(self) -> Iterable[tuple[str, datetime]]: ...
-    def oldest_set_aside(self, destinations: Sequence[str]) -> Iterable[tuple[str, datetime]]: ...
-    def dead(self, destinations: Sequence[str], counted: Counts) -> Mapping[str, int]: ...
-    def unrouted(self, counted: Counts) -> int: ...
-
-
 def sample(
     connection: sa.Connection, *, floors: Floors | None = None, relays: Sequence[RelayStatus] | None = None
 ) -> Backlog:
@@ -75,7 +62,7 @@ def sample(
         relays: The relays that are alive, if known.
     """
     relays = live_relays(connection) if relays is None else relays
-    ask: _Questions
+    ask: _Postgres | _Sqlite
     if connection.dialect.name == "postgresql":
         by_index(connection)
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
@@ -96,7 +83,7 @@ def sample(
 
 
 def _destinations(
-    connection: sa.Connection, ask: _Questions, messages: Counts, at: datetime
+    connection: sa.Connection, ask: _Postgres | _Sqlite, messages: Counts, at: datetime
 ) -> dict[str, DestinationBacklog]:
     d = tables().destination
     query = sa.select(d.c.name, d.c.events, d.c.state, d.c.paused_by).where(d.c.removed_at.is_(None))
