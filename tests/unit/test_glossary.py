@@ -13,10 +13,10 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 # Words that need no explanation, in the singular and without an ending. A word of our domain goes into the glossary.
 COMMON = set(
     """
-    access act address admin amqp answer any app assembly async attributes base batch body branch build busy
+    access act address admin amqp answer any app assembly async attributes base batch body build busy
     call cancel candidate captured capturing cause change channel checks choice circuit cli clients closable
     cloudevents commands common completed config configuration connected connection connector consume contract count
-    creators data database deadlock decide deep definitions delay demo detail dialect did differs discard document
+    creators data database deadlock decide deep definitions delay demo detail did differs discard document
     done drawing duplicate durations echo edge edit emptying entrance environment error examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
     hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka kept large
