@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each is done in turn (5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works")
     parser.add_argument("--seconds", type=float, help="how long lines 5, 6, 8, 9, 10 and 12 run")
-    parser.add_argument("--messages", type=int, help="the size of the backlogs of lines 1, 2, 7, 11 and 12")
+    parser.add_argument("--messages", type=int, help="the size of the backlogs of lines 1, 2, 7, 11, 12 and 14")
     parser.add_argument(
         "--database-url", help="a server where this role may create databases; by default one of the run's own"
     )

@@ -1,4 +1,4 @@
-"""Lines 1, 2 and 7: how fast a backlog goes, ours beside the rivals', with keys, and however large it is.
+"""Lines 1, 2, 7 and 14: how fast a backlog goes: beside the rivals', with keys, of any size, and without metrics.
 
 Every contestant's backlog is written once, into a database that each round begins with a copy of.
 """
@@ -17,6 +17,7 @@ from benchmarks.running import Bench, ours, run_rival, say
 Contestants = dict[str, Callable[[], float]]
 
 FLOOR, OURS, BARE, PLAIN = "the floor: the bare loop", "neverlost", "neverlost, retention 0", "no keys"
+COUNTED, UNCOUNTED = "with metrics", "without"
 KEYS, HOT, SERIAL = "5,000 keys", "one hot key", "one at a time (no keys, concurrency 1)"
 
 
@@ -119,6 +120,23 @@ def judge_sizes(result: Result) -> None:
         result.compare(f"{over} : of {small:,}", over, under, target)
     result.want(f"idle poll after {sizes[-1]:,}", 1.0, at_most=True)
     result.want(f"RSS after {sizes[-1]:,}", 150.0, at_most=True)
+
+
+def with_and_without_metrics(bench: Bench) -> Result:
+    messages = bench.many(200_000)
+    result = bench.result(14, "What metrics cost a drain", messages=messages, payload_bytes=200)
+    bench.outbox("ours", messages)
+    _settle_templates(bench)
+    contestants: Contestants = {
+        COUNTED: lambda: _ours(bench, "drain", "ours", messages),
+        UNCOUNTED: lambda: _ours(bench, "drain", "ours", messages, "--uncounted"),
+    }
+    _in_turn(bench, result, contestants)
+    return result
+
+
+def judge_metrics(result: Result) -> None:
+    result.compare(f"{COUNTED} : {UNCOUNTED}", COUNTED, UNCOUNTED, 0.97)
 
 
 # --------------------------------------------------------------------- contestants

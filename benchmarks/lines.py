@@ -36,5 +36,6 @@ LINES = {
         Line(11, "SQLite", sqlite.on_sqlite, sqlite.judge_sqlite),
         Line(12, "beside one that hangs", isolation.beside_one_that_hangs, isolation.judge_isolation),
         Line(13, "flaky destinations", flaky.at_flaky_destinations, flaky.judge_flaky),
+        Line(14, "what metrics cost", backlog.with_and_without_metrics, backlog.judge_metrics),
     )
 }

@@ -230,7 +230,7 @@ class Relay:
             self.settings,
             relay_id=self.id,
             backlog=self.metrics.backlog,
-            sampler=Sampler(self.metrics.registry, self.id),
+            sampler=Sampler(self.metrics, self.id),
         )
 
     def _let_metrics_watch(self, running: Running) -> None:

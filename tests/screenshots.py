@@ -49,8 +49,10 @@ async def main(url: str, folder: Path) -> None:
 async def _settled(engine: sa.Engine) -> None:
     while True:
         with engine.connect() as connection:
-            found = status(connection)
-        if found.waiting <= found.dead + found.parked:
+            found = status(connection).destinations.values()
+        if sum(each.state == "healthy" for each in found) == 4 and all(
+            each.waiting == each.parked for each in found if each.state == "healthy"
+        ):
             return
         await asyncio.sleep(0.2)
 

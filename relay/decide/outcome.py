@@ -70,9 +70,29 @@ def gone(reason: str, detail: str = "") -> Outcome:
     return Outcome("gone", reason, detail)
 
 
+# Ids, numbers and quoted values, which vary between failures of one cause; the status of an HTTP answer does not.
+_VARYING = re.compile(
+    r"(?<!\w)(?:[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|[0-9a-fA-F]{16,})(?!\w)"
+    r"|(?<!answered )(?<!HTTP )(?<!\d)\d+(?:[.:,-]\d+)*|'[^']*'|\"[^\"]*\""
+)
+CAUSE_LENGTH = 80
+
+
+def _plain(reason: str) -> str:
+    return _VARYING.sub("…", reason)
+
+
 def fingerprint(reason: str | None) -> str | None:
     """Return a hash that is equal for failures of one cause: of the reason without numbers, ids and quoted values."""
-    if reason is None:
-        return None
-    plain = re.sub(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\d+|'[^']*'|\"[^\"]*\"", "?", reason)
-    return blake2s(plain.encode(), digest_size=6).hexdigest()
+    return None if reason is None else blake2s(_plain(reason).encode(), digest_size=6).hexdigest()
+
+
+def cause_of(reason: str) -> str:
+    """Return the cause of a failure, for people and in few characters: the reason without what varies.
+
+    Example:
+        >>> cause_of("answered 422 Unprocessable Content: no order 'o-17' in 48213")
+        'answered 422 Unprocessable Content: no order … in …'
+    """
+    plain = " ".join(_plain(reason[: 4 * CAUSE_LENGTH]).split())
+    return plain if len(plain) <= CAUSE_LENGTH else plain[: CAUSE_LENGTH - 1].rstrip() + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.backoff import Policy
@@ -67,6 +68,7 @@ def make_lane(
     on_probe: Callable[[str], None],
     on_claim: Callable[[Claim], None],
     on_ready: Callable[[int], None],
+    on_failure: Callable[[str], None],
     may_send: Callable[[float], bool],
     clock: Callable[[], float],
 ) -> Lane:
@@ -79,6 +81,7 @@ def make_lane(
         on_probe: Called with the name when it is time to probe it; `Lane.answer` says whether this relay may.
         on_claim: Called when a share of its rate is needed; `Lane.answer_claim` says how large it is.
         on_ready: Called with how many attempts may start now.
+        on_failure: Called with the reason of each attempt that failed.
         may_send: Returns whether the relay owns its entries at a time.
         clock: The time, in seconds.
     """
@@ -104,6 +107,7 @@ def make_lane(
         has_siblings=settings.has_siblings,
         clock=clock,
         on_ready=on_ready,
+        on_failure=on_failure,
     )
 
 
@@ -159,10 +163,6 @@ def assemble(
         values_of: Returns the values of a message that logs and reasons must not show; ``None``: there are none.
     """
     completion, gate = Completion(owner, metrics), TrialGate()
-
-    def may_send(now: float) -> bool:
-        return lease.is_held(now) and gate.is_open
-
     lanes: dict[str, Lane] = {}
     pools: dict[str, WorkerPool] = {}
     for destination, settings in destinations:
@@ -174,7 +174,8 @@ def assemble(
             on_probe=owner.ask_to_probe,
             on_claim=owner.claim,
             on_ready=idle.wake,
-            may_send=may_send,
+            on_failure=partial(metrics.failed, settings.name),
+            may_send=lambda now: lease.is_held(now) and gate.is_open,
             clock=clock,
         )
         pools[settings.name] = WorkerPool(

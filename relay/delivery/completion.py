@@ -6,9 +6,9 @@ verdicts are counted.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from datetime import UTC, datetime
+from typing import Any
 
 from relay.decide.verdict import BEHIND, BLOCKED
 from relay.observe.metrics import Metrics
@@ -66,19 +66,20 @@ class Completion:
         self._count_verdicts(entries)
 
     def _count_verdicts(self, entries: Collection[Entry]) -> None:
-        counts = Counter(entry.lanes for entry in entries if entry.verdicts is None)
-        for lanes, count in counts.items():
-            for lane in lanes:
-                self._metrics.destination(lane.name).delivered(count)
+        taken: dict[tuple[Any, ...], list[Entry]] = {}
         for entry in entries:
             if entry.verdicts is None:
+                taken.setdefault(entry.lanes, []).append(entry)
                 continue
             for lane in entry.lanes:  # not its verdicts, which omit the destinations that took it
-                self._metrics.count(lane.name, entry.verdict_of(lane.name).state)
-        taken = [entry for entry in entries if entry.verdicts is None and entry.lanes]
-        sample = taken[:: max(len(taken) // SAMPLES_PER_BATCH, 1)]
+                verdict = entry.verdict_of(lane.name)
+                self._metrics.count(lane.name, verdict.state, reason=verdict.reason)
         now = datetime.now(UTC)
-        self._metrics.latencies([(now - e.message.created_at).total_seconds() for e in sample], len(taken))
+        for lanes, plain in taken.items():
+            sample = plain[:: max(len(plain) // SAMPLES_PER_BATCH, 1)] if lanes else []
+            ages_s = [(now - entry.message.created_at).total_seconds() for entry in sample]
+            for lane in lanes:
+                self._metrics.destination(lane.name).delivered(len(plain), ages_s)
 
 
 def was_taken_by_any(entry: Entry) -> bool:

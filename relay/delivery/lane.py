@@ -39,6 +39,7 @@ class Lane:
         has_siblings: Whether there are other destinations.
         clock: The time, in seconds.
         on_ready: Called with how many attempts may start now.
+        on_failure: Called with the reason of each attempt that failed.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Lane:
         has_siblings: bool,
         clock: Callable[[], float],
         on_ready: Callable[[int], None],
+        on_failure: Callable[[str], None],
     ) -> None:
         self.queue, self.breaker, self.health = queue, breaker, health
         self._admission, self._validity = admission, validity
         self.name, self.on_dead = queue.name, queue.on_dead
         self.policy, self.has_siblings = policy, has_siblings
-        self._clock, self._on_ready = clock, on_ready
+        self._clock, self._on_ready, self._on_failure = clock, on_ready, on_failure
         self._doubted = 0  # attempts in a row that were made in doubt
         self._failed_types: set[str] = set()  # of messages that failed in doubt since one was taken
 
@@ -206,6 +208,7 @@ class Lane:
         now, breaker = self._clock(), self.breaker
         if outcome is not TAKEN:
             self.health.note_failed(now)
+            self._on_failure(outcome.reason)
         before = breaker.condition, breaker.until
         ruling = breaker.judge(entry, outcome, started_at, now, others=len(self.queue.startable))
         if outcome is TAKEN:

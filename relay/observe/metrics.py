@@ -17,6 +17,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from relay.decide.verdict import State
 from relay.observe import process
 from relay.observe.backlog import BacklogMetrics
+from relay.observe.causes import Causes
 
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15)
@@ -28,42 +29,59 @@ OTHER = "other"
 
 
 class SampledHistogram:
-    """A histogram that takes whole batches, each as a sample that represents more values."""
+    """A histogram by destination that takes whole batches, each as a sample that represents more values."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = tuple(bounds)
-        self._counts = [0.0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self._counts: dict[str, list[float]] = {}
+        self._sums: dict[str, float] = {}
 
-    def observe(self, sample: Sequence[float], count: int) -> None:
+    def observe(self, destination: str, sample: Sequence[float], count: int) -> None:
         """Count ``count`` values, of which ``sample`` is an even sample."""
+        counts = self._counts.get(destination)
+        if counts is None:
+            counts = self._counts[destination] = [0.0] * (len(self._bounds) + 1)
+        weight = count / len(sample)
         for value in sample:
-            self._counts[bisect_left(self._bounds, value)] += count / len(sample)
-            self._sum += value * count / len(sample)
+            counts[bisect_left(self._bounds, value)] += weight
+        self._sums[destination] = self._sums.get(destination, 0.0) + sum(sample) * weight
 
     def describe(self) -> Iterable[Metric]:
-        return [HistogramMetricFamily(self._name, self._documentation)]
+        return [HistogramMetricFamily(self._name, self._documentation, labels=["destination"])]
 
     def collect(self) -> Iterator[Metric]:
-        total, buckets = 0.0, []
-        for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), self._counts, strict=True):
-            total += count
-            buckets.append((bound, round(total, 6)))  # a sum of weights, many of which are not binary fractions
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+        family = HistogramMetricFamily(self._name, self._documentation, labels=["destination"])
+        for destination, counts in list(self._counts.items()):
+            total, buckets = 0.0, []
+            for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), counts, strict=True):
+                total += count
+                buckets.append((bound, round(total, 6)))  # a sum of weights, many of which are not binary fractions
+            family.add_metric([destination], buckets, self._sums.get(destination, 0.0))
+        yield family
 
 
 class DestinationMetrics:
     """The metrics of one destination. `Metrics.destination` returns it, always the same object."""
 
-    def __init__(self, deliveries: Counter, in_flight: Gauge, healthy: Gauge, name: str) -> None:
+    def __init__(
+        self, deliveries: Counter, latency: SampledHistogram, in_flight: Gauge, healthy: Gauge, name: str
+    ) -> None:
         self._delivered = deliveries.labels(name, State.DELIVERED)
+        self._latency, self._name = latency, name
         self._in_flight = in_flight.labels(name)
         self._healthy = healthy.labels(name)
 
-    def delivered(self, count: int) -> None:
-        """Count deliveries that the destination took."""
+    def delivered(self, count: int, sample_s: Sequence[float] = ()) -> None:
+        """Count deliveries that the destination took.
+
+        Args:
+            count: The number of deliveries.
+            sample_s: The latencies of an even sample of them, from commit to delivery, in seconds.
+        """
         self._delivered.inc(count)
+        if sample_s:
+            self._latency.observe(self._name, sample_s, count)
 
     def watch(self, *, in_flight: Callable[[], float], healthy: Callable[[], float]) -> None:
         """Read these at each scrape: attempts under way; 1 while the destination takes messages, else 0."""
@@ -76,8 +94,7 @@ class Metrics:
 
     Example:
         >>> metrics = Metrics()
-        >>> metrics.destination("api").delivered(500)
-        >>> metrics.latencies([0.004, 0.006], 500)
+        >>> metrics.destination("api").delivered(500, [0.004, 0.006])
         >>> b'outbox_deliveries_total{destination="api",verdict="delivered"} 500.0' in metrics.text()
         True
     """
@@ -89,6 +106,7 @@ class Metrics:
         self._beat_at: float | None = None
         self._emitted_by_type: dict[str, Counter] = {}
         self._destinations: dict[str, DestinationMetrics] = {}
+        self.causes = Causes(self.registry)
         self._make_destination_metrics()
         self._make_relay_metrics()
         self._make_session_metrics()
@@ -96,10 +114,16 @@ class Metrics:
     def destination(self, name: str) -> DestinationMetrics:
         """Return the metrics of one destination: the same object each time."""
         if name not in self._destinations:
-            self._destinations[name] = DestinationMetrics(self._deliveries, self._in_flight, self._healthy, name)
+            self._destinations[name] = DestinationMetrics(
+                self._deliveries, self._latency, self._in_flight, self._healthy, name
+            )
         return self._destinations[name]
 
-    def count(self, destination: str, state: str, count: int = 1) -> None:
+    def failed(self, destination: str, reason: str) -> None:
+        """Count an attempt that failed, charged or not, by its cause."""
+        self.causes.count(destination, "failed", reason)
+
+    def count(self, destination: str, state: str, count: int = 1, *, reason: str | None = None) -> None:
         """Count deliveries with a verdict other than the common one.
 
         Args:
@@ -107,15 +131,14 @@ class Metrics:
             state: ``retry``, ``dead``, ``parked``, ``blocked``, ``expired`` or ``delivered``; ``discarded`` or
                 ``cancelled`` by an operator.
             count: The number of deliveries.
+            reason: Why, for dead letters.
         """
+        if state == State.DEAD:
+            self.causes.count(destination, "dead", reason, count)
         if state in (State.PARKED, State.BLOCKED):
             self._parked.inc(count)
         else:
             self._deliveries.labels(destination, state).inc(count)
-
-    def latencies(self, sample_s: Sequence[float], count: int) -> None:
-        """Count ``count`` deliveries, with the latencies of a sample of them, from commit to delivery, in seconds."""
-        self._latency.observe(sample_s, count)
 
     def read(self, count: int, duration_s: float) -> None:
         """Count a read, its messages and its duration."""
@@ -178,7 +201,7 @@ class Metrics:
             registry=self.registry,
         )
         self._latency = SampledHistogram(
-            "outbox_latency_seconds", "From commit to delivery (sampled)", LATENCY_BUCKETS_S
+            "outbox_latency_seconds", "From commit to delivery, by destination (sampled)", LATENCY_BUCKETS_S
         )
         self.registry.register(self._latency)
 

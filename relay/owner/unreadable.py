@@ -47,7 +47,7 @@ class Unreadable:
         subscriptions: Mapping[str, Sequence[str]],
         *,
         skipping: Sequence[str],
-        count: Callable[[str, str], None],
+        count: Callable[..., None],
     ) -> None:
         self._session, self._subscriptions = session, subscriptions
         self._skipping, self._count = skipping, count
@@ -94,7 +94,7 @@ class Unreadable:
             log.warning("unreadable", message_id=message_id, reason=reason, left=f"where it is: {error}")
             return []
         for each in ruled:
-            self._count(each.destination, each.state)
+            self._count(each.destination, each.state, reason=each.reason)
         log.warning("unreadable", message_id=message_id, reason=reason)
         return parked
 

@@ -22,7 +22,8 @@ from support.waiting import eventually
 from outbox_cli.dashboard import Person, create_app
 from relay import Settings
 from relay.admin.access.queries import now
-from relay.admin.timeline.samples import series
+from relay.admin.timeline.samples import store
+from relay.admin.timeline.series import series
 
 HOSTILE = "<script>alert('x')</script>\x1b]0;x\x07\"><img src=x onerror=alert(1)>"
 PAGES = ("/", "/messages", "/dead", "/destinations", "/replay", "/audit", "/content")
@@ -306,15 +307,39 @@ def test_what_was_measured_is_kept_over_restarts(dashboard: Dashboard, database:
         found = series(connection, at - timedelta(minutes=5), at + timedelta(minutes=1))
     assert sum(value or 0 for value in found.lines["delivered_per_s"]) * found.step_s == pytest.approx(6, rel=0.01)
     assert sum(value or 0 for value in found.destinations["a"]["died"]) == 2
+    (died,) = found.died_by_cause.values()
+    assert sum(value or 0 for value in died) == 2
     with client(dashboard) as ada:
         assert len(ada.get("/series.json", params={"span": "15m"}).json()["at"]) == 60
+
+
+def test_a_destination_has_a_page_with_its_own_facts_and_series(dashboard: Dashboard, database: Database) -> None:
+    asyncio.run(fill(database))
+    with database.engine.begin() as connection:
+        store(connection, now(connection) - timedelta(minutes=1), "r", 15, {"verdicts": {"a": {"delivered": 15}}})
+    with client(dashboard) as ada:
+        found = ada.get("/destinations/a.json").json()
+        assert (found["destination"]["name"], found["destination"]["dead"]) == ("a", 2)
+        assert [cause["count"] for cause in found["causes"]] == [2]
+        page = ada.get("/destinations/a").text
+        assert 'data-of="a"' in page
+        assert page.count("data-chart=") == 6
+        own = ada.get("/series.json", params={"span": "15m", "destination": "a"}).json()
+        whole = ada.get("/series.json", params={"span": "15m"}).json()
+        assert own["destinations"] == {}
+        assert {"p50_s", "p99_s", "delivered_per_s", "failed_per_s"} <= set(whole["destinations"]["a"])
+        assert {"failed_by_cause", "died_by_cause"} <= set(whole)
+        assert (ada.get("/destinations/none").status_code, ada.get("/destinations/none.json").status_code) == (404, 404)
+        described = ada.get("/openapi.json").json()
+    assert "get" in described["paths"]["/destinations/{name}.json"]
+    assert {"failed_by_cause", "died_by_cause"} <= set(described["components"]["schemas"]["Series"]["properties"])
 
 
 def test_what_is_in_the_database_is_text_and_nothing_else(dashboard: Dashboard, database: Database) -> None:
     asyncio.run(fill(database))
     database.execute("UPDATE outbox_delivery SET reason = :reason", reason=HOSTILE)
     with client(dashboard) as ada:
-        html = "".join(ada.get(path).text for path in PAGES)
+        html = "".join(ada.get(path).text for path in (*PAGES, "/destinations/a"))
     assert "&lt;script&gt;" in html
     assert "<img" not in html
     assert html.replace("\n", "").isprintable()

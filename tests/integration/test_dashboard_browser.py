@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from support.dashboards import VIEWER, Dashboard, serving
 from support.databases import Database, SqliteDatabases
 from support.scene import Scene, Taker, rejecting, to
 
+from relay.admin.access.queries import now
+from relay.admin.timeline.samples import store
 from relay.settings import Settings
 
 pytestmark = pytest.mark.skipif(program() is None, reason="there is no Chromium here")
@@ -189,6 +192,23 @@ def test_an_open_page_follows_what_happens(browser: Browser, dashboard: Dashboar
         scene.database.execute("UPDATE outbox_message SET state = 'unrouted' WHERE type = 'debug.noise'")
         tile = page.locator(".tile", has_text="Unrouted").locator("dd")
         expect(tile).to_contain_text(str(before + 3))
+
+
+def test_plots_show_causes_and_follow_the_chosen_time(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
+    with scene.database.engine.begin() as connection:
+        causes = {"a": {HOSTILE: {"failed": 30, "dead": 4}}}
+        facts = {"verdicts": {"a": {"delivered": 60}}, "latencies": {"a": [60.0]}, "causes": causes}
+        store(connection, now(connection) - timedelta(seconds=40), "late", 15, facts)
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        for path in ("/", "/destinations/a"):
+            ready(page, dashboard.url + path)
+            for chart in ("failed", "died"):
+                expect(page.locator(f"[data-chart={chart}] .u-label", has_text="<script>")).to_be_visible()
+        expect(page.locator("[data-unit]")).to_have_text("new ones per minute")
+        page.locator("[data-chart=latency] .u-over").hover()
+        expect(page.locator("[data-chart=latency] time")).not_to_be_empty()
+        page.get_by_role("button", name="24h").click()
+        expect(page.locator("[data-unit]")).to_have_text("new ones per 30 minutes")
 
 
 def test_the_graph_answers_to_a_pointer_and_a_search(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:

@@ -188,10 +188,11 @@ async def test_an_error_whose_body_hangs_is_still_that_error() -> None:
 
 
 async def test_a_refused_connection_is_an_outage() -> None:
-    async with destination(f"http://127.0.0.1:{free_port()}/") as api:
+    port = free_port()
+    async with destination(f"http://127.0.0.1:{port}/") as api:
         outcome = await api.send(MESSAGE)
     assert outcome.kind == "unreachable"
-    assert "no connection to 127.0.0.1" in outcome.reason
+    assert outcome.reason == f"no connection to 127.0.0.1:{port}: Connection refused"
 
 
 async def test_a_name_that_does_not_resolve_is_an_outage() -> None:

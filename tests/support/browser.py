@@ -41,6 +41,8 @@ def pages_of(engine: sa.Engine) -> dict[str, str]:
         "content": "/content",
     }
     with engine.connect() as connection:
+        first = connection.scalar(sa.text("SELECT min(name) FROM outbox_destination"))
+        found["destination"] = f"/destinations/{first}"
         dead = connection.scalar(
             sa.text("SELECT max(CAST(message_id AS text)) FROM outbox_delivery WHERE state = 'dead'")
         )

@@ -32,6 +32,7 @@ def make_lane(**options: Any) -> Lane:
         "on_probe": lambda _: None,
         "on_claim": lambda _: None,
         "on_ready": lambda _count: None,
+        "on_failure": lambda _reason: None,
         "may_send": lambda _now: True,
         "clock": monotonic,
     }

@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from listeners.graph import Topic, build_baseline
 from outbox import Draft, Message, Reject, emit_many
 from outbox.tables import tables
-from relay import ListenerSettings, Settings
+from relay import HttpSettings, ListenerSettings, Settings
 from relay.admin.access.queries import now
 from relay.admin.destinations.listing import pause
-from relay.admin.timeline.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, floor
+from relay.admin.timeline.samples import EVERY_S, WHOLE, floor
+from relay.decide.outcome import cause_of
 
 TYPES = ("order.placed", "order.paid", "order.shipped", "invoice.created", "customer.updated", "extraction.completed")
 CAUSES = (
@@ -115,10 +116,11 @@ async def refusing(message: Message) -> None:
         raise Reject(CAUSES[(n // 23) % len(CAUSES)])
 
 
-def destinations() -> dict[str, ListenerSettings]:
-    """Four of them, of which one is paused later."""
+def destinations() -> dict[str, ListenerSettings | HttpSettings]:
+    """Five of them, of which one is down, and one is paused later."""
     return {
         "api": ListenerSettings(listener=refusing, events=["order.*", "invoice.*"]),
+        "mailer": HttpSettings(url="http://127.0.0.1:9/hooks/mail", events=["customer.*"], on_dead="skip"),
         "reports": ListenerSettings(listener=taking, events=["order.*", "invoice.*", "customer.*"], on_dead="skip"),
         "search": ListenerSettings(listener=taking, events=["customer.*", "order.*"]),
         "warehouse": ListenerSettings(listener=taking, events=["order.shipped"]),
@@ -174,37 +176,65 @@ def add_samples(engine: sa.Engine, *, hours: float = 1.0) -> None:
 
 
 def _sample(at: datetime, n: int, chance: random.Random) -> list[dict[str, Any]]:
-    rate = 90 + 40 * math.sin(n / 50) + 12 * math.sin(n / 7) + chance.uniform(-6, 6)
-    is_down = 150 <= n < 166
-    emitted = sum(90 + 40 * math.sin(each / 50) + 12 * math.sin(each / 7) for each in range(n + 1)) * EVERY_S
-    taken = rate * EVERY_S * (0.45 if is_down else 1.0)
-    waiting = chance.randint(40, 90) + (
-        max(0, n - 200) * 330 if is_down else max(0, 7260 - (n - 222) * 400) if n >= 222 else 0
-    )
-    latencies = [0.0] * (len(LATENCY_BOUNDS_S) + 1)
-    for index, share in ((0, 0.3), (1, 0.45), (2, 0.18), (3, 0.05), (8 if is_down else 4, 0.02)):
-        latencies[index] = taken * share
-    verdicts = {
-        "api": {
-            "delivered": taken * 0.4,
-            "retry": taken * (0.05 if is_down else 0.004),
-            "dead": 2 if n % 37 == 0 else 0,
-        },
-        "reports": {"delivered": taken * 0.4},
-        "search": {"delivered": taken * 0.2},
-    }
+    rate = _rate(n) + chance.uniform(-6, 6)
+    is_down = 150 <= n < 170
+    behind = max(0, min(n - 150, 20) * 420 - max(0, n - 170) * 560)
     facts = {
-        "emitted": emitted,
-        "waiting": waiting,
-        "dead": 30 + n // 9,
+        "emitted": sum(_rate(each) for each in range(n + 1)) * EVERY_S,
+        "waiting": chance.randint(20, 60) + behind,
+        "dead": 14 + n // 9,
         "unrouted": 3,
-        "due_age_s": 0.1,
-        "destinations": {},
+        "due_age_s": chance.uniform(0, 0.4) + (max(0, n - 150) * EVERY_S if is_down else behind / 30),
+        "destinations": {
+            "api": {"waiting": behind, "dead": 14 + n // 9, "state": "healthy", "due_age_s": behind / 30},
+            "mailer": {"waiting": 3 * max(0, n - 190), "dead": 0, "state": "paused", "due_age_s": 15 * max(0, n - 190)},
+        },
     }
+    shares = {"api": 0.3, "reports": 0.4, "search": 0.2, "mailer": 0.0 if n > 190 else 0.1, "warehouse": 0.08}
+    taken = {name: rate * EVERY_S * share for name, share in shares.items()}
+    if is_down:
+        taken["api"] *= 0.05
+    elif behind:
+        taken["api"] *= 1.8
+    verdicts: dict[str, dict[str, float]] = {name: {"delivered": count} for name, count in taken.items() if count}
+    verdicts["api"] |= {"retry": taken["api"] * 0.02, "dead": len(_deaths(n))}
+    latencies = {name: _latencies(count, name, chance, slow=name == "api" and behind) for name, count in taken.items()}
+    done = {"verdicts": verdicts, "latencies": latencies, "causes": _causes(n, chance, is_down=is_down)}
     return [
         {"at": at, "relay": WHOLE, "span_s": EVERY_S, "facts": facts},
-        {"at": at, "relay": "relay", "span_s": EVERY_S, "facts": {"verdicts": verdicts, "latencies": latencies}},
+        {"at": at, "relay": "relay", "span_s": EVERY_S, "facts": done},
     ]
+
+
+def _rate(n: int) -> float:
+    return 90 + 40 * math.sin(n / 50) + 12 * math.sin(n / 7)
+
+
+def _latencies(count: float, name: str, chance: random.Random, *, slow: float) -> list[float]:
+    """Spread deliveries over the classes of latency: around one class, a few above."""
+    middle = 10 if slow else {"api": 2, "reports": 1, "search": 1, "mailer": 4, "warehouse": 3}[name]
+    found = [0.0] * (middle + 5)
+    for offset, share in ((-1, 0.25), (0, 0.52), (1, 0.19), (2, 0.03 + chance.uniform(-0.015, 0.015)), (3, 0.008)):
+        found[max(middle + offset, 0)] += count * share
+    return found
+
+
+def _deaths(n: int) -> list[str]:
+    """Return the causes of what died in this sample."""
+    return [cause_of(CAUSES[k]) for k, every in enumerate((19, 31, 47, 67)) if n % every == every // 2]
+
+
+def _causes(n: int, chance: random.Random, *, is_down: bool) -> dict[str, Any]:
+    api: dict[str, dict[str, float]] = {
+        "answered 500 Internal Server Error": {"failed": chance.randint(0, 6)},
+        "no complete answer within … s": {"failed": chance.randint(0, 2)},
+    }
+    if is_down:
+        api["answered 503 Service Unavailable"] = {"failed": 24 + chance.randint(0, 20)}
+    for cause in _deaths(n):
+        api[cause] = {"failed": 1, "dead": 1}
+    mailer = {"no connection to smtp.internal:…: Connection refused": {"failed": 3}} if n > 190 else {}
+    return {"api": api, "mailer": mailer}
 
 
 def add_document(engine: sa.Engine, id_: str, title: str, topics: int) -> None:

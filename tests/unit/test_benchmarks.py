@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import _merge
+from benchmarks.backlog import COUNTED, UNCOUNTED
 from benchmarks.isolation import ALONE, BESIDE
 from benchmarks.lines import LINES
 from benchmarks.report import BEGIN, END, put_into, write
@@ -28,7 +29,7 @@ def _with_curve(rate: float) -> Result:
 
 
 def test_every_line_of_the_table_is_there() -> None:
-    assert list(LINES) == list(range(1, 14))
+    assert list(LINES) == list(range(1, 15))
 
 
 @pytest.mark.parametrize(("rate", "verdict"), [(19_999, "**missed**"), (20_000, "met")])
@@ -45,6 +46,15 @@ def test_a_neighbour_that_hangs_may_cost_a_tenth(tmp_path: Path, p99_ms: float, 
         result.add(f"{name}: p99", each_ms, "ms")
     LINES[12].judge(result)
     assert f"| ≤ 1.1 × | {verdict} |" in write([result], tmp_path)
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(9_690, "**missed**"), (9_700, "met")])
+def test_metrics_may_cost_three_per_cent(tmp_path: Path, rate: float, verdict: str) -> None:
+    result = Result(14, "What metrics cost a drain", {"rounds": 1})
+    result.add(COUNTED, rate)
+    result.add(UNCOUNTED, 10_000)
+    LINES[14].judge(result)
+    assert f"| ≥ 0.97 × | {verdict} |" in write([result], tmp_path)
 
 
 def test_a_line_that_was_kept_is_read_back_as_it_was(tmp_path: Path) -> None:

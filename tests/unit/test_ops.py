@@ -22,6 +22,9 @@ SUFFIXES = {
     "histogram": ("_bucket", "_count", "_sum"),
 }
 SEVERITIES = {"critical", "warning", "info"}
+# Of the overview.
+LAST_VALUES_OF_CHARTS = {"Emitted", "Delivered", "Latency p50", "Waiting"}
+IN_NO_METRIC = {"In the history", "Findings of the doctor", "Actions of operators"}
 PARTS = ("What it means", "How to see it", "What to do")
 
 
@@ -65,14 +68,26 @@ def test_every_alert_is_tried_and_the_runbook_has_no_other() -> None:
     assert named_in(tried) <= series()
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
-    dashboard = json.loads((OPS / "grafana.json").read_text())
+@pytest.mark.parametrize("name", ["grafana.json", "grafana_receivers.json"])
+def test_a_grafana_dashboard_shows_metrics_that_exist(name: str) -> None:
+    dashboard = json.loads((OPS / name).read_text())
     assert {each["name"] for each in dashboard["templating"]["list"]} == {"datasource"}
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     for panel in dashboard["panels"]:
         assert panel["targets"], panel["title"]
         for target in panel["targets"]:
             assert named_in(target["expr"]) <= series(), panel["title"]
+
+
+def test_grafana_shows_what_the_overview_shows() -> None:
+    page = (ROOT / "outbox_cli" / "dashboard" / "templates" / "overview.html").read_text()
+    charts = re.findall(r'ui\.chart\("\w+", "([^"]+)"', page)
+    tiles = re.findall(r'ui\.tile\("([^"]+)"', page)
+    sections = [re.sub("<[^>]+>", "", each) for each in re.findall(r"<h2>(.+?)</h2>", page)]
+    panels = [panel["title"] for panel in json.loads((OPS / "grafana.json").read_text())["panels"]]
+    assert panels[: len(charts)] == charts
+    assert len(panels) == len(set(panels))
+    assert set(panels) == {*charts, *tiles, *sections} - LAST_VALUES_OF_CHARTS - IN_NO_METRIC
 
 
 def test_the_documentation_lists_every_metric() -> None:

@@ -14,7 +14,7 @@ from relay.admin.audit import AuditEntry, record
 from relay.admin.doctor.finding import Finding
 from relay.admin.messages.dead import Cause, DeadFilter, causes
 from relay.admin.status import DestinationStatus, Status, status
-from relay.admin.timeline.samples import Pace, pace
+from relay.admin.timeline.series import Pace, pace
 from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Query
@@ -24,12 +25,14 @@ from relay.admin.audit import acting_as
 from relay.admin.destinations.listing import pause, resume
 from relay.admin.destinations.probe import probe
 from relay.admin.destinations.registration import Registration, differences
+from relay.admin.messages.dead import Cause, DeadFilter, causes
 from relay.admin.messages.replay import Found, Replay, look, replay
 from relay.platform.wording import counted
 
 router = APIRouter()
 
 RATE = 200.0
+CAUSES_SHOWN = 10
 LOOK_S = 5.0  # how long the query of the history may take: a person requested it
 
 
@@ -44,6 +47,19 @@ class Destinations:
     at: datetime
     destinations: list[DestinationView]
     differences: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DestinationPage:
+    """One destination.
+
+    Args:
+        causes: The commonest causes of its dead letters.
+    """
+
+    at: datetime
+    destination: DestinationView
+    causes: list[Cause]
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,17 @@ def destinations(site: TheSite) -> Destinations:
     return Destinations(found.at, found.destinations, _differences(site))
 
 
+def destination_page(site: TheSite, name: str) -> DestinationPage | None:
+    """Return one destination: state, reason, time, outlook, waiting messages, and the causes of its dead letters."""
+    found = site.picture()
+    view = next((each for each in found.destinations if each.name == name), None)
+    if view is None:
+        return None
+    which = DeadFilter(destination=name)
+    letters = site.reader.ask(("causes", name), lambda connection: causes(connection, which)) if view.dead else []
+    return DestinationPage(found.at, view, letters[:CAUSES_SHOWN])
+
+
 def _differences(site: Site) -> list[str]:
     if site.load_settings is None:
         return []
@@ -191,13 +218,13 @@ def _replay(to: str, type_: str, since: str | None, until: str | None, at: datet
 def _pause(site: Site, person: Person, told: Pause) -> tuple[Done, str]:
     with acting_as(person.name):
         _guarded(lambda: pause(site.reader.engine, told.name, reason=told.reason))
-    return Done(f"{told.name} is paused"), "/destinations"
+    return Done(f"{told.name} is paused"), _page_of(told.name)
 
 
 def _resume(site: Site, person: Person, told: Resume) -> tuple[Done, str]:
     with acting_as(person.name):
         _guarded(lambda: resume(site.reader.engine, told.name, reason=told.reason))
-    return Done(f"{told.name} is resumed"), "/destinations"
+    return Done(f"{told.name} is resumed"), _page_of(told.name)
 
 
 def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str]:
@@ -216,6 +243,10 @@ def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str
     return Done(f"Replaying {counted(count, 'message')} to {told.to}", job), "/replay"
 
 
+def _page_of(name: str) -> str:
+    return f"/destinations/{quote(name, safe='')}"
+
+
 def _guarded(act: object) -> None:
     try:
         act()  # type: ignore[operator]
@@ -224,6 +255,7 @@ def _guarded(act: object) -> None:
 
 
 page(router, "/destinations", "destinations.html", destinations)
+page(router, "/destinations/{name}", "destination.html", destination_page)
 page(router, "/destinations/{name}/test", "tested.html", tested)
 page(router, "/replay", "replay.html", planned)
 change(router, "/destinations/{name}/pause", Pause, _pause)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request
 from starlette.responses import StreamingResponse
 
@@ -14,7 +15,7 @@ from outbox_cli.dashboard.routes.answering import TheSite, Viewer, page
 from outbox_cli.dashboard.site import site_of
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
-from relay.admin.timeline.samples import Series, series
+from relay.admin.timeline.series import Series, series
 
 router = APIRouter()
 
@@ -44,13 +45,18 @@ page(router, "/", "overview.html", overview, json_path="/overview.json")
 page(router, "/audit", "audit.html", audit)
 
 
-@router.get("/series.json", summary="What was measured over time")
-def series_json(_person: Viewer, site: TheSite, span: Annotated[Span, Query()] = "1h") -> Series:
-    def question(connection: object) -> Series:
-        end = now(connection)  # type: ignore[arg-type]
-        return series(connection, end - timedelta(seconds=SPANS[span]), end)  # type: ignore[arg-type]
+@router.get("/series.json", summary="What was measured over time: of the whole outbox, or of one destination")
+def series_json(
+    _person: Viewer,
+    site: TheSite,
+    span: Annotated[Span, Query()] = "1h",
+    destination: Annotated[str | None, Query(max_length=63)] = None,
+) -> Series:
+    def question(connection: sa.Connection) -> Series:
+        end = now(connection)
+        return series(connection, end - timedelta(seconds=SPANS[span]), end, destination=destination)
 
-    return site.reader.ask(("series", span), question)
+    return site.reader.ask(("series", span, destination), question)
 
 
 @router.get("/live", include_in_schema=False)

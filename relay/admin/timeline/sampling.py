@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from time import monotonic
 from typing import Any
 
@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from relay.admin.access.queries import now
-from relay.admin.timeline.samples import EVERY_S, LATENCY_BOUNDS_S, WHOLE, Did, floor, store
+from relay.admin.timeline.samples import EVERY_S, WHOLE, Did, floor, store
 from relay.decide.verdict import State
 from relay.observe.backlog import Backlog
+from relay.observe.metrics import Metrics
 
 DELIVERIES, LATENCIES = "outbox_deliveries", "outbox_latency_seconds"
 EMITTED = {
@@ -26,19 +27,20 @@ class Sampler:
     """Takes the samples of one relay.
 
     Args:
-        registry: The relay's metrics.
+        metrics: The relay's metrics.
         relay: Its name.
     """
 
-    def __init__(self, registry: CollectorRegistry, relay: str) -> None:
-        self._registry, self._relay = registry, relay
-        self._last, self._last_at = _counted(registry), monotonic()
+    def __init__(self, metrics: Metrics, relay: str) -> None:
+        self._metrics, self._relay = metrics, relay
+        self._last, self._last_at = _counted(metrics.registry), monotonic()
 
     def keep_done(self, connection: sa.Connection) -> None:
         """Store what this relay did since the last call, if it did anything."""
-        counted, at = _counted(self._registry), monotonic()
+        counted, at = _counted(self._metrics.registry), monotonic()
         did = _difference(counted, self._last)
-        if did.verdicts:
+        did.causes = self._metrics.causes.take()
+        if did.verdicts or did.causes:
             store(connection, now(connection), self._relay, max(at - self._last_at, 0.001), did.as_json())
         self._last, self._last_at = counted, at
 
@@ -55,7 +57,12 @@ def _facts(found: Backlog) -> dict[str, Any]:
         "unrouted": found.unrouted,
         "due_age_s": found.oldest_due_s,
         "destinations": {
-            name: {"waiting": sum(each.waiting.values()), "dead": each.dead, "state": each.state}
+            name: {
+                "waiting": sum(each.waiting.values()),
+                "dead": each.dead,
+                "state": each.state,
+                "due_age_s": each.oldest_due_s,
+            }
             for name, each in found.destinations.items()
         },
     }
@@ -64,27 +71,35 @@ def _facts(found: Backlog) -> dict[str, Any]:
 def _counted(registry: CollectorRegistry) -> Did:
     """Return the current values of the metrics."""
     verdicts: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    cumulated: dict[float, float] = {}
+    cumulated: defaultdict[str, dict[float, float]] = defaultdict(dict)
     for metric in registry.collect():
         for sample in metric.samples if metric.name in (DELIVERIES, LATENCIES) else ():
             if sample.name == f"{DELIVERIES}_total":
                 verdicts[sample.labels["destination"]][sample.labels["verdict"]] = sample.value
             elif sample.name == f"{LATENCIES}_bucket":
-                cumulated[float(sample.labels["le"])] = sample.value
-    bounds = [cumulated.get(bound, 0.0) for bound in (*LATENCY_BOUNDS_S, float("inf"))]
-    return Did(dict(verdicts), [upper - lower for lower, upper in pairwise([0.0, *bounds])])
+                cumulated[sample.labels["destination"]][float(sample.labels["le"])] = sample.value
+    latencies = {
+        name: [upper - lower for lower, upper in pairwise([0.0, *(of[bound] for bound in sorted(of))])]
+        for name, of in cumulated.items()
+    }
+    return Did(dict(verdicts), latencies)
 
 
 def _difference(after: Did, before: Did) -> Did:
-    verdicts = {
-        name: changed
-        for name, counts in after.verdicts.items()
-        if (
-            changed := {
-                verdict: count - before.verdicts.get(name, {}).get(verdict, 0)
-                for verdict, count in counts.items()
-                if count > before.verdicts.get(name, {}).get(verdict, 0)
-            }
-        )
-    }
-    return Did(verdicts, [round(a - b, 3) for a, b in zip(after.latencies, before.latencies, strict=True)])
+    """Return what was counted in between, without what did not change."""
+    return Did(
+        {
+            name: changed
+            for name, counts in after.verdicts.items()
+            if (changed := _grown(counts, before.verdicts.get(name, {})))
+        },
+        {
+            name: [a - b for a, b in zip_longest(counts, before.latencies.get(name, []), fillvalue=0.0)]
+            for name, counts in after.latencies.items()
+            if counts != before.latencies.get(name)
+        },
+    )
+
+
+def _grown(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    return {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import socket
 import ssl
 from contextvars import ContextVar
@@ -124,7 +125,7 @@ def without_answer(error: BaseException) -> Outcome:
         case aiohttp.ClientConnectorDNSError():
             return unreachable(f"{error.host} cannot be resolved: {error.os_error.strerror or error.os_error}")
         case aiohttp.ClientConnectorError():
-            return unreachable(f"no connection to {error.host}:{error.port}: {error.os_error.strerror or error}")
+            return unreachable(f"no connection to {error.host}:{error.port}: {_in_words(error.os_error)}")
         case aiohttp.InvalidURL():
             return unreachable(f"the url cannot be used: {error.description or error}")
         case aiohttp.ClientHttpProxyError():
@@ -134,3 +135,8 @@ def without_answer(error: BaseException) -> Outcome:
         case aiohttp.ClientResponseError():
             return unanswered(f"the answer is not HTTP: {error.message}")
     return unanswered(f"no answer: {type(error).__name__}: {error}")
+
+
+def _in_words(error: OSError) -> str:
+    """Return the system's words for an error; asyncio has words of its own, which repeat the address."""
+    return os.strerror(error.errno) if error.errno else str(error.strerror or error)

@@ -17,7 +17,7 @@ from outbox_cli.dashboard.rendering import said
 from outbox_cli.dashboard.routes.entrance import own_path
 from relay.admin.messages.editing import merged
 from relay.admin.messages.redaction import Redaction
-from relay.admin.timeline.samples import quantile
+from relay.admin.timeline.series import quantile
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VENDOR = Path(__file__).parents[4] / "outbox_cli" / "dashboard" / "static" / "vendor"

@@ -28,7 +28,7 @@ def test_the_latency_of_an_unwanted_message_is_not_measured() -> None:
     dispatcher.accept(Page(messages=[row("m-1")]), 1)
     assert [entry.id for entry in heard.unrouted] == ["m-1"]
     dispatcher.forget(list(heard.unrouted))
-    assert b"outbox_latency_seconds_count 0.0" in metrics.text()
+    assert b"outbox_latency_seconds_count" not in metrics.text()
 
 
 def without_destinations(heard: ToOwner, metrics: Metrics) -> Dispatcher:
