@@ -36,6 +36,7 @@ class Job:
         done: The count of finished items.
         ended: Whether it has ended.
         failed: Why it ended early, or ``None``.
+        is_estimate: Whether the total is an estimate.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Job:
     done: int = 0
     ended: bool = False
     failed: str | None = None
+    is_estimate: bool = False
 
     @property
     def percent(self) -> int:
@@ -64,7 +66,9 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._threads: list[threading.Thread] = []
 
-    def begin(self, doing: str, total: int, *, by: str, back: str, work: Callable[[Tell], int]) -> Job:
+    def begin(
+        self, doing: str, total: int, *, by: str, back: str, work: Callable[[Tell], int], is_estimate: bool = False
+    ) -> Job:
         """Begin a change.
 
         Args:
@@ -73,6 +77,7 @@ class Jobs:
             by: The person who requested it, for the audit.
             back: The page to return to.
             work: Does it; gets a function that takes the progress, and returns the count.
+            is_estimate: Whether the expected count is an estimate.
 
         Raises:
             Busy: Too many run already.
@@ -80,7 +85,7 @@ class Jobs:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= AT_ONCE:
             raise Busy("other changes are still running: wait until one has ended")
-        job = Job(secrets.token_urlsafe(12), doing, total, by, back)
+        job = Job(secrets.token_urlsafe(12), doing, total, by, back, is_estimate=is_estimate)
         self._jobs[job.id] = job
         while len(self._jobs) > KEPT:
             self._jobs.popitem(last=False)

@@ -21,7 +21,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from outbox.tables import Id, tables
 from relay.admin.access.queries import now, snapshot
 from relay.admin.relays import live_relays
-from relay.admin.timeline.backlog import Floors, sample
+from relay.admin.timeline.backlog import sample
+from relay.admin.timeline.floors import Floors
 from relay.admin.timeline.samples import thin_out
 from relay.admin.timeline.sampling import Sampler
 from relay.observe.backlog import SAMPLE_EVERY_S, Backlog, BacklogMetrics

@@ -10,9 +10,12 @@ from support.waiting import eventually_async
 
 from relay.admin import housekeeping
 from relay.admin.access.queries import snapshot
-from relay.admin.timeline.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, Floors, sample
+from relay.admin.timeline import backlog
+from relay.admin.timeline.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, sample
+from relay.admin.timeline.floors import Floors
 from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
 from relay.observe.metrics import Metrics
+from relay.store.postgres.sql import backlog as postgres
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data, state, due_at)
@@ -110,16 +113,16 @@ async def test_of_two_relays_one_shows_it(postgres_database: Database, monkeypat
 async def test_a_sample_that_is_old_is_shown_as_unknown(scene: Scene) -> None:
     await scene.drain({"a": Taker()})
     now = 0.0
-    backlog = BacklogMetrics(clock=lambda: now)
+    shown = BacklogMetrics(clock=lambda: now)
     metrics = Metrics()
     metrics.registry.unregister(metrics.backlog)
-    metrics.registry.register(backlog)
-    backlog.show(sampled(scene.database))
+    metrics.registry.register(shown)
+    shown.show(sampled(scene.database))
     assert b"outbox_unrouted_messages 0.0" in metrics.text()
     now = STALE_AFTER_S + 1
     assert b"outbox_unrouted_messages NaN" in metrics.text()
     assert b"outbox_backlog_sample_timestamp_seconds 1." in metrics.text()
-    backlog.hide()
+    shown.hide()
     assert b"outbox_unrouted_messages NaN" not in metrics.text()
 
 
@@ -142,6 +145,44 @@ def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database,
         assert found.destinations["a"].dead == pytest.approx(count * 0.2 / 3, rel=0.25, abs=2)
         assert (found.oldest_due_s > 0) == (count > 0)
         assert found.is_estimate == (count == 1_000_000)
+
+
+def test_what_takes_too_long_is_estimated(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = postgres_database
+    database.execute(REGISTERED)
+    database.execute(FILL, count=50_000)
+    database.execute(SET_ASIDE)
+    age_everything(database, 900)
+    monkeypatch.setattr(backlog, "BUDGET_MS", 0)
+    with asked(database.engine) as plans, snapshot(database.engine) as connection:
+        found = sample(connection)
+    assert not [plan for plan in plans if plan.indexes & {"outbox_message_ready", "outbox_message_due"}], plans
+    assert found.is_estimate
+    assert 900 <= found.oldest_due_s < 1000
+    assert found.unrouted == pytest.approx(5_000, rel=0.25)
+    assert found.destinations["a"].dead == pytest.approx(10_000 / 3, rel=0.25)
+
+
+def test_a_statement_that_is_cancelled_leaves_the_sample_whole(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres_database.execute(REGISTERED)
+    postgres_database.execute(FILL, count=50_000)
+    monkeypatch.setattr(postgres, "UNROUTED", "SELECT 1 FROM pg_sleep(60)")
+    assert sampled(postgres_database).unrouted == pytest.approx(5_000, rel=0.25)
+
+
+def test_settled_rows_that_no_vacuum_removed_are_passed_over_once(postgres_database: Database) -> None:
+    database = postgres_database
+    database.execute(REGISTERED)
+    database.execute(FILL, count=100_000)
+    floors = Floors()
+    sampled(database, floors)
+    database.execute("DELETE FROM outbox_message WHERE position < 90000")
+    for _ in range(50):
+        sampled(database, floors)
+    first_ready = database.scalar("SELECT min(position) FROM outbox_message WHERE state = 'ready'")
+    assert min(floors.first) == first_ready
 
 
 def assert_it_is_cheap(plans: list[Plan]) -> None:

@@ -13,10 +13,11 @@ from support.plans import Plan, asked
 
 from relay.admin import counts as counting
 from relay.admin import list_messages, show_message, snapshot, status
+from relay.admin.access.queries import by_index
 from relay.admin.messages.cancel import cancel, cancellable
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
-from relay.admin.messages.replay import Replay, look, replay
+from relay.admin.messages.replay import Replay, estimate, look, replay
 
 COUNT = 100_000
 DEAD = 2_000
@@ -156,6 +157,23 @@ def test_dead_letters_are_found_without_a_look_at_other_deliveries(full: Databas
     assert looked_at(plans, "outbox_message") == LIMIT, plans
 
 
+def test_the_causes_of_one_type_look_up_the_messages_of_the_latest_letters_only(full: Database) -> None:
+    latest = DEAD // 4
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        by_index(connection)
+        found = causes(connection, DeadFilter(type_="type.*"), among=latest)
+    assert [cause.count for cause in found] == [latest]
+    assert looked_at(plans, "outbox_message") == latest, plans
+    assert looked_at(plans, "outbox_delivery") <= DEAD, plans
+
+
+def test_counting_dead_letters_stops_at_a_limit(full: Database) -> None:
+    with asked(full.engine) as plans, snapshot(full.engine) as connection:
+        by_index(connection)
+        assert count_dead(connection, DeadFilter(), at_most=LIMIT) == LIMIT
+    assert looked_at(plans, "outbox_delivery") <= LIMIT, plans
+
+
 def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_long_history(
     copy_of_full: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +207,14 @@ def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database)
         found = look(connection, Replay("a", since=midnight))
     assert 0 < sum(each.count for each in found) <= COUNT // 2
     assert looked_at(plans, "outbox_history") <= COUNT // 2, plans
+
+
+def test_a_replay_is_estimated_without_a_look_at_the_history(copy_of_full: Database) -> None:
+    copy_of_full.execute("ANALYZE outbox_history")
+    with asked(copy_of_full.engine) as plans, snapshot(copy_of_full.engine) as connection:
+        found = estimate(connection, Replay("a", since=copy_of_full.scalar(MIDNIGHT)))
+    assert found == pytest.approx(COUNT // 2, rel=0.1)
+    assert looked_at(plans, "outbox_history") == 0, plans
 
 
 def test_each_page_of_a_replay_looks_up_its_own_messages(copy_of_full: Database) -> None:

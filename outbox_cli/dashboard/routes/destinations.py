@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
@@ -26,14 +26,14 @@ from relay.admin.destinations.listing import pause, resume
 from relay.admin.destinations.probe import probe
 from relay.admin.destinations.registration import Registration, differences
 from relay.admin.messages.dead import Cause, DeadFilter, causes
-from relay.admin.messages.replay import Found, Replay, look, replay
+from relay.admin.messages.replay import Found, Replay, estimate, look, replay
 from relay.platform.wording import counted
 
 router = APIRouter()
 
 RATE = 200.0
 CAUSES_SHOWN = 10
-LOOK_S = 5.0  # how long the query of the history may take: a person requested it
+LOOK_S = 0.25  # how long counting the history may take; then the planner estimates
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Planned:
     Args:
         trouble: Why the query was not run.
         found: The messages that would be sent, by type; ``None`` until the query runs.
+        estimate: About how many, if there are too many to be counted; then `found` is empty.
     """
 
     destinations: list[str]
@@ -96,11 +97,12 @@ class Planned:
     as_new: bool
     found: list[Found] | None = None
     trouble: str | None = None
+    estimate: int | None = None
 
     @property
     def count(self) -> int:
-        """The count of these messages."""
-        return sum(each.count for each in self.found or ())
+        """The count of these messages, or the estimate."""
+        return sum(each.count for each in self.found or ()) if self.estimate is None else self.estimate
 
     @property
     def marked(self) -> int:
@@ -193,20 +195,27 @@ def planned(
     if not to:
         return asked
     try:
-        found = site.reader.ask(
-            ("replay", to, type, since, until), lambda connection: _look(connection, asked), timeout_s=LOOK_S
-        )
+        found, about = _counted(site, asked)
     except (Misunderstood, OutboxError) as error:
-        return Planned(names, to, asked.type, since, until, rate, as_new, None, str(error))
+        return replace(asked, trouble=str(error))
+    return replace(asked, found=found, estimate=about)
+
+
+def _counted(site: Site, asked: Planned) -> tuple[list[Found], int | None]:
+    """Return the messages that would be sent, by type; if there are too many to be counted, an estimate."""
+    key = (asked.to, asked.type, asked.since, asked.until)
+    try:
+        return site.reader.ask(
+            ("replay", *key), lambda connection: look(connection, _asked(connection, asked)), timeout_s=LOOK_S
+        ), None
     except TooMuch:
-        said = "The history is too long to count for this page: choose a shorter time."
-        return Planned(names, to, asked.type, since, until, rate, as_new, None, said)
-    return Planned(names, to, asked.type, since, until, rate, as_new, found)
+        return [], site.reader.ask(
+            ("replay about", *key), lambda connection: estimate(connection, _asked(connection, asked))
+        )
 
 
-def _look(connection: sa.Connection, asked: Planned) -> list[Found]:
-    at = now(connection)
-    return look(connection, _replay(asked.to, asked.type, asked.since, asked.until, at, as_new=asked.as_new))
+def _asked(connection: sa.Connection, asked: Planned) -> Replay:
+    return _replay(asked.to, asked.type, asked.since, asked.until, now(connection), as_new=asked.as_new)
 
 
 def _replay(to: str, type_: str, since: str | None, until: str | None, at: datetime, *, as_new: bool) -> Replay:
@@ -228,19 +237,21 @@ def _resume(site: Site, person: Person, told: Resume) -> tuple[Done, str]:
 
 
 def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str]:
+    asked = Planned([], told.to, told.type, told.since or "", told.until or "", told.rate, told.as_new)
     try:
-        with site.reader.connected(LOOK_S) as connection:
-            at = now(connection)
-            what = _replay(told.to, told.type, told.since, told.until, at, as_new=told.as_new)
-            count = sum(each.count for each in look(connection, what))
+        with site.reader.connected() as connection:
+            what = _asked(connection, asked)
+        found, about = _counted(site, asked)
     except (Misunderstood, OutboxError) as error:
         raise HTTPException(422, str(error)) from None
+    count = sum(each.count for each in found) if about is None else about
 
     def work(tell: Tell) -> int:
         return replay(site.reader.engine, what, rate=told.rate, reason=told.reason, on_progress=tell)
 
-    job = site.jobs.begin("replay", count, by=person.name, back="/replay", work=work)
-    return Done(f"Replaying {counted(count, 'message')} to {told.to}", job), "/replay"
+    job = site.jobs.begin("replay", count, by=person.name, back="/replay", work=work, is_estimate=about is not None)
+    word = "" if about is None else "about "
+    return Done(f"Replaying {word}{counted(count, 'message')} to {told.to}", job), "/replay"
 
 
 def _page_of(name: str) -> str:

@@ -14,7 +14,7 @@ Both raise the generation, so earlier verdicts have no effect any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -95,25 +95,40 @@ class DeadLetter:
     created_at: datetime
 
 
-def count_dead(connection: sa.Connection, which: DeadFilter) -> int:
-    """Return the count of these dead letters."""
-    query = sa.select(sa.func.count()).select_from(_source(which)).where(*_conditions(connection, which))
-    return connection.scalar(query) or 0
+def count_dead(connection: sa.Connection, which: DeadFilter, *, at_most: int | None = None) -> int:
+    """Return the count of these dead letters; counting stops at `at_most`."""
+    found = sa.select(sa.literal(1)).select_from(_source(which)).where(*_conditions(connection, which))
+    return connection.scalar(sa.select(sa.func.count()).select_from(found.limit(at_most).subquery())) or 0
 
 
-def causes(connection: sa.Connection, which: DeadFilter) -> list[Cause]:
-    """Return their causes, the most common first."""
-    d = tables().delivery.c
+def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> list[Cause]:
+    """Return their causes, the most common first.
+
+    Args:
+        connection: To the outbox's database.
+        which: The filters.
+        among: Look at so many of the latest dead letters only. No index serves a filter by type: the message of each
+            dead letter is looked up.
+    """
+    d = tables().delivery.c if among is None else _latest(connection, which, among).c
     count = sa.func.count()
-    query = (
-        sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
-        .add_columns(sa.func.max(d.changed_at))
-        .select_from(_source(which))
-        .where(*_conditions(connection, which))
-        .group_by(d.fingerprint, d.destination)
-        .order_by(count.desc(), d.destination, d.fingerprint)
-    )
+    query = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
+    query = query.add_columns(sa.func.max(d.changed_at)).group_by(d.fingerprint, d.destination)
+    query = query.order_by(count.desc(), d.destination, d.fingerprint)
+    if among is None:
+        query = query.select_from(_source(which)).where(*_conditions(connection, which))
+    elif which.type_ is not None:
+        m = tables().message.c
+        query = query.join(tables().message, m.id == d.message_id).where(matches(m.type, which.type_))
     return [Cause(row[0] or "", *row[1:]) for row in connection.execute(query)]
+
+
+def _latest(connection: sa.Connection, which: DeadFilter, count: int) -> sa.Subquery:
+    """Return so many of the latest dead letters, chosen by all filters but the type."""
+    d = tables().delivery.c
+    query = sa.select(d.message_id, d.fingerprint, d.destination, d.reason, d.changed_at)
+    query = query.where(*_conditions(connection, replace(which, type_=None)))
+    return query.order_by(d.changed_at.desc()).limit(count).subquery()
 
 
 def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:

@@ -88,6 +88,17 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
     return [Found(*row) for row in rows]
 
 
+def estimate(connection: sa.Connection, what: Replay) -> int:
+    """Return about how many messages would be sent again, without a look at them: the planner's estimate (PostgreSQL).
+
+    Raises:
+        OutboxError: The destination is not registered.
+    """
+    _require_destination(connection, what.to)
+    plan = connection.execute(sa.text(replay_sql.ESTIMATE), _range(connection, what)).scalar_one()
+    return int(plan[0]["Plan"]["Plan Rows"])
+
+
 def replay(
     engine: sa.Engine,
     what: Replay,

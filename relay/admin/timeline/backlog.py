@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from outbox.tables import SHARD_COUNT, Instant, tables
 from relay.admin.access.queries import age_s, by_index, now
 from relay.admin.relays import RelayStatus, live_relays
+from relay.admin.timeline.floors import Floors
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.observe.backlog import Backlog, DestinationBacklog
@@ -25,27 +26,11 @@ OLDEST_OF_EACH_SHARD = 8  # ready messages of a shard that are read to find the 
 NEXT_OF_EACH_SHARD = 16
 COUNTED = 100_000  # rows of an SQLite table that are counted
 TIMEOUT_MS = 1_000
-ANEW_EVERY = 8  # samples; then the oldest ready messages are searched from the left end of the index again
+BUDGET_MS = 60  # for all that is read from indexes, which may hold any number of settled rows; then estimates do
+QUERY_CANCELED = "57014"
 SINCE = {"since": Instant}
 
 Counts = Counter[tuple[str, str]]
-
-
-@dataclass
-class Floors:
-    """The position of the first ready message of each shard at the last sample.
-
-    Settled rows stay in the index until vacuum, which a long transaction holds up; reads begin at these positions to
-    skip them. Messages that become ready below are found when the floors are reset.
-    """
-
-    of_shard: list[int] = field(default_factory=lambda: [0] * SHARD_COUNT)
-    samples: int = 0
-
-    def begin(self) -> None:
-        if self.samples % ANEW_EVERY == 0:
-            self.of_shard = [0] * SHARD_COUNT
-        self.samples += 1
 
 
 def sample(
@@ -53,8 +38,8 @@ def sample(
 ) -> Backlog:
     """Sample the backlog.
 
-    It costs the server tens of milliseconds at most, for any size of the backlog. `relay.observe.backlog` says which
-    numbers are exact and which are estimates.
+    It costs the server tens of milliseconds, for any size of the backlog and any number of settled rows that were not
+    vacuumed yet. `relay.observe.backlog` says which numbers are exact and which are estimates.
 
     Args:
         connection: In a transaction, whose timeout and planner settings it changes.
@@ -127,55 +112,88 @@ def _by_state(messages: Counts) -> dict[str, int]:
 class _Postgres:
     def __init__(self, connection: sa.Connection, floors: Floors) -> None:
         self._connection, self._floors = connection, floors
+        self._left_ms = float(BUDGET_MS)
+        self._oldest: dict[tuple[str, str], datetime] = {}  # of what was sampled
+        self._is_whole = True  # all messages were read
         self.is_estimate = False
-        floors.begin()
 
     def messages(self) -> Counts:
-        return self._sampled("outbox_message", postgres.SAMPLED_MESSAGES)
+        found, self._is_whole = self._sampled("outbox_message", postgres.SAMPLED_MESSAGES)
+        return found
 
     def deliveries(self) -> Counts:
-        return self._sampled("outbox_delivery", postgres.SAMPLED_DELIVERIES)
+        return self._sampled("outbox_delivery", postgres.SAMPLED_DELIVERIES)[0]
 
     def oldest_unread(self) -> Iterator[tuple[str, datetime]]:
-        floors = self._floors.of_shard
-        seen: set[int] = set()
-        for row in self._rows(postgres.OLDEST_READY, floors=list(floors), rows=OLDEST_OF_EACH_SHARD):
-            if row.shard not in seen:
-                seen.add(row.shard)
-                floors[row.shard] = row.position
-            yield row.type, row.since
-        for row in self._rows(postgres.OLDEST_SCHEDULED, rows=OLDEST_OF_EACH_SHARD):
-            yield row.type, row.since
+        is_complete = self._is_whole
+        if not is_complete:
+            last = self._connection.exec_driver_sql(postgres.LAST_POSITION).scalar_one()
+            found, is_complete = self._floors.walk(self._first_ready, last)
+            yield from ((row.type, row.since) for row in found)
+        if self._is_whole or not is_complete:
+            yield from self._sampled_in(State.READY)
+        scheduled = self._asked(postgres.OLDEST_SCHEDULED, rows=OLDEST_OF_EACH_SHARD)
+        yield from self._sampled_in(State.SCHEDULED) if scheduled is None else ((row[0], row[1]) for row in scheduled)
 
     def oldest_set_aside(self, destinations: Sequence[str]) -> Iterator[tuple[str, datetime]]:
-        for row in self._rows(postgres.OLDEST_PARKED, destinations=list(destinations)):
-            yield row.destination, row.since
-        for row in self._rows(postgres.OLDEST_RETRIES, rows=NEXT_OF_EACH_SHARD):
-            yield row.destination, row.since
+        for state, statement, parameters in (
+            (State.PARKED, postgres.OLDEST_PARKED, {"destinations": list(destinations)}),
+            (State.RETRY, postgres.OLDEST_RETRIES, {"rows": NEXT_OF_EACH_SHARD}),
+        ):
+            rows = self._asked(statement, **parameters)
+            yield from self._sampled_in(state) if rows is None else ((row[0], row[1]) for row in rows)
 
     def dead(self, destinations: Sequence[str], counted: Counts) -> Mapping[str, int]:
-        query = sa.text(postgres.DEAD)
-        rows = self._connection.execute(query, {"destinations": list(destinations), "rows": EXACT})
-        return {row.destination: _larger(row.found, counted[row.destination, State.DEAD]) for row in rows}
+        rows = self._asked(postgres.DEAD, destinations=list(destinations), rows=EXACT)
+        found = dict.fromkeys(destinations, EXACT) if rows is None else {row[0]: row[1] for row in rows}
+        return {name: _larger(count, counted[name, State.DEAD], rows is None) for name, count in found.items()}
 
     def unrouted(self, counted: Counts) -> int:
-        found = self._connection.execute(sa.text(postgres.UNROUTED), {"rows": EXACT}).scalar_one()
-        return _larger(found, _by_state(counted)[State.UNROUTED])
+        rows = self._asked(postgres.UNROUTED, rows=EXACT)
+        return _larger(EXACT if rows is None else rows[0][0], _by_state(counted)[State.UNROUTED], rows is None)
 
-    def _sampled(self, table: str, statement: str) -> Counts:
-        """Count the rows of some pages, and extrapolate."""
+    def _sampled(self, table: str, statement: str) -> tuple[Counts, bool]:
+        """Count the rows of some pages, and extrapolate; return also whether these were all pages."""
         pages = self._connection.exec_driver_sql(postgres.PAGES.format(table=table)).scalar_one()
         percent = 100.0 if pages <= PAGES else 100.0 * PAGES / pages
         self.is_estimate = self.is_estimate or percent < 100
-        rows = self._connection.execute(sa.text(statement), {"percent": percent})
-        return Counter({(row[0], row[1]): round(row.found * 100 / percent) for row in rows})
+        rows = self._connection.execute(sa.text(statement), {"percent": percent}).all()
+        self._oldest |= {(row[0], row[1]): row.oldest for row in rows if row.oldest is not None}
+        return Counter({(row[0], row[1]): round(row.found * 100 / percent) for row in rows}), percent == 100
 
-    def _rows(self, statement: str, **parameters: Any) -> Iterator[sa.Row[Any]]:
-        yield from self._connection.execute(sa.text(statement), parameters)
+    def _sampled_in(self, state: State) -> Iterator[tuple[str, datetime]]:
+        """Yield the types, or the destinations, of what was sampled in a state, each with the instant of its oldest."""
+        for (one, other), since in self._oldest.items():
+            if state in (one, other):
+                yield (other if one == state else one), since
+
+    def _first_ready(self, shards: Sequence[int], floors: Sequence[int], span: int) -> Sequence[Any] | None:
+        parameters = {"shards": list(shards), "floors": list(floors), "span": span, "rows": OLDEST_OF_EACH_SHARD}
+        return self._asked(postgres.OLDEST_READY, **parameters)
+
+    def _asked(self, statement: str, **parameters: Any) -> Sequence[Any] | None:
+        """Return the rows of a statement; ``None`` if that takes longer than what is left of the budget."""
+        if self._left_ms < 1:
+            return None
+        began_at = monotonic()
+        try:
+            with self._connection.begin_nested():
+                self._connection.exec_driver_sql(f"SET LOCAL statement_timeout = {self._left_ms:.0f}")
+                return self._connection.execute(sa.text(statement), parameters).all()
+        except sa.exc.OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) != QUERY_CANCELED:
+                raise
+            self.is_estimate = True
+            return None
+        finally:
+            self._left_ms -= (monotonic() - began_at) * 1000
+            self._connection.exec_driver_sql(f"SET LOCAL statement_timeout = {TIMEOUT_MS}")
 
 
-def _larger(exact: int, estimated: int) -> int:
+def _larger(exact: int, estimated: int, is_unknown: bool = False) -> int:
     """Return the exact count, or the estimate where counting stopped."""
+    if is_unknown:
+        return estimated
     return exact if exact < EXACT else max(exact, estimated)
 
 

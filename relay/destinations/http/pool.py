@@ -138,5 +138,6 @@ def without_answer(error: BaseException) -> Outcome:
 
 
 def _in_words(error: OSError) -> str:
-    """Return the system's words for an error; asyncio has words of its own, which repeat the address."""
-    return os.strerror(error.errno) if error.errno else str(error.strerror or error)
+    """Return the reason for an error; asyncio's own words would repeat the address."""
+    words = str(error.strerror or error)
+    return os.strerror(error.errno) if error.errno and words.startswith("Connect call failed") else words

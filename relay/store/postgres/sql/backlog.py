@@ -9,21 +9,25 @@ PAGES = "SELECT pg_relation_size(to_regclass('{table}')) / current_setting('bloc
 
 # No index: random pages, at most as many as the caller requests.
 SAMPLED_MESSAGES = """
-SELECT state, type, count(*) AS found FROM outbox_message TABLESAMPLE SYSTEM (:percent) GROUP BY state, type
+SELECT state, type, count(*) AS found, min(greatest(created_at, due_at))
+       FILTER (WHERE state = 'ready' OR due_at <= clock_timestamp()) AS oldest
+FROM outbox_message TABLESAMPLE SYSTEM (:percent) GROUP BY state, type
 """
 SAMPLED_DELIVERIES = """
-SELECT destination, state, count(*) AS found FROM outbox_delivery TABLESAMPLE SYSTEM (:percent)
-GROUP BY destination, state
+SELECT destination, state, count(*) AS found, min(coalesce(first_failed_at, changed_at)) AS oldest
+FROM outbox_delivery TABLESAMPLE SYSTEM (:percent) GROUP BY destination, state
 """
 
-# Index: outbox_message_ready, one descent per shard. `floor` is the first position of the last sample: left of it are
-# the entries of settled messages, until vacuum.
+LAST_POSITION = "SELECT last_value FROM outbox_message_position_seq"
+
+# Index: outbox_message_ready, one descent per shard, and so many positions at most from its floor on. The entries of
+# settled messages lie there until vacuum.
 OLDEST_READY = """
-SELECT m.shard, m.position, m.type, m.created_at AS since
-FROM unnest(CAST(:floors AS bigint[])) WITH ORDINALITY AS f(floor, number)
+SELECT m.shard, m.position, m.type, greatest(m.created_at, m.due_at) AS since
+FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS f(shard, floor)
 CROSS JOIN LATERAL (
-    SELECT m.shard, m.position, m.type, m.created_at FROM outbox_message AS m
-    WHERE m.state = 'ready' AND m.shard = (f.number - 1)::smallint AND m.position >= f.floor
+    SELECT m.shard, m.position, m.type, m.created_at, m.due_at FROM outbox_message AS m
+    WHERE m.state = 'ready' AND m.shard = f.shard AND m.position >= f.floor AND m.position < f.floor + :span
     ORDER BY m.shard, m.position LIMIT :rows
 ) AS m
 """
