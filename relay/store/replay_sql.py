@@ -34,8 +34,7 @@ WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type
 GROUP BY h.type ORDER BY 2 DESC, 1
 """
 # Of PostgreSQL; no row is read.
-ESTIMATE = """
-EXPLAIN (FORMAT JSON) SELECT FROM outbox_history AS h
+ESTIMATE = """EXPLAIN (FORMAT JSON) SELECT FROM outbox_history AS h
 WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type ESCAPE '/'
 """
 _DELIVER = """

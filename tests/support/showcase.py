@@ -113,7 +113,7 @@ async def refusing(message: Message) -> None:
     """Refuse a few per cent, for one of few reasons."""
     n = message.data["order"]
     if n % 23 == 0:
-        raise Reject(CAUSES[(n // 23) % len(CAUSES)])
+        raise Reject(CAUSES[(0, 1, 0, 2, 0, 1, 0, 3)[n // 23 % 8]])
 
 
 def destinations() -> dict[str, ListenerSettings | HttpSettings]:

@@ -52,7 +52,7 @@ let span = "1h", latest = null, asked = 0;
 
 const trimmed = (value) => String(+value.toPrecision(3));
 const shown = (value) => value == null ? "–" : value >= 1e6 ? `${trimmed(value / 1e6)} M` : value >= 1e4 ? `${trimmed(value / 1e3)} k` : value >= 1000 ? Math.round(value).toLocaleString("en") : value >= 100 ? value.toFixed(0) : String(+value.toFixed(value < 1 ? 2 : 1));
-const seconds = (value) => value == null ? "–" : !value ? "0" : value < 1 ? `${+(value * 1000).toPrecision(2)} ms` : value < 60 ? `${+value.toPrecision(2)} s`
+const seconds = (value) => value == null ? "–" : !value ? "0" : value < .995 ? `${+(value * 1000).toPrecision(2)} ms` : value < 60 ? `${+value.toPrecision(2)} s`
   : value < 3600 ? `${Math.floor(value / 60)} min${Math.round(value % 60) ? ` ${Math.round(value % 60)} s` : ""}` : `${+(value / 3600).toFixed(1)} h`;
 const every = (value) => value === 60 ? "minute" : value === 3600 ? "hour" : value < 60 ? `${value} s` : value < 3600 ? `${value / 60} minutes` : `${value / 3600} hours`;
 const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
@@ -163,5 +163,6 @@ document.addEventListener("keydown", (event) => {
   const box = document.querySelector("input[type=search]");
   if (box) { event.preventDefault(); box.focus(); box.select(); } else location.href = `${root}/messages`;
 });
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 follow();
 refreshPlots(true);
