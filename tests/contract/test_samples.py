@@ -129,8 +129,11 @@ def test_what_relays_may_still_report_is_not_shown_as_nothing(database: Database
     with database.engine.begin() as connection:
         write(connection, AT, 8)
         store(connection, AT + timedelta(seconds=9 * EVERY_S), WHOLE, EVERY_S, {"emitted": 300, "waiting": 1})
+        late = did(causes={"a": {"late": {"dead": 99.0}}})
+        store(connection, AT + timedelta(seconds=9 * EVERY_S), "late", EVERY_S, late)
         found = series(connection, AT, AT + timedelta(seconds=9 * EVERY_S + 5))
     assert found.lines["delivered_per_s"][-1] is None
+    assert "late" not in found.died_by_cause
     assert found.lines["delivered_per_s"][-2] == 2.0
     assert found.lines["waiting"][-1] == 1
 

@@ -5,6 +5,7 @@
   const circles = [...graph.querySelectorAll("circle")], texts = [...graph.querySelectorAll("text")], lines = [...graph.querySelectorAll("line")];
   const first = said.textContent, near = new Map(circles.map((circle) => [circle.dataset.n, []]));
   for (const line of lines) { near.get(line.dataset.a).push([line.dataset.b, +line.dataset.w, line]); near.get(line.dataset.b).push([line.dataset.a, +line.dataset.w, line]); }
+  if (innerWidth < 760) graph.setAttribute("preserveAspectRatio", "xMidYMid slice"); // a phone shows a part, of a size to be read
   let scale = 1, x = 0, y = 0, held = null;
 
   const place = () => {

@@ -147,8 +147,9 @@ def _by_cause(counts: Sequence[Counts], is_known: Sequence[bool], step_s: int) -
 def _caused(counts: Sequence[Counts], is_known: Sequence[bool], what: What, over: int) -> ByCause:
     """Return a line for each of the commonest causes, and one for all others."""
     totals: Counter[str] = Counter()
-    for each in counts:
-        totals.update({cause: of[what] for cause, of in each.causes.items() if of.get(what)})
+    for each, known in zip(counts, is_known, strict=True):
+        if known:
+            totals.update({cause: of[what] for cause, of in each.causes.items() if of.get(what)})
     named = sorted(set(totals) - {OTHER}, key=lambda cause: (-totals[cause], cause))
     groups = {cause: {cause} for cause in named[:CAUSES_SHOWN]}
     if others := {*named[CAUSES_SHOWN:], *(set(totals) & {OTHER})}:
