@@ -102,33 +102,20 @@ def count_dead(connection: sa.Connection, which: DeadFilter, *, at_most: int | N
 
 
 def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> list[Cause]:
-    """Return their causes, the most common first.
-
-    Args:
-        connection: To the outbox's database.
-        which: The filters.
-        among: Look at so many of the latest dead letters only. No index serves a filter by type: the message of each
-            dead letter is looked up.
-    """
-    d = tables().delivery.c if among is None else _latest(connection, which, among).c
-    count = sa.func.count()
-    query = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
-    query = query.add_columns(sa.func.max(d.changed_at)).group_by(d.fingerprint, d.destination)
-    query = query.order_by(count.desc(), d.destination, d.fingerprint)
-    if among is None:
-        query = query.select_from(_source(which)).where(*_conditions(connection, which))
-    elif which.type_ is not None:
-        m = tables().message.c
-        query = query.join(tables().message, m.id == d.message_id).where(matches(m.type, which.type_))
-    return [Cause(row[0] or "", *row[1:]) for row in connection.execute(query)]
-
-
-def _latest(connection: sa.Connection, which: DeadFilter, count: int) -> sa.Subquery:
-    """Return so many of the latest dead letters, chosen by all filters but the type."""
-    d = tables().delivery.c
-    query = sa.select(d.message_id, d.fingerprint, d.destination, d.reason, d.changed_at)
-    query = query.where(*_conditions(connection, replace(which, type_=None)))
-    return query.order_by(d.changed_at.desc()).limit(count).subquery()
+    """Return their causes, the most common first; with `among`, the causes of so many of the latest letters."""
+    d: Any = tables().delivery.c
+    m, count = tables().message.c, sa.func.count()
+    source, where = _source(which), [*_conditions(connection, which)]
+    if among is not None:  # no index serves a type: the message of each letter is looked up
+        query = sa.select(d.message_id, d.fingerprint, d.destination, d.reason, d.changed_at)
+        query = query.where(*_conditions(connection, replace(which, type_=None))).order_by(d.changed_at.desc())
+        latest = query.limit(among).subquery()
+        source, d = latest.join(tables().message, m.id == latest.c.message_id), latest.c
+        where = [matches(m.type, which.type_ or "*")]
+    grouped = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
+    grouped = grouped.add_columns(sa.func.max(d.changed_at)).select_from(source).where(*where)
+    grouped = grouped.group_by(d.fingerprint, d.destination).order_by(count.desc(), d.destination, d.fingerprint)
+    return [Cause(row[0] or "", *row[1:]) for row in connection.execute(grouped)]
 
 
 def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:
