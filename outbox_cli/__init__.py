@@ -7,8 +7,8 @@ import sys
 def main() -> None:
     """Run the command that the arguments name: the console script ``outbox``. A worker's slim image has it, too."""
     _say_that_it_starts(sys.argv[1:])
-    # Imported objects stay: collecting garbage among them would take a quarter of a short command's time.
-    gc.set_threshold(50_000, 20, 100)
+    # Imported objects stay: a short command ends before it searches them for garbage.
+    gc.set_threshold(200_000, 20, 100)
     try:
         from outbox.own_packages import make_way
 

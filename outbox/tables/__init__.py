@@ -133,7 +133,4 @@ def _holds_an_outbox(schema: str | None) -> bool:
 
 def is_outbox_table(name: str) -> bool:
     """Return whether ``name`` is one of the outbox's tables or partitions."""
-    return name in _OURS or name.startswith("outbox_history_")
-
-
-_OURS = {*Tables().metadata.tables, VERSION_TABLE}
+    return name in tables().metadata.tables or name == VERSION_TABLE or name.startswith("outbox_history_")

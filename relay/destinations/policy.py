@@ -49,7 +49,7 @@ class DestinationPolicy(BaseModel):
         expires_in: How long after it was written, or fell due, a message may be sent there; by default no limit.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     kind: str
     events: list[Glob] = Field(default=["*"], min_length=1)

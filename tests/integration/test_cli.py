@@ -15,7 +15,7 @@ from support.ports import free_port
 from support.processes import Spawner
 
 from outbox import emit
-from outbox_cli.app import app
+from outbox_cli.app import command_line
 
 PROJECT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
         yield from commands(each, (*path, name))
 
 
-ALL_COMMANDS = [*commands(typer.main.get_command(app))]
+ALL_COMMANDS = [*commands(typer.main.get_command(command_line()))]
 GROUPS = {path[:-1] for path in ALL_COMMANDS if path}
 
 

@@ -118,7 +118,7 @@ def _parent() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    import_module("outbox_cli.app")
+    import_module("outbox_cli.app").command_line()
     signal.signal(signal.SIGCHLD, _write_codes)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from outbox_cli.terminal import exits
@@ -107,6 +106,8 @@ def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
     if as_json:
         _repeat(interval_s, lambda: print_json(_look(settings), indent=None))
     elif console.is_terminal:
+        from rich.live import Live
+
         with Live(console=console, auto_refresh=False) as live:
             _repeat(interval_s, lambda: live.update(render(_look(settings), str(settings.database)), refresh=True))
     else:
