@@ -24,7 +24,8 @@ __all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"
 
 SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
-# These loggers report each failed attempt to connect; our own log reports it once, with the reason.
+# These loggers report each failed attempt to connect; our own log reports it once, with the reason. They stay enabled:
+# the reason may be in their records alone (`relay.destinations.kafka.bootstrap`).
 SILENT = ("aio_pika", "aiokafka", "aiormq")
 
 _LEADING_TO_THEM = tuple(
@@ -56,8 +57,8 @@ def configure(
     root.setLevel(threshold)
     for name in QUIET:
         logging.getLogger(name).setLevel(threshold if threshold == logging.DEBUG else max(threshold, logging.WARNING))
-    for name in SILENT:
-        logging.getLogger(name).setLevel(threshold if threshold == logging.DEBUG else logging.CRITICAL)
+    if threshold != logging.DEBUG:
+        handler.addFilter(lambda record: record.name.partition(".")[0] not in SILENT)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

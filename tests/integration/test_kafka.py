@@ -162,8 +162,11 @@ async def _taken(made: Any) -> bool:
     return (await made.send(message())).kind == "taken"
 
 
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechanism: str) -> None:
+@pytest.mark.parametrize(
+    ("mechanism", "said"),
+    [("PLAIN", "closed"), ("SCRAM-SHA-256", "does not let relay in"), ("SCRAM-SHA-512", "does not let relay in")],
+)
+async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechanism: str, said: str) -> None:
     server = Tansu()
     server.options = ("--authentication",)
     try:
@@ -175,6 +178,7 @@ async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechan
         server.remove()
     assert {each.kind for each in outcomes} == {"unreachable"}
     assert "correct-horse" not in "".join(each.reason for each in outcomes)
+    assert all(said in each.reason for each in outcomes)
 
 
 async def test_a_refused_connection_is_an_outage(kafka: KafkaServer) -> None:
@@ -182,6 +186,7 @@ async def test_a_refused_connection_is_an_outage(kafka: KafkaServer) -> None:
     async with destination(kafka, **table) as made:
         outcome = await made.send(message())
     assert outcome.kind == "unreachable"
+    assert "Connect call failed" in outcome.reason
 
 
 async def test_a_type_that_cannot_name_a_topic_is_refused_alone(mock: MockCluster) -> None:

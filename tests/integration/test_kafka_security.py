@@ -1,7 +1,7 @@
 """A destination on Kafka over TLS, with certificates and logins that are taken, against a real broker.
 
 noida-db speaks SASL PLAIN and accepts any password, so that a test reads what it was sent. No broker on PyPI, npm or in
-Debian accepts a SCRAM login: Tansu's build there can store no user. `test_kafka.py` shows that it refuses such logins.
+Debian accepts a SCRAM login: a gateway in front of one does.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.kafka import Noida
-from support.tls import Certificates, TlsFront
+from support.scram import ScramFront
+from support.tls import Certificates, Front
 
 from outbox.testing.destination_contract import World, message
 from relay.admin.destinations.probe import probe
@@ -22,7 +23,7 @@ LOGIN = {"sasl_mechanism": "PLAIN", "username": "relay", "password": "correct-ho
 class Behind(Noida):
     """At an address that only a server in front of it is told."""
 
-    host = TlsFront.BEHIND
+    host = Front.BEHIND
 
 
 @pytest.fixture
@@ -51,11 +52,11 @@ async def outcome(broker: Noida, **table: object) -> tuple[str, str]:
 async def test_a_broker_is_trusted_with_the_authority_of_the_settings_and_not_without(
     broker: Noida, files: Certificates
 ) -> None:
-    async with TlsFront(broker.port, files.context(asks=False)):
+    async with Front(broker.port, files.context(asks=False)):
         for _ in range(2):
             assert await outcome(broker, security_protocol="SSL", ca_file=str(files.authority)) == ("taken", "")
-        kind, _ = await outcome(broker, security_protocol="SSL")
-    assert kind == "unreachable"
+        kind, reason = await outcome(broker, security_protocol="SSL")
+    assert (kind, "certificate verify failed" in reason) == ("unreachable", True), reason
     assert len(await broker.records_of(TYPE)) == 2
 
 
@@ -63,13 +64,13 @@ async def test_a_broker_that_asks_for_a_certificate_is_shown_that_of_the_setting
     broker: Noida, files: Certificates
 ) -> None:
     trusting = {"security_protocol": "SSL", "ca_file": str(files.authority)}
-    async with TlsFront(broker.port, files.context(asks=True)):
+    async with Front(broker.port, files.context(asks=True)):
         assert await outcome(broker, **trusting, client_cert_file=str(files.client)) == ("taken", "")
         assert (await outcome(broker, **trusting))[0] == "unreachable"
 
 
 async def test_a_login_with_plain_is_taken_over_tls(broker: Noida, files: Certificates) -> None:
-    async with TlsFront(broker.port, files.context(asks=False)) as front:
+    async with Front(broker.port, files.context(asks=False)) as front:
         login = {"security_protocol": "SASL_SSL", "ca_file": str(files.authority), **LOGIN}
         assert await outcome(broker, **login) == ("taken", "")
         assert b"\x00relay\x00correct-horse" in front.received
@@ -81,3 +82,52 @@ async def test_a_login_with_plain_is_taken_without_tls(broker: Noida) -> None:
     assert await outcome(broker, **table) == ("taken", "")
     found = await probe("kafka", Settings.model_validate({"destinations": {"kafka": {**table, "topic": TYPE}}}))
     assert (found.well, found.said) == (True, "the broker lets us in")
+
+
+# ------------------------------------------------------------------------------------------------ SCRAM
+
+SCRAM = {"security_protocol": "SASL_PLAINTEXT", "username": "relay", "password": "correct-horse"}
+MECHANISMS = ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+@pytest.fixture(params=MECHANISMS)
+def front(request: pytest.FixtureRequest, broker: Noida) -> ScramFront:
+    return ScramFront(broker.port, request.param, {"relay": "correct-horse"})
+
+
+async def test_a_scram_login_is_taken_and_its_messages_are_delivered(broker: Noida, front: ScramFront) -> None:
+    async with front:
+        assert await outcome(broker, **SCRAM, sasl_mechanism=front.mechanism) == ("taken", "")
+    assert set(front.logged_in) == {"relay"}
+    assert front.turned_away == []
+    assert len(await broker.records_of(TYPE)) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"password": "wrong-horse"}, {"username": "unknown"}], ids=["password", "user"])
+async def test_a_scram_login_with_a_wrong_password_or_user_is_an_outage_that_says_so(
+    broker: Noida, front: ScramFront, wrong: dict[str, str]
+) -> None:
+    async with front:
+        kind, reason = await outcome(broker, **{**SCRAM, **wrong}, sasl_mechanism=front.mechanism)
+    assert (kind, front.logged_in) == ("unreachable", [])
+    assert f"does not let {wrong.get('username', 'relay')} in ({front.mechanism})" in reason
+    assert "Invalid credentials" in reason
+    assert not any(secret in reason for secret in ("correct-horse", "wrong-horse"))
+
+
+async def test_a_mechanism_that_the_broker_does_not_speak_is_an_outage_that_names_it(
+    broker: Noida, front: ScramFront
+) -> None:
+    (other,) = {*MECHANISMS} - {front.mechanism}
+    async with front:
+        kind, reason = await outcome(broker, **SCRAM, sasl_mechanism=other)
+    assert (kind, front.logged_in) == ("unreachable", [])
+    assert other in reason
+
+
+async def test_without_a_login_nothing_passes_the_gateway(broker: Noida, front: ScramFront) -> None:
+    async with front:
+        kind, _ = await outcome(broker)
+    assert kind == "unreachable"
+    assert front.turned_away
+    assert await broker.records_of(TYPE) == []

@@ -1,4 +1,4 @@
-"""TLS in front of a broker: ends it, checks certificates, and passes on what is inside."""
+"""Servers in front of a broker: one that passes everything on, and one that ends TLS and checks certificates."""
 
 import asyncio
 import contextlib
@@ -34,15 +34,19 @@ class Certificates:
         return context
 
 
-class TlsFront:
-    """Listens at 127.0.0.1 with TLS, for a broker at the same port of 127.0.0.2 that has none.
+class Front:
+    """Listens at 127.0.0.1, for a broker at the same port of 127.0.0.2.
 
     A broker tells its address to its clients: it is made that of this server, in a text of the same length.
+
+    Args:
+        port: The broker's, and this server's.
+        context: What to speak TLS with.
     """
 
     HOST, BEHIND = "127.0.0.1", "127.0.0.2"
 
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
         self.received = bytearray()
         self._port = port
         self._context = context
@@ -66,17 +70,21 @@ class TlsFront:
             task.add_done_callback(self._tasks.discard)
         behind_reader, behind_writer = await asyncio.open_connection(self.BEHIND, self._port)
         try:
-            await asyncio.gather(self._requests(reader, behind_writer), self._answers(behind_reader, writer))
+            await asyncio.gather(self._requests(reader, behind_writer, writer), self._answers(behind_reader, writer))
+        except asyncio.CancelledError:  # by the end of the test: a task that ends so is reported as an error
+            pass
         finally:
             behind_writer.close()
             writer.close()
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, behind: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 self.received += data
-                writer.write(data)
-        writer.close()
+                behind.write(data)
+        behind.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

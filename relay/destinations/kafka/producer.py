@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from outbox import Message
 from relay.destinations.kafka import wire
 from relay.destinations.kafka.answer import NO_IDEMPOTENCE, explained
+from relay.destinations.kafka.bootstrap import telling_why
 from relay.destinations.kafka.settings import KafkaSettings
 
 START_TIMEOUT_S = 5.0
@@ -135,11 +136,9 @@ class Producer:
         )
         made = cls(producer, is_idempotent=is_idempotent)
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                await producer.start()
-        except (KeyError, ValueError) as error:  # the library fails so on a broker's refusal of a SCRAM login
-            await made.close()
-            raise KafkaError(f"the broker does not let {settings.username} in ({settings.sasl_mechanism})") from error
+            with telling_why(settings):
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await producer.start()
         except BaseException:
             await made.close()
             raise

@@ -192,3 +192,22 @@ def test_a_traceback_shows_no_variables_and_no_password_also_where_logging_was_n
     assert "LookupError: ('redis://:***@cache/0', 13)" in said
     assert SECRET not in said
     assert len(said.splitlines()) < 12
+
+
+def test_a_librarys_report_of_a_failed_connection_is_written_only_while_debugging_and_its_filters_see_it() -> None:
+    seen: list[str] = []
+
+    def see(record: logging.LogRecord) -> bool:
+        seen.append(record.getMessage())
+        return True
+
+    library = logging.getLogger("aiokafka")
+    library.addFilter(see)
+    try:
+        for level, count in (("info", 0), ("debug", 1)):
+            stream = configured(level=level)
+            library.error("Unable connect to %s", "broker:9092")
+            assert len(lines(stream)) == count
+    finally:
+        library.removeFilter(see)
+    assert seen == ["Unable connect to broker:9092"] * 2
