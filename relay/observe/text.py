@@ -15,7 +15,8 @@ _hidden: set[str] = set()
 # Masks the payload of the message that is being sent in this context (see `relay.observe.payload`).
 payload_mask: ContextVar[Callable[[str], str] | None] = ContextVar("payload_mask", default=None)
 
-_URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
+# Our messages show how a URL is written: `user:password@` in them is an example.
+_URL_PASSWORD = re.compile(r"(?P<user>[a-z][a-z0-9+.-]*://(?!user:password@)[^\s:/@]*):[^\s@]+@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(r"(?P<name>[?&](?:ssl)?password=)[^\s&#]+", re.IGNORECASE)
 
 

@@ -39,6 +39,7 @@ def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> No
     assert process.returncode == 0
     assert f"outbox {' '.join(command)}".strip() in process.stdout
     assert "$ outbox" in process.stdout or command in GROUPS
+    assert "[[" not in process.stdout, "an argument that may be left out has its brackets from the library"
     assert "\x1b" not in process.stdout
 
 

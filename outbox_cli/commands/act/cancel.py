@@ -38,7 +38,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def cancel(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of messages.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of messages.")] = None,
     key: Annotated[str | None, typer.Option(help="With this ordering key.")] = None,
     type_: Type = None,
     subject: Annotated[str | None, typer.Option(help="With this subject; * stands for any text.")] = None,

@@ -37,7 +37,7 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="These messages, even discarded or cancelled ones.")
+        list[str] | None, typer.Argument(metavar="ID", help="These messages, even discarded or cancelled ones.")
     ] = None,
     *,
     to: Annotated[str, typer.Option(metavar="DESTINATION", help="The registered destination to send to.")],

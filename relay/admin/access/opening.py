@@ -11,7 +11,7 @@ from outbox.errors import OutboxError, SchemaError, Unusable
 from relay.admin.access.damaged_text import accept_any_bytes
 from relay.admin.access.queries import snapshot
 from relay.observe.text import redacted
-from relay.platform.database import Database
+from relay.platform.database import Database, is_refusal
 from relay.platform.rights import RELAY, Right, refuse_without
 from relay.platform.schema import check_content, check_schema
 from relay.settings import Settings
@@ -83,6 +83,11 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | No
     if state == "57014":
         return OutboxError(f"{said} in {database}: raise statement_timeout for this role, or run it at a quieter time")
     if state is None or state[:2] in ("08", "28", "3D", "53", "57"):
+        if is_refusal(error.orig):
+            reason = said.rpartition("FATAL:")[2].strip()
+            return Unusable(
+                f"the server of {database} refuses us: {reason}; check what OUTBOX_DATABASE_URL or DATABASE_URL says"
+            )
         return Unusable(
             f"cannot reach the database {database}: {said}; check that the server runs and accepts connections, "
             "and what OUTBOX_DATABASE_URL or DATABASE_URL says"

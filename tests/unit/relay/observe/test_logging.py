@@ -171,6 +171,12 @@ def test_passwords_in_urls_are_masked_without_being_known() -> None:
     assert redacted("http://host:80/path") == "http://host:80/path"
 
 
+def test_the_example_in_our_messages_is_no_password() -> None:
+    said = "write postgresql://user:password@host/database or sqlite:///path/to/outbox.db"
+    assert redacted(said) == said
+    assert redacted("postgresql://user:password1@host/database") == "postgresql://user:***@host/database"
+
+
 def test_readable_text_is_left_as_it_is() -> None:
     assert one_line("Überschrift – 見出し 🎉") == "Überschrift – 見出し 🎉"
 

@@ -23,6 +23,14 @@ def test_a_statement_that_took_too_long_is_no_database_that_cannot_be_reached() 
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_server_that_refuses_us_runs_and_can_be_reached() -> None:
+    refusal = psycopg.OperationalError('connection to server at "db", port 5432 failed: FATAL:  no such user')
+    with pytest.raises(Unusable, match="refuses us: no such user") as caught, reaching(DATABASE):
+        raise raised(refusal)
+    assert "check what OUTBOX_DATABASE_URL or DATABASE_URL says" in str(caught.value)
+    assert "server runs" not in str(caught.value)
+
+
 def test_a_server_that_shuts_down_is_one() -> None:
     with pytest.raises(Unusable, match="cannot reach the database"), reaching(DATABASE):
         raise raised(psycopg.errors.AdminShutdown("terminating connection due to administrator command"))
