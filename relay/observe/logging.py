@@ -25,7 +25,7 @@ __all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"
 SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
 # These loggers report each failed attempt to connect; our own log reports it once, with the reason. They stay enabled:
-# the reason may be in their records alone (`relay.destinations.kafka.bootstrap`).
+# the reason may be in their records alone (`relay.destinations.kafka.reasons`).
 SILENT = ("aio_pika", "aiokafka", "aiormq")
 
 _LEADING_TO_THEM = tuple(

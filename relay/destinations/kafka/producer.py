@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from outbox import Message
 from relay.destinations.kafka import wire
 from relay.destinations.kafka.answer import NO_IDEMPOTENCE, explained
-from relay.destinations.kafka.bootstrap import telling_why
+from relay.destinations.kafka.reasons import telling_why
 from relay.destinations.kafka.settings import KafkaSettings
 
 START_TIMEOUT_S = 5.0
