@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import typer
 
-from outbox_cli.app import app
+from outbox_cli.app import command_line
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*(PROJECT / "docs").rglob("*.md"), *PROJECT.glob("*.md")])
-COMMANDS = typer.main.get_command(app)
+COMMANDS = typer.main.get_command(command_line())
 SPAN = re.compile(r"(?<!`)`((?:[A-Z_]+=\S+ )*outbox [^`]+)`", re.DOTALL)
 LINE = re.compile(r"^(?:    |\$ |\s+\$ )?((?:[A-Z_]+=\S+ )*(?:\S*/)?outbox .+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:\w*)\n(.*?)^```|((?:^ {4}.*\n)+)", re.DOTALL | re.MULTILINE)
