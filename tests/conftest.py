@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,10 @@ from support.servers import lent, running
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 HERE = Path(__file__).parent
+# Without bytecode, each process that a test starts would compile all modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
 # A fixture of their module's, which takes seconds.
 _SHARE_A_FIXTURE = (
