@@ -22,6 +22,7 @@ from support.waiting import eventually_async
 from outbox import Message, Reject
 from relay import Relay
 from relay.admin.destinations.listing import resume
+from relay.decide.breaker import PROBE_WITH
 from relay.settings import HttpSettings
 
 MESSAGES = 5_000
@@ -207,7 +208,7 @@ async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
         lambda: len(until) > 3 or until.add(scene.database.scalar("SELECT until FROM outbox_destination")),
         what="three probes have failed",
     )
-    assert sum(receiving.tried.values()) - before <= len(until) + 4, "one message at a time, and few of them"
+    assert sum(receiving.tried.values()) - before <= PROBE_WITH * len(until) + 4, "few messages"
     assert scene.status.dead == 0
     await receiving.come_back()
     return monotonic()

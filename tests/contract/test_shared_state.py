@@ -11,6 +11,7 @@ from support.scene import Outage, Scene, Taker, to
 from support.waiting import eventually_async
 
 from outbox import Message
+from relay.decide.breaker import PROBE_WITH
 from relay.decide.outcome import Outcome
 from relay.decide.shared_state import Finding
 from relay.delivery.lane import Lane
@@ -62,7 +63,7 @@ async def test_many_relays_probe_a_destination_that_is_down_as_rarely_as_one(sce
             if more_pauses:
                 break
         # One probe, one pause; the one that is under way as we look makes the difference of one.
-        assert more_tries <= more_pauses + 1
+        assert more_tries <= PROBE_WITH * (more_pauses + 1)
         outage.down = False
         await scene.becomes(200, 0, 0, 0)
         assert conditions(relays) == ["closed"] * RELAYS

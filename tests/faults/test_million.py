@@ -11,7 +11,7 @@ from relay.platform.migrations import upgrade
 
 MESSAGES = 1_000_000
 DRAINED = 150_000
-LIMIT_BYTES = 150 * 1024**2
+GROWTH_BYTES = 50 * 1024**2
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data)
@@ -47,7 +47,7 @@ def test_a_million_waiting_messages_need_no_more_memory_and_no_more_reads_than_a
     drained = database.scalar("SELECT count(*) FROM outbox_history")
     read = eventually(lambda: entries_read(database, at_least=drained), what="the session's reads are counted")
     print(f"at most {max(sizes) / 1024**2:.0f} MB; {read} index entries for {drained} messages")
-    assert max(sizes) < LIMIT_BYTES
+    assert max(sizes) - sizes[0] < GROWTH_BYTES
     # Once by the owner, and at most once by the samples of the backlog: each walks over what has been settled.
     assert read < 2 * drained
 

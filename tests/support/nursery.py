@@ -150,7 +150,7 @@ def _become(arguments: list[str], environment: dict[str, str], directory: str, s
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["outbox", *arguments]
+    sys.argv = [str(Path(sys.executable).with_name("outbox")), *arguments]
     _exit(_run())
 
 
