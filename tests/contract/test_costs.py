@@ -111,7 +111,7 @@ def a_working_life(session: PostgresSession, database: Database) -> None:
     session.take(ALL, [])
     for _ in range(3):
         fill(database, 300, key="'k' || n % 7")
-        fill(database, 1, data="json_build_object('pad', repeat('x', 20000))")  # too large for a page of small ones
+        fill(database, 1, key="'k0'", data="json_build_object('pad', repeat('x', 20000))")  # too large for a page
         messages = session.read_ready(cursors, 200).messages
         database.execute("UPDATE outbox_message SET txid = pg_current_xact_id() WHERE position % 7 = 0")
         database.execute(

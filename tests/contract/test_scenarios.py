@@ -213,7 +213,7 @@ async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
         what="three probes have failed",
     )
     assert sum(receiving.tried.values()) - before <= receiving.probe_with * len(until) + 4, "few messages"
-    assert scene.status.dead == 0
+    assert scene.status.dead <= len(receiving.doomed), "the poison may have died before"
     await receiving.come_back()
     return monotonic()
 
