@@ -132,7 +132,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flawed\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\nflawed = flawed_kind:KIND\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(destination_contract, "DEADLINE_S", 1.0)
+    monkeypatch.setattr(destination_contract.promise, "DEADLINE_S", 1.0)
     registry.kind.cache_clear()
     registry._theirs.cache_clear()
     yield
