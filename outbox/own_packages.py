@@ -17,7 +17,6 @@ import ast
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -78,7 +77,7 @@ def _host_of(name: str, entries: Sequence[str]) -> str | None:
     return None
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds our modules in their own directory, and a host's modules in the host's.
 
     Args:

@@ -24,7 +24,10 @@ def main() -> None:
             "For commands, install the same wheel again without --no-deps\n"
         )
         sys.exit(3)
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # the interpreter would search all objects for garbage once more before it ends
 
 
 def _say_that_it_starts(arguments: list[str]) -> None:

@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 SHARD_COUNT = 64
 INBOX = "inbox_message"
 
-JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 Id = sa.Uuid(as_uuid=False).with_variant(sa.String(36), "sqlite")
 BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -23,6 +21,20 @@ class Xid8(sa.types.UserDefinedType[int]):
 
     def get_col_spec(self, **_: Any) -> str:
         return "xid8"
+
+
+class JSON(sa.TypeDecorator[Any]):
+    """JSON, stored as PostgreSQL's ``jsonb``. Its dialect is imported only where it is used."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        if dialect.name != "postgresql":
+            return super().load_dialect_impl(dialect)
+        from sqlalchemy.dialects.postgresql import JSONB
+
+        return dialect.type_descriptor(JSONB())
 
 
 class Instant(sa.TypeDecorator[datetime]):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from relay.settings import Settings
-from relay.store.contract import Store
+
+if TYPE_CHECKING:
+    from relay.store.contract import Store
 
 
 def open_store(settings: Settings) -> Store:

@@ -3,11 +3,15 @@
 import json
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import make_url
 from support.commands import Run
 from support.databases import Database, PostgresDatabases
 
+from relay.admin import status
+from relay.admin.access.opening import opened_snapshot
 from relay.platform.database import Database as Address
+from relay.settings import Settings
 from relay.store.postgres.session import PostgresStore
 
 HOSTILE = {
@@ -169,3 +173,19 @@ def test_a_database_in_another_encoding_works(
         assert run("messages", "list", "--state", "delivered", "--json", url=url).returncode == 0
     finally:
         postgres_databases.retire(name)
+
+
+def test_a_look_at_the_outbox_takes_one_connection(database: Database):
+    """Each one costs a login, and on PostgreSQL a process of the server."""
+    made: list[object] = []
+
+    def note(*_: object) -> None:
+        made.append(None)
+
+    sa.event.listen(sa.Engine, "do_connect", note)
+    try:
+        with opened_snapshot(Settings(database_url=database.url)) as connection:
+            assert status(connection).waiting == 0
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", note)
+    assert len(made) == 1

@@ -132,13 +132,15 @@ def test_looking_at_the_outbox_loads_no_relay_no_server_and_no_migrations(monkey
     unwanted = HEAVY | {
         "sqlalchemy.orm",
         "sqlalchemy.ext.asyncio",
+        "sqlalchemy.dialects.postgresql",
         "psycopg",
         "relay.relay",
+        "relay.store.contract",
         "relay.platform.migrations",
         "rich.live",
     }
     assert loaded & unwanted == set()
-    assert loaded & {"sqlalchemy", "relay.admin.status"}, "the check sees what a command loads"
+    assert {"sqlalchemy", "relay.admin.status"} <= loaded, "the check sees what a command loads"
 
 
 def test_the_demo_says_that_it_starts_before_it_loads_anything():
@@ -171,20 +173,18 @@ def test_every_name_that_a_package_offers_can_be_imported_from_it(package):
 
 
 def test_a_short_command_ends_before_it_collects_garbage(monkeypatch, sqlite_database):
-    """Imported objects stay: nothing could be freed."""
+    """Imported objects stay: nothing could be freed. The interpreter's last collection sees only newer objects."""
     monkeypatch.setenv("DATABASE_URL", sqlite_database.url)
     watched = """
-import gc, sys
+import atexit, gc, sys
 collected = []
 gc.disable()  # until the threshold is set
 gc.callbacks.append(lambda phase, info: collected.append(info["generation"]) if phase == "start" else None)
+atexit.register(lambda: print(collected, len(gc.get_objects()) < 1000 < gc.get_freeze_count(), file=sys.stderr))
 from outbox_cli import main
 gc.enable()
 sys.argv = ["outbox", "status"]
-try:
-    main()
-except SystemExit:
-    print(collected, file=sys.stderr)
+main()
 """
     done = subprocess.run([sys.executable, "-P", "-c", watched], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n"
+    assert done.stderr == "[] True\n"

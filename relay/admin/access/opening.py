@@ -29,9 +29,7 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
     Raises:
         Unusable: The database does not exist or has no usable schema; the text names the command to run.
     """
-    settings.require_database_file()
-    with settings.database.short_engine(prepares=False) as engine, reaching(settings.database, needs=needs):
-        accept_any_bytes(engine)
+    with _reached(settings, needs) as engine:
         with engine.connect() as connection:
             check_schema(connection)
             check_content(connection, needs)
@@ -40,9 +38,18 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
 
 @contextmanager
 def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
-    """Yield a connection to read from, in one snapshot."""
-    with opened(settings) as engine, snapshot(engine) as connection:
+    """Yield a connection to read from, in one snapshot. Raises as `opened` does."""
+    with _reached(settings) as engine, snapshot(engine) as connection:
+        check_schema(connection)
         yield connection
+
+
+@contextmanager
+def _reached(settings: Settings, needs: Sequence[Right] = RELAY) -> Iterator[sa.Engine]:
+    settings.require_database_file()
+    with settings.database.short_engine(prepares=False) as engine, reaching(settings.database, needs=needs):
+        accept_any_bytes(engine)
+        yield engine
 
 
 @contextmanager
