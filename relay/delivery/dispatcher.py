@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 
 from outbox.tables import SHARD_COUNT
 from relay.decide.shared_state import SharedState
@@ -19,6 +20,7 @@ from relay.store.contract import Inherited
 from relay.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
 
 ROUTES_KEPT = 10_000  # event types are few, unless a producer generates them
+STOCK = 250  # entries of a destination that keep it busy for a while
 
 
 class Dispatcher:
@@ -57,7 +59,7 @@ class Dispatcher:
         self._window = max(window, 2 * len(lanes))  # each keeps two entries, even one that is down
         self._owner, self._lease = owner, lease
         self._held: dict[tuple[str, str | None], Entry] = {}
-        self._routes: dict[str, tuple[Lane, ...]] = {}
+        self._lanes_for = lru_cache(maxsize=ROUTES_KEPT)(self._find_lanes)
         self._count = [0] * SHARD_COUNT
         self._epoch = 0
         self._is_ending = False
@@ -76,6 +78,11 @@ class Dispatcher:
     def with_room(self) -> set[str]:
         """The destinations that have room for more."""
         return {name for name, lane in self.lanes.items() if lane.wants}
+
+    @property
+    def is_stocked(self) -> bool:
+        """Whether every destination that takes messages has enough entries to send for a while."""
+        return all(len(lane.queue.startable) >= STOCK for lane in self.lanes.values() if lane.takes_messages)
 
     @property
     def is_empty(self) -> bool:
@@ -125,9 +132,7 @@ class Dispatcher:
             return
         for row in page.deliveries:
             self._accept_delivery(row, page.blocked)
-        fresh = [row[TYPE] for row in page.messages if self._accept_message(row, page.held)]
-        if fresh:
-            self._metrics.emitted(Counter(fresh))
+        self._metrics.emitted(Counter(row[TYPE] for row in page.messages if self._accept_message(row, page.held)))
         for lane in self.lanes.values():
             lane.announce()
         if self._owner.ruled or self._owner.unrouted:
@@ -143,9 +148,8 @@ class Dispatcher:
             self.completion.set_aside(entry)
             return True
         for lane in lanes:
-            if self._set_aside_if_accused(entry, lane):
-                continue
-            lane.accept(entry, held.get((lane.name, row[ORDERING_KEY])) if held else None)
+            if not self._set_aside_if_accused(entry, lane):
+                lane.accept(entry, held.get((lane.name, row[ORDERING_KEY])) if held else None)
         return True
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
@@ -176,14 +180,8 @@ class Dispatcher:
         if self._held.pop(entry.handle, None) is not None:
             self._count[entry.shard] -= 1
 
-    def _lanes_for(self, event_type: str) -> tuple[Lane, ...]:
-        lanes = self._routes.get(event_type)
-        if lanes is None:
-            lanes = tuple(lane for name, lane in self.lanes.items() if wants(self._subscriptions[name], event_type))
-            if len(self._routes) > ROUTES_KEPT:
-                self._routes.clear()
-            self._routes[event_type] = lanes
-        return lanes
+    def _find_lanes(self, event_type: str) -> tuple[Lane, ...]:
+        return tuple(lane for name, lane in self.lanes.items() if wants(self._subscriptions[name], event_type))
 
     # -------------------------------------------------------------- going out
 
@@ -241,6 +239,8 @@ class Dispatcher:
         These destinations get them back from the table later; an attempt that is under way goes on. So no destination's
         verdict waits for another's.
         """
+        if len(self.lanes) == 1:
+            return
         for lane in self.lanes.values():
             lane.park(lambda entry: entry.waited_a_beat)
         for entry in list(self._held.values()):

@@ -21,6 +21,7 @@ retry goes there, too; if there is no room, it waits for its backoff once more, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from operator import attrgetter
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, State, Verdict
@@ -273,10 +274,8 @@ class DeliveryQueue:
 
     def overflow(self) -> list[Entry]:
         """Put entries that were set back beyond the limit back into the table, the oldest first; return them."""
-        oldest = set(list(self.startable.again)[: max(len(self.startable.again) - self.set_back.limit, 0)])
-        if not oldest:
-            return []
-        return self.park(oldest.__contains__)
+        count = len(self.startable.again) - self.set_back.limit
+        return self.park(set(islice(self.startable.again, count)).__contains__) if count > 0 else []
 
     def hand_over(self, entry: Entry, other: Entry) -> bool:
         """Replace an entry that is under way or a suspect by `other`; return false if it is neither.

@@ -11,7 +11,8 @@ from relay.store.contract import Session
 from relay.store.rows import DESTINATION, ORDERING_KEY, Cursors, Page, Pair, Parked, Row
 
 DUE_EVERY_S = 0.1
-LOOK_EVERY_S = 0.005  # between looks for late messages while there is no room
+STOCKED_READ_EVERY_S = 0.02  # between reads while there is little room
+LITTLE = 8  # this part of the most room there was is little
 PAGES_AHEAD = 2
 
 
@@ -31,6 +32,8 @@ class Reader:
         discarded: Deliveries that operators discarded or cancelled, for `relay.owner.sweeper` to finish; taken from the
             left.
         exception_count: How often deliveries were set aside, or may have been.
+        is_stocked: Whether the event loop has enough to do for a while: there is little room, or there was little to
+            read and every destination has many entries. A read of a few messages costs the database as much as a page.
     """
 
     def __init__(
@@ -53,7 +56,10 @@ class Reader:
         self.exception_count = 0
         self.discarded: deque[tuple[str, str]] = deque()
         self._due_at = 0.0
-        self._look_at = 0.0
+        self._read_at = 0.0
+        self._most_room = 0
+        self._read_little = False
+        self.is_stocked = False
         self._found_nothing = False
 
     def start_over(self, shards: Sequence[int]) -> None:
@@ -120,10 +126,13 @@ class Reader:
         """Read as much as there is room for; return the number of rows. `Session.read_ready` explains `meanwhile`."""
         room = self._room()
         now = self._clock()
-        if not room and now < self._look_at and self._cursors.ready and not self._view.is_closed:
-            self._found_nothing = False
+        self._most_room = max(self._most_room, room)
+        is_enough = room <= self._most_room // LITTLE or (self._read_little and self._view.is_stocked)
+        self.is_stocked = is_enough and bool(self._cursors.ready) and not self._view.is_closed
+        if self.is_stocked and now < self._read_at:
+            self._found_nothing = self._found_nothing and room > 0
             return 0
-        self._look_at = now + LOOK_EVERY_S
+        self._read_at = now + STOCKED_READ_EVERY_S
         page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
         with_room = self._view.with_room  # once: a destination that gets room later needs another look
@@ -133,6 +142,7 @@ class Reader:
         found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0), meanwhile)
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= with_room  # all ready messages were read, and none for these was parked
+        self._read_little = len(found.messages) <= self._most_room // LITTLE
         self.discarded += found.discarded
         if found.unparked:
             self._parked |= found.unparked

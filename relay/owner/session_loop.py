@@ -14,6 +14,7 @@ from outbox.errors import Unusable
 from relay.observe.metrics import Metrics
 from relay.owner.assembly import Parts
 from relay.seam import OwnersSeam
+from relay.seam.to_owner import SOON_S
 from relay.settings import Settings
 from relay.store.contract import Peers
 
@@ -201,5 +202,6 @@ class SessionLoop:
         now, settings = self._clock(), self._settings
         until_beat = max(self._next_beat - now, 0.0)
         if now < self._busy_until:
-            return min(max(self._looked_at + settings.short_poll_s - now, 0.0), until_beat)
+            poll_s = max(settings.short_poll_s, SOON_S) if self._reader.is_stocked else settings.short_poll_s
+            return min(max(self._looked_at + poll_s - now, 0.0), until_beat)
         return min(self._session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)

@@ -27,6 +27,10 @@ class DeliveryView(Protocol):
         """The destinations that have room for more."""
 
     @property
+    def is_stocked(self) -> bool:
+        """Whether every destination that takes messages has enough entries to send for a while."""
+
+    @property
     def is_closed(self) -> bool:
         """Whether no destination takes messages now."""
 

@@ -24,6 +24,7 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.tables import SHARD_COUNT
 from relay.decide.verdict import PARKED
+from relay.delivery.dispatcher import STOCK
 from relay.owner.reader import Reader
 from relay.owner.session_loop import SessionLoop
 from relay.owner.settler import Settler
@@ -75,6 +76,20 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
     async with scene.relay({"hung": to(fine), "fine": to(fine)}):
         await eventually_async(lambda: scene.status.waiting == 0)
     assert Counter(fine.taken) == dict.fromkeys(set(fine.taken), 2), "once for each destination"
+
+
+@pytest.mark.parametrize("has_sibling", [False, True])
+async def test_there_is_enough_to_do_only_while_every_destination_has_much_to_send(
+    scene: Scene, has_sibling: bool
+) -> None:
+    destinations = {"hung": to(hang, concurrency=1, timeout_s=3600)} | ({"fine": to(Taker())} if has_sibling else {})
+    async with scene.relay(destinations, grace_s=0) as relay:
+        dispatcher = relay._running.loop_side.dispatcher  # type: ignore[union-attr]
+        assert not dispatcher.is_stocked
+        scene.emit(STOCK + 1)
+        lane = dispatcher.lanes["hung"]
+        await eventually_async(lambda: len(lane.queue.startable) >= STOCK and scene.status.waiting == STOCK + 1)
+        assert dispatcher.is_stocked is not has_sibling
 
 
 @pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])

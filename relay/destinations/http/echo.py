@@ -11,6 +11,7 @@ import html
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from relay.observe.logging import MASK, Masking
@@ -30,8 +31,9 @@ class Echo:
         known = set(secrets)
         self._whole = Masking(known)
         self._pieces = {piece for secret in known for spelled in _spellings(secret) for piece in _pieces(spelled)}
+        self.masked = lru_cache(maxsize=64)(self._masked)  # a server that fails gives the same answer many times
 
-    def masked(self, text: str) -> str:
+    def _masked(self, text: str) -> str:
         """Return the text with secrets masked; nothing of it if a secret is escaped character by character."""
         found = self._without_pieces(self._whole.masked(text))
         return MASK if self._spans(_unescaped(found)) else found
