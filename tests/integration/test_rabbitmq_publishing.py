@@ -253,13 +253,12 @@ async def test_a_virtual_host_that_is_refused_is_named_in_the_same_words_each_ti
     rabbitmq: RabbitServer, vhost: str
 ) -> None:
     if vhost == "forbidden":
-        rabbitmq.control("add_vhost", vhost)
-        rabbitmq.control("clear_permissions", "-p", vhost, "guest")
+        rabbitmq.evaluate('rabbit_vhost:add(<<"forbidden">>, <<"guest">>)')  # gives nobody a permission
     try:
         reasons = [await refusal(Broker(rabbitmq.url.rstrip("/") + f"/{vhost}")) for _ in range(2)]
     finally:
         if vhost == "forbidden":
-            rabbitmq.control("delete_vhost", vhost)
+            rabbitmq.evaluate('rabbit_vhost:delete(<<"forbidden">>, <<"guest">>)')
     assert reasons[0] == reasons[1]
     assert f"vhost {vhost}" in reasons[0].replace("'", "")
     assert "0x" not in reasons[0]

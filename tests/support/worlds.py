@@ -80,16 +80,8 @@ def rabbitmq_world(server: RabbitServer) -> World:
             taken.extend(Taken(each.message_id or "", each.body) for each in server.take_all())
         return taken
 
-    @contextmanager
-    def away() -> Iterator[None]:
-        server.kill()
-        try:
-            yield
-        finally:
-            server.start()
-
     table = {"kind": "rabbitmq", "url": server.url, "events": ["extraction.completed"]}
-    return World(table, taken=look, away=away)
+    return World(table, taken=look, away=server.away)
 
 
 def redis_world(server: RedisServer, **table: Any) -> World:
