@@ -15,7 +15,7 @@ COMMON = set(
     """
     access act address admin amqp answer any app assembly async attributes base batch body build busy
     call cancel candidate captured capturing cause change channel checks choice circuit cli clients closable
-    cloudevents commands common completed config configuration connected connection connector consume contract count
+    cloudevents commands common completed config configuration connection connector consume contract count
     creators data database deadlock decide deep definitions delay demo detail did differs discard document
     done drawing duplicate durations echo edge edit emptying entrance environment error examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
@@ -24,7 +24,7 @@ COMMON = set(
     meta metrics migration misunderstood model moment much multiline named naming nats neighbours networks next no
     node not observe opening options output overran overview own pace packages parts payload pending people person
     places plan platform pool post postgres prepared problem process promise prompts properties prose protocol
-    publishing queries question queue rabbit rabbitmq readiness ready reason reconnect redis refused registered
+    publishing queries question queue rabbit rabbitmq readiness ready reason redis refused registered
     registry reject rendering replication report request retry returned right risk row run screen search sending
     series serve servers settings shares shutdown side signature signing site skip something source sql sqlite
     started startup status steps streams subject success supervision swept sync tables target terminal tested

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
 from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import DeliveryError, PublishError
 
@@ -11,13 +12,15 @@ from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.channel import ChannelLost, PublishingChannel
-from relay.destinations.rabbitmq.reconnect import NotConnected, Reconnector
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.topology import Topology
 from relay.destinations.rabbitmq.wire import Address, TooLong
 from relay.destinations.sending import naming
+from relay.destinations.sending.connector import Connector
 
 BLOCKED = "the broker accepts nothing from publishers: it is short of memory or disk (an alarm)"
+
+log = structlog.get_logger("relay")
 
 
 class RabbitDestination:
@@ -50,32 +53,32 @@ class RabbitDestination:
         self._topology: Topology | None = None
         if settings.declare:
             self._topology = Topology(name, settings.exchange, settings.events, settings.queue_type)
-        self._reconnector = Reconnector(name, self._open_channel)
-        self._aside: PublishingChannel | None = None
+        self._channels = Connector(self._open_channel)
+        self._channels_aside = Connector(self._open_channel)
         self._one_at_a_time = asyncio.Lock()
         self._broker.check()
 
     async def start(self) -> None:
         """Begin to connect. The destination also starts while the broker is away."""
-        self._reconnector.start()
+        self._channels.begin()
 
     async def send(self, message: Message) -> Outcome:
         channel: PublishingChannel | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                channel = await self._reconnector.channel()
+                try:
+                    channel = await self._channels.get()
+                except TROUBLE as error:
+                    return self._no_connection(error)
                 if channel.is_blocked and message.id not in channel.pending:
                     return unreachable(BLOCKED)
                 return await self._publish(channel, message)
-        except NotConnected as reason:
-            return unreachable(f"no connection to {self._broker}: {reason}")
         except TimeoutError:
             return self._late(channel, message)
 
     async def close(self) -> None:
-        await self._reconnector.close()
-        if self._aside is not None:
-            await self._aside.close()
+        await self._channels.close()
+        await self._channels_aside.close()
 
     def _late(self, channel: PublishingChannel | None, message: Message) -> Outcome:
         if channel is None:
@@ -115,26 +118,29 @@ class RabbitDestination:
     async def _publish_alone(self, message: Message) -> Outcome:
         async with self._one_at_a_time:
             try:
-                channel = await self._separate_channel()
+                channel = await self._channels_aside.get()
                 await asyncio.shield(channel.publish(message))
             except ChannelLost as loss:
                 return _outcome(loss)
             except DeliveryError as error:
                 return failed(explained(error))
             except TROUBLE as error:
-                return unreachable(f"no connection to {self._broker}: {explained(error)}")
+                return self._no_connection(error)
         return TAKEN
 
-    async def _separate_channel(self) -> PublishingChannel:
-        if self._aside is not None:
-            if self._aside.is_open:
-                return self._aside
-            await self._aside.close()
-        self._aside = await self._open_channel()
-        return self._aside
+    def _no_connection(self, error: BaseException) -> Outcome:
+        return unreachable(f"no connection to {self._broker}: {explained(error)}")
 
     async def _open_channel(self) -> PublishingChannel:
-        return await PublishingChannel.open(self._broker, self._address, self._prepare)
+        try:
+            channel = await PublishingChannel.open(self._broker, self._address, self._prepare)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise ConnectionError(explained(error)) from None  # aiormq cancels its own futures: the broker went silent
+        log.info("broker_connected", destination=self.name)
+        return channel
 
     async def _prepare(self, connection: AbstractConnection) -> None:
         if self._topology is not None:

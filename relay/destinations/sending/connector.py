@@ -33,14 +33,18 @@ class Connector(Generic[T]):
         self._made: T | None = None
         self._attempt: asyncio.Task[T] | None = None
 
+    def begin(self) -> asyncio.Task[T]:
+        """Begin an attempt, if none is under way; return it."""
+        if self._attempt is None or self._attempt.done():
+            self._attempt = asyncio.create_task(self._again())
+            self._attempt.add_done_callback(_look_at)
+        return self._attempt
+
     async def get(self) -> T:
         """Return the connection; raise the error of the attempt to open it."""
         if self._made is not None and self._made.is_open:
             return self._made
-        if self._attempt is None or self._attempt.done():
-            self._attempt = asyncio.create_task(self._again())
-            self._attempt.add_done_callback(_look_at)
-        return await asyncio.shield(self._attempt)
+        return await asyncio.shield(self.begin())
 
     async def drop(self, made: T) -> None:
         """Close a connection that can no longer be used; the next caller opens another."""
