@@ -194,6 +194,7 @@ async def test_cancelling_shows_what_it_would_be_asks_and_is_on_record(run: Run,
     scene.emit(1)
     assert run("cancel").code == 2, "all are cancelled only if that is what was said"
     assert run("cancel", "--key", "").code == 2
+    assert run("cancel", "--unrouted", "--destination", "a", "--yes").code == 2, "these have no destination"
     dry = run("cancel", "--key", "k", "--dry-run")
     assert (dry.code, "would cancel 2 messages" in dry.err, "page.read" in dry.out) == (0, True, True)
     refused = run("cancel", "--key", "k")

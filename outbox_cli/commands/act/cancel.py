@@ -80,6 +80,8 @@ def cancel(
     )
     if not which.as_dict() and not all_:
         raise typer.BadParameter("no messages are chosen: name ids or filters, or pass --all")
+    if unrouted and destination is not None:
+        raise typer.BadParameter("messages that no subscription wants have no destination: leave out --destination")
     with opened(operator_settings()) as engine:
         with engine.connect() as connection:
             found = cancellable(connection, which)
