@@ -127,7 +127,7 @@ async def test_a_sample_that_is_old_is_shown_as_unknown(scene: Scene) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [0, 1_000, 1_000_000])
+@pytest.mark.parametrize("count", [0, 1_000, 200_000])
 def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database, count: int) -> None:
     database = postgres_database
     database.execute(REGISTERED)
@@ -144,7 +144,7 @@ def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database,
         assert found.unrouted == pytest.approx(count * 0.1, rel=0.2)
         assert found.destinations["a"].dead == pytest.approx(count * 0.2 / 3, rel=0.25, abs=2)
         assert (found.oldest_due_s > 0) == (count > 0)
-        assert found.is_estimate == (count == 1_000_000)
+        assert found.is_estimate == (count == 200_000)
 
 
 def test_what_takes_too_long_is_estimated(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

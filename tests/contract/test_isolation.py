@@ -1,4 +1,4 @@
-"""A destination that hangs, or has a million messages waiting for it, takes nothing from another.
+"""A destination that hangs, or has any number of messages waiting for it, takes nothing from another.
 
 What is asserted here is structure: who holds which room, and what a read looks at. benchmarks/isolation.py measures
 latency and rate.
@@ -36,7 +36,7 @@ from relay.store.rows import Cursors
 from relay.store.sqlite import SqliteSession, SqliteStore
 
 ALL = list(range(SHARD_COUNT))
-MILLION = 1_000_000
+MANY = 200_000
 
 
 class Named(NamedTuple):
@@ -82,14 +82,16 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
 async def test_there_is_enough_to_do_only_while_every_destination_has_much_to_send(
     scene: Scene, has_sibling: bool
 ) -> None:
-    destinations = {"hung": to(hang, concurrency=1, timeout_s=3600)} | ({"fine": to(Taker())} if has_sibling else {})
+    fine = Taker()
+    destinations = {"hung": to(hang, concurrency=1, timeout_s=3600)} | ({"fine": to(fine)} if has_sibling else {})
     async with scene.relay(destinations, grace_s=0) as relay:
         dispatcher = relay._running.loop_side.dispatcher  # type: ignore[union-attr]
         assert not dispatcher.is_stocked
         scene.emit(STOCK + 1)
         lane = dispatcher.lanes["hung"]
         await eventually_async(lambda: len(lane.queue.startable) >= STOCK and scene.status.waiting == STOCK + 1)
-        assert dispatcher.is_stocked is not has_sibling
+        await eventually_async(lambda: len(fine.taken) == (STOCK + 1 if has_sibling else 0))
+        await eventually_async(lambda: dispatcher.is_stocked is not has_sibling)
 
 
 @pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])
@@ -165,7 +167,7 @@ def recorded(calls: list[str], name: str, method: Callable[..., Any]) -> Callabl
     return record
 
 
-# ------------------------------------------------------------------- what a read costs beside a million
+# ------------------------------------------------------------------- what a read costs beside very many
 
 
 def park(database: Database, count: int) -> None:
@@ -207,10 +209,10 @@ def read_everything(session: Any) -> tuple[int, int]:
     return messages, deliveries
 
 
-def test_a_million_that_are_parked_for_one_cost_the_reads_of_another_nothing(postgres_database: Database) -> None:
+def test_however_many_are_parked_for_one_the_reads_of_another_cost_the_same(postgres_database: Database) -> None:
     scene = Scene(postgres_database)
     costs: list[tuple[Counter[str], Counter[str]]] = []
-    for parked in (0, MILLION):
+    for parked in (0, MANY):
         if parked:
             postgres_database.execute("TRUNCATE outbox_message, outbox_delivery")
             park(postgres_database, parked)
@@ -251,7 +253,7 @@ def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
 def test_on_sqlite_too(sqlite_database: Database) -> None:
     scene = Scene(sqlite_database)
     costs = []
-    for parked in (0, MILLION // 5):
+    for parked in (0, MANY // 4):
         if parked:
             for table in ("outbox_delivery", "outbox_message"):
                 sqlite_database.execute(f"DELETE FROM {table}")

@@ -1,4 +1,4 @@
-"""What operators ask costs what its answer does, with 100,000 messages waiting and 100,000 in the history.
+"""What operators ask costs what its answer does, with 25,000 messages waiting and 25,000 in the history.
 
 Whether the tables were analysed or not: what has just filled up has not been.
 """
@@ -19,8 +19,8 @@ from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
 from relay.admin.messages.replay import Replay, estimate, look, replay
 
-COUNT = 100_000
-DEAD = 2_000
+COUNT = 25_000
+DEAD = COUNT // 50
 DELIVERIES = COUNT // 2
 LIMIT = 20
 

@@ -1,4 +1,4 @@
-"""What happens when … a destination is down, one message is poison, or every message is refused: 5,000 at a time.
+"""What happens when … a destination is down, one message is poison, or every message is refused: 2,000 at a time.
 
 Each scenario runs against a listener and against a real HTTP server on the loopback address. docs/scenarios.md shows
 the same to operators.
@@ -25,8 +25,8 @@ from relay.admin.destinations.listing import resume
 from relay.decide.breaker import PROBE_WITH
 from relay.settings import HttpSettings
 
-MESSAGES = 5_000
-KEYS = 500
+MESSAGES = 2_000
+KEYS = 200
 CONCURRENCY = 16
 PROBE_S = 0.5  # at the most between two probes, here; 30 s unless told otherwise
 POISON = 1_777
@@ -202,7 +202,7 @@ async def all_taken(receiving: Receiving, count: int) -> None:
 
 async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
     """Down in the middle of the work, for several probes; when it came back."""
-    await all_taken(receiving, 1_000)
+    await all_taken(receiving, 400)
     await receiving.go_down()
     reason = await is_paused(scene)
     assert "no answer" in reason or "connect" in reason.lower(), reason

@@ -122,7 +122,9 @@ def replace_queue(rabbitmq: RabbitServer) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("ending", ["stop", "kill"])
+@pytest.mark.parametrize(
+    ("database", "ending"), [("sqlite", "stop"), ("postgres", "kill")], indirect=["database"]
+)  # the broker knows no database, and each restart takes seconds
 async def test_after_a_restart_of_the_broker_it_goes_on_and_repeats_no_effect(
     rabbitmq: RabbitServer, database: Database, ending: str
 ) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import psycopg
 
-from support import nursery, recording
+from support import nursery
 from support.guardian import guardian
-from support.recording import Send
+from support.recording import Record, Send
 from support.waiting import eventually
 
 # Who holds which shard, by the server's lock table. A relay's id is host-pid-chance.
@@ -91,6 +91,7 @@ class Fleet:
         self.hold_path = directory / "hold"
         self.fail_path = directory / "fail"
         self.relays: list[Relay] = []
+        self._record = Record(self.record_path)
         self.env: dict[str, str] = {}
 
     def configure(
@@ -128,7 +129,7 @@ class Fleet:
 
     def sends(self) -> list[Send]:
         """Return every attempt so far."""
-        return recording.sends(self.record_path)
+        return self._record.sends()
 
     def end_all(self) -> None:
         for relay in self.relays:

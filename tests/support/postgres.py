@@ -42,6 +42,8 @@ _SETTINGS: Mapping[str, object] = {
     # The data is disposable: a test about durability uses its own server with these on.
     "fsync": "off",
     "full_page_writes": "off",
+    # On, as doctor wants it, and never at work: when it comes is chance, and what it finds are a thousand databases.
+    "autovacuum_naptime": "1d",
     "log_line_prefix": "%m [%p] %q%a %d ",
     "log_checkpoints": "off",
 }

@@ -87,10 +87,23 @@ def _file() -> int:
     return os.open(os.environ["RECORD_PATH"], os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
 
 
-def sends(path: Path) -> list[Send]:
-    """Return the recorded attempts, in order."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [_send(*line.split(" ")) for line in lines]
+class Record:
+    """The recorded attempts, in order. Each line of the file is read once, however often it is asked for them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sends: list[Send] = []
+        self._read_bytes = 0
+
+    def sends(self) -> list[Send]:
+        """Return every attempt so far."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read_bytes)
+                new = file.read()
+            self._read_bytes += len(new)
+            self._sends += [_send(*line.split(" ")) for line in new.decode().splitlines()]
+        return self._sends.copy()
 
 
 def _send(*columns: Any) -> Send:

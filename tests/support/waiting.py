@@ -9,6 +9,7 @@ from typing import TypeVar, overload
 Found = TypeVar("Found")
 
 INTERVAL_S = 0.02
+LONGEST_INTERVAL_S = 0.1
 
 
 class _Wait:
@@ -18,6 +19,7 @@ class _Wait:
         self._what = what or _source(predicate)
         self._deadline_s = deadline_s
         self._ends_at = time.monotonic() + deadline_s
+        self.begin()
         self._tries = 0
         self._last_seen = "nothing"
 
@@ -30,13 +32,20 @@ class _Wait:
         self._tries += 1
         self._last_seen = f"it raised {type(error).__name__}: {error}"
 
-    def check(self) -> None:
+    def begin(self) -> None:
+        """Note that a try begins."""
+        self._began_at = time.monotonic()
+
+    def pause_s(self) -> float:
+        """Return how long to wait before the next try: what takes long to ask is asked less often."""
         __tracebackhide__ = True
-        if time.monotonic() >= self._ends_at:
+        now = time.monotonic()
+        if now >= self._ends_at:
             raise AssertionError(
                 f"not within {self._deadline_s:g} s ({self._tries} tries): {self._what}\n"
                 f"the last time {self._last_seen}"
             )
+        return min(max(INTERVAL_S, 4 * (now - self._began_at)), LONGEST_INTERVAL_S)
 
 
 def eventually(
@@ -54,14 +63,14 @@ def eventually(
     __tracebackhide__ = True
     wait = _Wait(predicate, deadline_s, what)
     while True:
+        wait.begin()
         try:
             value = predicate()
             if wait.found(value):
                 return value
         except (AssertionError, *ignoring) as error:
             wait.not_yet(error)
-        wait.check()
-        time.sleep(INTERVAL_S)
+        time.sleep(wait.pause_s())
 
 
 @overload
@@ -91,6 +100,7 @@ async def eventually_async(
     __tracebackhide__ = True
     wait = _Wait(predicate, deadline_s, what)
     while True:
+        wait.begin()
         try:
             value = predicate()
             if inspect.isawaitable(value):
@@ -99,8 +109,7 @@ async def eventually_async(
                 return value
         except (AssertionError, *ignoring) as error:
             wait.not_yet(error)
-        wait.check()
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(wait.pause_s())
 
 
 def _source(predicate: Callable[..., object]) -> str:

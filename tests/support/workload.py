@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outbox import Draft, emit_many
 
+PAUSE_S = 0.01  # between two transactions: some hundreds of messages a second are load enough
 RESULTS = "CREATE TABLE result (n INTEGER PRIMARY KEY, message_id VARCHAR(36) NOT NULL)"
 
 
@@ -77,7 +78,7 @@ def under_load(workload: Workload) -> Iterator[None]:
     is_over = threading.Event()
 
     def work() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(PAUSE_S):
             workload.try_to_commit()
 
     thread = threading.Thread(target=work)

@@ -1,4 +1,4 @@
-"""A million messages that wait: the relay that drains them stays small, and reads each of them once.
+"""Hundreds of thousands of messages that wait: the relay that drains them stays small, and reads each of them once.
 
 The test stops when it has seen enough of the drain: all of it takes twice as long and shows nothing new.
 """
@@ -9,8 +9,8 @@ from support.waiting import eventually
 
 from relay.platform.migrations import upgrade
 
-MESSAGES = 1_000_000
-DRAINED = 150_000
+MESSAGES = 300_000
+DRAINED = 60_000
 GROWTH_BYTES = 50 * 1024**2
 
 FILL = """
@@ -31,7 +31,7 @@ def database(private_postgres):
 
 
 @pytest.mark.timeout(300)
-def test_a_million_waiting_messages_need_no_more_memory_and_no_more_reads_than_a_few(database, fleet):
+def test_however_many_messages_wait_they_need_no_more_memory_and_no_more_reads_than_a_few(database, fleet):
     database.execute(FILL, count=MESSAGES)
     fleet.configure(database.url, destinations={"log": {"listener": "support.recording:ignore"}})
     relay = fleet.start()
