@@ -36,10 +36,13 @@ class Desk:
         self.says = ""
 
     async def send(self, listener: Any, id: str = "m-1", timeout_s: float | None = 30) -> str:
+        return (await self.send_each(listener, [id], timeout_s))[0]
+
+    async def send_each(self, listener: Any, ids: list[str], timeout_s: float | None = 30) -> list[str]:
         async with self._destination(listener, timeout_s) as destination:
-            outcome: Outcome = await destination.send(message(id))
-        self.says = outcome.reason
-        return outcome.kind
+            outcomes: list[Outcome] = [await destination.send(message(id)) for id in ids]
+        self.says = outcomes[-1].reason
+        return [outcome.kind for outcome in outcomes]
 
     async def call_within(self, listener: Any, id: str = "m-1") -> None:
         async with self._destination(listener, None) as destination:
@@ -141,6 +144,13 @@ def roll_back_the_connection(session: Session) -> None:
     session.connection().rollback()
 
 
+def roll_back_the_driver(session: Session) -> None:
+    session.connection().connection.rollback()
+
+
+ROLLED_BACK = [roll_back_the_transaction, roll_back_the_connection, roll_back_the_driver]
+
+
 def listeners(end: Callable[[Session], None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the same listener in both colours: it writes, ends the transaction, and goes on."""
 
@@ -180,13 +190,25 @@ async def test_a_listener_cannot_end_its_transaction_and_the_refusal_costs_nothi
 
 
 @COLOURS
-@pytest.mark.parametrize("end", [roll_back_the_transaction, roll_back_the_connection])
+@pytest.mark.parametrize("end", ROLLED_BACK)
 async def test_a_listener_that_rolled_back_and_returned_has_not_taken_the_message(
     desk: Desk, end: Callable[[Session], None], colour: int
 ) -> None:
     assert await desk.send(listeners(end)[colour]) == "failed"
     assert "transaction of its session" in desk.says
     assert desk.done == ([], 0)
+
+
+@COLOURS
+@pytest.mark.parametrize("end", [*REFUSED_AT_ONCE, *ROLLED_BACK])
+async def test_nothing_of_a_refused_call_is_committed_with_the_next_one(
+    desk: Desk, end: Callable[[Session], None], colour: int
+) -> None:
+    """Both insert the same row, over the same connection."""
+    ends = iter([end, lambda _: None])
+    listener = listeners(lambda session: next(ends)(session))[colour]
+    assert await desk.send_each(listener, ["m-1", "m-2"]) == ["failed", "taken"]
+    assert desk.done == ([1], 1)
 
 
 async def test_an_async_session_cannot_be_committed_either(desk: Desk) -> None:

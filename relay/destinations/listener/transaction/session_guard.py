@@ -23,7 +23,7 @@ _ENDS = re.compile(
     r"\s*(commit|end|abort|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b", re.IGNORECASE
 )
 
-_IN_ERROR = 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
+_IDLE, _IN_ERROR = 0, 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 
 
 class SessionGuard:
@@ -55,7 +55,8 @@ class SessionGuard:
         finally:
             self._release(session, connection)
         is_ours = session.get_transaction() is transaction and not connection.closed
-        if not is_ours or inner is None or not inner.is_active or connection.get_transaction() is not inner:
+        is_ours = is_ours and inner is not None and inner.is_active and connection.get_transaction() is inner
+        if not is_ours or _has_ended_in_the_driver(connection):
             self._refuse("has ended the transaction of its session")
         if transaction is None or not session.is_active or _is_in_error(connection):
             raise TransactionHeld(
@@ -81,6 +82,9 @@ class SessionGuard:
 
     def _refuse_commit(self, connection: sa.Connection) -> None:
         if connection in self._held:
+            # SQLAlchemy ends a transaction whose commit fails without a rollback, so the pool would keep it open: its
+            # locks would stay, and the next call's commit would commit its writes.
+            connection.dialect.do_rollback(connection.connection)
             self._refuse("has committed the transaction of its session")
 
     def _refuse_sql(self, connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
@@ -92,6 +96,15 @@ class SessionGuard:
             f"{self._label} {what}, which is committed together with the inbox mark when the listener returns, and "
             "rolled back when it raises: leave that to its caller; session.begin_nested() makes a savepoint"
         )
+
+
+def _has_ended_in_the_driver(connection: sa.Connection) -> bool:
+    """Return whether the driver's own connection was committed or rolled back, which SQLAlchemy does not notice."""
+    if connection.invalidated:
+        return False
+    driver = connection.connection.driver_connection
+    status = getattr(getattr(driver, "info", None), "transaction_status", None)
+    return status == _IDLE or getattr(driver, "in_transaction", None) is False
 
 
 def _is_in_error(connection: sa.Connection) -> bool:
