@@ -68,6 +68,8 @@ class CircuitBreaker(Generic[D]):
         until: When an open breaker is probed, and a throttled one closes.
         pauses: Openings and failed probes in a row; the waits between probes grow with them.
         probing: Whether a probe is under way.
+        is_clear: Whether there is no suspect, and nothing in doubt: then a taken message needs no ruling, and is only
+            counted in `rate`. It is an attribute, because it is read twice for each message.
     """
 
     policy: Policy
@@ -77,6 +79,7 @@ class CircuitBreaker(Generic[D]):
     until: float = 0.0
     pauses: int = 0
     probing: bool = False
+    is_clear: bool = True
     rate: FailureRate = field(default_factory=FailureRate)
     _streak: set[str] = field(default_factory=set)  # messages
     _failures: int = 0  # attempts, in this streak
@@ -90,16 +93,6 @@ class CircuitBreaker(Generic[D]):
         self._suspects = Suspects(self.policy)
 
     # ----------------------------------------------------------- what may be done
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether there is no suspect: then a taken message needs no ruling, only `count_taken`."""
-        is_quiet = not self._streak and not self._suspects.waiting and not self._suspects.retried
-        return is_quiet and self.condition == "closed" and self._ramp == inf
-
-    def count_taken(self) -> None:
-        """Count a success while the breaker is clear."""
-        self.rate.taken += 1
 
     def width(self, concurrency: int) -> int:
         """How many attempts may be under way at once while the breaker is closed."""
@@ -227,6 +220,7 @@ class CircuitBreaker(Generic[D]):
         if not self._streak:
             self._limit = self.rate.improbable_run
         self._streak.add(delivery.id)
+        self.is_clear = False
         self._failures += 1
         ruling = self._suspects.add(delivery, outcome, earlier, now)
         if len(self._streak) >= self._limit:
@@ -283,3 +277,4 @@ class CircuitBreaker(Generic[D]):
         self.rate.add_run(self._failures)
         self._streak.clear()
         self._failures = 0
+        self.is_clear = self.condition == "closed" and self._ramp == inf and not len(self._suspects)

@@ -162,7 +162,7 @@ def assemble(
         clock: The time, in seconds.
         values_of: Returns the values of a message that logs and reasons must not show; ``None``: there are none.
     """
-    completion, gate = Completion(owner, metrics), TrialGate()
+    completion, gate = Completion(owner, metrics), TrialGate(lease)
     lanes: dict[str, Lane] = {}
     pools: dict[str, WorkerPool] = {}
     for destination, settings in destinations:
@@ -175,7 +175,7 @@ def assemble(
             on_claim=owner.claim,
             on_ready=idle.wake,
             on_failure=partial(metrics.failed, settings.name),
-            may_send=lambda now: lease.is_held(now) and gate.is_open,
+            may_send=gate.is_open,
             clock=clock,
         )
         pools[settings.name] = WorkerPool(

@@ -48,7 +48,8 @@ class Completion:
         else:
             _note_what_is_still_before(entry)
             self._owner.ruled.append(entry)
-        self._owner.wake()
+        if self._owner.is_asleep:
+            self._owner.wake()
 
     def set_aside(self, entry: Entry) -> None:
         """Have the owning thread set an entry aside that no subscription wants."""

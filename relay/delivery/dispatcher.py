@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
-from outbox.tables import SHARD_COUNT
 from relay.decide.shared_state import SharedState
 from relay.decide.subscription import wants
 from relay.decide.verdict import PARKED
@@ -15,7 +14,7 @@ from relay.delivery.crashes.guard import CrashGuard
 from relay.delivery.lane import Lane
 from relay.delivery.withdrawals import Withdrawals
 from relay.observe.metrics import Metrics
-from relay.seam import Entry, Lease, Note, ToOwner
+from relay.seam import Entry, Handle, Lease, Note, ToOwner
 from relay.store.contract import Inherited
 from relay.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
 
@@ -58,9 +57,8 @@ class Dispatcher:
         self._subscriptions, self._metrics = subscriptions, metrics
         self._window = max(window, 2 * len(lanes))  # each keeps two entries, even one that is down
         self._owner, self._lease = owner, lease
-        self._held: dict[tuple[str, str | None], Entry] = {}
+        self._held: dict[Handle, Entry] = {}
         self._lanes_for = lru_cache(maxsize=ROUTES_KEPT)(self._find_lanes)
-        self._count = [0] * SHARD_COUNT
         self._epoch = 0
         self._is_ending = False
         self._pages_accepted = 0
@@ -105,7 +103,7 @@ class Dispatcher:
 
     def count_in(self, shards: Collection[int]) -> int:
         """Return how many entries of these shards are unsettled."""
-        return sum(self._count[shard] for shard in shards)
+        return sum(entry.shard in shards for entry in list(self._held.values()))
 
     def under_way(self) -> list[tuple[str, str]]:
         """Return the attempts under way: (destination, message) pairs."""
@@ -120,7 +118,7 @@ class Dispatcher:
         self.crash_guard.begin_session(epoch)
         self._withdrawals.begin_session()
         for lane in self.lanes.values():
-            lane.begin_session(epoch)
+            lane.validity.begin_session(epoch)
         self._lease.arrive(epoch)
 
     def accept(self, page: Page, epoch: int) -> None:
@@ -132,53 +130,56 @@ class Dispatcher:
             return
         for row in page.deliveries:
             self._accept_delivery(row, page.blocked)
-        self._metrics.emitted(Counter(row[TYPE] for row in page.messages if self._accept_message(row, page.held)))
-        for lane in self.lanes.values():
+        for lane, entries in self._arrivals(page.messages).items():
+            lane.accept_all(entries, page.held)
             lane.announce()
         if self._owner.ruled or self._owner.unrouted:
             self._owner.wake()
 
-    def _accept_message(self, row: Row, held: Mapping[Pair, int]) -> bool:
-        """Take a message; return false if it is in memory already."""
-        if (row[ID], None) in self._held:
-            return False
-        lanes = self._lanes_for(row[TYPE])
-        entry = self._hold(Entry(row, lanes, self._epoch))
-        if not lanes:
-            self.completion.set_aside(entry)
-            return True
-        for lane in lanes:
-            if not self._set_aside_if_accused(entry, lane):
-                lane.accept(entry, held.get((lane.name, row[ORDERING_KEY])) if held else None)
-        return True
+    def _arrivals(self, rows: Sequence[Row]) -> dict[Lane, list[Entry]]:
+        """Return the entries of the messages that are not in memory yet, by lane; set those aside that none wants."""
+        held, lanes_for, epoch = self._held, self._lanes_for, self._epoch
+        arrivals: dict[Lane, list[Entry]] = {lane: [] for lane in self.lanes.values()}
+        fresh = []
+        for row in rows:
+            if row[ID] in held:
+                continue
+            lanes = lanes_for(row[TYPE])
+            held[row[ID]] = entry = Entry(row, lanes, epoch)
+            fresh.append(entry)
+            for lane in lanes:
+                arrivals[lane].append(entry)
+            if not lanes:
+                self.completion.set_aside(entry)
+        self._metrics.emitted(Counter([entry.message.type for entry in fresh]))
+        return self._without_accused(arrivals, fresh) if self.crash_guard.is_needed else arrivals
+
+    def _without_accused(self, arrivals: Mapping[Lane, list[Entry]], fresh: Sequence[Entry]) -> dict[Lane, list[Entry]]:
+        for entry in fresh:
+            self.crash_guard.look_at(entry)
+        return {
+            lane: [entry for entry in entries if not self._set_aside_if_accused(entry, lane)]
+            for lane, entries in arrivals.items()
+        }
 
     def _accept_delivery(self, row: Row, blocked: Mapping[Pair, int]) -> None:
         id_, name = row[ID], row[DESTINATION]
         lane = self.lanes.get(name)
-        if lane is None or (id_, name) in self._held or (id_, None) in self._held:
+        if lane is None or (id_, name) in self._held or id_ in self._held:
             return
-        entry = self._hold(Entry.of_delivery(row, lane, self._epoch))
+        entry = Entry.of_delivery(row, lane, self._epoch)
+        self._held[entry.handle] = entry
+        self.crash_guard.look_at(entry)
         before = blocked.get((name, row[ORDERING_KEY]))
         if lane.queue.is_held(entry, before) or not self._set_aside_if_accused(entry, lane):
             lane.accept_back(entry, before)
 
     def _set_aside_if_accused(self, entry: Entry, lane: Lane) -> bool:
         """Set an accused entry aside; return whether it was accused."""
-        verdict = self.crash_guard.verdict(entry, lane) if self.crash_guard.is_needed else None
+        verdict = self.crash_guard.verdict(entry, lane)
         if verdict is not None:
             lane.set_aside(entry, verdict)
         return verdict is not None
-
-    def _hold(self, entry: Entry) -> Entry:
-        self._held[entry.handle] = entry
-        self._count[entry.shard] += 1
-        if self.crash_guard.is_needed:
-            self.crash_guard.look_at(entry)
-        return entry
-
-    def _drop(self, entry: Entry) -> None:
-        if self._held.pop(entry.handle, None) is not None:
-            self._count[entry.shard] -= 1
 
     def _find_lanes(self, event_type: str) -> tuple[Lane, ...]:
         return tuple(lane for name, lane in self.lanes.items() if wants(self._subscriptions[name], event_type))
@@ -188,7 +189,7 @@ class Dispatcher:
     def forget(self, entries: Collection[Entry]) -> None:
         """Note that these entries are settled, and forget them."""
         for entry in entries:
-            self._drop(entry)
+            self._held.pop(entry.handle, None)
             if not entry.is_plain:
                 for lane in entry.lanes:
                     lane.forget(entry)
@@ -220,24 +221,22 @@ class Dispatcher:
         An entry that one destination took or is taking is settled; its other deliveries are parked.
         """
         self.crash_guard.refuse()
-        wanted = set(shards)
-        evicted: dict[tuple[str, str | None], list[Lane]] = {}
+        evicted: dict[Handle, list[Lane]] = {}
         for lane in self.lanes.values():
-            for entry in lane.evict(lambda e: e.shard in wanted):
+            for entry in lane.evict(lambda e: e.shard in shards):
                 evicted.setdefault(entry.handle, []).append(lane)
         for handle, lanes in evicted.items():
             entry = self._held[handle]
             if len(lanes) == len(entry.lanes):
-                self._drop(entry)
+                del self._held[handle]
                 continue
             for lane in lanes:
                 lane.set_aside(entry, PARKED)
 
     def split(self) -> None:
-        """Settle entries that have waited for a beat for the verdicts of some destinations.
+        """Settle entries that have waited for a beat for the verdicts of some destinations: no verdict waits longer.
 
-        These destinations get them back from the table later; an attempt that is under way goes on. So no destination's
-        verdict waits for another's.
+        These destinations get them back from the table later; an attempt that is under way goes on.
         """
         if len(self.lanes) == 1:
             return
@@ -252,7 +251,8 @@ class Dispatcher:
         for lane in entry.lanes:
             rest = lane.hand_over(entry)
             if rest is not None:
-                self._hold(rest)
+                self._held[rest.handle] = rest
+                self.crash_guard.look_at(rest)
 
     def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
         """Release deliveries that an operator took back."""
@@ -263,7 +263,7 @@ class Dispatcher:
     def set_clock(self, offset_s: float) -> None:
         """Set the difference between the database's clock and the relay's, in seconds."""
         for lane in self.lanes.values():
-            lane.set_clock(offset_s)
+            lane.validity.set_clock(offset_s)
 
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
         """Apply the shared state of the destinations, as of `asked_at`."""

@@ -31,6 +31,9 @@ class SharedHealth:
         breaker: The circuit breaker of this relay.
         on_finding: Called with each finding for the other relays and for people.
         on_probe: Called with the name when it is time to probe; `answer` says whether this relay may.
+
+    Attributes:
+        taken_at: When the latest attempt that was taken began.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class SharedHealth:
         self._is_alone = True  # no other relay is alive
         self._may_probe = self._claimed = False  # whether a probe is permitted, and whether it is for all relays
         self.is_asking = False  # whether a question is open: may this relay probe?
-        self._taken_at = -1e9  # when the latest attempt that was taken began
+        self.taken_at = -1e9
         self._failed_at = -1e9
         self._note: str | None = None
 
@@ -58,10 +61,6 @@ class SharedHealth:
     def takes_messages(self) -> bool:
         """Whether the destination takes messages, as far as is known."""
         return self.operator_pause is None and self._breaker.condition == "closed"
-
-    def note_taken(self, started_at: float) -> None:
-        """Note that an attempt that began then was taken."""
-        self._taken_at = started_at
 
     def note_failed(self, now: float) -> None:
         """Note that an attempt was not taken."""
@@ -80,7 +79,7 @@ class SharedHealth:
         if not shared_state.is_down:
             return [*ruling, *self._resume(now, tell=False)] if self.joined else ruling
         if shared_state.state == "paused":
-            if shared_state.is_disputed_by(asked_at - self._taken_at):
+            if shared_state.is_disputed_by(asked_at - self.taken_at):
                 self._on_finding(Finding(self.name, "healthy", disputes=True))
                 return ruling
             if alone or (self._breaker.condition == "closed" and shared_state.is_fresh):

@@ -7,7 +7,7 @@ that `next` returns, and gives its outcome to `finish`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from relay.decide.backoff import Policy
@@ -22,6 +22,7 @@ from relay.delivery.admission.validity import Validity
 from relay.delivery.health import SharedHealth
 from relay.delivery.queue import DeliveryQueue
 from relay.seam import Entry
+from relay.store.rows import Pair
 
 FOR_ALL = ("unreachable", "throttled", "gone")  # outcomes that hold for every message of a batch
 
@@ -57,20 +58,12 @@ class Lane:
         on_failure: Callable[[str], None],
     ) -> None:
         self.queue, self.breaker, self.health = queue, breaker, health
-        self._admission, self._validity = admission, validity
+        self._admission, self.validity = admission, validity
         self.name, self.on_dead = queue.name, queue.on_dead
         self.policy, self.has_siblings = policy, has_siblings
         self._clock, self._on_ready, self._on_failure = clock, on_ready, on_failure
         self._doubted = 0  # attempts in a row that were made in doubt
         self._failed_types: set[str] = set()  # of messages that failed in doubt since one was taken
-
-    def begin_session(self, epoch: int) -> None:
-        """Note a new session: entries of an earlier one are not sent any more."""
-        self._validity.begin_session(epoch)
-
-    def set_clock(self, offset_s: float) -> None:
-        """Set the difference between the database's clock and the relay's, in seconds."""
-        self._validity.set_clock(offset_s)
 
     # ------------------------------------------------------------- coming in
 
@@ -87,6 +80,15 @@ class Lane:
         may show that it is back.
         """
         return self.queue.room(self.queue.limit if self.takes_messages or not self.has_siblings else self.queue.reserve)
+
+    def accept_all(self, entries: Sequence[Entry], held: Mapping[Pair, int]) -> None:
+        """Take new entries in their order; `held` has the lowest position of each key in the table."""
+        has_room = not self.has_siblings or self.wants >= len(entries)
+        if has_room and all(entry.key is None for entry in entries):
+            self.queue.accept_all(entries)
+            return
+        for entry in entries:
+            self.accept(entry, held.get((self.name, entry.key)) if entry.key is not None else None)
 
     def accept(self, entry: Entry, before: int | None) -> None:
         """Take a new entry, or set it aside; see `DeliveryQueue.accept`."""
@@ -122,11 +124,11 @@ class Lane:
 
     def next(self, now: float) -> Entry | None:
         """Return the next entry to be sent, which is under way from here on; ``None`` while nothing may start."""
-        queue, breaker = self.queue, self.breaker
-        if breaker.failing_count:
-            self._rule_on_suspects(now)
+        startable, breaker = self.queue.startable, self.breaker
         is_clear = breaker.is_clear
-        if not queue.startable or not self._admission.allows(now):
+        if not is_clear and breaker.next_retry_at <= now:
+            self._carry_out(breaker.rule_due(now))
+        if not (startable.fresh or startable.again) or not self._admission.allows(now):
             return None
         if is_clear:
             return self._pick(now)
@@ -139,9 +141,10 @@ class Lane:
     def _pick(self, now: float, at: float | None = None) -> Entry | None:
         """Take the next entry that may still be sent; decide those before it that may not."""
         while (entry := self.queue.pick(at, self._failed_types)) is not None:
-            verdict = self._validity.verdict(entry, now)
+            verdict = self.validity.verdict(entry, now)
             if verdict is None:
-                self._admission.start()
+                if self._admission.is_limited:
+                    self._admission.start()
                 return entry
             self.queue.end_attempt(entry)
             self.breaker.forget(entry)
@@ -152,7 +155,7 @@ class Lane:
         """Return the entries that may go in one batch with that of `next`; they are under way from here on."""
 
         def may_start(entry: Entry) -> bool:
-            return self._validity.verdict(entry, now) is None and may_follow(entry)
+            return self.validity.verdict(entry, now) is None and may_follow(entry)
 
         found = self.queue.pick_more(may_start, self._admission.at_most(count, now))
         self._admission.start(len(found))
@@ -173,11 +176,11 @@ class Lane:
 
     def finish(self, entry: Entry, outcome: Outcome, started_at: float) -> None:
         """Rule on one entry whose attempt has ended."""
-        entry = self.queue.end_attempt(entry)
+        entry = self.queue.under_way.pop(entry)
         if outcome is TAKEN:
-            self.health.note_taken(started_at)
+            self.health.taken_at = started_at
             if self.breaker.is_clear:
-                self.breaker.count_taken()
+                self.breaker.rate.taken += 1
                 self.queue.decide(entry, DELIVERED)
                 return
         self._rule(entry, outcome, started_at)
@@ -227,10 +230,6 @@ class Lane:
     def _rule_alone(self, now: float) -> None:
         if not self.queue.startable and not self.queue.under_way and self.breaker.failing_count:
             self._carry_out(self.breaker.rule_alone(now))
-
-    def _rule_on_suspects(self, now: float) -> None:
-        if self.breaker.next_retry_at <= now:
-            self._carry_out(self.breaker.rule_due(now))
 
     def _carry_out(self, ruling: Ruling[Entry]) -> None:
         for entry, verdict in ruling:

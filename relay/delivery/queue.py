@@ -20,7 +20,7 @@ retry goes there, too; if there is no room, it waits for its backoff once more, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
@@ -83,6 +83,11 @@ class DeliveryQueue:
             return False
         return (before is not None and before < entry.position) or self._held.is_before(entry.key, entry.position)
 
+    def accept_all(self, entries: Sequence[Entry]) -> None:
+        """Take new entries without keys, for which there is room."""
+        self.size += len(entries)
+        self.startable.fresh.extend(entries)
+
     def accept(self, entry: Entry, *, before: int | None, has_room: bool) -> None:
         """Take a new entry, or set it aside.
 
@@ -94,7 +99,7 @@ class DeliveryQueue:
         chain = self.chains.of(entry.key)
         if self.is_held(entry, before) or (chain is not None and self._is_too_long(chain)):
             if chain is not None:
-                chain.tail.releases = True  # settling it releases deliveries that wait behind it in the table
+                chain.tail.is_plain = False  # settling it releases deliveries that wait behind it in the table
             self.set_aside(entry, BLOCKED if chain is None else BEHIND)
         elif has_room:
             self._take_in(entry)
@@ -165,12 +170,7 @@ class DeliveryQueue:
         return entry
 
     def end_attempt(self, entry: Entry) -> Entry:
-        """Note that an attempt has ended, before it is ruled on.
-
-        Returns:
-            The entry to rule on: this one, or the one that replaced it when it was separated from its other
-                destinations.
-        """
+        """Note that an attempt has ended; return the entry to rule on: this one, or the one that replaced it."""
         return self.under_way.pop(entry)
 
     def suspect(self, entry: Entry) -> None:
@@ -190,7 +190,8 @@ class DeliveryQueue:
         """Note the verdict on an entry that has left the queue, and release the next one of its key."""
         if self.startable.turns:
             self.startable.end_turn(entry, taken=verdict is DELIVERED)
-        self.suspects.discard(entry)
+        if self.suspects:
+            self.suspects.discard(entry)
         if self.set_back.count:
             self.set_back.remove(entry)
         self.size -= 1
@@ -201,7 +202,8 @@ class DeliveryQueue:
 
     def _put_under_way(self, entry: Entry) -> None:
         self.under_way[entry] = entry
-        self.set_back.remove_group(entry)
+        if self.set_back.count:
+            self.set_back.remove_group(entry)
 
     # ------------------------------------------------------------------ keys
 
@@ -230,7 +232,7 @@ class DeliveryQueue:
         """Set a head and its chain back; beyond the limit, the chain goes back to the table."""
         self.set_back.add_group(head)
         if self.set_back.count > self.set_back.limit and (successors := self.chains.cut(head)):
-            head.releases = True
+            head.is_plain = False
             self._send_back(successors, BEHIND)
 
     # ------------------------------------------------------------- letting go
@@ -242,11 +244,7 @@ class DeliveryQueue:
         yield from self.chains.successors()
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Release the entries that `belongs` selects and are not under way.
-
-        Returns:
-            The released entries, without a verdict.
-        """
+        """Release the entries that `belongs` selects and are not under way; return them, without a verdict."""
         gone = {e for e in self.waiting() if belongs(e)}
         if not gone:
             return []

@@ -40,7 +40,7 @@ work, and only then checks that flag. So at least one of the two sees the other.
 """
 
 from relay.seam.bell import Bell
-from relay.seam.entry import Entry, Route
+from relay.seam.entry import Entry, Handle, Route
 from relay.seam.lease import Lease
 from relay.seam.to_loop import Delivery, OwnerEvents, Post, ToLoop, posting_to
 from relay.seam.to_owner import Claim, Note, ToOwner, Withdrawn, front
@@ -52,6 +52,7 @@ __all__ = [
     "Delivery",
     "DeliveryView",
     "Entry",
+    "Handle",
     "Lease",
     "Note",
     "OwnerEvents",

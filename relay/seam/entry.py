@@ -29,6 +29,8 @@ from relay.store.rows import (
     Row,
 )
 
+Handle = str | tuple[str, str]  # the message; for an entry about one delivery: the message and the destination
+
 
 class Route(Protocol):
     """A destination of an entry, by its name."""
@@ -55,30 +57,31 @@ class Entry:
     from ``outbox_delivery``, or it is the rest of a plain entry whose other destinations were settled without it.
 
     Attributes:
-        handle: Its key in memory: the message and, for an entry about one delivery, the destination.
+        handle: Its key in memory.
         guard: Asked before it is sent, if it may have killed a relay; else ``None``.
+        is_plain: Whether every destination took it at the first attempt, as far as they have decided, and settling it
+            releases no delivery of its key that waits in the table. It is an attribute, because it is read twice for
+            each message.
         alone: Whether it is sent alone, because a batch with it was not taken.
         waited_a_beat: Whether some of its destinations have decided and others have not for a beat.
-        releases: Whether settling it releases deliveries of its key that wait in the table.
     """
 
     __slots__ = (
         "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard",
-        "handle", "id", "key", "lanes", "message", "open", "position", "releases", "row", "shard",
-        "verdicts", "waited_a_beat",
+        "handle", "id", "is_plain", "key", "lanes", "message", "open", "position", "row", "verdicts",
+        "waited_a_beat",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
         self.row = row
         self.id: str = row[ID]
         self.position: int = row[POSITION]
-        self.shard: int = row[SHARD]
         self.generation: int = row[GENERATION]
         self.key: str | None = row[ORDERING_KEY]
         self.message = Message(
             self.id, row[TYPE], row[SOURCE], row[SUBJECT], self.key, row[DATA], row[HEADERS], row[CREATED_AT]
         )
-        self.handle: tuple[str, str | None] = (self.id, None)
+        self.handle: Handle = self.id
         self.lanes = lanes
         self.epoch = epoch
         self.open = len(lanes)
@@ -89,7 +92,7 @@ class Entry:
         self.guard: Guard | None = None
         self.alone = False
         self.waited_a_beat = False
-        self.releases = False
+        self.is_plain = True
 
     @classmethod
     def of_delivery(cls, row: Row, lane: Route, epoch: int) -> Entry:
@@ -98,6 +101,7 @@ class Entry:
         entry.destination, entry.generation = row[DESTINATION], row[DELIVERY_GENERATION]
         entry.attempts, entry.failing_for_s = row[ATTEMPTS], row[FAILING_FOR_S]
         entry.handle = entry.id, entry.destination
+        entry.is_plain = False
         entry.message.attempt = entry.attempts + 1
         return entry
 
@@ -106,8 +110,15 @@ class Entry:
         rest = Entry(self.row, (lane,), self.epoch)
         rest.destination, rest.generation = lane.name, 0
         rest.handle = rest.id, rest.destination
+        rest.is_plain = False
         rest.guard, rest.alone = self.guard, self.alone
         return rest
+
+    @property
+    def shard(self) -> int:
+        """The slice of the messages that it belongs to."""
+        shard: int = self.row[SHARD]
+        return shard
 
     def expires_at_s(self, within_s: float | None) -> float:
         """Return when it expires, in seconds since 1970 by the database's clock; infinity if it never does.
@@ -129,16 +140,6 @@ class Entry:
         return min(at_s, since.timestamp() + within_s)
 
     @property
-    def can_expire(self) -> bool:
-        """Whether its writer said when it expires."""
-        return self.row[EXPIRES_AT] is not None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether every destination took it at the first attempt."""
-        return self.verdicts is None and self.destination is None and not self.releases
-
-    @property
     def is_partly_decided(self) -> bool:
         """Whether some of its destinations have decided and others have not."""
         return 0 < self.open < len(self.lanes)
@@ -149,6 +150,7 @@ class Entry:
             if self.verdicts is None:
                 self.verdicts = {}
             self.verdicts[destination] = verdict
+            self.is_plain = False
         self.open -= 1
         return self.open == 0
 

@@ -80,6 +80,7 @@ class ToOwner:
         claims: Requests for shares of common rate budgets.
         notes: Notes of the crash guard.
         withdrawn: Answers to `ToLoop.withdraw`.
+        is_asleep: Whether the owning thread sleeps; `wake` does nothing otherwise.
     """
 
     def __init__(self, ring: Callable[[], None], *, window: int) -> None:
@@ -93,7 +94,7 @@ class ToOwner:
         self.withdrawn: deque[Withdrawn] = deque()
         self._ring = ring
         self._settle_at = min(SETTLE_AT, max(window // 4, 1))
-        self._is_asleep = self._sleeps_long = False
+        self.is_asleep = self._sleeps_long = False
 
     # ---------------------------------------------------- by the event loop
 
@@ -118,12 +119,12 @@ class ToOwner:
         self.wake()
 
     def wake(self) -> None:
-        """Wake the owning thread if there is enough to settle. It is cheap enough to be called for every message.
+        """Wake the owning thread if there is enough to settle.
 
         A few verdicts wait for the next short poll: a round trip for each would cost more than sending the message.
         """
-        if self._is_asleep and (self._sleeps_long or self.wants_settling):
-            self._is_asleep = False
+        if self.is_asleep and (self._sleeps_long or self.wants_settling):
+            self.is_asleep = False
             self._ring()
 
     # -------------------------------------------------- by the owning thread
@@ -131,14 +132,14 @@ class ToOwner:
     def fall_asleep(self, timeout_s: float) -> bool:
         """Announce that the owning thread will sleep; return false if there is work to do first."""
         self._sleeps_long = timeout_s > SOON_S
-        self._is_asleep = True
+        self.is_asleep = True
         if self.wants_settling or (self._sleeps_long and self._has_work):
-            self._is_asleep = False
-        return self._is_asleep
+            self.is_asleep = False
+        return self.is_asleep
 
     def wake_up(self) -> None:
         """Announce that the owning thread does not sleep any more."""
-        self._is_asleep = False
+        self.is_asleep = False
 
     # ---------------------------------------------------------------- by both
 

@@ -40,7 +40,7 @@ def make_lane(**options: Any) -> Lane:
     lane = assembly.make_lane(
         replace(settings, **{name: value for name, value in options.items() if name in of_settings}), **calls
     )
-    lane.begin_session(EPOCH)
+    lane.validity.begin_session(EPOCH)
     return lane
 
 

@@ -24,6 +24,9 @@ class Admission:
         may_send: Returns whether the relay owns its entries at a time.
         concurrency: Attempts under way at once at most.
         rate_limit: How many attempts may start in a time; ``None``: any number.
+
+    Attributes:
+        is_limited: Whether there is a rate limit, which has to know each attempt that starts.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Admission:
     ) -> None:
         self._queue, self._breaker, self._health = queue, breaker, health
         self._may_send, self._concurrency, self._rate_limit = may_send, concurrency, rate_limit
+        self.is_limited = rate_limit is not None
 
     def allows(self, now: float) -> bool:
         """Return whether an attempt may start now; if not, request the missing probe or share."""
@@ -45,7 +49,7 @@ class Admission:
         if self._health.operator_pause is not None or not self._may_send(now):
             return False
         if breaker.is_clear:
-            return self._is_within_rate(now)
+            return self._rate_limit is None or self._is_within_rate(now)
         if breaker.end_wait(now):
             self._health.turned("throttled", now)
         is_allowed = breaker.may_start(now, len(self._queue.under_way), self._concurrency)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.decide.verdict import EXPIRED, PARKED, Verdict
 from relay.seam import Entry
+from relay.store.rows import EXPIRES_AT
 
 
 class Validity:
@@ -33,9 +34,10 @@ class Validity:
         """
         if entry.epoch != self._epoch:
             return PARKED
+        if self._expires_in_s is None and entry.row[EXPIRES_AT] is None:
+            return None
         return EXPIRED if self._is_expired(entry, now) else None
 
     def _is_expired(self, entry: Entry, now: float) -> bool:
-        if self._clock_offset_s is None or (self._expires_in_s is None and not entry.can_expire):
-            return False
-        return now + self._clock_offset_s >= entry.expires_at_s(self._expires_in_s)
+        offset_s = self._clock_offset_s
+        return offset_s is not None and now + offset_s >= entry.expires_at_s(self._expires_in_s)

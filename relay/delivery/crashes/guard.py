@@ -50,19 +50,22 @@ class PermitRequest:
 class TrialGate:
     """The gate for attempts: while an accused delivery is tried alone, no other attempt may start.
 
+    Args:
+        lease: Whether this relay may send at all.
+
     Attributes:
         trial: The attempt that is alone now.
         trials: The attempts that wait for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
         self.trial: PermitRequest | None = None
         self.trials: deque[PermitRequest] = deque()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether any attempt may start."""
-        return self.trial is None and not self.trials
+    def is_open(self, now: float) -> bool:
+        """Return whether an attempt may start at this time, for any delivery that is not accused."""
+        return self.trial is None and not self.trials and self._lease.is_held(now)
 
 
 class CrashGuard:
@@ -201,7 +204,7 @@ class CrashGuard:
             self._note_lazily()
         if self._gate.trial is not None and self._gate.trial.delivery == delivery:
             self._gate.trial = None
-        if self._gate.is_open:
+        if self._gate.trial is None and not self._gate.trials:
             for lane in self._lanes.values():
                 lane.announce()
         if self._waiting or self._gate.trials:

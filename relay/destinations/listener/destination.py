@@ -29,6 +29,7 @@ from relay.destinations.listener.threads import NoThread, Threads
 from relay.destinations.listener.transaction.call import AsyncTransactions, SyncTransactions
 from relay.destinations.listener.transaction.commit_gate import CommitGate, Overran
 from relay.destinations.listener.unavailable import is_from_outside
+from relay.destinations.sending.deadline import Deadline
 from relay.observe.logging import plain_trace, redacted
 from relay.observe.tracing import SYSTEM, processing
 from relay.platform.database import Database
@@ -72,7 +73,7 @@ class ListenerDestination:
         self.concurrency = concurrency
         self.listener = load(listener)
         self.label = name_of(self.listener)
-        self._timeout_s = timeout_s
+        self._deadline = Deadline(timeout_s) if timeout_s is not None else None
         self._shown: dict[tuple[CodeType, int], float] = {}
         self._threads: Threads | None = None
         self._transactions: SyncTransactions | AsyncTransactions | None = None
@@ -84,36 +85,40 @@ class ListenerDestination:
         """Do nothing: engines connect when they are first used."""
 
     async def send(self, message: Message) -> Outcome:
-        if self.is_at_work_on(message):
+        if self._threads is not None and self.is_at_work_on(message):
             return busy(
-                f"{self.label} is still at work on it: an earlier call took longer than {self._deadline}, and has "
+                f"{self.label} is still at work on it: an earlier call took longer than {self._limit}, and has "
                 "not ended yet"
             )
-        began_at, deadline = monotonic(), None
+        attempt = None
         try:
-            if self._transactions is not None and self._timeout_s is not None:
-                await self._run_with_gate(CommitGate(self._timeout_s, tells_database=False), self._timeout_s, message)
-            elif (rest := start(self._run(message, None))) is not None:
-                spent_s = monotonic() - began_at
-                deadline = asyncio.timeout(None if self._timeout_s is None else self._timeout_s - spent_s)
-                async with deadline:
-                    check_returned(await rest)
+            if self._deadline is None:
+                check_returned(await self._run(message, None))
+            elif self._transactions is not None:
+                timeout_s = self._deadline.after_s
+                await self._run_with_gate(CommitGate(timeout_s, tells_database=False), timeout_s, message)
+            else:
+                began_at = monotonic()
+                if (rest := start(self._run(message, None))) is not None:
+                    attempt = self._deadline.attempt(began_at)
+                    with attempt:
+                        check_returned(await rest)
         except Reject as rejection:
             return refused(redacted(f"rejected by {self.label}: {rejection}"))
         except NoThread:
-            if self._transactions is None and (deadline is None or not deadline.expired()):
+            if self._transactions is None and (attempt is None or not attempt.is_expired):
                 raise asyncio.CancelledError from None
-            return unreachable(f"calls of {self.label} that took longer than {self._deadline}, hold all its threads")
+            return unreachable(f"calls of {self.label} that took longer than {self._limit}, hold all its threads")
         except Overran:
-            return unanswered(f"{self.label} took longer than {self._deadline}: it is rolled back")
+            return unanswered(f"{self.label} took longer than {self._limit}: it is rolled back")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return failed(f"{self.label} raised a cancellation of its own")
         except Exception as error:
-            if deadline is not None and deadline.expired():
-                return unanswered(f"{self.label} took longer than {self._deadline}")
+            if attempt is not None and attempt.is_expired:
+                return unanswered(f"{self.label} took longer than {self._limit}")
             self._show(error, message)
             reason = redacted(f"{self.label} {_said(error)}")
             return unanswered(reason) if is_from_outside(error) else failed(reason)
@@ -131,8 +136,8 @@ class ListenerDestination:
         return watched
 
     @property
-    def _deadline(self) -> str:
-        return "its deadline" if self._timeout_s is None else f"{self._timeout_s:g} s, its deadline (timeout_s)"
+    def _limit(self) -> str:
+        return "its deadline" if self._deadline is None else f"{self._deadline.after_s:g} s, its deadline (timeout_s)"
 
     async def call(self, message: Message) -> None:
         """Run the listener once, without a deadline. If it raises, its error is raised and nothing was committed."""
@@ -187,6 +192,8 @@ class ListenerDestination:
             log.warning("listener_raised", destination=self.name, message_id=message.id, exception=plain_trace(error))
 
     async def close(self) -> None:
+        if self._deadline is not None:
+            self._deadline.close()
         if self._threads is not None:
             self._threads.close()
         if self._transactions is not None:

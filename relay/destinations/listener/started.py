@@ -12,8 +12,7 @@ from relay.destinations.listener.returned import check_returned
 def start(awaitable: Awaitable[Any]) -> Awaitable[Any] | None:
     """Run a coroutine until it waits or ends; return the rest, or ``None`` if it ended.
 
-    A coroutine that never waits needs no deadline, and entering `asyncio.timeout` costs more than calling many
-    listeners.
+    A coroutine that never waits needs no deadline, and beginning one costs more than calling several listeners.
 
     Args:
         awaitable: A coroutine is run here, in the task that will await its rest; an error that it raises before it

@@ -29,15 +29,19 @@ class Deadline:
         self._attempts: deque[Attempt] = deque()  # in the order of their deadlines; some have ended
         self._timer: asyncio.TimerHandle | None = None
 
-    def attempt(self) -> Attempt:
-        """Return the context of an attempt by the current task, which begins now."""
+    def attempt(self, began_at: float | None = None) -> Attempt:
+        """Return the context of an attempt by the current task.
+
+        Args:
+            began_at: When it began, by the event loop's clock; ``None``: now. No other attempt may have begun since.
+        """
         task = asyncio.current_task()
         assert task is not None
         loop = task.get_loop()
         attempts = self._attempts
         while attempts and attempts[0].task is None:
             attempts.popleft()
-        begun = Attempt(task, loop.time() + self.after_s)
+        begun = Attempt(task, (loop.time() if began_at is None else began_at) + self.after_s)
         attempts.append(begun)
         if self._timer is None:
             self._timer = loop.call_at(begun.at, self._ring, loop)
@@ -63,15 +67,18 @@ class Attempt:
     Args:
         task: The task to cancel; ``None`` once the attempt has ended.
         at: When, by the event loop's clock.
+
+    Attributes:
+        is_expired: Whether the deadline has cancelled it.
     """
 
-    __slots__ = ("_cancelling", "_is_expired", "at", "task")
+    __slots__ = ("_cancelling", "at", "is_expired", "task")
 
     def __init__(self, task: asyncio.Task[Any], at: float) -> None:
         self.task: asyncio.Task[Any] | None = task
         self.at = at
         self._cancelling = task.cancelling()
-        self._is_expired = False
+        self.is_expired = False
 
     def __enter__(self) -> None: ...
 
@@ -79,11 +86,11 @@ class Attempt:
         task, self.task = self.task, None
         assert task is not None
         # As asyncio.timeout does: a cancellation that came from elsewhere as well stays one.
-        if self._is_expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.is_expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def expire(self) -> None:
         """Cancel the attempt, unless it has ended."""
         if self.task is not None:
-            self._is_expired = True
+            self.is_expired = True
             self.task.cancel()

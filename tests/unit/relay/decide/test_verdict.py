@@ -71,13 +71,6 @@ def test_an_entry_that_a_destination_did_not_take_is_not_plain_and_each_verdict_
     assert (one.verdict_of("a"), one.verdict_of("b")) == (verdict, DELIVERED)
 
 
-def test_an_entry_that_lets_others_go_is_not_plain_for_they_stand_in_the_table() -> None:
-    one = entry(A)
-    one.releases = True
-    one.decide("a", DELIVERED)
-    assert not one.is_plain
-
-
 def test_a_delivery_that_was_read_back_knows_its_record() -> None:
     one = delivery(attempts=2)
     assert (one.destination, one.generation, one.attempts, one.failing_for_s) == ("a", 5, 2, 1.5)

@@ -57,7 +57,7 @@ def test_nothing_expires_while_the_databases_clock_is_unknown() -> None:
 def test_what_has_expired_is_decided_when_it_would_start_and_its_key_goes_on() -> None:
     decided: list[Entry] = []
     lane = make_lane(concurrency=10, on_complete=decided.append)
-    lane.set_clock(1000.0)
+    lane.validity.set_clock(1000.0)
     lane.accept(entry_of(lane, 0, expires_s=1100.0, key="k"), None)
     lane.accept(entry_of(lane, 1, expires_s=1100.1, key="k"), None)
     assert started(lane) == ["m1"]
@@ -68,7 +68,7 @@ def test_what_has_expired_is_decided_when_it_would_start_and_its_key_goes_on() -
 
 def test_a_batch_takes_nothing_along_that_has_expired() -> None:
     lane = make_lane(concurrency=10)
-    lane.set_clock(0.0)
+    lane.validity.set_clock(0.0)
     for n, expires_s in enumerate([None, None, 50.0, None]):
         lane.accept(entry_of(lane, n, expires_s=expires_s), None)
     assert lane.next(100.0) is not None
@@ -78,7 +78,7 @@ def test_a_batch_takes_nothing_along_that_has_expired() -> None:
 
 def test_what_has_expired_takes_nothing_of_a_rate_limit() -> None:
     lane = make_lane(concurrency=10, rate=Rate(1.0, 1))
-    lane.set_clock(0.0)
+    lane.validity.set_clock(0.0)
     lane.accept(entry_of(lane, 0, expires_s=5.0), None)
     lane.accept(entry_of(lane, 1), None)
     assert started(lane) == []
