@@ -1,26 +1,32 @@
 """The fixtures that every test may use, and the rules of the whole run; tests/support/ is the machinery."""
 
+from __future__ import annotations
+
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hypothesis
 import pytest
 from support import nursery
 from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
 from support.guardian import dismiss_guardian
-from support.kafka import KafkaServer, MockCluster, Noida, Tansu
-from support.nats import NatsServer
 from support.postgres import PostgresServer
 from support.processes import Spawner
-from support.rabbitmq import RabbitServer
-from support.redis import RecentRedis, RedisServer
 from support.secrecy import assert_hidden, everything_in, secrets_of
 from support.servers import lent, running
+
+if (
+    TYPE_CHECKING
+):  # their fixtures import them: each brings a client library, which unit tests and xdist's own process spare
+    from support.kafka import KafkaServer
+    from support.nats import NatsServer
+    from support.rabbitmq import RabbitServer
+    from support.redis import RecentRedis, RedisServer
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -109,7 +115,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests, so that none is left at the end; keep tests that share a server together."""
     items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(HERE).parts[0]))
     for item in items:
-        if servers := _SERVERS.intersection(getattr(item, "fixturenames", ())):
+        if item.path.name == "test_nestjs.py":  # one installation by npm costs more than a start of every server
+            item.add_marker(pytest.mark.xdist_group("rabbitmq_server"))
+        elif servers := _SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(min(servers)))
         elif item.path.name in _SHARE_A_FIXTURE:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -200,6 +208,8 @@ def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitServer]:
     """The one RabbitMQ of this run."""
+    from support.rabbitmq import RabbitServer
+
     with running(RabbitServer()) as server:
         yield server
 
@@ -214,6 +224,8 @@ def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The one Redis of this run."""
+    from support.redis import RedisServer
+
     with running(RedisServer()) as server:
         yield server
 
@@ -228,6 +240,8 @@ def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def recent_redis_server() -> Iterator[RecentRedis]:
     """The one Redis of this run that has idempotent publishing."""
+    from support.redis import RecentRedis
+
     with running(RecentRedis()) as server:
         yield server
 
@@ -242,6 +256,8 @@ def recent_redis(recent_redis_server: RecentRedis) -> Iterator[RecentRedis]:
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     """The one NATS server of this run."""
+    from support.nats import NatsServer
+
     with running(NatsServer()) as server:
         yield server
 
@@ -253,10 +269,12 @@ def nats(nats_server: NatsServer) -> Iterator[NatsServer]:
         yield server
 
 
-@pytest.fixture(scope="session", params=[Tansu, Noida, MockCluster], ids=lambda made: made.__name__)
+@pytest.fixture(scope="session", params=["Tansu", "Noida", "MockCluster"])
 def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
     """Each of the brokers that speak Kafka's protocol."""
-    with running(request.param()) as server:
+    from support import kafka
+
+    with running(getattr(kafka, request.param)()) as server:
         yield server
 
 

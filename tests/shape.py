@@ -66,9 +66,13 @@ class Source:
         return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def functions(self) -> list[tuple[str, int]]:
         """Each function's name and its lines: of its body, without the docstring."""
-        return [(f"{self.module}.{each.name}", _lines(each)) for each in ast.walk(self.tree) if _is_function(each)]
+        return [(f"{self.module}.{each.name}", _lines(each)) for each in self.nodes if _is_function(each)]
 
 
 def _is_function(node: ast.AST) -> bool:
@@ -117,8 +121,8 @@ class Shape:
         return [found for source in self.sources for found in self._imports_of(source)]
 
     def _imports_of(self, source: Source) -> Iterator[Import]:
-        for_types = {id(each) for node in ast.walk(source.tree) if _is_type_checking(node) for each in ast.walk(node)}
-        for node in ast.walk(source.tree):
+        for_types = {id(each) for node in source.nodes if _is_type_checking(node) for each in ast.walk(node)}
+        for node in source.nodes:
             for name in _imported_by(node, source.package):
                 yield Import(source.module, self._nearest(name), id(node) in for_types)
 

@@ -20,7 +20,7 @@ odd_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(odd_text, inner),
     max_leaves=8,
 )
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def as_numbers(value):

@@ -9,9 +9,9 @@ from support.waiting import eventually
 
 from relay.platform.migrations import upgrade
 
-MESSAGES = 300_000
-DRAINED = 60_000
-GROWTH_BYTES = 50 * 1024**2
+MESSAGES = 250_000
+DRAINED = 100_000
+GROWTH_BYTES = 45 * 1024**2
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data)

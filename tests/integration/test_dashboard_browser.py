@@ -100,11 +100,10 @@ CUT_OFF = """
 """
 
 
-@pytest.mark.parametrize("width", [360, 390])
 def test_on_a_phone_no_button_is_cut_off_and_the_header_has_one_line(
-    browser: Browser, dashboard: Dashboard, scene: Scene, width: int
+    browser: Browser, dashboard: Dashboard, scene: Scene
 ) -> None:
-    with dashboard.logged_in(browser, width=width, height=800) as page:
+    with dashboard.logged_in(browser, width=360, height=800) as page:
         for path in pages_of(scene.database.engine).values():
             ready(page, dashboard.url + path)
             assert page.evaluate(CUT_OFF) == [], path

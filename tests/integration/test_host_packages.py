@@ -130,14 +130,22 @@ def test_a_relay_in_several_processes_starts_beside_such_a_host(
     assert (host / "taken").read_text() == "<0>"
 
 
-@pytest.mark.parametrize("command", [["status"], ["content", "missing"], ["--help"]])
+@pytest.mark.parametrize(
+    ("environ", "command"),
+    [("on PYTHONPATH", ["status"]), ("here", ["content", "missing"]), ("on PYTHONPATH", ["--help"])],
+    indirect=["environ"],
+)
 def test_the_other_commands_work_beside_such_a_host(
     python: Path, host: Path, environ: dict[str, str], command: list[str], sqlite_database: Database
 ) -> None:
     run(str(python.with_name("outbox")), *command, cwd=host, **environ)
 
 
-@pytest.mark.parametrize("handler", [None, "listeners.reports:on_completed"])
+@pytest.mark.parametrize(
+    ("environ", "handler"),
+    [("on PYTHONPATH", None), ("here", "listeners.reports:on_completed")],
+    indirect=["environ"],
+)
 def test_the_receiving_api_starts_with_our_listener_and_with_the_hosts(
     python: Path,
     host: Path,
@@ -162,7 +170,12 @@ def test_the_receiving_api_starts_with_our_listener_and_with_the_hosts(
     raise AssertionError("".join(said))
 
 
-@pytest.mark.parametrize("handler", [[], ["--listener", "listeners.reports:on_completed"]], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("environ", "handler"),
+    [("here", []), ("on PYTHONPATH", ["--listener", "listeners.reports:on_completed"])],
+    indirect=["environ"],
+    ids=["ours", "theirs"],
+)
 def test_the_consumer_starts_with_our_listener_and_with_the_hosts(
     python: Path, host: Path, environ: dict[str, str], handler: list[str], started: list[subprocess.Popen[str]]
 ) -> None:

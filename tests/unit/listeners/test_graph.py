@@ -6,7 +6,7 @@ import sys
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -82,6 +82,7 @@ def test_a_flood_of_topics_keeps_the_strongest() -> None:
     assert graph.nodes[-1]["id"] == f"t{MAX_NODES - 1:04}"
 
 
+@settings(max_examples=30)
 @given(topics)
 def test_every_graph_is_valid_json_and_its_numbers_agree(found: list[Topic]) -> None:
     graph = build_baseline(found)

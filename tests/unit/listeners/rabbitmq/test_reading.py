@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands, frame
 from pamqp.header import ContentHeader
@@ -89,6 +89,7 @@ def test_the_guides_bare_message_is_known_by_its_content_as_over_http() -> None:
     assert (got.id, got.type) == ("content:c-1", "extraction.completed")
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(min_size=1), st.integers() | st.text() | st.none(), min_size=1))
 def test_without_an_id_the_same_content_is_the_same_message_however_it_is_spelled(data: dict[str, Any]) -> None:
     one = json.dumps(data).encode()

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, field_serializer
 
@@ -44,6 +44,7 @@ class Point:
     x: int
 
 
+@settings(max_examples=40)
 @given(documents)
 def test_what_is_accepted_says_the_same_as_json(value):
     assert json.loads(to_payload(value)) == value
