@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -17,9 +18,9 @@ from outbox_cli.dashboard.access import Access, Refused, TooManyTries
 from outbox_cli.dashboard.access.people import Who
 from outbox_cli.dashboard.guard import Guard
 from outbox_cli.dashboard.jobs import Busy
-from outbox_cli.dashboard.reader import TooMuch
 from outbox_cli.dashboard.routes import content, dead, destinations, entrance, messages, overview
 from outbox_cli.dashboard.site import Site, site_of
+from relay.admin.access.deadline import TooMuch
 from relay.settings import Settings
 
 ABOUT = "What the dashboard shows and does, as JSON. Send the token as `Authorization: Bearer …`."
@@ -64,6 +65,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(site.warm_up)
         yield
         site.close()
 

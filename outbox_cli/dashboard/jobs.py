@@ -37,6 +37,7 @@ class Job:
         ended: Whether it has ended.
         failed: Why it ended early, or ``None``.
         is_estimate: Whether the total is an estimate.
+        is_least: Whether the total is the least that it may be.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Job:
     ended: bool = False
     failed: str | None = None
     is_estimate: bool = False
+    is_least: bool = False
 
     @property
     def percent(self) -> int:
@@ -67,7 +69,15 @@ class Jobs:
         self._threads: list[threading.Thread] = []
 
     def begin(
-        self, doing: str, total: int, *, by: str, back: str, work: Callable[[Tell], int], is_estimate: bool = False
+        self,
+        doing: str,
+        total: int,
+        *,
+        by: str,
+        back: str,
+        work: Callable[[Tell], int],
+        is_estimate: bool = False,
+        is_least: bool = False,
     ) -> Job:
         """Begin a change.
 
@@ -78,6 +88,7 @@ class Jobs:
             back: The page to return to.
             work: Does it; gets a function that takes the progress, and returns the count.
             is_estimate: Whether the expected count is an estimate.
+            is_least: Whether it is the least that it may be.
 
         Raises:
             Busy: Too many run already.
@@ -85,7 +96,7 @@ class Jobs:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= AT_ONCE:
             raise Busy("other changes are still running: wait until one has ended")
-        job = Job(secrets.token_urlsafe(12), doing, total, by, back, is_estimate=is_estimate)
+        job = Job(secrets.token_urlsafe(12), doing, total, by, back, is_estimate=is_estimate, is_least=is_least)
         self._jobs[job.id] = job
         while len(self._jobs) > KEPT:
             self._jobs.popitem(last=False)

@@ -10,13 +10,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LONGEST_S = 5.0  # how long to wait for a new result
+STALE_S = 10.0  # a result that is older is not shown while a new one is computed
 SHARE = 5  # at most one part in this many of the time is spent computing it
 
 
 class Kept(Generic[T]):
     """The last result of a slow function.
 
-    If an older result exists, a caller waits at most `patience_s`. The function never runs twice at once. The longer it
+    If a recent result exists, a caller waits at most `patience_s`. The function never runs twice at once. The longer it
     takes, the less often it runs.
 
     Args:
@@ -31,7 +32,7 @@ class Kept(Generic[T]):
         self._taking: threading.Event | None = None
         self._value: T | None = None
         self._error: Exception | None = None
-        self._good_until = float("-inf")
+        self._good_until = self._taken_at = float("-inf")
         self._wanted = self._have = 0  # how often it was forgotten, and how often before the result was taken
 
     def get(self, *, wait: bool = True) -> T | None:
@@ -45,7 +46,8 @@ class Kept(Generic[T]):
             taking = self._begin()  # after a change, an older result is no answer
         if taking is not None:
             is_first = self._value is None and self._error is None
-            taking.wait((None if is_first else self._patience_s) if wait else 0)
+            is_stale = time.monotonic() > self._taken_at + STALE_S
+            taking.wait((None if is_first else LONGEST_S if is_stale else self._patience_s) if wait else 0)
         if self._error is not None:
             raise self._error
         return self._value
@@ -72,7 +74,7 @@ class Kept(Generic[T]):
         finally:
             took_s = time.monotonic() - began_at
             with self._lock:
-                self._have, self._taking = began_for, None
+                self._have, self._taking, self._taken_at = began_for, None, time.monotonic()
                 if began_for == self._wanted:
                     self._good_until = time.monotonic() + max(self._fresh_s, (SHARE - 1) * took_s)
             taking.set()

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from outbox.errors import OutboxError
-from outbox_cli.dashboard.reader import TooMuch
+from relay.admin.access.deadline import TooMuch
 
 LONGEST_S = 30 * 60  # a browser reconnects by itself
 

@@ -1,7 +1,7 @@
 """Query the database for the pages: few connections, short queries, and one answer for all equal queries.
 
-A query runs in a read-only snapshot, for `TIMEOUT_S` at most, so no page can hold up a relay. Its answer is kept for a
-second: any number of people on the same page cause one query a second.
+A question's queries run in a read-only snapshot, for `TIMEOUT_S` at most, so no page can hold up a relay. Its answer is
+kept for a second: any number of people on the same page cause one query a second.
 """
 
 from __future__ import annotations
@@ -18,21 +18,18 @@ import sqlalchemy as sa
 
 from outbox.errors import Unusable
 from relay.admin.access.damaged_text import accept_any_bytes
+from relay.admin.access.deadline import TooMuch, translated, watch, within
 from relay.admin.access.opening import reaching
 from relay.admin.access.queries import snapshot
 from relay.settings import Settings
 
 FRESH_S = 1.0
 TIMEOUT_S = 2.0
+EXACT_S = 0.1  # how long an exact answer may take, if there is a cheaper one
 CONNECTIONS = 2
 ANSWERS = 256  # answers in memory at once
-QUERY_CANCELED = "57014"
 
 T = TypeVar("T")
-
-
-class TooMuch(Exception):
-    """A query took longer than it may."""
 
 
 @dataclass
@@ -56,6 +53,7 @@ class Reader:
             prepares=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=10, pool_pre_ping=True
         )
         accept_any_bytes(self.engine)
+        watch(self.engine)
         self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,25 +61,58 @@ class Reader:
         """Close the connections."""
         self.engine.dispose()
 
-    def ask(self, key: Hashable, question: Callable[[sa.Connection], T], *, timeout_s: float = TIMEOUT_S) -> T:
+    def ask(
+        self,
+        key: Hashable,
+        question: Callable[[sa.Connection], T],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        fresh_s: float = FRESH_S,
+    ) -> T:
         """Return the answer to a query, at most a second old.
 
         Args:
             key: Identifies the query.
             question: The query, as a function of a connection.
-            timeout_s: How long each of its statements may take, in seconds.
+            timeout_s: How long its statements may take together, in seconds.
+            fresh_s: How old the answer may be, if not a second.
 
         Raises:
-            TooMuch: A statement takes longer.
+            TooMuch: They take longer.
             Unusable: The database cannot be reached.
         """
         answer = self._answer(key)
         with answer.lock:
-            if time.monotonic() - answer.at > FRESH_S:
+            if time.monotonic() - answer.at > (fresh_s if answer.error is None else FRESH_S):
                 self._find(answer, question, timeout_s)
             if answer.error is not None:
                 raise answer.error
             return cast("T", answer.value)
+
+    def ask_or(
+        self,
+        key: Hashable,
+        question: Callable[[sa.Connection], T],
+        cheaper: Callable[[sa.Connection], T],
+        *,
+        timeout_s: float,
+    ) -> T:
+        """Return the answer to a query; if it takes too long, the answer to a cheaper one.
+
+        Args:
+            key: Identifies both queries.
+            question: The query, as a function of a connection.
+            cheaper: Another one, which looks at less.
+            timeout_s: How long the first one may take, in seconds.
+
+        Raises:
+            TooMuch: The cheaper one takes too long, too.
+            Unusable: The database cannot be reached.
+        """
+        try:
+            return self.ask(key, question, timeout_s=timeout_s)
+        except TooMuch:
+            return self.ask(("cheaper", key), cheaper)
 
     def forget(self) -> None:
         """Forget all answers, after a change."""
@@ -90,9 +121,9 @@ class Reader:
 
     @contextmanager
     def connected(self, timeout_s: float = TIMEOUT_S) -> Iterator[sa.Connection]:
-        """Yield a connection with a read-only snapshot."""
+        """Yield a connection with a read-only snapshot, and a bound for each statement on PostgreSQL."""
         self.settings.require_database_file()
-        with reaching(self.settings.database), _within(timeout_s), snapshot(self.engine) as connection:
+        with reaching(self.settings.database), translated(), snapshot(self.engine) as connection:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
                 connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
@@ -109,21 +140,10 @@ class Reader:
     def _find(self, answer: _Answer, question: Callable[[sa.Connection], Any], timeout_s: float) -> None:
         answer.value, answer.error = None, None
         try:
-            with self.connected(timeout_s) as connection:
+            with self.connected(timeout_s) as connection, within(connection, timeout_s):
                 answer.value = question(connection)
         except (Unusable, TooMuch) as error:
             answer.error = error
         except sa.exc.TimeoutError:
             answer.error = TooMuch("the dashboard is busy: try again")
         answer.at = time.monotonic()
-
-
-@contextmanager
-def _within(timeout_s: float) -> Iterator[None]:
-    """Translate the server's timeout error to `TooMuch`."""
-    try:
-        yield
-    except sa.exc.OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) == QUERY_CANCELED:
-            raise TooMuch(f"this takes longer than {timeout_s:g} s") from error
-        raise

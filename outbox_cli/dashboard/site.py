@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,15 @@ import sqlalchemy as sa
 from fastapi import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from outbox.errors import OutboxError
 from outbox_cli.dashboard import rendering
 from outbox_cli.dashboard.access import Access, Person
 from outbox_cli.dashboard.facts.overview import Overview, overview
 from outbox_cli.dashboard.jobs import Jobs
 from outbox_cli.dashboard.kept import Kept
 from outbox_cli.dashboard.live import Live
-from outbox_cli.dashboard.reader import Reader
+from outbox_cli.dashboard.reader import TIMEOUT_S, Reader
+from relay.admin.access.deadline import TooMuch
 from relay.admin.doctor import examine
 from relay.admin.doctor.finding import Finding
 from relay.settings import Settings
@@ -54,6 +57,16 @@ class Site:
         """Close the connections."""
         self.reader.close()
 
+    def warm_up(self) -> None:
+        """Do the slow work of the first requests: compile the pages, connect, and read the overview."""
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+        with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):  # the pages say it
+            self.overview.get()
+            self.overview.forget()  # the first person gets a new one
+        with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):
+            self.findings.get(wait=False)
+
     def changed(self) -> None:
         """Read the data again, after a change."""
         self.reader.forget()
@@ -64,6 +77,17 @@ class Site:
         found = self.overview.get()
         assert found is not None
         return found
+
+    def patience_s(self, seconds: float) -> float:
+        """Return how long the queries of a page may take: on a small outbox, longer, so a busy server loses no answer.
+
+        Args:
+            seconds: How long they may take on a large one.
+        """
+        with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):
+            found = self.overview.get(wait=False)
+            return TIMEOUT_S if found is not None and not found.is_large else seconds
+        return seconds
 
     def tick(self) -> dict[str, Any]:
         """Return the event for open pages: there is new data, and the title of the tab."""

@@ -1,4 +1,4 @@
-"""Count messages: unsettled ones in one pass; the history by its index, or by an estimate."""
+"""Count messages: unsettled ones in one pass; the history in one, or by an estimate."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import age_s
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
+from relay.store.sqlite.sql import backlog as sqlite
 
 COUNT_AT_MOST = 1_000_000  # rows; beyond this count, a table's are estimated
 
@@ -107,25 +108,35 @@ class History(NamedTuple):
     is_estimate: bool
 
 
-def history_counts(connection: sa.Connection) -> History:
+def history_counts(connection: sa.Connection, *, count_at_most: int | None = None) -> History:
     """Count the history.
 
-    On PostgreSQL the planner is asked first: counting a hundred million rows to say "about a hundred million" would
+    The number of its rows is estimated first: counting a hundred million rows to say "about a hundred million" would
     take a minute and evict everything else from the cache. Messages that were not delivered have an index of their own.
+
+    Args:
+        connection: To the outbox's database.
+        count_at_most: The number of rows beyond which they are estimated; by default `COUNT_AT_MOST`.
     """
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)
     counts: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(query)})
-    estimate = estimated_rows(connection, tables().history)
-    is_estimate = estimate > COUNT_AT_MOST
-    total = estimate if is_estimate else connection.scalar(sa.select(sa.func.count()).select_from(tables().history))
+    estimate = estimate_beyond(connection, tables().history, COUNT_AT_MOST if count_at_most is None else count_at_most)
+    total = (
+        connection.scalar(sa.select(sa.func.count()).select_from(tables().history)) if estimate is None else estimate
+    )
     counts[State.DELIVERED] = max((total or 0) - counts.total(), 0)
-    return History(counts, is_estimate)
+    return History(counts, estimate is not None)
 
 
-def estimated_rows(connection: sa.Connection, table: sa.Table) -> int:
-    """Return the planner's estimate of a table's rows, which costs no look at them; 0 on SQLite, which has none."""
-    if connection.dialect.name != "postgresql":
-        return 0
-    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table.name}").scalar_one()  # noqa: S608
-    return int(plan[0]["Plan"]["Plan Rows"])
+def estimate_beyond(connection: sa.Connection, table: sa.Table, count: int) -> int | None:
+    """Return an estimate of a table's rows, without counting them; ``None`` if there are at most so many."""
+    if connection.dialect.name == "postgresql":
+        plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table.name}").scalar_one()  # noqa: S608
+        estimate = int(plan[0]["Plan"]["Plan Rows"])
+        return estimate if estimate > count else None
+    rows = connection.execute(sa.text(sqlite.ROWS.format(table=table.name)), {"at_most": count + 1}).scalar_one()
+    if rows <= count:
+        return None
+    lowest, highest = connection.exec_driver_sql(sqlite.ENDS.format(table=table.name)).one()
+    return int(highest - lowest + 1)  # deleted rows in between are included

@@ -19,7 +19,7 @@ history, and count a message once more after each replay.
 `parked` and `retrying` count deliveries, and are the sums over the destinations. For a destination, both are part of
 its `waiting`.
 
-To count means to pass over every row, so a backlog of millions is estimated on PostgreSQL, from a sample of its pages.
+To count means to pass over every row, so a backlog of millions is estimated from a sample of its pages or rows.
 A message that was set aside for several destinations may then count once for each.
 """
 
@@ -35,7 +35,7 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import now
-from relay.admin.counts import COUNT_AT_MOST, History, Messages, estimated_rows, history_counts
+from relay.admin.counts import COUNT_AT_MOST, History, Messages, estimate_beyond, history_counts
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
@@ -141,16 +141,17 @@ class Status:
     relays: list[RelayStatus] = field(default_factory=list)
 
 
-def status(connection: sa.Connection, *, count_at_most: int = COUNT_AT_MOST) -> Status:
+def status(connection: sa.Connection, *, count_at_most: int | None = None) -> Status:
     """Return the status now.
 
     Args:
         connection: A connection from `snapshot`, so all numbers belong to one moment.
-        count_at_most: The number of unsettled messages beyond which they are estimated (PostgreSQL only).
+        count_at_most: The number of unsettled messages, and of settled ones, beyond which they are estimated;
+            by default a million.
     """
     relays = live_relays(connection)  # first: locks are not part of a snapshot
-    history = history_counts(connection)
-    if estimated_rows(connection, tables().message) > count_at_most:
+    history = history_counts(connection, count_at_most=count_at_most)
+    if estimate_beyond(connection, tables().message, count_at_most or COUNT_AT_MOST) is not None:
         return _estimated(connection, relays, history)
     messages = Messages(connection)
     apart = _settled_apart(connection)

@@ -1,10 +1,11 @@
 """The size and age of the backlog, as one relay samples it for all, and the metrics that show it.
 
 Counting ten million rows every few seconds would cost more than delivering them. So a small table is counted exactly.
-Of a large table, a few hundred random pages are counted, and the count is extrapolated. The numbers that alerts use
-(dead letters, messages that no subscription wants, the oldest that is due) are read from an index, and are exact where
-they are small. An index may hold millions of entries of settled rows, which no vacuum has removed yet. If passing over
-them takes too long, the number is estimated from the same pages, and the next sample goes on.
+Of a large table, a few hundred random pages (on SQLite: short windows of rows) are counted, and the count is
+extrapolated. The numbers that alerts use (dead letters, messages that no subscription wants, the oldest that is due)
+are read from an index, and are exact where they are small. An index may hold millions of entries of settled rows, which
+no vacuum has removed yet. If passing over them takes too long, the number is estimated from the same pages, and the
+next sample goes on.
 
 Only the relay that samples shows these series. When its samples fail, they are NaN: a constant number would look like
 an outbox that stands still.

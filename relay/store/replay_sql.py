@@ -33,8 +33,8 @@ WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type
   AND {which}
 GROUP BY h.type ORDER BY 2 DESC, 1
 """
-# Of PostgreSQL; no row is read.
-ESTIMATE = """EXPLAIN (FORMAT JSON) SELECT FROM outbox_history AS h
+# No row is read.
+_ESTIMATE = """EXPLAIN (FORMAT JSON) SELECT FROM outbox_history AS h
 WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type ESCAPE '/'
 """
 _DELIVER = """
@@ -57,6 +57,7 @@ _PG_NAMED = "h.id = ANY (CAST(:named AS uuid[]))"
 POSTGRES = {
     "page": _PAGE.format(delivered_at="h.delivered_at", which=_DELIVERED),
     "count": _COUNT.format(which=_DELIVERED),
+    "estimate": _ESTIMATE,
     "page_of_named": _PAGE.format(delivered_at="h.delivered_at", which=_PG_NAMED),
     "count_named": _COUNT.format(which=_PG_NAMED),
     # At its old position, so it goes before the messages that wait behind it in its key.
@@ -94,6 +95,17 @@ JOIN outbox_history AS h ON h.id = p.value ->> 0 AND h.delivered_at = p.value ->
 _SQLITE_NAMED = "h.id IN (SELECT value FROM json_each(:named))"
 
 SQLITE = {
+    # Index: outbox_history_delivered. Rows are written in the order in which they are settled.
+    "ends": """
+SELECT coalesce((SELECT rowid FROM outbox_history WHERE delivered_at >= :since ORDER BY delivered_at LIMIT 1), 0),
+       coalesce((SELECT rowid FROM outbox_history WHERE delivered_at < :until ORDER BY delivered_at DESC LIMIT 1), -1)
+""",
+    # The rows of some short windows of rowids.
+    "sampled": f"""
+SELECT count(*) FROM json_each(:starts) AS w
+CROSS JOIN outbox_history AS h ON h.rowid >= w.value AND h.rowid < w.value + :width
+WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type ESCAPE '/' AND {_DELIVERED}
+""",
     # The plus sign prevents the index on delivered_at, with which SQLite would sort for every page.
     "page": _PAGE.format(delivered_at="+h.delivered_at", which=_DELIVERED),
     "count": _COUNT.format(which=_DELIVERED),

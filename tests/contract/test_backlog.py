@@ -16,6 +16,7 @@ from relay.admin.timeline.floors import Floors
 from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
 from relay.observe.metrics import Metrics
 from relay.store.postgres.sql import backlog as postgres
+from relay.store.sqlite import sampling
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data, state, due_at)
@@ -30,6 +31,20 @@ INSERT INTO outbox_delivery (message_id, destination, shard, position, state, du
 SELECT id, 'a', shard, position, (ARRAY['dead', 'parked', 'retry'])[1 + position % 3],
        CASE WHEN position % 3 = 2 THEN now() END, 'why', now()
 FROM outbox_message WHERE state = 'held'
+"""
+FILL_SQLITE = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :count)
+INSERT INTO outbox_message (id, position, type, source, data, state, due_at)
+SELECT printf('01900000-0000-7000-8000-%012x', n), n * :gap, 'type.' || (n % 10), 'sql', '{}',
+       CASE n % 10 WHEN 0 THEN 'held' WHEN 8 THEN 'held'
+                   WHEN 3 THEN 'unrouted' WHEN 5 THEN 'scheduled' ELSE 'ready' END,
+       CASE WHEN n % 10 = 5 THEN '2026-03-01 12:00:00' END
+FROM numbers
+"""
+SET_ASIDE_SQLITE = """
+INSERT INTO outbox_delivery (message_id, destination, shard, position, state, reason)
+SELECT id, 'a', shard, position, CASE m.type WHEN 'type.0' THEN 'dead' ELSE 'parked' END, 'why'
+FROM outbox_message AS m WHERE state = 'held'
 """
 REGISTERED = "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[\"*\"]', 1)"
 SHARDS = 64
@@ -192,3 +207,22 @@ def assert_it_is_cheap(plans: list[Plan]) -> None:
     assert messages <= 80 * PAGES + 3 * OLDEST_OF_EACH_SHARD * SHARDS + EXACT, plans
     assert deliveries <= 80 * PAGES + 65 * SHARDS + EXACT, plans
     assert sum(plan.pages for plan in plans) <= 2 * PAGES + 8_000, plans
+
+
+@pytest.mark.parametrize("gap", [1, 50])
+def test_a_large_sqlite_file_is_estimated_from_few_of_its_rows(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, gap: int
+) -> None:
+    count = 40_000
+    monkeypatch.setattr(backlog, "COUNTED", 5_000)
+    monkeypatch.setattr(sampling, "WINDOWS", 500 * gap)  # with gaps, most windows are empty
+    database = sqlite_database
+    database.execute(REGISTERED)
+    database.execute(FILL_SQLITE, count=count, gap=gap)
+    database.execute(SET_ASIDE_SQLITE)
+    found = sampled(database)
+    assert found.is_estimate
+    assert found.messages["ready"] == pytest.approx(count * 0.6, rel=0.25)
+    assert found.unrouted == count * 0.1
+    assert found.destinations["a"].waiting["parked"] == pytest.approx(count * 0.1, rel=0.25)
+    assert found.destinations["a"].dead == count * 0.1

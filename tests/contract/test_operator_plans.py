@@ -164,14 +164,16 @@ def test_the_causes_of_one_type_look_up_the_messages_of_the_latest_letters_only(
         found = causes(connection, DeadFilter(type_="type.*"), among=latest)
     assert [cause.count for cause in found] == [latest]
     assert looked_at(plans, "outbox_message") == latest, plans
-    assert looked_at(plans, "outbox_delivery") <= DEAD, plans
+    assert looked_at(plans, "outbox_delivery") <= 2 * DEAD, plans
 
 
-def test_counting_dead_letters_stops_at_a_limit(full: Database) -> None:
+def test_counting_among_the_latest_dead_letters_looks_up_no_others(full: Database) -> None:
+    which = DeadFilter(type_="type.*")
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
         by_index(connection)
-        assert count_dead(connection, DeadFilter(), at_most=LIMIT) == LIMIT
-    assert looked_at(plans, "outbox_delivery") <= LIMIT, plans
+        assert count_dead(connection, which, among=LIMIT) == LIMIT
+        assert len(list(dead_letters(connection, which, limit=LIMIT, among=LIMIT // 2))) == LIMIT // 2
+    assert looked_at(plans, "outbox_message") <= 3 * LIMIT, plans
 
 
 def test_the_status_passes_over_what_is_not_settled_a_few_times_and_counts_no_long_history(

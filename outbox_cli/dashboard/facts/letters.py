@@ -1,8 +1,8 @@
-"""Dead letters by cause, and the letters of one cause."""
+"""Dead letters by cause, the letters of one cause, and the number of those that a change would reach."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
@@ -10,7 +10,7 @@ from relay.admin.access.queries import by_index
 from relay.admin.messages.dead import Cause, DeadFilter, DeadLetter, causes, count_dead, dead_letters
 
 LETTERS = 50
-LATEST = 10_000  # dead letters whose messages are looked up if a type is chosen
+LATEST = 5_000  # dead letters that are looked at if a look at all of them takes too long
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Letters:
         which: The filters.
         total: The count of dead letters of all these causes.
         letters: The latest letters, if one cause is chosen.
-        among: If the messages of so many dead letters were looked up, the latest ones, and not of all; else ``None``.
+        among: If only so many of the latest dead letters were looked at; else ``None``.
     """
 
     which: DeadFilter
@@ -31,13 +31,34 @@ class Letters:
     among: int | None = None
 
 
-def letters(connection: sa.Connection, which: DeadFilter) -> Letters:
+@dataclass(frozen=True)
+class DeadCount:
+    """The count of the dead letters that match.
+
+    Args:
+        count: The count.
+        among: If only so many of the latest dead letters were looked at; then more may match.
+    """
+
+    count: int
+    among: int | None = None
+
+
+def letters(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> Letters:
     """Return the causes that match the filters, and the latest letters if a cause is chosen."""
-    among = None
-    if which.type_ is not None:
-        by_index(connection)
-        if count_dead(connection, replace(which, type_=None), at_most=LATEST + 1) > LATEST:
-            among = LATEST
+    _prepare(connection, among)
     found = causes(connection, which, among=among)
-    shown = list(dead_letters(connection, which, limit=LETTERS)) if which.fingerprint or which.ids else []
-    return Letters(which, found, sum(cause.count for cause in found), shown, among)
+    shown = which.fingerprint or which.ids
+    latest = list(dead_letters(connection, which, limit=LETTERS, among=among)) if shown else []
+    return Letters(which, found, sum(cause.count for cause in found), latest, among)
+
+
+def dead_count(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> DeadCount:
+    """Return the count of the dead letters that match the filters."""
+    _prepare(connection, among)
+    return DeadCount(count_dead(connection, which, among=among), among)
+
+
+def _prepare(connection: sa.Connection, among: int | None) -> None:
+    if among is not None:
+        by_index(connection)

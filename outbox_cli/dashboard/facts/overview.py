@@ -90,6 +90,12 @@ class Overview:
     findings: list[Finding] | None = field(default=None)
 
     @property
+    def is_large(self) -> bool:
+        """Whether there are so many messages that a page cannot look at all of them."""
+        s = self.status
+        return s.waiting + s.dead + s.unrouted + s.delivered + s.discarded + s.cancelled + s.expired > COUNT_AT_MOST
+
+    @property
     def unowned(self) -> int:
         """The count of shards without an owner."""
         return self.shards.count(-1)

@@ -12,13 +12,14 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import Field
 
 from outbox_cli.dashboard.access import Person
-from outbox_cli.dashboard.facts.letters import Letters, letters
+from outbox_cli.dashboard.facts.letters import LATEST, DeadCount, Letters, dead_count, letters
 from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.searching import is_id
 from outbox_cli.dashboard.jobs import Job, Tell
+from outbox_cli.dashboard.reader import EXACT_S
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, Viewer, change, page
 from outbox_cli.dashboard.site import Site
-from relay.admin.messages.dead import DeadFilter, count_dead, discard, retry
+from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.editing import merged, retry_edited
 from relay.admin.messages.redaction import Redaction
 from relay.platform.wording import counted
@@ -68,6 +69,8 @@ class Question:
     """A change that is to be confirmed, and its count.
 
     Args:
+        count: The count of dead letters; of the latest ones, if `among` is given.
+        among: If only so many of the latest dead letters were looked at; then more may match.
         which: The filters, as fields of the form.
         message: The message, if one is to be edited.
     """
@@ -76,6 +79,7 @@ class Question:
     count: int
     which: dict[str, str]
     message: Life | None = None
+    among: int | None = None
 
 
 def dead(
@@ -87,7 +91,17 @@ def dead(
 ) -> Letters:
     """Return dead letters by cause, and the latest letters of one cause."""
     which = DeadFilter((), destination or None, type or None, reason=because or None, fingerprint=cause or None)
-    return site.reader.ask(("dead", which), lambda connection: letters(connection, which))
+    return letters_of(site, which)
+
+
+def letters_of(site: Site, which: DeadFilter) -> Letters:
+    """Return the dead letters by cause; if that takes too long, the latest of them."""
+    return site.reader.ask_or(
+        ("dead", which),
+        lambda connection: letters(connection, which),
+        lambda connection: letters(connection, which, LATEST),
+        timeout_s=site.patience_s(EXACT_S),
+    )
 
 
 def question(
@@ -108,10 +122,20 @@ def question(
     which = asked.filter()
     fields = {name: str(value) for name, value in asked.model_dump(exclude_none=True, exclude={"all"}).items()}
     fields |= {"all": "true"} if asked.all else {}
-    count = site.reader.ask(("count dead", which), lambda connection: count_dead(connection, which))
+    found = _matching(site, which)
     redaction = Redaction(site.settings.redact)
     shown = site.reader.ask(("message", id), lambda c: life(c, id or "", redaction)) if id and verb == "edit" else None
-    return Question(verb, count, fields, shown)
+    return Question(verb, found.count, fields, shown, found.among)
+
+
+def _matching(site: Site, which: DeadFilter) -> DeadCount:
+    """Return the count; if counting takes too long, how many of the latest match."""
+    return site.reader.ask_or(
+        ("count dead", which),
+        lambda connection: dead_count(connection, which),
+        lambda c: dead_count(c, which, LATEST),
+        timeout_s=site.patience_s(EXACT_S),
+    )
 
 
 def _retry(site: Site, person: Person, told: Retry) -> tuple[Done, str]:
@@ -156,11 +180,12 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
 
 def _begin(site: Site, person: Person, doing: str, told: Which, work: Any) -> tuple[Done, str]:
     which = told.filter()
-    with site.reader.connected() as connection:
-        count = count_dead(connection, which)
+    found = _matching(site, which)
     back = f"/messages/{told.id}" if told.id else "/dead"
-    job = site.jobs.begin(doing, count, by=person.name, back=back, work=work)
-    return Done(f"{SAYING[doing]} {counted(count, 'dead letter')}", job), back
+    is_more = found.among is not None
+    job = site.jobs.begin(doing, found.count, by=person.name, back=back, work=work, is_least=is_more)
+    least = "at least " if is_more else ""
+    return Done(f"{SAYING[doing]} {least}{counted(found.count, 'dead letter')}", job), back
 
 
 def job(site: TheSite, id: str) -> Job | None:

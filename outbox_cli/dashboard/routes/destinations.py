@@ -17,15 +17,16 @@ from outbox_cli.dashboard.access import Person
 from outbox_cli.dashboard.facts.overview import DestinationView, destination_names
 from outbox_cli.dashboard.facts.searching import Misunderstood, instant
 from outbox_cli.dashboard.jobs import Tell
-from outbox_cli.dashboard.reader import TooMuch
+from outbox_cli.dashboard.reader import EXACT_S
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, change, page
+from outbox_cli.dashboard.routes.dead import letters_of
 from outbox_cli.dashboard.site import Site
 from relay.admin.access.queries import now
 from relay.admin.audit import acting_as
 from relay.admin.destinations.listing import pause, resume
 from relay.admin.destinations.probe import probe
 from relay.admin.destinations.registration import Registration, differences
-from relay.admin.messages.dead import Cause, DeadFilter, causes
+from relay.admin.messages.dead import Cause, DeadFilter
 from relay.admin.messages.replay import Found, Replay, estimate, look, replay
 from relay.platform.wording import counted
 
@@ -33,7 +34,6 @@ router = APIRouter()
 
 RATE = 200.0
 CAUSES_SHOWN = 10
-LOOK_S = 0.25  # how long counting the history may take; then the planner estimates
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class DestinationPage:
 
     Args:
         causes: The commonest causes of its dead letters.
+        among: If only so many of the latest dead letters were looked at for them; else ``None``.
     """
 
     at: datetime
     destination: DestinationView
     causes: list[Cause]
+    among: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ def destination_page(site: TheSite, name: str) -> DestinationPage | None:
     if view is None:
         return None
     which = DeadFilter(destination=name)
-    letters = site.reader.ask(("causes", name), lambda connection: causes(connection, which)) if view.dead else []
-    return DestinationPage(found.at, view, letters[:CAUSES_SHOWN])
+    dead = letters_of(site, which) if view.dead else None
+    return DestinationPage(found.at, view, dead.causes[:CAUSES_SHOWN] if dead else [], dead.among if dead else None)
 
 
 def _differences(site: Site) -> list[str]:
@@ -203,15 +205,15 @@ def planned(
 
 def _counted(site: Site, asked: Planned) -> tuple[list[Found], int | None]:
     """Return the messages that would be sent, by type; if there are too many to be counted, an estimate."""
-    key = (asked.to, asked.type, asked.since, asked.until)
-    try:
-        return site.reader.ask(
-            ("replay", *key), lambda connection: look(connection, _asked(connection, asked)), timeout_s=LOOK_S
-        ), None
-    except TooMuch:
-        return [], site.reader.ask(
-            ("replay about", *key), lambda connection: estimate(connection, _asked(connection, asked))
-        )
+
+    def count(connection: sa.Connection) -> tuple[list[Found], int | None]:
+        return look(connection, _asked(connection, asked)), None
+
+    def about(connection: sa.Connection) -> tuple[list[Found], int | None]:
+        return [], estimate(connection, _asked(connection, asked))
+
+    key = ("replay", asked.to, asked.type, asked.since, asked.until)
+    return site.reader.ask_or(key, count, about, timeout_s=site.patience_s(EXACT_S))
 
 
 def _asked(connection: sa.Connection, asked: Planned) -> Replay:

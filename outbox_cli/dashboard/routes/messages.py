@@ -10,15 +10,15 @@ from fastapi import APIRouter, Query
 from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, counts, find
 from outbox_cli.dashboard.facts.searching import Misunderstood, Search, is_id, parse
-from outbox_cli.dashboard.reader import TooMuch
 from outbox_cli.dashboard.routes.answering import TheSite, page
 from outbox_cli.dashboard.site import Site
+from relay.admin.access.deadline import TooMuch
 from relay.admin.access.queries import now
 from relay.admin.messages.redaction import Redaction
 
 router = APIRouter()
 
-LIST_S, COUNT_S = 0.2, 0.1  # how long a statement of each may take
+LIST_S, COUNT_S = 0.12, 0.08  # how long all queries of each may take, on a large outbox
 TOO_MANY = "There are too many messages to search. Add since:1h, or another filter."
 
 
@@ -32,7 +32,9 @@ def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> F
     if search.id is not None:
         return Found(search, counted, [])
     try:
-        rows = site.reader.ask(("messages", q), lambda connection: find(connection, search), timeout_s=LIST_S)
+        rows = site.reader.ask(
+            ("messages", q), lambda connection: find(connection, search), timeout_s=site.patience_s(LIST_S)
+        )
     except TooMuch:
         return Found(search, counted, [], trouble=TOO_MANY)
     return Found(search, counted, rows, is_limited=len(rows) >= 50)
@@ -43,9 +45,9 @@ def _counts(site: Site, search: Search) -> list[Count]:
         return counts(connection, search)
 
     try:
-        return site.reader.ask(("counts", search.without_state()), question, timeout_s=COUNT_S)
+        return site.reader.ask(("counts", search.without_state()), question, timeout_s=site.patience_s(COUNT_S))
     except TooMuch:
-        return [Count(state, 0, is_more=True) for state in COUNTED]
+        return [Count(state, 0, is_more=True) for state in COUNTED]  # the database is busy
 
 
 def message(site: TheSite, id: str) -> Life | None:

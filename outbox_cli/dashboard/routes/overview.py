@@ -56,7 +56,8 @@ def series_json(
         end = now(connection)
         return series(connection, end - timedelta(seconds=SPANS[span]), end, destination=destination)
 
-    return site.reader.ask(("series", span, destination), question)
+    fresh_s = min(SPANS[span] / SPANS["1h"], 60.0)  # a longer time has longer steps
+    return site.reader.ask(("series", span, destination), question, fresh_s=fresh_s)
 
 
 @router.get("/live", include_in_schema=False)

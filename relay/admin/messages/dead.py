@@ -14,7 +14,7 @@ Both raise the generation, so earlier verdicts have no effect any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,8 @@ Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
 
 PAGE = 1000  # dead letters in memory at once while they are listed
+# Not a parameter: SQLite would look up each row beside its index.
+IS_DEAD: sa.ColumnElement[str] = sa.literal_column(f"'{State.DEAD}'")
 
 
 @dataclass(frozen=True)
@@ -95,36 +97,31 @@ class DeadLetter:
     created_at: datetime
 
 
-def count_dead(connection: sa.Connection, which: DeadFilter, *, at_most: int | None = None) -> int:
-    """Return the count of these dead letters; counting stops at `at_most`."""
-    found = sa.select(sa.literal(1)).select_from(_source(which)).where(*_conditions(connection, which))
-    return connection.scalar(sa.select(sa.func.count()).select_from(found.limit(at_most).subquery())) or 0
+def count_dead(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> int:
+    """Return the count of these dead letters; with `among`, the count in so many of the latest ones."""
+    where = [*_conditions(connection, which), *_latest(connection, which, among)]
+    return connection.scalar(sa.select(sa.func.count()).select_from(_source(which)).where(*where)) or 0
 
 
 def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> list[Cause]:
-    """Return their causes, the most common first; with `among`, the causes of so many of the latest letters."""
-    d: Any = tables().delivery.c
-    m, count = tables().message.c, sa.func.count()
-    source, where = _source(which), [*_conditions(connection, which)]
-    if among is not None:  # no index serves a type: the message of each letter is looked up
-        query = sa.select(d.message_id, d.fingerprint, d.destination, d.reason, d.changed_at)
-        query = query.where(*_conditions(connection, replace(which, type_=None))).order_by(d.changed_at.desc())
-        latest = query.limit(among).subquery()
-        source, d = latest.join(tables().message, m.id == latest.c.message_id), latest.c
-        where = [matches(m.type, which.type_ or "*")]
+    """Return their causes, the most common first; with `among`, the causes in so many of the latest letters."""
+    d, count = tables().delivery.c, sa.func.count()
+    where = [*_conditions(connection, which), *_latest(connection, which, among)]
     grouped = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
-    grouped = grouped.add_columns(sa.func.max(d.changed_at)).select_from(source).where(*where)
+    grouped = grouped.add_columns(sa.func.max(d.changed_at)).select_from(_source(which)).where(*where)
     grouped = grouped.group_by(d.fingerprint, d.destination).order_by(count.desc(), d.destination, d.fingerprint)
     return [Cause(row[0] or "", *row[1:]) for row in connection.execute(grouped)]
 
 
-def dead_letters(connection: sa.Connection, which: DeadFilter, *, limit: int) -> Iterator[DeadLetter]:
+def dead_letters(
+    connection: sa.Connection, which: DeadFilter, *, limit: int, among: int | None = None
+) -> Iterator[DeadLetter]:
     """Yield dead letters, the latest first, at most ``limit``; read page by page, so there may be very many."""
     d, m = tables().delivery.c, tables().message.c
     latest = (
         sa.select(d.message_id, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint, d.changed_at)
         .select_from(_source(which))
-        .where(*_conditions(connection, which))
+        .where(*_conditions(connection, which), *_latest(connection, which, among))
         .order_by(d.changed_at.desc(), d.message_id, d.destination)
         .limit(limit)
         .subquery()  # messages are joined after the choice: joined before, all of them would be read
@@ -246,12 +243,32 @@ def _write(connection: sa.Connection, destination: str, ids: list[str], values: 
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
+def _latest(connection: sa.Connection, which: DeadFilter, among: int | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Restrict dead letters to the latest of their destination, or of all: the index knows when they died."""
+    if among is None:
+        return
+    d = tables().delivery.c
+    at = exact(connection, d.changed_at).label("at")
+    latest = [
+        sa.select(
+            sa.select(at).where(d.state == IS_DEAD, d.destination == name).order_by(at.desc()).limit(among).subquery()
+        )
+        for name in _destinations(connection, which)
+    ]
+    if not latest:
+        return
+    of_all = sa.union_all(*latest).subquery().c
+    first = connection.scalar(sa.select(of_all.at).order_by(of_all.at.desc()).limit(1).offset(among - 1))
+    if first is not None:
+        yield exact(connection, d.changed_at) >= first
+
+
 def _destinations(connection: sa.Connection, which: DeadFilter) -> list[str]:
     if which.destination is not None:
         return [which.destination]
     d = tables().delivery.c
     return list(
-        connection.scalars(sa.select(d.destination).where(d.state == State.DEAD).distinct().order_by(d.destination))
+        connection.scalars(sa.select(d.destination).where(d.state == IS_DEAD).distinct().order_by(d.destination))
     )
 
 
@@ -264,7 +281,7 @@ def _conditions(
     connection: sa.Connection, which: DeadFilter, at: datetime | None = None
 ) -> Iterator[sa.ColumnElement[bool]]:
     d, m = tables().delivery.c, tables().message.c
-    yield d.state == State.DEAD
+    yield d.state == IS_DEAD
     if which.ids:
         yield d.message_id.in_(which.ids)
     if which.destination is not None:

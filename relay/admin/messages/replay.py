@@ -27,6 +27,7 @@ from relay.admin.destinations.listing import registered
 from relay.admin.messages.choice import given
 from relay.store import replay_sql
 from relay.store.changes import next_txid
+from relay.store.sqlite.sampling import between
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
@@ -89,14 +90,20 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
 
 
 def estimate(connection: sa.Connection, what: Replay) -> int:
-    """Return about how many messages would be sent again, without a look at them: the planner's estimate (PostgreSQL).
+    """Return about how many messages would be sent again: the planner's estimate, or on SQLite that of a sample.
 
     Raises:
         OutboxError: The destination is not registered.
     """
     _require_destination(connection, what.to)
-    plan = connection.execute(sa.text(replay_sql.ESTIMATE), _range(connection, what)).scalar_one()
-    return int(plan[0]["Plan"]["Plan Rows"])
+    sql, span = _sql(connection), _range(connection, what)
+    if connection.dialect.name == "postgresql":
+        plan = connection.execute(sa.text(sql["estimate"]), span).scalar_one()
+        return int(plan[0]["Plan"]["Plan Rows"])
+    lowest, highest = connection.execute(sa.text(sql["ends"]), span).one()
+    parameters, scale = between(lowest, highest)
+    found: int = connection.execute(sa.text(sql["sampled"]), span | parameters).scalar_one()
+    return round(found * scale)
 
 
 def replay(

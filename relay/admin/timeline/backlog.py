@@ -18,13 +18,14 @@ from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.observe.backlog import Backlog, DestinationBacklog
 from relay.store.postgres.sql import backlog as postgres
+from relay.store.sqlite.sampling import sample_of
 from relay.store.sqlite.sql import backlog as sqlite
 
 PAGES = 256  # pages of a table that are read; 2 MiB
 EXACT = 1_000  # up to this count, a destination's dead letters, and unrouted messages, are counted exactly
 OLDEST_OF_EACH_SHARD = 8  # ready messages of a shard that are read to find the oldest of each destination
 NEXT_OF_EACH_SHARD = 16
-COUNTED = 100_000  # rows of an SQLite table that are counted
+COUNTED = 100_000  # rows of an SQLite table that are counted; of a larger one, some windows are
 TIMEOUT_MS = 1_000
 BUDGET_MS = 60  # for all that is read from indexes, which may hold any number of settled rows; then estimates do
 QUERY_CANCELED = "57014"
@@ -203,10 +204,10 @@ class _Sqlite:
         self.is_estimate = False
 
     def messages(self) -> Counts:
-        return self._counted(sqlite.COUNTED_MESSAGES)
+        return self._counts("outbox_message", sqlite.COUNTED_MESSAGES, sqlite.SAMPLED_MESSAGES)
 
     def deliveries(self) -> Counts:
-        return self._counted(sqlite.COUNTED_DELIVERIES)
+        return self._counts("outbox_delivery", sqlite.COUNTED_DELIVERIES, sqlite.SAMPLED_DELIVERIES)
 
     def oldest_unread(self) -> Iterator[tuple[str, datetime]]:
         for statement in (sqlite.OLDEST_READY, sqlite.OLDEST_SCHEDULED):
@@ -218,15 +219,25 @@ class _Sqlite:
         yield from self._since(sqlite.OLDEST_RETRIES, rows=NEXT_OF_EACH_SHARD * SHARD_COUNT)
 
     def dead(self, destinations: Sequence[str], counted: Counts) -> Mapping[str, int]:
-        return {name: counted[name, State.DEAD] for name in destinations}
+        return {
+            name: self._up_to(COUNTED, sqlite.DEAD, counted[name, State.DEAD], destination=name)
+            for name in destinations
+        }
 
     def unrouted(self, counted: Counts) -> int:
-        return _by_state(counted)[State.UNROUTED]
+        return self._up_to(COUNTED, sqlite.UNROUTED, _by_state(counted)[State.UNROUTED])
 
-    def _counted(self, statement: str) -> Counts:
-        rows = self._connection.execute(sa.text(statement), {"counted": COUNTED}).all()
-        self.is_estimate = self.is_estimate or sum(row.found for row in rows) == COUNTED
-        return Counter({(row[0], row[1]): row.found for row in rows})
+    def _up_to(self, at_most: int, statement: str, estimated: int, **parameters: Any) -> int:
+        found: int = self._connection.execute(sa.text(statement), parameters | {"at_most": at_most}).scalar_one()
+        return found if found < at_most else max(found, estimated)
+
+    def _counts(self, table: str, counted: str, sampled: str) -> Counts:
+        if self._up_to(COUNTED + 1, sqlite.ROWS.format(table=table), 0) <= COUNTED:
+            return Counter({(row[0], row[1]): row.found for row in self._connection.execute(sa.text(counted))})
+        self.is_estimate = True
+        parameters, scale = sample_of(self._connection, table)
+        rows = self._connection.execute(sa.text(sampled), parameters)
+        return Counter({(row[0], row[1]): round(row.found * scale) for row in rows})
 
     def _since(self, statement: str, **parameters: Any) -> Iterator[tuple[str, datetime]]:
         """Yield the rows of a statement: a type or a destination, and the instant of its oldest message."""

@@ -27,7 +27,7 @@ from relay.observe.causes import CAUSES_IN_A_SAMPLE, OTHER, Counts
 
 EVERY_S = 15
 KEPT_FOR = timedelta(days=30)
-TIERS = ((timedelta(hours=2), 300), (timedelta(days=1), 3600))  # from this age on, a row stands for so many seconds
+TIERS = ((timedelta(minutes=75), 300), (timedelta(days=1), 3600))  # from this age on, a row stands for so many seconds
 WHOLE, ALL = "", "*"  # the relay name of rows about the whole outbox, and of rows that are merged from all relays'
 
 
@@ -79,9 +79,9 @@ def add_counts(to: dict[Any, float], counts: Mapping[Any, float]) -> None:
 
 def add_latencies(to: list[float], counts: Sequence[float], share: float = 1.0) -> None:
     """Add a share of the counts in the latency classes."""
-    to.extend([0.0] * (len(counts) - len(to)))
-    for index, count in enumerate(counts):
-        to[index] += count * share
+    known = len(to)
+    to[: len(counts)] = [before + count * share for before, count in zip(to, counts, strict=False)]
+    to.extend([count * share for count in counts[known:]])
 
 
 def _trimmed(counts: Sequence[float]) -> list[float]:

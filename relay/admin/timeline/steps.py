@@ -36,25 +36,26 @@ class Counts:
     @classmethod
     def of(cls, did: Did, name: str) -> Counts:
         found = cls()
-        found.add(did.as_json(), name, 1.0)
-        found.add_deaths(did.as_json(), name)
+        found.add(did.as_json(), name, 1.0, with_deaths=True)
         return found
 
-    def add(self, facts: Mapping[str, Any], name: str, share: float) -> None:
-        """Add a share of what a row holds of a destination, but not its dead letters."""
-        self.delivered += ((facts.get("verdicts") or {}).get(name) or {}).get(State.DELIVERED, 0) * share
-        add_latencies(self.latencies, (facts.get("latencies") or {}).get(name) or (), share)
+    def add(self, facts: Mapping[str, Any], name: str, share: float, *, with_deaths: bool) -> None:
+        """Add a share of what a row holds of a destination; its dead letters are few: add all of them, or none."""
+        if verdicts := (facts.get("verdicts") or {}).get(name):
+            self.delivered += verdicts.get(State.DELIVERED, 0) * share
+            self.died += verdicts.get(State.DEAD, 0) if with_deaths else 0
+        if latencies := (facts.get("latencies") or {}).get(name):
+            add_latencies(self.latencies, latencies, share)
         for cause, counts in ((facts.get("causes") or {}).get(name) or {}).items():
-            if failed := counts.get("failed", 0) * share:
-                self.failed += failed
-                add_counts(self.causes.setdefault(cause, {}), {"failed": failed})
-
-    def add_deaths(self, facts: Mapping[str, Any], name: str) -> None:
-        """Add the dead letters of a row: they are few, and a part of one would be odd to read."""
-        self.died += ((facts.get("verdicts") or {}).get(name) or {}).get(State.DEAD, 0)
-        for cause, counts in ((facts.get("causes") or {}).get(name) or {}).items():
-            if dead := counts.get("dead", 0):
-                add_counts(self.causes.setdefault(cause, {}), {"dead": dead})
+            failed, dead = counts.get("failed", 0) * share, counts.get("dead", 0) if with_deaths else 0
+            if not failed and not dead:
+                continue
+            self.failed += failed
+            of = self.causes.setdefault(cause, {})
+            if failed:
+                of["failed"] = of.get("failed", 0.0) + failed
+            if dead:
+                of["dead"] = of.get("dead", 0.0) + dead
 
 
 NOTHING = Counts()
@@ -103,13 +104,13 @@ class Steps:
         found: list[dict[str, Counts]] = [{} for _ in range(self.count)]
         for row in rows:
             at, names = row.at.timestamp(), names_in(row.facts)
+            last = ceil((at - self.begin) / self.step_s) - 1  # a part of a dead letter would be odd to read
             for n, overlap_s in self._overlaps(at - row.span_s, at):
+                of = found[n]
                 for name in names:
-                    found[n].setdefault(name, Counts()).add(row.facts, name, overlap_s / row.span_s)
-            last = ceil((at - self.begin) / self.step_s) - 1
-            if 0 <= last < self.count:
-                for name in names:
-                    found[last].setdefault(name, Counts()).add_deaths(row.facts, name)
+                    if name not in of:
+                        of[name] = Counts()
+                    of[name].add(row.facts, name, overlap_s / row.span_s, with_deaths=n == last)
         return found
 
     def gauges(self, rows: Sequence[Any]) -> list[dict[str, Any] | None]:

@@ -1,14 +1,32 @@
-"""The queries of a sample of the backlog on SQLite: up to a limit, or from the left of an index."""
+"""The queries of a sample of the backlog on SQLite: of a few rows, or from the left of an index."""
 
 from __future__ import annotations
 
-COUNTED_MESSAGES = """
-SELECT state, type, count(*) AS found FROM (SELECT state, type FROM outbox_message LIMIT :counted)
-GROUP BY state, type
+# Up to a limit, from the smallest index.
+ROWS = "SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT :at_most)"
+# Two queries: SQLite reads all rows for both at once.
+ENDS = "SELECT coalesce((SELECT min(rowid) FROM {table}), 0), coalesce((SELECT max(rowid) FROM {table}), -1)"
+
+COUNTED_MESSAGES = "SELECT state, type, count(*) AS found FROM outbox_message GROUP BY state, type"
+COUNTED_DELIVERIES = "SELECT destination, state, count(*) AS found FROM outbox_delivery GROUP BY destination, state"
+
+# The rows of some short windows of rowids.
+SAMPLED_MESSAGES = """
+SELECT m.state, m.type, count(*) AS found
+FROM json_each(:starts) AS w CROSS JOIN outbox_message AS m ON m.position >= w.value AND m.position < w.value + :width
+GROUP BY m.state, m.type
 """
-COUNTED_DELIVERIES = """
-SELECT destination, state, count(*) AS found FROM (SELECT destination, state FROM outbox_delivery LIMIT :counted)
-GROUP BY destination, state
+SAMPLED_DELIVERIES = """
+SELECT d.destination, d.state, count(*) AS found
+FROM json_each(:starts) AS w CROSS JOIN outbox_delivery AS d ON d.rowid >= w.value AND d.rowid < w.value + :width
+GROUP BY d.destination, d.state
+"""
+
+# Index: outbox_message_unrouted, outbox_delivery_dead; no row is read.
+UNROUTED = "SELECT count(*) FROM (SELECT 1 FROM outbox_message WHERE state = 'unrouted' LIMIT :at_most)"
+DEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM outbox_delivery WHERE state = 'dead' AND destination = :destination LIMIT :at_most)
 """
 
 # Index: outbox_message_ready.

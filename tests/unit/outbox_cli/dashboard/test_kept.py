@@ -1,0 +1,41 @@
+"""A kept result: shown as it was while a new one is computed, but not when it is old."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from outbox_cli.dashboard import kept
+from outbox_cli.dashboard.kept import Kept
+
+
+class Slow:
+    """Counts up; each result but the first waits until it may come."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.may_end = threading.Event()
+
+    def __call__(self) -> int:
+        self.calls += 1
+        if self.calls > 1:
+            self.may_end.wait(60)
+        return self.calls
+
+
+def test_a_recent_result_is_shown_while_a_new_one_takes_long() -> None:
+    slow = Slow()
+    found = Kept(slow, fresh_s=0.0, patience_s=0.01)
+    assert [found.get(), found.get()] == [1, 1]
+    slow.may_end.set()
+
+
+def test_an_old_result_is_not_shown_instead_of_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "STALE_S", 0.0)
+    monkeypatch.setattr(kept, "LONGEST_S", 60.0)
+    slow = Slow()
+    found = Kept(slow, fresh_s=0.0, patience_s=0.01)
+    assert found.get() == 1
+    threading.Timer(0.1, slow.may_end.set).start()
+    assert found.get() == 2
