@@ -87,6 +87,8 @@ def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | No
         return SchemaError(f"{said} in {database}: run `outbox db upgrade`")
     if state == "55P03" or (state or "").startswith("40"):
         return OutboxError(f"{said} in {database}: another session was changing the same rows; run it again")
+    if state in ("25P03", "25P04"):
+        return OutboxError(f"{said} in {database}: raise this timeout for this role, or run it at a quieter time")
     if state == "57014":
         return OutboxError(f"{said} in {database}: raise statement_timeout for this role, or run it at a quieter time")
     if state is None or state[:2] in ("08", "28", "3D", "53", "57"):

@@ -23,6 +23,13 @@ def test_a_statement_that_took_too_long_is_no_database_that_cannot_be_reached() 
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.TransactionTimeout])
+def test_a_transaction_that_the_server_ended_for_its_age_is_a_sentence(error: type[psycopg.Error]) -> None:
+    """A role may have such a timeout of its own."""
+    with pytest.raises(OutboxError, match="raise this timeout for this role"), reaching(DATABASE):
+        raise raised(error("terminating connection due to a timeout"))
+
+
 def test_a_server_that_refuses_us_runs_and_can_be_reached() -> None:
     refusal = psycopg.OperationalError('connection to server at "db", port 5432 failed: FATAL:  no such user')
     with pytest.raises(Unusable, match="refuses us: no such user") as caught, reaching(DATABASE):
