@@ -246,11 +246,15 @@ async def test_what_wakes_a_sleeping_relay_up_is_counted(
 ) -> None:
     """The count shows when notifications no longer arrive."""
     scene = Scene(postgres_database)
-    async with scene.relay({"a": taker}, notify=notify, slow_poll_s=5 if notify else 0.05) as relay:
+    poll_s = 5 if notify else 0.05  # a beat reads, too
+    async with scene.relay(
+        {"a": taker}, notify=notify, slow_poll_s=poll_s, beat_s=poll_s
+    ) as relay:  # a beat reads, too
         scene.emit(1)
         await scene.becomes(1, 0, 0, 0)
         before = wake_ups(relay)
-        await asyncio.sleep(0.5)  # longer than it stays awake
+        heard = relay._running.heard  # type: ignore[union-attr]
+        await eventually_async(lambda: heard.is_asleep and heard._sleeps_long)
         scene.emit(1)
         await scene.becomes(2, 0, 0, 0)
         assert wake_ups(relay) - before == Counter({by: 1})
