@@ -34,6 +34,7 @@ def test_a_recent_result_is_shown_while_a_new_one_takes_long() -> None:
 def test_an_old_result_is_not_shown_instead_of_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "STALE_S", 0.0)
     monkeypatch.setattr(kept, "LONGEST_S", 60.0)
+    monkeypatch.setattr(kept, "SHARE", 1)  # a new result is computed at once, however long the last one took
     slow = Slow()
     found = Kept(slow, fresh_s=0.0, patience_s=0.01)
     assert found.get() == 1
