@@ -193,3 +193,23 @@ def test_a_cause_leaves_out_what_varies_and_passwords() -> None:
             "answered 502": {"dead": 1},
         }
     }
+
+
+def test_a_gap_without_measurements_is_a_gap_in_the_plot(database: Database) -> None:
+    with database.engine.begin() as connection:
+        write(connection, AT, 4)
+        write(connection, AT + timedelta(minutes=20), 4)
+        found = series(connection, AT, AT + timedelta(minutes=25))
+    gap = slice(4 + 3, 20 * 60 // EVERY_S)  # the last state holds for three intervals
+    for name in ("waiting", "emitted_per_s", "delivered_per_s"):
+        assert set(found.lines[name][gap]) == {None}, name
+        assert found.lines[name][1] is not None
+    assert found.lines["waiting"][2:8] == [3, 4, 4, 4, None, None]
+
+
+def test_failures_that_are_counted_together_are_counted_in_full() -> None:
+    metrics = Metrics()
+    metrics.causes.count("api", "failed", "answered 503", 7)
+    metrics.causes.count("api", "failed", "answered 503", 2)
+    assert 'outbox_failed_attempts_total{cause="answered 503",destination="api"} 9.0' in metrics.text().decode()
+    assert metrics.causes.take() == {"api": {"answered 503": {"failed": 9}}}

@@ -310,7 +310,8 @@ def test_what_was_measured_is_kept_over_restarts(dashboard: Dashboard, database:
     (died,) = found.died_by_cause.values()
     assert sum(value or 0 for value in died) == 2
     with client(dashboard) as ada:
-        assert len(ada.get("/series.json", params={"span": "15m"}).json()["at"]) == 60
+        lengths = {span: len(ada.get("/series.json", params={"span": span}).json()["at"]) for span in ("15m", "1h")}
+        assert lengths == {"15m": 60, "1h": 240}
 
 
 def test_a_destination_has_a_page_with_its_own_facts_and_series(dashboard: Dashboard, database: Database) -> None:

@@ -195,7 +195,7 @@ def test_an_open_page_follows_what_happens(browser: Browser, dashboard: Dashboar
 
 def test_plots_show_causes_and_follow_the_chosen_time(browser: Browser, dashboard: Dashboard, scene: Scene) -> None:
     with scene.database.engine.begin() as connection:
-        causes = {"a": {HOSTILE: {"failed": 30, "dead": 4}}}
+        causes = {"a": {HOSTILE: {"failed": 30, "dead": 4}, "only failed": {"failed": 20}, "only died": {"dead": 5}}}
         facts = {"verdicts": {"a": {"delivered": 60}}, "latencies": {"a": [60.0]}, "causes": causes}
         store(connection, now(connection) - timedelta(seconds=40), "late", 15, facts)
     with dashboard.logged_in(browser) as page, watched(page, dashboard):
@@ -203,6 +203,8 @@ def test_plots_show_causes_and_follow_the_chosen_time(browser: Browser, dashboar
             ready(page, dashboard.url + path)
             for chart in ("failed", "died"):
                 expect(page.locator(f"[data-chart={chart}] .u-label", has_text="<script>")).to_be_visible()
+                expect(page.locator(f"[data-chart={chart}] .u-label", has_text=f"only {chart}")).to_be_visible()
+                assert page.locator(f"[data-chart={chart}] .u-label", has_text="only ").count() == 1
         expect(page.locator("[data-unit]")).to_have_text("new ones per minute")
         page.locator("[data-chart=latency] .u-over").hover()
         expect(page.locator("[data-chart=latency] time")).not_to_be_empty()

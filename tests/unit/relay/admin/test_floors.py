@@ -70,3 +70,9 @@ def test_a_message_that_became_ready_behind_the_walk_is_found() -> None:
     found = [found_by(floors, index, last, answers=3)[0] for _ in range(20)]
     assert 64 in found[-1]
     assert floors.first[0] == 64
+
+
+def test_a_long_walk_needs_few_queries() -> None:
+    index = Index(FAR)
+    assert found_by(Floors(), index, FAR + SPAN) == ([FAR], True)
+    assert index.spans[:6] == [SPAN * 2**n for n in range(6)]
