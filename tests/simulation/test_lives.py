@@ -12,7 +12,7 @@ import structlog
 from simulation.life import Life, Script
 from simulation.scripts import DIRECTED, any_script
 
-TESTS = 10
+TESTS = 20
 SEEDS_A_SCRIPT = 3
 
 
