@@ -22,6 +22,7 @@ from outbox_cli.dashboard.reader import TIMEOUT_S, Reader
 from relay.admin.access.deadline import TooMuch
 from relay.admin.doctor import examine
 from relay.admin.doctor.finding import Finding
+from relay.observe.text import one_line, redacted
 from relay.settings import Settings
 
 FINDINGS_FRESH_S = 60.0
@@ -102,6 +103,10 @@ class Site:
         engine = self.settings.database.engine(poolclass=sa.NullPool)
         try:
             found = examine(engine, lease_s=self.settings.lease_s, older_than_s=LATE_S)
+        except (OutboxError, sa.exc.SQLAlchemyError) as error:
+            said = one_line(redacted(str(getattr(error, "orig", None) or error)))
+            why = "The other facts of this page do not depend on it."
+            return [Finding("doctor", "note", f"not finished: {said}", why, "Run `outbox doctor`.")]
         finally:
             engine.dispose()
         order = {"bad": 0, "note": 1}

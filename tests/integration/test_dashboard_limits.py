@@ -9,11 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from support.dashboards import OPERATOR, Dashboard, serving
 from support.databases import Database
 from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually
 
+from outbox_cli.dashboard import site as dashboard_site
 from outbox_cli.dashboard.facts.letters import LATEST
 from outbox_cli.dashboard.reader import TIMEOUT_S
 from outbox_cli.dashboard.routes import dead
@@ -117,3 +119,15 @@ def test_the_slow_work_of_the_first_request_is_done_before_it(dashboard: Dashboa
     cache = site._environment.cache
     assert cache is not None
     assert {"overview.html", "messages.html"} <= {name for _, name in cache.keys()}  # noqa: SIM118
+
+
+def test_a_doctor_that_does_not_finish_is_a_finding_and_no_broken_page(
+    ada: httpx.Client, dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def canceled(*_: object, **__: object) -> None:
+        raise sa.exc.OperationalError("SELECT", {}, Exception("canceling statement due to statement timeout"))
+
+    monkeypatch.setattr(dashboard_site, "examine", canceled)
+    dashboard.app.state.site.findings.forget()
+    dashboard.app.state.site.findings.get()
+    assert "not finished: canceling statement" in ada.get("/").text
