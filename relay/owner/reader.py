@@ -59,6 +59,7 @@ class Reader:
         self._read_at = 0.0
         self._most_room = 0
         self._read_little = False
+        self._is_larger_half = False
         self.is_stocked = False
         self._found_nothing = False
 
@@ -136,10 +137,11 @@ class Reader:
         page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
         with_room = self._view.with_room  # once: a destination that gets room later needs another look
+        share = room if saw_all else self._half(room)  # of the deliveries that come back from the table
         if room:
-            page.deliveries = self._read_parked(with_room, room)
+            page.deliveries = self._read_parked(with_room, share)
             self._read_due(page)
-        found = self._session.read_ready(self._cursors, max(room - len(page.deliveries), 0), meanwhile)
+        found = self._session.read_ready(self._cursors, room - min(len(page.deliveries), share), meanwhile)
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= with_room  # all ready messages were read, and none for these was parked
         self._read_little = len(found.messages) <= self._most_room // LITTLE
@@ -172,9 +174,18 @@ class Reader:
             return 0
         return max(self._view.room((ahead + 1) * self._page_size) - ahead * self._page_size, 0)
 
+    def _half(self, room: int) -> int:
+        """Return half of the room; of an odd one the larger half each second time.
+
+        So new messages do not wait until no others come back from the table. Others may come back for ever: a
+        destination that fails everything, or everything of one type, has them set aside again.
+        """
+        self._is_larger_half = not self._is_larger_half
+        return (room + self._is_larger_half) // 2
+
     def _read_parked(self, with_room: set[str], room: int) -> list[Row]:
         names = self._parked & with_room
-        return self._session.read_parked(self._cursors, sorted(names), room) if names else []
+        return self._session.read_parked(self._cursors, sorted(names), room) if names and room else []
 
     def _read_due(self, page: Page) -> None:
         now = self._clock()

@@ -78,6 +78,21 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
     assert Counter(fine.taken) == dict.fromkeys(set(fine.taken), 2), "once for each destination"
 
 
+async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reached(scene: Scene) -> None:
+    """Those that failed go back to the table, and do not come back into all of the room again and again."""
+
+    def fate(message: Message) -> None:
+        if message.type == "page.broken":
+            raise ConnectionError("no answer")
+
+    taker = Taker(fate)
+    scene.emit(200, type="page.broken")
+    behind = scene.emit(40)
+    options = {"concurrency": 4, "backoff_s": 0.02, "backoff_max_s": 0.1}
+    async with scene.relay({"a": to(taker, **options)}, window=20, grace_s=0):
+        await eventually_async(lambda: set(behind) <= set(taker.taken), deadline_s=60)
+
+
 @pytest.mark.parametrize("has_sibling", [False, True])
 async def test_there_is_enough_to_do_only_while_every_destination_has_much_to_send(
     scene: Scene, has_sibling: bool
