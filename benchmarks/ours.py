@@ -30,7 +30,7 @@ from relay.relay import Relay
 from relay.settings import HttpSettings, ListenerSettings, Settings
 from relay.store import open_store
 from relay.store.contract import Session
-from relay.store.postgres import PostgresSession
+from relay.store.postgres.session import PostgresSession
 from relay.store.rows import Cursors
 
 SLOW_S = 0.02

@@ -14,9 +14,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from outbox.errors import OutboxError
 from outbox_cli.dashboard import rendering
 from outbox_cli.dashboard.access import Access, Person
+from outbox_cli.dashboard.cached import Cached
 from outbox_cli.dashboard.facts.overview import Overview, overview
 from outbox_cli.dashboard.jobs import Jobs
-from outbox_cli.dashboard.kept import Kept
 from outbox_cli.dashboard.live import Live
 from outbox_cli.dashboard.reader import TIMEOUT_S, Reader
 from relay.admin.access.deadline import TooMuch
@@ -49,8 +49,8 @@ class Site:
 
     def __post_init__(self) -> None:
         self.reader = Reader(self.settings)
-        self.overview = Kept(self._look, fresh_s=max(self.refresh_s, 1.0) * 0.9)
-        self.findings = Kept(self._examine, fresh_s=FINDINGS_FRESH_S)
+        self.overview = Cached(self._look, fresh_s=max(self.refresh_s, 1.0) * 0.9)
+        self.findings = Cached(self._examine, fresh_s=FINDINGS_FRESH_S)
         self.live = Live(self.tick, max(self.refresh_s, 1.0))
         self._environment = rendering.environment()
 

@@ -14,9 +14,9 @@ def open_store(settings: Settings) -> Store:
     """Return the store for the configured database."""
     database, keep_history = settings.database, settings.retention_days > 0
     if database.is_postgres:
-        from relay.store.postgres import PostgresStore
+        from relay.store.postgres.session import PostgresStore
 
         return PostgresStore(database, lease_s=settings.lease_s, keep_history=keep_history, notify=settings.notify)
-    from relay.store.sqlite import SqliteStore
+    from relay.store.sqlite.session import SqliteStore
 
     return SqliteStore(database, keep_history=keep_history)

@@ -14,7 +14,7 @@ from support.scene import Scene, Taker
 from outbox.tables import SHARD_COUNT
 from relay.platform.database import Database as Address
 from relay.store.contract import RELEASE_COUNT, Batch, Ruled
-from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.postgres.session import PostgresSession, PostgresStore
 from relay.store.rows import Cursors
 
 ALL = list(range(SHARD_COUNT))

@@ -14,8 +14,8 @@ from outbox import Message
 from relay import ListenerSettings
 from relay.decide.crashes import Accused, Record
 from relay.delivery.crashes import guard
-from relay.store.postgres import PostgresSession
-from relay.store.sqlite import SqliteSession
+from relay.store.postgres.session import PostgresSession
+from relay.store.sqlite.session import SqliteSession
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from relay.decide.outcome import fingerprint
 from relay.platform.database import Database as Address
 from relay.store.contract import Batch, Ruled
 from relay.store.rows import Cursors
-from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.session import SqliteStore
 
 ALL = DeadFilter()
 

@@ -11,8 +11,8 @@ import pytest
 from support.databases import Database
 
 from relay.platform.database import Database as Address
-from relay.store.postgres import PostgresSession, PostgresStore
 from relay.store.postgres.executor import Executor
+from relay.store.postgres.session import PostgresSession, PostgresStore
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ from relay.owner.settler import Settler
 from relay.platform.database import Database as Address
 from relay.seam.entry import Entry
 from relay.store.contract import Batch
-from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.postgres.session import PostgresSession, PostgresStore
 from relay.store.rows import Cursors
-from relay.store.sqlite import SqliteSession, SqliteStore
+from relay.store.sqlite.session import SqliteSession, SqliteStore
 
 ALL = list(range(SHARD_COUNT))
 MANY = 200_000

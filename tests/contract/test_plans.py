@@ -15,7 +15,7 @@ from support.databases import Database
 from support.plans import STATEMENTS
 
 from relay.platform.database import Database as Target
-from relay.store.postgres import PostgresSession, PostgresStore
+from relay.store.postgres.session import PostgresSession, PostgresStore
 from relay.store.rows import Cursors
 
 REGISTERED = "outbox_destination_generation"

@@ -12,7 +12,7 @@ from support.databases import Database
 from support.scene import Scene, Taker, rejecting, to
 
 from outbox.tables import tables
-from relay.admin.timeline.samples import EVERY_S, KEPT_FOR, TIERS, WHOLE, Did, store, thin_out
+from relay.admin.timeline.samples import EVERY_S, KEPT_FOR, TIERS, WHOLE, Activity, store, thin_out
 from relay.admin.timeline.series import CAUSES_SHOWN, pace, series
 from relay.observe.causes import CAUSES, CAUSES_IN_A_SAMPLE, OTHER
 from relay.observe.metrics import Metrics
@@ -26,7 +26,7 @@ def did(
     delivered: float = 30.0, died: float = 1.0, *, causes: Mapping[str, Any] | None = None, **others: float
 ) -> dict[str, Any]:
     verdicts = {"a": {"delivered": delivered, "dead": died}, **{name: {"delivered": n} for name, n in others.items()}}
-    return Did(verdicts, {"a": [10.0, 20.0]}, dict(CAUSES_OF_A if causes is None else causes)).as_json()
+    return Activity(verdicts, {"a": [10.0, 20.0]}, dict(CAUSES_OF_A if causes is None else causes)).as_json()
 
 
 def write(connection: sa.Connection, begin: datetime, count: int, *, relays: int = 1) -> None:
@@ -157,7 +157,7 @@ async def test_a_relay_measures_each_destination_and_the_causes_of_its_failures(
     takers = {"good": to(Taker(), events=["*"]), "bad": to(Taker(rejecting(1, 3)), events=["*"])}
     await scene.drain(takers)
     with database.engine.connect() as connection:
-        found = Did()
+        found = Activity()
         for facts in connection.scalars(sa.select(tables().sample.c.facts).where(tables().sample.c.relay != WHOLE)):
             found.add(facts)
     (counts,) = found.causes["bad"].values()

@@ -160,6 +160,6 @@ async def test_a_single_relay_tries_a_destination_itself_despite_earlier_finding
 
 def _session(scene: Scene) -> Any:
     from relay.platform.database import Database as Address
-    from relay.store.postgres import PostgresStore
+    from relay.store.postgres.session import PostgresStore
 
     return PostgresStore(Address.parse(scene.database.url), lease_s=15, keep_history=True, notify=True).open("before")

@@ -31,7 +31,7 @@ from relay.platform.database import Database as Address
 from relay.platform.guide import BASELINE_LISTENER
 from relay.platform.rights import Right
 from relay.store.contract import ANY_GENERATION
-from relay.store.postgres import PostgresStore
+from relay.store.postgres.session import PostgresStore
 
 SCHEMA = "messaging"
 Run = Callable[..., "Ended"]

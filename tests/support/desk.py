@@ -8,9 +8,9 @@ from outbox import emit
 from outbox.tables import SHARD_COUNT
 from relay.platform.database import Database as Address
 from relay.store.contract import ANY_GENERATION, Batch, Ruled, Session
-from relay.store.postgres import PostgresStore
+from relay.store.postgres.session import PostgresStore
 from relay.store.rows import MESSAGE_COLUMNS, Cursors, Row
-from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.session import SqliteStore
 from support.databases import Database
 
 ALL = range(SHARD_COUNT)

@@ -13,23 +13,23 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 # Words that need no explanation, in the singular and without an ending. A word of our domain goes into the glossary.
 COMMON = set(
     """
-    access act address admin amqp answer any app assembly async attributes base batch body build busy
-    call cancel candidate captured capturing cause change channel checks choice circuit cli clients closable
-    cloudevents commands common completed config configuration connection connector consume contract count
-    creators data database deadlock decide deep definitions delay demo detail did differs discard document
-    done drawing duplicate durations echo edge edit emptying entrance environment error examination examples
+    access act activity address admin amqp answer any app assembly async attributes base batch body build busy
+    cached call cancel candidate captured capturing cause change channel checks choice circuit cli clients
+    closable cloudevents commands common completed config configuration connection connector consume contract
+    count creators data database deadlock decide deep definitions delay demo detail differs discard document done
+    drawing duplicate durations echo edge edit emptying entrance environment error event examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
-    hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka kept large
-    libpq life line link listing lists live loading lock log long look lost many marker markup masking
-    meta metrics migration misunderstood model moment much multiline named naming nats neighbours networks next no
-    node not observe opening options output overran overview own pace packages parts payload pending people person
-    places plan platform pool post postgres prepared problem process promise prompts properties prose protocol
-    publishing queries question queue rabbit rabbitmq readiness ready reason redis refused registered
-    registry reject rendering replication report request retry returned right risk row run screen search sending
-    series serve servers settings shares shutdown side signature signing site skip something source sql sqlite
-    started startup status steps streams subject success supervision swept sync tables target terminal tested
-    testing text throttle times to tokens tolerant too trace transaction transport tries type unavailable units
-    unknown unsupported untyped unusable url verifier view waking watcher which withdrawn work world writing xid
+    hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka large
+    libpq life line link listing lists live loading lock log long look lost many marker markup masking meta
+    metrics migration model much multiline naming nats neighbours networks next no node not observe opening
+    options output overran overview own pace packages parts payload pending people person places plan platform
+    pool post postgres prepared problem process promise prompts properties prose protocol publishing queries
+    question queue rabbit rabbitmq readiness ready reason redis refused registered registry reject rendering
+    replication report request retry returned right risk row run screen search selection sending series serve
+    servers settings shares shutdown side signature signing site skip something source sql sqlite started startup
+    status steps streams subject success supervision swept sync tables target terminal tested testing text
+    throttle times to tokens tolerant too trace transaction transport tries type unavailable units unknown
+    unsupported untyped unusable url verifier view waking watcher withdrawn work world writing xid
     """.split()  # noqa: SIM905
 )
 

@@ -19,7 +19,7 @@ Tone = Literal["good", "warn", "bad", "quiet"]
 
 
 @dataclass(frozen=True)
-class Moment:
+class LifeEvent:
     """An event in the life of a message, past or to come.
 
     Args:
@@ -50,7 +50,7 @@ class Life:
     """
 
     detail: MessageDetail
-    timeline: list[Moment]
+    timeline: list[LifeEvent]
     chain: list[Link] = field(default_factory=list)
     data_json: str = ""
 
@@ -77,43 +77,43 @@ def life(connection: sa.Connection, id_: str, redaction: Redaction) -> Life | No
     return Life(detail, _timeline(detail), neighbours, json.dumps(detail.data, ensure_ascii=False, indent=2))
 
 
-def _timeline(detail: MessageDetail) -> list[Moment]:
+def _timeline(detail: MessageDetail) -> list[LifeEvent]:
     message = detail.message
-    happened = [Moment(message.created_at, "quiet", "Emitted", f"by {detail.source}")]
+    happened = [LifeEvent(message.created_at, "quiet", "Emitted", f"by {detail.source}")]
     happened += [moment for each in detail.before for moment in _past(each, " (before it was sent again)")]
     happened += [moment for each in detail.deliveries for moment in _past(each, "")]
-    happened += [Moment(at, "good", f"Done at {name}", "marked in its inbox") for name, at in detail.inbox.items()]
+    happened += [LifeEvent(at, "good", f"Done at {name}", "marked in its inbox") for name, at in detail.inbox.items()]
     happened.sort(key=lambda moment: moment.at.timestamp() if moment.at else 0)
     return happened + _to_come(detail)
 
 
-def _past(delivery: DeliveryRow, suffix: str) -> list[Moment]:
-    moments = [_attempt(delivery.destination, entry) for entry in delivery.log]
+def _past(delivery: DeliveryRow, suffix: str) -> list[LifeEvent]:
+    events = [_attempt(delivery.destination, entry) for entry in delivery.log]
     where = f"{delivery.destination}{suffix}"
     match delivery.state:
         case State.DELIVERED:
             nth = f"attempt {delivery.taken_at_attempt}" if delivery.taken_at_attempt else ""
-            moments.append(Moment(delivery.changed_at, "good", f"Delivered to {where}", nth))
+            events.append(LifeEvent(delivery.changed_at, "good", f"Delivered to {where}", nth))
         case State.DEAD:
             # Its last attempt says the same, if there is one.
-            if not moments:
-                moments.append(Moment(delivery.changed_at, "bad", f"Dead letter at {where}", delivery.reason or ""))
+            if not events:
+                events.append(LifeEvent(delivery.changed_at, "bad", f"Dead letter at {where}", delivery.reason or ""))
         case State.DISCARDED | State.CANCELLED:
             title = f"{delivery.state.capitalize()} for {where}"
-            moments.append(Moment(delivery.changed_at, "warn", title, "by an operator"))
+            events.append(LifeEvent(delivery.changed_at, "warn", title, "by an operator"))
         case State.EXPIRED:
-            moments.append(Moment(delivery.changed_at, "warn", f"Expired for {where}", delivery.reason or ""))
-    return moments
+            events.append(LifeEvent(delivery.changed_at, "warn", f"Expired for {where}", delivery.reason or ""))
+    return events
 
 
-def _attempt(destination: str, entry: Any) -> Moment:
+def _attempt(destination: str, entry: Any) -> LifeEvent:
     if not isinstance(entry, dict):
-        return Moment(None, "quiet", f"Attempt at {destination}", str(entry))
+        return LifeEvent(None, "quiet", f"Attempt at {destination}", str(entry))
     verdict = str(entry.get("verdict", ""))
     nth = f"Attempt {entry['attempt']}" if entry.get("attempt") else "Attempt"
     ends = {"dead": "given up: a dead letter", "retry": "failed", "delivered": "taken"}
     tone: Tone = "bad" if verdict == State.DEAD else "good" if verdict == State.DELIVERED else "warn"
-    return Moment(
+    return LifeEvent(
         _at(entry.get("at")),
         tone,
         f"{nth} at {destination}: {ends.get(verdict, verdict)}",
@@ -122,12 +122,12 @@ def _attempt(destination: str, entry: Any) -> Moment:
     )
 
 
-def _to_come(detail: MessageDetail) -> list[Moment]:
+def _to_come(detail: MessageDetail) -> list[LifeEvent]:
     if detail.message.settled_at is not None:
         return []
     waits = [each for each in detail.deliveries if each.state not in OUTCOMES]
     found = [
-        Moment(
+        LifeEvent(
             each.due_at,
             "bad" if each.state == State.DEAD else "warn" if each.state in (State.BLOCKED, State.RETRY) else "quiet",
             {"dead": f"A dead letter at {each.destination}", "waiting": f"Next: {each.destination}"}.get(
@@ -138,7 +138,7 @@ def _to_come(detail: MessageDetail) -> list[Moment]:
         )
         for each in waits
     ]
-    return found or [Moment(detail.message.due_at, "quiet", "Next", detail.next or "", is_to_come=True)]
+    return found or [LifeEvent(detail.message.due_at, "quiet", "Next", detail.next or "", is_to_come=True)]
 
 
 def _at(text: object) -> datetime | None:

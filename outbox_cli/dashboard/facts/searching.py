@@ -14,7 +14,7 @@ FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "i
 STATES = tuple(State)
 
 
-class Misunderstood(ValueError):
+class InvalidSearch(ValueError):
     """A search cannot be parsed; the text says what would be valid."""
 
 
@@ -50,7 +50,7 @@ def parse(text: str, at: datetime) -> Search:
         at: The time from which ``since:2h`` counts back.
 
     Raises:
-        Misunderstood: A word is not a filter.
+        InvalidSearch: A word is not a filter.
 
     Example:
         >>> parse("state:dead type:order.*", datetime.now(UTC)).type
@@ -62,11 +62,11 @@ def parse(text: str, at: datetime) -> Search:
         if not colon:
             name, value = ("id", word) if is_id(word) else ("type", word)
         if name not in FIELDS:
-            raise Misunderstood(f"{name}: is not a filter. Use {', '.join(f'{each}:' for each in FIELDS)} or an id")
+            raise InvalidSearch(f"{name}: is not a filter. Use {', '.join(f'{each}:' for each in FIELDS)} or an id")
         if not value:
-            raise Misunderstood(f"{name}: needs a value")
+            raise InvalidSearch(f"{name}: needs a value")
         if name in found:
-            raise Misunderstood(f"{name}: is given twice")
+            raise InvalidSearch(f"{name}: is given twice")
         found[name] = _value(name, value, at)
     return Search(text=text.strip(), **found)  # type: ignore[arg-type]
 
@@ -77,7 +77,7 @@ def _words(text: str) -> list[str]:
     try:
         return list(lexer)
     except ValueError:
-        raise Misunderstood("a quotation mark is missing") from None
+        raise InvalidSearch("a quotation mark is missing") from None
 
 
 def _value(name: str, value: str, at: datetime) -> object:
@@ -85,10 +85,10 @@ def _value(name: str, value: str, at: datetime) -> object:
         case "since" | "until":
             return instant(name, value, at)
         case "state" if value not in STATES:
-            raise Misunderstood(f"state:{value} does not exist. There are {', '.join(STATES)}")
+            raise InvalidSearch(f"state:{value} does not exist. There are {', '.join(STATES)}")
         case "id":
             if not is_id(value):
-                raise Misunderstood(f"id:{value} is not an id: ids are UUIDs")
+                raise InvalidSearch(f"id:{value} is not an id: ids are UUIDs")
             return str(UUID(value))
     return value
 
@@ -97,7 +97,7 @@ def instant(name: str, value: str, at: datetime) -> datetime:
     """Return a time that is given as a date, or as a duration before `at`.
 
     Raises:
-        Misunderstood: The text is neither.
+        InvalidSearch: The text is neither.
     """
     try:
         found = datetime.fromisoformat(value)
@@ -108,7 +108,7 @@ def instant(name: str, value: str, at: datetime) -> datetime:
     try:
         return at - timedelta(seconds=seconds(value))
     except (ValueError, OverflowError):
-        raise Misunderstood(f"{name}:{value} is not a time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+        raise InvalidSearch(f"{name}:{value} is not a time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
 
 
 def is_id(text: str) -> bool:

@@ -29,7 +29,7 @@ Verb = Literal["retry", "discard", "edit"]
 SAYING: dict[str, str] = {"retry": "Retrying", "discard": "Discarding", "edit": "Sending again, edited,"}
 
 
-class Which(ChangeForm):
+class Selection(ChangeForm):
     """The choice of dead letters. All given conditions must hold; `all` if there are none."""
 
     id: str | None = Field(default=None, max_length=64)
@@ -49,15 +49,15 @@ class Which(ChangeForm):
         return found
 
 
-class Retry(Which):
+class Retry(Selection):
     """Deliver dead letters after all."""
 
 
-class Discard(Which):
+class Discard(Selection):
     """Give up dead letters for good."""
 
 
-class Edit(Which):
+class Edit(Selection):
     """Send dead letters again with other data, as new messages. Give `data` for one, or a merge `patch` for many."""
 
     data: str | None = None
@@ -115,7 +115,7 @@ def question(
     all: Annotated[bool, Query()] = False,
 ) -> Question:
     """Return what a change would do, and to how many dead letters; nothing is changed."""
-    asked = Which(
+    asked = Selection(
         id=id or None, destination=destination or None, type=type or None, because=because or None,
         cause=cause or None, all=all,
     )  # fmt: skip
@@ -178,7 +178,7 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
     return lambda data: merged(data, given)
 
 
-def _begin(site: Site, person: Person, doing: str, told: Which, work: Any) -> tuple[Done, str]:
+def _begin(site: Site, person: Person, doing: str, told: Selection, work: Any) -> tuple[Done, str]:
     which = told.filter()
     found = _matching(site, which)
     back = f"/messages/{told.id}" if told.id else "/dead"

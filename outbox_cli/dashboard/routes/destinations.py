@@ -15,7 +15,7 @@ from pydantic import Field
 from outbox.errors import OutboxError
 from outbox_cli.dashboard.access import Person
 from outbox_cli.dashboard.facts.overview import DestinationView, destination_names
-from outbox_cli.dashboard.facts.searching import Misunderstood, instant
+from outbox_cli.dashboard.facts.searching import InvalidSearch, instant
 from outbox_cli.dashboard.jobs import Tell
 from outbox_cli.dashboard.reader import EXACT_S
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, change, page
@@ -112,17 +112,17 @@ class Planned:
         return sum(each.marked for each in self.found or ())
 
 
-class Named(ChangeForm):
+class DestinationForm(ChangeForm):
     """A change of one destination."""
 
     name: str = Field(max_length=63)
 
 
-class Pause(Named):
+class Pause(DestinationForm):
     """Make all relays start nothing more at a destination."""
 
 
-class Resume(Named):
+class Resume(DestinationForm):
     """Make all relays try a destination again, after a pause or a switch-off."""
 
 
@@ -198,7 +198,7 @@ def planned(
         return asked
     try:
         found, about = _counted(site, asked)
-    except (Misunderstood, OutboxError) as error:
+    except (InvalidSearch, OutboxError) as error:
         return replace(asked, trouble=str(error))
     return replace(asked, found=found, estimate=about)
 
@@ -244,7 +244,7 @@ def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str
         with site.reader.connected() as connection:
             what = _asked(connection, asked)
         found, about = _counted(site, asked)
-    except (Misunderstood, OutboxError) as error:
+    except (InvalidSearch, OutboxError) as error:
         raise HTTPException(422, str(error)) from None
     count = sum(each.count for each in found) if about is None else about
 

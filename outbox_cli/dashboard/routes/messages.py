@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, counts, find
-from outbox_cli.dashboard.facts.searching import Misunderstood, Search, is_id, parse
+from outbox_cli.dashboard.facts.searching import InvalidSearch, Search, is_id, parse
 from outbox_cli.dashboard.routes.answering import TheSite, page
 from outbox_cli.dashboard.site import Site
 from relay.admin.access.deadline import TooMuch
@@ -26,7 +26,7 @@ def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> F
     """Return the newest messages that match a search, and the count in each state."""
     try:
         search = site.reader.ask(("search", q), lambda connection: parse(q, now(connection)))
-    except Misunderstood as error:
+    except InvalidSearch as error:
         return Found(Search(q), [], [], trouble=str(error))
     counted = _counts(site, search)
     if search.id is not None:

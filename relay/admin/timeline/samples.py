@@ -32,7 +32,7 @@ WHOLE, ALL = "", "*"  # the relay name of rows about the whole outbox, and of ro
 
 
 @dataclass
-class Did:
+class Activity:
     """What relays did in a span of time, by destination.
 
     Args:
@@ -97,7 +97,7 @@ def store(connection: sa.Connection, at: datetime, relay: str, span_s: float, fa
         at: The end of the measured span.
         relay: The relay's name; `WHOLE` for the whole outbox.
         span_s: The length of the measured span, in seconds.
-        facts: `Did.as_json`, or the state of the outbox.
+        facts: `Activity.as_json`, or the state of the outbox.
     """
     insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(tables().sample)
     values = {"at": at, "relay": relay, "span_s": span_s, "facts": facts}
@@ -134,11 +134,11 @@ def _merge(connection: sa.Connection, before: datetime, step_s: int, batch: int)
         if whole:
             store(connection, end, WHOLE, step_s, whole[-1].facts)
         if len(whole) < len(rows):
-            did = Did()
+            activity = Activity()
             for row in rows:
-                did.add(row.facts)
-            did.keep_the_commonest_causes()
-            store(connection, end, ALL, step_s, did.as_json())
+                activity.add(row.facts)
+            activity.keep_the_commonest_causes()
+            store(connection, end, ALL, step_s, activity.as_json())
     return sum(len(rows) for rows in groups.values())
 
 

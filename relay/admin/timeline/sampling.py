@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from relay.admin.access.queries import now
-from relay.admin.timeline.samples import EVERY_S, WHOLE, Did, floor, store
+from relay.admin.timeline.samples import EVERY_S, WHOLE, Activity, floor, store
 from relay.decide.verdict import State
 from relay.observe.backlog import Backlog
 from relay.observe.metrics import Metrics
@@ -38,10 +38,10 @@ class Sampler:
     def keep_done(self, connection: sa.Connection) -> None:
         """Store what this relay did since the last call, if it did anything."""
         counted, at = _counted(self._metrics.registry), monotonic()
-        did = _difference(counted, self._last)
-        did.causes = self._metrics.causes.take()
-        if did.verdicts or did.causes:
-            store(connection, now(connection), self._relay, max(at - self._last_at, 0.001), did.as_json())
+        activity = _difference(counted, self._last)
+        activity.causes = self._metrics.causes.take()
+        if activity.verdicts or activity.causes:
+            store(connection, now(connection), self._relay, max(at - self._last_at, 0.001), activity.as_json())
         self._last, self._last_at = counted, at
 
     def keep_backlog(self, connection: sa.Connection, found: Backlog) -> None:
@@ -68,7 +68,7 @@ def _facts(found: Backlog) -> dict[str, Any]:
     }
 
 
-def _counted(registry: CollectorRegistry) -> Did:
+def _counted(registry: CollectorRegistry) -> Activity:
     """Return the current values of the metrics."""
     verdicts: defaultdict[str, dict[str, float]] = defaultdict(dict)
     cumulated: defaultdict[str, dict[float, float]] = defaultdict(dict)
@@ -82,12 +82,12 @@ def _counted(registry: CollectorRegistry) -> Did:
         name: [upper - lower for lower, upper in pairwise([0.0, *(of[bound] for bound in sorted(of))])]
         for name, of in cumulated.items()
     }
-    return Did(dict(verdicts), latencies)
+    return Activity(dict(verdicts), latencies)
 
 
-def _difference(after: Did, before: Did) -> Did:
+def _difference(after: Activity, before: Activity) -> Activity:
     """Return what was counted in between, without what did not change."""
-    return Did(
+    return Activity(
         {
             name: changed
             for name, counts in after.verdicts.items()

@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Any
 
-from relay.admin.timeline.samples import Did, add_counts, add_latencies
+from relay.admin.timeline.samples import Activity, add_counts, add_latencies
 from relay.decide.verdict import State
 from relay.observe.causes import What
 
@@ -34,9 +34,9 @@ class Counts:
     causes: dict[str, dict[What, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, did: Did, name: str) -> Counts:
+    def of(cls, activity: Activity, name: str) -> Counts:
         found = cls()
-        found.add(did.as_json(), name, 1.0, with_deaths=True)
+        found.add(activity.as_json(), name, 1.0, with_deaths=True)
         return found
 
     def add(self, facts: Mapping[str, Any], name: str, share: float, *, with_deaths: bool) -> None:

@@ -14,7 +14,3 @@ database's clock.
 `connection` is the bare connection, `ownership`, `claiming`, `reading`, `settling` and `waking` are the tasks of a
 session; their statements are in `sql`.
 """
-
-from relay.store.postgres.session import PostgresSession, PostgresStore
-
-__all__ = ["PostgresSession", "PostgresStore"]

@@ -6,7 +6,3 @@ has no peers. Otherwise the rules are those of PostgreSQL, and one contract suit
 `connection` is the open file, `ownership`, `reading`, `settling` and `waking` are what a session does with it; the
 statements of each stand beside it, in `*_sql`.
 """
-
-from relay.store.sqlite.session import SqliteSession, SqliteStore
-
-__all__ = ["SqliteSession", "SqliteStore"]

@@ -11,7 +11,7 @@ from listeners.graph import Topic, build_baseline
 from outbox_cli.dashboard.access.throttle import FREE, Throttle
 from outbox_cli.dashboard.access.tokens import Tokens
 from outbox_cli.dashboard.drawing import HEIGHT, WIDTH, draw
-from outbox_cli.dashboard.facts.searching import Misunderstood, parse
+from outbox_cli.dashboard.facts.searching import InvalidSearch, parse
 from outbox_cli.dashboard.guard import Guard
 from outbox_cli.dashboard.rendering import said
 from outbox_cli.dashboard.routes.entrance import own_path
@@ -56,7 +56,7 @@ def test_a_word_alone_is_an_id_or_a_type() -> None:
     "text", ["colour:red", "type:", "state:lost", "id:7", "since:soon", 'key:"open', "key:a key:b"]
 )
 def test_what_means_nothing_is_said_so(text: str) -> None:
-    with pytest.raises(Misunderstood):
+    with pytest.raises(InvalidSearch):
         parse(text, AT)
 
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from outbox_cli.dashboard import kept
-from outbox_cli.dashboard.kept import Kept
+from outbox_cli.dashboard import cached
+from outbox_cli.dashboard.cached import Cached
 
 
 class Slow:
@@ -26,17 +26,17 @@ class Slow:
 
 def test_a_recent_result_is_shown_while_a_new_one_takes_long() -> None:
     slow = Slow()
-    found = Kept(slow, fresh_s=0.0, patience_s=0.01)
+    found = Cached(slow, fresh_s=0.0, patience_s=0.01)
     assert [found.get(), found.get()] == [1, 1]
     slow.may_end.set()
 
 
 def test_an_old_result_is_not_shown_instead_of_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "STALE_S", 0.0)
-    monkeypatch.setattr(kept, "LONGEST_S", 60.0)
-    monkeypatch.setattr(kept, "SHARE", 1)  # a new result is computed at once, however long the last one took
+    monkeypatch.setattr(cached, "STALE_S", 0.0)
+    monkeypatch.setattr(cached, "LONGEST_S", 60.0)
+    monkeypatch.setattr(cached, "SHARE", 1)  # a new result is computed at once, however long the last one took
     slow = Slow()
-    found = Kept(slow, fresh_s=0.0, patience_s=0.01)
+    found = Cached(slow, fresh_s=0.0, patience_s=0.01)
     assert found.get() == 1
     threading.Timer(0.1, slow.may_end.set).start()
     assert found.get() == 2

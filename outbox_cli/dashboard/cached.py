@@ -14,7 +14,7 @@ STALE_S = 10.0  # a result that is older is not shown while a new one is compute
 SHARE = 5  # at most one part in this many of the time is spent computing it
 
 
-class Kept(Generic[T]):
+class Cached(Generic[T]):
     """The last result of a slow function.
 
     If a recent result exists, a caller waits at most `patience_s`. The function never runs twice at once. The longer it
