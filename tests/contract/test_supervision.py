@@ -35,7 +35,7 @@ async def test_a_page_that_cannot_be_taken_in_ends_the_relay(scene: Scene) -> No
         def break_down(*_: object) -> None:
             raise KeyError("k")
 
-        dispatcher._accept_message = break_down
+        dispatcher._arrivals = break_down
         scene.emit(1)
         with pytest.raises(KeyError):
             await relay.wait()

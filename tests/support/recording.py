@@ -101,6 +101,7 @@ class Record:
             with self._path.open("rb") as file:
                 file.seek(self._read_bytes)
                 new = file.read()
+            new = new[: new.rfind(b"\n") + 1]  # a line may be half written
             self._read_bytes += len(new)
             self._sends += [_send(*line.split(" ")) for line in new.decode().splitlines()]
         return self._sends.copy()
