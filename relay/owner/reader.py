@@ -11,7 +11,7 @@ from relay.store.contract import Session
 from relay.store.rows import DESTINATION, ORDERING_KEY, Cursors, Page, Pair, Parked, Row
 
 DUE_EVERY_S = 0.1
-STOCKED_READ_EVERY_S = 0.02  # between reads while there is little room
+STOCKED_READ_EVERY_S = 0.02  # between reads while the event loop has enough to do
 LITTLE = 8  # this part of the most room there was is little
 PAGES_AHEAD = 2
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query
@@ -26,6 +27,7 @@ from relay.platform.wording import counted
 
 router = APIRouter()
 Verb = Literal["retry", "discard", "edit"]
+T = TypeVar("T")
 SAYING: dict[str, str] = {"retry": "Retrying", "discard": "Discarding", "edit": "Sending again, edited,"}
 
 
@@ -96,12 +98,7 @@ def dead(
 
 def letters_of(site: Site, which: DeadFilter) -> Letters:
     """Return the dead letters by cause; if that takes too long, the latest of them."""
-    return site.reader.ask_or(
-        ("dead", which),
-        lambda connection: letters(connection, which),
-        lambda connection: letters(connection, which, LATEST),
-        timeout_s=site.patience_s(EXACT_S),
-    )
+    return _of_all_or_latest(site, letters, which)
 
 
 def question(
@@ -130,12 +127,14 @@ def question(
 
 def _matching(site: Site, which: DeadFilter) -> DeadCount:
     """Return the count; if counting takes too long, how many of the latest match."""
-    return site.reader.ask_or(
-        ("count dead", which),
-        lambda connection: dead_count(connection, which),
-        lambda c: dead_count(c, which, LATEST),
-        timeout_s=site.patience_s(EXACT_S),
-    )
+    return _of_all_or_latest(site, dead_count, which)
+
+
+def _of_all_or_latest(site: Site, question: Callable[..., T], which: DeadFilter) -> T:
+    about_all = partial(question, which=which)
+    about_latest = partial(question, which=which, among=LATEST)
+    key = (question.__name__, which)
+    return site.reader.ask_or(key, about_all, about_latest, timeout_s=site.patience_s(EXACT_S))
 
 
 def _retry(site: Site, person: Person, told: Retry) -> tuple[Done, str]:
