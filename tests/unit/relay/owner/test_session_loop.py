@@ -1,0 +1,47 @@
+"""How long the owning thread sleeps when a turn is over."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from relay.owner.session_loop import SessionLoop
+from relay.seam.to_owner import SOON_S
+
+SHORT_POLL_S, SLOW_POLL_S = 0.001, 0.5
+
+
+def loop_that(*, is_stocked: bool = False, is_hurried: bool = False) -> SessionLoop:
+    """Return a loop that has just done something, at a time that does not pass."""
+    parts: Any = SimpleNamespace(
+        session=SimpleNamespace(awake=lambda: None, sleep_s=lambda wanted_s, short_s: wanted_s),
+        ownership=None,
+        reader=SimpleNamespace(is_stocked=is_stocked),
+        settler=None,
+        reports=None,
+        sweeper=SimpleNamespace(is_hurried=is_hurried),
+        withdrawals=None,
+    )
+    seam: Any = SimpleNamespace(tell=None, heard=None, view=None)
+    settings: Any = SimpleNamespace(short_poll_s=SHORT_POLL_S, slow_poll_s=SLOW_POLL_S, quiet_s=1.0)
+    made = SessionLoop(parts, seam, settings, metrics=SimpleNamespace(), clock=lambda: 100.0)  # type: ignore[arg-type]
+    made._looked_at, made._next_beat = 100.0, 101.0
+    made._stir()
+    return made
+
+
+@pytest.mark.parametrize(("is_stocked", "expected"), [(False, SHORT_POLL_S), (True, SOON_S)])
+def test_it_polls_less_often_while_every_destination_has_enough_to_send(is_stocked: bool, expected: float) -> None:
+    assert loop_that(is_stocked=is_stocked).sleep_s() == pytest.approx(expected)
+
+
+def test_it_sleeps_long_after_a_quiet_time_but_not_beyond_its_next_beat() -> None:
+    quiet = loop_that()
+    quiet._busy_until = 0.0
+    assert quiet.sleep_s() == SLOW_POLL_S
+    quiet._next_beat = 100.25
+    assert quiet.sleep_s() == pytest.approx(0.25)
+
+
+def test_it_does_not_sleep_while_the_sweeper_is_hurried() -> None:
+    assert loop_that(is_hurried=True).sleep_s() == 0.0
