@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +18,24 @@ from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction
 
 
-def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:
-    """Record that a listener has processed a message; return ``False`` if that was recorded before."""
+def mark(
+    connection: sa.Connection,
+    schema: str | None,
+    listener: str,
+    message_id: UUID | str,
+    *,
+    returning: Sequence[sa.ColumnElement[Any]] = (),
+) -> bool:
+    """Record that a listener has processed a message; return ``False`` if that was recorded before.
+
+    Args:
+        connection: In the transaction of the listener's work.
+        schema: The PostgreSQL schema of the inbox, if not the first of the ``search_path``.
+        listener: The listener's name.
+        message_id: The message's id.
+        returning: Expressions that the same statement evaluates if it records anything. They name no column: that would
+            require the right to SELECT.
+    """
     values = {
         "listener": _checked("listener", listener),
         "message_id": _checked("message id", comparable_id(message_id)),
@@ -28,6 +45,8 @@ def mark(connection: sa.Connection, schema: str | None, listener: str, message_i
     insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # No conflict target: naming one requires the right to SELECT, which a worker's role lacks.
     statement = insert(inbox).values(values).on_conflict_do_nothing()
+    if returning:
+        statement = statement.returning(*returning)
     # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.
     with explained():
         result = connection.execute(statement, execution_options={"preserve_rowcount": True})

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from support.databases import Database
 from support.waiting import eventually_async
 
@@ -26,6 +26,15 @@ INSERT = text("INSERT INTO effect (n) VALUES (:n)")
 def effects(database: Database) -> Database:
     database.execute("CREATE TABLE effect (n integer PRIMARY KEY)")
     return database
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Effect(Base):
+    __tablename__ = "effect"
+    n: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Desk:
@@ -209,6 +218,95 @@ async def test_nothing_of_a_refused_call_is_committed_with_the_next_one(
     listener = listeners(lambda session: next(ends)(session))[colour]
     assert await desk.send_each(listener, ["m-1", "m-2"]) == ["failed", "taken"]
     assert desk.done == ([1], 1)
+
+
+def commit_the_driver(session: Session) -> None:
+    session.connection().connection.commit()
+
+
+def commit_on_a_raw_cursor(session: Session) -> None:
+    session.connection().connection.cursor().execute("COMMIT")
+
+
+def commit_the_innermost(session: Session) -> None:
+    """Commit the connection that the pool holds: a wrapper of the driver's own one, if that is asynchronous."""
+    raw: Any = session.connection().connection.dbapi_connection
+    raw.commit()
+
+
+COMMITTED = [commit_the_driver, commit_on_a_raw_cursor, commit_the_innermost]
+
+
+@COLOURS
+@pytest.mark.parametrize("end", COMMITTED)
+@pytest.mark.parametrize("returns", [False, True], ids=["raises", "returns"])
+async def test_a_commit_over_the_drivers_connection_is_refused_and_loses_nothing(
+    desk: Desk, end: Callable[[Session], None], colour: int, returns: bool
+) -> None:
+    """Such a commit cannot be prevented, and it includes the inbox mark. The call has to be repeated all the same."""
+    calls: list[int] = []
+
+    def halves(session: Session) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            end(session)
+        session.execute(text("INSERT INTO effect (n) VALUES (2)"))
+        if len(calls) == 1 and not returns:
+            raise ValueError("the second half fails")
+
+    def first(session: Session) -> None:
+        session.execute(text("DELETE FROM effect"))  # what was committed too early stays
+        session.execute(INSERT, {"n": 1})
+        halves(session)
+
+    def listener(message: Message, session: Session) -> None:
+        first(session)
+
+    async def async_listener(message: Message, session: AsyncSession) -> None:
+        await session.run_sync(first)
+
+    chosen = [listener, async_listener][colour]
+    assert await desk.send(chosen) == "failed"
+    assert "has committed the transaction of its session over the driver's connection" in desk.says
+    assert desk.done == ([1], 0)
+    assert await desk.send(chosen) == "taken"
+    assert desk.done == ([1, 2], 1)
+
+
+@COLOURS
+@pytest.mark.parametrize("end", ROLLED_BACK)
+async def test_a_listener_that_rolled_back_and_went_on_has_not_taken_the_message(
+    desk: Desk, end: Callable[[Session], None], colour: int
+) -> None:
+    def go_on(session: Session) -> None:
+        end(session)
+        session.execute(text("INSERT INTO effect (n) VALUES (2)"))
+
+    assert await desk.send(listeners(go_on)[colour]) == "failed"
+    assert desk.done == ([], 0)
+
+
+@COLOURS
+async def test_a_listener_may_change_the_name_of_its_session(desk: Desk, colour: int) -> None:
+    def rename(session: Session) -> None:
+        if desk.database.kind == "postgres":
+            session.execute(text("SET application_name = 'my reports'"))
+
+    assert await desk.send(listeners(rename)[colour]) == "taken"
+    assert desk.done == ([1], 1)
+
+
+@COLOURS
+async def test_an_error_in_the_listener_is_reported_as_such(desk: Desk, colour: int) -> None:
+    """SQLAlchemy ends the transaction when a flush fails: that is no commit, and the true error is what counts."""
+
+    def fail_to_flush(session: Session) -> None:
+        session.add(Effect(n=1))
+        session.flush()
+
+    assert await desk.send(listeners(fail_to_flush)[colour]) == "failed"
+    assert "IntegrityError" in desk.says
+    assert desk.done == ([], 0)
 
 
 async def test_an_async_session_cannot_be_committed_either(desk: Desk) -> None:

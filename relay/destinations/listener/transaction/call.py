@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox import Message, once, once_async
+from outbox import Message
 from relay.destinations.listener.calling import Calling
 from relay.destinations.listener.returned import check_returned
 from relay.destinations.listener.transaction.commit_gate import CommitGate
 from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
-from relay.destinations.listener.transaction.session_guard import SessionGuard
+from relay.destinations.listener.transaction.session_guard import COMMITTED_EARLY, ENDED, SessionGuard
+from relay.destinations.listener.transaction.signed_mark import SignedMark, count_transactions
 from relay.observe import process
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
@@ -47,6 +48,7 @@ class SyncTransactions:
         self._session = cast("type[Session]", calling.session)
         self._turns, self._calm_until = Lock(), 0.0
         self._engine: sa.Engine = database.listener_engine(**pool)
+        count_transactions(self._engine)
         self._session_guard = SessionGuard(self._engine, name_of(listener))
 
     def run(self, message: Message, gate: CommitGate | None) -> None:
@@ -72,15 +74,33 @@ class SyncTransactions:
                 self._turns.release()
 
     def _run(self, message: Message, gate: CommitGate | None) -> None:
+        mark = SignedMark(self._name, message.id)
+        try:
+            self._run_and_commit(message, gate, mark)
+        except Exception:
+            if mark.has_lost_its_transaction:
+                with mark.warning_if_it_may_stay():
+                    with self._engine.begin() as connection:
+                        was_committed = mark.remove(connection)
+                    if was_committed:
+                        self._session_guard.refuse(COMMITTED_EARLY)
+            raise
+
+    def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: SignedMark) -> None:
         # Closing it rolls back, and tolerates a transaction that has ended already, unlike session.begin().
         with self._session(self._engine) as session:
             if gate is not None:
                 gate.limit(session.execute, is_postgres=self._is_postgres)
-            is_new = once(session, self._name, message.id)
+            is_new = mark.make(session)
             process.inbox(self._name, is_new=is_new)
             if is_new:
-                with self._session_guard.on(session):
-                    check_returned(self._call(message, session))
+                try:
+                    with self._session_guard.on(session):
+                        check_returned(self._call(message, session))
+                finally:
+                    mark.look()
+                if mark.has_lost_its_transaction:
+                    self._session_guard.refuse(ENDED)
             if gate is not None:
                 session.flush()
                 gate.pass_through()
@@ -110,6 +130,7 @@ class AsyncTransactions:
         self._session = cast("type[AsyncSession]", calling.session)
         self._turns, self._calm_until = asyncio.Lock(), 0.0
         self._engine: AsyncEngine = database.async_listener_engine(**pool)
+        count_transactions(self._engine.sync_engine)
         self._session_guard = SessionGuard(self._engine.sync_engine, name_of(listener))
 
     async def run(self, message: Message, gate: CommitGate | None) -> None:
@@ -138,14 +159,32 @@ class AsyncTransactions:
             return False
 
     async def _run(self, message: Message, gate: CommitGate | None) -> None:
+        mark = SignedMark(self._name, message.id)
+        try:
+            await self._run_and_commit(message, gate, mark)
+        except (Exception, asyncio.CancelledError):
+            if mark.has_lost_its_transaction:
+                with mark.warning_if_it_may_stay():
+                    async with self._engine.begin() as connection:
+                        was_committed = await connection.run_sync(mark.remove)
+                    if was_committed:
+                        self._session_guard.refuse(COMMITTED_EARLY)
+            raise
+
+    async def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: SignedMark) -> None:
         async with self._session(self._engine) as session:  # as in SyncTransactions
             if gate is not None:
                 await session.run_sync(lambda sync: gate.limit(sync.execute, is_postgres=self._is_postgres))
-            is_new = await once_async(session, self._name, message.id)
+            is_new = await session.run_sync(mark.make)
             process.inbox(self._name, is_new=is_new)
             if is_new:
-                with self._session_guard.on(session.sync_session):
-                    check_returned(await self._call(message, session))
+                try:
+                    with self._session_guard.on(session.sync_session):
+                        check_returned(await self._call(message, session))
+                finally:
+                    await session.run_sync(mark.look)
+                if mark.has_lost_its_transaction:
+                    self._session_guard.refuse(ENDED)
             if gate is not None:
                 await session.flush()
                 gate.pass_through()

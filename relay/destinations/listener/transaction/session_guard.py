@@ -17,13 +17,18 @@ from sqlalchemy.orm import Session
 
 from outbox.errors import TransactionHeld
 
+ENDED = "has ended the transaction of its session"
+COMMITTED_EARLY = (
+    "has committed the transaction of its session over the driver's connection, so its next call repeats that"
+)
+
 _METHODS = ("commit", "rollback", "close", "reset", "invalidate", "prepare")
 
 _ENDS = re.compile(
     r"\s*(commit|end|abort|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b", re.IGNORECASE
 )
 
-_IDLE, _IN_ERROR = 0, 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
+_IN_ERROR = 3  # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 
 
 class SessionGuard:
@@ -56,8 +61,8 @@ class SessionGuard:
             self._release(session, connection)
         is_ours = session.get_transaction() is transaction and not connection.closed
         is_ours = is_ours and inner is not None and inner.is_active and connection.get_transaction() is inner
-        if not is_ours or _has_ended_in_the_driver(connection):
-            self._refuse("has ended the transaction of its session")
+        if not is_ours:
+            self.refuse(ENDED)
         if transaction is None or not session.is_active or _is_in_error(connection):
             raise TransactionHeld(
                 f"{self._label} went on after an error that has undone everything in its transaction: do not catch the "
@@ -76,7 +81,7 @@ class SessionGuard:
 
     def _refusing(self, name: str) -> Any:
         def refuse(*_: object, **__: object) -> NoReturn:
-            self._refuse(f"has called session.{name}()")
+            self.refuse(f"has called session.{name}()")
 
         return refuse
 
@@ -85,26 +90,18 @@ class SessionGuard:
             # SQLAlchemy ends a transaction whose commit fails without a rollback, so the pool would keep it open: its
             # locks would stay, and the next call's commit would commit its writes.
             connection.dialect.do_rollback(connection.connection)
-            self._refuse("has committed the transaction of its session")
+            self.refuse("has committed the transaction of its session")
 
     def _refuse_sql(self, connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
         if connection in self._held and (found := _ENDS.match(statement)):
-            self._refuse(f"has executed {' '.join(found[1].upper().split())}")
+            self.refuse(f"has executed {' '.join(found[1].upper().split())}")
 
-    def _refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str) -> NoReturn:
+        """Raise `TransactionHeld`: the listener did this, and must not."""
         raise TransactionHeld(
             f"{self._label} {what}, which is committed together with the inbox mark when the listener returns, and "
             "rolled back when it raises: leave that to its caller; session.begin_nested() makes a savepoint"
         )
-
-
-def _has_ended_in_the_driver(connection: sa.Connection) -> bool:
-    """Return whether the driver's own connection was committed or rolled back, which SQLAlchemy does not notice."""
-    if connection.invalidated:
-        return False
-    driver = connection.connection.driver_connection
-    status = getattr(getattr(driver, "info", None), "transaction_status", None)
-    return status == _IDLE or getattr(driver, "in_transaction", None) is False
 
 
 def _is_in_error(connection: sa.Connection) -> bool:
