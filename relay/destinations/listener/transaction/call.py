@@ -18,8 +18,8 @@ from relay.destinations.listener.calling import Calling
 from relay.destinations.listener.returned import check_returned
 from relay.destinations.listener.transaction.commit_gate import CommitGate
 from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
+from relay.destinations.listener.transaction.inbox_mark import InboxMark, count_transactions
 from relay.destinations.listener.transaction.session_guard import COMMITTED_EARLY, ENDED, SessionGuard
-from relay.destinations.listener.transaction.signed_mark import SignedMark, count_transactions
 from relay.observe import process
 from relay.platform.database import Database
 from relay.platform.watchdog import name_of
@@ -74,7 +74,7 @@ class SyncTransactions:
                 self._turns.release()
 
     def _run(self, message: Message, gate: CommitGate | None) -> None:
-        mark = SignedMark(self._name, message.id)
+        mark = InboxMark(self._name, message.id)
         try:
             self._run_and_commit(message, gate, mark)
         except Exception:
@@ -86,7 +86,7 @@ class SyncTransactions:
                         self._session_guard.refuse(COMMITTED_EARLY)
             raise
 
-    def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: SignedMark) -> None:
+    def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: InboxMark) -> None:
         # Closing it rolls back, and tolerates a transaction that has ended already, unlike session.begin().
         with self._session(self._engine) as session:
             if gate is not None:
@@ -159,7 +159,7 @@ class AsyncTransactions:
             return False
 
     async def _run(self, message: Message, gate: CommitGate | None) -> None:
-        mark = SignedMark(self._name, message.id)
+        mark = InboxMark(self._name, message.id)
         try:
             await self._run_and_commit(message, gate, mark)
         except (Exception, asyncio.CancelledError):
@@ -171,7 +171,7 @@ class AsyncTransactions:
                         self._session_guard.refuse(COMMITTED_EARLY)
             raise
 
-    async def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: SignedMark) -> None:
+    async def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: InboxMark) -> None:
         async with self._session(self._engine) as session:  # as in SyncTransactions
             if gate is not None:
                 await session.run_sync(lambda sync: gate.limit(sync.execute, is_postgres=self._is_postgres))

@@ -38,7 +38,7 @@ _SIGNS = (
 )
 
 
-class SignedMark:
+class InboxMark:
     """The inbox mark of one call.
 
     Args:
