@@ -41,8 +41,8 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
         The revisions that were applied, in order; empty when there was nothing to do.
 
     Raises:
-        SchemaError: A lock could not be taken, a table of that name exists and is not ours, or another role was granted
-            CREATE in the schema that our tables are to be created in.
+        SchemaError: A lock could not be taken, something of that name exists and is not ours, or another role was
+            granted CREATE in the schema that our tables are to be created in.
         Unusable: The role lacks a right.
     """
     database = Database.parse(url, schema=schema)
@@ -50,8 +50,7 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
 
     def up(config: Config) -> None:
         connection = config.attributes["connection"]
-        if not _current(connection):
-            refuse_creators(connection)
+        _refuse_obstacles(connection, database, _pending(connection, database, only))
         command.upgrade(config, target)
 
     try:
@@ -77,27 +76,36 @@ def planned(database: Database, *, only: str | None = None) -> list[str]:
     """Return the revisions that ``upgrade`` would apply, in order.
 
     Raises:
-        SchemaError: ``upgrade`` would refuse: the database has tables of these names, or another role was granted
+        SchemaError: ``upgrade`` would refuse: the database has objects of these names, or another role was granted
             CREATE.
     """
-    found = pending(database, only=only)
     with _connect(database) as connection:
-        if not _current(connection):
-            refuse_creators(connection)
-        for branch in BRANCHES:
-            if f"{branch}_0001" in found:
-                refuse_strangers(connection, branch, database.schema)
+        found = _pending(connection, database, only)
+        _refuse_obstacles(connection, database, found)
     return found
+
+
+def _refuse_obstacles(connection: sa.Connection, database: Database, revisions: list[str]) -> None:
+    if not _current(connection):
+        refuse_creators(connection)
+    for branch in BRANCHES:
+        if f"{branch}_0001" in revisions:
+            creates = sql(connection.dialect.name, only=branch)
+            refuse_strangers(connection, creates, branch=branch, schema=database.schema)
 
 
 def pending(database: Database, *, only: str | None = None) -> list[str]:
     """Return the revisions that ``upgrade`` would apply, in order."""
     with _connect(database) as connection:
-        current = set(_current(connection))
-        _refuse_former_shape(connection, database)
-        script = ScriptDirectory.from_config(_config())
-        if _is_newer(connection, script):
-            return []
+        return _pending(connection, database, only)
+
+
+def _pending(connection: sa.Connection, database: Database, only: str | None) -> list[str]:
+    current = set(_current(connection))
+    _refuse_former_shape(connection, database)
+    script = ScriptDirectory.from_config(_config())
+    if _is_newer(connection, script):
+        return []
     wanted = [only] if only else BRANCHES
     revisions = [r for branch in wanted for r in reversed([*script.iterate_revisions(f"{branch}@head", "base")])]
     return [r.revision for r in revisions if r.revision not in _with_ancestors(script, current)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -72,33 +73,79 @@ def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
         )
 
 
-def refuse_strangers(connection: sa.Connection, branch: str, schema: str | None) -> None:
-    """Refuse to apply a branch where another application has tables of its names.
+def refuse_strangers(connection: sa.Connection, creates: str, *, branch: str, schema: str | None) -> None:
+    """Refuse to apply a branch where another application has tables, indexes, functions ... of its names.
+
+    Args:
+        connection: To the database that is to be migrated.
+        creates: The SQL of the branch.
+        branch: ``"outbox"`` or ``"content"``.
+        schema: The PostgreSQL schema of the outbox, if not the first of the ``search_path``.
 
     Raises:
-        SchemaError: The text names the tables.
+        SchemaError: The text names them.
     """
-    names = CONTENT_TABLES if branch == "content" else tuple(tables().metadata.tables)
-    inspector = sa.inspect(connection)
+    names = [name for created in _CREATED.finditer(creates) if (name := created[1]) != VERSION_TABLE]
     if connection.dialect.name == "postgresql":
-        schema = schema or connection.scalar(sa.text("SELECT current_schema()"))
-    found = [name for name in names if inspector.has_table(name, schema=schema)]
-    if found:
-        raise strangers(found, branch)
+        names += _UNIQUE_CONSTRAINT.findall(creates)
+        found = connection.execute(
+            sa.text(_TAKEN_ON_POSTGRES),
+            {
+                "names": names,
+                "functions": [f"{name}({_types(given)})" for name, given in _FUNCTION.findall(creates)],
+                "schema": schema or connection.scalar(sa.text("SELECT current_schema()")),
+            },
+        )
+    else:
+        found = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE type <> 'trigger'")
+    ours = set(names)
+    taken = [(kind, name) for kind, name in found if kind == "function" or name.lower() in ours]
+    if taken:
+        raise _strangers(taken, branch)
 
 
-def strangers(names: Iterable[str], branch: str) -> SchemaError:
-    """Return an error that names the tables in the way."""
-    found = list(names)
+_CREATED = re.compile(r"^\s*CREATE (?:UNIQUE )?(?:TABLE|INDEX|SEQUENCE) (\w+)", re.MULTILINE)
+_UNIQUE_CONSTRAINT = re.compile(r"\bCONSTRAINT (\w+) UNIQUE")  # its index has this name
+_FUNCTION = re.compile(r"^\s*CREATE FUNCTION (\w+)\(([^)]*)\)", re.MULTILINE)
+
+# A function of other arguments may have the same name.
+_TAKEN_ON_POSTGRES = """
+SELECT CASE WHEN relkind IN ('i', 'I') THEN 'index' WHEN relkind IN ('v', 'm') THEN 'view'
+            WHEN relkind = 'S' THEN 'sequence' WHEN relkind = 'c' THEN 'type' ELSE 'table' END, relname
+FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema) AND relname = ANY(:names)
+UNION ALL
+SELECT 'type', typname FROM pg_type
+WHERE typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :schema) AND typname = ANY(:names) AND typrelid = 0
+UNION ALL
+SELECT 'function', proname
+FROM unnest(CAST(:functions AS text[])) AS ours
+JOIN pg_proc ON pg_proc.oid = to_regprocedure(quote_ident(CAST(:schema AS text)) || '.' || ours)
+ORDER BY 2
+"""
+
+
+def _types(arguments: str) -> str:
+    """Return the types of a function's arguments, which the SQL declares as ``name type DEFAULT value``."""
+    return ", ".join(each.split()[1] for each in arguments.split(",") if each.strip())
+
+
+def _strangers(found: Sequence[tuple[str, str]], branch: str) -> SchemaError:
+    """Return an error that names what is in the way."""
+    kinds = {kind for kind, _ in found}
+    what = f"objects ({listed(sorted(kinds))})"
+    if len(kinds) == 1:
+        [kind] = kinds
+        article = "an" if kind == "index" else "a"
+        what = f"{article} {kind}" if len(found) == 1 else "indexes" if kind == "index" else f"{kind}s"
     remedy = (
         "To keep your own and install only the outbox, run: outbox db upgrade --only outbox"
         if branch == "content"
-        else "Set OUTBOX_SCHEMA to give the outbox a schema of its own (on SQLite: a file), or rename them"
+        else "Set OUTBOX_SCHEMA to give the outbox a schema of its own (on SQLite: a file), or rename "
+        + ("it" if len(found) == 1 else "them")
     )
-    what = "a table" if len(found) == 1 else "tables"
     return SchemaError(
-        f"this database already has {what} named {listed(found)}, which the outbox did not create, so nothing was "
-        f"changed. {remedy}"
+        f"this database already has {what} named {listed(name for _, name in found)}, which the outbox did not create, "
+        f"so nothing was changed. {remedy}"
     )
 
 

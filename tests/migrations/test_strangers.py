@@ -7,7 +7,6 @@ import sqlalchemy as sa
 from support.commands import Run, runner
 from support.databases import Database
 
-from outbox.errors import SchemaError
 from relay.platform import migrations
 from relay.platform.database import Database as Target
 
@@ -45,23 +44,54 @@ def test_what_is_called_like_something_of_the_outbox_is_refused_by_name(
     assert sa.inspect(empty_database.engine).get_table_names() == before
 
 
-def test_a_function_of_that_name_is_refused_too(empty_postgres: Database, run: Run) -> None:
-    created(empty_postgres, "CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql AS 'SELECT gen_random_uuid()'")
-    ended = run("db", "upgrade", url=empty_postgres.url)
-    assert (ended.returncode, "outbox_uuid7" in ended.stderr) == (3, True), ended.report()
-    assert "Traceback" not in ended.stderr
+ON_POSTGRES = {
+    "a sequence named outbox_wake": "CREATE SEQUENCE outbox_wake",
+    "a type named outbox_rate": "CREATE TYPE outbox_rate AS ENUM ('low', 'high')",
+    "a type named outbox_turn": "CREATE TYPE outbox_turn AS (turn integer)",
+    "a function named outbox_uuid7": "CREATE FUNCTION outbox_uuid7() RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
+    "a function named outbox_take_turns": "CREATE FUNCTION outbox_take_turns(text[]) RETURNS int RETURN 1",
+    "an index named extractions_of_content": "CREATE INDEX extractions_of_content ON theirs (mine)",
+}
+EVERYWHERE = {
+    "a table named outbox_message": "CREATE TABLE outbox_message (mine integer)",
+    "a table named extractions": "CREATE TABLE extractions (mine integer)",
+    "a view named outbox_relay": "CREATE VIEW outbox_relay AS SELECT 1 AS mine",
+    "an index named outbox_message_due": "CREATE INDEX outbox_message_due ON theirs (mine)",
+    "an index named extractions_latest": "CREATE INDEX extractions_latest ON theirs (mine)",
+}
 
 
-@pytest.mark.parametrize("name", ["outbox_message", "extractions"])
-def test_a_plan_refuses_what_the_upgrade_refuses_in_the_same_words(
-    empty_database: Database, run: Run, name: str
-) -> None:
-    created(empty_database, f"CREATE TABLE {name} (mine integer)")
-    planned = run("db", "upgrade", "--plan", url=empty_database.url)
+def plan_and_upgrade_refuse(database: Database, run: Run, said: str) -> None:
+    planned = run("db", "upgrade", "--plan", url=database.url)
     assert planned.returncode == 3, planned.report()
-    assert f"named {name}, which the outbox did not create" in planned.stderr
-    with pytest.raises(SchemaError, match=name):
-        migrations.upgrade(empty_database.url)
+    assert f"already has {said}, which the outbox did not create" in planned.stderr
+    assert run("db", "upgrade", url=database.url).stderr == planned.stderr
+
+
+@pytest.mark.parametrize("said", EVERYWHERE)
+def test_a_plan_refuses_what_the_upgrade_refuses_in_the_same_words(
+    empty_database: Database, run: Run, said: str
+) -> None:
+    created(empty_database, "CREATE TABLE theirs (mine integer)", EVERYWHERE[said])
+    plan_and_upgrade_refuse(empty_database, run, said)
+
+
+@pytest.mark.parametrize("said", ON_POSTGRES)
+def test_a_plan_also_refuses_what_only_postgresql_has(empty_postgres: Database, run: Run, said: str) -> None:
+    created(empty_postgres, "CREATE TABLE theirs (mine integer)", ON_POSTGRES[said])
+    plan_and_upgrade_refuse(empty_postgres, run, said)
+
+
+def test_a_refusal_names_all_that_is_in_the_way(empty_postgres: Database, run: Run) -> None:
+    created(empty_postgres, "CREATE TABLE outbox_meta (mine integer)", "CREATE SEQUENCE outbox_wake")
+    plan_and_upgrade_refuse(empty_postgres, run, "objects (sequence, table) named outbox_meta, outbox_wake")
+
+
+def test_a_function_of_other_arguments_is_not_in_the_way(empty_postgres: Database) -> None:
+    created(empty_postgres, "CREATE FUNCTION outbox_emit(integer) RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    database = Target.parse(empty_postgres.url)
+    assert migrations.planned(database) == ["outbox_0001", "content_0001"]
+    assert migrations.upgrade(empty_postgres.url) == ["content_0001", "outbox_0001"]
 
 
 def test_a_schema_of_its_own_has_no_strangers_in_it(empty_postgres: Database) -> None:
