@@ -1,6 +1,6 @@
 """Our side of every line, in a process of its own: run by the suite.
 
-    python -m benchmarks.ours drain|floor|poll|work DATABASE_URL [--messages N] [--listener nothing|slow|record] …
+    python -m benchmarks.ours drain|floor|poll|work DATABASE_URL [--messages N] [--listener nothing|slow|…] …
 
 `work` is a relay that runs until it is told to stop; the others print one line of JSON.
 """
@@ -52,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("url")
     parser.add_argument("--messages", type=int, default=0)
-    parser.add_argument("--listener", choices=("nothing", "slow", "record"), default="nothing")
+    parser.add_argument("--listener", choices=("nothing", "slow", "record", "steady"), default="nothing")
     parser.add_argument("--record", type=Path, help="where the recording listener writes")
     parser.add_argument("--tell", action="store_true", help="print each second what a read took, as rivals do")
     parser.add_argument("--poll", action="store_true", help="after the drain, time the idle polls of a second")
@@ -237,11 +237,22 @@ def _record(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]
     return record
 
 
+def _steady(options: argparse.Namespace) -> Callable[[Message], Awaitable[None]]:
+    """Writes the same, and takes its time."""
+    record = _record(options)
+
+    async def steady(message: Message) -> None:
+        await asyncio.sleep(SLOW_S)
+        await record(message)
+
+    return steady
+
+
 async def _hang(message: Message) -> None:
     await asyncio.Event().wait()
 
 
-LISTENERS = {"nothing": _nothing, "slow": _slow, "record": _record}
+LISTENERS = {"nothing": _nothing, "slow": _slow, "record": _record, "steady": _steady}
 ACTIONS = {"drain": _drain, "floor": _floor, "poll": _poll, "work": _work}
 
 if __name__ == "__main__":
