@@ -16,11 +16,14 @@ from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually
 
 from outbox_cli.dashboard import site as dashboard_site
+from outbox_cli.dashboard.facts import messages as facts
+from outbox_cli.dashboard.facts import overview as overview_facts
 from outbox_cli.dashboard.facts.letters import LATEST
 from outbox_cli.dashboard.reader import TIMEOUT_S
 from outbox_cli.dashboard.routes import dead
 from outbox_cli.dashboard.site import Site
 from relay import Settings
+from relay.admin.access.deadline import TooMuch
 
 
 @pytest.fixture
@@ -52,6 +55,14 @@ def filled(database: Database) -> Database:
     return database
 
 
+def make_one_old(database: Database) -> None:
+    earlier = "changed_at - interval '1 hour'" if database.kind == "postgres" else "datetime(changed_at, '-1 hour')"
+    database.execute(
+        f"UPDATE outbox_delivery SET reason = 'old', changed_at = {earlier} "
+        "WHERE position = (SELECT min(position) FROM outbox_delivery)"
+    )
+
+
 def finished(ada: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
@@ -77,28 +88,70 @@ def test_dead_letters_that_take_too_long_to_count_are_at_least_some(ada: httpx.C
     assert (done["done"], done["is_least"], done["failed"]) == (2, True, None)
 
 
+def test_the_front_page_shows_the_causes_of_the_latest_of_many_dead_letters(
+    ada: httpx.Client, filled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_one_old(filled)
+    monkeypatch.setattr(overview_facts, "DEAD_AT_MOST", 1)
+    monkeypatch.setattr(overview_facts, "LATEST", 1)
+    said = ada.get("/overview.json").json()
+    assert ([(each["count"], each["reason"] == "old") for each in said["causes"]], said["causes_among"]) == (
+        [(1, False)],
+        1,
+    )
+    assert "of the latest 1<" in ada.get("/").text
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_change_covers_the_dead_letters_that_were_not_looked_at(
     ada: httpx.Client, filled: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead, "LATEST", 1)
-    earlier = "changed_at - interval '1 hour'" if filled.kind == "postgres" else "datetime(changed_at, '-1 hour')"
-    filled.execute(
-        f"UPDATE outbox_delivery SET reason = 'old', changed_at = {earlier} "
-        "WHERE position = (SELECT min(position) FROM outbox_delivery)"
-    )
+    make_one_old(filled)
     found = ada.get("/dead.json").json()
     assert ([cause["reason"] == "old" for cause in found["causes"]], found["among"]) == ([False], 1)
     assert ada.get("/dead/discard.json", params={"because": "old"}).json()["count"] == 0
     assert finished(ada, ada.post("/dead/discard.json", json={"because": "old"}))["done"] == 1
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_search_that_takes_too_long_looks_at_the_newest_and_says_so(
+    ada: httpx.Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(database)
+    scene.emit_keys(["k"] * 3 + ["other"] * 4)
+    asyncio.run(scene.drain({"a": to(Taker(rejecting(0, 5)), events=["page.*"])}))  # and 1 and 2 wait behind 0
+    scene.emit(3, ordering_key="k")
+    monkeypatch.setattr(facts, "LATEST", 2)
+    found = ada.get("/messages.json", params={"q": "type:page.*"}).json()
+    assert (len(found["messages"]), found["among"], found["trouble"]) == (2, 2, None)
+    assert {(each["count"], each["is_more"]) for each in found["counts"]} == {(0, True)}
+    text = ada.get("/messages", params={"q": "type:page.*"}).text
+    assert "These are of the newest 2." in text
+    assert "not counted: that would take too long" in text
+    assert "None matches of the newest 2." in ada.get("/messages", params={"q": "type:nowhere"}).text
+    of_key = ada.get("/messages.json", params={"q": "key:k"}).json()["messages"]
+    ids = [each["id"] for each in of_key]
+    assert [each["state"] for each in of_key] == ["ready"] * 2 + ["held"] * 3  # an index has these
+    assert ids == sorted(ids, reverse=True)
+    settled = ada.get("/messages.json", params={"q": "state:delivered key:other"}).json()["messages"]
+    assert len(settled) == 2
+
+
 @pytest.mark.usefixtures("impatient", "filled")
-def test_a_search_and_a_replay_that_take_too_long_say_so(ada: httpx.Client) -> None:
+def test_a_search_that_takes_too_long_even_so_says_what_helps(
+    ada: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise TooMuch
+
+    monkeypatch.setattr(facts, "list_messages", too_much)
     found = ada.get("/messages.json", params={"q": "type:page.*"}).json()
     assert (found["messages"], "too many messages" in found["trouble"]) == ([], True)
-    assert {(each["count"], each["is_more"]) for each in found["counts"]} == {(0, True)}
-    assert "not counted: that would take too long" in ada.get("/messages").text
+
+
+@pytest.mark.usefixtures("impatient", "filled")
+def test_a_replay_that_takes_too_long_says_so(ada: httpx.Client) -> None:
     planned = ada.get("/replay.json", params={"to": "a", "type": "page.*"}).json()
     assert (planned["found"], planned["estimate"] is None) == ([], False)
     assert "too many to be counted here" in ada.get("/replay", params={"to": "a"}).text

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from outbox_cli.dashboard.facts.neighbours import Link, chain
+from outbox_cli.dashboard.facts.neighbours import Link, chain, worst
 from relay.admin.messages.detail import DeliveryRow, MessageDetail, show_message
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.messages.redaction import Redaction
@@ -53,6 +53,11 @@ class Life:
     timeline: list[LifeEvent]
     chain: list[Link] = field(default_factory=list)
     data_json: str = ""
+
+    @property
+    def state(self) -> str:
+        """Its state: of one that was set aside, that of the delivery that needs an operator most."""
+        return worst({each.destination: each.state for each in self.detail.deliveries}) or self.detail.message.state
 
     @property
     def dead_at(self) -> list[str]:

@@ -18,6 +18,8 @@ from relay.decide.verdict import WAITING, State
 
 LIMIT = 50
 COUNT_AT_MOST = 10_000  # beyond this, a page shows "more than"
+LATEST = 20_000  # messages that are looked at if a look at all of them takes too long
+LATEST_OF_DESTINATION = 2_000  # if they are searched by destination: no column holds it
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class Found:
     """The result of a search.
 
     Args:
-        trouble: Why the search was not run, or not completely.
+        trouble: Why the search was not run.
         is_limited: Whether there may be more messages than are shown.
+        among: If only so many of the newest messages were looked at, and those of the key that are set aside.
     """
 
     search: Search
@@ -49,6 +52,7 @@ class Found:
     messages: list[MessageRow]
     is_limited: bool = False
     trouble: str | None = None
+    among: int | None = None
 
 
 COUNTED = tuple(state for state in State if state not in WAITING)
@@ -114,9 +118,9 @@ def _filters(connection: sa.Connection, search: Search, table: sa.Table, at: sa.
     return found
 
 
-def find(connection: sa.Connection, search: Search) -> list[MessageRow]:
-    """Return the newest messages that match a search."""
-    return list_messages(
+def find(connection: sa.Connection, search: Search, among: int | None = None) -> Found:
+    """Return the newest messages that match a search; with `among`, only of so many of the newest."""
+    rows = list_messages(
         connection,
         state=search.state,
         type_=search.type,
@@ -126,4 +130,11 @@ def find(connection: sa.Connection, search: Search) -> list[MessageRow]:
         since=search.since,
         until=search.until,
         limit=LIMIT,
+        among=among,
     )
+    return Found(search, [], rows, is_limited=len(rows) >= LIMIT, among=among)
+
+
+def find_latest(connection: sa.Connection, search: Search) -> Found:
+    """Return the newest messages that match a search, of those that a look takes little time at."""
+    return find(connection, search, LATEST if search.destination is None else LATEST_OF_DESTINATION)

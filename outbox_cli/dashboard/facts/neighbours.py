@@ -15,6 +15,9 @@ from relay.decide.verdict import State
 
 LINKS = 8  # messages of a key that are shown before and after a message
 CHAIN_ROWS = 2_000  # rows of the shard that are read to find them
+SQLITE_ROWS = 20_000  # rows of all shards: its index does not know them
+# Not a parameter: SQLite would not use the index of ready messages.
+IS_READY: sa.ColumnElement[str] = sa.literal_column(f"'{State.READY}'")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Link:
 def chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
     """Return a message and its neighbours in its key.
 
-    All of them are in its shard, so a walk along the shard's index finds them.
+    All of them are in its shard, so a walk along the shard's index finds them; on SQLite, along that of all shards.
     """
     m, d = tables().message, tables().delivery.c
     key, shard = detail.message.ordering_key, detail.shard
@@ -47,9 +50,12 @@ def chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
     aside = sa.select(*columns).where(
         m.c.id.in_(sa.select(d.message_id).where(d.ordering_key == key, d.state != State.DELIVERED).limit(CHAIN_ROWS))
     )
-    ready = sa.select(*columns).where(m.c.shard == shard, m.c.state == State.READY)
-    before = ready.where(m.c.position < place).order_by(m.c.position.desc()).limit(CHAIN_ROWS).subquery()
-    after = ready.where(m.c.position > place).order_by(m.c.position).limit(CHAIN_ROWS).subquery()
+    on_postgres = connection.dialect.name == "postgresql"
+    ready, rows_read = sa.select(*columns).where(m.c.state == IS_READY), SQLITE_ROWS
+    if on_postgres:
+        ready, rows_read = ready.where(m.c.shard == shard), CHAIN_ROWS
+    before = ready.where(m.c.position < place).order_by(m.c.position.desc()).limit(rows_read).subquery()
+    after = ready.where(m.c.position > place).order_by(m.c.position).limit(rows_read).subquery()
     rows: dict[Any, Any] = {row.id: row for row in connection.execute(aside)}
     for part in (before, after):
         rows |= {r.id: r for r in connection.execute(sa.select(part).where(part.c.ordering_key == key))}
@@ -70,11 +76,12 @@ def _links(rows: list[Any], detail: MessageDetail, connection: sa.Connection) ->
     shown = rows[max(here - LINKS, 0) : here + LINKS + 1]
     states = delivery_states(connection, [str(row.id) for row in shown])
     return [
-        Link(str(row.id), row.type, _worst(states.get(str(row.id), {})) or row.state, str(row.id) == detail.message.id)
+        Link(str(row.id), row.type, worst(states.get(str(row.id), {})) or row.state, str(row.id) == detail.message.id)
         for row in shown
     ]
 
 
-def _worst(states: dict[str, str]) -> str | None:
+def worst(states: dict[str, str]) -> str | None:
+    """Return the state that needs an operator most, of those that keep a delivery from being done."""
     order = (State.DEAD, State.RETRY, State.BLOCKED, State.PARKED)
     return next((each for each in order if each in states.values()), None)

@@ -9,6 +9,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from outbox.tables import SHARD_COUNT, tables
+from outbox_cli.dashboard.facts.letters import LATEST
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
 from relay.admin.doctor.finding import Finding
@@ -19,6 +20,7 @@ from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6
 COUNT_AT_MOST = 100_000  # unsettled messages; more are estimated, because a page is asked for again every second
+DEAD_AT_MOST = 20_000  # dead letters; of more, the latest are looked at for their causes
 COLOURS = 8  # by which the map distinguishes relays
 
 Tone = Literal["good", "warn", "bad", "quiet"]
@@ -74,6 +76,7 @@ class Overview:
 
     Args:
         pace: The recent rates; ``None`` without samples.
+        causes_among: If only so many of the latest dead letters were looked at for their causes; else ``None``.
         shards: The index in `relays` of the owner of each of the 64 shards, or -1.
         findings: The findings of `outbox doctor` that are not ok; ``None`` until its first run has ended.
     """
@@ -88,6 +91,7 @@ class Overview:
     causes: list[Cause]
     actions: list[AuditEntry]
     findings: list[Finding] | None = field(default=None)
+    causes_among: int | None = None
 
     @property
     def is_large(self) -> bool:
@@ -114,6 +118,7 @@ def overview(connection: sa.Connection, database: str) -> Overview:
         for number, r in enumerate(found.relays)
     ]
     at = now(connection)
+    among = LATEST if found.dead > DEAD_AT_MOST else None
     return Overview(
         database=database,
         at=at,
@@ -122,7 +127,8 @@ def overview(connection: sa.Connection, database: str) -> Overview:
         destinations=destination_views(found),
         relays=relays,
         shards=_owners(relays),
-        causes=causes(connection, DeadFilter())[:CAUSES_SHOWN] if found.dead else [],
+        causes=causes(connection, DeadFilter(), among=among)[:CAUSES_SHOWN] if found.dead else [],
+        causes_among=among,
         actions=record(connection, limit=ACTIONS_SHOWN),
     )
 

@@ -59,6 +59,7 @@ def list_messages(
     since: datetime | None = None,
     until: datetime | None = None,
     limit: int = 20,
+    among: int | None = None,
 ) -> list[MessageRow]:
     """Return messages, newest first: ordered by their ids (UUIDv7), which grow with time and are indexed in both
     tables.
@@ -76,9 +77,12 @@ def list_messages(
         since: Created at this instant or later; settled messages: settled then or later.
         until: Created before this instant; settled messages: settled before it.
         limit: The maximum number of messages to return, up to 1,000.
+        among: Look only at so many of the newest messages, and at those of the key that are set aside: an index has
+            these. ``None``: look at as many as it takes.
     """
     by_index(connection)
-    asked = _Asked(connection, state, Choice((), key, type_, subject, destination, since, until), min(limit, MOST))
+    which = Choice((), key, type_, subject, destination, since, until)
+    asked = _Asked(connection, state, which, min(limit, MOST), among)
     found = asked.waiting()
     if state in OUTCOMES:
         found = sorted([*found, *asked.settled()], key=lambda row: row.id, reverse=True)
@@ -93,15 +97,32 @@ class _Asked:
     state: str | None
     which: Choice
     limit: int
+    among: int | None = None
 
     def waiting(self) -> list[MessageRow]:
         """Return messages outside the history; settled ones only if their owner has not moved them yet."""
-        m = tables().message
-        return self._rows(m, [*conditions(self.connection, self.which, m, m.c.created_at), *self._in_state()])
+        m, d = tables().message, tables().delivery.c
+        where = [*conditions(self.connection, self.which, m, m.c.created_at), *self._in_state()]
+        found = self._rows(m, [*where, *self._latest(m)])
+        if self.among is None or self.which.key is None:
+            return found
+        of_key = sa.select(d.message_id).where(d.ordering_key == self.which.key, d.state != State.DELIVERED)
+        ids = self.connection.scalars(of_key.distinct().limit(MOST)).all()
+        rows = {row.id: row for row in (*found, *self._rows(m, [*where, m.c.id.in_(ids)]))}
+        return sorted(rows.values(), key=lambda row: row.id, reverse=True)
 
     def settled(self) -> list[MessageRow]:
         h = tables().history
-        return self._rows(h, [*conditions(self.connection, self.which, h, h.c.delivered_at), *self._with_outcome()])
+        where = [*conditions(self.connection, self.which, h, h.c.delivered_at), *self._with_outcome()]
+        return self._rows(h, [*where, *self._latest(h)])
+
+    def _latest(self, table: sa.Table) -> Iterator[sa.ColumnElement[bool]]:
+        """Yield the condition that a message is among the newest."""
+        if self.among is not None:
+            ids = sa.select(table.c.id).order_by(table.c.id.desc())
+            first = self.connection.scalar(ids.limit(1).offset(self.among - 1))
+            if first is not None:
+                yield table.c.id >= first
 
     def _rows(self, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]) -> list[MessageRow]:
         """Read until there are enough: no WHERE can tell whether a message is for a destination."""
