@@ -8,6 +8,7 @@ The database has to be empty. It is filled, three relays work on it, and a headl
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from support.browser import chromium, pages_of, shoot
 from support.dashboards import serving
 
 from relay import Relay
+from relay.admin.relays import live_relays
 from relay.admin.status import status
 from relay.platform import migrations
 
@@ -41,9 +43,31 @@ async def main(url: str, folder: Path) -> None:
         showcase.add_oddities(engine)
         for topics, title in ((10, "A note on caches"), (48, "Streams and shards"), (300, "The whole handbook")):
             showcase.add_document(engine, f"doc-{topics}", title, topics)
+        await _sampled(engine)
         showcase.add_samples(engine)
-        await asyncio.to_thread(_look, settings, engine, folder)
+        async with asyncio.TaskGroup() as group:
+            traffic = group.create_task(_emit(engine))
+            await asyncio.to_thread(_look, settings, engine, folder)
+            traffic.cancel()
     engine.dispose()
+
+
+async def _sampled(engine: sa.Engine) -> None:
+    """Wait until the relays have written what they did so far, and delete it."""
+    while True:
+        with engine.begin() as connection:
+            counted = sa.text("SELECT count(DISTINCT relay) FROM outbox_sample")
+            if connection.scalar(counted) > len(live_relays(connection)):  # one row is that of the whole outbox
+                connection.execute(sa.text("DELETE FROM outbox_sample"))
+                return
+        await asyncio.sleep(0.2)
+
+
+async def _emit(engine: sa.Engine) -> None:
+    """Emit as many messages a second as the latest samples say, so that the plots go on."""
+    for number in itertools.count():
+        await asyncio.to_thread(showcase.emit_orders, engine, 11, first=23 * number + 1)  # none that is refused
+        await asyncio.sleep(0.2)
 
 
 async def _settled(engine: sa.Engine) -> None:

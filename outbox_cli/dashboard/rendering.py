@@ -40,6 +40,7 @@ def environment() -> Environment:
         "duration": duration,
         "number": number,
         "pretty": pretty,
+        "lasting": lasting,
         "latency": latency,
         "ranges": ranges,
         "said": said,
@@ -118,7 +119,7 @@ def rate(value: float | None) -> str:
 
 
 def at(value: datetime | None) -> Markup:
-    """Return an instant, which the page shows as a relative time."""
+    """Return an instant, in UTC."""
     if value is None:
         return Markup("–")
     return Markup('<time datetime="{}">{}</time>').format(value.astimezone(UTC).isoformat(), utc(value))
@@ -129,7 +130,17 @@ def ago(value: datetime | None, now: datetime) -> Markup:
     if value is None:
         return Markup("–")
     seconds = (now - value).total_seconds()
-    text = f"{duration(seconds)} ago" if seconds >= 1 else "now" if seconds > -1 else f"in {duration(-seconds)}"
+    return _time(
+        value, f"{duration(seconds)} ago" if seconds >= 1 else "now" if seconds > -1 else f"in {duration(-seconds)}"
+    )
+
+
+def lasting(value: datetime | None, now: datetime) -> Markup:
+    """Return how long something has lasted that began at an instant, with the instant as a tooltip."""
+    return Markup("–") if value is None else _time(value, duration(max((now - value).total_seconds(), 0)))
+
+
+def _time(value: datetime, text: str) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         value.astimezone(UTC).isoformat(), utc(value), text
     )

@@ -113,7 +113,7 @@ function make(figure, data) {
     legend: { markers: { width: 0, fill: (_, index) => css(data.series[index - 1].colour) } },
     hooks: { ready: [follow], setCursor: [follow], setData: [follow] },
     scales: { y: { range: (_, __, high) => [0, Math.max((high || 0) * 1.12, plot.isTime ? 0.01 : plot.by && !plot.isCount ? 0.1 : 1)] } },
-    axes: [{ ...axis, size: 24, space: 64, values: (_, ticks) => ticks.map(label) }, { ...axis, size: 54, space: 30, gap: 6, incrs: plot.isTime ? SECONDS : plot.isCount ? COUNTS : undefined, values: (_, ticks) => ticks.map(unit) }],
+    axes: [{ ...axis, size: 24, space: 64, values: (_, ticks) => ticks.map(label) }, { ...axis, size: 54, space: height() < 100 ? 20 : 30, gap: 6, incrs: plot.isTime ? SECONDS : plot.isCount ? COUNTS : undefined, values: (_, ticks) => ticks.map(unit) }],
   }, [data.at, ...data.drawn], at);
   for (const each of at.querySelectorAll(".u-label")) each.title = each.textContent;
   return kept;

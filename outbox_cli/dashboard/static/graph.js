@@ -5,7 +5,17 @@
   const circles = [...graph.querySelectorAll("circle")], texts = [...graph.querySelectorAll("text")], lines = [...graph.querySelectorAll("line")];
   const first = said.textContent, near = new Map(circles.map((circle) => [circle.dataset.n, []]));
   for (const line of lines) { near.get(line.dataset.a).push([line.dataset.b, +line.dataset.w, line]); near.get(line.dataset.b).push([line.dataset.a, +line.dataset.w, line]); }
-  if (innerWidth < 760) graph.setAttribute("preserveAspectRatio", "xMidYMid slice"); // a phone shows a part, of a size to be read
+  // A phone shows few topics closer together, and of many a part, of a size to be read.
+  if (innerWidth < 760 && circles.length > 24) graph.setAttribute("preserveAspectRatio", "xMidYMid slice");
+  else if (innerWidth < 760) {
+    const { width, height } = graph.viewBox.baseVal, [fx, fy] = [440 / width, 600 / height];
+    for (const line of lines) for (const [end, by] of [["x1", fx], ["x2", fx], ["y1", fy], ["y2", fy]]) line.setAttribute(end, line.getAttribute(end) * by);
+    circles.forEach((circle, index) => [["x", fx], ["y", fy]].forEach(([axis, by]) => {
+      const at = +circle.getAttribute(`c${axis}`), text = texts[index];
+      circle.setAttribute(`c${axis}`, at * by); text.setAttribute(axis, text.getAttribute(axis) - at + at * by);
+    }));
+    graph.setAttribute("viewBox", "-30 -10 500 620");
+  }
   let scale = 1, x = 0, y = 0, held = null;
 
   const place = () => {
