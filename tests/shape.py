@@ -1,21 +1,17 @@
 """Print the shape of the code: ``python -m tests.shape``. A unit test holds each number at its limit.
 
 What is counted: circles of imports, imports against the layers, files and functions that are too long, folders with too
-many entries, imports that no distribution is declared for, and siblings that import each other for their types only.
+many entries, and siblings that import each other for their types only.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 import statistics
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib.metadata import packages_distributions
-from itertools import chain
+from functools import cache, cached_property
 from pathlib import Path
 
 PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")  # each imports only those before it
@@ -52,22 +48,27 @@ class Import:
     for_types_only: bool
 
 
+@cache
+def nodes_of(path: Path) -> Sequence[ast.AST]:
+    """Return all nodes of a source file, the module first; a file is read once in a process."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 @dataclass
 class Source:
     """One file of the product."""
 
     path: Path
     module: str
-    tree: ast.Module
     line_count: int
 
     @property
     def package(self) -> str:
         return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
 
-    @cached_property
-    def nodes(self) -> list[ast.AST]:
-        return list(ast.walk(self.tree))
+    @property
+    def nodes(self) -> Sequence[ast.AST]:
+        return nodes_of(self.path)
 
     @cached_property
     def functions(self) -> list[tuple[str, int]]:
@@ -102,8 +103,7 @@ class Shape:
     def __post_init__(self) -> None:
         for package in PACKAGES:
             for path in sorted((self.root / package).rglob("*.py")):
-                text = path.read_text()
-                self.sources.append(Source(path, self._module(path), ast.parse(text), len(text.splitlines())))
+                self.sources.append(Source(path, self._module(path), len(path.read_text().splitlines())))
 
     def _module(self, path: Path) -> str:
         parts = path.relative_to(self.root).with_suffix("").parts
@@ -130,16 +130,6 @@ class Shape:
         """Return the module that a dotted name is in: the name may be that of something in it."""
         parent = name.rpartition(".")[0]
         return parent if name not in self.modules and parent in self.modules else name
-
-    @property
-    def undeclared_imports(self) -> list[str]:
-        project = tomllib.loads((self.root / "pyproject.toml").read_text())["project"]
-        wanted = chain(project["dependencies"], *project["optional-dependencies"].values())
-        declared = {_normalized(found[0]) for each in wanted if (found := re.match(r"[\w.-]+", each))}
-        others = {each.imported.partition(".")[0] for each in self.imports}
-        others -= {*sys.stdlib_module_names, *PACKAGES, "__future__"}
-        brought = packages_distributions()
-        return sorted(m for m in others if declared.isdisjoint(map(_normalized, brought.get(m, [m]))))
 
     @property
     def upward_imports(self) -> list[str]:
@@ -193,7 +183,6 @@ class Shape:
         return {
             "import circles": self.circles,
             "upward imports": self.upward_imports,
-            "undeclared imports": self.undeclared_imports,
             "type imports between siblings": self.type_imports_between_siblings,
             f"files of more than {FILE_LINES} lines": self.long_files,
             f"functions of more than {FUNCTION_LINES} lines": self.long_functions,
@@ -215,10 +204,6 @@ def _imported_by(node: ast.AST, package: str) -> list[str]:
             above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
             return [f"{above}.{node.module}.{a.name}" if node.module else f"{above}.{a.name}" for a in node.names]
     return []
-
-
-def _normalized(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _rank(module: str) -> float:

@@ -12,6 +12,9 @@ from support.databases import Database
 from support.processes import Process, Spawner
 from support.waiting import eventually
 
+from outbox_demo.packages import installed_descriptions
+
+CONTENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 TEXT = """
 A relay owns shards. The relay reads messages of its shards and delivers the messages to destinations.
 Every message is delivered to the destinations that want it. A destination that is down is paused.
@@ -165,3 +168,13 @@ def test_extract_can_be_stopped_at_any_time(
     assert "Traceback" not in process.stderr
     rows = sqlite_database.scalar("SELECT count(*) FROM extractions")
     assert rows == sqlite_database.scalar("SELECT count(*) FROM outbox_message")
+
+
+def test_installed_packages_describe_themselves_the_same_way_each_time() -> None:
+    documents = installed_descriptions()
+
+    assert documents == installed_descriptions()
+    assert 10 <= len(documents) <= 30
+    assert all(CONTENT_ID.fullmatch(document.id) and len(document.text) >= 600 for document in documents)
+    assert len({document.id for document in documents}) == len(documents)
+    assert [document.id for document in documents] == sorted(document.id for document in documents)

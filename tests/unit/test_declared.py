@@ -8,6 +8,11 @@ from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
+import pytest
+from shape import nodes_of
+
+pytestmark = pytest.mark.xdist_group("sources")
+
 PROJECT = Path(__file__).parents[2]
 OURS = {"outbox", "relay", "listeners", "outbox_demo", "outbox_cli"}
 
@@ -15,7 +20,7 @@ OURS = {"outbox", "relay", "listeners", "outbox_demo", "outbox_cli"}
 def modules_imported_in(file: Path) -> set[str]:
     """Return the top-level modules that a source file imports, except the standard library's and ours."""
     named: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             named.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

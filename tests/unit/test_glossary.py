@@ -3,7 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+
+import pytest
+from shape import nodes_of
+
+pytestmark = pytest.mark.xdist_group("sources")
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
@@ -56,6 +62,7 @@ def explained() -> set[str]:
     return {word for row in rows for word in row.lower().split()}
 
 
+@cache
 def public_names() -> set[str]:
     """Return the names of the modules, packages and public classes."""
     return {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in names_in(path)}
@@ -63,7 +70,9 @@ def public_names() -> set[str]:
 
 def names_in(path: Path) -> Iterator[str]:
     yield path.parent.name if path.name == "__init__.py" else path.stem
-    yield from (node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef))
+    module = nodes_of(path)[0]
+    assert isinstance(module, ast.Module)
+    yield from (node.name for node in module.body if isinstance(node, ast.ClassDef))
 
 
 def words_of(name: str) -> list[str]:

@@ -7,6 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from shape import nodes_of
+
+pytestmark = pytest.mark.xdist_group("sources")
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
@@ -16,9 +21,8 @@ def first_arguments() -> Iterator[tuple[str, ast.expr]]:
     """Yield the position and the first argument of each log call."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            source = path.read_text()
-            if "structlog.get_logger" in source:
-                for call in ast.walk(ast.parse(source)):
+            if "structlog.get_logger" in path.read_text():
+                for call in nodes_of(path):
                     if isinstance(call, ast.Call) and is_logging(call):
                         yield f"{path.relative_to(ROOT)}:{call.lineno}", call.args[0]
 

@@ -1,13 +1,13 @@
 """A kind of destination is a folder, found by its name through one registry; installed packages bring others."""
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from shape import nodes_of
 
 import relay
 from outbox.errors import SettingsError
@@ -73,9 +73,8 @@ def modules_outside_the_kinds() -> Iterator[Path]:
 
 
 def kinds_imported_by(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules = [node.module or "" for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in nodes_of(path) if isinstance(node, ast.Import) for alias in node.names]
     return {kind for kind in registry.OURS for module in modules if module.startswith(f"relay.destinations.{kind}")}
 
 
@@ -99,11 +98,12 @@ def test_every_folder_is_a_kind_and_every_kind_has_a_folder() -> None:
         assert (found.name, found.settings.model_fields["kind"].default) == (name, name)
 
 
+@pytest.mark.xdist_group("sources")
 def test_nothing_but_its_folder_names_a_kind() -> None:
     naming = {
         str(path.relative_to(ROOT))
         for path in modules_outside_the_kinds()
-        if kinds_imported_by(path) or any(map(asks_what_it_is, ast.walk(ast.parse(path.read_text()))))
+        if kinds_imported_by(path) or any(map(asks_what_it_is, nodes_of(path)))
     }
     assert naming == NAMES_A_KIND
 
@@ -158,26 +158,3 @@ def test_a_kind_that_two_packages_bring_is_refused_with_both(tmp_path: Path, mon
     assert "uninstall all but one" in told
     assert "pigeon_post:KIND" in told
     assert "dove_post:KIND" in told
-
-
-def test_without_a_client_library_the_extra_to_install_is_named() -> None:
-    code = """
-import sys
-sys.modules.update({"redis": None, "nats": None, "aiokafka": None})
-from relay.destinations import registry
-from relay.settings import Settings
-settings = Settings.model_validate({"destinations": {
-    "redis": {"kind": "redis", "url": "redis://localhost/"},
-    "nats": {"kind": "nats", "url": "nats://localhost"},
-    "kafka": {"kind": "kafka", "bootstrap_servers": "localhost:9092"},
-}})
-for name, destination in settings.destinations.items():
-    for use in (registry.check, lambda *given: registry.build(*given, settings.database)):
-        try:
-            use(name, destination)
-        except registry.SettingsError as error:
-            print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for kind in ("redis", "nats", "kafka"):
-        assert done.stdout.count(f"install the extra {kind}, in a checkout with pip install '.[{kind}]'") == 2

@@ -188,3 +188,26 @@ main()
 """
     done = subprocess.run([sys.executable, "-P", "-c", watched], capture_output=True, text=True, check=True)
     assert done.stderr == "[] True\n"
+
+
+def test_without_a_client_library_the_extra_to_install_is_named() -> None:
+    code = """
+import sys
+sys.modules.update({"redis": None, "nats": None, "aiokafka": None})
+from relay.destinations import registry
+from relay.settings import Settings
+settings = Settings.model_validate({"destinations": {
+    "redis": {"kind": "redis", "url": "redis://localhost/"},
+    "nats": {"kind": "nats", "url": "nats://localhost"},
+    "kafka": {"kind": "kafka", "bootstrap_servers": "localhost:9092"},
+}})
+for name, destination in settings.destinations.items():
+    for use in (registry.check, lambda *given: registry.build(*given, settings.database)):
+        try:
+            use(name, destination)
+        except registry.SettingsError as error:
+            print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for kind in ("redis", "nats", "kafka"):
+        assert done.stdout.count(f"install the extra {kind}, in a checkout with pip install '.[{kind}]'") == 2
