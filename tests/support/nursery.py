@@ -24,10 +24,22 @@ from typing import Any
 _INTERVAL_S = 0.01
 
 # What these commands import late, which is imported before the first fork of each.
+_STORES = ("relay.store.postgres.session", "relay.store.sqlite.session", "sqlalchemy.ext.asyncio", "psycopg.conninfo")
+_KINDS = tuple(f"relay.destinations.{kind}.kind" for kind in ("http", "kafka", "listener", "nats", "rabbitmq", "redis"))
+_SETTINGS = ("outbox_cli.terminal.settings", "relay.settings", "relay.observe.logging", *_KINDS)
+_SENDING = (
+    "relay.relay",
+    "relay.observe.health",
+    "relay.serving",
+    "relay.destinations.http.destination",
+    "relay.destinations.listener.destination",
+    "listeners.baseline",
+)
 _IMPORTS = {
-    "relay": ("relay.relay", "relay.serving", "relay.destinations.http.destination", "listeners.baseline"),
-    "serve": ("relay.serving", "listeners.http", "listeners.baseline"),
-    "consume": ("relay.serving", "listeners.rabbitmq", "listeners.baseline"),
+    "relay": (*_SETTINGS, *_STORES, *_SENDING),
+    "serve": (*_SETTINGS, *_STORES, "relay.serving", "listeners.http", "listeners.baseline"),
+    "consume": (*_SETTINGS, *_STORES, "relay.serving", "listeners.rabbitmq", "listeners.baseline"),
+    "config": _SETTINGS,
     "dashboard": ("relay.serving", "outbox_cli.dashboard.app"),
     "demo": ("outbox_demo.demo", "relay.relay", "outbox_cli.dashboard.app", "listeners.baseline"),
     "extract": ("outbox_demo.worker",),
