@@ -130,7 +130,7 @@ def history_counts(connection: sa.Connection, *, count_at_most: int | None = Non
 
 
 def estimate_beyond(connection: sa.Connection, table: sa.Table, count: int) -> int | None:
-    """Return an estimate of a table's rows, without counting them; ``None`` if there are at most so many."""
+    """Return an estimate of a table's rows, without counting them; ``None`` if there are at most `count`."""
     if connection.dialect.name == "postgresql":
         plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table.name}").scalar_one()  # noqa: S608
         estimate = int(plan[0]["Plan"]["Plan Rows"])

@@ -104,7 +104,7 @@ class CircuitBreaker(Generic[D]):
         return self.condition == "open" or self._ramp < inf or len(self._streak) >= DOUBTED
 
     def may_start(self, now: float, under_way: int, concurrency: int) -> bool:
-        """Whether another attempt may start now, with so many under way."""
+        """Whether another attempt may start now, with this number under way."""
         match self.condition:
             case "closed":
                 return under_way < self.width(concurrency)

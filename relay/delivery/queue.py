@@ -74,7 +74,7 @@ class DeliveryQueue:
         return max(min(RESERVE, self.limit // 2), 1)
 
     def room(self, limit: int) -> int:
-        """How many more entries there is room for, when so many may be held."""
+        """How many more entries there is room for, when this number may be held."""
         return max(limit - (self.size - self.set_back.count), 0)
 
     def is_held(self, entry: Entry, before: int | None) -> bool:

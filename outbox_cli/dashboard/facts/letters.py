@@ -21,7 +21,7 @@ class Letters:
         which: The filters.
         total: The count of dead letters of all these causes.
         letters: The latest letters, if one cause is chosen.
-        among: If only so many of the latest dead letters were looked at; else ``None``.
+        among: How many of the latest dead letters were looked at; ``None``: all.
     """
 
     which: DeadFilter
@@ -37,7 +37,7 @@ class DeadCount:
 
     Args:
         count: The count.
-        among: If only so many of the latest dead letters were looked at; then more may match.
+        among: How many of the latest dead letters were looked at, so that more may match; ``None``: all.
     """
 
     count: int

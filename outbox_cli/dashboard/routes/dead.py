@@ -72,7 +72,7 @@ class Question:
 
     Args:
         count: The count of dead letters; of the latest ones, if `among` is given.
-        among: If only so many of the latest dead letters were looked at; then more may match.
+        among: How many of the latest dead letters were looked at, so that more may match; ``None``: all.
         which: The filters, as fields of the form.
         message: The message, if one is to be edited.
     """

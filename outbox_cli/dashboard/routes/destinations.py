@@ -55,7 +55,7 @@ class DestinationPage:
 
     Args:
         causes: The commonest causes of its dead letters.
-        among: If only so many of the latest dead letters were looked at for them; else ``None``.
+        among: How many of the latest dead letters were looked at for them; ``None``: all.
     """
 
     at: datetime

@@ -98,13 +98,13 @@ class DeadLetter:
 
 
 def count_dead(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> int:
-    """Return the count of these dead letters; with `among`, the count in so many of the latest ones."""
+    """Return the count of these dead letters; with `among`, the count in that many of the latest ones."""
     where = [*_conditions(connection, which), *_latest(connection, which, among)]
     return connection.scalar(sa.select(sa.func.count()).select_from(_source(which)).where(*where)) or 0
 
 
 def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> list[Cause]:
-    """Return their causes, the most common first; with `among`, the causes in so many of the latest letters."""
+    """Return their causes, the most common first; with `among`, the causes in that many of the latest ones."""
     d, count = tables().delivery.c, sa.func.count()
     where = [*_conditions(connection, which), *_latest(connection, which, among)]
     grouped = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))

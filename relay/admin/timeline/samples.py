@@ -27,7 +27,7 @@ from relay.observe.causes import CAUSES_IN_A_SAMPLE, OTHER, Counts
 
 EVERY_S = 15
 KEPT_FOR = timedelta(days=30)
-TIERS = ((timedelta(minutes=75), 300), (timedelta(days=1), 3600))  # from this age on, a row stands for so many seconds
+TIERS = ((timedelta(minutes=75), 300), (timedelta(days=1), 3600))  # from this age on: the seconds that a row stands for
 WHOLE, ALL = "", "*"  # the relay name of rows about the whole outbox, and of rows that are merged from all relays'
 
 

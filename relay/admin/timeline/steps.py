@@ -18,7 +18,7 @@ from relay.decide.verdict import State
 from relay.observe.causes import What
 
 POINTS = 240  # the maximum number of intervals
-HOLDS_FOR = 3  # a gauge is known for so many of its own intervals
+HOLDS_FOR = 3  # a gauge is known for this number of its own intervals
 STEPS = (15, 30, 60, 300, 900, 1800, 3600, 10_800, 21_600)
 Line = list[float | None]
 

@@ -20,8 +20,8 @@ FROM outbox_delivery TABLESAMPLE SYSTEM (:percent) GROUP BY destination, state
 
 LAST_POSITION = "SELECT last_value FROM outbox_message_position_seq"
 
-# Index: outbox_message_ready, one descent per shard, and so many positions at most from its floor on. The entries of
-# settled messages lie there until vacuum.
+# Index: outbox_message_ready, one descent per shard, and a bounded number of positions from its floor on. The entries
+# of settled messages lie there until vacuum.
 OLDEST_READY = """
 SELECT m.shard, m.position, m.type, greatest(m.created_at, m.due_at) AS since
 FROM unnest(CAST(:shards AS smallint[]), CAST(:floors AS bigint[])) AS f(shard, floor)
