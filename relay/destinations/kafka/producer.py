@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from time import time
 from typing import Any, Self
 
@@ -73,9 +74,11 @@ class Producer:
         sent = []
         for batch, part in self._batches(messages):
             confirmed = await self._producer.send_batch(batch, topic, partition=partition)
-            self._under_way.add(confirmed)
-            confirmed.add_done_callback(self._answered)
-            sent.append((part, confirmed))
+            answer = asyncio.get_running_loop().create_future()  # the library's own must not be ended by `close`
+            self._under_way.add(answer)
+            answer.add_done_callback(self._answered)
+            confirmed.add_done_callback(partial(_pass_on, answer))
+            sent.append((part, answer))
         return sent
 
     async def close(self) -> None:
@@ -88,14 +91,14 @@ class Producer:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._producer.client.close()
         await _ended(self._producer._sender.sender_task)
-        for confirmed in list(self._under_way):
-            if not confirmed.done():
-                confirmed.set_exception(ProducerClosed("the producer was closed"))
+        for answer in list(self._under_way):
+            if not answer.done():
+                answer.set_exception(ProducerClosed("the producer was closed"))
 
-    def _answered(self, confirmed: asyncio.Future[Any]) -> None:
-        self._under_way.discard(confirmed)
-        if not confirmed.cancelled():
-            confirmed.exception()  # otherwise asyncio logs it as never retrieved
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        self._under_way.discard(answer)
+        if not answer.cancelled():
+            answer.exception()  # otherwise asyncio logs it as never retrieved
 
     def _batches(self, messages: Sequence[Message]) -> Iterator[tuple[Any, Sequence[Message]]]:
         """Yield as few batches as hold all messages: one, unless they are large."""
@@ -143,6 +146,17 @@ class Producer:
             await made.close()
             raise
         return made
+
+
+def _pass_on(answer: asyncio.Future[Any], confirmed: asyncio.Future[Any]) -> None:
+    """Pass on what the library has confirmed, unless the answer was given already."""
+    error = ProducerClosed("the producer was closed") if confirmed.cancelled() else confirmed.exception()
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(confirmed.result())
 
 
 async def _ended(task: asyncio.Task[None] | None) -> None:
