@@ -1,13 +1,13 @@
-"""Everything that is claimed about speed, measured: ours and the rivals', in turn, in one run.
+"""Measure everything that is claimed about speed: our figures and the rivals', in turn, in one run.
 
     python -m benchmarks                                  all lines, five rounds each
     python -m benchmarks --only 1,5 --output results      some of them
-    python -m benchmarks --only 1 --output results --append     more rounds of one, beside those it has
-    python -m benchmarks --output results --report        only the report again, from what is there
+    python -m benchmarks --only 1 --output results --append     add rounds to those of one line
+    python -m benchmarks --output results --report        write the report again, from saved results
     python -m benchmarks --output results --report --into docs/benchmarks.md      and put it there, plots beside it
 
-Each line is kept as DIR/line-NN.json; from those in DIR come DIR/results.md, DIR/results.json and a plot a line.
-Exit code 1 when a target is missed. docs/benchmarks.md says what each line is and what came out.
+Each line is saved as DIR/line-NN.json; DIR/results.md, DIR/results.json and a plot per line are made from those in DIR.
+Exit code 1 when a target is missed. docs/benchmarks.md describes each line and its result.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.running import Bench, say
 
 def main() -> int:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that databases and processes go too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that databases and processes are removed too
     if not options.report:
         with database(options.database_url) as url, Scratch(url) as scratch:
             bench = Bench(

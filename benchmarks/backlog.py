@@ -1,6 +1,6 @@
-"""Lines 1, 2, 7 and 14: how fast a backlog goes: beside the rivals', with keys, of any size, and without metrics.
+"""Measure lines 1, 2, 7 and 14: the drain of a backlog, beside rivals, with keys, of any size, and without metrics.
 
-Every contestant's backlog is written once, into a database that each round begins with a copy of.
+Each contestant's backlog is written once; every round begins with a copy of that database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KEYS, HOT, SERIAL = "5,000 keys", "one hot key", "one at a time (no keys, concur
 
 
 def against_rivals(bench: Bench) -> Result:
-    """Rivals forget what they have delivered; we keep it for a week, and once, in line with them, not at all."""
+    """Rivals delete what they have delivered; we keep it for a week, and in one contestant, like them, not at all."""
     messages = bench.many(200_000)
     result = bench.result(1, "Drain of a backlog, no-op listener, one relay", messages=messages, payload_bytes=200)
     bench.outbox("ours", messages)
@@ -114,7 +114,7 @@ def of_any_size(bench: Bench) -> Result:
 
 def judge_sizes(result: Result) -> None:
     sizes = result.ran["messages"]
-    # The smallest lasts a fifth of a second, most of it getting under way: the second is there to be fair to it.
+    # The smallest lasts a fifth of a second, most of which is the start, so the second size is the fair comparison.
     for small, target in zip(sizes[:-1], (0.9, None), strict=False):
         over, under = f"drain of {sizes[-1]:,}", f"drain of {small:,}"
         result.compare(f"{over} : of {small:,}", over, under, target)

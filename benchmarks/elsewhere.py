@@ -1,4 +1,4 @@
-"""Lines 3 and 4: HTTP and RabbitMQ have benchmarks of their own, which set their own targets; these run them."""
+"""Run lines 3 and 4: HTTP and RabbitMQ have separate benchmarks, which set their own targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.running import ROOT, Bench
 
 
 def run_of(line: int, module: str, title: str) -> Callable[[Bench], Result]:
-    """Return the command that runs a module as a user would, in a process of its own."""
+    """Return the command that runs a module as a user would, in a separate process."""
 
     def run(bench: Bench) -> Result:
         command = [sys.executable, "-m", module, "--json", "--rounds", str(bench.rounds)]

@@ -1,4 +1,4 @@
-"""The cheapest HTTP endpoint there is: it takes every request and looks at none; a process of its own.
+"""Run the cheapest possible HTTP endpoint in a separate process: it takes every request and reads none.
 
 python -m benchmarks.endpoint
 """

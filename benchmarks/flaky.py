@@ -1,9 +1,9 @@
-"""Line 13: the rate at a destination that fails a share of its requests, or of its messages.
+"""Measure line 13: the rate at a destination that fails a share of its requests, or of its messages.
 
 An HTTP endpoint with a latency, 32 requests at once. *Random*: a share of the requests is answered 500. *Poison*: a
-share of the messages always is. The ideal is the same round's rate at 0 %, times 1 - share: each random failure costs a
-request, and each poison message is tried once at least. The rate is that of the first nine tenths of what is taken, so
-that the backoff of the last ones does not count. Beside it stands a client that does nothing but send.
+share of the messages always fails. The ideal is the same round's rate at 0 %, times 1 - share: each random failure
+costs a request, and each poison message is tried at least once. The rate is that of the first nine tenths of what is
+taken, so the backoff of the last ones does not count. It is compared with a client that only sends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""An HTTP endpoint that takes its time and fails a share of what it gets; a process of its own.
+"""Run an HTTP endpoint in a separate process that waits before each answer and fails a share of its requests.
 
     python -m benchmarks.flaky_endpoint --want 3000 --share 0.1 --latency 0.1 [--poison]
 
-It prints its port, and when nine tenths of the messages that it wants were taken, how many a second those were.
+It prints its port, and the rate once it has taken nine tenths of the messages that it wants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUMBER = re.compile(rb'"n" *: *(\d+)')
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TAKEN = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 FAILED = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 5\r\n\r\nflaky"
-SCATTER = 2_654_435_761  # numbers that are poison lie scattered
+SCATTER = 2_654_435_761  # scatters the poison numbers
 
 
 def is_poison(number: int, share: float) -> bool:

@@ -1,6 +1,6 @@
-"""Line 10: one to eight relay processes on a listener that takes 20 ms: rate, fair shares, and a hand-over.
+"""Measure line 10: one to eight relay processes on a listener that takes 20 ms: rate, fair shares, and a hand-over.
 
-Beside them stand several databases of one server, with a relay each: on that listener, and drained with one that does
+It also measures several databases of one server, with a relay each: on that listener, and drained with one that does
 nothing, where the processor is the limit.
 """
 
@@ -101,7 +101,7 @@ def _measure_databases(bench: Bench, result: Result, count: int, seconds: float)
 
 
 def _drain(bench: Bench, result: Result, count: int, messages: int) -> None:
-    """Drain several databases at once; the rate of all together, with a listener that does nothing."""
+    """Drain several databases at once with a listener that does nothing; return the rate of all together."""
     urls = [bench.outbox(f"fleet_{number}", messages) for number in range(count)]
     with ThreadPoolExecutor(count) as pool:
         found = list(pool.map(lambda url: ours("drain", url, "--messages", messages), urls))

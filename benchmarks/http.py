@@ -1,4 +1,4 @@
-"""Deliveries per second over HTTP, to a trivial endpoint on this machine (a process of its own).
+"""Measure deliveries per second over HTTP, to a trivial endpoint in another process on this machine.
 
     python -m benchmarks.http
 
@@ -13,7 +13,7 @@ All contestants in one run, in turn, with the same body, headers and number of c
 
 Wanted: relay at least 8 x (a) and 0.75 x (b), batches at least 3 x relay. Exit code 1 below that.
 
-The database is ``--database-url``, by default a PostgreSQL of this run's own, with fsync (from the ``test`` extra).
+The database is ``--database-url``, by default a temporary PostgreSQL with fsync (from the ``test`` extra).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ async def _compare(options: argparse.Namespace, url: str, database_url: str) -> 
 
 
 async def _timed(count: int, concurrency: int, send: Callable[[Message], Awaitable[None]]) -> float:
-    """Calls a second of as many workers, each taking the next message when it is done with one."""
+    """Return the calls per second of `concurrency` workers, each of which takes the next message after its last one."""
     messages = iter([_message() for _ in range(count)])
 
     async def work() -> None:

@@ -2,9 +2,9 @@
 
     python -m benchmarks.instructions
 
-Needs `valgrind`. A server without a postmaster (`postgres --single`) executes a prepared INSERT repeatedly, each in
-a transaction of its own, and then more often: the difference is what one costs. `OUTBOX_TEST_POSTGRES_BIN` names
-another PostgreSQL than the one that the tests bring along.
+Needs `valgrind`. A server without a postmaster (`postgres --single`) executes a prepared INSERT a number of times,
+each in its own transaction, and then more times: the difference is the cost of one. `OUTBOX_TEST_POSTGRES_BIN` selects
+another PostgreSQL than the one that the tests install.
 
 Source: https://valgrind.org/docs/manual/cl-manual.html
 """

@@ -1,8 +1,8 @@
-"""Line 12: what a destination that hangs costs the one beside it, and what a million that wait for it cost.
+"""Measure line 12: what a hanging destination costs the one beside it, and what a million parked messages cost.
 
-A steady stream into a healthy listener, alone; then the same stream while another destination, which wants those very
-messages and others too, lets every attempt run into its deadline. Both runs take turns over the rounds. The same for a
-drain into the healthy one: with nothing else in the tables, and with a million parked for the other.
+A steady stream goes into a healthy listener, alone; then the same stream while another destination, which wants these
+messages and others too, lets every attempt run into its deadline. Both runs take turns over the rounds. A drain into
+the healthy one is measured likewise: with nothing else in the tables, and with a million parked for the other.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _stream(bench: Bench, result: Result, name: str, seconds: float) -> None:
 
 
 def _warm_up(url: str, record: Path) -> None:
-    """Wait until it owns the shards and delivers."""
+    """Wait until the relay owns the shards and delivers."""
     with psycopg.connect(url) as connection:
         connection.execute(INSERT.format(first=WARM_UP, count=1))  # type: ignore[call-overload]
     wait_until(lambda: record.read_text().startswith(f"{WARM_UP} "))

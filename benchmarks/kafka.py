@@ -2,21 +2,21 @@
 
     python -m benchmarks.kafka
 
-All in one run, in turn, on one broker, with the same messages.
+All run in turn, on one broker, with the same messages.
 
 - *bare batch API*: the messages are in memory; a loop makes records of them and publishes those.
-- *read, publish, settle*: two threads. One executes the relay's statements, which read a page and move the one before
-  to the history; meanwhile the other publishes the page. No dispatching, no lanes, no retries, no verdicts.
+- *read, publish, settle*: two threads. One executes the relay's statements, which read a page and move the previous
+  one to the history; meanwhile the other publishes the page. No dispatching, no lanes, no retries, no verdicts.
 - *relay*: everything.
 
-A relay cannot be faster than the second floor, however fast the first is: the database works 10 to 14 µs for a
+A relay cannot be faster than the second floor, however fast the first is: the database works 10 to 14 µs per
 message. The exit code is 1 if the relay's median is below 30,000 messages/s and below 0.6 of the second floor.
 
-Beside the rates stand the microseconds that this process computes for a message: other programs on the machine change
-them less.
+The report also shows this process's processor time per message in microseconds: other programs on the machine change
+it less.
 
 The broker is that of ``--bootstrap-servers``, by default the one in ``noida-db``'s wheel (from the ``test`` extra). The
-database is ``--database-url``, by default a PostgreSQL of this run's own.
+database is ``--database-url``, by default a temporary PostgreSQL.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from relay.store.contract import Row
 
 BARE, FLOOR, RELAY = "bare batch API", "read, publish, settle", "relay"
 WANTED_S = 30_000
-WANTED_OF_FLOOR = 0.6  # where the machine allows less
+WANTED_OF_FLOOR = 0.6  # suffices where the machine is too slow for WANTED_S
 PARTITIONS = 12
 PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
 START_S = 20.0
@@ -96,7 +96,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def broker(servers: str | None) -> Iterator[str]:
-    """Yield the servers that were named, or a broker of this run's own."""
+    """Yield the servers that were named, or a temporary broker."""
     if servers is not None:
         yield servers
         return
@@ -238,7 +238,7 @@ class Owner:
         self._thread.shutdown()
 
     async def move(self, publisher: Publisher) -> int:
-        """Publish all that waits, and settle it; return how many messages that were."""
+        """Publish and settle all ready messages; return their number."""
         settled, published = 0, []
         _, rows = await self._call(self._turn, published)
         while rows or published:

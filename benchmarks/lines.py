@@ -1,4 +1,4 @@
-"""The table: which line is measured by what, and judged how."""
+"""List the lines: what measures each, and how it is judged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.running import Bench
 
 @dataclass(frozen=True)
 class Line:
-    """One line: what measures it, and what sets the medians against their targets."""
+    """One line: what measures it, and what compares the medians with their targets."""
 
     number: int
     title: str

@@ -1,4 +1,4 @@
-"""Our side of every line, in a process of its own: run by the suite.
+"""Run our side of every line, in a separate process that the suite starts.
 
     python -m benchmarks.ours drain|floor|poll|work DATABASE_URL [--messages N] [--listener nothing|slow|…] …
 
@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
 
 
 class Uncounted(Metrics):
-    """Metrics of which the hot path counts none."""
+    """Metrics that the hot path does not count."""
 
     def _nothing(self, *_: object, **__: object) -> None: ...
 

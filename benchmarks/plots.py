@@ -1,4 +1,4 @@
-"""Bars and curves as SVG, in the few lines that takes."""
+"""Draw bars and curves as SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database a benchmark runs against: the one it is told, or a PostgreSQL of its own."""
+"""Provide the database of a benchmark: the given one, or a temporary PostgreSQL."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Scratch:
 
     @property
     def server(self) -> str:
-        """Its version, as in ``PostgreSQL 15``."""
+        """The server's version, as in ``PostgreSQL 15``."""
         return f"PostgreSQL {self._admin.info.server_version // 10_000}"
 
     def create(self, name: str, like: str | None = None) -> str:
@@ -76,7 +76,7 @@ class Scratch:
         return self._server.set(database=full).render_as_string(hide_password=False)
 
     def drop(self, name: str) -> None:
-        """Drop one before the end."""
+        """Drop one database before the end."""
         self._drop(f"{self._prefix}_{name}")
 
     def _drop(self, full: str) -> None:

@@ -1,11 +1,11 @@
-"""Line 6: what `emit` costs a worker, beside the same transaction with a second INSERT written by hand.
+"""Measure line 6: what `emit` costs a worker, beside the same transaction with a second INSERT written by hand.
 
-The transaction inserts a result and a message. By hand it is written with the same SQLAlchemy: once into our table,
-where the relay delivers it just the same, so that only `emit` differs; and once into the plainest outbox table there is
+The transaction inserts a result and a message. The message by hand goes through the same SQLAlchemy: once into our
+table, where the relay delivers it too, so that only `emit` differs; and once into the plainest possible outbox table
 (an id, a type, a payload, a time) without a reader, so indexes, trigger and relay are only on our side.
 
-`emit_many` stands beside an executemany by hand, and beside its floor: rows that the server makes itself, which leaves
-nothing but what our table costs.
+`emit_many` is compared with an executemany by hand, and with its floor: rows that the server makes itself, where only
+the cost of our table remains.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def judge_emit(result: Result) -> None:
 
 
 def _rotated(ways: dict[str, Way], by: int) -> list[tuple[str, Way]]:
-    """Begin each round with another one, so the order varies."""
+    """Return the ways in an order that begins with another one in each round."""
     items = list(ways.items())
     return items[by % len(items) :] + items[: by % len(items)]
 
@@ -146,7 +146,7 @@ def _write(url: str, way: Way, seconds: float, together: Barrier, counts: Queue[
 
 
 def _rate(engine: sa.Engine, way: Way, seconds: float, when_ready: Callable[[], object] = lambda: None) -> float:
-    """Transactions a second, after a first one that does not count."""
+    """Return the transactions per second, after a first one that does not count."""
     with engine.connect() as connection:
         _transaction(connection, way)
         when_ready()

@@ -2,12 +2,12 @@
 
     python -m benchmarks.rabbitmq
 
-Both in one run, in turn, on one broker, with the same messages. The relay does all its work: it reads from the
+Both run in turn, on one broker, with the same messages. The relay does all its work: it reads from the
 database, publishes, and settles; the loop has its messages in memory and nothing else to do. What counts is the
 ratio of the medians; exit code 1 below 5.
 
-The broker is that of ``--amqp-url``; exchange and queue are this run's own, and deleted at its end. The database is
-``--database-url``, by default a PostgreSQL of this run's own (from the ``test`` extra).
+The broker is that of ``--amqp-url``; the run creates its exchange and queue, and deletes them at its end. The database
+is ``--database-url``, by default a temporary PostgreSQL (from the ``test`` extra).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def _compare(options: argparse.Namespace, database_url: str) -> dict[str, 
 
 
 async def _one_by_one(connection: AbstractConnection, name: str, count: int) -> float:
-    """Messages per second of a loop that awaits each confirm."""
+    """Return the messages per second of a loop that awaits each confirm."""
     body = Message(new_id(), name, "outbox", None, None, "", {}, datetime.now(UTC))
     async with connection.channel(publisher_confirms=True, on_return_raises=True) as channel:
         exchange = await channel.get_exchange(name)

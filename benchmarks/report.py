@@ -87,7 +87,7 @@ def _medians(result: Result) -> dict[str, float]:
 
 
 def _plot(result: Result) -> str | None:
-    """Return the curves of a line, or bars where many contestants are compared. A few figures are read in the table."""
+    """Return the curves of a line, or bars where many contestants are compared. A few figures need no plot."""
     if result.series:
         return curves(result.title, result.series, result.axes)
     first = next(iter(result.units.values()), "")

@@ -1,4 +1,4 @@
-"""What a line measured, kept as one JSON file a line, so that lines can be run one at a time and more rounds added."""
+"""Save what each line measured in a JSON file, so that lines can be run one at a time and rounds added later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Ratio:
 
     Args:
         name: What is compared with what, or what is measured.
-        value: What came out.
+        value: What was measured.
         target: What was wanted.
         at_most: Whether less is better.
         unit: ``"×"`` for a ratio.

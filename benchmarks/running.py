@@ -1,4 +1,4 @@
-"""What every line is given: databases, processes, and how much to do."""
+"""Provide every line with its databases, its processes, and the amount of work."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Bench:
         rivals: Where the rivals are installed.
         rounds: How often everything is done in turn.
         quick: A tenth of everything: to see that it works.
-        seconds: How long the lines that run for a time run; by default as each thinks right.
-        messages: How many messages the lines with a backlog have; by default as each thinks right.
+        seconds: How long the timed lines run; by default each line decides.
+        messages: How many messages the lines with a backlog have; by default each line decides.
     """
 
     scratch: Scratch
@@ -45,11 +45,11 @@ class Bench:
     messages: int | None = None
 
     def many(self, count: int) -> int:
-        """Return this number of messages, or the number of the command line."""
+        """Return this number of messages, or the one of the command line."""
         return self.messages or (count // 10 if self.quick else count)
 
     def for_s(self, seconds: float) -> float:
-        """So long, or what was asked for."""
+        """Return this time, or the one of the command line."""
         return self.seconds or (max(seconds / 10, 5) if self.quick else seconds)
 
     def result(self, line: int, title: str, **ran: Any) -> Result:
@@ -67,7 +67,7 @@ class Bench:
 
 
 def insert(url: str, messages: int, key: str = "NULL", *, connection: psycopg.Connection[Any] | None = None) -> None:
-    """Ready messages, written in SQL; ``key`` is an expression of ``n``."""
+    """Insert ready messages by SQL; ``key`` is an expression of ``n``."""
     statement = (
         "INSERT INTO outbox_message (id, type, source, ordering_key, data) "
         f"SELECT outbox_uuid7(), 'bench.message', 'bench', {key}, {PAYLOAD} FROM generate_series(1, {messages}) AS n"
@@ -80,14 +80,14 @@ def insert(url: str, messages: int, key: str = "NULL", *, connection: psycopg.Co
 
 
 def ours(action: str, url: str, *arguments: object) -> dict[str, Any]:
-    """Run one action of `benchmarks.ours`; what it printed."""
+    """Run one action of `benchmarks.ours`; return what it printed."""
     command = [sys.executable, "-m", "benchmarks.ours", action, url, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def run_rival(bench: Bench, rival: Rival, action: str, url: str, *arguments: object) -> dict[str, Any]:
-    """Run one action of a rival's worker; what it printed."""
+    """Run one action of a rival's worker; return what it printed."""
     command = bench.rivals.command(rival, action, url, *arguments)
     done = subprocess.run(command, cwd=bench.rivals.folder, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     lines = done.stdout.splitlines()
@@ -106,7 +106,7 @@ class Worker:
         return json.loads(self.process.stdout.readline())
 
     def stop(self) -> list[dict[str, Any]]:
-        """End it; everything it printed since."""
+        """End the process; return what it has printed since."""
         self.process.terminate()
         output, _ = self.process.communicate(timeout=60)
         return [json.loads(line) for line in output.splitlines()]

@@ -1,4 +1,4 @@
-"""Line 11: a drain and an `emit` on SQLite, and the memory that a larger backlog takes."""
+"""Measure line 11: a drain and an `emit` on SQLite, and the memory that a larger backlog takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines 8 and 9: a steady stream, for an hour, and past a transaction that stays open.
+"""Measure lines 8 and 9: a steady stream, for an hour, and beside a transaction that stays open.
 
 A producer commits messages 100 times a second. Ours are recorded by the listener; rivals count theirs. Reads and claims
 are timed around the call that makes them, in the worker's process, and reported as medians of each second.
@@ -166,7 +166,7 @@ def latencies_ms(record: Path, stream: Stream) -> list[float]:
 
 
 def for_an_hour(bench: Bench) -> Result:
-    """Retention counts whole days, so that within an hour only one that keeps nothing is over; it is the harder one."""
+    """Retention counts whole days, so within an hour only a retention of zero expires; it is also the harder case."""
     seconds, every_s = bench.for_s(3600), bench.for_s(3600) / 60
     result = bench.result(8, "An hour's stream", seconds=seconds, messages_per_second=SOAK_RATE, retention_days=0)
     result.axes = ("s", "MiB; ms")

@@ -1,7 +1,7 @@
-"""The rivals: how each is installed, filled and run, in an environment of their own.
+"""Install, fill and run the rivals, in an environment separate from ours.
 
-A rival's worker is a process (`NAME_worker.py`, `graphile_worker.mjs`) in the configuration that suits it best; what
-was chosen stands at the top of its file. All have one table of 200-byte messages in a database of their own.
+A rival's worker is a process (`NAME_worker.py`, `graphile_worker.mjs`) in the configuration that suits it best; the
+top of its file says what was chosen. All have one table of 200-byte messages in a database of their own.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Rival:
         package: What pip or npm installs.
         worker: The file that runs it.
         insert: SQL that puts ``{count}`` ready messages into its table.
-        share: The part of the messages it is given to drain: a slow one need not take minutes to show its rate, and
-            none gets slower with fewer.
-        is_claiming: Whether line 9 looks at its claims.
+        share: The part of the messages that it drains: a slow one shows its rate with a part, and none gets slower
+            with fewer.
+        is_claiming: Whether line 9 measures its claims.
     """
 
     name: str
@@ -90,7 +90,7 @@ RIVALS = (
 
 
 class Missing(Exception):
-    """This rival cannot be run here, and why."""
+    """A rival cannot be run here; the message says why."""
 
 
 class Environment:
@@ -105,10 +105,10 @@ class Environment:
         self.folder = folder or cache / "neverlost-rivals"
 
     def install(self, rival: Rival) -> None:
-        """Have it there.
+        """Install a rival, unless it is installed.
 
         Raises:
-            Missing: It cannot be installed, with the last line of why.
+            Missing: It cannot be installed; the message is the last line of the reason.
         """
         stamp = self.folder / f"{rival.package.replace('/', '_')}.installed"
         if stamp.exists():
