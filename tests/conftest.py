@@ -22,7 +22,7 @@ from support.servers import lent, running
 
 if (
     TYPE_CHECKING
-):  # their fixtures import them: each brings a client library, which unit tests and xdist's own process spare
+):  # their fixtures import them: each loads a client library, which unit tests and xdist's controller do not need
     from support.kafka import KafkaServer
     from support.nats import NatsServer
     from support.rabbitmq import RabbitServer
@@ -36,7 +36,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
-# A fixture of their module's, which takes seconds.
+# The tests of each module share a fixture that takes seconds.
 _SHARE_A_FIXTURE = (
     "test_wheel.py",
     "test_host_packages.py",
@@ -45,7 +45,7 @@ _SHARE_A_FIXTURE = (
     "test_dashboard_browser.py",
     "test_operator_plans.py",
 )
-# Each is one for the whole run: what shares it runs in one process.
+# There is one of each for the whole run, so the tests that share it run in one process.
 _SERVERS = {"kafka_server", "nats_server", "rabbitmq_server", "recent_redis_server", "redis_server"}
 
 # Any of these makes Typer colour its help, despite the settings below.
@@ -71,7 +71,7 @@ ONLY_LIFE = os.environ.get("OUTBOX_TEST_LIFE")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run the whole suite, half of which waits, and folders in several processes; run picked files in this one."""
+    """Run the whole suite, half of which waits, and folders in several processes; run single files in this one."""
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         return (os.cpu_count() or 1) + 1
     return (os.cpu_count() or 1) if all(Path(argument).is_dir() for argument in config.args) else 0
@@ -80,14 +80,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Forget the developer's settings before anything, session fixtures included, can read them; set ours."""
     if config.getoption("numprocesses") and not hasattr(config, "workerinput"):
-        return  # tests run in processes of their own, which are still to read what is for the suite
+        return  # xdist's workers run the tests; they still have to read the suite's variables
     for name in [name for name in os.environ if name.startswith((*_OURS, *_LIBPQ, *_COLOURS))]:
         del os.environ[name]
-    # A shell that starts this in the background has it ignore Ctrl-C, and so would every process that it starts.
+    # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # How long an example takes says more about the neighbours on this machine than about the code.
-    # In CI the same examples each time: random findings help only where a developer can examine them.
+    # The time of an example depends more on the machine's other programs than on the code.
+    # CI uses the same examples each time: random findings help only where a developer can examine them.
     hypothesis.settings.register_profile(
         "suite", hypothesis.settings(), deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
     )
@@ -100,7 +100,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what collection has made out of later garbage collections, which it would make ten times as expensive."""
+    """Exclude the objects that collection made from later garbage collections, which would cost ten times as much."""
     gc.enable()
     gc.freeze()
 
@@ -182,7 +182,7 @@ def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """The one PostgreSQL that most tests share. Who wants to stop or freeze one takes `private_postgres`."""
+    """The one PostgreSQL that most tests share. A test that stops or freezes a server takes `private_postgres`."""
     with running(PostgresServer()) as server:
         yield server
 
@@ -216,7 +216,7 @@ def rabbitmq_server() -> Iterator[RabbitServer]:
 
 @pytest.fixture
 def rabbitmq(rabbitmq_server: RabbitServer) -> Iterator[RabbitServer]:
-    """RabbitMQ with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
+    """RabbitMQ with nothing in it. A test may stop, kill and freeze it: the next test finds it working again."""
     with lent(rabbitmq_server) as server:
         yield server
 
@@ -232,7 +232,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """Redis with nothing in it. A test may stop, kill and freeze it: the next one finds it well again."""
+    """Redis with nothing in it. A test may stop, kill and freeze it: the next test finds it working again."""
     with lent(redis_server) as server:
         yield server
 
@@ -264,7 +264,7 @@ def nats_server() -> Iterator[NatsServer]:
 
 @pytest.fixture
 def nats(nats_server: NatsServer) -> Iterator[NatsServer]:
-    """NATS with one empty stream. A test may stop, kill and freeze it: the next one finds it well again."""
+    """NATS with one empty stream. A test may stop, kill and freeze it: the next test finds it working again."""
     with lent(nats_server) as server:
         yield server
 
@@ -280,7 +280,7 @@ def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
 
 @pytest.fixture
 def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
-    """A broker: the test runs once on each. It may stop, kill and freeze it: the next one finds it well again."""
+    """A broker: the test runs once on each. It may stop, kill and freeze it: the next test finds it working again."""
     with lent(kafka_server) as server:
         yield server
 
@@ -339,7 +339,7 @@ def empty_database(request: pytest.FixtureRequest) -> Database:
 
 @pytest.fixture
 def model_examples() -> int:
-    """How many lives the model test lives, on SQLite thrice as many: OUTBOX_TEST_MODEL_EXAMPLES, given more time."""
+    """The number of lives of the model test, on PostgreSQL: OUTBOX_TEST_MODEL_EXAMPLES raises it for longer runs."""
     return MODEL_EXAMPLES
 
 
@@ -353,7 +353,7 @@ def life_seeds() -> Sequence[int]:
 def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawner]:
     """`spawn("outbox", "relay", env={…})` starts real processes; see `support.processes`.
 
-    pytest shows what they said when the test fails.
+    pytest shows their output when the test fails.
     """
     spawner = Spawner(tmp_path)
     try:

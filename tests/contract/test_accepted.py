@@ -85,7 +85,7 @@ def test_a_session_that_holds_nothing_else_writes_it_too(results, forget):
 
 
 @FORGETTING
-async def test_so_does_an_async_session(results, forget):
+async def test_an_async_session_writes_it_too(results, forget):
     async with AsyncSession(results.async_engine()) as session, session.begin():
         await session.execute(INSERT)
         emit(session, "page.read", {})
@@ -93,7 +93,7 @@ async def test_so_does_an_async_session(results, forget):
     assert (names(results), types(results)) == (["r"], ["page.read"])
 
 
-def test_so_does_a_scoped_session(results):
+def test_a_scoped_session_writes_it_too(results):
     sessions = scoped_session(sessionmaker(results.engine))
     emit(sessions, "page.read", {})
     sessions.expunge_all()
@@ -134,7 +134,7 @@ def test_savepoints_keep_and_drop_what_is_theirs(results, forget):
     assert types(results) == ["page.before", "page.kept", "page.after"]
 
 
-async def test_savepoints_of_an_async_session_do_too(results):
+async def test_savepoints_of_an_async_session_keep_and_drop_what_is_theirs(results):
     async with AsyncSession(results.async_engine()) as session, session.begin():
         emit(session, "page.before", {})
         session.expunge_all()
@@ -157,7 +157,7 @@ def test_a_commit_of_the_connection_writes_it_too(results, forgets):
     assert (names(results), types(results)) == (["r"], ["page.read"])
 
 
-def test_so_does_that_of_a_connection_that_the_session_begins_on_later(results):
+def test_a_commit_of_a_connection_that_the_session_begins_on_later_writes_it_too(results):
     with Session(results.engine) as session:
         emit(session, "page.read", {})
         session.execute(INSERT)
@@ -165,7 +165,7 @@ def test_so_does_that_of_a_connection_that_the_session_begins_on_later(results):
     assert (names(results), types(results)) == (["r"], ["page.read"])
 
 
-async def test_so_does_that_of_an_async_connection(results):
+async def test_a_commit_of_an_async_connection_writes_it_too(results):
     async with AsyncSession(results.async_engine()) as session:
         await session.execute(INSERT)
         emit(session, "page.read", {})

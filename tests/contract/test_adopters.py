@@ -1,4 +1,4 @@
-"""An adopter's own tests: their tables, and the emptying of them, without a migration and without a relay."""
+"""An adopter's tests create and empty our tables without a migration and without a relay."""
 
 import subprocess
 import sys
@@ -22,10 +22,10 @@ def names(engine: sa.Engine, schema: str | None = None) -> set[str]:
 @pytest.mark.parametrize("schema", [None, "messaging"])
 def test_create_all_makes_what_the_migrations_make(empty_database: Database, schema: str | None) -> None:
     if schema is not None and empty_database.kind == "sqlite":
-        return  # which has no schemas
+        return  # SQLite has no schemas
     engine = empty_database.sync_engine()
     metadata(schema).create_all(engine)
-    metadata(schema).create_all(engine)  # is no harm
+    metadata(schema).create_all(engine)  # a second call does no harm
     assert {"outbox_message", "inbox_message", "outbox_alembic_version"} <= names(engine, schema)
     assert migrations.upgrade(empty_database.url, schema=schema, only="outbox") == []
     with engine.begin() as connection:

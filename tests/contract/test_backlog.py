@@ -1,4 +1,4 @@
-"""What one relay samples of the backlog for all: right where it is small, cheap where it is large, never frozen."""
+"""One relay samples the backlog for all: exactly where it is small, cheaply where it is large, and never stale."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ TOPICS = [
 
 @pytest.fixture
 def engine(database: Database) -> sa.Engine:
-    """Foreign keys hold on SQLite too."""
+    """An engine that enforces foreign keys on SQLite too."""
     engine = database.sync_engine()
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _foreign_keys)
@@ -61,7 +61,7 @@ def save_content(engine: sa.Engine, content_id: str = "c-1", topics: object = TO
 
 
 def save_graph(engine: sa.Engine, **columns: Any) -> None:
-    """Save a graph of c-1, as valid as `columns` leave it."""
+    """Save a valid graph of c-1, except for what `columns` change."""
     with Session(engine) as session, session.begin():
         extraction_id = session.scalars(sa.select(Extraction.id).where(Extraction.content_id == "c-1")).one()
         values = {"content_id": "c-1", "type": BASELINE, "graph": {}, "node_count": 2, "edge_count": 1, **columns}
@@ -194,7 +194,7 @@ def test_many_at_once_build_one_baseline(database: Database, engine: sa.Engine) 
     assert len(baselines(database)) == 1
 
 
-def test_who_comes_while_another_has_not_committed_waits_and_finds_the_baseline_there(
+def test_a_caller_waits_for_another_that_has_not_committed_and_finds_the_baseline_there(
     postgres_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = postgres_database.engine

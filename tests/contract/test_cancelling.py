@@ -33,14 +33,14 @@ def engine_of(scene: Scene) -> sa.Engine:
 
 
 def ids_of(scene: Scene) -> dict[int, str]:
-    """Number → id, of messages that are not in the history."""
+    """Return number → id of the messages that are not in the history."""
     with engine_of(scene).connect() as connection:
         rows = connection.execute(sa.select(tables().message.c.id, tables().message.c.data))
         return {row.data["n"]: row.id for row in rows}
 
 
 def outcomes(scene: Scene) -> dict[int, str]:
-    """Number → how the history says it ended."""
+    """Return number → outcome in the history."""
     with engine_of(scene).connect() as connection:
         h = tables().history.c
         return {row.data["n"]: row.outcome or "delivered" for row in connection.execute(sa.select(h.data, h.outcome))}
@@ -148,7 +148,7 @@ async def test_what_is_parked_retried_blocked_or_unrouted_can_be_cancelled_and_w
     scene.emit(2, ordering_key="k")
     scene.emit(1, type="debug.seen")
     async with scene.relay({"a": a, "b": b}) as relay:
-        while not scene.deliveries()["b", "retry"]:  # it is charged when others are taken, begun after it failed
+        while not scene.deliveries()["b", "retry"]:  # charged once others that began after its failure are taken
             scene.emit(1)
             await relay.drain()
     others = scene.count - 3
@@ -248,7 +248,7 @@ async def test_an_attempt_that_is_under_way_ends_as_it_ends_and_the_key_goes_on(
         first = ids_of(scene)[0]
         assert cancel(engine_of(scene), Choice(ids=(first,))) == 1
         assert scene.status.cancelled == 1
-        scene.emit(1)  # whose reading shows that the relay has looked
+        scene.emit(1)  # when this one is tried, the relay has looked at the table
         await gate.taker.has_tried(2)
         gate.opened.set()
         await eventually_async(lambda: 0 in outcomes(scene))

@@ -23,7 +23,7 @@ REGISTERED = "outbox_destination_generation"
 DELIVERY = {"outbox_delivery_pkey"}
 KEY = {"outbox_delivery_key"}
 
-# What each statement may scan, and nothing else of ours.
+# The indexes and tables of ours that each statement may scan; it may scan no others.
 RIDES_ON: dict[str, set[str]] = {
     "READ_READY": {REGISTERED, "outbox_message_ready"},
     "LOOK": {"outbox_message_txid", "outbox_delivery_txid"},
@@ -106,7 +106,7 @@ def verdict(row: Any, state: str) -> Ruled:
 
 
 def a_working_life(session: PostgresSession, database: Database) -> None:
-    """Run every statement of a relay, more often than it takes for them to be prepared."""
+    """Run every statement of a relay often enough for it to be prepared."""
     cursors = Cursors(dict.fromkeys(ALL, 0))
     session.take(ALL, [])
     for _ in range(3):
@@ -164,7 +164,7 @@ def test_every_statement_uses_its_index_for_any_contents_and_any_statistics(
         a_working_life(session, postgres_database)
     assert_rides_on_its_indexes(plans)
     rare = {"LATE_FLOOR", "SETTLE_PLAIN_KEEPING_NONE", "SETTLE_MOVED_KEEPING_NONE"}
-    assert set(RIDES_ON) - rare <= set(by_name(plans)), "the life above asks for everything"
+    assert set(RIDES_ON) - rare <= set(by_name(plans)), "the life above runs every statement"
 
 
 def test_a_key_that_is_blocked_costs_the_same_however_many_wait_for_it(
@@ -388,7 +388,7 @@ def test_a_look_costs_the_same_however_much_was_settled_that_no_vacuum_may_take_
         dead = postgres_database.scalar("SELECT pg_relation_size('outbox_message') / 8192")
     assert dead > 300
     for name in before:
-        # a descent may be a level deeper, and the cursor's own leaf page may hold more: never in proportion
+        # a descent may be a level deeper, and the cursor's leaf page may hold more: the cost never grows in proportion
         assert after[name] <= before[name] + 4 * SHARD_COUNT, name
         assert afterwards[name] <= before[name] + 4 * SHARD_COUNT, name
     assert after["LOOK"] <= before["LOOK"] + 16
@@ -407,12 +407,12 @@ def test_reading_a_page_costs_the_same_however_much_was_settled_before_it(
             with watched(session) as plans:
                 settle_all(session, cursors)
             looked_at.append(sum(plan.rows_looked_at for plan in plans if plan.name in READS))
-    # once, by their position: that none of them came late, the index of transactions says
+    # once, by their position: the index of transactions shows that none of them came late
     assert all(4_000 <= rows <= 4_100 for rows in looked_at), looked_at
 
 
 def test_very_many_ready_messages_are_read_a_page_at_a_time(postgres_database: Database) -> None:
-    """Without the indexes that are not read here: making them takes longer than everything else."""
+    """The indexes that are not read here are left out: making them takes longer than everything else."""
     for index in ("outbox_message_txid", "outbox_message_due"):
         postgres_database.execute(f"DROP INDEX {index}")
     fill(postgres_database, 250_000)
@@ -433,14 +433,14 @@ def test_very_many_ready_messages_are_read_a_page_at_a_time(postgres_database: D
 
 
 @pytest.mark.parametrize(("keep_history", "bound"), [(True, 700), (False, 120)])
-def test_a_message_costs_so_many_bytes_in_the_servers_log_and_no_more(
+def test_a_message_costs_no_more_bytes_in_the_servers_log_than_measured(
     postgres_database: Database, keep_history: bool, bound: int
 ) -> None:
     """Measured with 200 bytes of data and no key: 607 bytes for writing, 494 for moving, 59 for deleting it."""
     count = 5_000
     session = open_session(postgres_database, keep_history=keep_history)
     cursors = Cursors(dict.fromkeys(session.take(ALL, []), 0))
-    postgres_database.execute("CHECKPOINT")  # what is touched first after one is logged by the page
+    postgres_database.execute("CHECKPOINT")  # the first change to a page after a checkpoint logs the whole page
     fill(postgres_database, 500, **AS_EMITTED)
     settle_all(session, cursors)
     begun = written(postgres_database)
@@ -454,7 +454,7 @@ def test_a_message_costs_so_many_bytes_in_the_servers_log_and_no_more(
 
 
 def written(database: Database) -> int:
-    """Bytes in the server's write-ahead log until now."""
+    """Return the bytes in the server's write-ahead log until now."""
     return int(database.scalar("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 

@@ -25,7 +25,7 @@ def scene(database: Database, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 class Crowd(Taker):
-    """A listener that takes its time, and notes who was there with whom."""
+    """A slow listener that notes which messages were under way together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def _true(scene: Scene) -> str:
 
 
 def record_of(scene: Scene, *started: str, accused: Mapping[str, Accused] | None = None) -> dict[int, Record]:
-    """That these were under way, or are accused, each in the record of its shard."""
+    """Return the crash records of the shards in which these were under way, or are accused."""
     records: dict[int, Record] = {}
     rows = scene.database.rows("SELECT id, shard FROM outbox_message")
     shard_of = {str(row.id): row.shard if row.shard is not None else 0 for row in rows}
@@ -182,7 +182,7 @@ async def test_an_accused_message_that_fails_its_trial_is_charged_that_attempt_a
                 raise ValueError("not yet")
 
     async with scene.relay({"a": Taker(fate)}):
-        # Newcomers are taken, and so convict the one that failed.
+        # The listener takes newcomers, which convicts the one that failed.
         await eventually_async(lambda: scene.emit(1) and is_charged)
         await eventually_async(lambda: scene.status.waiting == 0)
     history = scene.database.rows("SELECT id, attempts FROM outbox_history WHERE attempts > 1")

@@ -1,4 +1,4 @@
-"""Dead letters are found, understood, retried and discarded; the owner of their shard does what follows from it."""
+"""Dead letters are found, understood, retried and discarded; the owner of their shard completes that."""
 
 import json
 from collections import Counter
@@ -42,7 +42,7 @@ def found(scene: Scene, which: DeadFilter = ALL) -> list[str]:
 
 
 def ids_of(scene: Scene) -> dict[int, str]:
-    """Number → id, of messages that are not in history."""
+    """Return number → id of the messages that are not in history."""
     with engine_of(scene).connect() as connection:
         rows = connection.execute(sa.select(tables().message.c.id, tables().message.c.data))
         return {row.data["n"]: row.id for row in rows}

@@ -1,4 +1,4 @@
-"""The doctor finds what will bite, says why it matters and what to do, and is quiet when all is well."""
+"""The doctor finds what will cause trouble, says why it matters and what to do, and is quiet when all is well."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ def desk(database: Database) -> Iterator[Desk]:
 
 
 def examined(database: Database, *, lease_s: float = 15, older_than_s: float = 300) -> dict[str, Finding]:
-    """Check → what it found; of several, the worst."""
+    """Return check → its finding; of several, the worst."""
     engine = Address.parse(database.url).engine()
     try:
         found = examine(engine, lease_s=lease_s, older_than_s=older_than_s)
@@ -51,12 +51,12 @@ def unwell(found: dict[str, Finding]) -> dict[str, str]:
     return {check: each.severity for check, each in found.items() if each.severity != "ok"}
 
 
-async def test_of_an_outbox_that_is_well_nothing_is_said(scene: Scene) -> None:
+async def test_an_outbox_that_is_well_has_no_findings(scene: Scene) -> None:
     async with scene.relay({"a": Taker()}) as relay:
         scene.emit(5)
         await scene.becomes(5, 0, 0, 0)
         await relay.drain()
-        # What it owns, it says with its next beat.
+        # The relay reports what it owns with its next beat.
         await eventually_async(lambda: sum(len(each.shards) for each in scene.status.relays) == SHARD_COUNT)
         found = examined(scene.database)
     # The test server does not wait for its disk, and allows prepared transactions.
@@ -198,10 +198,10 @@ def test_a_missing_partition_and_a_silent_wake_up_are_noted(postgres_database: D
 def test_dead_rows_that_vacuum_cannot_remove_are_noted_with_the_last_vacuum(postgres_database: Database) -> None:
     database = postgres_database
     database.execute("ALTER TABLE outbox_relay SET (autovacuum_enabled = off)")
-    # A server process says what it did when it ends, or in its own time; the pool would keep it.
+    # A server process reports its statistics when it ends, or some time later; the pool would keep it alive.
     passing = database.sync_engine(poolclass=NullPool)
     with passing.connect() as old:
-        old.exec_driver_sql("SELECT pg_current_xact_id()")  # the horizon, as a forgotten transaction holds it back
+        old.exec_driver_sql("SELECT pg_current_xact_id()")  # holds back the horizon, as a forgotten transaction does
         with passing.begin() as connection:
             connection.exec_driver_sql(
                 "INSERT INTO outbox_relay (id, release, shards) SELECT n, '0', '[]' FROM generate_series(0, %s) AS n",

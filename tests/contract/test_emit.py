@@ -193,7 +193,7 @@ async def test_a_given_id_is_stored_in_its_usual_form_and_only_once(writer):
 
 
 async def test_a_given_id_is_refused_also_when_its_first_message_is_settled(writer):
-    """Otherwise it would depend on the relay's speed whether the second one is refused or delivered."""
+    """Otherwise the relay's speed would decide whether the second one is refused or delivered."""
     id, new = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f", "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e10"
     columns = "id, position, type, source, data, headers, created_at"
     await writer.emit("page.read", {"n": 1}, id=id)

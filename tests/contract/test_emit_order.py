@@ -45,7 +45,7 @@ def stored(database):
 
 
 @pytest.mark.parametrize("way", ["session", "session many", "connection"])
-def test_who_emits_second_waits_for_the_first_to_commit(postgres_database, second_thread, way):
+def test_a_second_emitter_waits_for_the_first_to_commit(postgres_database, second_thread, way):
     def emit_second():
         if way == "connection":
             with postgres_database.engine.begin() as connection:
@@ -65,7 +65,7 @@ def test_who_emits_second_waits_for_the_first_to_commit(postgres_database, secon
     assert stored(postgres_database)[:3] == ["first", "first", "second"]
 
 
-def test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_thread):
+def test_a_waiting_emitter_goes_on_when_the_first_rolls_back(postgres_database, second_thread):
     def emit_second():
         with Session(postgres_database.engine) as session, session.begin():
             emit(session, "page.n", {"n": "second"}, ordering_key="k", strict_order=True)
@@ -82,7 +82,7 @@ def test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_t
 
 def test_a_key_whose_row_is_gone_is_held_all_the_same(postgres_database, second_thread):
     postgres_database.execute("DELETE FROM outbox_turn")
-    test_who_waits_goes_on_when_the_first_rolls_back(postgres_database, second_thread)
+    test_a_waiting_emitter_goes_on_when_the_first_rolls_back(postgres_database, second_thread)
 
 
 def test_several_keys_are_taken_in_one_order_so_that_two_calls_never_wait_for_each_other(

@@ -1,4 +1,4 @@
-"""What goes over the wire as text arrives as it was, and what the server says unasked is not lost on the way."""
+"""Values that go over the wire as text arrive unchanged, and no notification of the server is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ask(postgres_database: Database) -> Iterator[Executor]:
     ],
 )
 def test_texts_arrive_as_they_were(ask: Executor, texts: list[str | None]) -> None:
-    for _ in range(3):  # not prepared, prepared just then, prepared before
+    for _ in range(3):  # not prepared, prepared by this call, prepared before
         rows = ask("SELECT t FROM unnest(%(texts)s::text[]) AS s (t)", {"texts": texts}).fetchall()
         assert [row[0] for row in rows] == texts
 

@@ -24,7 +24,7 @@ def scene(database: Database) -> Scene:
 
 
 def expire(database: Database, ago_s: int = 60) -> None:
-    """Time goes by, until everything with an expiry has been expired for so long."""
+    """Let time pass until everything with an expiry has been expired for this long."""
     past = f"clock_timestamp() - interval '{ago_s} seconds'"
     if database.kind == "sqlite":
         past = f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-{ago_s} seconds')"
@@ -112,7 +112,7 @@ async def test_what_waits_for_a_retry_expires_when_it_falls_due(scene: Scene, da
     scene.emit(1, expires_in=3600)
     taker = Taker(fail)
     async with scene.relay({"a": to(taker, backoff_s=0.02, backoff_max_s=0.05)}):
-        # The relay knows what it read, until it reads it again.
+        # The relay goes by what it has read, until it reads the message again.
         await eventually_async(lambda: bool(taker.attempts))
     assert scene.status.waiting == 1
     found = await drained(scene, {"a": to(taker)})
@@ -168,7 +168,7 @@ def test_the_time_counts_from_when_it_is_written_or_due(database: Database) -> N
 
 
 @pytest.mark.parametrize("expires_in", [0, -1, float("nan"), "1h", timedelta(days=4000), True])
-def test_a_time_that_is_none_is_refused(database: Database, expires_in: Any) -> None:
+def test_a_time_that_makes_no_sense_is_refused(database: Database, expires_in: Any) -> None:
     with database.engine.begin() as connection, pytest.raises(InvalidDelay, match="expires_in"):
         emit(connection, "t", {}, expires_in=expires_in)
 

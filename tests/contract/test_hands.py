@@ -1,4 +1,4 @@
-"""What operators do by hand takes effect on every relay, and is on record."""
+"""Every action of an operator takes effect on every relay, and is recorded."""
 
 from datetime import timedelta
 from typing import Any
@@ -211,7 +211,7 @@ async def test_unrouted_messages_that_were_cancelled_while_no_relay_ran_are_fini
 # --------------------------------------------------------------------------------------------- what happens next
 
 
-async def test_of_any_message_it_says_where_it_is_and_what_happens_next(scene: Scene) -> None:
+async def test_any_message_is_shown_with_where_it_is_and_what_happens_next(scene: Scene) -> None:
     scene.emit(3, ordering_key="k")
     scene.emit(1)
     await scene.drain({"a": Taker(rejecting(0))})

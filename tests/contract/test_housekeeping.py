@@ -47,7 +47,7 @@ def run_once(house: House, **options: Any) -> None:
     housekeeping.stop()
 
 
-async def test_what_was_delivered_is_kept_as_long_as_was_asked_for(house: House) -> None:
+async def test_what_was_delivered_is_kept_for_the_retention(house: House) -> None:
     house.scene.emit(5)
     await house.scene.drain({"a": Taker()})
     house.age("outbox_history", "delivered_at", 5)
@@ -60,7 +60,7 @@ async def test_what_was_delivered_is_kept_as_long_as_was_asked_for(house: House)
 
 
 class TenDaysAhead(datetime):
-    """The clock of a host that is wrong."""
+    """A host's clock that is wrong."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:

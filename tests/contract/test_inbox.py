@@ -1,4 +1,4 @@
-"""`once`: a listener does a message once, however often and however concurrently it is told."""
+"""`once`: a listener processes a message once, even if it is told several times, or by several callers at once."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ def a_session_waits(database):
     )
 
 
-async def test_the_first_time_is_true_and_every_other_false(writer):
+async def test_once_is_true_the_first_time_and_false_every_other(writer):
     async with writer.transaction() as transaction:
         assert await transaction.once("reports", "m-1") is True
         assert await transaction.once("reports", "m-1") is False
@@ -50,7 +50,7 @@ async def test_each_listener_does_each_message(writer):
                 assert await transaction.once(listener, message_id)
 
 
-async def test_a_rolled_back_mark_is_none(writer):
+async def test_a_rolled_back_mark_does_not_count(writer):
     class Stop(Exception):
         pass
 

@@ -1,7 +1,7 @@
 """A destination that hangs, or has any number of messages waiting for it, takes nothing from another.
 
-What is asserted here is structure: who holds which room, and what a read looks at. benchmarks/isolation.py measures
-latency and rate.
+These tests assert structure: which destination holds how much memory, and which rows a read looks at.
+benchmarks/isolation.py measures latency and rate.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def is_confined(scene: Scene, dispatcher: Any, waiting: int) -> bool:
     queue = lane.queue
     assert (len(queue.under_way), queue.size <= queue.limit) == (4, True)
     assert scene.status.destinations["hung"].waiting == waiting
-    assert dispatcher.room(16) == 16, "a whole one"
+    assert dispatcher.room(16) == 16, "a whole page"
     return True
 
 
 async def test_what_one_destination_took_is_settled_while_another_still_works_on_it(scene: Scene) -> None:
-    """Nothing waits for the sibling's verdict: not the count of waiting messages, not a crash that would repeat it."""
+    """Nothing waits for the sibling's verdict: neither the count of waiting messages nor the settlement."""
     fine = Taker()
     destinations = {"hung": to(hang, concurrency=4, timeout_s=3600), "fine": to(fine)}
     async with scene.relay(destinations, grace_s=0) as relay:
@@ -79,7 +79,7 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
 
 
 async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reached(scene: Scene) -> None:
-    """Those that failed go back to the table, and do not come back into all of the room again and again."""
+    """Those that failed go back to the table, and do not fill all of the memory again each time they are read."""
 
     def fate(message: Message) -> None:
         if message.type == "page.broken":
@@ -111,7 +111,7 @@ async def test_there_is_enough_to_do_only_while_every_destination_has_much_to_se
 
 @pytest.mark.parametrize("types", [("page.read", "page.read"), ("page.hung", "page.read")], ids=["same", "others"])
 async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Scene, types: tuple[str, str]) -> None:
-    """It keeps its limits of attempts under way and of messages in memory; the others are parked."""
+    """It keeps to its limits of attempts under way and of messages in memory; the other messages are parked."""
     fine = Taker()
     destinations = {
         "hung": to(hang, events=[types[0]], concurrency=4, timeout_s=3600),
@@ -130,7 +130,7 @@ async def test_a_destination_that_hangs_holds_its_own_room_and_no_more(scene: Sc
 
 
 def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(database: Database) -> None:
-    """So a destination that goes down with a thousand in its queue delays a read, for others too, by some of them."""
+    """So a destination that goes down with a thousand messages in its queue delays the next read only by a few."""
     desk = Desk(database)
     desk.emit(5)
     session = desk.owner()
@@ -247,13 +247,13 @@ def test_however_many_are_parked_for_one_the_reads_of_another_cost_the_same(post
     (pages_alone, rows_alone), (pages_beside, rows_beside) = costs
     assert all(rows_beside[name] <= rows_alone[name] + SHARD_COUNT for name in rows_beside), (rows_alone, rows_beside)
     for name, pages_read in pages_beside.items():
-        # indexes are two levels deeper: two pages more for each descent, and nothing in proportion
+        # indexes are two levels deeper: two pages more for each descent, and no proportional cost
         assert pages_read <= 3 * pages_alone[name] + 64, name
 
 
 @contextmanager
 def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
-    """Return how many instructions of SQLite's machine it took."""
+    """Yield a function that returns the number of instructions that SQLite's virtual machine has executed."""
     count = 0
 
     def note() -> None:
@@ -265,7 +265,7 @@ def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
     session._db.set_progress_handler(None, 0)
 
 
-def test_on_sqlite_too(sqlite_database: Database) -> None:
+def test_on_sqlite_too_the_reads_of_another_cost_the_same(sqlite_database: Database) -> None:
     scene = Scene(sqlite_database)
     costs = []
     for parked in (0, MANY // 4):

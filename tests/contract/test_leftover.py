@@ -1,4 +1,4 @@
-"""A drain says what it left, and why; nothing, when everything that was due is delivered."""
+"""A drain says what it left, and why; it leaves nothing when everything that was due is delivered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A listener's session: its transaction is ended by the destination alone, and a conflict in it is tried again."""
+"""A listener's session: only the destination ends its transaction, and a conflict in it is tried again."""
 
 import contextlib
 import functools
@@ -68,7 +68,7 @@ class Desk:
 
     @property
     def done(self) -> tuple[list[int], int]:
-        """The effects, and how many inbox marks there are."""
+        """The effects, and the number of inbox marks."""
         rows = self.database.rows("SELECT n FROM effect ORDER BY n")
         return [row.n for row in rows], self.database.scalar("SELECT count(*) FROM inbox_message")
 
@@ -385,7 +385,7 @@ async def test_an_async_listener_behind_an_ordinary_decorator_or_a_lambda_runs(d
     assert seen == ["m-1", "m-2", "m-3", "m-4"]
 
 
-async def test_so_does_one_that_asks_for_a_session(desk: Desk) -> None:
+async def test_a_decorated_async_listener_that_asks_for_a_session_runs(desk: Desk) -> None:
     assert await desk.send(decorated(listeners(lambda session: None)[1])) == "taken"
     assert desk.done == ([1], 1)
 
@@ -472,7 +472,7 @@ async def test_the_annotated_class_is_what_is_passed(desk: Desk) -> None:
 
 
 async def test_a_listener_that_overran_its_deadline_does_not_commit_later(desk: Desk) -> None:
-    """Otherwise its message might be a dead letter and done, both."""
+    """Otherwise its message might be both done and a dead letter."""
     go = threading.Event()
 
     def listener(message: Message, session: Session) -> None:

@@ -1,12 +1,12 @@
-"""Any life of an outbox, by chance: the guarantees hold at every step, on both databases.
+"""Any random life of an outbox: the guarantees hold at every step, on both databases.
 
 Hypothesis drives whole relays (see `support.stepping`) through emits, outcomes, crashes, hand-overs and operators'
-hands, in every order it can think of, and after each step `support.ledger`, which knows nothing of how it is done,
-compares what happened with what is promised. The numbers in what it says are those of the guarantees.
+hands, in random order, and after each step `support.ledger`, which knows nothing of the implementation, compares
+what happened with what is promised. The numbers in its messages are those of the guarantees.
 
-Taken out by hand, each of these was found out within 60 lives on SQLite:
+Each of these was taken out by hand once, and the model test failed within 60 lives on SQLite:
 
-| taken out                                                                  | what was said                          |
+| taken out                                                                  | message of the failure                 |
 |----------------------------------------------------------------------------|----------------------------------------|
 | `completion._note_what_is_still_before`                                    | stuck: a message stays blocked         |
 | `before` in `DeliveryQueue.is_held`: what the table holds of a key         | 5: sent before one of its key          |
@@ -19,7 +19,7 @@ Taken out by hand, each of these was found out within 60 lives on SQLite:
 | `operator_pause` in `Admission.allows`                                     | sent although its relay knew of it     |
 | `Validity._is_expired`                                                     | sent although its time had passed      |
 
-Two go unnoticed in as many lives, and are found out by directed tests: `HeldKeys` in `DeliveryQueue.is_held` by
+Two are not noticed within 60 lives; directed tests find them: `HeldKeys` in `DeliveryQueue.is_held` by
 `test_relay_order`, and the states that keep a key from being free in `RELEASE_KEY` by `store/test_keys`.
 """
 
@@ -191,7 +191,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def the_time_of_messages_passes(self) -> None:
-        """What a relay has read, it may send until it reads it again."""
+        """A relay may send what it has read until it reads it again."""
         ids = [each.id for each in self.ledger.committed().values() if each.expiry == "ahead"]
         for id_ in ids:
             self.ledger.letters[id_].expiry = "passed"
@@ -355,7 +355,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def days_pass_and_retention_comes(self) -> None:
-        """Everything is four days older, and what was delivered is kept for one."""
+        """Make everything four days older, with a retention of one day."""
         settled = {str(row.id) for row in self.database.rows("SELECT id FROM outbox_history")}
         waiting = {str(row.id) for row in self.database.rows("SELECT id FROM outbox_message")}
         for attempt in [each for each in self.ledger.under_way if each.id in settled - waiting]:
@@ -410,7 +410,7 @@ class Life(RuleBasedStateMachine):
             self.stage.close()
 
     def _settle_down(self) -> None:
-        """Let it all come to rest, with destinations that take everything in the end: nothing may be left."""
+        """Let everything come to rest, with destinations that take everything in the end: nothing may be left."""
         while self.open:
             self.an_open_transaction_ends(0, True)
         for name in WANTS:
@@ -418,7 +418,7 @@ class Life(RuleBasedStateMachine):
         rounds, deadline = 0, monotonic() + PATIENCE_S
         while self.database.scalar("SELECT count(*) FROM outbox_message"):
             rounds += 1
-            is_late = rounds > SETTLING_ROUNDS and monotonic() > deadline  # the database's clock is not ours
+            is_late = rounds > SETTLING_ROUNDS and monotonic() > deadline  # the database's clock is not the test's
             assert not is_late, f"stuck: {self._what_is_left()}"
             if not [each for each in self.stage.alive if not each.is_stopping]:
                 self.stage.start(self._settings())
@@ -429,7 +429,7 @@ class Life(RuleBasedStateMachine):
             if rounds % 10 == 0:
                 retry(self.engine, DeadFilter())
                 cancel(self.engine, Choice(is_unrouted=True))
-                for name in WANTS:  # what it asked for is counted by the database's clock, which is not ours
+                for name in WANTS:  # the wait that it asked for goes by the database's clock, not the test's
                     resume(self.engine, name)
         self.ledger.check(self.database)
         self.ledger.check_all_done()

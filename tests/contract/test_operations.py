@@ -1,4 +1,4 @@
-"""What operators are told is true, adds up, and is the same on both databases."""
+"""The figures that operators see are true, add up, and are the same on both databases."""
 
 import json
 import random
@@ -129,7 +129,7 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_two_numbers_contradict_each_other(connection: sa.Connection, seed: int) -> None:
-    """For any mix of states: a part is at most the whole, and there is an oldest message if any waits."""
+    """In any mix of states, a part is at most the whole, and there is an oldest message if any waits."""
     chance = random.Random(seed)
     register(connection, "api", "extraction.*")
     register(connection, "reports", "*")
@@ -206,7 +206,7 @@ def test_the_oldest_waiting_message_is_one_that_is_due(connection: sa.Connection
     assert oldest_s > 7190, "dead for one destination, it still waits for another"
 
 
-def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(database: Database) -> None:
+def test_a_relay_is_alive_while_its_session_is_and_owns_what_that_holds(database: Database) -> None:
     desk = Desk(database)
     database.execute(
         "INSERT INTO outbox_relay (id, backend_pid, release, shards) VALUES ('killed', 1, '0', :shards)",
@@ -218,7 +218,7 @@ def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(databa
             assert [relay.id for relay in status(connection).relays] == [relay.id for relay in live_relays(connection)]
             return [(relay.id, len(relay.shards)) for relay in live_relays(connection)]
 
-    assert found() == [], "what it has said outlives its session"
+    assert found() == [], "its row outlives its session"
     first = desk.owner("first")
     first.beat(list(range(64)), 0)
     assert found() == [("first", 64)]
@@ -235,7 +235,7 @@ def test_a_relay_is_alive_as_long_as_its_session_and_owns_what_that_holds(databa
 
 @pytest.mark.parametrize("data", ["[" * 2000 + "]" * 2000, f"[{'1' * 5000}]"], ids=["deep", "long"])
 def test_messages_are_listed_with_any_data(postgres_database: Database, data: str) -> None:
-    """SQL may write what Python cannot parse; one such message was the end of `messages list`."""
+    """SQL may write what Python cannot parse; one such message used to break `messages list`."""
     postgres_database.execute(
         "INSERT INTO outbox_message (id, type, source, data) "
         "VALUES (gen_random_uuid(), 'a.b', 'sql', CAST(:data AS jsonb))",
@@ -292,7 +292,7 @@ def test_a_snapshot_sees_one_moment_and_changes_nothing(database: Database) -> N
             send(connection)
 
 
-def test_status_is_json_as_it_stands(connection: sa.Connection) -> None:
+def test_status_can_be_printed_as_json(connection: sa.Connection) -> None:
     register(connection, "api", "*")
     assert json.loads(json.dumps(asdict(status(connection)), default=str))["destinations"]["api"]["waiting"] == 0
 

@@ -1,6 +1,6 @@
-"""What operators ask costs what its answer does, with 25,000 messages waiting and 25,000 in the history.
+"""An operator's query costs in proportion to its answer, with 25,000 messages waiting and 25,000 in the history.
 
-Whether the tables were analysed or not: what has just filled up has not been.
+This holds whether or not the tables were analysed: a table that has just filled up was not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SELECT id, 'a', shard, position, ordering_key,
        'why', 'cause', now() - position * interval '1 second'
 FROM outbox_message WHERE state = 'held'
 """
-# Of two days, as if delivered at 50 a second until noon of yesterday and of today.
+# Messages of two days, as if 50 a second were delivered until noon of yesterday and of today.
 HISTORY = """
 INSERT INTO outbox_history (id, delivered_at, position, type, source, data, headers, created_at, attempts, registered)
 SELECT outbox_uuid7(), date_trunc('day', now(), 'UTC') - (n % 2) * interval '1 day' + n * interval '10 milliseconds',
@@ -106,8 +106,8 @@ def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
         found = list_messages(connection, state=state, type_=type_, limit=LIMIT)
     assert len(found) == LIMIT
-    # one in ten is of that type, or unrouted, and two deliveries at most have to be looked up for each
-    # what is settled, and not in the history yet, is found in one pass over the deliveries
+    # one in ten is of that type, or unrouted, and each has at most two deliveries to look up
+    # messages that are settled, but not in the history yet, are found in one pass over the deliveries
     once = DELIVERIES if state == "delivered" else 0
     assert looked_at(plans, "outbox_") <= 20 * LIMIT + once, plans
 
@@ -131,7 +131,7 @@ def test_what_can_be_cancelled_is_counted_in_a_pass_and_each_batch_looks_at_its_
         assert looked_at(plans, "outbox_message") <= COUNT, plans
         plans.clear()
         assert cancel(copy_of_full.engine, which) == count
-    # held as well as unread: each is passed once, from the first id to the last, and its deliveries are looked up
+    # held and unread ones: each is passed once, from the first id to the last, and its deliveries are looked up
     assert looked_at(plans, "outbox_message") <= 4.01 * COUNT, plans
     assert looked_at(plans, "outbox_delivery") <= DELIVERIES + 4 * count, plans
 

@@ -1,7 +1,7 @@
 """Each of the relay's statements uses its one index, for any statistics of the table.
 
-Plans are generic, as in a relay's session, and made when the table is believed to be empty: the worst that ANALYZE can
-do.
+Plans are generic, as in a relay's session, and made when the planner believes the table to be empty: the worst result
+of ANALYZE.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ INDEXES = {
 
 @pytest.fixture
 def session(postgres_database: Database) -> Iterator[PostgresSession]:
-    """A relay's own session, on tables that were full, are empty, and were analysed just then."""
+    """A relay's session, on tables that were full, are empty now, and have just been analysed."""
     _fill(postgres_database, 5_000)
     for statement in ("DELETE FROM outbox_message", "ANALYZE outbox_message", "ANALYZE outbox_delivery"):
         postgres_database.execute(statement)

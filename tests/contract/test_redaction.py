@@ -1,4 +1,4 @@
-"""Payload that `redact` names is in no reason and no line of the log, although a listener's exception repeats it."""
+"""A payload that `redact` names is in no reason and no line of the log, even if a listener's exception repeats it."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ async def test_every_destination_gets_what_it_wants_and_nothing_else(scene: Scen
     assert scene.account == (9, 0, 0, 0)
 
 
-async def test_two_destinations_have_each_their_own_fate(scene: Scene) -> None:
+async def test_each_of_two_destinations_has_its_own_fate(scene: Scene) -> None:
     fine, fussy = Taker(), Taker(lambda message: (failing(3)(message), rejecting(5)(message)))
     scene.emit(20)
     async with scene.relay({"fine": fine, "fussy": to(fussy, max_attempts=3)}) as relay:
@@ -233,7 +233,7 @@ async def test_what_one_destination_took_is_counted_when_another_refused_it(scen
     async with scene.relay({"fine": Taker(), "fussy": Taker(rejecting(2))}) as relay:
         await relay.drain()
         await scene.becomes(5, 0, 1, 0)
-        # A verdict is counted a moment after its settlement can be read: the relay's end waits for that.
+        # The relay counts a verdict shortly after its settlement can be read, and before it ends.
     page = relay.metrics.text().decode()
     assert 'outbox_deliveries_total{destination="fine",verdict="delivered"} 6.0' in page
     assert 'outbox_deliveries_total{destination="fussy",verdict="delivered"} 5.0' in page
@@ -294,7 +294,7 @@ async def test_unwanted_messages_hold_up_nothing(scene: Scene, taker: Taker) -> 
     ],
     ids=["renamed", "more", "other events", "other policy"],
 )
-async def test_a_relay_that_is_configured_otherwise_owns_nothing_and_says_where_it_differs(
+async def test_a_relay_that_is_configured_differently_owns_nothing_and_says_where_it_differs(
     scene: Scene, taker: Taker, other: dict[str, object]
 ) -> None:
     await scene.drain({"a": taker})
@@ -364,7 +364,7 @@ async def test_what_falls_due_at_one_instant_is_all_delivered(scene: Scene, take
 
 
 async def test_a_small_window_alone_bounds_what_is_held_of_what_falls_due_at_once(scene: Scene) -> None:
-    """A page is at most half of it, and due messages are read by the page, in any case."""
+    """A page is at most half of the window, and due messages are always read by the page."""
     scene.emit(150, due_at=datetime.now(UTC) - timedelta(seconds=1))
     held = []
 

@@ -1,4 +1,4 @@
-"""What a relay does when listeners fail: whose fault it was, who is tried again, and who is left in peace."""
+"""What a relay does when listeners fail: whom it blames, what it tries again, and what it leaves alone."""
 
 import asyncio
 import json
@@ -149,7 +149,7 @@ async def test_a_few_messages_that_an_outage_fails_are_tried_again_and_again_and
 async def test_a_few_bad_messages_in_a_quiet_moment_stop_no_other(
     scene: Scene, names: tuple[str, ...], error: type[Exception], key: str | None
 ) -> None:
-    """They filled the room of what had not been tried, so that nothing was read that could have cleared them up."""
+    """They used to fill the room of untried messages, so no message was read that could have settled the blame."""
     bad = 10 if key is None else 1
     taker = Taker(failing(*range(bad), error=error))
     scene.emit_keys([key] * (bad if key is None else 21))
@@ -181,7 +181,7 @@ async def test_every_poison_message_is_convicted_and_no_other(scene: Scene, coun
 async def test_the_log_tells_of_an_outage_once_and_not_of_one_failure(
     scene: Scene, count: int, said: list[str]
 ) -> None:
-    """In a slow stream, some attempts fail and succeed when repeated: each of them used to log two lines."""
+    """In a slow stream, some attempts fail and succeed when repeated: each such failure used to log two lines."""
     scene.emit(count)
     with capture_logs() as records:
         async with scene.relay({"a": to(Taker(failing(*range(count), times=3, error=ConnectionError)))}):
@@ -262,7 +262,7 @@ async def test_what_one_destination_set_aside_does_not_wait_for_another_that_is_
     async with scene.relay({"slow": to(wait_long, concurrency=2), "fine": fine}, window=80, page_size=20):
         await eventually_async(lambda: slow.attempts and scene.status.destinations["fine"].state == "paused")
         outage.down = False
-        # all but the two that are under way at the slow one, at the most
+        # at most all but the two that are under way at the slow one
         await eventually_async(lambda: len(fine.taken) >= 58)
         assert slow.taken == []
         go_on.set()
@@ -270,7 +270,7 @@ async def test_what_one_destination_set_aside_does_not_wait_for_another_that_is_
     assert sorted(slow.taken) == sorted(fine.taken) == list(range(60))
 
 
-async def test_no_more_attempts_are_under_way_than_was_allowed(scene: Scene) -> None:
+async def test_no_more_attempts_are_under_way_than_allowed(scene: Scene) -> None:
     under_way, most = 0, 0
 
     async def listener(message: Message) -> None:

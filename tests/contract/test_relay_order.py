@@ -76,7 +76,7 @@ async def test_a_dead_letter_blocks_its_key_and_no_other(scene: Scene, options: 
 
 
 @pytest.mark.parametrize("options", [{}, SMALL], ids=["roomy", "narrow"])
-async def test_a_dead_letter_is_skipped_where_that_was_asked_for(scene: Scene, options: dict[str, int]) -> None:
+async def test_a_dead_letter_is_skipped_where_that_is_configured(scene: Scene, options: dict[str, int]) -> None:
     taker = Taker(rejecting(2, 30))
     scene.emit_keys(["k"] * 60)
     scene.emit_keys(["l"] * 3)
@@ -165,7 +165,7 @@ async def test_a_stop_in_the_middle_keeps_the_order_and_repeats_nothing(scene: S
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_any_program_conserves_every_message_and_the_order_of_every_key(scene: Scene, seed: int) -> None:
-    """Emits, failures, rejections, outages and restarts as chance will have it, in a narrow window, to two places."""
+    """Random emits, failures, rejections, outages and restarts, in a narrow window, with two destinations."""
     chance = random.Random(seed)
     down = {"a": False, "b": False}
     doomed = {n: chance.choice(["fails", "fails", "rejects"]) for n in range(1000) if chance.random() < 0.04}
@@ -201,7 +201,7 @@ async def test_any_program_conserves_every_message_and_the_order_of_every_key(sc
                 )
                 down["a"], down["b"] = chance.random() < 0.3, chance.random() < 0.3
                 enough = len(takers["b"].attempts) + chance.randrange(5)
-                with contextlib.suppress(TimeoutError):  # chance may have left nothing to attempt
+                with contextlib.suppress(TimeoutError):  # at random, nothing may be left to attempt
                     async with asyncio.timeout(0.1):
                         await takers["b"].has_tried(enough)
     down.update(a=False, b=False)
@@ -219,7 +219,7 @@ async def test_any_program_conserves_every_message_and_the_order_of_every_key(sc
     assert found.delivered + found.waiting + found.dead + found.unrouted == scene.count
     assert set(takers["b"].taken) == set(range(scene.count))
     for name, taker in takers.items():
-        assert len(taker.taken) == len(set(taker.taken)), f"{name}: an orderly life repeats nothing"
+        assert len(taker.taken) == len(set(taker.taken)), f"{name}: without crashes, nothing is repeated"
         for key, taken in taker.taken_of_key.items():
             assert key is None or is_in_order(taken), (name, key)
             assert key is None or is_in_order(taker.first_tries_of(key)), (name, key)
@@ -239,7 +239,7 @@ async def _quiet(scene: Scene) -> None:
 async def test_what_waits_behind_memory_at_one_place_and_is_under_way_at_another_comes_to_its_turn(
     scene: Scene,
 ) -> None:
-    """Its predecessors may be settled before it is known to wait: then it releases itself."""
+    """Its predecessors may be settled before the relay knows that it waits: then its own settlement releases it."""
     gates = {"slow": asyncio.Event(), "narrow": asyncio.Event()}
     takers = {"slow": Taker(), "narrow": Taker()}
 

@@ -1,4 +1,4 @@
-"""What was delivered can be sent again: to a destination that is new, under its id or as something new, in order."""
+"""Delivered messages can be sent again, in order: to a new destination, under their ids or as new messages."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -79,7 +79,7 @@ async def test_the_id_the_body_and_the_time_stay(scene: Scene) -> None:
     assert "outbox-replay-of" not in message.headers
 
 
-async def test_anew_it_is_a_message_of_its_own_that_names_the_old_one(scene: Scene) -> None:
+async def test_a_replay_as_new_makes_a_separate_message_that_names_the_old_one(scene: Scene) -> None:
     old = await delivered(scene, 3, headers={"tenant": "t"})
     got: list[Message] = []
 

@@ -1,4 +1,4 @@
-"""What was measured over time: merged without losing a count, forgotten in the end, and read at even intervals."""
+"""Samples over time are merged without losing a count, deleted in the end, and read at even intervals."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_merged_rows_keep_few_causes_and_the_count_of_all(database: Database) ->
     assert sum(map(total, found.failed_by_cause.values())) * found.step_s == pytest.approx(sum(range(81, 101)), abs=1)
 
 
-def test_what_is_too_old_is_forgotten(database: Database) -> None:
+def test_samples_that_are_too_old_are_deleted(database: Database) -> None:
     with database.engine.begin() as connection:
         write(connection, AT - KEPT_FOR - HOUR, 3)
         assert thin_out(connection, AT, 10_000) == 6

@@ -1,4 +1,4 @@
-"""What happens when … a destination is down, one message is poison, or every message is refused: 2,000 at a time.
+"""What happens when a destination is down, one message is poison, or every message is refused: with 2,000 messages.
 
 Each scenario runs against a listener and against a real HTTP server on the loopback address. docs/scenarios.md shows
 the same to operators.
@@ -28,7 +28,7 @@ from relay.settings import HttpSettings
 MESSAGES = 2_000
 KEYS = 200
 CONCURRENCY = 16
-PROBE_S = 0.5  # at the most between two probes, here; 30 s unless told otherwise
+PROBE_S = 0.5  # the longest time between two probes here; 30 s by default
 POISON = 1_777
 
 
@@ -38,16 +38,16 @@ def key_of(n: int) -> str | None:
 
 
 class Receiving:
-    """A destination's end of the line: it notes what it is sent, and is down, or refuses, when it is told to.
+    """The receiving side of a destination: it notes what it is sent, and is down, or refuses, when it is told to.
 
     Attributes:
         tried: Number of a message → how often it came.
-        taken: Ordering key → the numbers that were taken, in the order in which each was for the first time.
-        doomed: The numbers that fail whenever they come.
+        taken: Ordering key → the numbers that were taken, in the order in which each was first taken.
+        doomed: The numbers that fail each time.
         refusing: Whether every message is refused.
     """
 
-    probe_with = PROBE_WITH  # messages at most; one where a probe shows that the destination cannot be reached
+    probe_with = PROBE_WITH  # messages at most; one message shows that a destination cannot be reached
 
     def __init__(self) -> None:
         self.tried: Counter[int] = Counter()
@@ -191,7 +191,7 @@ def assert_no_message_was_charged(scene: Scene) -> None:
 
 
 async def is_paused(scene: Scene) -> str:
-    """Wait until it is on show that the destination is paused; why."""
+    """Wait until the status shows that the destination is paused; return the reason."""
     await eventually_async(lambda: scene.status.destinations["a"].state == "paused")
     return scene.status.destinations["a"].reason or ""
 
@@ -201,7 +201,7 @@ async def all_taken(receiving: Receiving, count: int) -> None:
 
 
 async def down_for_a_while(scene: Scene, receiving: Receiving) -> float:
-    """Down in the middle of the work, for several probes; when it came back."""
+    """Take the destination down in the middle of the work, for several probes; return when it came back."""
     await all_taken(receiving, 400)
     await receiving.go_down()
     reason = await is_paused(scene)
@@ -237,7 +237,7 @@ async def test_one_poison_message_is_the_only_dead_letter_of_an_outage(scene: Sc
     async with relay_of(scene, receiving, max_attempts=3):
         await down_for_a_while(scene, receiving)
         await all_taken(receiving, count - 1)
-        while scene.status.dead < 1:  # whether it is to blame shows when another message is taken
+        while scene.status.dead < 1:  # it is blamed once another message is taken
             scene.emit(1)
             await all_taken(receiving, scene.count - 1)
         await scene.becomes(scene.count - 1, 0, 1, 0)

@@ -1,4 +1,4 @@
-"""Several relays and one destination: they find out together, probe as one, and come back together."""
+"""Several relays and one destination: they find an outage together, probe as one, and resume together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def conditions(relays: list[Any]) -> list[str]:
 
 
 async def fleet(stack: AsyncExitStack, scene: Scene, *takers: Taker, **options: Any) -> list[Any]:
-    """Relays that share the shards fairly, each with its own way to the destination."""
+    """Relays that share the shards fairly, each with its own connection to the destination."""
     relays = [await stack.enter_async_context(scene.relay({"a": to(taker, **WAITS)}, **options)) for taker in takers]
     share = 64 // len(relays)
     await eventually_async(lambda: all(abs(len(relay._running.owner.shards) - share) <= 1 for relay in relays))
@@ -62,7 +62,7 @@ async def test_many_relays_probe_a_destination_that_is_down_as_rarely_as_one(sce
             more_tries, more_pauses = outage.tries_while_down - tries, row(scene).pauses - pauses
             if more_pauses:
                 break
-        # One probe, one pause; the one that is under way as we look makes the difference of one.
+        # Each probe makes one pause; the probe that is under way when we look makes the difference of one.
         assert more_tries <= PROBE_WITH * (more_pauses + 1)
         outage.down = False
         await scene.becomes(200, 0, 0, 0)

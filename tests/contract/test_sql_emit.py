@@ -13,7 +13,7 @@ COLUMNS = "type, source, subject, ordering_key, data, headers, due_at, state"
 
 @pytest.fixture
 def worker_role(postgres_database):
-    """A role that may INSERT into two tables, and take turns; yields the database as that role sees it."""
+    """A role that may only INSERT into two tables and take turns; yields the database as that role sees it."""
     name = f"worker_{postgres_database.url.rpartition('/')[2]}"
     url = sa.make_url(postgres_database.url).set(username=name, password="w").render_as_string(hide_password=False)
     postgres_database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'w'")
@@ -94,7 +94,7 @@ def test_an_insert_only_role_wakes_a_sleeping_relay(worker_role, postgres_databa
     assert postgres_database.scalar("SELECT count(*) FROM outbox_message") == 1
 
 
-def test_what_python_wrote_and_what_sql_wrote_differ_in_nothing_but_their_ids(postgres_database):
+def test_what_python_wrote_and_what_sql_wrote_differ_only_in_their_ids(postgres_database):
     from outbox import emit
 
     with postgres_database.engine.begin() as connection:
@@ -139,7 +139,7 @@ def test_an_id_is_taken_once_whether_its_message_waits_or_is_settled(postgres_da
         postgres_database.execute(again)
 
 
-def test_tables_of_a_session_never_stand_in_for_ours_where_our_owners_rights_are_used(worker_role, postgres_database):
+def test_a_sessions_temporary_tables_never_replace_ours_in_functions_with_owners_rights(worker_role, postgres_database):
     functions = postgres_database.rows(
         "SELECT proname, array_to_string(proconfig, ' ') AS settings FROM pg_proc "
         "WHERE prosecdef AND proname ~ '^outbox_'"

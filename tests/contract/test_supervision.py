@@ -1,4 +1,4 @@
-"""A part of a relay that ends by an error ends the relay, in order: nothing goes on half."""
+"""A part of a relay that ends by an error ends the relay, in order: no relay runs with a part missing."""
 
 from typing import Any
 

@@ -53,7 +53,7 @@ async def test_a_drain_delivers_messages_that_a_former_owner_left_blocked_or_unf
     set_aside(scene, 700, ago="0 seconds")
     discard(scene.database.engine, DeadFilter())
     await scene.drain({"a": taker})
-    assert scene.account == (702, 0, 0, 0), "and one was discarded"
+    assert scene.account == (702, 0, 0, 0), "702 were delivered or discarded"
     assert taker.taken_of_key["d"] == [1, 2]
     assert taker.taken_of_key["k"] == list(range(3, 703))
 

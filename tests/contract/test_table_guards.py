@@ -1,4 +1,4 @@
-"""Messages written by SQL are checked by the tables, and again when they are sent; none of them stops a relay."""
+"""The tables check messages written by SQL, and relays check them again before sending; none stops a relay."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_what_is_changed_is_checked_as_what_is_written(database: Database, chang
 
 
 def test_a_message_that_is_given_another_key_goes_to_the_shard_of_that_key(database: Database) -> None:
-    """Elsewhere it would not be in order with the others of the key."""
+    """In another shard it would not be in order with the others of the key."""
     shards = "SELECT count(DISTINCT shard) FROM outbox_message"
     for key in "abcdefgh":
         insert(database, ordering_key=key)
@@ -105,7 +105,7 @@ def test_no_writer_can_choose_a_shard(postgres_database: Database) -> None:
 
 @pytest.mark.parametrize("data", ['{"n": [1e9000,   1e-9000]}', f'["{"x" * 100_000}"]'], ids=["short", "long"])
 def test_the_size_of_a_message_is_that_of_what_a_relay_reads_of_it(postgres_database: Database, data: str) -> None:
-    """A relay reads by these sizes no more than fits into its memory, and in the table it may be compressed."""
+    """These sizes limit what a relay reads to what fits into its memory; the table may hold it compressed."""
     insert(postgres_database, data=data, size=1)
     assert postgres_database.scalar("SELECT size FROM outbox_message") == len(data)
 
@@ -149,7 +149,7 @@ def test_what_came_in_while_triggers_were_off_stops_no_relay(postgres_database: 
 def test_what_replication_applies_is_found_by_the_transaction_that_applied_it(
     postgres_database: Database, table: str
 ) -> None:
-    """What is written with the role of a replica fires no ordinary trigger, and brings another cluster's ids along."""
+    """Writes of a session in the replica role fire no ordinary trigger, and carry another cluster's transaction ids."""
     insert(postgres_database, ordering_key="a", id=ID)
     postgres_database.execute(
         "INSERT INTO outbox_delivery (message_id, destination, shard, position, ordering_key, state) "
@@ -164,7 +164,7 @@ def test_what_replication_applies_is_found_by_the_transaction_that_applied_it(
     assert (row.txid, row.shard) == (mine, shard)
 
 
-def test_what_is_made_ready_by_hand_is_found_by_a_relay_that_is_past_it(postgres_database: Database) -> None:
+def test_what_is_made_ready_by_hand_is_found_by_a_relay_that_has_read_past_it(postgres_database: Database) -> None:
     insert(postgres_database, due_at="2990-01-01Z", state="scheduled", txid="3", id=ID)
     assert postgres_database.scalar("SELECT txid::text FROM outbox_message") != "3"
     before = postgres_database.scalar("SELECT txid::text FROM outbox_message")
@@ -186,7 +186,7 @@ def test_a_hosts_own_trigger_changes_nothing_that_was_checked(postgres_database:
 
 
 def test_a_role_cannot_slip_in_a_function_of_its_own(postgres_database: Database) -> None:
-    """A role that may create in the schema must not get its better matching function called with other rights."""
+    """A role that may create in the schema cannot have its better matching function called with other rights."""
     for name, arguments in (
         ("length", "text"), ("json_typeof", "json"), ("hashtextextended", "text, integer"), ("octet_length", "text"),
         ("pg_notify", "text, name"), ("set_config", "text, text, boolean"), ("hashtext", "name"),
@@ -210,8 +210,8 @@ def test_postgres_names_what_it_refuses_and_the_remedy(postgres_database: Databa
 
 
 @pytest.mark.parametrize("date", ["infinity", "-infinity", "9999-12-31 23:59:59Z", "20000-01-01 00:00:00Z"])
-def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Database, date: str) -> None:
-    """Reading one back would fail every command of an operator's."""
+def test_postgres_takes_no_due_date_that_python_cannot_represent(postgres_database: Database, date: str) -> None:
+    """Every operator's command would fail when it reads such a date."""
     with pytest.raises(DBAPIError, match=DUE):
         insert(postgres_database, due_at=date, state="scheduled")
     with pytest.raises(DBAPIError, match="expires_at"):
@@ -219,8 +219,10 @@ def test_postgres_takes_no_due_date_that_python_has_not(postgres_database: Datab
 
 
 @pytest.mark.parametrize("date", ["infinity", "4000-01-01 BC", "9999-12-31 23:59:59Z", "290000-01-01"])
-def test_postgres_takes_no_date_of_creation_that_python_has_not(postgres_database: Database, date: str) -> None:
-    """One such row, and neither `status` nor `doctor` said anything but that the database cannot be reached."""
+def test_postgres_takes_no_date_of_creation_that_python_cannot_represent(
+    postgres_database: Database, date: str
+) -> None:
+    """With one such row, `status` and `doctor` used to say only that the database cannot be reached."""
     with pytest.raises(DBAPIError, match=CREATED):
         insert(postgres_database, created_at=date)
 
@@ -232,7 +234,7 @@ def test_postgres_takes_no_date_of_creation_that_python_has_not(postgres_databas
         "2026-02-30 12:00:00", "0000-01-01 00:00:00", "2026-01-01T12:00:00Z", "2026-01-01 12:00:00+02:00",
     ],
 )  # fmt: skip
-def test_sqlite_takes_no_date_of_creation_that_python_has_not(sqlite_database: Database, date: Any) -> None:
+def test_sqlite_takes_no_date_of_creation_that_python_cannot_represent(sqlite_database: Database, date: Any) -> None:
     with pytest.raises(DBAPIError, match=f"{CREATED}|non-deterministic"):
         insert(sqlite_database, created_at=date)
     insert(sqlite_database, created_at="2026-01-01 12:00:00.123456")
@@ -251,10 +253,8 @@ def test_no_message_stands_before_the_first_where_no_relay_looks(database: Datab
 
 
 @pytest.mark.parametrize("number", ["zz", b"1", -5, 2**63 - 1])
-def test_sqlite_takes_no_number_that_the_next_could_not_be_reckoned_from(
-    sqlite_database: Database, number: Any
-) -> None:
-    """It ended every relay, and every command that writes."""
+def test_sqlite_takes_no_transaction_number_without_a_successor(sqlite_database: Database, number: Any) -> None:
+    """Such a number ended every relay, and every command that writes."""
     with pytest.raises(DBAPIError, match="txid"):
         insert(sqlite_database, txid=number)
 
@@ -268,7 +268,7 @@ def test_sqlite_takes_no_number_that_the_next_could_not_be_reckoned_from(
     ],
 )  # fmt: skip
 def test_sqlite_takes_one_way_to_write_a_date(sqlite_database: Database, date: str) -> None:
-    """They are compared as text."""
+    """SQLite compares dates as text."""
     with pytest.raises(DBAPIError, match=f"{DATE}|non-deterministic"):
         insert(sqlite_database, due_at=date, state="scheduled")
     with pytest.raises(DBAPIError, match=r"expires_is_date|non-deterministic"):

@@ -102,7 +102,7 @@ def test_a_session_that_is_never_flushed_has_emitted_only_while_it_lives(databas
         assert types(emitted) == []
 
 
-def test_looking_keeps_no_session_from_going_on_after_a_rollback(database):
+def test_a_session_that_was_looked_at_can_go_on_after_a_rollback(database):
     with capture() as emitted, Session(database.engine) as session:
         emit(session, "page.lost", {})
         session.rollback()

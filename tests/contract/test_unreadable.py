@@ -24,7 +24,7 @@ COLUMNS = ["subject", "source", "ordering_key", "headers", "data"]
 def odd(
     request: pytest.FixtureRequest, postgres_databases: PostgresDatabases, sqlite_database: Database
 ) -> Iterator[Database]:
-    """A database that can hold what is no text in UTF-8."""
+    """A database that can hold text that is not UTF-8."""
     if request.param == "sqlite":
         yield sqlite_database
         return
@@ -48,7 +48,7 @@ def write_unreadable(database: Database, column: str = "subject", **more: str) -
     written = "CAST(x'62ff64' AS TEXT)"
     if database.kind == "postgres":
         encoding = database.scalar("SHOW server_encoding")
-        written = f"'b' || chr({255 if encoding == 'SQL_ASCII' else 129}) || 'd'"  # 0x81 is nothing in WIN1252
+        written = f"'b' || chr({255 if encoding == 'SQL_ASCII' else 129}) || 'd'"  # WIN1252 has no 0x81
     if column in ("data", "headers"):
         written = f"'{{\"text\": \"' || {written} || '\"}}'"
         written = f"({written})::jsonb" if database.kind == "postgres" else written
@@ -198,7 +198,7 @@ async def test_what_the_disk_has_lost_stays_where_it_is_and_its_neighbours_are_d
 
 
 def lose_what_lies_apart(database: Database) -> None:
-    """Have the table's large values be gone, as after a disk has lost them."""
+    """Remove the table's large values, as if the disk had lost them."""
     toast = "SELECT reltoastrelid FROM pg_class WHERE oid = 'outbox_message'::regclass"
     with database.engine.begin() as connection:
         connection.execute(sa.text("SET allow_system_table_mods = on"))

@@ -1,4 +1,4 @@
-"""What tests of faults share: a fleet of relays, and databases on servers of their own."""
+"""Fixtures of the fault tests: a fleet of relays, and databases on private servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def wire(postgres_database: Database) -> Iterator[Wire]:
-    """A wire to the test's PostgreSQL, to be cut and held still."""
+    """A proxy to the test's PostgreSQL that the test can cut and hold."""
     wire = Wire(make_url(postgres_database.url).port or 0)
     try:
         yield wire
@@ -30,7 +30,7 @@ def wire(postgres_database: Database) -> Iterator[Wire]:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Relays that record what they send; pytest shows what they said when the test fails."""
+    """Relays that record what they send; pytest shows their output when the test fails."""
     fleet = Fleet(tmp_path)
     try:
         yield fleet

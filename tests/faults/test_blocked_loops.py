@@ -46,9 +46,7 @@ def assert_peer_goes_on(database: Database, fleet: Fleet, relay: Process) -> Non
 
 
 @pytest.mark.timeout(90)
-def test_while_an_async_listener_sleeps_its_relay_beats_then_it_ends_and_says_which_it_was(
-    postgres_database, fleet, spawn
-):
+def test_a_relay_blocked_by_an_async_listener_beats_then_ends_and_says_which_it_was(postgres_database, fleet, spawn):
     relay = start_blocked(postgres_database, fleet, spawn, "sleep")
     last_seen = "SELECT max(last_seen_at) FROM outbox_relay"
     for _ in range(3):
@@ -87,7 +85,7 @@ ENDING_SOON = "import relay.platform.watchdog; relay.platform.watchdog.HELD_S = 
 
 
 @pytest.mark.timeout(90)
-def test_a_plain_listener_all_of_whose_threads_hang_has_its_relay_end_itself_and_a_peer_goes_on(
+def test_a_relay_ends_itself_when_all_threads_of_a_plain_listener_hang_and_a_peer_goes_on(
     postgres_database, fleet, spawn
 ):
     """A thread cannot be stopped: it hangs even after the resource that it waits for is back."""

@@ -1,4 +1,4 @@
-"""Brokers behind the relay, and faults of either in mid-stream: nothing is lost, nothing is dead, keys keep order."""
+"""A relay and its broker, with a fault of either in mid-stream: nothing is lost or dead, and keys keep their order."""
 
 import asyncio
 import json
@@ -32,10 +32,10 @@ class Behind(NamedTuple):
 
     server: Server
     world: World
-    knows_again: bool = False  # drops a message that it has already
+    knows_again: bool = False  # it drops a message that it already has
 
     def ids(self) -> list[str]:
-        """Return the ids of its messages, in the order of arrival, with repetitions."""
+        """Return the ids of the broker's messages, in the order of arrival, with repetitions."""
         return [each.id for each in self.world.taken()]
 
 
@@ -82,7 +82,7 @@ def stop(server: Server) -> None:
 
 
 def kill(server: Server) -> None:
-    """Kill it where it keeps what it confirmed; else stop it in good order."""
+    """Kill a broker that keeps what it confirmed; stop any other in order."""
     server.stop() if isinstance(server, Noida) else server.kill()
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_lost_and_keys_keep_their_order_when(
 
     stream(10)
     eventually(lambda: len(behind.ids()) > 50, deadline_s=30)
-    if fault is kill and isinstance(behind.server, Noida):  # what it confirms while it stops is not on its disk
+    if fault is kill and isinstance(behind.server, Noida):  # it does not write to disk what it confirms while it stops
         eventually(lambda: all_settled(postgres_database), deadline_s=30)
     fault(behind.server)
     stream(10)
@@ -146,7 +146,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(
         relay = start_relay(spawn, postgres_database, behind.world, tmp_path)
         eventually(lambda: len(behind.ids()) == 3, deadline_s=30)
         relay.kill()
-        # What it had asked the database to settle dies with it, as if it had never been asked.
+        # Its last request to settle ends with it, as if it had never been sent.
         postgres_database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         )

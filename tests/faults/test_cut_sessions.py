@@ -50,7 +50,7 @@ def test_a_session_that_ends_before_any_of_its_statements_costs_nothing(postgres
 
 
 async def test_a_drain_whose_session_ends_on_the_way_goes_on_with_the_next(postgres_database: Database) -> None:
-    """However long it has been at it: what counts is how long there has been no session."""
+    """The length of the drain does not matter: only the time without a session counts."""
     scene = Scene(postgres_database)
     scene.emit(400)
     taken = 0

@@ -1,4 +1,4 @@
-"""A million rows that were settled and that no vacuum may take away: a relay that begins gets past them."""
+"""A million settled rows that vacuum cannot remove: a relay that starts gets past them."""
 
 import psycopg
 import pytest
@@ -9,7 +9,7 @@ from outbox import emit
 from relay.platform.migrations import upgrade
 
 SETTLED = 1_000_000
-LEASE_S = 1  # no statement may take longer, and one that passes all of these rows at once takes two or three
+LEASE_S = 1  # no statement may take longer; one that passes all of these rows at once takes two or three seconds
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A standby grants the same locks and owns nothing; a failover loses and repeats what it had not copied, no more."""
+"""A standby grants the same locks and owns nothing; a failover loses and repeats only what was not copied."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ def standby(primary, private_postgres):
 
 @pytest.fixture
 def on():
-    """`on(server)`: its database."""
+    """`on(server)` returns the server's database."""
     databases = []
 
     def database(server) -> Database:
@@ -96,10 +96,10 @@ def said(relay, what: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("who_goes_on", ["the same relay", "another relay"])
-def test_a_failover_loses_results_with_their_messages_and_what_it_forgot_another_relay_repeats(
+def test_a_failover_loses_results_with_their_messages_and_a_relay_repeats_what_was_settled_and_forgotten(
     primary, standby, on, fleet, who_goes_on
 ):
-    """Through an address that moves from one server to the other, as it does behind most clusters."""
+    """Relays connect through an address that moves from one server to the other, as in most clusters."""
     before, after = on(primary), on(standby)
     wire = Wire(primary.port)
     try:

@@ -51,7 +51,7 @@ def test_one_to_eight_to_three_relays_share_fairly_within_five_seconds(postgres_
     for relay in fleet.relays[:5]:
         relay.wait()
     assert_soon_fair(postgres_database, fleet)
-    # No relay has locked a shard twice: shards that a living relay hands back, or a dead one held, are free at once.
+    # No relay has locked a shard twice: what a living relay hands back, or a dead one held, is free at once.
     fleet.start()
     assert_soon_fair(postgres_database, fleet)
 

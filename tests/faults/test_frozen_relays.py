@@ -1,4 +1,4 @@
-"""Relays that stand still for longer than their lease: a peer goes on, and the sleeper, woken, does no harm."""
+"""Relays frozen for longer than their lease: a peer goes on, and the frozen relay does no harm when it wakes."""
 
 import time
 import uuid
@@ -13,7 +13,7 @@ from support.wire import url_through
 from outbox import emit_many
 
 LEASE_S = 3.0
-SLACK_S = 10.0  # for a machine with better things to do
+SLACK_S = 10.0  # for a machine that is busy with other work
 FAIR = 32
 READ_READY = "SELECT NULL, NULL"  # in the last statement of a turn, and in no other
 LARGE_BYTES = 20_000_000
@@ -39,7 +39,7 @@ def await_halves(database: Database, *relays: Relay) -> None:
 
 
 def await_takeover(database: Database, peer: Relay, frozen_at: float) -> float:
-    """Wait until the peer owns everything; how long after the freeze that was."""
+    """Wait until the peer owns everything; return how long after the freeze that was."""
     eventually(
         lambda: shard_counts(database.url) == {peer.pid: 2 * FAIR},
         deadline_s=2 * LEASE_S + 1 + SLACK_S,
@@ -74,7 +74,7 @@ def assert_woken_without_harm(fleet: Fleet, database: Database, sleeper: Relay, 
     woken_at = time.monotonic()
     sleeper.thaw()
     await_halves(database, sleeper, peer)
-    assert peer.output.count("shards_handed_back") == 1, "it gives once, and what it gives is taken"
+    assert peer.output.count("shards_handed_back") == 1, "it hands back once, and the other takes all of that"
     assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
     assert database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id") == history
     more = commit(database, 64, first=10_000)
@@ -107,7 +107,7 @@ def test_a_relay_frozen_with_a_full_queue_sends_none_of_it_when_it_wakes(postgre
 
 
 def test_an_answer_that_waited_out_the_freeze_gives_no_right_to_send(postgres_database, fleet, wire):
-    """The server answered before the session ended, the network lost its good-bye, and the sleeper reads the answer."""
+    """The server answered before the session ended, the network lost the end, and the woken relay reads the answer."""
     slowly = {"log": {"listener": "support.recording:record", "concurrency": 1}}
     through = url_through(wire, postgres_database)
     sleeper, peer = start_pair(fleet, postgres_database, sleeper_url=through, destinations=slowly, work_s=0.05)
@@ -200,7 +200,7 @@ def test_a_relay_frozen_while_it_receives_an_error_is_ended_by_the_server(postgr
     sleeper, peer = start_pair(fleet, postgres_database)
     backend, key = backend_of(postgres_database.url, sleeper), key_of(postgres_database, sleeper)
     ids = commit(postgres_database, 1, key=key)
-    await_settled(postgres_database, ids)  # and so the statement is prepared: that takes locks, too
+    await_settled(postgres_database, ids)  # now the statement is prepared, which takes locks too
     postgres_database.execute(
         "CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql SET log_min_messages = panic AS "
         f"$$ BEGIN RAISE EXCEPTION '%', repeat('x', {LARGE_BYTES}); END $$"
@@ -222,7 +222,7 @@ def test_a_relay_frozen_while_it_receives_an_error_is_ended_by_the_server(postgr
 
 
 def freeze_in_a_large_result(database: Database, sleeper: Relay) -> set[str]:
-    """Freeze it when it has asked for more than all buffers hold; what was committed."""
+    """Freeze the relay when it has asked for more than all buffers hold; return the ids of what was committed."""
     backend, key = backend_of(database.url, sleeper), key_of(database, sleeper)
     ids = commit(database, 64)
     await_settled(database, ids)
@@ -236,7 +236,7 @@ def freeze_in_a_large_result(database: Database, sleeper: Relay) -> set[str]:
 
 
 def freeze_asking(database: Database, sleeper: Relay, backend: int, key: str) -> str | None:
-    """Commit more than all buffers hold when it has asked for it, and stands still; nothing if it asked for else."""
+    """Freeze the relay while it reads, and commit more than all buffers hold; ``None`` if it asked something else."""
     with database.engine.connect() as blocker:
         message_id = str(uuid.uuid4())
         blocker.execute(text(EMIT), {"id": message_id, "key": key, "size": LARGE_BYTES})
@@ -261,7 +261,7 @@ def socket_url(database: Database) -> str:
 
 
 def test_a_relay_killed_while_the_server_works_for_it_leaves_nothing_behind(postgres_database, fleet):
-    """The server would work for it for an hour and keep its locks, but it checks whether the client is alive."""
+    """The server would work and keep the locks for an hour, but it checks whether its client is alive."""
     killed, peer = start_pair(fleet, postgres_database)
     backend = backend_of(postgres_database.url, killed)
     postgres_database.execute(

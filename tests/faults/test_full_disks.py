@@ -1,4 +1,4 @@
-"""No room on the database's disk: workers are told, relays wait and say so once, and nothing is lost or sent twice."""
+"""A full database disk: workers get an error, relays wait and log it once, and nothing is lost or sent twice."""
 
 import os
 from collections import Counter
@@ -14,7 +14,7 @@ from support.waiting import eventually
 from outbox import emit
 from relay.platform.migrations import upgrade
 
-LARGE = 180_000  # bytes, which no compression makes less: too many for the room left on any page
+LARGE = 180_000  # incompressible bytes: too many for the room left on any page
 
 
 @pytest.fixture(params=disks.kinds(), ids=lambda kind: kind.__name__)
@@ -29,7 +29,7 @@ def server(disk, private_postgres):
     server = private_postgres({"autovacuum": "off", "jit": "off"}, home=disk.home)
     upgrade(server.url())
     yield server
-    server.remove()  # before its disk
+    server.remove()  # before the fixture closes its disk
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def database(server):
 
 
 def commit(database: Database, *numbers: int, size: int = LARGE) -> set[str]:
-    """Results and messages, one transaction each."""
+    """Commit a result and a message for each number, one transaction each."""
     ids = set()
     for n in numbers:
         with database.engine.begin() as connection:

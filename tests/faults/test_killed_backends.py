@@ -55,7 +55,7 @@ def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_tak
             kill_a_backend(server)
         before = len(fleet.sends())
         eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
-    assert server.pid == postmaster, "its age tells nothing"
+    assert server.pid == postmaster, "the postmaster lived on"
     committed = workload.committed()
     eventually(lambda: unsettled(database) == 0, deadline_s=30, what="everything is settled")
     times = Counter(send.id for send in fleet.sends())

@@ -1,4 +1,4 @@
-"""Relays killed at any moment: nothing is lost, nothing is made up, order holds, and every effect is there once."""
+"""Relays killed at any moment: nothing is lost or invented, order holds, and every effect is there once."""
 
 import random
 
@@ -11,7 +11,7 @@ from support.workload import Workload
 SEED = 20_260
 KILLS = 20
 MESSAGES = 2_000
-# So impatient that no message may be charged for a crash that it did not cause.
+# With so few attempts, a message that is charged for a crash that it did not cause may die.
 IMPATIENT = {name: {**destination, "max_attempts": 3} for name, destination in BOTH.items()}
 
 

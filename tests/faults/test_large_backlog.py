@@ -1,4 +1,4 @@
-"""Hundreds of thousands of messages that wait: the relay that drains them stays small, and reads each of them once.
+"""Hundreds of thousands of waiting messages: the relay that drains them stays small, and reads each of them once.
 
 The test stops when it has seen enough of the drain: all of it takes twice as long and shows nothing new.
 """
@@ -48,12 +48,12 @@ def test_however_many_messages_wait_they_need_no_more_memory_and_no_more_reads_t
     read = eventually(lambda: entries_read(database, at_least=drained), what="the session's reads are counted")
     print(f"at most {max(sizes) / 1024**2:.0f} MB; {read} index entries for {drained} messages")
     assert max(sizes) - sizes[0] < GROWTH_BYTES
-    # Once by the owner, and at most once by the samples of the backlog: each walks over what has been settled.
+    # Read once by the owner, and at most once by the samples of the backlog, which pass over settled rows.
     assert read < 2 * drained
 
 
 def settled(database) -> int:
-    """About how many, which costs nothing to ask."""
+    """Return roughly how many are settled, from the server's statistics, at no cost."""
     return database.scalar(
         "SELECT coalesce(sum(n_tup_ins), 0) FROM pg_stat_user_tables WHERE relname LIKE 'outbox_history_%'"
     )

@@ -58,7 +58,7 @@ def test_an_open_transaction_makes_no_read_touch_what_was_settled(postgres_datab
             commit(postgres_database, ROUND, first=number * ROUND)
             await_sent(fleet, set(range((number + 1) * ROUND)))
         eventually(lambda: postgres_database.scalar("SELECT count(*) FROM outbox_message") == 0)
-        relay.terminate()  # whereupon the server counts all that its session did
+        relay.terminate()  # then the server counts all that its session did
         relay.wait()
         read = eventually(lambda: entries_read(postgres_database), what="the session's reads are counted")
     print(f"{read} of {ROUNDS * ROUND} messages")
@@ -67,7 +67,7 @@ def test_an_open_transaction_makes_no_read_touch_what_was_settled(postgres_datab
 
 
 def entries_read(database) -> dict[str, int] | None:
-    """Index → entries that scans of it returned, once that is at least as many as there were messages."""
+    """Return index → entries that its scans returned, once that is at least the number of messages."""
     with database.engine.begin() as connection:
         rows = connection.execute(
             text("SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes WHERE relname = 'outbox_message'")

@@ -1,4 +1,4 @@
-"""Messages that kill relays: convicted after as many crashes as they have attempts; no other message is charged."""
+"""Messages that kill relays are convicted after one crash per allowed attempt; no other message is charged."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def configure(fleet: Fleet, database: Database, *, poison: int = POISON, **setti
 
 
 def supervise(fleet: Fleet, is_over: Callable[[], bool]) -> int:
-    """Start a relay, and another one whenever it has died, until it is over; how many died."""
+    """Start a relay, and another one each time it has died, until it is over; return how many died."""
     deaths = 0
     relay = fleet.start()
     while True:
@@ -67,7 +67,7 @@ def test_of_2000_messages_the_one_that_kills_its_relay_is_dead_after_three_crash
     assert {row.attempts for row in history} == {1}, "no other message was charged"
     first, second, third = killers(fleet)
     assert third.unfinished == {POISON}, "it was tried alone"
-    assert second.most_at_once > CONCURRENCY / 2, "what was watched was sent as many at once as ever"
+    assert second.most_at_once > CONCURRENCY / 2, "noted messages were sent with full concurrency"
     assert len(set(first.begun) | set(second.begun) | set(third.begun)) == MESSAGES, "no message waited for the verdict"
     noted = "SELECT count(*) FROM outbox_shard WHERE started IS NOT NULL"
     eventually(lambda: database.scalar(noted) == 0, what="everything is forgotten")

@@ -1,4 +1,4 @@
-"""What was settled without waiting for the disk is settled once more when the server has forgotten it."""
+"""Messages settled without waiting for the disk are settled once more if the server has forgotten that."""
 
 from collections import deque
 from time import monotonic

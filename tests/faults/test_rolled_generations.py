@@ -1,4 +1,4 @@
-"""Other destinations are applied while relays run and messages flow: each message goes to those of one generation."""
+"""New destinations are applied while relays run and messages flow: each message goes to those of one generation."""
 
 from collections import defaultdict
 from threading import Event, Thread
@@ -24,7 +24,7 @@ ROUTES = {
 
 
 class Flow:
-    """A worker that commits message after message, and knows which it began after others had been applied."""
+    """A worker that commits one message after another, and knows which it began after the new ones were applied."""
 
     def __init__(self, database: Database) -> None:
         self.numbers: dict[str, int] = {}
@@ -55,7 +55,7 @@ class Flow:
             self.numbers.update(zip(ids, numbers, strict=True))
             if is_late:
                 self.late.update(ids)
-            self._is_over.wait(0.001)  # the relays have to keep up on two cores
+            self._is_over.wait(0.001)  # so slowly that the relays keep up on two cores
 
 
 @pytest.mark.timeout(180)

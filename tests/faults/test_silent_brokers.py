@@ -1,4 +1,4 @@
-"""A network that drops every packet: no attempt waits for ever, no message is at fault, a new connection is made."""
+"""A network that drops every packet: no attempt waits for ever, no message is blamed, the relay connects anew."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -58,7 +58,7 @@ def _kafka(stack: ExitStack) -> Behind:
 
 
 def test_no_connection_stays_silent_for_ever(behind: Behind) -> None:
-    """Neither one that was silent from the start, nor one that falls silent later."""
+    """This holds for one that was silent from the start, and for one that falls silent later."""
 
     async def check(world: World) -> None:
         sent = [message() for _ in range(2)]

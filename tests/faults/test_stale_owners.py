@@ -1,4 +1,4 @@
-"""What a relay still holds of shards that are not its own any more: it may say what was delivered, and nothing else."""
+"""What a relay still holds of shards that it has lost: it may record what was delivered, and nothing else."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ TWO = {"log": {"listener": "support.recording:record"}, "log-too": {"listener": 
 
 
 def test_shards_change_hands_although_a_destination_is_down(postgres_database, fleet):
-    """What is under way when its shard is to be handed back, and fails, waits for the destination at the next owner."""
+    """An attempt that fails after its shard was asked for does not keep the shard: the next owner tries it again."""
     fleet.configure(postgres_database.url, destinations=TWO, beat_s=0.2)
     first = fleet.start()
     eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
@@ -38,7 +38,7 @@ def test_shards_change_hands_although_a_destination_is_down(postgres_database, f
 
 
 def commit_in_upper_half(database, count: int) -> set[str]:
-    """Messages in shards that a relay hands back when a second one comes."""
+    """Commit messages in shards that a relay hands back when a second one comes."""
     keys = "SELECT k FROM generate_series(1, 1000) AS k WHERE hashtextextended(k::text, 0) & 63 >= 32 LIMIT :count"
     with database.engine.begin() as connection:
         drafts = [
@@ -49,7 +49,7 @@ def commit_in_upper_half(database, count: int) -> set[str]:
 
 
 def await_handing_over(database, relay) -> None:
-    """Wait until a peer lacks shards, and the relay has had time to see it: two beats later it has let go."""
+    """Wait until a peer lacks shards, and for two beats more: by then the relay has seen it and released them."""
     eventually(lambda: database.scalar("SELECT max(wants) FROM outbox_relay") > 0)
     beats = set()
 
@@ -95,7 +95,7 @@ def settled_but(database, ids: set[str], fleet, pid: int) -> set[str]:
 
 
 def test_a_former_owner_revives_no_dead_letter(postgres_database, fleet, wire, tmp_path):
-    """One destination took its message, the other had not answered; its successor was refused there."""
+    """One destination took the message, the other had not answered; the successor's attempt there was refused."""
     fleet.configure(postgres_database.url, destinations=TWO, beat_s=0.2)
     first = fleet.start(env={"DATABASE_URL": url_through(wire, postgres_database)})
     eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
@@ -123,7 +123,7 @@ def test_a_former_owner_revives_no_dead_letter(postgres_database, fleet, wire, t
 
 @pytest.mark.parametrize("state", ["dead", "retry", "delivered"])
 def test_a_former_owner_overwrites_no_verdict_on_a_delivery_that_it_knows_nothing_about(postgres_database, state):
-    """It knows that one destination took the message; of the other it knows nothing, and its successor does."""
+    """It knows that one destination took the message; only its successor knows about the other destination."""
     settings = Settings(database_url=postgres_database.url)
     with postgres_database.engine.begin() as connection:
         message_id = emit(connection, "extraction.completed", {"n": 1}, ordering_key="k")
@@ -161,7 +161,7 @@ def settled(database) -> set[str]:
 
 
 async def test_what_another_owner_set_aside_is_not_lost_behind_an_attempt_of_a_former_session(postgres_database):
-    """It was read back while that was under way, and dropped, because it was already in the relay's hands."""
+    """The relay read it back while that was under way, and used to drop it, because it already held the message."""
     scene = Scene(postgres_database)
     resumed, freed = asyncio.Event(), asyncio.Event()
     tried: set[int] = set()
@@ -186,7 +186,7 @@ async def test_what_another_owner_set_aside_is_not_lost_behind_an_attempt_of_a_f
             postgres_database.scalar("SELECT pg_terminate_backend(:pid)", pid=session)
             await eventually_async(lambda: scene.deliveries()["a", "parked"] > 40, what="the other sets them aside")
             await eventually_async(lambda: first.health().owns > 25, what="the first one owns again")
-            await asyncio.sleep(0.5)  # and has read them back
+            await asyncio.sleep(0.5)  # and it has read them back
             resumed.set()
             freed.set()
             await scene.becomes(60, 0, 0, 0)

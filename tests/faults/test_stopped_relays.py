@@ -24,7 +24,7 @@ def settled(database: Database) -> set[str]:
     return {str(row.id) for row in database.rows("SELECT id FROM outbox_history")}
 
 
-def test_sigterm_lets_finish_what_is_under_way_and_the_rest_is_sent_by_others_once(database, fleet, spawn):
+def test_after_sigterm_what_is_under_way_finishes_and_others_send_the_rest_once(database, fleet, spawn):
     fleet.configure(database.url)
     fleet.hold_path.touch()
     relay = spawn("outbox", "relay", env=fleet.env)
@@ -50,7 +50,7 @@ def test_a_second_sigterm_does_not_wait_for_what_is_under_way(database, fleet, s
     eventually(lambda: len(fleet.sends()) == 10, deadline_s=30)
 
     def has_ended() -> bool:
-        relay.terminate()  # again and again: two signals at once may arrive as one
+        relay.terminate()  # repeatedly: two signals at once may arrive as one
         return not relay.is_running
 
     eventually(has_ended, what="it stops at once")
@@ -135,7 +135,7 @@ def await_fair(url: str, fleet: Fleet, meanwhile: Callable[[], None] = lambda: N
 
 @pytest.mark.timeout(180)
 def test_a_stream_of_keys_is_sent_once_and_in_order_while_relays_come_and_go(postgres_database, fleet):
-    """An attempt takes longer than a peer needs to take what was handed back too early."""
+    """An attempt takes longer than a peer needs to take a shard that was handed back too early."""
     url = postgres_database.url
     many_at_once = {"log": {"listener": "support.recording:record", "concurrency": 50}}
     fleet.configure(url, destinations=many_at_once, beat_s=0.1, work_s=0.3)

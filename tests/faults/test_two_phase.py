@@ -63,7 +63,7 @@ def wake_state(database: Database) -> int:
 @pytest.mark.parametrize("who_waits", ["the same relay", "the next relay"])
 def test_a_prepared_message_is_delivered_when_it_is_committed(postgres_database, fleet, who_waits):
     postgres_database.execute(RESULT)
-    postgres_database.execute("SELECT setval('outbox_wake', :asleep)", asleep=ASLEEP)  # as a killed relay leaves it
+    postgres_database.execute("SELECT setval('outbox_wake', :asleep)", asleep=ASLEEP)  # as after a relay was killed
     relay = start_relay(fleet, postgres_database, notify=False)
     with prepared(postgres_database, 1) as (transaction, first):
         second = commit(postgres_database, 2)
@@ -117,9 +117,7 @@ def test_notifying_is_switched_off_for_all_while_relays_run(postgres_database, f
     assert wake_state(postgres_database) == 0
 
 
-def test_nothing_is_sent_that_a_crash_could_take_back_although_its_worker_does_not_wait_for_the_disk(
-    private_postgres, fleet
-):
+def test_nothing_is_sent_that_a_crash_could_undo_even_if_its_worker_does_not_wait_for_the_disk(private_postgres, fleet):
     server = private_postgres({"synchronous_commit": "off", "wal_writer_delay": "10s", "autovacuum": "off"})
     upgrade(server.url())
     database = Database("postgres", server.url())
@@ -129,7 +127,7 @@ def test_nothing_is_sent_that_a_crash_could_take_back_although_its_worker_does_n
         age = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
         eventually(lambda: database.scalar(age) > AFTER_RESTART_S, what="a relay takes all free shards")
         database.execute("CHECKPOINT")
-        # Nothing of the relay's may flush what the workers left in memory: it settles nothing, and beats seldom.
+        # The relay must not flush what the workers left in memory: it settles nothing, and beats seldom.
         fleet.hold_path.touch()
         start_relay(fleet, database, lease_s=60, beat_s=20, quiet_s=60)
         lost = 0
@@ -142,7 +140,7 @@ def test_nothing_is_sent_that_a_crash_could_take_back_although_its_worker_does_n
             lost += database.scalar("SELECT count(*) FROM control WHERE n = :n", n=n) == 0
             kept = {row.message_id for row in database.rows("SELECT message_id FROM result")}
             assert set(sent(fleet)) <= kept
-        assert lost, "a crash takes back what was committed in the moments before"
+        assert lost, "a crash undoes what was committed in the moments before"
         fleet.hold_path.unlink()
         eventually(lambda: unsettled(database) == 0, deadline_s=20)
     finally:

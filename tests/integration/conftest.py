@@ -1,4 +1,4 @@
-"""What integration tests share: commands (`support.commands`) and relays."""
+"""Fixtures of the integration tests: commands (`support.commands`) and relays."""
 
 from pathlib import Path
 
@@ -23,13 +23,13 @@ listener = "printing_listener:on_completed"
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """`run("status", "--json", url=database.url)`: one command."""
+    """`run("status", "--json", url=database.url)` runs one command."""
     return runner(monkeypatch, capfd)
 
 
 @pytest.fixture
 def relay(spawn: Spawner) -> Run:
-    """`relay("--drain", url=database.url)`: one relay, in a process of its own, run to its end."""
+    """`relay("--drain", url=database.url)` runs one relay, in a separate process, to its end."""
 
     def run(*arguments: str, url: str | None = None, **environ: str) -> Ended:
         process = spawn("outbox", "relay", *arguments, env=({"DATABASE_URL": url} if url else {}) | environ)

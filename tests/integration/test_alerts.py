@@ -1,4 +1,4 @@
-"""The rules of ops/alerts.yml, tried with Prometheus' own tool."""
+"""The rules of ops/alerts.yml, tested with Prometheus' own tool."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ from support.servers import program
 OPS = Path(__file__).parents[2] / "ops"
 
 
-def test_the_rules_alert_when_they_are_to() -> None:
+def test_the_rules_alert_when_they_should() -> None:
     done = subprocess.run(
         [program("promtool", "prometheus"), "test", "rules", "alerts_test.yml"],
         cwd=OPS,

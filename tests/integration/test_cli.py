@@ -39,7 +39,7 @@ def test_every_command_explains_itself(run: Run, command: tuple[str, ...]) -> No
     assert process.returncode == 0
     assert f"outbox {' '.join(command)}".strip() in process.stdout
     assert "$ outbox" in process.stdout or command in GROUPS
-    assert "[[" not in process.stdout, "an argument that may be left out has its brackets from the library"
+    assert "[[" not in process.stdout, "the library puts brackets around an optional argument"
     assert "\x1b" not in process.stdout
 
 
@@ -189,8 +189,8 @@ def test_grants_quote_every_name_of_a_role_or_schema(run: Run, empty_postgres: D
 # ------------------------------------------------------------------------------------------------ config and content
 
 
-def test_config_show_prints_a_variable_as_it_stands_in_the_file(run: Run, tmp_path: Path) -> None:
-    """Of a URL's path or query, nothing tells what is a secret."""
+def test_config_show_prints_a_variable_as_it_is_in_the_file(run: Run, tmp_path: Path) -> None:
+    """In a URL's path or query, nothing shows which part is a secret."""
     (tmp_path / "outbox.toml").write_text(
         "health_port = 9999\n[serve]\nhost = '${HERE}'\n[destinations.hook]\nkind = 'http'\n"
         "url = 'https://hooks.example/${HOOK_TOKEN}?key=${HOOK_KEY}'\nproxy = 'http://me:pass%20word@proxy:3128'\n"

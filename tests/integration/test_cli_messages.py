@@ -1,4 +1,4 @@
-"""Commands about messages, and what they do to terminals, pipes and streams that are closed."""
+"""Commands about messages, and their output to terminals, pipes and closed streams."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_a_reader_that_leaves_early_breaks_nothing(sqlite_database: Database) ->
 
 
 @pytest.mark.parametrize("command", ["status >&-", "status --json >&-", "status >&- 2>&-", "nonsense 2>&-; [ $? = 2 ]"])
-def test_a_closed_stream_is_written_to_in_vain_and_changes_nothing(sqlite_database: Database, command: str) -> None:
+def test_a_closed_stream_changes_nothing(sqlite_database: Database, command: str) -> None:
     environ = {**os.environ, "DATABASE_URL": sqlite_database.url}
     command = f"'{OUTBOX}' {command}"
     done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=60)
@@ -105,7 +105,7 @@ def test_a_closed_stream_is_written_to_in_vain_and_changes_nothing(sqlite_databa
 
 
 @pytest.mark.parametrize("command", ["status", "status --json", "db sql"])
-def test_output_that_finds_no_room_is_a_failure_with_a_sentence(sqlite_database: Database, command: str) -> None:
+def test_output_to_a_full_disk_is_a_failure_with_a_sentence(sqlite_database: Database, command: str) -> None:
     environ = {**os.environ, "DATABASE_URL": sqlite_database.url}
     command = f"'{OUTBOX}' {command} > /dev/full"
     done = subprocess.run(["bash", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=60)

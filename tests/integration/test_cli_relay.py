@@ -1,4 +1,4 @@
-"""`outbox relay` as a supervisor meets it: signals, processes, and what makes it end."""
+"""`outbox relay` under a supervisor: signals, processes, and what makes it end."""
 
 import json
 import os

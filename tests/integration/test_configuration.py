@@ -1,4 +1,4 @@
-"""A relay that is not configured like the others, or not let in: it owns nothing, and says why and what to do."""
+"""A relay that is configured differently from the others, or refused by its database, owns nothing and says why."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ RunRelay = Callable[..., Process]
 
 @pytest.fixture
 def relay(spawn: Spawner, tmp_path: Path) -> RunRelay:
-    """`relay(url, API_URL="…")`: one that is expected to end by itself."""
+    """`relay(url, API_URL="…")` runs a relay that is expected to end by itself."""
     (tmp_path / "reports.py").write_text("def on_completed(message): raise SystemExit('sent')\n")
 
     def run(url: str, *arguments: str, **environ: str) -> Process:
@@ -50,7 +50,7 @@ ID = "0197c0de-0000-7000-8000-000000000001"
 
 
 def assert_left_alone(process: Process, database: Database, *said: str) -> None:
-    """Assert that it ended with 3 and a sentence, and changed nothing."""
+    """Assert that the relay ended with exit code 3 and a sentence, and changed nothing."""
     assert process.returncode == 3, process.report()
     assert "Traceback" not in process.stderr
     last = process.stderr.rstrip().splitlines()[-1]
@@ -146,7 +146,7 @@ def away(admin: psycopg.Connection[Any], name: str) -> bool:
         ('connection to server on socket "/tmp/.s" failed: No such file or directory', False),
     ],
 )
-def test_only_what_waiting_cannot_mend_is_an_error(said: str, is_final: bool) -> None:
+def test_only_what_waiting_cannot_repair_is_an_error(said: str, is_final: bool) -> None:
     assert is_refusal(Exception(said)) is is_final
 
 

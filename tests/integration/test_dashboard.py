@@ -1,4 +1,4 @@
-"""The dashboard by its real server, and its API: who gets in, what they may do, and what is never shown."""
+"""The dashboard and its API on a real server: who gets in, what they may do, and what is never shown."""
 
 from __future__ import annotations
 

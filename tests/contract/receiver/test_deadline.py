@@ -25,7 +25,7 @@ TIMEOUT_S = 0.3
 
 
 class Hanging:
-    """Plain; writes, and then hangs until it is let go. Its second call does not hang."""
+    """A plain handler that writes, and then hangs until the test releases it. Its second call does not hang."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -39,7 +39,7 @@ class Hanging:
 
 
 class AsyncHanging:
-    """The same, async, and never let go."""
+    """The same as an async handler that is never released."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -81,7 +81,7 @@ async def test_a_plain_handler_that_overran_commits_nothing_even_if_it_comes_to_
         first = await post(client)
         after_the_first = done(database)
         hanging.go.set()
-        # Whether it has come to its end by now or not, the second call is made only if the first left no mark.
+        # Whether or not the first call has ended by now, the second is made only if the first left no mark.
         await eventually_async(lambda: _is_taken(client))
     assert (first.status_code, first.json()["reason"]) == (500, "handler_timeout")
     assert after_the_first == (0, 0)
@@ -112,7 +112,7 @@ async def test_the_server_ends_what_hangs_in_a_transaction_so_that_the_sender_ca
     assert done(postgres_database) == (1, 1)
 
 
-async def test_a_shorter_limit_of_the_database_own_is_kept(postgres_database: Database) -> None:
+async def test_a_shorter_limit_of_the_database_is_kept(postgres_database: Database) -> None:
     seen: list[tuple[str, str]] = []
     names = "current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')"
 

@@ -1,4 +1,4 @@
-"""What may come in, under which id, and what comes of it."""
+"""Which requests a receiver takes, under which id, and what it does with them."""
 
 import json
 import threading
@@ -275,7 +275,7 @@ async def test_what_an_event_says_of_itself_follows_the_schema(wrong: dict[str, 
 
 
 @pytest.mark.parametrize(("time", "status"), [("", 422), ("soon", 422), ("2026-01-31T12%3A00%3A00%2B01:00", 200)])
-async def test_so_does_what_its_headers_say(time: str, status: int) -> None:
+async def test_what_its_headers_say_follows_the_schema(time: str, status: int) -> None:
     async with calling(Receiver([SECRET], handler=Counting())) as client:
         response = await client.post(PATH, content=BODY, headers=GUIDES | {"ce-time": time})
     assert response.status_code == status

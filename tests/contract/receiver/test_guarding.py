@@ -1,4 +1,4 @@
-"""Who may call, how often, and what is written down of it."""
+"""Who may call a receiver, how often, and what the audit records."""
 
 import time
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A desk on either database, or on one of them."""
+"""A desk, which opens a relay's sessions, on each database in turn, or on one of them."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Where messages go is for those to say who know the registered destinations: others find and set aside none."""
+"""Only sessions of the current generation route messages: older ones find none and set none aside."""
 
 import pytest
 from support.desk import Desk, everything, ids, taken
@@ -51,7 +51,7 @@ def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: D
     assert desk.states() == {unwanted: "unrouted", wanted_by_now: "ready"}
 
 
-def test_who_registers_waits_for_those_who_set_messages_aside(pg: Desk) -> None:
+def test_a_registration_waits_for_sessions_that_set_messages_aside(pg: Desk) -> None:
     """Otherwise it would look for unrouted messages before they are marked."""
     from psycopg import connect
     from psycopg.errors import LockNotAvailable

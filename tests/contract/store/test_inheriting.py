@@ -1,4 +1,4 @@
-"""What the next owner of a shard finds of the last one."""
+"""What an owner of a shard inherits from the previous one."""
 
 import pytest
 from support.desk import Desk
@@ -27,7 +27,7 @@ def test_no_suspicion_is_inherited_from_an_owner_that_handed_back(desk: Desk) ->
         assert (inherited.is_dirty, inherited.was_mine, inherited.record) == (False, False, None)
 
 
-def test_from_an_owner_that_died_one_inherits_what_it_had_noted(desk: Desk) -> None:
+def test_what_an_owner_that_died_had_noted_is_inherited(desk: Desk) -> None:
     sent, gone = desk.emit_one(), "0197c0de-0000-7000-8000-000000000000"
     session = desk.owner("relay-1")
     session.note({1: Record(started={(sent, "a"), (gone, "a")}).dump(), 2: None})

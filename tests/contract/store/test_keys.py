@@ -1,4 +1,4 @@
-"""A key is held from its first message that is not done, and let go when that is."""
+"""A key is held from its first message that is not done, and released when that message is done."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,10 +89,10 @@ def test_a_long_key_is_let_go_in_parts_and_each_part_lets_the_next_one_go(desk: 
 
 
 class Held:
-    """A session that stops at its release of keys: before it, or between it and the commit.
+    """A session that stops before it releases keys, or between the release and the commit.
 
     Args:
-        session: Which.
+        session: The one to stop.
         when: ``"before"`` or ``"after"``.
     """
 
@@ -109,7 +109,7 @@ class Held:
 
 
 def count_tries(session: Any, tries: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Note whose transaction it is, with each that is begun."""
+    """Note the session's relay at each transaction that it begins."""
     plain = session._settle
 
     def noted(*arguments: Any, **options: Any) -> Any:
@@ -120,7 +120,7 @@ def count_tries(session: Any, tries: list[str], monkeypatch: pytest.MonkeyPatch)
 
 
 def overlap(desk: Desk, held: Held, first: Callable[[], Any], second: Callable[[], Any]) -> None:
-    """Run both, the second one while the first is held, as far as it comes without it."""
+    """Run both: while the first one is held, the second goes as far as it can."""
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
     def has_come_as_far_as_it_can(running: Future[Any]) -> bool:

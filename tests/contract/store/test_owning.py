@@ -1,4 +1,4 @@
-"""A session owns what it takes, is woken, and finds out when it is not itself any more."""
+"""A session owns what it takes, is woken, and notices when another session answers for it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def test_a_session_that_ends_lets_go_of_everything(pg: Desk) -> None:
     first, second = pg.owner("one"), pg.open("two")
     assert second.take(list(ALL), []) == []
     first.close()
-    taken: list[int] = []  # the server lets go of one lock after the other
+    taken: list[int] = []  # the server releases one lock after the other
 
     def has_all() -> bool:
         taken.extend(second.take(list(ALL), []))

@@ -1,4 +1,4 @@
-"""The common budget of a rate limit: what relays claim at once, and over time, is what the sum says."""
+"""The common budget of a rate limit: claims in the database, at once and over time, agree with the arithmetic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_burst_is_granted_and_then_nothing_before_its_time(desk: Desk) -> None
     assert session.claim_rate("a", 3, SLOW)[0] == 0
 
 
-def test_the_table_says_what_the_sum_says(desk: Desk) -> None:
+def test_the_table_agrees_with_the_arithmetic(desk: Desk) -> None:
     """The remaining budget and the wait agree, for any claim at any arrival."""
     session = desk.open()
     for ahead_s, want in [
@@ -46,7 +46,7 @@ def test_the_table_says_what_the_sum_says(desk: Desk) -> None:
 
 
 def arrive(desk: Desk, ahead_s: float) -> None:
-    """Put the theoretical arrival so far ahead of now."""
+    """Set the theoretical arrival to this time ahead of now."""
     now = "extract(epoch FROM clock_timestamp())"
     if desk.kind == "sqlite":
         now = "(julianday('now') - 2440587.5) * 86400.0"

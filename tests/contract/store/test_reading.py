@@ -1,4 +1,4 @@
-"""What is ready is read once: page by page, in order, and however late it was committed."""
+"""Ready messages are read once: page by page, in order, even if they were committed late."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -191,7 +191,7 @@ def test_what_comes_late_is_read_in_its_order_wherever_it_lies(
 
 
 def _write_backwards(connection: Connection, count: int) -> None:
-    """Messages of one key, numbered by their positions, that lie in the table the other way round."""
+    """Insert messages of one key, numbered by their positions, that lie in the table in reverse order."""
     first = int(
         connection.scalar(text("SELECT max(nextval('outbox_message_position_seq')) FROM generate_series(1, 20)"))
     )

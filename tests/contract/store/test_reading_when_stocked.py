@@ -1,4 +1,4 @@
-"""A relay whose event loop has enough to do reads now and then, and one that has not reads at once."""
+"""A relay reads at intervals while its event loop has enough to do, and otherwise at once."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -86,7 +86,7 @@ def test_a_read_waits_while_there_is_little_room(reading: Reading, room: int) ->
     assert reading.read(1) == 0
     assert reading.reader.is_stocked
     reading.now += STOCKED_READ_EVERY_S
-    assert reading.read(1) == min(room, 2), "and what there is room for comes now and then"
+    assert reading.read(1) == min(room, 2), "the relay reads, at intervals, what there is room for"
     assert reading.read(1) == 0
     reading.loop.free = PAGE // LITTLE + 1
     assert reading.read(0) == 4 - min(room, 2) - 1, "at once when there is more"

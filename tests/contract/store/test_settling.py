@@ -20,7 +20,7 @@ Found = Callable[..., list[Row]]
 
 @pytest.fixture(params=["where it was read", "wherever it lies"])
 def found(request: pytest.FixtureRequest) -> Found:
-    """Messages as a session hands them back when everybody took them: it knows where they lay, or it does not."""
+    """Messages as a session settles them when every destination took them: with or without the places of their rows."""
 
     def read(session: Any, *message_ids: str) -> list[Row]:
         rows = session.read_ready(everything(), 100).messages
@@ -29,7 +29,7 @@ def found(request: pytest.FixtureRequest) -> Found:
     return read if request.param == "where it was read" else lambda _, *message_ids: taken(*message_ids)
 
 
-def test_what_everybody_took_moves_to_history_with_all_it_is(desk: Desk, found: Found) -> None:
+def test_what_every_destination_took_moves_to_history_with_all_its_columns(desk: Desk, found: Found) -> None:
     with desk.database.engine.begin() as connection:
         sent = emit(connection, "page.read", {"n": 1}, ordering_key="k", subject="s", headers={"tenant": "t"})
     before = desk.database.rows("SELECT * FROM outbox_message")[0]
@@ -111,7 +111,7 @@ def test_settling_waits_once_more_after_a_deadlock_on_the_same_rows(pg: Desk) ->
         psycopg.connect(pg.database.url) as other,
         psycopg.connect(pg.database.url, autocommit=True) as onlooker,
     ):
-        other.execute("SET deadlock_timeout = '1min'")  # the relay's session finds out, and is the one that is ended
+        other.execute("SET deadlock_timeout = '1min'")  # so the relay's session finds the deadlock, and fails
         other.execute(lock, [second])
         settled = pool.submit(session.settle_plain, rows)
         waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -295,7 +295,7 @@ def test_a_delivery_remembers_its_last_twenty_attempts(desk: Desk) -> None:
     assert [each["attempt"] for each in log] == list(range(6, 26))
 
 
-def test_two_destinations_have_each_their_own_fate(desk: Desk) -> None:
+def test_each_of_two_destinations_has_its_own_fate(desk: Desk) -> None:
     sent = desk.emit_one()
     session = desk.owner()
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "retry"))
@@ -380,7 +380,7 @@ def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: D
     assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])
 
 
-def test_of_a_message_whose_setting_aside_is_forgotten_nothing_is_settled_by_half(desk: Desk) -> None:
+def test_a_message_whose_setting_aside_is_forgotten_is_not_settled_by_half(desk: Desk) -> None:
     """A crashed server forgets commits that did not wait for its disk; the relay still knows what it sent."""
     sent, session = desk.emit_one(), desk.owner()
     settle(session, ruling(sent, "a", "parked"), ruling(sent, "b", "parked"))

@@ -1,4 +1,4 @@
-"""A destination's row: what one relay writes there stops the others, and is not written over by those who know less."""
+"""A destination's row: what one relay writes there stops the others, and no relay that knows less overwrites it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def two(pg: Desk) -> tuple[Any, Any]:
 
 
 def due(pg: Desk) -> None:
-    """Time goes by, until a probe is due."""
+    """Let time pass until a probe is due."""
     pg.database.execute("UPDATE outbox_destination SET until = clock_timestamp() - interval '1 second'")
 
 
@@ -115,7 +115,7 @@ def test_a_pause_that_was_disputed_is_not_declared_again_for_a_while(pg: Desk, t
     assert shared_state(other).state == "paused"
 
 
-def test_a_disputed_pause_is_shown_when_it_is_one_messages(two: tuple[Any, Any]) -> None:
+def test_a_disputed_pause_is_shown_and_stops_no_other_relay(two: tuple[Any, Any]) -> None:
     one, other = two
     one.report(PAUSED)
     other.report(Finding("a", "healthy", disputes=True))
@@ -124,7 +124,7 @@ def test_a_disputed_pause_is_shown_when_it_is_one_messages(two: tuple[Any, Any])
     assert not shared_state(other).is_down
 
 
-def test_a_wait_that_the_destination_asked_for_is_everybodys(two: tuple[Any, Any]) -> None:
+def test_a_wait_that_the_destination_asked_for_holds_for_every_relay(two: tuple[Any, Any]) -> None:
     one, other = two
     one.report(Finding("a", "throttled", "429", 20.0))
     found = shared_state(other)

@@ -1,4 +1,4 @@
-"""What no other statement would ever move is found by looking through the deliveries, slice by slice."""
+"""A sweep looks through the deliveries, slice by slice, and finds what no other statement would move."""
 
 import pytest
 from support.desk import ALL, Desk, everything, ruling, settle, sweep
