@@ -3,6 +3,9 @@
 import json
 import os
 import pty
+import select
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,6 +153,39 @@ async def test_nothing_is_retried_or_discarded_by_accident(run: Run, scene: Scen
         assert (unknown.code, "nothing to do" in unknown.err) == (1, True)
         assert run("dead", command, "--older-than", "1d", "--dry-run").code == 0
     assert scene.account == (3, 1, 1, 0)
+
+
+def test_a_watched_status_is_drawn_again_in_its_place_after_a_change(scene: Scene) -> None:
+    scene.emit(1_234)
+    keyboard, terminal = pty.openpty()
+    command = [sys.executable, "-m", "outbox_cli", "status", "--watch", "--interval", "0.1"]
+    environment = os.environ | {"DATABASE_URL": scene.database.url, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    try:
+        assert "1,234" in read_until(keyboard, "1,234")
+        scene.emit(1_111)
+        shown = read_until(keyboard, "2,345")
+        assert "\x1b[1A\x1b[2K" in shown  # up a line, and it is empty
+        process.send_signal(signal.SIGINT)
+        read_until(keyboard, None)
+        assert process.wait(timeout=30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+
+
+def read_until(terminal: int, text: str | None) -> str:
+    """Return what a program writes until it has written a text, or, without one, until it has ended."""
+    shown = ""
+    while text is None or text not in shown:
+        assert select.select([terminal], [], [], 30)[0], f"no {text} in {shown}"
+        try:
+            shown += os.read(terminal, 65_536).decode()
+        except OSError:  # Linux's way to say that the program has closed it
+            break
+    return shown
 
 
 def test_without_dead_letters_it_says_so(run: Run) -> None:

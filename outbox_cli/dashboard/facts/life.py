@@ -14,6 +14,7 @@ from relay.admin.messages.detail import DeliveryRow, MessageDetail, show_message
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.messages.redaction import Redaction
 from relay.decide.verdict import State
+from relay.store.replay_sql import REPLAY_OF
 
 Tone = Literal["good", "warn", "bad", "quiet"]
 
@@ -58,6 +59,12 @@ class Life:
     def state(self) -> str:
         """Its state: of one that was set aside, that of the delivery that needs an operator most."""
         return worst({each.destination: each.state for each in self.detail.deliveries}) or self.detail.message.state
+
+    @property
+    def replay_of(self) -> str | None:
+        """The id of the message that it was made from."""
+        found = self.detail.headers.get(REPLAY_OF)
+        return str(found) if found else None
 
     @property
     def dead_at(self) -> list[str]:
