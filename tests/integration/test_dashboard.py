@@ -231,7 +231,10 @@ def test_a_dead_letter_is_edited_and_sent_again_as_a_message_of_its_own(
     taker = Taker()
     asyncio.run(Scene(database).drain({"a": to(taker, events=["page.*"])}))
     assert sorted(taker.taken) == [70, 71]
-    body = next(attempt.body for attempt in taker.attempts if attempt.n == 70)
+    edited = next(attempt for attempt in taker.attempts if attempt.n == 70)
+    with client(dashboard) as ada:
+        assert f'href="/messages/{id_}"' in ada.get(f"/messages/{edited.id}").text  # it names the one it replaces
+    body = edited.body
     assert b'"xxxxxxxxx"' in body  # the mask stood for what it hid
 
 
@@ -290,6 +293,16 @@ def test_a_message_says_why_it_is_not_there_yet(dashboard: Dashboard, database: 
         life = ada.get(f"/messages/{rows[0]['id']}.json").json()
     assert "retry or discard that one" in life["timeline"][-1]["detail"]
     assert [link["state"] for link in life["chain"]] == ["dead", "blocked", "blocked"]
+
+
+def test_a_message_that_no_subscription_wants_is_not_said_to_be_on_its_way(
+    dashboard: Dashboard, database: Database
+) -> None:
+    asyncio.run(fill(database))
+    id_ = database.scalar("SELECT CAST(id AS text) FROM outbox_message WHERE state = 'unrouted' LIMIT 1")
+    with client(dashboard) as ada:
+        said = ada.get(f"/messages/{id_}").text
+    assert ("No destination wants it." in said, "On its way." in said) == (True, False)
 
 
 def test_a_search_that_means_nothing_says_what_would(dashboard: Dashboard) -> None:
