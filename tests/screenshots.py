@@ -1,8 +1,8 @@
-"""Screenshots of every page of the dashboard, light and dark, wide and narrow, on a database like a day of work.
+"""Take screenshots of every page of the dashboard, light and dark, wide and narrow, with data like a day's work.
 
     .venv/bin/python tests/screenshots.py postgresql://postgres@127.0.0.1/shots build/screenshots
 
-The database has to be empty. It is filled, three relays work on it, and a headless Chromium looks at the dashboard.
+The database has to be empty. It is filled, three relays work on it, and a headless Chromium opens the dashboard.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIZES = ((1440, 900), (390, 844))
 
 
 async def main(url: str, folder: Path) -> None:
-    """Fill the database, and look at it."""
+    """Fill the database, and take the screenshots."""
     await asyncio.to_thread(migrations.upgrade, url)
     settings = showcase.settings(url)
     engine = settings.database.engine()

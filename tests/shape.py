@@ -1,6 +1,6 @@
 """Print the shape of the code: ``python -m tests.shape``. A unit test holds each number at its limit.
 
-What is counted: circles of imports, imports against the layers, files and functions that are too long, folders with too
+It counts circles of imports, imports against the layers, files and functions that are too long, folders with too
 many entries, and siblings that import each other for their types only.
 """
 
@@ -20,7 +20,7 @@ FUNCTION_LINES = 40
 MEDIAN_LINES = 6
 FOLDER_ENTRIES = 12
 
-# From the top down: what stands in one line imports nothing from a line above it. Those of one line are equals.
+# From the top down: a package imports nothing from a line above its own. Packages of one line are equals.
 RELAY_LAYERS: Sequence[set[str]] = (
     {"relay.relay"},
     {"relay.owner", "relay.delivery"},
@@ -41,7 +41,7 @@ ENTRIES_NOT_COUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module of ours, or of another's."""
+    """One import of a module, ours or foreign."""
 
     importer: str
     imported: str
@@ -72,7 +72,7 @@ class Source:
 
     @cached_property
     def functions(self) -> list[tuple[str, int]]:
-        """Each function's name and its lines: of its body, without the docstring."""
+        """Each function's name and the lines of its body, without the docstring."""
         return [(f"{self.module}.{each.name}", _lines(each)) for each in self.nodes if _is_function(each)]
 
 
@@ -91,7 +91,7 @@ def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @dataclass
 class Shape:
-    """The product's sources, and what is found in them.
+    """The product's sources, and the counts of what is in them.
 
     Args:
         root: Where the packages lie.
@@ -117,7 +117,7 @@ class Shape:
 
     @cached_property
     def imports(self) -> list[Import]:
-        """Everything that is imported, wherever in a file; of ours the module, of others the name."""
+        """All imports anywhere in the files: of ours the module, of others the name."""
         return [found for source in self.sources for found in self._imports_of(source)]
 
     def _imports_of(self, source: Source) -> Iterator[Import]:
@@ -141,7 +141,7 @@ class Shape:
 
     @property
     def circles(self) -> list[str]:
-        """Groups of modules each of which imports, in the end, itself."""
+        """Groups of modules that import themselves through each other."""
         graph: dict[str, set[str]] = {module: set() for module in self.modules}
         for each in self.imports:
             is_own_package = each.imported == each.importer or each.importer.startswith(f"{each.imported}.")
@@ -179,7 +179,7 @@ class Shape:
 
     @property
     def findings(self) -> Mapping[str, list[str]]:
-        """What should not be there, by what it is."""
+        """Return what should not be there, by kind."""
         return {
             "import circles": self.circles,
             "upward imports": self.upward_imports,
@@ -207,7 +207,7 @@ def _imported_by(node: ast.AST, package: str) -> list[str]:
 
 
 def _rank(module: str) -> float:
-    """Return how high a module stands; foreign modules stand below everything."""
+    """Return the layer of a module; foreign modules are below all layers."""
     top = module.partition(".")[0]
     if top not in PACKAGES:
         return -1

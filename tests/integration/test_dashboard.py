@@ -176,7 +176,7 @@ def test_an_application_mounts_it_behind_its_own_login(sqlite_database: Database
         create_app(settings(sqlite_database))
 
 
-def test_it_answers_to_no_other_name_and_tells_browsers_to_trust_nothing_else(dashboard: Dashboard) -> None:
+def test_it_answers_under_no_other_name_and_tells_browsers_to_trust_nothing_else(dashboard: Dashboard) -> None:
     with client(dashboard) as browser:
         assert browser.get("/", headers={"Host": "evil.example"}).status_code == 400
         answer = browser.get("/")
@@ -235,7 +235,7 @@ def test_a_dead_letter_is_edited_and_sent_again_as_a_message_of_its_own(
     with client(dashboard) as ada:
         assert f'href="/messages/{id_}"' in ada.get(f"/messages/{edited.id}").text  # it names the one it replaces
     body = edited.body
-    assert b'"xxxxxxxxx"' in body  # the mask stood for what it hid
+    assert b'"xxxxxxxxx"' in body  # an unchanged mask keeps the value that it hides
 
 
 def test_data_that_cannot_be_stored_changes_nothing(dashboard: Dashboard, database: Database) -> None:
@@ -305,7 +305,7 @@ def test_a_message_that_no_subscription_wants_is_not_said_to_be_on_its_way(
     assert ("No destination wants it." in said, "On its way." in said) == (True, False)
 
 
-def test_a_search_that_means_nothing_says_what_would(dashboard: Dashboard) -> None:
+def test_a_search_that_means_nothing_names_what_can_be_searched(dashboard: Dashboard) -> None:
     with client(dashboard) as ada:
         assert "colour: is not a filter" in ada.get("/messages", params={"q": "colour:red"}).text
         id_ = "0197c0de-0000-7000-8000-000000000000"
@@ -371,7 +371,7 @@ def test_every_page_has_the_same_facts_as_json_and_the_api_is_described(dashboar
     }
 
 
-def test_a_database_that_goes_away_is_said_so(sqlite_database: Database) -> None:
+def test_a_page_says_that_a_table_is_gone(sqlite_database: Database) -> None:
     with serving(settings(sqlite_database)) as found, client(found) as ada:
         assert ada.get("/audit").status_code == 200
         sqlite_database.execute("ALTER TABLE outbox_audit RENAME TO gone")
@@ -399,7 +399,7 @@ def test_the_command_prints_a_token_once_and_asks_for_it(spawn: Spawner, sqlite_
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "db.example"])
-def test_it_listens_for_this_machine_alone_unless_it_is_told_otherwise(
+def test_it_listens_on_the_loopback_address_unless_told_otherwise(
     run: Run, sqlite_database: Database, host: str
 ) -> None:
     ended = run("dashboard", "--host", host, url=sqlite_database.url)

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: nothing breaks, nothing leaves, nothing foreign runs, and everyone can use it."""
+"""The dashboard in a real browser: no page breaks, calls another host or runs foreign code, and everyone can use it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scene(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Scene]:
     found.emit(2, type="page.noise")
     found.emit(1, type="debug.noise")
     drain = found.drain({"a": to(Taker(rejecting(0, 6, 7)), events=["page.*"])})
-    with ThreadPoolExecutor() as threads:  # Playwright's loop runs in this one
+    with ThreadPoolExecutor() as threads:  # Playwright's loop runs in this thread
         threads.submit(asyncio.run, drain).result()
     database.execute("UPDATE outbox_delivery SET reason = :text WHERE state = 'dead'", text=f"422 {HOSTILE}")
     for count in (10, 60):
@@ -63,7 +63,7 @@ def dashboard(scene: Scene) -> Iterator[Dashboard]:
 
 @contextmanager
 def watched(page: Page, dashboard: Dashboard) -> Iterator[None]:
-    """Fail when the console complains, or anything is asked of another host."""
+    """Fail when the console shows an error, or a page asks another host for anything."""
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -74,7 +74,7 @@ def watched(page: Page, dashboard: Dashboard) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_is_sound_and_everyone_can_use_it(
+def test_every_page_works_and_everyone_can_use_it(
     browser: Browser, dashboard: Dashboard, scene: Scene, scheme: str
 ) -> None:
     axe = Axe()
@@ -93,7 +93,7 @@ def test_every_page_is_sound_and_everyone_can_use_it(
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{path} is too wide"
 
 
-# The text of a button that is wider than the button, or of one that reaches out of what it stands in.
+# The texts of buttons that are narrower than their text.
 CUT_OFF = """
 [...document.querySelectorAll('main button, main .button, header button')]
     .filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)

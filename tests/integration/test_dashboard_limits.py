@@ -1,4 +1,4 @@
-"""What the dashboard shows when there is too much to look at: bounds and estimates, and the words for them."""
+"""What the dashboard shows when there is too much to count: bounds and estimates, and the words for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from relay.admin.access.deadline import TooMuch
 @pytest.fixture
 def dashboard(database: Database) -> Iterator[Dashboard]:
     with serving(Settings(database_url=database.url), allow_changes=True) as found:
-        assert httpx.get(f"{found.url}/login", timeout=60).status_code == 200  # it listens before it is ready
+        assert httpx.get(f"{found.url}/login", timeout=60).status_code == 200  # waits: it listens before it is ready
         yield found
 
 

@@ -1,4 +1,4 @@
-"""The demo as a stranger runs it: one command, real documents, a sum that adds up."""
+"""The demo as a newcomer runs it: one command, real documents, a sum that adds up."""
 
 import re
 import shutil
@@ -43,7 +43,7 @@ def write_documents(directory: Path) -> None:
 def test_on_a_bare_machine_it_creates_everything_and_adds_up(spawn: Spawner, tmp_path: Path) -> None:
     process = demo(spawn)
     assert process.returncode == 0, process.report()
-    assert process.stderr.startswith("Loading the demo"), "before the imports, which take long the first time"
+    assert process.stderr.startswith("Loading the demo"), "it says so before the slow imports"
     (committed, delivered, waiting, dead) = re.findall(
         r"(\d+) messages? committed = (\d+) delivered, (\d+) waiting, (\d+) dead", process.stdout
     )[0]
@@ -63,7 +63,7 @@ def test_the_users_own_documents_become_graphs_and_bad_ones_are_named(
 ) -> None:
     write_documents(tmp_path)
     process = demo(spawn, "docs", "nowhere.txt", database=database)
-    assert process.returncode == 1, process.report()  # for nowhere.txt, which was named; the rest was done
+    assert process.returncode == 1, process.report()  # for nowhere.txt, which was named on the command line
     assert "12 documents: 3 extracted, 0 already known, 9 skipped." in process.stdout
     assert "3 messages committed = 3 delivered, 0 waiting, 0 dead." in process.stdout
     for name in ("empty.txt", "binary.txt", "broken.pdf", "nowhere.txt"):

@@ -1,4 +1,4 @@
-"""Without the extra `demo` the commands of the reference worker say what to install; all others need nothing of it."""
+"""Without the extra `demo`, the reference worker's commands say what to install; no other command needs the extra."""
 
 import subprocess
 import sys

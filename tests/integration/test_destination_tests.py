@@ -1,4 +1,4 @@
-"""`outbox destinations test` where all is well, for each kind; and what a doctor says of what is gone or damaged."""
+"""`outbox destinations test` for each kind that works; and what the doctor says of removed or damaged things."""
 
 from __future__ import annotations
 

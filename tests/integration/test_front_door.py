@@ -1,4 +1,4 @@
-"""What a stranger meets: names that lead nowhere, times, plurals, and commands that can be pasted."""
+"""What a newcomer meets: names that lead nowhere, times, plurals, and commands that can be pasted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_sqlite_file_in_a_folder_that_is_not_there_is_advised_about_the_folde
         ("/usr/lib/python3/outbox_cli/__main__.py", False, "outbox"),
     ],
 )
-def test_commands_that_are_advised_are_such_as_can_be_pasted(run: Run, called: str, found: bool, shown: str) -> None:
+def test_advised_commands_can_be_pasted(run: Run, called: str, found: bool, shown: str) -> None:
     path = str(Path(CALLED).parent) if found else "/usr/bin"
     ended = run("status", program=called, PATH=path)
     assert f"run `{shown} db upgrade`" in ended.stderr
@@ -89,7 +89,7 @@ def test_a_header_that_is_given_twice_is_refused(run: Run, sqlite_database: Data
 
 
 def test_times_are_in_utc_and_say_so_and_can_be_given_as_they_are_shown(run: Run, database: Database) -> None:
-    """With any time zone of the operator and of the database."""
+    """This holds for any time zone of the operator and of the database."""
     if database.kind == "postgres":
         name = database.scalar("SELECT current_database()")
         database.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Kathmandu'")
@@ -176,7 +176,7 @@ def test_a_destination_without_a_secret_is_advised_of_what_would_give_it_one(run
 def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
     run: Run, tmp_path: Path, source: str, said: str
 ) -> None:
-    """The error is neither a traceback nor a success: a module may end the process that imports it."""
+    """The command prints no traceback and does not succeed, even if the module ends the process that imports it."""
     name = f"unloadable_{abs(hash(source))}"
     (tmp_path / f"{name}.py").write_text(source)
     (tmp_path / "outbox.toml").write_text(
@@ -189,7 +189,7 @@ def test_a_listener_whose_module_cannot_be_imported_is_said_with_its_place(
 
 @pytest.mark.parametrize("queue", ["", "amq.topic", "q" * 251, "größe"], ids=["empty", "reserved", "long", "foreign"])
 def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_database: Database, queue: str) -> None:
-    """And not asked of the broker, which made a durable queue of another name for "" each time that it was."""
+    """The broker is not asked: for "" it made a durable queue with another name each time."""
     ended = run("consume", "--queue", queue, url=sqlite_database.url, AMQP_URL="amqp://127.0.0.1:1/")
     assert (ended.returncode, "a name has at most 250" in ended.stderr) == (2, True)
 

@@ -49,7 +49,7 @@ def readiness(port: int) -> tuple[int, dict[str, object]]:
 
 @pytest.fixture
 def start(spawn: Spawner, tmp_path: Path) -> Callable[..., tuple[Process, int]]:
-    """`start(url)`: a relay with one listener, and the port of its health pages."""
+    """`start(url)` returns a relay with one listener, and the port of its health pages."""
     (tmp_path / "health_listener.py").write_text("def on_anything(message):\n    1 / message.data['divisor']\n")
     (tmp_path / "outbox.toml").write_text(FAILING.format(name="divider"))
 
@@ -144,7 +144,7 @@ async def test_ready_is_database_schema_and_a_loop_that_turns(state: dict[str, o
     assert found[1]["ready"] is (status == 200)
 
 
-async def test_the_page_asks_no_one_who_they_are_and_so_names_no_host_role_or_password() -> None:
+async def test_the_page_needs_no_login_and_so_names_no_host_role_or_password() -> None:
     port = free_port()
     detail = "cannot reach postgresql://app:hunter2@db.internal:5432/app as role app\n\x1b[31m"
     async with HealthServer(Well(database=False, detail=detail), port):

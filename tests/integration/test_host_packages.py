@@ -48,7 +48,7 @@ def test_drain(tmp_path):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment in which the wheel is installed, beside all that it needs."""
+    """The interpreter of an environment in which the wheel and its dependencies are installed."""
     built, directory = tmp_path_factory.mktemp("built"), tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(built), cwd=PROJECT)
     venv.create(directory, symlinks=True)
@@ -75,7 +75,7 @@ def run(*command: str, cwd: Path, **environ: str) -> str:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    """A host application with a `relay` and a `listeners` of its own."""
+    """A host application with its own packages `relay` and `listeners`."""
     for package in ("relay", "listeners"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
@@ -179,7 +179,7 @@ def test_the_receiving_api_starts_with_our_listener_and_with_the_hosts(
 def test_the_consumer_starts_with_our_listener_and_with_the_hosts(
     python: Path, host: Path, environ: dict[str, str], handler: list[str], started: list[subprocess.Popen[str]]
 ) -> None:
-    """The consumer starts up to the connection to its missing broker: by then everything is loaded."""
+    """The consumer starts until it connects to its broker, which is missing: by then everything is loaded."""
     (host / "outbox.toml").unlink()
     program = subprocess.Popen(
         [str(python.with_name("outbox")), "consume", "--health-port", "0", *handler],

@@ -1,4 +1,4 @@
-"""Receivers that misbehave on purpose: every one costs an outcome, none costs the relay anything else."""
+"""Receivers that misbehave on purpose: each one makes an outcome, and none affects the relay in any other way."""
 
 import asyncio
 import socket
@@ -133,7 +133,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() ->
         assert (len(receiver.requests), receiver.connections) == (3, 2)
 
 
-async def test_of_a_gigabyte_only_64_kib_are_kept() -> None:
+async def test_only_64_kib_of_a_gigabyte_are_kept() -> None:
     sent = 0
 
     async def flood(writer: asyncio.StreamWriter) -> None:
@@ -256,7 +256,9 @@ async def test_no_secret_goes_to_a_server_with_the_certificate_of_another_host(c
     assert outcome.reason.startswith("TLS: ")
 
 
-async def test_nor_to_one_whose_certificate_is_for_another_name(authority: trustme.CA, ca_file: Path) -> None:
+async def test_no_secret_goes_to_a_server_whose_certificate_is_for_another_name(
+    authority: trustme.CA, ca_file: Path
+) -> None:
     tls = server_side(authority, "elsewhere.test")
     async with Receiver(tls=tls) as receiver, destination(receiver.url, ca_file=ca_file) as api:
         assert (await api.send(MESSAGE)).kind == "unreachable"

@@ -92,7 +92,7 @@ async def test_an_outage_of_the_receiver_costs_no_message_an_attempt(database: D
 
 
 class Remembering:
-    """A handler that remembers which contents it was told of."""
+    """A handler that remembers the contents of its events."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -116,7 +116,7 @@ async def api(secrets: list[str], handler: Callable[[Message], None], port: int 
 
 
 class Flow:
-    """Emits while entered, and knows what it emitted; at most 50 messages are ahead of the receiver."""
+    """Emits inside its `with` block, and remembers what; at most 50 messages are ahead of the receiver."""
 
     def __init__(self, database: Database, seen: list[str]) -> None:
         self.emitted: list[str] = []

@@ -36,7 +36,7 @@ async def connection(
 
 
 async def drip_until_cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-    """Send a byte now and then, for as long as the other side has it; what it said meanwhile."""
+    """Send a byte at intervals until the other side closes; return what it sent meanwhile."""
     said = asyncio.create_task(_all(reader))
     async with asyncio.timeout(10):
         while not said.done():
@@ -78,7 +78,7 @@ async def test_a_body_that_drips_is_told_so_and_cut_off() -> None:
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_who_was_refused_and_goes_on_sending_is_cut_off() -> None:
+async def test_a_client_that_was_refused_and_goes_on_sending_is_cut_off() -> None:
     async with connection(receive_timeout_s=0.5, limits=Limits(max_body_bytes=10)) as (reader, writer):
         writer.write(HEAD + b"Content-Length: 100000000\r\n\r\n")
         await drip_until_cut_off(reader, writer)

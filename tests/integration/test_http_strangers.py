@@ -90,7 +90,7 @@ async def test_one_client_has_a_quarter_of_the_connections() -> None:
         assert await call(port, "127.0.1.1") == 200
 
 
-async def test_behind_a_proxy_there_are_as_many_as_there_is_room_for() -> None:
+async def test_a_proxy_may_have_as_many_connections_as_there_is_room_for() -> None:
     async with served(connections=40, proxies=("127.0.1.1",)) as (server, port), AsyncExitStack() as stack:
         await idle(stack, port, 30, "127.0.1.1")
         await eventually_async(lambda: len(server.server_state.connections) == 30)
@@ -111,7 +111,7 @@ async def asking_and_reading_nothing(port: int) -> AsyncIterator[None]:
             await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_who_reads_no_answers_is_cut_off() -> None:
+async def test_a_client_that_reads_no_answers_is_cut_off() -> None:
     async with served(send_timeout_s=0.3) as (server, port), asking_and_reading_nothing(port):
         await eventually_async(lambda: server.server_state.total_requests > 0, deadline_s=20)
         await eventually_async(lambda: not server.server_state.connections, deadline_s=20)
@@ -234,7 +234,7 @@ async def test_a_trailing_slash_is_another_page_and_the_host_header_is_not_repea
             assert "evil" not in f"{said.headers}{said.text}"
 
 
-async def test_nor_by_the_health_page() -> None:
+async def test_the_health_page_does_not_repeat_the_host_header_either() -> None:
     port = free_port()
     async with HealthServer(Well(), port), httpx.AsyncClient(trust_env=False) as client:
         said = await client.get(f"http://127.0.0.1:{port}/healthz/", headers={"Host": "evil.test"})

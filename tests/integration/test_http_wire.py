@@ -39,7 +39,7 @@ def message(**changed: Any) -> Message:
 
 
 async def sent(*messages: Message, **settings: Any) -> list[Request]:
-    """Send messages to a receiver that takes everything; what it saw."""
+    """Send messages to a receiver that takes everything; return what it saw."""
     async with Receiver() as receiver:
         destination = HttpDestination("api", HttpSettings(url=receiver.url, **({"secret": SECRET} | settings)))
         await destination.start()
@@ -167,7 +167,7 @@ async def test_a_header_written_by_sql_cannot_break_out_of_its_line() -> None:
     assert request.header("X-Internal-Secret") == SECRET
 
 
-async def test_a_type_or_source_written_by_sql_cannot_either() -> None:
+async def test_a_type_or_source_written_by_sql_cannot_break_out_of_its_line() -> None:
     (request,) = await sent(message(type="a\r\nb", source="ü ü"))
     assert request.header("ce-type") == "a%0D%0Ab"
     assert request.header("ce-source") == "%C3%BC%20%C3%BC"

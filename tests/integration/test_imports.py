@@ -70,7 +70,7 @@ def test_the_check_sees_what_a_package_loads():
     assert {"alembic", "sqlalchemy"} <= packages_loaded_by("alembic")
 
 
-# What a command may need at work, and what none of those below needs to say what it says.
+# What a command may need for its work, but none of the commands below needs for its output.
 HEAVY = {
     "aio_pika",
     "aiohttp",

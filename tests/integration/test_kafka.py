@@ -1,4 +1,4 @@
-"""What the Kafka destination makes of a broker's answers, and how a message looks in a topic."""
+"""How the Kafka destination interprets a broker's answers, and how a message looks in a topic."""
 
 import asyncio
 import time
@@ -57,14 +57,14 @@ def topic(kafka: KafkaServer) -> str:
 
 @pytest.fixture
 def mock() -> Iterator[MockCluster]:
-    """A cluster that answers with the error that a test sets."""
+    """A cluster that answers with the errors that the test sets."""
     with running(MockCluster()) as server:
         yield server
 
 
 @pytest.fixture
 def name() -> str:
-    """A topic that is made when it is asked for."""
+    """A topic that the broker creates on its first use."""
     return f"topic-{new_id()}"
 
 
@@ -82,7 +82,7 @@ async def test_a_record_is_an_event_with_its_key_and_its_bytes_and_as_old_as_its
     (record,) = await kafka.records_of(topic)
     assert (record.key, record.value) == (b"c-1", b'{"contentId": "c-1"}')
     assert record.headers["ce_time"] == b"2026-01-01T10:00:00Z"
-    if not isinstance(kafka, MockCluster):  # it has a clock of its own
+    if not isinstance(kafka, MockCluster):  # the mock cluster has its own clock
         assert record.timestamp_ms >= began_ms
     assert (record.headers["ce_type"], record.headers["x-tenant"]) == (TYPE.encode(), b"7")
 
@@ -137,7 +137,7 @@ async def test_what_a_frozen_broker_had_is_stored_once_and_taken_when_it_is_back
             left = [each for each, outcome in zip(left, outcomes, strict=True) if outcome.kind != "taken"]
     found = await ids_in(kafka, topic)
     assert sorted(set(found) & {each.id for each in sent}) == sorted(each.id for each in sent)
-    assert len([each for each in found if each in {one.id for one in sent}]) == len(sent), "some are there twice"
+    assert len([each for each in found if each in {one.id for one in sent}]) == len(sent), "no record is there twice"
 
 
 async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(

@@ -21,7 +21,7 @@ LOGIN = {"sasl_mechanism": "PLAIN", "username": "relay", "password": "correct-ho
 
 
 class Behind(Noida):
-    """At an address that only a server in front of it is told."""
+    """A broker at an address that only the server in front of it knows."""
 
     host = Front.BEHIND
 

@@ -12,7 +12,7 @@ SENTENCE = "the server is CockroachDB, whose advisory locks lock nothing"
 
 @pytest.fixture
 def posing(postgres_database: Database) -> Database:
-    """A PostgreSQL that says it is CockroachDB: what it answers to `version()` is all that differs."""
+    """A PostgreSQL that says it is CockroachDB: only its answer to `version()` differs."""
     name = postgres_database.url.rpartition("/")[2]
     for statement in (
         "CREATE SCHEMA posing",

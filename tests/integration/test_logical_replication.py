@@ -1,4 +1,4 @@
-"""A relay works on a subscriber of logical replication: it finds what is applied late; the doctor, what is missing."""
+"""On a subscriber of logical replication, a relay finds what is applied late, and the doctor what is missing."""
 
 from collections.abc import Iterator
 

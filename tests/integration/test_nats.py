@@ -1,4 +1,4 @@
-"""What the NATS destination makes of a server's answers, and how a message looks in a stream."""
+"""How the NATS destination interprets a server's answers, and how a message looks in a stream."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(project: Path, tmp_path: Path) -> Iterator[Start]:
-    """`start("kafka.ts", KAFKA_BROKERS="…")`: run a program; what is returned says what it has printed."""
+    """`start("kafka.ts", KAFKA_BROKERS="…")`: run a program; return a function that returns its output so far."""
     running: list[subprocess.Popen[bytes]] = []
 
     def run(program: str, **environ: str) -> Callable[[], str]:
@@ -67,13 +67,13 @@ def start(project: Path, tmp_path: Path) -> Iterator[Start]:
 
     yield run
     for process in running:
-        os.killpg(process.pid, signal.SIGKILL)  # tsx runs the program in a process of its own
+        os.killpg(process.pid, signal.SIGKILL)  # tsx runs the program in a child process
         process.wait()
         guardian().forget(process.pid)
 
 
 def deliver(world: World) -> list[str]:
-    """Deliver three events; what a consumer that takes them says."""
+    """Deliver three events; return what a consumer that takes them prints."""
     sent = [message(key="c-1") for _ in range(3)]
 
     async def send() -> None:

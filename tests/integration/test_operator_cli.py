@@ -1,4 +1,4 @@
-"""An operator's commands as an operator and a script meet them, on both databases."""
+"""An operator's commands, as an operator and a script see them, on both databases."""
 
 import json
 import os
@@ -46,7 +46,7 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], database: Database) -> Run:
-    """`run("dead", "list", "--json")`: one command, in this process, on the test's database."""
+    """`run("dead", "list", "--json")` runs one command, in this process, on the test's database."""
 
     def run(*arguments: str) -> Ended:
         capfd.readouterr()
@@ -208,7 +208,7 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
     (found,) = run("replay", "--to", "new", "--dry-run", "--json").json
     assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
     assert run("replay", "--to", "new").code == 2
-    assert run("replay", "--to", "new", "--json").json == [found]  # refused as well: there is no terminal to ask on
+    assert run("replay", "--to", "new", "--json").json == [found]  # refused too: there is no terminal for the question
     ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
     assert "put 4 messages on the way to new" in ended.err
     await scene.drain(destinations)
@@ -224,11 +224,11 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
 # ----------------------------------------------------------------------------------------- cancelling, and one message
 
 
-async def test_cancelling_shows_what_it_would_be_asks_and_is_on_record(run: Run, scene: Scene) -> None:
+async def test_cancelling_shows_what_it_would_cancel_asks_and_is_recorded(run: Run, scene: Scene) -> None:
     await scene.drain({"a": Taker()})
     scene.emit(2, ordering_key="k")
     scene.emit(1)
-    assert run("cancel").code == 2, "all are cancelled only if that is what was said"
+    assert run("cancel").code == 2, "all are cancelled only if the command says so"
     assert run("cancel", "--key", "").code == 2
     assert run("cancel", "--unrouted", "--destination", "a", "--yes").code == 2, "these have no destination"
     dry = run("cancel", "--key", "k", "--dry-run")
@@ -325,7 +325,9 @@ async def test_destinations_are_listed_paused_and_resumed(run: Run, scene: Scene
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
-async def test_who_finds_the_row_locked_is_told_to_come_again(run: Run, scene: Scene, database: Database) -> None:
+async def test_an_operator_who_finds_the_row_locked_is_told_to_try_again(
+    run: Run, scene: Scene, database: Database
+) -> None:
     await scene.drain({"a": Taker()})
     database.execute(f"ALTER DATABASE {database.engine.url.database} SET lock_timeout = '100ms'")
     with database.engine.begin() as elsewhere:

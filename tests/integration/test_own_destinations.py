@@ -1,4 +1,4 @@
-"""docs/destinations.md shows a kind of destination in a package of its own: built, installed and used as printed."""
+"""docs/destinations.md shows a kind of destination in a separate package: built, installed and used as printed."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the example was installed from its wheel."""
+    """A folder in which the example was installed from its wheel."""
     source, built, installed = (tmp_path_factory.mktemp(name) for name in ("source", "built", "installed"))
     for name, content in PRINTED.findall((PROJECT / "docs" / "destinations.md").read_text()):
         (source / name).write_text(content)
@@ -35,7 +35,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(site: Path, tmp_path: Path) -> Command:
-    """`command("relay", "--drain")`: the command line where the example is installed, and `outbox.toml` uses it."""
+    """`command("relay", "--drain")` runs a command where the example is installed and `outbox.toml` uses it."""
     (tmp_path / "outbox.toml").write_text(
         f'health_port = 0\n[destinations.archive]\nkind = "file"\npath = "{tmp_path}/all.jsonl"\n'
     )

@@ -1,5 +1,4 @@
-"""A real PgBouncer: in transaction mode a relay names it and ends, and workers work; in session mode both
-work."""
+"""A real PgBouncer: in transaction mode a relay names it and ends, and workers work; in session mode both work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -32,7 +31,7 @@ Pool = Callable[[PoolMode], Database]
 
 @pytest.fixture
 def pool(postgres_database: Database) -> Iterator[Pool]:
-    """`pool("transaction")`: the test's database through a PgBouncer."""
+    """`pool("transaction")` returns the test's database through a PgBouncer."""
     started: list[tuple[PgBouncer, Database]] = []
 
     def start(mode: PoolMode) -> Database:
@@ -114,7 +113,7 @@ def test_a_relay_behind_session_pooling_owns_delivers_and_is_succeeded(postgres_
 async def test_workers_behind_transaction_pooling_emit_normally(postgres_database, pool, way: Way):
     writer = Writer(pool("transaction"), way)
     options = {"connect_args": FOR_A_POOLER[way.driver]}
-    for n in range(8):  # beyond the number of times after which a driver would prepare its statements
+    for n in range(8):  # so often that a driver would prepare its statements
         async with writer.transaction(**options) as one, writer.transaction(**options) as two:
             await one.emit("page.read", {"n": n}, ordering_key="k", strict_order=True)
             await two.emit("page.read", {"n": n}, ordering_key="other")
@@ -149,7 +148,7 @@ def test_its_schema_is_found_through_a_pooler_and_not_left_to_other_clients(pool
     upgrade(pooled.url, schema="messaging")
     settings = Settings(database_url=pooled.url, schema_name="messaging")
     with opened(settings) as engine:
-        for _ in range(8):  # beyond the number of times after which a driver would prepare its statements
+        for _ in range(8):  # so often that a driver would prepare its statements
             with engine.connect() as connection:
                 assert connection.scalar(sa.text("SELECT to_regclass('outbox_message')::text")) == "outbox_message"
                 assert connection.scalar(sa.text("SELECT current_schema()")) == "messaging"

@@ -1,4 +1,4 @@
-"""What we put on a disk is its owner's, and what others put there is not run."""
+"""Only its owner can read a file that we write, and no file of others is run."""
 
 import stat
 import subprocess

@@ -107,7 +107,7 @@ async def test_a_cancelled_consumer_consumes_again_and_the_log_says_that_the_que
     effect_table(sqlite_database)
     async with consuming(rabbitmq, sqlite_database, listener=apply):
         with capture_logs() as said:
-            replace_queue(rabbitmq)  # not awaited: when the consumer hears of it, the queue is there again
+            replace_queue(rabbitmq)  # in one step: when the consumer learns of it, the queue is there again
             await eventually_async(lambda: any(each["event"] == "consuming" for each in said), deadline_s=20)
         await rabbitmq.publish_async(b"{}", message_id="e-1")
         await eventually_async(lambda: effects(sqlite_database) == ["e-1"])
@@ -124,7 +124,7 @@ def replace_queue(rabbitmq: RabbitServer) -> None:
 
 @pytest.mark.parametrize(
     ("database", "ending"), [("sqlite", "stop"), ("postgres", "kill")], indirect=["database"]
-)  # the broker knows no database, and each restart takes seconds
+)  # not each with each: the broker does not depend on the database, and each restart takes seconds
 async def test_after_a_restart_of_the_broker_it_goes_on_and_repeats_no_effect(
     rabbitmq: RabbitServer, database: Database, ending: str
 ) -> None:

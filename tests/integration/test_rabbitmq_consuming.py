@@ -1,4 +1,4 @@
-"""What the RabbitMQ consumer does with what comes out of its queue."""
+"""What the RabbitMQ consumer does with the messages of its queue."""
 
 import asyncio
 import threading
@@ -90,7 +90,7 @@ async def test_what_the_listener_rejects_is_a_dead_letter_at_once(
     assert letter.headers["x-outbox-attempts"] == 1
 
 
-async def test_a_failure_is_tried_again_later_and_only_so_often(
+async def test_a_failure_is_tried_again_later_and_only_a_limited_number_of_times(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
     attempts: list[tuple[str, int]] = []
@@ -136,7 +136,7 @@ async def test_a_message_that_fails_delays_none_of_the_others_and_waits_its_time
 async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_end(
     rabbitmq: RabbitServer, postgres_database: Database
 ) -> None:
-    """Its message is not started again meanwhile: a second call would hang, too, until no thread is left."""
+    """Its message is not started again meanwhile: further calls would hang too, until no thread is left."""
     go, attempts = threading.Event(), []
 
     def hangs(message: Message, session: Session) -> None:
@@ -160,7 +160,7 @@ async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_en
     assert postgres_database.scalar("SELECT count(*) FROM inbox_message") == 5
 
 
-async def test_who_has_no_thread_for_all_of_them_hang_is_not_charged(
+async def test_a_message_without_a_thread_because_all_of_them_hang_is_not_charged(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
     go, attempts = threading.Event(), []
@@ -190,7 +190,7 @@ async def test_who_has_no_thread_for_all_of_them_hang_is_not_charged(
 async def test_wrong_sql_and_slow_sql_are_the_messages_fault_on_either_database(
     rabbitmq: RabbitServer, database: Database, statement: str
 ) -> None:
-    """The database answers, so waiting for it would never end."""
+    """The database does answer, so a consumer that waits for it would wait for ever."""
     if database.kind == "postgres":
         name = database.scalar("SELECT current_database()")
         database.execute(f"ALTER DATABASE \"{name}\" SET statement_timeout = '100ms'")

@@ -1,4 +1,4 @@
-"""No message stops a consumer: what cannot be decoded is a dead letter, and what comes behind it is done."""
+"""No message stops a consumer: one that cannot be decoded is a dead letter, and those behind it are processed."""
 
 import asyncio
 import threading
@@ -73,7 +73,7 @@ async def test_what_comes_behind_a_malformed_message_is_done_and_the_message_is_
             assert (keeps_all_of(letter, message), attack) == (True, attack)
 
 
-async def test_a_letter_that_its_headers_leave_no_room_for_goes_without_them_and_says_so(
+async def test_a_letter_whose_headers_leave_no_room_for_it_goes_without_them_and_says_so(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
     async with consuming(rabbitmq, sqlite_database):
@@ -105,7 +105,7 @@ async def test_a_letter_is_sent_to_no_queue_but_its_own(rabbitmq: RabbitServer, 
 async def test_letters_that_the_broker_returns_are_sent_again_each_of_them(
     rabbitmq: RabbitServer, sqlite_database: Database
 ) -> None:
-    """With any properties, even if two have the same id."""
+    """This holds for any properties, even if two letters have the same id."""
     async with consuming(rabbitmq, sqlite_database):
         await on_channel(rabbitmq.url, everything_arrives)
         await published(rabbitmq, Malformed(body=UNREADABLE))
@@ -156,7 +156,7 @@ async def test_what_is_large_is_read_in_a_thread_of_its_own(
     assert [thread is not threading.main_thread() for thread in read_in] == [is_large]
 
 
-async def test_what_comes_over_tls_is_mended_too(rabbitmq: RabbitServer) -> None:
+async def test_what_comes_over_tls_is_repaired_too(rabbitmq: RabbitServer) -> None:
     await asyncio.to_thread(rabbitmq.use, lambda channel: channel.declare_queue(QUEUE))
     await asyncio.to_thread(publish, rabbitmq, ATTACKS["a Latin-1 app_id"], "")
     broker = Broker(rabbitmq.tls_url, rabbitmq.ca_file)

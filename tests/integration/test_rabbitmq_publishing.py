@@ -1,4 +1,4 @@
-"""What the RabbitMQ destination makes of a broker's answers: each is an outcome, with its reason."""
+"""How the RabbitMQ destination interprets a broker's answers: each is an outcome, with its reason."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -88,7 +88,7 @@ async def test_a_body_longer_than_a_frame_arrives_whole(rabbitmq: RabbitServer) 
     assert [each.body for each in got] == [each.body for each in sent]
 
 
-async def test_hundreds_under_way_at_once_are_each_told_apart_and_keep_their_order(rabbitmq: RabbitServer) -> None:
+async def test_hundreds_under_way_at_once_are_told_apart_and_keep_their_order(rabbitmq: RabbitServer) -> None:
     sent = [message(n) for n in range(600)]
     async with destination(rabbitmq.url) as made:
         assert await asyncio.gather(*map(made.send, sent)) == [TAKEN] * 600
@@ -118,7 +118,7 @@ async def test_created_objects_are_durable_and_plain_so_other_clients_may_assert
     await declare(rabbitmq.url, assert_it)
 
 
-async def test_a_quorum_queue_is_made_where_it_is_asked_for(rabbitmq: RabbitServer) -> None:
+async def test_a_quorum_queue_is_made_where_it_is_configured(rabbitmq: RabbitServer) -> None:
     async def assert_it(channel: AbstractChannel) -> None:
         await channel.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
 
@@ -163,7 +163,7 @@ async def test_with_declare_off_a_missing_exchange_is_no_messages_fault(rabbitmq
     assert outcome.kind == "unreachable"
 
 
-async def test_a_queue_that_is_unbound_or_deleted_is_mended_with_the_next_message(rabbitmq: RabbitServer) -> None:
+async def test_a_queue_that_is_unbound_or_deleted_is_repaired_with_the_next_message(rabbitmq: RabbitServer) -> None:
     async def unbind(channel: AbstractChannel) -> None:
         queue = await channel.get_queue(QUEUE)
         await queue.unbind(EXCHANGE, TYPE)
@@ -222,7 +222,7 @@ async def test_a_message_that_the_broker_will_not_have_is_refused_and_hurts_none
     assert {each.id for each in sent} < set(await in_queue(rabbitmq.url))
 
 
-async def test_a_broker_that_is_away_is_said_at_once_and_found_when_it_is_there(rabbitmq: RabbitServer) -> None:
+async def test_a_broker_that_is_away_is_reported_at_once_and_found_when_it_is_there(rabbitmq: RabbitServer) -> None:
     url = f"amqp://guest:secret@127.0.0.1:{free_port()}/"
     async with destination(url) as made:
         async with asyncio.timeout(3):
@@ -232,14 +232,14 @@ async def test_a_broker_that_is_away_is_said_at_once_and_found_when_it_is_there(
     assert "secret" not in outcome.reason
 
 
-async def test_a_wrong_password_is_unreachable_and_stands_nowhere(rabbitmq: RabbitServer) -> None:
+async def test_a_wrong_password_is_unreachable_and_is_shown_nowhere(rabbitmq: RabbitServer) -> None:
     async with destination(rabbitmq.url.replace("guest:guest", "guest:hunter2")) as made:
         outcome = await sent_until(made, lambda outcome: "login" in outcome.reason, message())
     assert outcome.kind == "unreachable"
     assert "hunter2" not in outcome.reason
 
 
-async def test_tls_works_with_a_ca_of_ones_own_and_not_without(rabbitmq: RabbitServer) -> None:
+async def test_tls_works_with_a_private_ca_that_is_configured_and_not_without(rabbitmq: RabbitServer) -> None:
     async with destination(rabbitmq.tls_url, ca_file=rabbitmq.ca_file) as made:
         assert await made.send(message()) == TAKEN
     async with destination(rabbitmq.tls_url) as made:
@@ -253,7 +253,7 @@ async def test_a_virtual_host_that_is_refused_is_named_in_the_same_words_each_ti
     rabbitmq: RabbitServer, vhost: str
 ) -> None:
     if vhost == "forbidden":
-        rabbitmq.evaluate('rabbit_vhost:add(<<"forbidden">>, <<"guest">>)')  # gives nobody a permission
+        rabbitmq.evaluate('rabbit_vhost:add(<<"forbidden">>, <<"guest">>)')  # grants no permission to any user
     try:
         reasons = [await refusal(Broker(rabbitmq.url.rstrip("/") + f"/{vhost}")) for _ in range(2)]
     finally:
@@ -315,7 +315,7 @@ async def test_a_broker_that_does_not_answer_is_a_failure_and_a_late_confirm_sav
     assert (await in_queue(rabbitmq.url)).count(sent.id) == 1
 
 
-async def test_a_memory_alarm_is_said_and_costs_no_message_a_second_copy(rabbitmq: RabbitServer) -> None:
+async def test_a_memory_alarm_is_reported_and_makes_no_second_copy_of_a_message(rabbitmq: RabbitServer) -> None:
     sent = [message(n) for n in range(50)]
     async with destination(rabbitmq.url, timeout_s=2) as made:
         assert await made.send(message()) == TAKEN
@@ -365,6 +365,6 @@ async def test_what_no_consumer_takes_in_time_is_removed_by_the_broker(rabbitmq:
     await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(QUEUE) == 0), deadline_s=20)
 
 
-def test_a_routing_key_of_ones_own_leaves_queues_to_you() -> None:
+def test_with_a_configured_routing_key_the_operator_makes_the_queues() -> None:
     with pytest.raises(ValueError, match="requires declare = false"):
         RabbitSettings.model_validate({"url": "amqp://localhost", "routing_key": "tenant.{type}"})

@@ -18,7 +18,7 @@ from support.waiting import eventually
 
 from outbox import emit
 
-# As printed in the guide, apart from the port: it connects to localhost as it is.
+# As printed in the guide, apart from the port: the guide's program connects to localhost.
 GUIDES_PUBLISHER = textwrap.dedent(
     """
     import pika
@@ -150,7 +150,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_what_it_published_and
         relay = start_relay(spawn, postgres_database, rabbitmq)
         eventually(lambda: rabbitmq.depth(QUEUE) == 3, deadline_s=30)
         relay.kill()
-        # What it had asked the database to settle dies with it, as if it had never been asked.
+        # Its last request to settle ends with it, as if it had never been sent.
         postgres_database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         )

@@ -1,4 +1,4 @@
-"""A rate limit: one budget for all relays, and no business of other destinations."""
+"""A rate limit: one budget for all relays, which does not affect other destinations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Clocked(Receiver):
 
     @property
     def most_above_the_limit(self) -> float:
-        """By how many requests it was exceeded at most, in any time that begins and ends with a request."""
+        """Return the most requests above the limit in any interval that begins and ends with a request."""
         ends = list(enumerate(self.times))
         return max(n - m + 1 - BURST - PER_S * (end - start + VALID_S) for m, start in ends for n, end in ends[m:])
 
@@ -84,7 +84,7 @@ async def test_a_drain_waits_for_the_limit(database: Database, api: Clocked) -> 
 
 
 async def test_relays_one_after_the_other_share_the_budget_too(database: Database, api: Clocked) -> None:
-    """As with a drain that a timer starts again and again."""
+    """A timer may start one drain after another."""
     for _ in range(3):
         write(database, BURST)
         async with Relay(limited(database, api)) as relay:
@@ -133,7 +133,7 @@ async def test_an_operator_sees_the_limit_until_a_relay_starts_without_it(databa
 
 
 def seen(database: Database) -> tuple[str, str]:
-    """Return the destination's state, from `status` and from `destinations list`."""
+    """Return the destination's state as `status` and `destinations list` show it."""
     with snapshot(database.engine) as connection:
         (row,) = list_destinations(connection)
         return status(connection).destinations["api"].health, row.health

@@ -1,4 +1,4 @@
-"""What the Redis destination makes of a server's answers, and how a message looks in a stream."""
+"""How the Redis destination interprets a server's answers, and how a message looks in a stream."""
 
 import json
 from collections.abc import AsyncIterator
@@ -183,13 +183,13 @@ async def test_a_killed_server_knows_after_its_start_what_it_had(recent_redis: R
         assert (await made.send(sent)).kind == "taken"
         recent_redis.kill()
         recent_redis.start()
-        while (await made.send(sent)).kind != "taken":  # the connection that it had is of no use any more
+        while (await made.send(sent)).kind != "taken":  # its old connection fails first
             pass
     assert ids_in(recent_redis) == [sent.id]
 
 
 async def test_thousands_of_messages_are_known_again(recent_redis: RedisServer) -> None:
-    """Redis remembers 100 ids of a producer, so that each message has one of many."""
+    """Redis remembers 100 ids per producer, so the destination uses many producers."""
     sent = [message() for _ in range(5_000)]
     async with destination(recent_redis.url, maxlen=100_000) as made:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Three roles with what `outbox db grants` prints and no more: the core works, and what is missing is named."""
+"""Three roles with the rights that `outbox db grants` prints: the core works, and a missing right is named."""
 
 import asyncio
 import sys
@@ -45,7 +45,7 @@ class Ended:
 
 @dataclass
 class Roles:
-    """One database with an outbox in a schema of its own, as its owner and each of the three roles sees it."""
+    """One database with an outbox in a separate schema, as its owner and each of the three roles sees it."""
 
     owner: Database
     migrator: Database
@@ -57,7 +57,7 @@ class Roles:
 
     def revoke(self, right: Right, database: Database) -> None:
         on = right.on(SCHEMA)
-        if right.kind == "FUNCTION" or right.name == "outbox_wake":  # PUBLIC has it, unless it was revoked
+        if right.kind == "FUNCTION" or right.name == "outbox_wake":  # PUBLIC has it by default
             self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM PUBLIC")
         self.owner.execute(f"REVOKE {', '.join(right.privileges)} ON {on} FROM {self.role(database)}")
 
@@ -67,7 +67,7 @@ class Roles:
 
 @pytest.fixture(scope="module")
 def template(postgres_databases: PostgresDatabases) -> Iterator[str]:
-    """A database whose schema the migrator has made, with the printed rights granted. Roles are the server's."""
+    """A database whose schema the migrator has made, with the printed rights granted. Roles belong to the server."""
     name = postgres_databases.create()
     owner = Database("postgres", postgres_databases.url(name))
     names = {kind: f"{name}_{kind}" for kind in ("migrator", "worker", "relay")}
@@ -113,7 +113,7 @@ def _as(database: Database, role: str) -> Database:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """One command in this process."""
+    """Runs one command in this process."""
 
     def run(database: Database, *arguments: str) -> Ended:
         with monkeypatch.context() as patched:
@@ -128,7 +128,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def singles(needs: tuple[Right, ...]) -> list[Right]:
-    """Return each privilege by itself."""
+    """Return the rights with one privilege each."""
     return [replace(right, privileges=(privilege,)) for right in needs for privilege in right.privileges]
 
 
@@ -235,7 +235,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize(("column", "value"), COLUMNS.items(), ids=COLUMNS)
-def test_a_worker_may_not_write_what_is_the_databases_to_say(roles: Roles, column: str, value: str) -> None:
+def test_a_worker_may_not_write_the_columns_that_the_database_sets(roles: Roles, column: str, value: str) -> None:
     with pytest.raises(sa.exc.DBAPIError, match="permission denied for table outbox_message"):
         roles.worker.execute(
             f"INSERT INTO {SCHEMA}.outbox_message (id, type, source, data, {column}) OVERRIDING SYSTEM VALUE "
@@ -243,8 +243,8 @@ def test_a_worker_may_not_write_what_is_the_databases_to_say(roles: Roles, colum
         )
 
 
-def test_a_consumer_may_not_say_when_it_was_done(roles: Roles) -> None:
-    """A mark of the past would be forgotten at once, and its message taken again."""
+def test_a_consumer_may_not_set_the_time_of_its_mark(roles: Roles) -> None:
+    """A mark with an old time would be deleted at once, and its message taken again."""
     with pytest.raises(sa.exc.DBAPIError, match="permission denied for table inbox_message"):
         roles.worker.execute(
             f"INSERT INTO {SCHEMA}.inbox_message (listener, message_id, done_at) VALUES ('a', 'b', '2020-01-01')"
@@ -354,14 +354,14 @@ async def test_a_relay_that_lacks_one_right_names_it_at_the_start(roles: Roles, 
         async with asyncio.timeout(20), Relay(roles.settings(roles.relay, destinations=baseline)):
             pass
     assert_named(str(error.value), right, roles.role(roles.relay))
-    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_destination") == 0, "nothing was done"
+    assert roles.owner.scalar(f"SELECT count(*) FROM {SCHEMA}.outbox_destination") == 0, "it changed nothing"
 
 
 @pytest.mark.parametrize("right", singles(rights.EXTRACT + rights.COMMANDS + rights.WORKER[:2]), ids=name_of)
 def test_a_worker_that_lacks_one_right_names_it(roles: Roles, run: Run, right: Right, tmp_path: Path) -> None:
     roles.revoke(right, roles.worker)
     document = tmp_path / "one.txt"
-    for text in ("Relays deliver messages. ", "Relays deliver messages. "):  # the second time, it is known
+    for text in ("Relays deliver messages. ", "Relays deliver messages. "):  # the second time, the document is known
         document.write_text(text * 20)
         ended = run(roles.worker, "extract", str(document))
     assert ended.returncode == 3, ended.stderr
@@ -408,7 +408,7 @@ async def test_a_right_that_is_taken_away_while_a_relay_runs_ends_it_with_a_sent
 
 
 def test_a_relay_goes_on_beside_one_that_is_stuck_and_of_another_role(roles: Roles) -> None:
-    """It may not end that one's session, and says so once."""
+    """It has no right to end the other's session, and says so once."""
     sessions = [
         PostgresStore(Address.parse(database.url, schema=SCHEMA), lease_s=15, keep_history=True, notify=True)
         .open(name, ANY_GENERATION)
@@ -423,7 +423,7 @@ def test_a_relay_goes_on_beside_one_that_is_stuck_and_of_another_role(roles: Rol
 
 
 def test_a_stranger_that_passes_for_a_relay_which_ended_is_found_out_when_it_does_not_beat(roles: Roles) -> None:
-    """It has the process id of that relay, by chance, and took its presence lock; only its role is wrong."""
+    """The stranger happens to have that relay's process id, and took its presence lock; only its role is wrong."""
     store = PostgresStore(Address.parse(roles.relay.url, schema=SCHEMA), lease_s=15, keep_history=True, notify=True)
     session = store.open("well", ANY_GENERATION)
     with roles.worker.engine.connect() as stranger:
@@ -453,7 +453,7 @@ def test_the_state_of_a_shared_limit_is_for_relays_alone(roles: Roles) -> None:
     roles.relay.execute(f"DELETE FROM {table}")
 
 
-def test_a_worker_sees_whether_a_relay_sleeps_and_may_not_say_so(roles: Roles) -> None:
+def test_a_worker_sees_whether_a_relay_sleeps_and_may_not_change_that(roles: Roles) -> None:
     flag = f"'{SCHEMA}.outbox_wake'"
     roles.relay.execute(f"SELECT setval({flag}, 2)")
     assert roles.worker.scalar(f"SELECT pg_sequence_last_value({flag})") == 2

@@ -182,7 +182,7 @@ def test_a_weak_secret_can_be_allowed(sqlite_database: Database, serve: Serve) -
         (["--handler", "no.such:thing"], {}, "cannot be loaded"),
     ],
 )
-def test_what_cannot_work_is_said_at_the_start(
+def test_what_cannot_work_is_reported_at_the_start(
     sqlite_database: Database, spawn: Spawner, flags: list[str], env: Mapping[str, str], says: str
 ) -> None:
     given = {"DATABASE_URL": sqlite_database.url, "INTERNAL_API_SECRET": SECRET, **env}
@@ -204,7 +204,7 @@ def test_a_flag_that_cannot_be_understood_is_wrong_usage(
     assert says in ended.stderr
 
 
-def test_a_port_that_is_taken_is_said(sqlite_database: Database, spawn: Spawner) -> None:
+def test_a_port_that_is_taken_is_reported(sqlite_database: Database, spawn: Spawner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         env = {"DATABASE_URL": sqlite_database.url, "INTERNAL_API_SECRET": SECRET}

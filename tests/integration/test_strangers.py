@@ -1,4 +1,4 @@
-"""A login of the same database that has no rights on the outbox: it stops nothing by its locks or objects."""
+"""A login of the same database without rights on the outbox stops nothing by its locks or objects."""
 
 import asyncio
 import sys
@@ -35,7 +35,7 @@ Stranger = psycopg.Connection[Any]
 
 @pytest.fixture(scope="module")
 def role(postgres_databases: PostgresDatabases) -> Iterator[str]:
-    """A login without any rights; roles are the server's."""
+    """A login without any rights; roles belong to the server."""
     admin = Database("postgres", postgres_databases.url("postgres"))
     name = f"stranger_{postgres_databases._prefix}"
     admin.execute(f"CREATE ROLE {name} LOGIN")
@@ -61,9 +61,9 @@ def desk(postgres_database: Database) -> Iterator[Desk]:
 
 @pytest.fixture
 def may_create(postgres_database: Database, role: str) -> None:
-    """As everybody may in `public` before PostgreSQL 15."""
+    """Grant CREATE in `public`, which every role has before PostgreSQL 15."""
     postgres_database.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
-    postgres_database.execute(f"GRANT SELECT ON outbox_history TO {role}")  # to copy it the short way
+    postgres_database.execute(f"GRANT SELECT ON outbox_history TO {role}")  # for CREATE TABLE … LIKE
     postgres_database.execute("CREATE TABLE spied (data jsonb, as_role text)")
     postgres_database.execute("GRANT INSERT ON spied TO public")
 
@@ -92,7 +92,7 @@ def test_a_stranger_that_holds_every_lock_of_a_shard_keeps_no_relay_from_owning(
     assert second.beat([], 0).held == set(ALL)
 
 
-def test_a_shared_lock_of_a_stranger_is_none_the_better(desk: Desk, stranger: Stranger) -> None:
+def test_a_shared_lock_of_a_stranger_keeps_no_relay_from_owning_either(desk: Desk, stranger: Stranger) -> None:
     hold_shards(stranger, "pg_advisory_lock_shared")
     desk.owner("one")
 
@@ -172,7 +172,7 @@ def test_a_row_that_names_another_relay_of_the_same_number_keeps_no_shard_from_b
 
 
 def test_a_stranger_cannot_keep_a_relay_from_registering(desk: Desk, stranger: Stranger) -> None:
-    """Presence locks had the next numbers once, which could be taken in advance."""
+    """Presence locks used to have consecutive numbers, which a stranger could lock in advance."""
     stranger.execute(f"SELECT pg_advisory_lock({CLASS}, 64 + n) FROM generate_series(0, 1000) AS n")
     session = desk.owner("one")
     assert set(session.beat(list(ALL), 0).wants_of) == {session._number}
@@ -181,7 +181,7 @@ def test_a_stranger_cannot_keep_a_relay_from_registering(desk: Desk, stranger: S
 def test_a_stranger_that_takes_the_presence_of_a_relay_that_ended_is_no_relay(desk: Desk, stranger: Stranger) -> None:
     first, second = desk.owner("one"), desk.open("two")
     presence = desk.database.scalar("SELECT presence FROM outbox_relay WHERE number = :n", n=first._number)
-    first._connection.close()  # without a word: its row stays
+    first._connection.close()  # not in order: its row stays
     stranger.execute(f"SELECT pg_advisory_lock({CLASS}, {presence})")
     assert set(second.beat([], 0).wants_of) == {second._number}
     assert sorted(second.take(list(ALL), [])) == list(ALL)
@@ -321,14 +321,14 @@ def test_a_first_upgrade_refuses_a_schema_in_which_a_role_was_granted_create(
     assert migrations.upgrade(empty_postgres.url) == [], "an installed outbox is never kept from an upgrade"
 
 
-def test_a_schema_of_ours_in_which_everybody_may_create_is_refused(empty_postgres: Database) -> None:
+def test_a_schema_of_ours_in_which_every_role_may_create_is_refused(empty_postgres: Database) -> None:
     empty_postgres.execute("CREATE SCHEMA messaging")
     empty_postgres.execute("GRANT CREATE ON SCHEMA messaging TO PUBLIC")
     with pytest.raises(SchemaError, match="PUBLIC may CREATE in the schema messaging"):
         migrations.upgrade(empty_postgres.url, schema="messaging")
 
 
-def test_the_default_rights_of_postgresql_14_are_warned_of_and_left_as_they_are(
+def test_an_upgrade_warns_of_the_default_rights_of_postgresql_14_and_leaves_them(
     empty_postgres: Database, role: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     empty_postgres.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
@@ -374,7 +374,7 @@ def test_a_stranger_cannot_hold_up_a_key_that_is_emitted_in_strict_order(
     ):
         with pytest.raises(InsufficientPrivilege):
             stranger.execute(refused)
-    stranger.execute("SELECT pg_advisory_lock(hashtextextended('k', x'6F7574626F78'::bigint))")  # as it was once
+    stranger.execute("SELECT pg_advisory_lock(hashtextextended('k', x'6F7574626F78'::bigint))")  # once used
     with postgres_database.engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
         emit(connection, "page.read", {}, ordering_key="k", strict_order=True)
@@ -420,7 +420,7 @@ def test_what_a_stranger_made_under_the_name_of_a_partition_is_left_alone_and_th
     postgres_database: Database, stranger: Stranger, make: Callable[[Stranger], object]
 ) -> None:
     make(stranger)
-    for _ in range(2):  # the second finds the first
+    for _ in range(2):  # the second call finds the first one's partition
         postgres_database.execute("SELECT outbox_add_partition('2030-01-02')")
     (made,) = partition_of_the_day(postgres_database)
     assert made.is_ours
@@ -456,7 +456,7 @@ def test_a_table_of_ours_that_something_hangs_on_is_not_attached_again(
 
 @pytest.mark.usefixtures("may_create")
 def test_retention_drops_no_table_of_a_stranger(postgres_database: Database, stranger: Stranger) -> None:
-    """Although the owner of our tables may be a superuser, who could."""
+    """The owner of our tables may be a superuser, who could drop it."""
     stranger.execute("CREATE TABLE outbox_history_20200202 (precious text)")
     postgres_database.execute("SELECT outbox_add_partition('2020-02-02')")
     keeper = Housekeeping(Settings(database_url=postgres_database.url))

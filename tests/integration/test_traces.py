@@ -1,4 +1,4 @@
-"""One graph of spans for each message, from `emit` to the listener that took it, over everything that carries it."""
+"""One graph of spans for each message, from `emit` to the listener that took it, over each kind of transport."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECRET = "a-secret-0123456789abcdef0123456789"
 
 
 class Spans:
-    """What was traced."""
+    """The recorded spans."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -48,7 +48,7 @@ class Spans:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    """An SDK, as a host sets one up; it is gone after the test."""
+    """An SDK, as a host sets one up; it is removed after the test."""
     found, provider = Spans(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(found.exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
@@ -58,7 +58,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
 
 
 def emitted(database: Database, content_id: str = "c-1") -> tuple[str, trace.SpanContext]:
-    """Emit within a span of the worker's own; the message's id, and that span."""
+    """Emit within a span of the worker; return the message's id and that span."""
     tracer = trace.get_tracer("worker")
     with tracer.start_as_current_span("extract") as span, database.engine.begin() as connection:
         return emit(connection, TYPE, {"contentId": content_id}), span.get_span_context()

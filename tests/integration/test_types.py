@@ -1,4 +1,4 @@
-"""What a type checker says to those who call `emit`: a misspelt option is found before anything runs."""
+"""What a type checker says about calls of `emit`: it finds a misspelt option before anything runs."""
 
 import os
 import re

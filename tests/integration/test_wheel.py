@@ -131,7 +131,7 @@ def test_a_worker_emits_with_nothing_but_sqlalchemy_and_pydantic_installed(slim_
     )
 
 
-def test_a_command_in_a_workers_slim_image_says_what_is_lacking(slim_python):
+def test_a_command_in_a_workers_slim_image_says_what_is_missing(slim_python):
     ended = subprocess.run(
         [str(slim_python.with_name("outbox")), "status"], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Schema and code of different ages: what is permitted works, what is not says which command to run."""
+"""Schema and code of different ages: a permitted pair works, any other says which command to run."""
 
 import asyncio
 import shutil
@@ -30,7 +30,7 @@ def upgrade():
 
 
 def migrate_later(database: Database, *, oldest: str = "0.1.0") -> None:
-    """Migrate as a later release might, in a way that this one does not know."""
+    """Migrate as a later release might, in a way unknown to this one."""
     for statement in (
         "ALTER TABLE outbox_message ADD COLUMN remark text",
         "ALTER TABLE outbox_delivery ADD COLUMN remark text",
@@ -76,7 +76,7 @@ def test_a_newer_schema_that_does_not_permit_this_release_says_so(
     [["relay", "--drain"], ["db", "check"], ["status"], ["db", "upgrade"], ["db", "upgrade", "--plan"]],
     ids=" ".join,
 )
-def test_the_shape_of_before_the_first_release_is_refused_with_what_to_do(
+def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(
     database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     database.execute("UPDATE outbox_meta SET schema_version = 1")
@@ -92,7 +92,7 @@ def test_an_older_schema_says_which_command_to_run(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("command", [["relay", "--drain"], ["db", "check"], ["status"]], ids=" ".join)
-def test_a_database_whose_tables_were_all_emptied_says_what_is_lacking(
+def test_a_database_whose_tables_were_all_emptied_says_what_is_missing(
     database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     database.execute("DELETE FROM outbox_meta")
@@ -134,7 +134,7 @@ async def test_a_running_relay_ends_in_order_when_a_migration_no_longer_permits_
 
 @pytest.fixture
 def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripts of a release that has one migration more."""
+    """The scripts of a release that has one more migration."""
     directory = tmp_path / "scripts"
     shutil.copytree(migrations.scripts(), directory, ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "versions" / "outbox_0002.py").write_text(LATER)
@@ -142,7 +142,7 @@ def later_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Emitter(Thread):
-    """A worker that emits one message after the other, and knows how long the slowest took."""
+    """A worker that emits one message after the other, and measures the slowest."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -167,10 +167,10 @@ def test_a_migration_that_waits_for_a_lock_holds_emitters_up_for_no_longer_than_
     emitter = Emitter(postgres_database)
     upgrade = Thread(target=lambda: done.append(migrations.upgrade(postgres_database.url)))
     with psycopg.connect(postgres_database.url) as reader:
-        reader.execute("SELECT count(*) FROM outbox_message")  # and forgets to end its transaction
+        reader.execute("SELECT count(*) FROM outbox_message")  # and does not end its transaction
         emitter.start()
         upgrade.start()
-        for _ in range(3):  # tries, each of which holds the emitter up
+        for _ in range(3):  # each try holds the emitter up
             eventually(lambda: waiting(postgres_database) == 2, what="the emitter waits behind the migration")
             count = emitter.count
             eventually(lambda count=count: emitter.count > count + 5, what="it gets on")
@@ -179,7 +179,7 @@ def test_a_migration_that_waits_for_a_lock_holds_emitters_up_for_no_longer_than_
     emitter.is_over.set()
     emitter.join(20)
     assert done == [["outbox_0002"]]
-    assert 0.2 < emitter.slowest_s < 0.4 + 0.6, "as long as the lock's timeout, and what two busy cores add"
+    assert 0.2 < emitter.slowest_s < 0.4 + 0.6, "the lock's timeout, and what two busy cores add"
 
 
 def waiting(database: Database) -> int:
@@ -189,7 +189,7 @@ def waiting(database: Database) -> int:
     )
 
 
-def test_a_migration_gives_up_with_a_sentence_when_the_lock_is_never_let_go(
+def test_a_migration_gives_up_with_a_sentence_when_the_lock_is_never_released(
     postgres_database: Database, later_release: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("LOCK_TIMEOUT_S", 0.05), ("LOCK_PAUSE_S", 0.01), ("LOCK_TRIES", 3)):

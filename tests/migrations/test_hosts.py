@@ -1,4 +1,4 @@
-"""In a host's database: its own Alembic history is not affected, nor are two outboxes by each other."""
+"""In a host's database: the host's Alembic history is not affected, and two outboxes do not affect each other."""
 
 import os
 import subprocess
@@ -89,7 +89,7 @@ with sa.create_engine"""
 
 
 @pytest.mark.parametrize("empty_database", ["postgres"], indirect=True)
-def test_a_hosts_own_inbox_message_stays_in_its_sight_beside_an_outbox_in_another_schema(
+def test_a_hosts_own_inbox_message_stays_visible_to_it_beside_an_outbox_in_another_schema(
     empty_database: Database, alembic: Alembic, tmp_path: Path
 ) -> None:
     """Otherwise its autogenerate would create the table again."""

@@ -1,4 +1,4 @@
-"""The migrations: what they make is what the models say, they go both ways, and twenty at a time do no harm."""
+"""The migrations: they make what the models say, they go both ways, and twenty at a time do no harm."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_models_say_what_the_migrations_make(database: Database, monkeypatch
         return not (type_ == "table" and name is not None and name.startswith("outbox_history_"))
 
     found = _differences(database, [tables().metadata, ContentBase.metadata], include_name=is_modelled)
-    assert [difference for difference in found if difference[0] != "remove_index"] == []  # they are only in a migration
+    assert [difference for difference in found if difference[0] != "remove_index"] == []  # migrations alone have them
 
 
 def test_up_down_and_up_again_leaves_nothing_behind_and_nothing_out(empty_database: Database) -> None:
@@ -98,7 +98,7 @@ def test_the_printed_sql_makes_the_same_tables(empty_database: Database) -> None
 
 
 @pytest.mark.parametrize("schema", [None, "messaging", 'mess"aging'])
-def test_the_printed_sql_can_stand_in_a_revision_of_a_host_s(empty_postgres: Database, schema: str | None) -> None:
+def test_the_printed_sql_can_be_part_of_a_host_s_revision(empty_postgres: Database, schema: str | None) -> None:
     """The SQL leaves the host's transaction open, and the host's tables are resolved as before."""
     script = migrations.sql(only="outbox", schema=schema)
     assert "leave out BEGIN and COMMIT" in script
@@ -116,7 +116,7 @@ def test_the_printed_sql_can_stand_in_a_revision_of_a_host_s(empty_postgres: Dat
     assert schema is None or "outbox_message" not in _names(empty_postgres)
 
 
-def test_a_schema_is_nothing_to_sqlite() -> None:
+def test_sqlite_ignores_a_schema() -> None:
     assert migrations.sql("sqlite", schema="messaging") == migrations.sql("sqlite")
 
 
@@ -124,7 +124,7 @@ def test_a_host_s_autogenerate_sees_nothing_of_ours(database: Database) -> None:
     host = sa.MetaData()
     sa.Table("invoices", host, sa.Column("id", sa.Integer, primary_key=True))
     host.create_all(database.engine)
-    content = {"contents", "extractions", "topic_graphs"}  # a branch of its own, which a host may leave out
+    content = {"contents", "extractions", "topic_graphs"}  # a separate branch, which a host may leave out
 
     def ours_hidden(name: str | None, type_: str, parents: Any) -> bool:
         return include_name(name, type_, parents) and name not in content

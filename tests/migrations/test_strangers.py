@@ -29,7 +29,7 @@ def created(database: Database, *statements: str) -> None:
 
 
 @pytest.mark.parametrize("stranger", STRANGERS)
-def test_what_is_called_like_something_of_the_outbox_is_refused_by_name(
+def test_what_has_the_name_of_something_of_the_outbox_is_refused_by_name(
     empty_database: Database, run: Run, stranger: str
 ) -> None:
     name, statement = STRANGERS[stranger]

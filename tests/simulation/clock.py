@@ -1,4 +1,4 @@
-"""A clock that passes only when everything has come to rest, and an event loop that lives by it."""
+"""A clock that moves only when everything has come to rest, and an event loop that uses it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Selector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in which a minute takes as long as what happens in it."""
+    """An event loop in which a minute costs only the work that is done in it."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(_Selector(clock))

@@ -1,6 +1,6 @@
-"""One simulated life: what is written, how the destinations are, and what goes wrong, all by one seed.
+"""One simulated life: one seed decides what is written, how the destinations behave, and what goes wrong.
 
-At every quarter of a second everything is compared with what is promised. Safety: nothing is lost, nothing is sent
+Every quarter of a second, everything is compared with what is promised. Safety: nothing is lost, nothing is sent
 before its predecessor, no two of one key at once. Liveness: what a destination would take is tried within `PATIENCE_S`
 of the moment from which nothing speaks against it.
 """
@@ -34,7 +34,7 @@ TROUBLES = (failed("500"), unanswered("timeout"), unreachable("refused"), refuse
 
 @dataclass
 class Fate:
-    """How one destination is.
+    """How one destination behaves.
 
     Args:
         down: Spans of time in which it fails everything, and how.
@@ -108,7 +108,7 @@ class Life:
         self.failures: Counter[tuple[str, str]] = Counter()
         self.committed: dict[str, Message] = {}
         self.of_key: defaultdict[str, list[Message]] = defaultdict(list)
-        self.untaken: dict[tuple[str, str], Message] = {}  # what the looks still have to do with
+        self.untaken: dict[tuple[str, str], Message] = {}  # what the checks have yet to see taken
         self.commit_order: dict[str, tuple[float, float]] = {}  # message → when it was emitted, and committed
         self.since: dict[tuple[str, str], float] = {}
         self.orphans: dict[tuple[str, str], float] = {}
@@ -155,7 +155,7 @@ class Life:
             self._violate(f"expired: {id_} was sent to {plan.name} {self.clock.now - at:.2f} s after its time")
 
     def _check_rate(self, plan: Plan) -> None:
-        """However long one looks back from now, no more was started than a burst and the rate."""
+        """Check that in any time up to now, no more was started than a burst and the rate allow."""
         if plan.rate is None:
             return
         times = sorted(at for (_, name), found in self.attempts.items() if name == plan.name for at in found)
@@ -169,7 +169,7 @@ class Life:
                 self._violate(f"order: {other_id} and {id_} of {key} are under way at once to {plan.name}")
         emitted_at, _ = self.commit_order[id_]
         if self.committed[id_].due_at:
-            return  # it takes its place when it falls due
+            return  # its place in the order is decided when it falls due
         for m in self.of_key[key]:
             if m.id != id_ and self.commit_order[m.id][1] < emitted_at and not m.due_at:
                 what = m.id, plan.name
@@ -179,7 +179,7 @@ class Life:
                     self._violate(f"order: {id_} of {key} was sent to {plan.name} before {m.id}")
 
     def _violate(self, what: str) -> None:
-        """Note it for the next look: raised here, it would be one more failure of a destination."""
+        """Note the violation for the next check: raised here, it would count as a failure of the destination."""
         self.errors.append(Violation(f"{what} (at {self.now:.2f} s)"))
 
     def _end(self, relay: SimRelay, plan: Plan, message: Sent, outcome: Outcome) -> None:
@@ -314,7 +314,7 @@ class Life:
                 self._look_at(m, what[1])
 
     def _look_for_orphans(self) -> None:
-        found = dict(check_blocked(self.tables)) if self.alive else {}  # while no relay is there, none is to blame
+        found = dict(check_blocked(self.tables)) if self.alive else {}  # without a relay, no delay is a fault
         self.orphans = {what: self.orphans.get(what, self.now) for what in found}
         for what, since in self.orphans.items():
             if self.now - since > PATIENCE_S:
@@ -371,7 +371,7 @@ class Life:
         await self._heal()
 
     async def _heal(self) -> None:
-        """Repair everything: from now on everything must be done in the end."""
+        """Repair everything: from now on every message must be delivered in the end."""
         for name, fate in self.script.fates.items():
             fate.down, fate.share, fate.poison = [], 0.0, {}
             await self._resume(name)
@@ -395,7 +395,7 @@ class Life:
                 raise Violation(f"loss: {m.id} is gone")
 
     def run(self) -> None:
-        """Live.
+        """Run the life to its end.
 
         Raises:
             Violation: A promise is broken.

@@ -1,8 +1,7 @@
-"""A relay in the simulated world: everything of the real one but the thread, the pipe and the database.
+"""A relay in the simulated world: all parts of the real one except the thread, the pipe and the database.
 
-Dispatcher, lanes, queues, breakers, workers, crash guard, reader, settler and ownership are the product's own. What
-the owning thread does turn by turn is done here by a task. What it hands to the event loop arrives in order, a moment
-later.
+Dispatcher, lanes, queues, breakers, workers, crash guard, reader, settler and ownership are the product's. A task does
+here what the owning thread does turn by turn. What it hands to the event loop arrives in order, a moment later.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from relay.owner.settler import Unconfirmed
 from relay.seam import Lease, OwnerEvents, OwnersSeam, ToLoop, ToOwner
 from relay.store.contract import Lost
 
-TURN_S = 0.002  # what a turn of the owning thread takes
-LATEST_S = 0.01  # after which what it has handed over has arrived
+TURN_S = 0.002  # how long a turn of the owning thread takes
+LATEST_S = 0.01  # how long a hand-over to the event loop takes at most
 RECONNECT_S = 0.3
 TYPE = "page.read"
 
@@ -58,7 +57,7 @@ class Plan:
 
 @dataclass
 class Knobs:
-    """What a relay's settings say, as far as its parts ask."""
+    """Those of a relay's settings that its parts use."""
 
     destinations: Mapping[str, Plan]
     window: int = 32

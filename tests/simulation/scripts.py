@@ -1,4 +1,4 @@
-"""Scripts of lives: anything by chance, and those in which a particular fault once showed."""
+"""Scripts of lives: random ones, and those in which a particular fault once showed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _event(chance: Random, names: list[str], until: float) -> tuple[float, str, 
 
 
 def throttled_batches(seed: int) -> Script:
-    """Batches of keyed messages, of which one whole batch is answered 503 with Retry-After, beside a sibling."""
+    """Send batches of keyed messages, one of which is answered 503 with Retry-After, beside a sibling."""
     chance = Random(seed)
     emits = [(0.0, 0.0, f"k{n % 30}", 0.0) for n in range(60)]
     emits += [(at, at, f"k{n % 30}", 0.0) for n in range(60) for at in [0.5 + 3 * chance.random()]]
@@ -109,7 +109,7 @@ def hot_key(seed: int) -> Script:
 
 
 def quiet_poison(seed: int) -> Script:
-    """Ten bad messages in a quiet moment, then good ones."""
+    """Send ten bad messages in a quiet moment, then good ones."""
     how = [failed("500"), refused("422"), unanswered("timeout")][seed % 3]
     emits = [(0.0, 0.0, None, 0.0)] * 10 + [(3 + n / 5, 3 + n / 5, None, 0.0) for n in range(100)]
     names = ["a", "b"][: 1 + seed % 2]
@@ -191,7 +191,7 @@ def limited(seed: int) -> Script:
 
 
 def expiring(seed: int) -> Script:
-    """Keys in which every third message expires, through an outage that is longer than that takes."""
+    """Send keys in which every third message expires, through an outage that lasts longer than the expiry."""
     emits = [(n / 20, n / 20, f"k{n % 4}", 0.0) for n in range(120)]
     down = [(1.0, 5.0, TROUBLES[seed % 3])]
     fates = {"a": Fate(down=down, latency_s=0.01), "b": Fate(latency_s=0.01)}
@@ -211,7 +211,7 @@ def narrow_window(seed: int) -> Script:
 
 
 def crowd_of_retries(seed: int) -> Script:
-    """More retries fall due than the destination can be sent, beside good messages that it could take."""
+    """Let more retries fall due than the destination can be sent, beside good messages that it could take."""
     emits = [(0.0, 0.0, None, 0.0)] * 80 + [(3 + n / 4, 3 + n / 4, [None, f"k{n}"][n % 2], 0.0) for n in range(80)]
     names = ["a", "b"][: 1 + seed % 2]
     fates = {name: Fate(latency_s=0.1) for name in names}

@@ -1,4 +1,4 @@
-"""An owning session on the model of the tables. What it holds, it holds until it is closed or cut."""
+"""An owning session on the model of the tables. It keeps its locks until it is closed or cut."""
 
 from __future__ import annotations
 

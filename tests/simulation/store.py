@@ -1,7 +1,7 @@
 """A model of the tables, and what an owning session asks of them: a few dictionaries instead of a database.
 
-It says what `relay.store.contract` says, in the plainest way; the contract suite (tests/contract/store) says the same
-of both databases. A message has a position from the moment it is written, and is visible from the moment its
+It implements `relay.store.contract` in the plainest way; the contract suite (tests/contract/store) checks that both
+databases do the same. A message has a position from the moment it is written, and is visible from the moment its
 transaction commits, in any order.
 """
 
@@ -65,7 +65,7 @@ class Destination:
     changed_at: float = 0.0
     disputed_at: float = -1e9
     resumed_at: float | None = None
-    arrival_s: float = 0.0  # what of its rate limit's budget is used, as a row of ``outbox_rate`` says it
+    arrival_s: float = 0.0  # the used part of its rate limit's budget, as a row of ``outbox_rate`` stores it
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Tables:
     history: set[str] = field(default_factory=set)
     destinations: dict[str, Destination] = field(default_factory=dict)
     shards: list[Shard] = field(default_factory=lambda: [Shard() for _ in range(SHARD_COUNT)])
-    passed: set[tuple[str, str]] = field(default_factory=set)  # dead or discarded once: their successors may have gone
+    passed: set[tuple[str, str]] = field(default_factory=set)  # dead or discarded: successors may have been sent
     wants_of: dict[int, int] = field(default_factory=dict)  # living session → shards it asks for
     positions: int = 0
     tx: int = 0
@@ -119,7 +119,7 @@ class Tables:
         return sorted(found, key=lambda d: d.message.position)
 
     def holds_up(self, delivery: Delivery) -> bool:
-        """Return whether its successors in its key must wait for it."""
+        """Return whether the successors in its key must wait for it."""
         is_skipped = delivery.state == "dead" and self.destinations[delivery.destination].skips
         return delivery.state not in DONE and not is_skipped
 
@@ -139,7 +139,7 @@ class Tables:
     # -------------------------------------------------------------- changes
 
     def finish(self, ids: set[str]) -> None:
-        """Move messages to history of which nothing is left to do."""
+        """Move messages to history that have nothing left to do."""
         for id_ in sorted(ids & self.messages.keys()):
             deliveries = self.of_message(id_)
             if self.messages[id_].state == "held" and all(d.state in DONE for d in deliveries):
@@ -149,7 +149,7 @@ class Tables:
                     del self.deliveries[id_, d.destination]
 
     def release(self, keys: list[tuple[str, str | None]], by: Any) -> list[tuple[str, int, int]]:
-        """Park what is blocked in these keys, where nothing else holds them up."""
+        """Park what is blocked in these keys, where no other delivery holds it up."""
         parked = []
         for destination, key in keys:
             rows = self.of_key(destination, key)

@@ -1,4 +1,4 @@
-"""The faults that once stopped a destination or a key, put back in: each kills a life, by a seed that is named here.
+"""Puts back faults that once stopped a destination or a key: each breaks a life, with the seed named here.
 
 | fault                                                                        | script, seed           |
 |------------------------------------------------------------------------------|------------------------|
@@ -14,7 +14,7 @@
 | a probe is one attempt                                                       | crowd in front, 0      |
 | what a probe has tried goes back into the table, and is the next to be read  | crowd in front, 1      |
 
-Two more faults live where there is no model of them, and have tests against the real thing: transactions that logical
+The simulation does not model two more faults, which have tests with real servers: transactions that logical
 replication applies (tests/integration/test_logical_replication.py), and sessions of listeners that deadlock
 (tests/contract/test_listener_transactions.py).
 """
@@ -38,7 +38,7 @@ from relay.delivery.places.startable import Startable
 from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.observe.supervision import Supervisor
 
-ROW_S = 0.2  # what it takes to look at one blocked delivery, scaled to the few that there are here
+ROW_S = 0.2  # the time to look at one blocked delivery, scaled to the small number here
 
 
 def dies(script: str, seed: int) -> str:

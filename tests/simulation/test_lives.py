@@ -1,4 +1,4 @@
-"""A thousand lives of relays on a virtual clock, or as many as OUTBOX_TEST_LIVES says: nothing is lost, nothing stops.
+"""A thousand lives of relays on a virtual clock, or the number in OUTBOX_TEST_LIVES: nothing is lost, nothing stops.
 
 A failing life prints its seed: ``OUTBOX_TEST_LIFE=N python -m pytest tests/simulation -k any_life`` lives it again.
 """
@@ -34,7 +34,9 @@ def test_any_life_keeps_what_is_promised_and_stops_nowhere(part: int, life_seeds
 
 @pytest.mark.parametrize("seed", range(SEEDS_A_SCRIPT))
 @pytest.mark.parametrize("script", DIRECTED.values(), ids=DIRECTED.keys())
-def test_what_once_stopped_a_destination_or_a_key_stops_it_no_more(script: Callable[[int], Script], seed: int) -> None:
+def test_what_once_stopped_a_destination_or_a_key_no_longer_stops_it(
+    script: Callable[[int], Script], seed: int
+) -> None:
     Life(seed, script(seed)).run()
 
 

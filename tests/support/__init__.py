@@ -1,1 +1,1 @@
-"""What the tests stand on: real databases, real processes, and waiting for things with a deadline."""
+"""What the tests share: real databases, real processes, and waiting with a deadline."""

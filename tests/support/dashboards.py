@@ -1,4 +1,4 @@
-"""A dashboard served in this process, by its real server, and people who are logged in to it."""
+"""A dashboard served in this process, by its real server, and users who are logged in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPERATOR, VIEWER = "operator-token-0123456789", "viewer-token-0123456789"
 
 @dataclass(frozen=True)
 class Dashboard:
-    """One that listens.
+    """A dashboard that listens.
 
     Args:
         url: Without a slash at the end.
@@ -51,7 +51,7 @@ class Dashboard:
 
 @contextmanager
 def serving(settings: Settings, *, allow_changes: bool = False, **options: Any) -> Iterator[Dashboard]:
-    """Serve it in a thread of its own."""
+    """Serve a dashboard in a separate thread."""
     access = Access(tokens=Tokens(operator=OPERATOR, viewer=VIEWER), allow_changes=allow_changes)
     app = create_app(settings, access=access, hosts=["localhost"], **options)
     listening = listen("127.0.0.1", 0)

@@ -56,7 +56,7 @@ class Database:
         return make_url(self.url).set(drivername=f"{_DIALECT[self.kind]}+{driver}")
 
     def execute(self, statement: str, **parameters: Any) -> int:
-        """Run and commit one statement given as text; how many rows it touched."""
+        """Run and commit one statement given as text; return the number of rows that it changed."""
         with self.engine.begin() as connection:
             return connection.execute(text(statement), parameters).rowcount
 
@@ -131,7 +131,7 @@ class PostgresDatabases:
     def retire(self, name: str) -> None:
         """Have a database dropped before the next one is created.
 
-        Not now: the server goes by steps of 100 ms when a connection was closed a moment ago.
+        It is not dropped now, because the server waits in steps of 100 ms after a connection was closed.
         """
         self._retired.append(name)
 
@@ -151,7 +151,7 @@ class PostgresDatabases:
 
     @cached_property
     def _strategy(self) -> sql.SQL:
-        """Files are copied twice as fast as their content is logged, where a checkpoint costs nothing."""
+        """Copy files where a checkpoint costs nothing: that is twice as fast as writing their content to the log."""
         is_cheap = self._connection.execute("SHOW fsync").fetchone() == ("off",)
         has_choice = self._connection.info.server_version >= 150_000
         return sql.SQL(" STRATEGY file_copy" if is_cheap and has_choice else "")

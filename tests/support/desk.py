@@ -64,11 +64,11 @@ class Desk:
         return self.database.scalar("SELECT position FROM outbox_message WHERE id = :id", id=message_id)
 
     def states(self) -> dict[str, str]:
-        """Message → state, of those that are not in history."""
+        """Return message → state of those that are not in history."""
         return {str(r.id): r.state for r in self.database.rows("SELECT id, state FROM outbox_message")}
 
     def deliveries(self, message_id: str | None = None) -> dict[tuple[str, str], str]:
-        """(message, destination) → state."""
+        """Return (message, destination) → state."""
         rows = self.database.rows("SELECT message_id, destination, state FROM outbox_delivery")
         return {(str(r.message_id), r.destination): r.state for r in rows if message_id in (None, str(r.message_id))}
 
@@ -125,7 +125,7 @@ def ids(rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[Any]]:
-    """Page by page until there is nothing left."""
+    """Read page by page until there is nothing left."""
     pages = []
     while page := session.read_ready(cursors, limit).messages:
         pages.append(list(page))
@@ -135,7 +135,7 @@ def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[
 def sweep(
     session: Session, shards: Sequence[int] = ALL, *, fresh: Sequence[int] = ALL, skipping: Sequence[str] = ()
 ) -> bool:
-    """Look through all deliveries once, and finish what was discarded; whether any held its key."""
+    """Sweep all deliveries once, and finish what was discarded; return whether any held its key."""
     at: int | None = 0
     holds_keys = False
     while at is not None:
@@ -146,7 +146,7 @@ def sweep(
 
 
 def taken(*message_ids: str, generation: int = 0) -> list[Row]:
-    """Messages that every destination took, as rows of a reader who does not know where they lie."""
+    """Return messages that every destination took, as rows without their places in the table."""
     empty = dict.fromkeys(MESSAGE_COLUMNS)
     return [tuple({**empty, "id": each, "generation": generation}.values()) for each in message_ids]
 
@@ -165,7 +165,7 @@ def ruling(message_id: str, destination: str, state: str, **values: Any) -> Rule
 
 
 def settle(session: Session, *ruled: Ruled, fresh: bool = True, skipping: Sequence[str] = ()) -> list[Any]:
-    """Settle; `fresh`: the messages were read from the queue, not their deliveries from among the exceptions."""
+    """Settle; with `fresh`, the messages were read as ready, and not as deliveries that had been set aside."""
     messages = list({r.message_id: 0 for r in ruled}.items()) if fresh else []
     return session.settle(Batch(messages, ruled, skipping))
 

@@ -1,7 +1,7 @@
-"""Disks for a PostgreSQL of one's own that are full when the test says so.
+"""Disks for a private PostgreSQL that are full when the test says so.
 
-A real one is a small file system in memory, which takes the right to mount it. Where that is missing, a limit on the
-size of files does the same to a server whose tables have reached it: they cannot grow, and nothing else has changed.
+A real one is a small file system in memory, which needs the right to mount. Without that right, a limit on the size of
+files has the same effect on a server whose tables have reached it: they cannot grow, and nothing else changes.
 """
 
 import os
@@ -35,7 +35,7 @@ class Disk(Protocol):
 
 
 class MountedDisk:
-    """A file system of its own, filled with ballast to the last byte."""
+    """A separate file system, filled with ballast to the last byte."""
 
     reached_bytes = 0
 
@@ -104,7 +104,7 @@ def _mount(directory: Path) -> None:
 
 
 def _limit(server: PostgresServer, size: str) -> None:
-    """Limit the file size of the running processes, as their account; new ones inherit the postmaster's limit."""
+    """Limit the file size of the server's running processes; new ones inherit the postmaster's limit."""
     for process in server.processes:
         try:
             run_as_account("prlimit", f"--pid={process.pid}", f"--fsize={size}:")

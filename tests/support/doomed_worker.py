@@ -1,4 +1,4 @@
-"""A worker that commits a result and its message together, over and over, and may kill itself at a point of its choice.
+"""A worker that commits a result and its message together, repeatedly, and may kill itself at a given point.
 
 `python doomed_worker.py URL POINT`: at the named point of its fifth transaction it sends itself SIGKILL; `none` means
 never. It prints the number of each transaction that it knows to be committed.

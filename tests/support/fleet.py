@@ -17,7 +17,7 @@ from support.guardian import guardian
 from support.recording import Record, Send
 from support.waiting import eventually
 
-# Who holds which shard, by the server's lock table. A relay's id is host-pid-chance.
+# Which relay holds which shard, by the server's lock table. A relay's id is host-pid-random.
 _OWNERS = """
 SELECT l.objid::int, r.id, l.pid FROM pg_locks AS l JOIN outbox_relay AS r ON r.backend_pid = l.pid
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid < 64
@@ -51,16 +51,16 @@ class Relay:
         return int(self._process.memory_info().rss)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """Send SIGKILL, and wait for its end."""
         self._signal(signal.SIGKILL)
         self.wait()
 
     def terminate(self) -> None:
-        """SIGTERM: an orderly end, to be waited for."""
+        """Send SIGTERM for an orderly end; the test waits for that."""
         self._signal(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """SIGSTOP, and wait until it stands still."""
+        """Send SIGSTOP, and wait until it is stopped."""
         self._signal(signal.SIGSTOP)
         eventually(lambda: self._process.status() == psutil.STATUS_STOPPED, what=f"relay {self.pid} stands still")
 
@@ -102,7 +102,7 @@ class Fleet:
         work_s: float = 0.0,
         **settings: object,
     ) -> None:
-        """Write the settings that relays started from now on have."""
+        """Write the settings for relays that are started from now on."""
         wanted = destinations or {"log": {"listener": "support.recording:record"}}
         lines = [f"{name} = {json.dumps(value)}" for name, value in {"health_port": 0, **settings}.items()]
         for name, options in wanted.items():
@@ -141,12 +141,12 @@ class Fleet:
 
 
 def owners(url: str) -> dict[int, int]:
-    """Shard → process id of the relay that holds it, by PostgreSQL's lock table."""
+    """Return shard → process id of the relay that holds it, by PostgreSQL's lock table."""
     return {shard: int(relay_id.rsplit("-", 2)[1]) for shard, relay_id, _ in _lock_rows(url)}
 
 
 def shard_counts(url: str) -> Counter[int]:
-    """Process id → how many shards it holds."""
+    """Return process id → how many shards it holds."""
     return Counter(owners(url).values())
 
 

@@ -1,8 +1,8 @@
-"""Ends what a test run that died leaves behind.
+"""Ends the processes that a test run leaves behind when it dies.
 
-Fixtures stop what they started. They do not get to run when pytest itself is killed (a second Ctrl-C,
+Fixtures stop what they started. They do not run when pytest itself is killed (a second Ctrl-C,
 `timeout`, the machine's out-of-memory killer), and a forgotten PostgreSQL or relay would then compete with
-the next run. So a small process of its own reads, from a pipe, who is to be watched; when the pipe closes,
+the next run. So a small separate process reads from a pipe which processes to watch; when the pipe closes,
 its parent is gone and it ends every process on the list.
 """
 
@@ -31,7 +31,7 @@ class Guardian:
         )
 
     def watch(self, pid: int, ending: signal.Signals = signal.SIGKILL) -> None:
-        """Have the process group of `pid` ended with the signal `ending` should this run die."""
+        """Have the process group of `pid` ended with the signal `ending` if this run dies."""
         self._say(f"watch {pid} {int(ending)}")
 
     def forget(self, pid: int) -> None:

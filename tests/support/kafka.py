@@ -1,8 +1,8 @@
-"""Brokers that speak Kafka's protocol, from wheels: they disagree about idempotence and about what survives a kill.
+"""Brokers that speak Kafka's protocol, from wheels: they differ in idempotence and in what survives a kill.
 
 `Tansu` keeps everything in memory and has no idempotent producers. `Noida` has them, and keeps its data over an orderly
-stop; killed, it loses what it took. Neither is a measure of what Kafka keeps.
-`MockCluster` is librdkafka's own: three brokers on real ports, in a process of their own.
+stop; killed, it loses what it took. Neither shows what Kafka itself keeps.
+`MockCluster` is part of librdkafka: three brokers on real ports, in a separate process.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class KafkaServer(Server):
 
     @property
     def bootstrap(self) -> str:
-        """What clients begin with."""
+        """The addresses that clients connect to first."""
         return f"{self.host}:{self.port}"
 
     def create_topic(self, topic: str, partitions: int = PARTITIONS) -> None:
@@ -77,7 +77,7 @@ class KafkaServer(Server):
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Killed for as long as this is open; afterwards its topics are there, and empty if it keeps nothing."""
+        """Keep the broker killed inside the block; afterwards its topics are there, but empty if it keeps nothing."""
         with super().away():
             yield
         if not self.keeps_its_data:
@@ -114,7 +114,7 @@ class KafkaServer(Server):
 
 
 class Tansu(KafkaServer):
-    """In memory, without idempotent producers.
+    """A broker in memory, without idempotent producers.
 
     Attributes:
         advertised_port: The port that it names to clients, if that is not its own.
@@ -140,11 +140,11 @@ class Tansu(KafkaServer):
 
 
 class Noida(KafkaServer):
-    """On disk once it is stopped, with idempotent producers."""
+    """A broker with idempotent producers, whose data is on disk once it is stopped."""
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Stopped for as long as this is open."""
+        """Keep the broker stopped inside the block."""
         self.stop()
         try:
             yield
@@ -160,7 +160,7 @@ class Noida(KafkaServer):
 
 
 class MockCluster(KafkaServer):
-    """Three brokers in one process, at other ports after each start, that make a topic when it is asked for."""
+    """Three brokers in one process, at other ports after each start, that create a topic on its first use."""
 
     keeps_its_data = False
 
@@ -186,7 +186,7 @@ class MockCluster(KafkaServer):
         return found[-1] if found else ""
 
     def _create(self, topic: str, partitions: int) -> None:
-        """Do nothing: the first look at a topic makes it, with four partitions."""
+        """Do nothing: the first request for a topic creates it, with four partitions."""
 
 
 async def _created(bootstrap: str, topic: str, partitions: int) -> bool:

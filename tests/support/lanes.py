@@ -1,4 +1,4 @@
-"""A lane and its workers, without a database: entries go in, and what was decided comes out."""
+"""A lane and its workers, without a database: entries go in, and decisions come out."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data:
 
 
 class Harness:
-    """A lane with workers, what it has finished, and what it says of its destination."""
+    """A lane with workers, what it has finished, and what it reports about its destination."""
 
     def __init__(self, destination: Any, **options: Any) -> None:
         self.finished: list[Entry] = []
@@ -68,14 +68,14 @@ class Harness:
         self.pool = WorkerPool(destination, self.lane, idle, supervisor=supervisor, clock=monotonic)
 
     def offer(self, *entries: tuple[str, str | None, str]) -> None:
-        """Take newcomers in, as they come."""
+        """Take newcomers in, in their order."""
         for position, (id_, key, data) in enumerate(entries):
             self.lane.accept(make_entry(self.lane, id_, position, key, data), None)
         self.lane.announce()
 
     @property
     def states(self) -> dict[str, str]:
-        """What was decided of each entry."""
+        """The decision on each entry."""
         return {e.id: e.verdict_of("api").state for e in self.finished}
 
     async def until_finished(self, count: int) -> dict[str, str]:
@@ -99,7 +99,7 @@ async def run(
 
 
 async def yield_often(times: int = 20) -> None:
-    """Let everything that can go on go on."""
+    """Let everything run that can run."""
     for _ in range(times):
         await asyncio.sleep(0)
 

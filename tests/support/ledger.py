@@ -1,7 +1,7 @@
 """The guarantees as a plain-Python model: what was committed, what was sent, taken, given up, and in which order.
 
 A `Ledger` is told what a test does and what its destinations see. It knows nothing of shards, cursors, sessions or
-states; it says what must not have happened. The numbers are those of DESIGN's guarantees.
+states; it says what must not have happened. The numbers are those of the guarantees.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Letter:
 class Fate:
     """What became of one message at one destination."""
 
-    acknowledged_at: int = -1  # when the last attempt began that was taken, as its relay knows
+    acknowledged_at: int = -1  # when the last attempt began that its relay saw taken
     failures: int = 0  # outcomes that might have been charged
     refusals: int = 0
     discarded: bool = False
@@ -67,7 +67,7 @@ class Attempt:
 
     @property
     def is_stale(self) -> bool:
-        """Whether its relay has died or lost its session since: it owns this no more."""
+        """Whether its relay has died or lost its session since, and so no longer owns this."""
         return not self.relay.is_alive or self.relay.store.cut_count != self.cut_count
 
 
@@ -151,7 +151,7 @@ class Ledger:
     # -------------------------------------------------------- what is in the tables
 
     def check(self, database: Database) -> None:
-        """Compare with the tables; raise what is wrong."""
+        """Compare with the tables; raise an error about what is wrong."""
         with database.engine.connect() as connection:
             waiting = {
                 str(r.id): r

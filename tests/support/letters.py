@@ -1,4 +1,4 @@
-"""Letters, and what can become of them: for asking whose fault it was, without a lane."""
+"""Letters and their outcomes, to ask a breaker whose fault a failure was, without a lane."""
 
 from dataclasses import dataclass
 from itertools import count

@@ -49,7 +49,7 @@ def nested(opening: bytes, depth: int) -> bytes:
 
 @dataclass(frozen=True)
 class Malformed:
-    """A message that no consumer of ours can make anything of.
+    """A message that no consumer of ours can decode.
 
     Args:
         fields: Its properties but the headers, in octets.
@@ -78,7 +78,7 @@ def header(name: bytes, value: bytes, body: bytes = b"{}") -> Malformed:
     return Malformed(entries={name: value}, body=body)
 
 
-# A body that is not JSON makes a dead letter of a message whose properties are sound: can they be sent again?
+# A body that is not JSON makes a dead letter of a message with valid properties: can these be sent again?
 UNREADABLE = b"not json"
 
 ATTACKS: dict[str, Malformed] = {
@@ -121,7 +121,7 @@ class _Octets(pika.BasicProperties):
 
 
 def publish(rabbitmq: RabbitServer, message: Malformed, exchange: str) -> None:
-    """Publish, and return when the broker has taken it."""
+    """Publish a message, and return when the broker has taken it."""
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq.url))
     channel = connection.channel()
     channel.confirm_delivery()

@@ -1,4 +1,4 @@
-"""A NATS server with JetStream of the test run's own."""
+"""A private NATS server with JetStream for the test run."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,11 +49,11 @@ class NatsServer(Server):
         return True
 
     def use(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        """Do something with JetStream, from a test that is not async."""
+        """Run an action with JetStream, from a test that is not async."""
         return asyncio.run(self.on_jetstream(work))
 
     async def on_jetstream(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        """Do something with JetStream."""
+        """Run an action with JetStream."""
         import nats
 
         client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=5)

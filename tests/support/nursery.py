@@ -1,7 +1,7 @@
-"""Forks `outbox` processes: a parent that has imported everything makes one in milliseconds.
+"""Forks `outbox` processes: a parent that has imported everything starts one in milliseconds.
 
 The test run has one such parent. Started as a program it reads one JSON array a line, `[arguments, environment,
-directory, stdout, stderr]`, forks a child that is `outbox ARGUMENTS` in every respect but its birth, and prints the
+directory, stdout, stderr]`, forks a child that is `outbox ARGUMENTS` except for how it started, and prints the
 child's process id. When a child has ended, the parent writes its exit code to a file whose name is the process id.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 _INTERVAL_S = 0.01
 
-# What these commands import late, which is imported before the first fork of each.
+# What these commands import late: it is imported before the first fork of each command.
 _STORES = ("relay.store.postgres.session", "relay.store.sqlite.session", "sqlalchemy.ext.asyncio", "psycopg.conninfo")
 _KINDS = tuple(f"relay.destinations.{kind}.kind" for kind in ("http", "kafka", "listener", "nats", "rabbitmq", "redis"))
 _SETTINGS = ("outbox_cli.terminal.settings", "relay.settings", "relay.observe.logging", *_KINDS)
@@ -45,7 +45,7 @@ _IMPORTS = {
     "extract": ("outbox_demo.worker",),
 }
 
-# Listeners of the tests are found there, by relays and by what these start.
+# Relays and their child processes find the tests' listeners there.
 PATH = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
 
 
@@ -114,7 +114,7 @@ def _parent() -> subprocess.Popen[str]:
     from support.guardian import guardian
 
     process = subprocess.Popen(
-        [sys.executable, "-P", __file__, str(_codes())],  # beside this file is a redis.py
+        [sys.executable, "-P", __file__, str(_codes())],  # the folder of this file has a redis.py
         cwd="/",
         env={**os.environ, "PYTHONPATH": PATH, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.PIPE,
@@ -144,7 +144,7 @@ def _serve() -> None:
 
 
 def _write_codes(*_: object) -> None:
-    with suppress(ChildProcessError):  # none is left
+    with suppress(ChildProcessError):  # no child is left
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             pid, status = ended
             path = Path(sys.argv[1], str(pid))
@@ -154,7 +154,7 @@ def _write_codes(*_: object) -> None:
 
 def _become(arguments: list[str], environment: dict[str, str], directory: str, stdout: str, stderr: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    Path(sys.argv[1], str(os.getpid())).unlink(missing_ok=True)  # of an earlier process with this id
+    Path(sys.argv[1], str(os.getpid())).unlink(missing_ok=True)  # the exit code of an earlier process with this id
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for fd, path in ((1, stdout), (2, stderr)):
@@ -180,7 +180,7 @@ def _run() -> Any:
 
 
 def _exit(code: Any) -> None:
-    """End as an interpreter does, but for the nursery's own state."""
+    """End as an interpreter does, without the nursery's state."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     if isinstance(code, str):

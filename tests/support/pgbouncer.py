@@ -21,7 +21,7 @@ PROGRAM = shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbi
 
 PoolMode = Literal["session", "transaction"]
 
-# auth_type any: everybody is let in, as the user that the server's line names.
+# auth_type any: every client is let in, as the user that the server's line names.
 _CONFIG = """
 [databases]
 * = host=127.0.0.1 port={server_port} user={user}
@@ -42,7 +42,7 @@ class PgBouncer:
 
     Args:
         url: Of a database on the server.
-        mode: When a client gives its session back: after a transaction, or when it disconnects.
+        mode: When a client returns its session: after a transaction, or when it disconnects.
     """
 
     def __init__(self, url: str, mode: PoolMode) -> None:
@@ -56,7 +56,7 @@ class PgBouncer:
             _CONFIG.format(server_port=self._url.port, user=self._url.username, port=self.port, mode=mode)
         )
         for path in (self._directory, config):
-            give_to_account(path)  # it refuses to run as root
+            give_to_account(path)  # PgBouncer refuses to run as root
         self._log = self._directory / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

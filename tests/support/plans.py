@@ -1,8 +1,8 @@
-"""What PostgreSQL really does for a statement: the plan it runs under, row by row and page by page.
+"""What PostgreSQL really does for a statement: the plan that it runs, with rows and pages.
 
-Every statement of a watched owning session is explained first, as a prepared statement under that session's own
-settings, with the very parameters, and what that changed is rolled back; then it is run. What operators ask through an
-engine is explained likewise, as it stands.
+Every statement of a watched owning session is explained first, as a prepared statement under that session's
+settings, with the same parameters, and its changes are rolled back; then it is run. Operators' statements through an
+engine are explained likewise, but not prepared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Plan:
 
     @property
     def pages(self) -> int:
-        """How many pages were looked at, wherever they were."""
+        """How many pages were looked at, in memory or on disk."""
         return self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"]
 
     @property
@@ -62,7 +62,7 @@ class Plan:
 
 @contextmanager
 def watched(session: Any) -> Iterator[list[Plan]]:
-    """Collect the plans of what this owning session runs, of the named statements of the relay alone."""
+    """Collect the plans of the relay's named statements that this owning session runs."""
     plans: list[Plan] = []
 
     def explaining(run: Any) -> Any:
@@ -83,7 +83,7 @@ def watched(session: Any) -> Iterator[list[Plan]]:
 
 @contextmanager
 def asked(engine: sa.Engine) -> Iterator[list[Plan]]:
-    """Collect the plans of what is read and changed through this engine, but for statements that touch no table."""
+    """Collect the plans of the statements through this engine, except those that use no table."""
     plans: list[Plan] = []
 
     def explained(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:

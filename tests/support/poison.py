@@ -1,4 +1,4 @@
-"""Listeners that kill or block the relay they run in, on one message, and leave behind what was under way with it.
+"""Listeners that kill or block their relay on one message, and record what was under way with it.
 
 POISON is the number of that message in its data (`n`), or several with commas. A line is written when an attempt
 begins and when it ends: the process, `+` or `-`, the message's number, and how many were under way then.
@@ -19,7 +19,7 @@ _under_way = 0
 
 
 async def kill(message: Message) -> None:
-    """Takes everything but the poison, of which its relay dies without another word."""
+    """Take everything but the poison, which kills the relay at once."""
     _begin(message)
     await asyncio.sleep(0.005)
     if _is_poison(message):
@@ -28,7 +28,7 @@ async def kill(message: Message) -> None:
 
 
 async def sleep(message: Message) -> None:
-    """Blocks the event loop on the poison, and leaves the interpreter to others."""
+    """Block the event loop on the poison, and release the interpreter to other threads."""
     _begin(message)
     if _is_poison(message):
         time.sleep(60)  # noqa: ASYNC251 (that is what it is for)
@@ -36,7 +36,7 @@ async def sleep(message: Message) -> None:
 
 
 async def hold_the_interpreter(message: Message) -> None:
-    """Blocks everything on the poison, as a C extension can that does not let go of the interpreter."""
+    """Block everything on the poison, as a C extension can that does not release the interpreter."""
     _begin(message)
     if _is_poison(message):
         ctypes.PyDLL(None).sleep(60)
@@ -44,7 +44,7 @@ async def hold_the_interpreter(message: Message) -> None:
 
 
 def hang(message: Message) -> None:
-    """Plain; never comes to an end with the poison."""
+    """A plain listener that never returns on the poison."""
     _begin(message)
     if _is_poison(message):
         threading.Event().wait()
@@ -93,7 +93,7 @@ def begun(path: Path) -> list[int]:
 
 
 def lives(path: Path) -> dict[int, Life]:
-    """Process id → what it did, in the order of their births."""
+    """Return process id → what it did, in the order of their starts."""
     found: defaultdict[int, Life] = defaultdict(Life)
     for line in path.read_text().splitlines() if path.exists() else []:
         pid, sign, n, at_once = line.split(" ")

@@ -4,12 +4,12 @@ import os
 import random
 import socket
 
-# Below the range that Linux hands to outgoing connections (32768 and up): there, a port that a stopped server
-# means to take again could have become some client's own end in the meantime.
+# Below the range that Linux gives to outgoing connections (32768 and up): in that range, a connection of some client
+# could take the port of a stopped server before it starts again.
 _LOWEST, _HIGHEST = 15_000, 32_000
 
-# Each process of a run takes every n-th: two could agree on one between the look and the start of a server, and would
-# wherever Hypothesis has seeded chance in both.
+# Each process of a run takes every n-th port: otherwise two could choose the same one between the check and the start
+# of a server, and would if Hypothesis has given both the same random seed.
 _OF = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _OWN = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 

@@ -42,7 +42,7 @@ _SETTINGS: Mapping[str, object] = {
     # The data is disposable: a test about durability uses its own server with these on.
     "fsync": "off",
     "full_page_writes": "off",
-    # On, as doctor wants it, and never at work: when it comes is chance, and what it finds are a thousand databases.
+    # Autovacuum is on, as doctor wants it, but never runs: it would run at random times, on a thousand databases.
     "autovacuum_naptime": "1d",
     "log_line_prefix": "%m [%p] %q%a %d ",
     "log_checkpoints": "off",
@@ -53,7 +53,7 @@ _ROOM_IN_MEMORY_BYTES = 4 * 1024**3
 
 
 class PostgresServer:
-    """A PostgreSQL with its own data directory and port, to be stopped, killed, frozen and started again.
+    """A PostgreSQL with its own data directory and port, which a test can stop, kill, freeze and start again.
 
     It is reached over TCP on loopback (`url`) and over a Unix socket (`socket_url`), as `postgres`, without
     a password. `settings` go on top of the defaults above, and may be changed before a `start`. The data is
@@ -96,7 +96,7 @@ class PostgresServer:
 
     @property
     def bin(self) -> Path:
-        """The directory of `pg_basebackup`, `pg_dump`, `psql` and the rest."""
+        """The directory of `pg_basebackup`, `pg_dump`, `psql` and other programs."""
         return _installation()
 
     def url(self, dbname: str = "postgres") -> str:
@@ -124,7 +124,7 @@ class PostgresServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for pytest, which then stops the server in its own order.
+                # Ctrl-C goes to pytest alone, which then stops the server in its order.
                 start_new_session=True,
                 **as_account(),
             )
@@ -136,7 +136,7 @@ class PostgresServer:
         self._end(_SIGNAL_OF_MODE[mode], deadline_s)
 
     def kill(self, *, deadline_s: float = 30) -> None:
-        """SIGKILL the postmaster, as the out-of-memory killer would; its children end by themselves."""
+        """SIGKILL the postmaster, as the out-of-memory killer would; its children then end."""
         self._end(signal.SIGKILL, deadline_s)
 
     def restart(self, mode: StopMode = "fast", *, deadline_s: float = 30) -> None:
@@ -164,7 +164,7 @@ class PostgresServer:
         return self._family()
 
     def remove(self) -> None:
-        """End the server however it stands, and remove its files."""
+        """End the server in any state, and remove its files."""
         if self.is_running:
             self.thaw()
             self.stop("immediate")
@@ -193,7 +193,7 @@ class PostgresServer:
             process.wait(deadline_s)
         except subprocess.TimeoutExpired:
             raise self._failure(f"PostgreSQL did not end within {deadline_s:g} s of {ending.name}") from None
-        # Those that outlive the postmaster still hold its shared memory: a start would be refused.
+        # Children that outlive the postmaster still hold its shared memory: a start would be refused.
         psutil.wait_procs(family[1:], timeout=deadline_s)
         guardian().forget(process.pid)
         self._process = None
@@ -236,7 +236,7 @@ def _home(base: Path) -> Path:
 
 @cache
 def _seed() -> Path:
-    """Return a data directory as `initdb` leaves it; servers start from a copy, in a fifth of the time."""
+    """Return a data directory as `initdb` leaves it; a server starts from a copy in a fifth of the time."""
     seed = _home(_memory()) / "seed"
     run_as_account(
         _installation() / "initdb",

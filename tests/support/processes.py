@@ -1,4 +1,4 @@
-"""Real processes: started, watched, frozen, killed, and certain to be gone when the test is.
+"""Real processes: started, watched, frozen, killed, and certainly gone at the end of the test.
 
 An `outbox` is forked from the nursery, where everything is imported already, unless it is to be started anew.
 """
@@ -79,7 +79,7 @@ class Process:
             raise AssertionError(f"still running after {deadline_s:g} s: {self}") from None
 
     def wait_for_output(self, expected: str, *, deadline_s: float = 10) -> None:
-        """Wait until `expected` stands in its output or errors; fail at once if it ends without."""
+        """Wait until `expected` is in its output or errors; fail at once if it ends without that."""
         __tracebackhide__ = True
 
         def said_or_ended() -> bool:
@@ -91,11 +91,11 @@ class Process:
             raise AssertionError(f"ended with {self.returncode} and never said {expected!r}: {self}")
 
     def terminate(self) -> None:
-        """SIGTERM, to this process alone: it is for a parent to tell its children."""
+        """SIGTERM this process alone: a parent tells its children."""
         self._process.send_signal(signal.SIGTERM)
 
     def interrupt(self) -> None:
-        """SIGINT to the whole group, as Ctrl-C in a terminal sends it."""
+        """SIGINT the whole group, as Ctrl-C in a terminal does."""
         self._signal_group(signal.SIGINT)
 
     def kill(self) -> None:
@@ -163,7 +163,7 @@ class Spawner:
 
     @property
     def said(self) -> str:
-        """All that all of them wrote."""
+        """Everything that all processes wrote."""
         return "\n".join(process.stdout + process.stderr for process in self._processes)
 
     def report(self) -> str:

@@ -1,9 +1,8 @@
-"""A RabbitMQ broker of the test run's own: stopped, killed, frozen, short of memory, whenever a test wants it so.
+"""A private RabbitMQ broker for the test run, which a test can stop, kill, freeze, or make short of memory.
 
-One node serves the whole run, because starting one takes seconds; `RabbitServer.recover` makes it as good as new for
-each test. Its data, cookie, log and ports are its own, on the loopback address, beside any other broker the machine
-runs. Only the program is the machine's: without `rabbitmq-server` these tests are skipped, and say so; CI installs
-it.
+One node serves the whole run, because starting one takes seconds; `RabbitServer.recover` resets it for each
+test. It has its own data, cookie, log and ports, on the loopback address, beside any other broker on the machine. Only
+the program is the machine's: without `rabbitmq-server` these tests are skipped, and say so; CI installs it.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ EXCHANGE = "extraction.events"
 QUEUE = "extraction.completed"
 DEAD = "extraction.completed.dead"
 
-# The package's own scripts: the ones on the path change to the machine's broker's account, and forget our environment.
+# The package's inner scripts: those on the path change to the machine's broker's account, and drop our environment.
 _DEBIAN = Path("/usr/lib/rabbitmq/bin")
 _START_S = 90
 
@@ -54,7 +53,7 @@ def programs() -> Path:
 
 
 class RabbitServer:
-    """One node, to be stopped, killed, frozen and started again on the same data and ports.
+    """One node, which a test can stop, kill, freeze and start again on the same data and ports.
 
     Args:
         config: Further lines of `rabbitmq.conf`: ``{"max_message_size": 1000}``.
@@ -94,7 +93,7 @@ class RabbitServer:
 
     @property
     def tls_url(self) -> str:
-        """The same, encrypted; who trusts `ca_file` trusts it."""
+        """The same with TLS; its certificate is valid for clients that trust `ca_file`."""
         return f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
 
     @property
@@ -144,7 +143,7 @@ class RabbitServer:
         self.reset()
 
     def remove(self) -> None:
-        """End the node however it stands, and remove its files."""
+        """End the node in any state, and remove its files."""
         self.thaw()
         if self.is_running:
             self.kill()
@@ -173,7 +172,7 @@ class RabbitServer:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Cut all connections and refuse new ones for as long as this is open, as if it were killed."""
+        """Cut all connections and refuse new ones inside the block, as if the broker were killed."""
         self.evaluate("rabbit_maintenance:suspend_all_client_listeners()")
         self.evaluate("[exit(Each, kill) || Each <- rabbit_networking:local_connections()]")
         try:
@@ -182,7 +181,7 @@ class RabbitServer:
             self.evaluate("rabbit_maintenance:resume_all_client_listeners()")
 
     def raise_memory_alarm(self) -> None:
-        """Publishers are blocked from now on."""
+        """Block publishers from now on."""
         self.evaluate('vm_memory_monitor:set_vm_memory_high_watermark({absolute, "1000"})')
 
     def clear_memory_alarm(self) -> None:
@@ -195,11 +194,11 @@ class RabbitServer:
         self.use(_delete_everything_ours)
 
     def use(self, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
-        """Do something on a channel of its own, from a test that is not async."""
+        """Run an action on a new channel, from a test that is not async."""
         return asyncio.run(on_channel(self.url, work))
 
     def publish(self, body: bytes, *, exchange: str = "", routing_key: str = QUEUE, **properties: Any) -> None:
-        """Put a message into a queue, or publish it to an exchange, with no property that is not given.
+        """Put a message into a queue, or publish it to an exchange, with only the given properties.
 
         Through pika: aio-pika gives every message an id.
         """
@@ -220,7 +219,7 @@ class RabbitServer:
         return self._declared(queue, "message_count")
 
     def has_consumers(self, queue: str) -> bool:
-        """Return whether it has a consumer."""
+        """Return whether a queue has a consumer."""
         return self._declared(queue, "consumer_count") > 0
 
     def is_drained(self, queue: str) -> bool:
@@ -250,7 +249,7 @@ class RabbitServer:
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.directory),  # the cookie is there
             "LANG": "C.UTF-8",
-            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the broker, and signals go straight to it
+            "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the broker, which then gets the signals directly
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_DIST_PORT": str(self.port + 1),
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
@@ -265,7 +264,7 @@ class RabbitServer:
         }
 
     def _start_epmd(self) -> None:
-        """Erlang's name server: one of our own, so that none is left behind."""
+        """A private name server of Erlang, so that none is left behind."""
         if self._epmd is None:
             epmd = shutil.which("epmd")
             assert epmd is not None, "rabbitmq-server is there and Erlang's epmd is not on the path"
@@ -314,7 +313,7 @@ def _write_certificates(ca_file: Path, server_file: Path) -> None:
 
 
 async def on_channel(url: str, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
-    """Do something on a channel of its own."""
+    """Run an action on a new channel."""
     async with await aio_pika.connect(url, timeout=5) as connection, connection.channel() as channel:
         return await work(channel)
 
@@ -328,7 +327,7 @@ async def drained(channel: AbstractChannel, queue: str) -> list[AbstractIncoming
 
 
 async def _nothing(_: AbstractChannel) -> None:
-    """Being let in is all."""
+    """Do nothing: to be let in is enough."""
 
 
 async def _delete_everything_ours(channel: AbstractChannel) -> None:

@@ -1,4 +1,4 @@
-"""A real HTTP server for one test, as well or as badly behaved as the test wants it."""
+"""A real HTTP server for one test, which behaves as the test wants."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ Behaviour = Callable[["Request", asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Request:
-    """What came in, as it came in."""
+    """A request as it came in."""
 
     method: str
     target: str
@@ -23,7 +23,7 @@ class Request:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """Return the only header of this name; more than one fail the test."""
+        """Return the only header of this name; more than one fails the test."""
         found = self.all(name)
         assert len(found) <= 1, f"{name} came {len(found)} times: {found}"
         return found[0] if found else None
@@ -45,7 +45,7 @@ def answering(status: int = 200, body: bytes = b'{"success":true}', **headers: s
 
 
 class Receiver:
-    """Listens on the loopback address while entered, and remembers every request."""
+    """Listens on the loopback address inside its block, and remembers every request."""
 
     def __init__(self, behave: Behaviour | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave or answering()
@@ -67,7 +67,7 @@ class Receiver:
         await self.close()
 
     async def open(self) -> None:
-        """Begin to listen; after a `close`, where it listened before."""
+        """Begin to listen; after a `close`, on the same port as before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class Receiver:
 
     @property
     def request(self) -> Request:
-        """The only request there was."""
+        """The only request that came."""
         assert len(self.requests) == 1
         return self.requests[0]
 

@@ -1,4 +1,4 @@
-"""What a receiver is called with, and what it has done."""
+"""The calls of a receiver in tests, and the effects."""
 
 import base64
 

@@ -1,4 +1,4 @@
-"""The reckoning after a bad day: everything that was committed was sent to both destinations, and happened once."""
+"""Checks after a fault: every committed message was sent to both destinations, and had its effect once."""
 
 from sqlalchemy import text
 
@@ -7,7 +7,7 @@ from support.fleet import Fleet
 from support.recording import firsts_by_key, of
 from support.workload import Workload
 
-# One that records, and one with an effect in the database.
+# One destination that records, and one with an effect in the database.
 BOTH = {
     "log": {"listener": "support.recording:record", "concurrency": 8},
     "effect": {"listener": "support.recording:apply", "concurrency": 4},

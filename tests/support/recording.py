@@ -1,7 +1,7 @@
-"""Listeners for relays under test, and what they leave behind: one line for each attempt, in a file that all share.
+"""Listeners for relays under test, and their records: one line for each attempt, in a file that all share.
 
-A line is written with one `write` to a file opened for appending, before anything else is done: the lines of several
-processes never mix, their order is the order in which the attempts began, and what was written outlives its writer.
+A line is written with one `write` to a file opened for appending, before anything else: the lines of several
+processes never mix, their order is the order in which the attempts began, and a line outlives its writer.
 
 The environment says what the listeners do. RECORD_PATH is the file, RECORD_WORK_S how long an attempt takes. While
 there is a file at RECORD_HOLD_PATH no attempt ends, while there is one at RECORD_FAIL_PATH they fail, and while there
@@ -26,7 +26,7 @@ from outbox import Message, Reject
 
 @dataclass(frozen=True)
 class Send:
-    """One attempt: when it began (on the clock that all processes share), where, and of what."""
+    """One attempt: when it began (on the clock that all processes share), in which process, and its message."""
 
     at_s: float
     pid: int
@@ -45,7 +45,7 @@ async def record(message: Message) -> None:
 
 
 async def record_too(message: Message) -> None:
-    """Take a message of a second destination, without the hold and the fault of the first."""
+    """Take a message for a second destination, which RECORD_HOLD_PATH and RECORD_FAIL_PATH do not affect."""
     _append("log-too", message)
 
 
@@ -88,7 +88,7 @@ def _file() -> int:
 
 
 class Record:
-    """The recorded attempts, in order. Each line of the file is read once, however often it is asked for them."""
+    """The recorded attempts, in order. Each line of the file is read only once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -117,7 +117,7 @@ def of(destination: str, recorded: Iterable[Send]) -> list[Send]:
 
 
 def firsts_by_key(recorded: Iterable[Send]) -> dict[str, list[int]]:
-    """Key → the numbers of its messages, in the order in which they were first sent."""
+    """Return key → the numbers of its messages, in the order in which they were first sent."""
     seen: set[str] = set()
     numbers: dict[str, list[int]] = defaultdict(list)
     for send in recorded:

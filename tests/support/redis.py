@@ -1,4 +1,4 @@
-"""A Redis of the test run's own, which keeps what it has answered for; the machine's, or a recent one."""
+"""A private Redis for the test run, which keeps what it has acknowledged: the machine's release, or a recent one."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 
 
 class RedisServer(Server):
-    """One Redis with a password, whose every write is on disk before it is answered."""
+    """A Redis with a password that writes to disk before it answers."""
 
     def __init__(self) -> None:
         pytest.importorskip("redis")
@@ -80,7 +80,7 @@ class RedisServer(Server):
 
 
 class RecentRedis(RedisServer):
-    """One that has idempotent publishing (8.6), which `.ci/redis-8.6` unpacks."""
+    """A Redis with idempotent publishing (8.6), which `.ci/redis-8.6` unpacks."""
 
     def program(self) -> str:
         found = CACHE / "neverlost" / "redis-8.6" / "redis-server"

@@ -1,4 +1,4 @@
-"""A stage for relays under test: messages go in through the public API, listeners note what reaches them."""
+"""A database for relays under test: messages go in through the public API, listeners note what reaches them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Attempt:
     n: int
     id: str
     key: str | None
-    number: int  # which try the message says it is
+    number: int  # the attempt's number in the message
     body: bytes
 
 
 class Taker:
-    """A listener that notes every attempt, and takes what its fate allows.
+    """A listener that notes every attempt, and takes the messages that its fate allows.
 
     Args:
         fate: Called with each message; what it raises, the listener raises.
@@ -92,7 +92,7 @@ def rejecting(*numbers: int) -> Callable[[Message], None]:
 
 
 class Outage:
-    """A fate: everything fails while it lasts."""
+    """A fate with which everything fails while the outage lasts."""
 
     def __init__(self, *, down: bool = True) -> None:
         self.down = down
@@ -159,7 +159,7 @@ class Scene:
 
     @property
     def account(self) -> tuple[int, int, int, int]:
-        """Messages by what became of them: (delivered, waiting, dead, unrouted)."""
+        """The numbers of messages: (delivered, waiting, dead, unrouted)."""
         found = self.status
         return found.delivered, found.waiting, found.dead, found.unrouted
 
@@ -173,7 +173,7 @@ class Scene:
         await eventually_async(is_so, deadline_s=deadline_s, what=f"the account becomes {account}")
 
     def deliveries(self) -> Counter[tuple[str, str]]:
-        """(destination, state) → how many deliveries are set aside."""
+        """Return (destination, state) → how many deliveries are set aside."""
         rows = self.database.rows("SELECT destination, state, count(*) AS count FROM outbox_delivery GROUP BY 1, 2")
         return Counter({(r.destination, r.state): r.count for r in rows})
 
@@ -182,5 +182,5 @@ class Scene:
 
 
 def to(listener: Any, **options: Any) -> ListenerSettings:
-    """Return a destination that is this listener, with short waits."""
+    """Return a destination with this listener and short waits."""
     return ListenerSettings(listener=listener, **{**PATIENCE, **options})

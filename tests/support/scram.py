@@ -1,7 +1,7 @@
-"""SCRAM in front of a Kafka broker: a gateway that stores users, and lets nothing by before one has logged in.
+"""SCRAM in front of a Kafka broker: a gateway that stores users, and passes nothing on before a client has logged in.
 
 It answers two requests itself, SaslHandshake and SaslAuthenticate, in the versions with a header around the login's
-bytes. All others are the broker's.
+bytes. The broker answers all others.
 
 Source: https://kafka.apache.org/protocol#sasl_handshake, RFC 5802, RFC 7677
 """

@@ -1,4 +1,4 @@
-"""No secret that a test works with may show in anything that the test had written.
+"""Checks that no secret of a test shows in anything that the test has written.
 
 A test module names its secrets `SECRET`, `OLD`, `NEW`, `WHSEC` or, a dict of them, `HIDDEN`. Everything that its tests
 logged, printed or had a process print, and every row that it left in its database, is searched for them.
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from support.databases import Database
 
 NAMES = ("SECRET", "OLD", "NEW", "WHSEC", "HIDDEN")
-SHORTEST = 20  # what is shorter is no secret, but a word that may stand anywhere
+SHORTEST = 20  # a shorter one is not secret, but a word that may occur anywhere
 
 
 def secrets_of(module: ModuleType | None) -> set[str]:
@@ -29,7 +29,7 @@ def everything_in(database: Database) -> str:
 
 
 def assert_hidden(secrets: set[str], text: str, where: str) -> None:
-    """Fail if one of them shows; where, and not what: this is printed too."""
+    """Fail if a secret shows; the message says where, and not which: it is printed too."""
     __tracebackhide__ = True
     if any(secret in text for secret in secrets):
         raise AssertionError(f"a secret of this test shows in {where}")

@@ -1,6 +1,6 @@
-"""A server program of the test run's own: started, stopped, killed and frozen whenever a test wants it so.
+"""A private server for the test run, which a test can start, stop, kill and freeze.
 
-Its data, log and port are its own, on the loopback address. The program is the machine's: without it the tests that
+It has its own data, log and port, on the loopback address. The program is the machine's: without it the tests that
 need it are skipped, and say so; CI installs it.
 """
 
@@ -41,7 +41,7 @@ Lent = TypeVar("Lent", bound=Shared)
 
 @contextmanager
 def running(server: Started) -> Iterator[Started]:
-    """Start a server, and remove it afterwards, however far it came."""
+    """Start a server, and remove it afterwards, even if it did not start."""
     try:
         server.start()
         yield server
@@ -51,7 +51,7 @@ def running(server: Started) -> Iterator[Started]:
 
 @contextmanager
 def lent(server: Lent) -> Iterator[Lent]:
-    """Lend a shared server to one test: it is well before, and is not left frozen."""
+    """Lend a shared server to one test: it works before the test, and is not left frozen after it."""
     server.recover()
     yield server
     server.thaw()
@@ -67,10 +67,10 @@ def program(name: str, package: str) -> str:
 
 
 class Server:
-    """One server, to be stopped, killed, frozen and started again on the same data and port.
+    """One server, which a test can stop, kill, freeze and start again on the same data and port.
 
     Args:
-        name: What it is called, in the name of its folder and in messages.
+        name: Its name, in the name of its folder and in messages.
     """
 
     host = "127.0.0.1"
@@ -146,7 +146,7 @@ class Server:
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Killed for as long as this is open."""
+        """Keep the server killed inside the block."""
         self.kill()
         try:
             yield

@@ -1,4 +1,4 @@
-"""A database that looks like a working day: what the screenshots show, and what the dashboard's tests look at."""
+"""A database with the data of a working day, for the screenshots and the dashboard's tests."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def refusing(message: Message) -> None:
 
 
 def destinations() -> dict[str, ListenerSettings | HttpSettings]:
-    """Five of them, of which one is down, and one is paused later."""
+    """Return five destinations, of which one is down, and one is paused later."""
     return {
         "api": ListenerSettings(listener=refusing, events=["order.*", "invoice.*"]),
         "mailer": HttpSettings(url="http://127.0.0.1:9/hooks/mail", events=["customer.*"], on_dead="skip"),
@@ -153,7 +153,7 @@ def emit_orders(engine: sa.Engine, count: int, *, first: int = 0) -> None:
 
 def add_oddities(engine: sa.Engine) -> None:
     """Add messages that are unrouted, not due yet, or paused by an operator."""
-    with engine.begin() as connection:  # as if it had been an HTTP receiver
+    with engine.begin() as connection:  # as if an HTTP receiver had answered
         connection.execute(sa.text(f"UPDATE outbox_delivery SET reason = replace(reason, '{PREFIX}', '')"))
     pause(engine, "warehouse", reason="stocktaking until noon")
     with engine.begin() as connection:
@@ -165,7 +165,7 @@ def add_oddities(engine: sa.Engine) -> None:
 
 
 def add_samples(engine: sa.Engine, *, hours: float = 1.0) -> None:
-    """Write what would have been measured in the time before now."""
+    """Write the samples of the time before now."""
     chance = random.Random(7)
     with engine.begin() as connection:
         connection.execute(sa.delete(tables().sample))
@@ -211,7 +211,7 @@ def _rate(n: int) -> float:
 
 
 def _latencies(count: float, name: str, chance: random.Random, *, slow: float) -> list[float]:
-    """Spread deliveries over the classes of latency: around one class, a few above."""
+    """Spread deliveries over the classes of latency: most around one class, a few above."""
     middle = 10 if slow else {"api": 2, "reports": 1, "search": 1, "mailer": 4, "warehouse": 3}[name]
     found = [0.0] * (middle + 5)
     for offset, share in ((-1, 0.25), (0, 0.52), (1, 0.19), (2, 0.03 + chance.uniform(-0.015, 0.015)), (3, 0.008)):
@@ -267,7 +267,7 @@ def add_document(engine: sa.Engine, id_: str, title: str, topics: int) -> None:
 
 
 def _topic(name: str, n: int, count: int, chance: random.Random) -> Topic:
-    """Make a topic of one of a few themes: its sentences are mostly those of its theme."""
+    """Make a topic that belongs to a theme: its sentences are mostly those of the theme."""
     themes = max(2, min(9, count // 6))
     start = (n % themes) * 60
     occurs = max(3, int(26 / (1 + n / themes) ** 0.6))

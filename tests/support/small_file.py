@@ -1,7 +1,7 @@
 """A listener whose relay finds its SQLite file full while there is a file at RECORD_FULL_PATH.
 
-For relays alone to import: from then on every connection of the process asks, before each transaction, how many pages
-the file may have, as many as it has or any number. That file grows by one byte with each transaction that is tried.
+Only relays may import it: from then on each connection of the process checks, before each transaction, whether the
+database may grow. The file at that path grows by one byte with each transaction that is tried.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Relays that move only when they are told to: a whole relay, its own threads and tasks, one step at a time.
+"""Relays that move only when a test tells them to: a whole relay, with its threads and tasks, one step at a time.
 
 The owning thread is the relay's own; it stops before each call of its session, and goes on when the test says so. The
-event loop turns only in `spin`, and every clock but the database's is ours. So a test decides what happens between any
-two calls: an operator acts, a session is cut, the process dies, another relay goes ahead.
+event loop turns only in `spin`, and the test sets every clock but the database's. So a test decides what happens
+between any two calls: an operator acts, a session is cut, the process dies, another relay goes ahead.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 
 class Clock:
-    """The time of this process: it passes when it is told to."""
+    """The time of this process, which moves when the test moves it."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
@@ -58,7 +58,7 @@ class SteppedLoop(asyncio.SelectorEventLoop):
 
 
 class Baton:
-    """Between a test and an owning thread: exactly one of them moves."""
+    """Passes control between a test and an owning thread: exactly one of them moves."""
 
     def __init__(self) -> None:
         self.at = "nothing"  # what the thread is about to do
@@ -118,7 +118,7 @@ class SteppedStore:
         self.store, self.clock, self.baton = store, clock, Baton()
         self.session: SteppedSession | None = None
         self.cut_count = 0
-        self.asked_at = -1e9  # the last question that was answered
+        self.asked_at = -1e9  # the time of the last statement that was answered
         self.saw_paused: set[str] = set()
 
     def open(self, *arguments: Any) -> Any:
@@ -164,7 +164,7 @@ class SteppedSession:
             self._session.close()
 
     def hang_up(self) -> None:
-        """End it as a death does: nothing is said, and the server finds out."""
+        """End the session as a death does: without a message to the server, which finds out."""
         if hasattr(self._session, "_connection"):
             self._session._connection.close()
         else:
@@ -173,20 +173,20 @@ class SteppedSession:
 
 
 class NoHousekeeping:
-    """What a test does by itself, when it wants to."""
+    """No periodic work: a test does it when it wants to."""
 
     def __init__(self, settings: Settings, **_: object) -> None:
         self.settings = settings
 
     def start(self) -> None:
-        """Never by itself."""
+        """Do nothing: no job runs by itself."""
 
     def stop(self) -> None:
         """Do nothing: it was never started."""
 
 
 class SteppedRelay:
-    """A relay, and the handle on it."""
+    """A relay under a test's control."""
 
     def __init__(self, stage: Stage, settings: Settings) -> None:
         self.stage = stage
@@ -210,14 +210,14 @@ class SteppedRelay:
         return self.relay._winding_down is not None
 
     def step(self, count: int = 1) -> None:
-        """Let it make this number of calls of the database, at most to the end of a turn."""
+        """Let the relay make this number of database calls, at most to the end of a turn."""
         for _ in range(count):
             self.store.baton.go_on()
             if self.store.baton.at in ("wait", "pause"):
                 return
 
     def cut(self, when: str) -> None:
-        """Have the session lost: before its next call does anything, or after it did, with its answer."""
+        """Have the session lost: before its next call does anything, or after that, together with the answer."""
         if self.store.session is not None and self.store.session.cut is None:
             self.store.session.cut = when
             self.store.cut_count += 1
@@ -227,7 +227,7 @@ class SteppedRelay:
         self.is_alive = False
         ending = self.relay._winding_down
         if ending is not None and self.store.baton.ended:
-            self.stage.loop.run_until_complete(ending)  # too late: it has gone in order
+            self.stage.loop.run_until_complete(ending)  # too late: it has ended in order
             return
         self.store.baton.killed = True
         self.store.baton.go_on()
@@ -277,7 +277,7 @@ class Stage:
         self._put(relay.relay, "open_store", lambda settings: SteppedStore(open_store(settings), self.clock))
         self._put(relay.relay, "OwningThread", SteppedOwner)
         self._put(relay.relay, "Housekeeping", NoHousekeeping)
-        self._put(relay.delivery.crashes.guard, "CALM_S", 0.01)  # by the database's clock, which is not ours
+        self._put(relay.delivery.crashes.guard, "CALM_S", 0.01)  # goes by the database's clock, not the test's
 
     def _put(self, place: Any, name: str, value: Any) -> None:
         self._replaced.append((place, name, getattr(place, name)))
@@ -293,7 +293,7 @@ class Stage:
         return started
 
     def spin(self, turns: int = 12) -> None:
-        """Turn the loop so often."""
+        """Turn the loop this number of times."""
 
         async def turn() -> None:
             for _ in range(turns):

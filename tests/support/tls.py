@@ -1,4 +1,4 @@
-"""Servers in front of a broker: one that passes everything on, and one that ends TLS and checks certificates."""
+"""Servers in front of a broker: one that passes everything on, and one that terminates TLS and checks certificates."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ class Certificates:
             authority.issue_cert(*names).private_key_and_cert_chain_pem.write_to_path(path)
 
     def context(self, *, asks: bool) -> ssl.SSLContext:
-        """What a server speaks TLS with; with `asks` its clients have to show a certificate of the authority."""
+        """Return the TLS context of a server; with `asks` its clients have to show a certificate of the authority."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.authority)
         context.load_cert_chain(self.server)
         context.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
@@ -37,7 +37,7 @@ class Certificates:
 class Front:
     """Listens at 127.0.0.1, for a broker at the same port of 127.0.0.2.
 
-    A broker tells its address to its clients: it is made that of this server, in a text of the same length.
+    A broker tells its clients its address: this server replaces that by its own, a text of the same length.
 
     Args:
         port: The broker's, and this server's.
@@ -71,7 +71,7 @@ class Front:
         behind_reader, behind_writer = await asyncio.open_connection(self.BEHIND, self._port)
         try:
             await asyncio.gather(self._requests(reader, behind_writer, writer), self._answers(behind_reader, writer))
-        except asyncio.CancelledError:  # by the end of the test: a task that ends so is reported as an error
+        except asyncio.CancelledError:  # the test has ended: a task that ends with this error would be reported
             pass
         finally:
             behind_writer.close()

@@ -1,4 +1,4 @@
-"""Waiting for the thing itself, with a deadline, instead of sleeping and hoping."""
+"""Waiting for a condition itself, with a deadline, instead of sleeping."""
 
 import asyncio
 import inspect
@@ -37,7 +37,7 @@ class _Wait:
         self._began_at = time.monotonic()
 
     def pause_s(self) -> float:
-        """Return how long to wait before the next try: what takes long to ask is asked less often."""
+        """Return how long to wait before the next try: a slow condition is checked less often."""
         __tracebackhide__ = True
         now = time.monotonic()
         if now >= self._ends_at:

@@ -1,7 +1,7 @@
-"""A wire to PostgreSQL that can be cut, or held still, at any point of the conversation.
+"""A proxy to PostgreSQL that can cut or hold a connection at any point of the conversation.
 
-A forwarder on a port of its own, between a relay and the real server. It knows the framing of the protocol and nothing
-else, and bothers only with *owning* connections, which say in their start-up packet that they are a relay's.
+It listens on a separate port, between a relay and the real server. It knows only the framing of the protocol, and acts
+only on *owning* connections, which say in their start-up packet that they are a relay's.
 
 Source: https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -26,7 +26,7 @@ def url_through(wire: "Wire", database: Database) -> str:
 
 
 class Wire:
-    """Forwards connections to a server on this host, from `server_port` on to another one if that is changed.
+    """Forwards connections to a server on this host; a changed `server_port` selects another server.
 
     Args:
         port: The server's.
@@ -58,20 +58,20 @@ class Wire:
         self._holds_middle.set()
 
     def hold_the_answer_to(self, text: str) -> None:
-        """Keep back what the server answers to the next statement that contains `text`, until `pass_on_the_answer`.
+        """Hold the server's answer to the next statement that contains `text`, until `pass_on_the_answer`.
 
-        That it hangs up afterwards is kept back until `release`, as in a network that fell apart.
+        The end of the connection is held until `release`, as in a network that is partitioned.
         """
         self._hold_answer_to = text.encode()
 
     def pass_on_the_answer(self) -> None:
-        """Pass on the answer that was kept back, and nothing that is asked after it until `release`."""
+        """Pass on the answer that was held, and no later request until `release`."""
         self.is_holding.clear()
         self.hold_questions()
         self._answer_is_due.set()
 
     def hold_questions(self) -> None:
-        """Pass on nothing more that an owning connection asks, until `release`."""
+        """Hold all further requests of owning connections, until `release`."""
         self._holds_questions.set()
 
     def release(self) -> None:
@@ -110,7 +110,7 @@ class Wire:
         _close(server)
 
     def _pass_on_start_up(self, client: socket.socket, server: socket.socket) -> int:
-        """Forward requests for encryption and the start-up packet; the owning connection's number, or 0."""
+        """Forward requests for encryption and the start-up packet; return the owning connection's number, or 0."""
         while True:
             length = _exactly(client, 4)
             packet = _exactly(client, struct.unpack("!I", length)[0] - 4)

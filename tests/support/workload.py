@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from outbox import Draft, emit_many
 
-PAUSE_S = 0.01  # between two transactions: some hundreds of messages a second are load enough
+PAUSE_S = 0.01  # between two transactions: some hundreds of messages per second are enough load
 RESULTS = "CREATE TABLE result (n INTEGER PRIMARY KEY, message_id VARCHAR(36) NOT NULL)"
 
 
@@ -18,7 +18,7 @@ class Workload:
     """Writes results and messages; each result names its message, so the database itself says what was committed.
 
     A share of the messages has one of `key_count` ordering keys. A key's messages are numbered upwards, transaction by
-    transaction, so that they have one right order.
+    transaction, so there is one right order.
     """
 
     def __init__(self, engine: Engine, seed: int, *, key_count: int = 40, key_share: float = 0.5) -> None:
@@ -54,7 +54,7 @@ class Workload:
         return True
 
     def committed(self) -> dict[str, int]:
-        """Message id → number, of what was committed."""
+        """Return message id → number of what was committed."""
         with self._engine.begin() as connection:
             return {row.message_id: row.n for row in connection.execute(text("SELECT n, message_id FROM result"))}
 
@@ -74,7 +74,7 @@ class Workload:
 
 @contextmanager
 def under_load(workload: Workload) -> Iterator[None]:
-    """Commits all the time, and tries again while the server is away."""
+    """Commits in a loop, and tries again while the server is away."""
     is_over = threading.Event()
 
     def work() -> None:

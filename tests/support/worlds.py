@@ -1,4 +1,4 @@
-"""What destinations of each kind send to, for the contract that all of them keep (`outbox.testing`)."""
+"""The other side of each kind of destination, for the contract that all kinds keep (`outbox.testing`)."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Every way to write a message, behind one face: five drivers, sessions and connections."""
+"""Every way to write a message, behind one interface: five drivers, sessions and connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASYNC = [("postgres", "psycopg"), ("postgres", "asyncpg"), ("sqlite", "aiosqlite
 
 @dataclass(frozen=True)
 class Way:
-    """One way: a database, a driver, and what the caller holds."""
+    """One way: a database, a driver, and the object that the caller passes."""
 
     kind: str
     driver: str
@@ -60,7 +60,7 @@ class Writer:
                 yield Transaction(self.outbox, target)
 
     async def emit(self, *event: Any, **options: Any) -> str:
-        """Emit one message in a transaction of its own."""
+        """Emit one message in a separate transaction."""
         async with self.transaction() as transaction:
             return await transaction.emit(*event, **options)
 

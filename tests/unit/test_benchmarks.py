@@ -1,4 +1,4 @@
-"""The benchmark suite's own promises: what is missed or missing is said, and lines can be run one at a time."""
+"""The benchmark suite reports what is missed or missing, and its lines can be run one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shares a server, or a fixture that takes seconds, runs in one process (`pytest_collection_modifyitems`)."""
+"""Tests that share a server, or a fixture that takes seconds, run in one process (`pytest_collection_modifyitems`)."""
 
 import pytest
 

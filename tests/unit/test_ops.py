@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana names metrics that exist, and each alert has its entry in the runbook."""
+"""The files for Prometheus and Grafana name metrics that exist, and each alert has its entry in the runbook."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SUFFIXES = {
     "histogram": ("_bucket", "_count", "_sum"),
 }
 SEVERITIES = {"critical", "warning", "info"}
-# Of the overview.
+# Names on the overview page.
 LAST_VALUES_OF_CHARTS = {"Emitted", "Delivered", "Latency p50", "Waiting"}
 IN_NO_METRIC = {"In the history", "Findings of the doctor", "Actions of operators"}
 PARTS = ("What it means", "How to see it", "What to do")
 
 
 def families() -> dict[str, str]:
-    """Name → type of every metric that any process shows."""
+    """Return name → type of every metric that any process shows."""
     registries: list[CollectorRegistry] = [Metrics().registry, process.REGISTRY]
     collectors = [each for registry in registries for each in registry._collector_to_names]
     return {metric.name: metric.type for each in collectors for metric in each.describe()}  # type: ignore[attr-defined]

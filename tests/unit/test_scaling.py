@@ -1,4 +1,4 @@
-"""docs/scaling.md hands the outbox's table to Debezium: with columns that are there."""
+"""docs/scaling.md hands the outbox's table to Debezium, with columns that exist."""
 
 import json
 import re

@@ -24,7 +24,7 @@ topics = st.lists(
 
 
 def graph_of(**sentences: list[int]) -> BaselineGraph:
-    """Topics by name, the first the strongest, each with the sentences in which it occurs."""
+    """Return topics by name, the first the strongest, each with the sentences in which it occurs."""
     return build_baseline(
         Topic(topic=name, weight=1 - index / 100, sentences=frozenset(positions))
         for index, (name, positions) in enumerate(sentences.items())

@@ -31,7 +31,7 @@ def test_data_may_be_any_json_value(body):
 
 
 @pytest.mark.parametrize("body", ['{"name": "Zoë"}', '{"name": "Zoë"}'.encode()])
-def test_body_is_the_stored_text_in_utf8_and_not_a_byte_else(body):
+def test_body_is_the_stored_text_in_utf8_byte_for_byte(body):
     it = message(body)
     assert it.body == '{"name": "Zoë"}'.encode()
     assert it.data == {"name": "Zoë"}

@@ -1,4 +1,4 @@
-"""From what came out of a queue to a message: whose it is, and what it is known by."""
+"""How a queue's octets become a message: whose it is, and by which id it is known."""
 
 import json
 from contextlib import suppress
@@ -63,7 +63,7 @@ def test_a_structured_cloud_event_is_unpacked() -> None:
     ("attribute", "value"),
     [("time", "9999-12-31T23:59:59-01:00"), ("time", "0001-01-01T00:00:00+01:00"), ("time", "yesterday")],
 )
-def test_a_time_that_no_clock_shows_is_the_time_of_its_coming(attribute: str, value: str) -> None:
+def test_a_time_that_no_clock_shows_is_replaced_by_the_time_of_arrival(attribute: str, value: str) -> None:
     got = read(incoming(headers={f"cloudEvents_{attribute}": value}))
     assert abs((datetime.now(UTC) - got.created_at).total_seconds()) < 60
 

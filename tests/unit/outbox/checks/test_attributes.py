@@ -76,7 +76,7 @@ def test_a_subject_that_cannot_be_stored_is_refused(subject):
 
 
 def test_a_subject_that_no_header_can_hold_is_refused():
-    """Percent-encoded a character takes up to twelve bytes, and receivers end a line of a request near 8 KiB."""
+    """A percent-encoded character takes up to twelve bytes, and receivers accept about 8 KiB in a line of a request."""
     assert prepared(subject="語" * 888)
     with pytest.raises(InvalidSubject, match="8,001 bytes in a header"):
         prepared(subject="語" * 889)

@@ -55,7 +55,7 @@ def test_a_word_alone_is_an_id_or_a_type() -> None:
 @pytest.mark.parametrize(
     "text", ["colour:red", "type:", "state:lost", "id:7", "since:soon", 'key:"open', "key:a key:b"]
 )
-def test_what_means_nothing_is_said_so(text: str) -> None:
+def test_a_search_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(InvalidSearch):
         parse(text, AT)
 

@@ -1,4 +1,4 @@
-"""Leaving on Ctrl-C, whenever it comes."""
+"""Leaving on Ctrl-C at any moment."""
 
 import logging
 import sys

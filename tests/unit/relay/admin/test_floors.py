@@ -1,4 +1,4 @@
-"""The walk to the oldest ready messages: in pieces, over any number of settled rows, and past none that is ready."""
+"""The walk to the oldest ready messages: in pieces, over any number of settled rows, and never past a ready one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAR = 32 * SPAN  # in shard 0
 
 
 class Index:
-    """Ready messages by position, in an index that answers so many times a sample."""
+    """Ready messages by position, in an index that answers a limited number of times per sample."""
 
     def __init__(self, *ready: int) -> None:
         self.ready = set(ready)

@@ -1,4 +1,4 @@
-"""Whose fault was it? An outage costs no message an attempt; a bad message costs no other message a thing."""
+"""Whose fault was it? An outage costs no message an attempt; a bad message costs other messages nothing."""
 
 import pytest
 from support.letters import (
@@ -93,7 +93,7 @@ def test_what_was_under_way_before_the_failure_proves_nothing() -> None:
 
 
 def test_a_suspect_that_is_taken_proves_nothing_against_the_others_and_has_them_tried_again() -> None:
-    """Its own failure was the destination's fault; theirs may have been, too."""
+    """Its own failure was the destination's fault; those of the others may have been too."""
     rule, first, second = breaker(), Letter(), Letter()
     attempt(rule, first, SILENT, 1)
     attempt(rule, second, SILENT, 1.5)
@@ -173,7 +173,7 @@ def test_a_lone_failing_message_is_tried_less_and_less_often_and_never_charged()
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_few_failing_messages_each_wait_for_a_backoff_of_their_own(count: int) -> None:
-    """They were taken back while another attempt was under way, and sent sixty times a second."""
+    """They used to be taken back while another attempt was under way, and sent sixty times a second."""
     rule, letters = breaker(), [Letter() for _ in range(count)]
     due = [(0.0, each) for each in letters]
     tries = 0

@@ -59,11 +59,11 @@ def test_attempts_that_were_charged_otherwise_count_too() -> None:
     assert Accused(3, alone=True).is_convicted(17, 20)
 
 
-def test_who_is_accused_again_has_to_rest_again() -> None:
+def test_a_delivery_that_is_accused_again_has_to_rest_again() -> None:
     rested = Record(accused={ONE: Accused(2, rested=True)}, started={ONE})
     assert rested.after_crash() == {ONE: Accused(3, rested=False)}
 
 
-def test_the_last_hands_were_emptied_at_an_instant_that_survives() -> None:
+def test_the_time_in_a_record_is_read_as_it_was_written() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
     assert Record.parse(Record(until=at).dump()).until == at

@@ -15,7 +15,7 @@ def test_of_four_attempts_in_doubt_one_is_the_newest_one_has_its_turn_and_two_ha
 
 
 @pytest.mark.parametrize("parts", range(1, 40))
-def test_each_run_that_is_a_share_of_all_is_met_by_twice_as_many_places_as_there_are_such_shares(parts: int) -> None:
+def test_the_first_2n_places_meet_every_run_of_one_nth(parts: int) -> None:
     places = sorted(halfway(n) for n in range(1, 2 * parts + 1))
     gaps = [after - before for before, after in zip([0.0, *places], [*places, 1.0], strict=True)]
     assert max(gaps) <= 1 / parts

@@ -1,4 +1,4 @@
-"""How long a run of failures chance explains."""
+"""The length of a run of failures that chance explains."""
 
 import pytest
 from hypothesis import example, given
@@ -36,9 +36,9 @@ def test_what_is_long_ago_counts_for_nothing() -> None:
     assert (rate.share < 0.001, rate.improbable_run) == (True, 5)
 
 
-@example(runs=[(0, 51)] * 3)  # rounding left a little more than all
+@example(runs=[(0, 51)] * 3)  # rounding once made the share a little more than 1
 @given(runs=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 80)), max_size=30))
-def test_a_share_is_a_share_and_a_run_between_five_and_sixty_eight(runs: list[tuple[int, int]]) -> None:
+def test_a_share_is_between_0_and_1_and_a_run_between_5_and_68(runs: list[tuple[int, int]]) -> None:
     rate = FailureRate()
     for taken, failures in runs:
         rate.taken += taken

@@ -16,8 +16,8 @@ from relay.decide.shared_state import FRESH_S, MARGIN_S, SharedState
     [
         (SharedState("healthy"), False),
         (SharedState("paused", "failure", "500", 3.0), True),
-        (SharedState("paused", "failure", "500", -3.0), True),  # a probe is due, and only that
-        (SharedState("paused", "operator", "lunch", None), False),  # not for relays to judge
+        (SharedState("paused", "failure", "500", -3.0), True),  # a probe is due, but nothing else may start
+        (SharedState("paused", "operator", "lunch", None), False),  # relays do not decide this
         (SharedState("throttled", "failure", "429", 3.0), True),
         (SharedState("throttled", "failure", "429", -0.1), False),
         (SharedState("off", "failure", "410", None), True),

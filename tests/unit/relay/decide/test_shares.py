@@ -55,7 +55,7 @@ class Peer:
             self.giving = list(plan.give)
 
     def hand_back(self) -> None:
-        """Later, when nothing of them is under way any more."""
+        """Hand the shards back, later, when nothing of them is under way any more."""
         for shard in self.giving:
             assert self.server.owner_of.pop(shard) == self.me
         self.giving = []

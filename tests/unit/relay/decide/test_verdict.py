@@ -55,7 +55,7 @@ def test_an_entry_is_complete_when_the_last_of_its_destinations_is_decided() -> 
     assert one.decide("b", DELIVERED) is True
 
 
-def test_an_entry_that_everybody_took_is_plain() -> None:
+def test_an_entry_that_every_destination_took_is_plain() -> None:
     one = entry(A, B)
     one.decide("a", DELIVERED)
     one.decide("b", DELIVERED)

@@ -138,7 +138,7 @@ def test_a_horizon_is_past_only_when_all_that_ran_then_have_ended(
     reader = Reader(server, 1)
     play(before, server, reader)
     running = set(server.running)
-    server.end(server.begin(), commit=True)  # setting the flag: setval takes a transaction id of its own
+    server.end(server.begin(), commit=True)  # setting the flag: setval takes a separate transaction id
     then = Horizon.parse(server.snapshot())
     play(after, server, reader)
     server.end(server.begin(), commit=True)

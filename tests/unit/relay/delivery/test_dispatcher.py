@@ -1,4 +1,4 @@
-"""What the event loop takes in of what the owning thread has read."""
+"""What the event loop accepts of the pages that the owning thread has read."""
 
 from relay.delivery.assembly import assemble
 from relay.delivery.dispatcher import Dispatcher
@@ -8,8 +8,8 @@ from relay.seam import Lease, ToOwner
 from relay.store.rows import Page
 
 
-def test_a_page_of_a_lost_session_that_comes_late_is_none_of_the_next_ones() -> None:
-    """Counted as one, it made room for more than there was, for as long as that session lasted."""
+def test_a_late_page_of_a_lost_session_is_not_counted_for_the_next_session() -> None:
+    """Counted for the next, it used to permit more pages than there is room for, until that session ended."""
     dispatcher = without_destinations(ToOwner(lambda: None, window=10), Metrics())
     dispatcher.begin_session(1)
     dispatcher.accept(Page(), 1)

@@ -60,13 +60,13 @@ async def test_what_is_waiting_goes_in_one_batch(plain: list[tuple[str, str | No
     assert destination.sent == [["m0", "m1", "m2", "m3"]]
 
 
-async def test_a_batch_has_at_most_so_many_messages(plain: list[tuple[str, str | None, str]]) -> None:
+async def test_a_batch_has_a_limit_of_messages(plain: list[tuple[str, str | None, str]]) -> None:
     destination = Destination(lambda _ids: TAKEN, batch_size=3)
     await run(destination, plain)
     assert destination.sent == [["m0", "m1", "m2"], ["m3"]]
 
 
-async def test_a_batch_has_at_most_so_many_bytes() -> None:
+async def test_a_batch_has_a_limit_of_bytes() -> None:
     destination = Destination(lambda _ids: TAKEN)
     half = f'"{"x" * (BATCH_BYTES // 2 - 10)}"'
     await run(destination, [("m0", None, half), ("m1", None, half), ("m2", None, half)])

@@ -18,7 +18,7 @@ from relay.settings import load
 ROOT = Path(relay.__file__).parent.parent
 KINDS = ROOT / "relay" / "destinations"
 
-# What names a kind for a reason of its own: public names, and the consumer that is RabbitMQ's.
+# Files that may name a kind: public names, and the consumer, which is RabbitMQ's.
 NAMES_A_KIND = {
     "relay/settings/__init__.py",
     "relay/settings/serve.py",

@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Logging is the process's: give it back as it was."""
+    """Restore the process's logging after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -67,7 +67,7 @@ def test_a_line_names_the_span_that_is_current() -> None:
     assert "trace_id" not in after
 
 
-def test_a_password_in_the_query_of_a_url_is_one_too() -> None:
+def test_a_password_in_the_query_of_a_url_is_masked_too() -> None:
     said = redacted("cannot reach postgresql:///app?host=/run/postgresql&password=s3cret&sslpassword=hu%20nter&user=a")
     assert said == "cannot reach postgresql:///app?host=/run/postgresql&password=***&sslpassword=***&user=a"
 
@@ -84,7 +84,7 @@ def test_text_has_no_colours_where_they_are_not_wanted(monkeypatch: pytest.Monke
 
 
 def test_the_standard_librarys_loggers_take_the_same_path() -> None:
-    logging.captureWarnings(False)  # as a command in this process may have left it: it takes hold only once
+    logging.captureWarnings(False)  # a command in this process may have switched it on, and it takes effect only once
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         stream = configured()

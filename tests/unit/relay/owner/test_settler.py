@@ -43,11 +43,11 @@ def test_the_front_of_a_queue_can_be_looked_at_while_others_append_to_it() -> No
 
 
 class Unasked:
-    """A session that nothing may be written through."""
+    """A session that must not be used."""
 
 
 def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
-    """The next session's page dropped it, because this one was still held."""
+    """The next session's page drops the message, because the lost session's entry is still held."""
     row = ("m-1", 1, 0, 0, "page.read", "s", None, None, "{}", "{}", "2026-01-01 00:00:00+00", None, None, None)
     stale = Entry(row, (), epoch=1)
     forgotten: list[Entry] = []

@@ -1,4 +1,4 @@
-"""Servers whose advisory locks lock nothing are known by what they say of themselves."""
+"""Servers whose advisory locks lock nothing are recognised by the version that they report."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Who has to go where there is no room for another connection."""
+"""Which connection is closed when there is no room for another one."""
 
 import asyncio
 import logging

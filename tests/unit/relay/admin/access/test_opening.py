@@ -1,4 +1,4 @@
-"""What a driver says of a database, as a sentence with the remedy that fits."""
+"""A driver's errors become sentences with the remedy that fits."""
 
 import psycopg
 import pytest
@@ -16,7 +16,7 @@ def raised(error: psycopg.Error) -> sa.exc.DBAPIError:
 
 
 def test_a_statement_that_took_too_long_is_no_database_that_cannot_be_reached() -> None:
-    """A role may have a statement_timeout of its own."""
+    """A role may have its own statement_timeout."""
     with pytest.raises(OutboxError, match="raise statement_timeout for this role") as caught, reaching(DATABASE):
         raise raised(psycopg.errors.QueryCanceled("canceling statement due to statement timeout"))
     assert not isinstance(caught.value, Unusable)
@@ -25,7 +25,7 @@ def test_a_statement_that_took_too_long_is_no_database_that_cannot_be_reached() 
 
 @pytest.mark.parametrize("error", [psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.TransactionTimeout])
 def test_a_transaction_that_the_server_ended_for_its_age_is_a_sentence(error: type[psycopg.Error]) -> None:
-    """A role may have such a timeout of its own."""
+    """A role may have its own timeout of this kind."""
     with pytest.raises(OutboxError, match="raise this timeout for this role"), reaching(DATABASE):
         raise raised(error("terminating connection due to a timeout"))
 
@@ -38,6 +38,6 @@ def test_a_server_that_refuses_us_runs_and_can_be_reached() -> None:
     assert "server runs" not in str(caught.value)
 
 
-def test_a_server_that_shuts_down_is_one() -> None:
+def test_a_server_that_shuts_down_cannot_be_reached() -> None:
     with pytest.raises(Unusable, match="cannot reach the database"), reaching(DATABASE):
         raise raised(psycopg.errors.AdminShutdown("terminating connection due to administrator command"))

@@ -50,7 +50,7 @@ def test_nothing_starts_before_a_share_is_granted_and_one_question_is_enough() -
     limited = Limited()
     assert limited.start_all() == limited.start_all() == []
     assert limited.claims == [Claim("api", 13, FIFTY)], "what may start in a quarter of a second"
-    assert limited.lane.next_at(limited.now) is None, "the answer calls"
+    assert limited.lane.next_at(limited.now) is None, "the answer wakes it"
 
 
 def test_a_share_is_started_and_then_the_next_one_asked_for() -> None:
@@ -137,7 +137,7 @@ def test_a_probe_is_an_attempt_and_asks_for_one() -> None:
     for entry in started:
         limited.lane.finish(entry, unreachable("refused"), limited.now)
     assert limited.lane.breaker.condition == "open"
-    limited.now += 1.0  # the budget has something again, and a probe is due
+    limited.now += 1.0  # the budget has room again, and a probe is due
     assert limited.start_all() == []
     assert limited.claims[-1].want == 1
     limited.answer(1)

@@ -19,7 +19,7 @@ def startable(*, fresh: int, again: int) -> Startable:
 
 
 def next_turn(found: Startable) -> tuple[int, Entry]:
-    """How many attempts it takes until what failed before has its turn, and which entry has it."""
+    """Return how many attempts pass until what failed before has its turn, and which entry has it."""
     for count in range(1, 1000):
         entry = found.take()
         assert entry is not None

@@ -51,7 +51,7 @@ def letters(text: str) -> str:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_of_a_secret_that_is_repeated_no_more_is_shown_than_a_few_letters(spelling: str) -> None:
+def test_at_most_a_few_letters_of_a_repeated_secret_are_shown(spelling: str) -> None:
     shown = ECHO.masked(f"bad secret: {SPELLINGS[spelling](SECRET)}, who are you?")
     assert "***" in shown
     for known in (SECRET, SECRET.encode().hex(), b64encode(SECRET.encode()).decode()):

@@ -22,7 +22,7 @@ def message(id_: str) -> Message:
 
 
 class Hanging:
-    """Hangs with some messages, until it is let go."""
+    """Hangs on some messages until the test releases it."""
 
     def __init__(self, *ids: str) -> None:
         self.ids = ids
@@ -86,7 +86,7 @@ async def test_what_had_no_thread_within_its_time_was_not_begun(hanging: Hanging
     await pages.close()
 
 
-async def test_who_stops_waiting_for_a_thread_is_cancelled(hanging: Hanging) -> None:
+async def test_a_call_that_stops_waiting_for_a_thread_is_cancelled(hanging: Hanging) -> None:
     pages = destination(hanging, timeout_s=None)
     tasks = [asyncio.create_task(pages.send(message(each))) for each in ("h-1", "h-2", "m-1")]
     await eventually_async(lambda: len(hanging.calls) == 2)
@@ -105,7 +105,7 @@ async def test_the_password_of_a_url_is_no_part_of_what_is_kept_of_a_failure() -
     assert outcome.reason.endswith("raised LookupError: cannot reach redis://:***@cache/0")
 
 
-async def test_who_is_cancelled_before_there_was_a_thread_leaves_no_error_behind(hanging: Hanging) -> None:
+async def test_a_call_that_is_cancelled_before_there_was_a_thread_leaves_no_error_behind(hanging: Hanging) -> None:
     said: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
     pages = destination(hanging, timeout_s=None)
@@ -114,7 +114,7 @@ async def test_who_is_cancelled_before_there_was_a_thread_leaves_no_error_behind
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    await asyncio.sleep(0)  # for what was called from them to end, too
+    await asyncio.sleep(0)  # lets the calls that they made end too
     del task, tasks
     gc.collect()
     assert said == []
