@@ -223,7 +223,7 @@ class Publisher:
 
 
 class Owner:
-    """A session that owns all shards of a database, as a relay's does, in a thread of its own."""
+    """A session that owns all shards of a database, as a relay's does, in a separate thread."""
 
     def __init__(self, url: str) -> None:
         self._thread = ThreadPoolExecutor(1)

@@ -147,7 +147,7 @@ def _cpu_ms(pid: int) -> float:
 
 @contextmanager
 def _dashboard(url: str) -> Iterator[tuple[httpx.Client, int]]:
-    """Run a dashboard in a process of its own; yield a client, and the number of the process."""
+    """Run a dashboard in a separate process; yield a client and the process id."""
     environment = os.environ | {"OUTBOX_DATABASE_URL": url, "OUTBOX_DASHBOARD_TOKEN": TOKEN}
     command = [sys.executable, "-m", "outbox_cli", "dashboard", "--allow-changes", "--port", "0"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)

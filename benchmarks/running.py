@@ -125,7 +125,7 @@ def working(command: list[str], cwd: Path) -> Iterator[Worker]:
 
 @contextmanager
 def relay_at_work(url: str, *arguments: object) -> Iterator[Worker]:
-    """Run a relay in a process of its own."""
+    """Run a relay in a separate process."""
     command = [sys.executable, "-m", "benchmarks.ours", "work", url, *map(str, arguments)]
     with working(command, ROOT) as worker:
         worker.line()

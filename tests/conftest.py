@@ -157,7 +157,7 @@ def empty_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test works in a directory of its own, away from the developer's outbox.toml and outbox.db.
+    """Every test works in its own directory, away from the developer's outbox.toml and outbox.db.
 
     What one test has hidden from logs is not hidden in the next one.
     """

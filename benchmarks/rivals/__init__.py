@@ -1,7 +1,7 @@
 """Install, fill and run the rivals, in an environment separate from ours.
 
 A rival's worker is a process (`NAME_worker.py`, `graphile_worker.mjs`) in the configuration that suits it best; the
-top of its file says what was chosen. All have one table of 200-byte messages in a database of their own.
+top of its file says what was chosen. Each has one table of 200-byte messages in its own database.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Roles, databases and the environment have defaults of their own: no connection of ours depends on them."""
+"""Roles, databases and the environment have their own defaults: no connection of ours depends on them."""
 
 import json
 

@@ -18,7 +18,7 @@ _TAIL_CHARACTERS = 8_000
 
 
 class Process:
-    """One process in a group of its own, with its output in files."""
+    """One process in its own group, with its output in files."""
 
     def __init__(
         self, command: list[str], directory: Path, name: str, env: Mapping[str, str], *, is_forked: bool

@@ -1,4 +1,4 @@
-"""What a receiver repeats of a secret is masked, however it spells it."""
+"""What a receiver repeats of a secret is masked, in any spelling."""
 
 import html
 import json
