@@ -38,7 +38,7 @@ from relay.platform.migrations import upgrade
 WANTED_MS = 300
 TOKEN = "a token of this benchmark only"
 PHASE_S = 10.0
-SAID = {  # what each database has other words for: a new id, and an instant some seconds ago
+SAID = {  # expressions that differ between the databases: a new id, and an instant some seconds ago
     "postgresql": {"id": "outbox_uuid7()", "died": "now() - position * interval '1 second'"},
     "sqlite": {"id": "printf('%08x-%04x-7%03x-8%03x-%012x', 26999000, n >> 12, n & 4095, random() & 4095, "
                "random() & (1 << 48) - 1)",

@@ -100,7 +100,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude the objects that collection made from later garbage collections, which would cost ten times as much."""
+    """Keep what collection has made out of later garbage collections: each would cost ten times as much."""
     gc.enable()
     gc.freeze()
 

@@ -239,7 +239,7 @@ async def test_what_a_relay_has_in_memory_is_not_sent_once_it_was_cancelled(scen
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["taken", "failed"])
-async def test_an_attempt_that_is_under_way_ends_as_it_ends_and_the_key_goes_on(scene: Scene, fails: bool) -> None:
+async def test_cancelling_does_not_affect_an_attempt_under_way_and_the_key_goes_on(scene: Scene, fails: bool) -> None:
     gate = Gate()
     gate.fails = fails
     async with scene.relay({"a": to(gate, concurrency=4)}):

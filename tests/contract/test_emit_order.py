@@ -11,7 +11,7 @@ from outbox import Draft, emit, emit_many
 
 @pytest.fixture
 def second_thread():
-    """Runs work beside the test, and fails the test if that failed."""
+    """Runs work beside the test, and fails the test if the work fails."""
     threads, failures = [], []
 
     def start(work):

@@ -110,7 +110,7 @@ def test_a_notification_that_comes_along_with_an_answer_wakes_the_relay_all_the_
     session: PostgresSession
     with closing(store.open("relay-1")) as session:
         wake_fd, other_end = os.pipe()
-        session._run("SELECT pg_notify('outbox_wake', current_schema())")  # comes along with this answer
+        session._run("SELECT pg_notify('outbox_wake', current_schema())")  # comes with this answer
         assert session.wait(0, wake_fd)
         assert not session.wait(0, wake_fd)
         os.close(wake_fd)

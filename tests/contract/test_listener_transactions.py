@@ -161,7 +161,7 @@ ROLLED_BACK = [roll_back_the_transaction, roll_back_the_connection, roll_back_th
 
 
 def listeners(end: Callable[[Session], None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the same listener in both colours: it writes, ends the transaction, and goes on."""
+    """Return the same listener, plain and async: it writes, ends the transaction, and goes on."""
 
     def listener(message: Message, session: Session) -> None:
         session.execute(INSERT, {"n": 1})

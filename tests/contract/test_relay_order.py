@@ -201,7 +201,7 @@ async def test_any_program_conserves_every_message_and_the_order_of_every_key(sc
                 )
                 down["a"], down["b"] = chance.random() < 0.3, chance.random() < 0.3
                 enough = len(takers["b"].attempts) + chance.randrange(5)
-                with contextlib.suppress(TimeoutError):  # at random, nothing may be left to attempt
+                with contextlib.suppress(TimeoutError):  # the program may have left nothing to attempt
                     async with asyncio.timeout(0.1):
                         await takers["b"].has_tried(enough)
     down.update(a=False, b=False)
@@ -239,7 +239,7 @@ async def _quiet(scene: Scene) -> None:
 async def test_what_waits_behind_memory_at_one_place_and_is_under_way_at_another_comes_to_its_turn(
     scene: Scene,
 ) -> None:
-    """Its predecessors may be settled before the relay knows that it waits: then its own settlement releases it."""
+    """Its predecessors may be settled before the relay knows that it waits: then it is released at once."""
     gates = {"slow": asyncio.Event(), "narrow": asyncio.Event()}
     takers = {"slow": Taker(), "narrow": Taker()}
 

@@ -1,4 +1,4 @@
-"""Relays told to stop, and relays that come and go: what is under way ends in order, and the rest is for others."""
+"""Relays told to stop, and relays that come and go: what is under way ends in order, and others send the rest."""
 
 import signal
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Every quarter of a second, everything is compared with what is promised. Safety: nothing is lost, nothing is sent
 before its predecessor, no two of one key at once. Liveness: what a destination would take is tried within `PATIENCE_S`
-of the moment from which nothing speaks against it.
+after its last obstacle is gone.
 """
 
 from __future__ import annotations

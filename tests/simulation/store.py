@@ -139,7 +139,7 @@ class Tables:
     # -------------------------------------------------------------- changes
 
     def finish(self, ids: set[str]) -> None:
-        """Move messages to history that have nothing left to do."""
+        """Move messages with nothing left to do to the history."""
         for id_ in sorted(ids & self.messages.keys()):
             deliveries = self.of_message(id_)
             if self.messages[id_].state == "held" and all(d.state in DONE for d in deliveries):

@@ -255,7 +255,7 @@ class SteppedRelay:
 
 
 class Stage:
-    """Where stepped relays live; while it is set, the clock of all relays in this process is its own.
+    """The place of stepped relays; while it is set, all relays in this process use its clock.
 
     Args:
         send: Called, on the loop, for each attempt; returns an awaitable of its outcome.

@@ -1,4 +1,4 @@
-"""What is scheduled or retried is read when it is due: all of it, once, in order."""
+"""Scheduled and retried messages are read when they are due: all of them, once, in order."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -72,7 +72,7 @@ def test_what_is_blocked_behind_a_message_in_memory_waits_for_that_one(desk: Des
     assert desk.delivery(second).state == "parked"
 
 
-def test_a_long_key_is_let_go_in_parts_and_each_part_lets_the_next_one_go(desk: Desk) -> None:
+def test_a_long_key_is_released_in_parts_and_each_part_releases_the_next_one(desk: Desk) -> None:
     head, *others = desk.emit(RELEASE_COUNT + 3, ordering_key="k")
     session = desk.owner()
     settle(session, ruling(head, "a", "retry"))

@@ -11,7 +11,7 @@ from outbox_cli.dashboard.cached import Cached
 
 
 class Slow:
-    """Counts up; each result but the first waits until it may come."""
+    """Counts up; each result but the first waits until the test releases it."""
 
     def __init__(self) -> None:
         self.calls = 0

@@ -281,7 +281,7 @@ def test_a_probe_ends_where_no_message_can_be_at_fault_and_where_attempts_take_l
     assert probe(in_condition("open", at=0), SILENT, others=100, takes_s=30.0)[0] == 1
 
 
-def test_a_probe_goes_on_with_none_after_one_was_taken() -> None:
+def test_a_probe_sends_no_more_after_one_message_was_taken() -> None:
     rule = in_condition("open", at=0)
     rule.start()
     rule.judge(Letter(), FAILED, 1.0, 1.1, others=100)
@@ -365,7 +365,7 @@ def test_too_many_requests_make_everything_wait_as_long_as_was_asked_and_charge_
 @pytest.mark.parametrize(
     ("asked", "wait_s"), [(float("nan"), 1), (-3, 1), (0, 1), (60, 60), (1e9, 3600), (float("inf"), 3600)]
 )
-def test_a_destination_cannot_make_us_wait_for_ever_nor_not_at_all(asked: float, wait_s: float) -> None:
+def test_a_destination_can_make_us_wait_neither_for_ever_nor_for_no_time(asked: float, wait_s: float) -> None:
     rule = breaker()
     attempt(rule, Letter(), throttled("429", asked), 0)
     assert rule.until == wait_s

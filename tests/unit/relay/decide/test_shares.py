@@ -23,7 +23,7 @@ class Server:
 
 @dataclass
 class Peer:
-    """A relay, as far as shares go. One that cannot own (it is about to stop, say) beats and does no more."""
+    """A relay, as far as shares go. One that cannot own, for example because it is about to stop, only beats."""
 
     me: int
     server: Server

@@ -1,4 +1,4 @@
-"""What commits late is found: transactions in every interleaving against reading by cursor and visibility."""
+"""Late commits are found by a cursor and visibility, in any interleaving of transactions."""
 
 from dataclasses import dataclass, field
 

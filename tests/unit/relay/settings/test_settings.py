@@ -1,4 +1,4 @@
-"""Flags over environment over file over defaults, and what is wrong with each is said in a sentence."""
+"""Flags override the environment, the file and the defaults, in this order; each mistake is a sentence."""
 
 import os
 import re

@@ -41,7 +41,7 @@ def test_a_conflict_means_delivered_where_that_is_configured() -> None:
     assert outcome(425, on_409="delivered").kind == "busy"
 
 
-def test_a_success_whose_body_broke_off_is_none() -> None:
+def test_a_success_whose_body_broke_off_is_no_success() -> None:
     assert outcome(200, broke_off="the connection was closed").kind == "unanswered"
 
 
@@ -70,7 +70,7 @@ def test_an_instant_in_the_past_is_now() -> None:
 @pytest.mark.parametrize(
     "text", ["", "soon", "-5", "1e9", "0x10", "٣", "NaN", "inf", "Thu, 99 Foo 2026", "\x00", "1;2"]
 )
-def test_a_retry_after_that_makes_no_sense_is_none(text: str) -> None:
+def test_a_retry_after_that_makes_no_sense_is_ignored(text: str) -> None:
     assert retry_after_s({"Retry-After": text}, NOW) is None
     assert outcome(429, retry_after=text).retry_after_s == 0.0
 

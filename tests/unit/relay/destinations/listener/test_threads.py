@@ -1,4 +1,4 @@
-"""The threads of a plain listener: a call that overruns keeps its own, and costs the others nothing but that."""
+"""The threads of a plain listener: a call that overruns keeps its thread, and costs other calls only that."""
 
 import asyncio
 import gc

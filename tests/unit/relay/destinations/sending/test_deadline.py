@@ -44,7 +44,7 @@ async def test_an_attempt_that_has_ended_leaves_its_task_alone() -> None:
         with deadline.attempt():
             await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
-            await asyncio.gather(hang(deadline))  # a task of its own, so the timer has rung for the first attempt
+            await asyncio.gather(hang(deadline))  # a separate task, so the timer has rung for the first attempt
         return "done"
 
     assert await work() == "done"
