@@ -107,6 +107,18 @@ class DestinationPolicy(BaseModel):
         return set()
 
 
+def required(variable: str, look_up: LookUp, setting: str) -> str:
+    """Return the value of a variable that a setting names.
+
+    Raises:
+        ValueError: The variable is not set.
+    """
+    value = look_up(variable)
+    if value is None:
+        raise ValueError(f"{setting} names {variable}, but neither {variable} nor {variable}_FILE is set")
+    return value
+
+
 def on_one_line(url: str) -> str:
     """Return a URL unchanged, if every character of it belongs to a URL.
 

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 
 from outbox.checks.attributes import HEADER_NAME, HEADER_VALUE, is_reserved
-from relay.destinations.policy import LookUp
+from relay.destinations.policy import LookUp, required
 
 AUTHORIZATION = "Authorization"
 
@@ -47,7 +47,7 @@ def looked_up(table: Mapping[str, str], look_up: LookUp) -> dict[str, str]:
     Raises:
         ValueError: A variable is not set, or its value is not a valid header.
     """
-    return values({name: _required(variable, look_up, f"headers_env.{name}") for name, variable in table.items()})
+    return values({name: required(variable, look_up, f"headers_env.{name}") for name, variable in table.items()})
 
 
 def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp) -> dict[str, str]:
@@ -62,20 +62,13 @@ def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp
         ValueError: The variable is not set, or holds another form of value.
     """
     if bearer_env is not None:
-        token = _required(bearer_env, look_up, "bearer_env")
+        token = required(bearer_env, look_up, "bearer_env")
         if not HEADER_VALUE.fullmatch(token) or " " in token:
             raise ValueError(f"bearer_env names {bearer_env}, which holds no token: use printable ASCII without blanks")
         return {AUTHORIZATION: f"Bearer {token}"}
     if basic_env is not None:
-        pair = _required(basic_env, look_up, "basic_env")
+        pair = required(basic_env, look_up, "basic_env")
         if ":" not in pair:
             raise ValueError(f"basic_env names {basic_env}, which must hold user:password")
         return {AUTHORIZATION: f"Basic {b64encode(pair.encode()).decode()}"}
     return {}
-
-
-def _required(variable: str, look_up: LookUp, setting: str) -> str:
-    value = look_up(variable)
-    if value is None:
-        raise ValueError(f"{setting} names {variable}, but neither {variable} nor {variable}_FILE is set")
-    return value

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from relay.destinations.http import fixed
 from relay.destinations.http.keys import signing_key
-from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
+from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, required, url_secrets
+from relay.destinations.sending import tls
 
 # Names that no public server can have. The address is checked again when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
@@ -186,18 +187,7 @@ class HttpSettings(DestinationPolicy):
         """
         if not self.url.lower().startswith("https:"):
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise ValueError(f"ca_file {self.ca_file} cannot be used: {error.strerror or error}") from None
-        if self.client_cert_file is not None:
-            try:
-                context.load_cert_chain(self.client_cert_file, self.client_key_file)
-            except OSError as error:
-                raise ValueError(
-                    f"client_cert_file {self.client_cert_file} cannot be used: {error.strerror or error}"
-                ) from None
-        return context
+        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)
 
 
 def _is_private(host: str) -> bool:
@@ -208,12 +198,7 @@ def _is_private(host: str) -> bool:
 
 
 def _required(name: str | None, look_up: LookUp, key: str) -> SecretStr | None:
-    if name is None:
-        return None
-    value = look_up(name)
-    if value is None:
-        raise ValueError(f"{key} names {name}, but neither {name} nor {name}_FILE is set")
-    return SecretStr(value)
+    return None if name is None else SecretStr(required(name, look_up, key))
 
 
 def _previous(name: str | None, look_up: LookUp) -> SecretStr | None:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from relay.destinations.policy import DestinationPolicy, LookUp
-from relay.destinations.sending import naming
+from relay.destinations.policy import DestinationPolicy, LookUp, required
+from relay.destinations.sending import naming, tls
 
 _SERVER = re.compile(r"[^\s,:/@]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -97,13 +97,10 @@ class KafkaSettings(DestinationPolicy):
         return ",".join(self.bootstrap_servers)
 
     def resolved(self, look_up: LookUp) -> Self:
-        name = self.password_env
-        if name is None:
+        if self.password_env is None:
             return self
-        value = look_up(name)
-        if value is None:
-            raise ValueError(f"password_env names {name}, but neither {name} nor {name}_FILE is set")
-        return self.model_copy(update={"password": SecretStr(value)})
+        password = required(self.password_env, look_up, "password_env")
+        return self.model_copy(update={"password": SecretStr(password)})
 
     def secrets(self) -> set[str]:
         return {self.password.get_secret_value()} if self.password else set()
@@ -116,10 +113,4 @@ class KafkaSettings(DestinationPolicy):
         """
         if not self.security_protocol.endswith("SSL"):
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.client_cert_file is not None:
-                context.load_cert_chain(self.client_cert_file, self.client_key_file)
-        except OSError as error:
-            raise ValueError(f"ca_file or client_cert_file cannot be used: {error.strerror or error}") from None
-        return context
+        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)

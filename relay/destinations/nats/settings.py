@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from relay.destinations.policy import url_secrets
-from relay.destinations.sending import naming
+from relay.destinations.sending import naming, tls
 from relay.destinations.sending.urls import UrlPolicy
 
 
@@ -93,13 +93,7 @@ class NatsSettings(UrlPolicy):
         """
         if self.ca_file is None and self.client_cert_file is None:
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if self.client_cert_file is not None:
-                context.load_cert_chain(self.client_cert_file, self.client_key_file)
-        except OSError as error:
-            raise ValueError(f"ca_file or client_cert_file cannot be used: {error.strerror or error}") from None
-        return context
+        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)
 
     @classmethod
     def checked(cls, url: SecretStr) -> SecretStr:

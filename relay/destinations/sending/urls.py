@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, url_secrets
+from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, required, url_secrets
 
 
 class UrlPolicy(DestinationPolicy):
@@ -52,10 +52,8 @@ class UrlPolicy(DestinationPolicy):
     def resolved(self, look_up: LookUp) -> Self:
         if self.url_env is None:
             return self
-        value = look_up(self.url_env)
-        if value is None:
-            raise ValueError(f"url_env names {self.url_env}, but neither {self.url_env} nor {self.url_env}_FILE is set")
-        return self.model_copy(update={"url": self.checked(SecretStr(value))})
+        url = SecretStr(required(self.url_env, look_up, "url_env"))
+        return self.model_copy(update={"url": self.checked(url)})
 
     def secrets(self) -> set[str]:
         return url_secrets(self.address) if self.url else set()
