@@ -41,10 +41,11 @@ from outbox import Message, emit_many
 from outbox.checks.ids import new_id
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
+from relay.destinations.http.settings import HttpSettings
 from relay.observe.logging import configure
 from relay.platform.migrations import upgrade
 from relay.relay import Relay
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 
 TYPE = "extraction.completed"
 DATA = {"contentId": "c-0197c2f0", "note": "x" * 150}

@@ -25,9 +25,11 @@ import structlog
 import relay.relay
 from outbox import Message
 from outbox_cli.commands.run.relay import tune_interpreter
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.listener.settings import ListenerSettings
 from relay.observe.metrics import Metrics
 from relay.relay import Relay
-from relay.settings import HttpSettings, ListenerSettings, Settings
+from relay.settings import Settings
 from relay.store import open_store
 from relay.store.contract import Session
 from relay.store.postgres.session import PostgresSession

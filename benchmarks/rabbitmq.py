@@ -31,10 +31,11 @@ from rich.table import Table
 from benchmarks.postgres import database
 from outbox import Message, emit_many
 from outbox.checks.ids import new_id
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.wire import headers
 from relay.platform.migrations import upgrade
 from relay.relay import Relay
-from relay.settings import RabbitSettings, Settings
+from relay.settings import Settings
 
 LOOP, RELAY = "one confirm at a time", "relay"
 WANTED = 5.0

@@ -23,12 +23,14 @@ from outbox_demo.packages import installed_descriptions
 from outbox_demo.report import LINES_SHOWN, Line, Report
 from outbox_demo.screen import Screen
 from outbox_demo.worker import extract
-from relay.admin import snapshot, status
+from relay.admin.access.queries import snapshot
+from relay.admin.status import status
+from relay.destinations.listener.settings import ListenerSettings
 from relay.platform import migrations
 from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 from relay.relay import Relay
-from relay.settings import ListenerSettings, Settings
+from relay.settings import Settings
 
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 20.0  # how long the demo waits without a delivery before it ends

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from relay.destinations.http.settings import HttpSettings
+    from relay.destinations.listener.settings import ListenerSettings
+    from relay.destinations.rabbitmq.settings import RabbitSettings
     from relay.relay import Drained, Health, Relay
-    from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings
+    from relay.settings import Settings
 
 __all__ = ["Drained", "Health", "HttpSettings", "ListenerSettings", "RabbitSettings", "Relay", "Settings"]
+
+_HOMES = {
+    "HttpSettings": "destinations.http.settings",
+    "ListenerSettings": "destinations.listener.settings",
+    "RabbitSettings": "destinations.rabbitmq.settings",
+    "Settings": "settings",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is used, so importing `relay.platform.migrations` alone does not load a relay."""
-    if name in ("Drained", "Health", "Relay"):
-        import relay.relay as module
-    elif name in __all__:
-        import relay.settings as module  # type: ignore[no-redef]
-    else:
-        raise AttributeError(f"module 'relay' has no attribute {name!r}")
-    return getattr(module, name)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'relay')}"), name)

@@ -14,10 +14,11 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.tables import tables
-from relay.admin import list_messages, show_message
 from relay.admin.destinations.listing import pause, resume
 from relay.admin.messages.cancel import Cancellable, cancel, cancellable
 from relay.admin.messages.choice import Choice
+from relay.admin.messages.detail import show_message
+from relay.admin.messages.listing import list_messages
 from relay.admin.messages.replay import Replay, replay
 
 ALL = Choice()

@@ -13,10 +13,10 @@ from support.waiting import eventually_async
 
 from outbox import Reject
 from outbox.tables import SHARD_COUNT, tables
-from relay.admin import show_message
 from relay.admin.access import transactions as writing
 from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
+from relay.admin.messages.detail import show_message
 from relay.decide.outcome import fingerprint
 from relay.platform.database import Database as Address
 from relay.store.contract import Batch, Ruled

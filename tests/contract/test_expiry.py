@@ -12,10 +12,11 @@ from support.waiting import eventually_async
 
 from outbox import Draft, emit, emit_many
 from outbox.errors import InvalidDelay
-from relay.admin import Status, list_messages
 from relay.admin.access.queries import snapshot
 from relay.admin.messages.detail import show_message
+from relay.admin.messages.listing import list_messages
 from relay.admin.messages.replay import Replay, replay
+from relay.admin.status import Status
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from support.waiting import eventually_async
 
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin import show_message
 from relay.admin.audit import record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.messages.cancel import cancel, cancellable
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, retry
+from relay.admin.messages.detail import show_message
 from relay.decide.outcome import Outcome
 from relay.delivery.lane import Lane
 

@@ -14,16 +14,12 @@ from support.desk import Desk
 
 from outbox import emit
 from outbox.tables import tables
-from relay.admin import (
-    DestinationStatus,
-    Status,
-    grants,
-    list_messages,
-    live_relays,
-    show_message,
-    snapshot,
-    status,
-)
+from relay.admin.access.queries import snapshot
+from relay.admin.grants import grants
+from relay.admin.messages.detail import show_message
+from relay.admin.messages.listing import list_messages
+from relay.admin.relays import live_relays
+from relay.admin.status import DestinationStatus, Status, status
 
 HOUR = timedelta(hours=1)
 

@@ -12,12 +12,14 @@ from support.databases import Database, PostgresDatabases
 from support.plans import Plan, asked
 
 from relay.admin import counts as counting
-from relay.admin import list_messages, show_message, snapshot, status
-from relay.admin.access.queries import by_index
+from relay.admin.access.queries import by_index, snapshot
 from relay.admin.messages.cancel import cancel, cancellable
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
+from relay.admin.messages.detail import show_message
+from relay.admin.messages.listing import list_messages
 from relay.admin.messages.replay import Replay, estimate, look, replay
+from relay.admin.status import status
 
 COUNT = 25_000
 DEAD = COUNT // 50

@@ -10,9 +10,9 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.errors import OutboxError
-from relay.admin import show_message
 from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, discard, retry
+from relay.admin.messages.detail import show_message
 from relay.admin.messages.replay import Replay, look, replay
 
 

@@ -23,7 +23,7 @@ from outbox import Message, Reject
 from relay import Relay
 from relay.admin.destinations.listing import resume
 from relay.decide.breaker import PROBE_WITH
-from relay.settings import HttpSettings
+from relay.destinations.http.settings import HttpSettings
 
 MESSAGES = 2_000
 KEYS = 200

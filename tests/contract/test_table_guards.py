@@ -18,8 +18,9 @@ from support.scene import Scene, Taker
 
 from outbox import emit
 from relay.admin.access.opening import opened_snapshot
+from relay.destinations.http.settings import HttpSettings
 from relay.relay import Relay
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 
 ID = "0197c2f0-a1b2-7c3d-8e4f-5a6b7c8d9e0f"
 

@@ -8,8 +8,8 @@ from sqlalchemy import make_url
 from support.commands import Run
 from support.databases import Database, PostgresDatabases
 
-from relay.admin import status
 from relay.admin.access.opening import opened_snapshot
+from relay.admin.status import status
 from relay.platform.database import Database as Address
 from relay.settings import Settings
 from relay.store.postgres.session import PostgresStore

@@ -13,7 +13,8 @@ from support.receivers import Receiver, answering
 from support.scene import Scene, Taker, rejecting, to
 
 from relay.admin.destinations.probe import probe
-from relay.settings import HttpSettings, RabbitSettings
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.rabbitmq.settings import RabbitSettings
 
 
 async def test_an_http_destination_that_answers_is_well_and_gets_no_message(sqlite_database: Database) -> None:

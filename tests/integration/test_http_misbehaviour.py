@@ -19,7 +19,7 @@ from support.receivers import Behaviour, Receiver, Request, answering
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome
 from relay.destinations.http.destination import HttpDestination
-from relay.settings import HttpSettings
+from relay.destinations.http.settings import HttpSettings
 
 SECRET = "a-shared-secret-of-forty-characters-long"
 MESSAGE = Message("m-1", "extraction.completed", "outbox", None, None, '{"contentId": "c-1"}', "{}", "2026-01-01")

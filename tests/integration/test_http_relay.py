@@ -22,9 +22,10 @@ import relay.platform.database
 from listeners.http import Receiver as Api
 from listeners.http import create_app
 from outbox import Message, emit
+from relay.destinations.http.settings import HttpSettings
 from relay.relay import Relay
 from relay.serving import listen, make_server
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 
 NEW = "the-new-secret-0123456789abcdef0123456789"
 OLD = "the-old-secret-0123456789abcdef0123456789"

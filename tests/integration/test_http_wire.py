@@ -16,8 +16,8 @@ from support.receivers import Receiver, Request, answering
 from outbox import Message
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
+from relay.destinations.http.settings import HttpSettings
 from relay.destinations.sending.cloudevents import batch, binary_headers
-from relay.settings import HttpSettings
 
 SECRET = "a-shared-secret-of-forty-characters-long"
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -16,7 +16,8 @@ from outbox import Message
 from outbox.checks.ids import new_id
 from outbox.testing.destination_contract import each_of
 from relay.admin.destinations.probe import probe
-from relay.settings import DestinationPolicy, Settings
+from relay.destinations.policy import DestinationPolicy
+from relay.settings import Settings
 
 TYPE = "extraction.completed"
 

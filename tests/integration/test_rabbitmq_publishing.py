@@ -21,7 +21,7 @@ from outbox.errors import SettingsError
 from relay.decide.outcome import TAKEN, Outcome
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
 from relay.destinations.rabbitmq.destination import RabbitDestination
-from relay.settings import RabbitSettings
+from relay.destinations.rabbitmq.settings import RabbitSettings
 
 TYPE = "extraction.completed"
 

@@ -18,8 +18,9 @@ from relay.admin.access.queries import snapshot
 from relay.admin.destinations.listing import list_destinations
 from relay.admin.status import status
 from relay.delivery.admission.rate_limit import VALID_S
+from relay.destinations.http.settings import HttpSettings
 from relay.relay import Relay
-from relay.settings import HttpSettings, Settings
+from relay.settings import Settings
 
 SECRET = "a-secret-of-a-limit-0123456789abcdef0123456789"
 PER_S, BURST = 60.0, 12

@@ -17,7 +17,8 @@ from outbox import Message
 from outbox.checks.ids import new_id
 from relay.admin.destinations.probe import probe
 from relay.destinations import registry
-from relay.settings import DestinationPolicy, Settings
+from relay.destinations.policy import DestinationPolicy
+from relay.settings import Settings
 
 STREAM = "extraction.completed"
 

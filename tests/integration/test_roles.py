@@ -20,12 +20,14 @@ from outbox import Outbox, Reject
 from outbox.errors import Unusable
 from outbox_cli import main
 from relay import ListenerSettings, Relay, Settings
-from relay.admin import grants, snapshot, status
+from relay.admin.access.queries import snapshot
 from relay.admin.audit import Action, record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.doctor import examine
+from relay.admin.grants import grants
 from relay.admin.housekeeping import Housekeeping
 from relay.admin.messages.dead import DeadFilter, discard, retry
+from relay.admin.status import status
 from relay.platform import rights
 from relay.platform.database import Database as Address
 from relay.platform.guide import BASELINE_LISTENER

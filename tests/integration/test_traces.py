@@ -21,11 +21,13 @@ from support.waiting import eventually_async
 
 from listeners.http import Receiver, create_app
 from outbox import Message, emit
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.observe import tracing
 from relay.platform.database import Database as Target
 from relay.platform.guide import PATH
 from relay.relay import Relay
-from relay.settings import HttpSettings, RabbitSettings, Settings
+from relay.settings import Settings
 
 TYPE = "extraction.completed"
 SECRET = "a-secret-0123456789abcdef0123456789"

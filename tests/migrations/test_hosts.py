@@ -15,7 +15,8 @@ from support.waiting import eventually_async
 
 from outbox import Outbox
 from relay import Relay
-from relay.admin import snapshot, status
+from relay.admin.access.queries import snapshot
+from relay.admin.status import status
 from relay.platform import migrations
 from relay.platform.database import Database as Address
 from relay.store import open_store

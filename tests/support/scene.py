@@ -10,7 +10,7 @@ from typing import Any
 
 from outbox import Draft, Message, Reject, emit_many
 from relay import ListenerSettings, Relay, Settings
-from relay.admin import Status, status
+from relay.admin.status import Status, status
 from support.databases import Database
 from support.waiting import eventually_async
 

@@ -110,8 +110,8 @@ def _show(found: list[Cancellable], *, as_json: bool) -> None:
 
 def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
     """Say why these ids cannot be cancelled."""
-    from relay.admin import show_message
     from relay.admin.access.queries import snapshot
+    from relay.admin.messages.detail import show_message
 
     with snapshot(engine) as connection:
         for message_id in ids[:EXPLAINED]:

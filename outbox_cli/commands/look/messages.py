@@ -18,7 +18,8 @@ from relay.decide.verdict import State
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from relay.admin import DeliveryRow, MessageDetail, MessageRow
+    from relay.admin.messages.detail import DeliveryRow, MessageDetail
+    from relay.admin.messages.listing import MessageRow
 
 messages = typer.Typer(help="List and show messages.", no_args_is_help=True)
 
@@ -73,8 +74,8 @@ def list_(
 ) -> None:
     """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.admin import list_messages
     from relay.admin.access.opening import opened_snapshot
+    from relay.admin.messages.listing import list_messages
 
     refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
     filters: dict[str, Any] = {
@@ -112,8 +113,8 @@ def show(
 def print_message(message_id: str, *, as_json: bool) -> None:
     """Print all information about one message, for `messages show` and `dead show`."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.admin import show_message
     from relay.admin.access.opening import opened_snapshot
+    from relay.admin.messages.detail import show_message
     from relay.admin.messages.redaction import Redaction
 
     settings = operator_settings()

@@ -17,7 +17,8 @@ from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import duration, ranges
 
 if TYPE_CHECKING:
-    from relay.admin import RelayStatus, Status
+    from relay.admin.relays import RelayStatus
+    from relay.admin.status import Status
     from relay.settings import Settings
 
 
@@ -66,8 +67,8 @@ def status(
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
     from outbox_cli.terminal.settings import operator_settings
-    from relay.admin import live_relays
     from relay.admin.access.opening import opened_snapshot
+    from relay.admin.relays import live_relays
 
     settings = operator_settings()
     with opened_snapshot(settings) as connection:
@@ -94,8 +95,8 @@ def render(found: Status, database: str) -> RenderableType:
 
 
 def _look(settings: Settings) -> Status:
-    from relay.admin import status
     from relay.admin.access.opening import opened_snapshot
+    from relay.admin.status import status
 
     with opened_snapshot(settings) as connection:
         return status(connection)

@@ -15,7 +15,8 @@ from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 
 if TYPE_CHECKING:
     from listeners.rabbitmq import Consumer
-    from relay.settings import RabbitSettings, Settings
+    from relay.destinations.rabbitmq.settings import RabbitSettings
+    from relay.settings import Settings
 
 QUEUE = COMPLETED
 MOST_BYTES = 250  # of a name: the dead-letter queue's name must stay within AMQP's 255
@@ -92,7 +93,7 @@ def consume(
 
 def _broker(settings: Settings, name: str | None) -> RabbitSettings:
     from outbox.errors import SettingsError
-    from relay.settings import RabbitSettings
+    from relay.destinations.rabbitmq.settings import RabbitSettings
 
     found = {key: each for key, each in settings.destinations.items() if isinstance(each, RabbitSettings)}
     if name is not None and name not in found:

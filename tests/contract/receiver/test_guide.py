@@ -18,7 +18,7 @@ from outbox import Message
 from outbox.errors import SettingsError
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
-from relay.settings import HttpSettings
+from relay.destinations.http.settings import HttpSettings
 
 # ---------------------------------------------------------------- the guide's way
 

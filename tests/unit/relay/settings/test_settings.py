@@ -9,10 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
+from relay.destinations.http.settings import HttpSettings
+from relay.destinations.listener.settings import ListenerSettings
 from relay.destinations.policy import DestinationPolicy
+from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.observe.text import redacted
 from relay.platform.units.durations import seconds
-from relay.settings import HttpSettings, ListenerSettings, RabbitSettings, Settings, load
+from relay.settings import Settings, load
 
 PASSWORD = "correct-horse"
 

@@ -7,7 +7,7 @@ import trustme
 from pydantic import ValidationError
 
 from relay.destinations.http.keys import signing_key
-from relay.settings import HttpSettings
+from relay.destinations.http.settings import HttpSettings
 
 SECRET = "a-shared-secret-of-forty-characters-long"
 
