@@ -29,7 +29,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.supervision import Supervisor
 from relay.owner.startup import register_configured
 from relay.owner.thread import OwningThread
-from relay.seam import Bell, Lease, OwnerEvents, OwnersSeam, ToLoop, ToOwner, posting_to
+from relay.seam import Bell, Lease, OwnerEvents, OwnersSeam, ToOwner, posted, posting_to
 from relay.settings import Settings, load
 from relay.store import open_store
 
@@ -195,10 +195,10 @@ class Relay:
             values_of=Redaction(settings.redact).values_of if settings.redact else None,
         )
         events = OwnerEvents(dismissed=self._on_dismissal, owner_ended=self._on_end)
-        tell = ToLoop(loop_side.dispatcher, events, posting_to(asyncio.get_running_loop(), self._supervisor))
+        post = posting_to(asyncio.get_running_loop(), self._supervisor)
         owner = OwningThread(
             open_store(settings),
-            OwnersSeam(tell, heard, loop_side.dispatcher, lease),
+            OwnersSeam(posted(loop_side.dispatcher, post), posted(events, post), heard, loop_side.dispatcher, lease),
             bell,
             settings,
             relay_id=self.id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 from relay.decide.shared_state import SharedState
@@ -51,8 +51,7 @@ class Dispatcher:
         self.lanes = {lane.name: lane for lane in lanes}
         self.names = tuple(self.lanes)
         self.skipping = [lane.name for lane in lanes if lane.on_dead == "skip"]
-        self.crash_guard = crash_guard
-        self.completion = completion
+        self.crash_guard, self.completion = crash_guard, completion
         self._withdrawals = Withdrawals(lanes, owner)
         self._subscriptions, self._metrics = subscriptions, metrics
         self._window = max(window, 2 * len(lanes))  # each keeps two entries, even one that is down
@@ -215,8 +214,8 @@ class Dispatcher:
         self._is_ending = True
         self.crash_guard.refuse()
 
-    def release(self, shards: Collection[int]) -> None:
-        """Release the entries of these shards that are not under way.
+    def release(self, shards: Collection[int], then: Callable[[], object] = lambda: None) -> None:
+        """Release the entries of these shards that are not under way; then call a function.
 
         An entry that one destination took or is taking is settled; its other deliveries are parked.
         """
@@ -232,6 +231,7 @@ class Dispatcher:
                 continue
             for lane in lanes:
                 lane.set_aside(entry, PARKED)
+        then()
 
     def split(self) -> None:
         """Settle entries that have waited for a beat for the verdicts of some destinations: no verdict waits longer.

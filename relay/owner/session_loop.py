@@ -40,7 +40,7 @@ class SessionLoop:
         self._session, self._ownership, self._reader = parts.session, parts.ownership, parts.reader
         self._settler, self._reports, self._sweeper = parts.settler, parts.reports, parts.sweeper
         self._withdrawals = parts.withdrawals
-        self._tell, self._heard, self._view = seam.tell, seam.heard, seam.view
+        self._tell, self._events, self._heard, self._view = seam.tell, seam.events, seam.heard, seam.view
         self._settings, self._metrics, self._clock = settings, metrics, clock
         self._next_beat = 0.0
         self._busy_until = self._looked_at = 0.0
@@ -132,7 +132,7 @@ class SessionLoop:
             self._ownership.verify(peers)
         except Unusable as reason:
             self.wind_down()
-            self._tell.dismiss(reason)
+            self._events.dismissed(reason)
         else:
             self._ownership.balance(peers)
 

@@ -82,7 +82,7 @@ class Ownership:
         for relay in peers.ended:
             log.warning("peer_ended", peer=relay, reason="it had not beaten for two leases and still held shards")
         self._tell.set_clock(peers.clock_s - self._clock())  # late rather than early
-        self._tell.follow(peers.shared_states, asked_at, alone=len(peers.wants_of) <= 1)
+        self._tell.follow(peers.shared_states, asked_at, len(peers.wants_of) <= 1)
         self._tell.split()
         if self._peers - peers.wants_of.keys():
             self._tell.peer_ended()
@@ -141,7 +141,7 @@ class Ownership:
         self._giving = shards
         self._released.clear()
         # Posted after all pages of these shards, so no page can bring entries of them again.
-        self._tell.release(shards, then=self._released)
+        self._tell.release(shards, self._released.set)
 
     def finish_giving(self) -> None:
         """Unlock the shards that are being handed back and have no entry under way or unsettled."""

@@ -124,7 +124,7 @@ class OwningThread:
             self._keep_sessions()
         except BaseException as caught:
             error = caught
-        self._seam.tell.end(error)
+        self._seam.events.owner_ended(error)
 
     def _keep_sessions(self) -> None:
         while not self._is_over():

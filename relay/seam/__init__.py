@@ -19,7 +19,7 @@ The memory model
 There is no lock. These rules replace it, and they rest on the global interpreter lock (a build of Python without it
 gives the same guarantees for the single operations that are named here):
 
-1. **Messages to the loop are function calls in a queue.** `ToLoop` posts each one with ``call_soon_threadsafe``: they
+1. **Messages to the loop are function calls in a queue.** `posted` posts each one with ``call_soon_threadsafe``: they
 run on the loop, one after the other, in the order in which they were posted. Their arguments belong to the loop from
 then on; the owning thread does not change them any more.
 2. **Messages to the owning thread are deques with one writer and one reader.** The loop appends on the right, the
@@ -27,7 +27,7 @@ then on; the owning thread does not change them any more.
    (``queue[0]``, `front`), writes it into the database, and only then removes it: so a lost session loses no item. It
    copies with ``list(queue)``, one operation; an iterator would break when the loop appends.
 3. **An entry belongs to one side at a time.** Until it has its last verdict, the loop changes it. Then it is appended
-   to ``done``, ``ruled`` or ``unrouted``, and neither side changes it. When it is settled, `ToLoop.forget` returns it
+   to ``done``, ``ruled`` or ``unrouted``, and neither side changes it. When it is settled, `Delivery.forget` returns it
    to the loop, which removes it.
 4. **The view is a snapshot.** Each property of `DeliveryView` reads integers, or copies a collection in one operation.
    It may be old when it is used, and the reader must be correct even then: if the room for a page is used up, the page
@@ -42,7 +42,7 @@ work, and only then checks that flag. So at least one of the two sees the other.
 from relay.seam.bell import Bell
 from relay.seam.entry import Entry, Handle, Route
 from relay.seam.lease import Lease
-from relay.seam.to_loop import Delivery, OwnerEvents, Post, ToLoop, posting_to
+from relay.seam.to_loop import Delivery, OwnerEvents, Post, posted, posting_to
 from relay.seam.to_owner import Claim, Note, ToOwner, Withdrawn, front
 from relay.seam.view import DeliveryView, OwnersSeam
 
@@ -59,9 +59,9 @@ __all__ = [
     "OwnersSeam",
     "Post",
     "Route",
-    "ToLoop",
     "ToOwner",
     "Withdrawn",
     "front",
+    "posted",
     "posting_to",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVarTuple
+from functools import partial
+from typing import Protocol, TypeVar, TypeVarTuple, cast
 
 from outbox.errors import Unusable
 from relay.decide.shared_state import SharedState
@@ -17,6 +17,7 @@ from relay.store.contract import Inherited
 from relay.store.rows import Page
 
 Arguments = TypeVarTuple("Arguments")
+Receiver = TypeVar("Receiver")
 
 
 class Post(Protocol):
@@ -46,8 +47,8 @@ class Delivery(Protocol):
     def forget(self, entries: Collection[Entry]) -> None:
         """Note that these entries are settled."""
 
-    def release(self, shards: Collection[int]) -> None:
-        """Release the entries of these shards that are not under way."""
+    def release(self, shards: Collection[int], then: Callable[[], object] = lambda: None) -> None:
+        """Release the entries of these shards that are not under way; then call a function."""
 
     def split(self) -> None:
         """Settle entries that have waited for a beat for the verdicts of some destinations."""
@@ -85,7 +86,7 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OwnerEvents:
-    """Callbacks about the life of the owning thread. Each function is called on the loop.
+    """The receiver of messages about the life of the owning thread. Each function is called on the loop.
 
     Args:
         dismissed: Called with the reason when this relay must not continue; it stops the relay.
@@ -96,70 +97,21 @@ class OwnerEvents:
     owner_ended: Callable[[BaseException | None], None]
 
 
-class ToLoop:
-    """The owning thread's messages to the event loop: each method returns at once.
+class _Posting:
+    """Has the methods of a receiver; each returns at once, and the receiver's own runs on the loop later."""
+
+    def __init__(self, receiver: object, post: Post) -> None:
+        self._receiver, self._post = receiver, post
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return partial(self._post, getattr(self._receiver, name))
+
+
+def posted(receiver: Receiver, post: Post) -> Receiver:
+    """Return the sending end for a receiver on the loop: a call of one of its methods is a message.
 
     Args:
-        delivery: Receives the messages.
-        events: Called when the owning thread cannot continue.
+        receiver: A `Delivery` or `OwnerEvents`, to be called with positional arguments.
         post: Runs a function on the event loop later, in the order of the calls.
     """
-
-    def __init__(self, delivery: Delivery, events: OwnerEvents, post: Post) -> None:
-        self._delivery, self._events, self._post = delivery, events, post
-
-    def begin_session(self, epoch: int) -> None:
-        self._post(self._delivery.begin_session, epoch)
-
-    def accept(self, page: Page, epoch: int) -> None:
-        self._post(self._delivery.accept, page, epoch)
-
-    def forget(self, entries: Collection[Entry]) -> None:
-        self._post(self._delivery.forget, entries)
-
-    def release(self, shards: Collection[int], then: threading.Event | None = None) -> None:
-        """Have the entries of these shards released, after all pages of them; set `then` when that is done."""
-        self._post(self._delivery.release, shards)
-        if then is not None:
-            self._post(then.set)
-
-    def split(self) -> None:
-        self._post(self._delivery.split)
-
-    def set_clock(self, offset_s: float) -> None:
-        self._post(self._delivery.set_clock, offset_s)
-
-    def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, *, alone: bool) -> None:
-        self._post(self._delivery.follow, shared_states, asked_at, alone)
-
-    def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
-        self._post(self._delivery.answer_probe, name, claimed, shared_state, asked_at)
-
-    def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
-        self._post(self._delivery.answer_claim, name, granted, wait_s, asked_at)
-
-    def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
-        self._post(self._delivery.withdraw, deliveries, epoch)
-
-    def take_over(self, inherited: Sequence[Inherited]) -> None:
-        self._post(self._delivery.take_over, inherited)
-
-    def leave(self, shards: Sequence[int]) -> None:
-        self._post(self._delivery.leave, shards)
-
-    def peer_ended(self) -> None:
-        self._post(self._delivery.peer_ended)
-
-    def everything_is_read(self) -> None:
-        self._post(self._delivery.everything_is_read)
-
-    def written(self, notes: Sequence[Note]) -> None:
-        self._post(self._delivery.written, notes)
-
-    def dismiss(self, reason: Unusable) -> None:
-        """Have this relay stopped: it must not continue."""
-        self._post(self._events.dismissed, reason)
-
-    def end(self, error: BaseException | None) -> None:
-        """Report that the owning thread has ended."""
-        self._post(self._events.owner_ended, error)
+    return cast("Receiver", _Posting(receiver, post))

@@ -51,7 +51,7 @@ class Note:
 
 
 class Withdrawn(NamedTuple):
-    """The answer to `ToLoop.withdraw`.
+    """The answer to `Delivery.withdraw`.
 
     Args:
         epoch: The session that asked.
@@ -79,7 +79,7 @@ class ToOwner:
         probes: Destinations that this relay would like to probe, for all relays.
         claims: Requests for shares of common rate budgets.
         notes: Notes of the crash guard.
-        withdrawn: Answers to `ToLoop.withdraw`.
+        withdrawn: Answers to `Delivery.withdraw`.
         is_asleep: Whether the owning thread sleeps; `wake` does nothing otherwise.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.seam.lease import Lease
-from relay.seam.to_loop import ToLoop
+from relay.seam.to_loop import Delivery, OwnerEvents
 from relay.seam.to_owner import ToOwner
 
 
@@ -61,12 +61,14 @@ class OwnersSeam:
 
     Args:
         tell: Sends messages to the event loop.
+        events: Sends messages about the life of the owning thread.
         heard: The messages of the event loop.
         view: The snapshots of the event loop.
         lease: Whether the relay may send.
     """
 
-    tell: ToLoop
+    tell: Delivery
+    events: OwnerEvents
     heard: ToOwner
     view: DeliveryView
     lease: Lease

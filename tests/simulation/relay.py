@@ -27,7 +27,7 @@ from relay.observe.supervision import Supervisor
 from relay.owner import assembly as owner_assembly
 from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
-from relay.seam import Lease, OwnerEvents, OwnersSeam, ToLoop, ToOwner
+from relay.seam import Lease, OwnerEvents, OwnersSeam, ToOwner, posted
 from relay.store.contract import Lost
 
 TURN_S = 0.002  # how long a turn of the owning thread takes
@@ -145,7 +145,8 @@ class SimRelay:
         )
         self.loop_side, self.dispatcher, self.pools = loop_side, loop_side.dispatcher, loop_side.pools
         events = OwnerEvents(dismissed=on_failure, owner_ended=lambda _: None)
-        self.seam = OwnersSeam(ToLoop(self.dispatcher, events, self._on_loop), self.heard, self.dispatcher, self.lease)
+        tell, told = posted(self.dispatcher, self._on_loop), posted(events, self._on_loop)
+        self.seam = OwnersSeam(tell, told, self.heard, self.dispatcher, self.lease)
         self.session: ModelSession | None = None
         self.is_alive = True
         self.is_stopping = False
