@@ -1,16 +1,45 @@
-"""The settings of a command, and the directory of its listeners."""
+"""The settings of a command, its database, and the directory of its listeners.
+
+All imports are inside: a command's help needs no settings.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from relay.settings import Settings, load
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from relay.settings import Settings
 
 
-def operator_settings(**overrides: object) -> Settings:
+def operator_settings() -> Settings:
     """Return the settings of a command that delivers nothing: it also runs without the destinations' secrets."""
-    return load(overrides, destinations=False)
+    from relay.settings import load
+
+    return load(destinations=False)
+
+
+@contextmanager
+def reading() -> Iterator[sa.Connection]:
+    """Yield a connection to an outbox that can be used, to read from it in one snapshot."""
+    from relay.admin.access.opening import opened_snapshot
+
+    with opened_snapshot(operator_settings()) as connection:
+        yield connection
+
+
+@contextmanager
+def changing() -> Iterator[sa.Engine]:
+    """Yield an engine for an outbox that can be used, to change it."""
+    from relay.admin.access.opening import opened
+
+    with opened(operator_settings()) as engine:
+        yield engine
 
 
 def report_ignored(settings: Settings) -> None:

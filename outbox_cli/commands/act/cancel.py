@@ -12,6 +12,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import DryRun, Reason, Type, Yes
 from outbox_cli.terminal.output import print_json, say, stdout, table
 from outbox_cli.terminal.prompts import counting, go_on, refuse_empty
+from outbox_cli.terminal.settings import changing
 from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
 from relay.platform.wording import counted
@@ -62,8 +63,6 @@ def cancel(
     A destination may still take an attempt that is under way; then the message is
     delivered. The successors of a cancelled message's key are delivered, too.
     """
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
     from relay.admin.messages.cancel import cancel, cancellable
     from relay.admin.messages.choice import Choice
 
@@ -82,7 +81,7 @@ def cancel(
         raise typer.BadParameter("no messages are chosen: name ids or filters, or pass --all")
     if unrouted and destination is not None:
         raise typer.BadParameter("messages that no subscription wants have no destination: leave out --destination")
-    with opened(operator_settings()) as engine:
+    with changing() as engine:
         with engine.connect() as connection:
             found = cancellable(connection, which)
         count = sum(each.count for each in found)

@@ -13,6 +13,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import DryRun, Reason, Type, Yes
 from outbox_cli.terminal.output import Json, print_json, print_json_array, say, stdout, table
 from outbox_cli.terminal.prompts import counting, go_on, refuse_empty
+from outbox_cli.terminal.settings import changing, reading
 from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import counted
 
@@ -58,14 +59,12 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the causes of dead letters, with the count and the times of each."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened_snapshot
     from relay.admin.messages.dead import causes, count_dead, dead_letters
 
     which = _filter((), destination, type_, older_than, newer_than, because, cause)
     if each and not as_json and limit > MOST_IN_A_TABLE:
         raise typer.BadParameter(f"a table has at most {MOST_IN_A_TABLE:,} lines: use --json for more")
-    with opened_snapshot(operator_settings()) as connection:
+    with reading() as connection:
         count = count_dead(connection, which)
         if each and as_json:
             shown = print_json_array(dead_letters(connection, which, limit=limit))
@@ -163,11 +162,9 @@ def _change(
     ask: str | None = None,
     yes: bool = False,
 ) -> None:
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
     from relay.admin.messages.dead import causes
 
-    with opened(operator_settings()) as engine:
+    with changing() as engine:
         with engine.connect() as connection:
             found = causes(connection, which)
         count = sum(cause.count for cause in found)

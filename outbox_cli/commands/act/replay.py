@@ -13,6 +13,7 @@ from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import DryRun, Reason, Yes
 from outbox_cli.terminal.output import print_json, say, stdout, table
 from outbox_cli.terminal.prompts import counting, go_on
+from outbox_cli.terminal.settings import changing
 from outbox_cli.terminal.times import past_instant
 from relay.platform.wording import counted
 
@@ -56,13 +57,11 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print the messages to send as JSON, for scripts.")] = False,
 ) -> None:
     """Send settled messages again to one destination: one that is new, or that has lost them."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
     from relay.admin.messages.replay import Replay, look, replay
 
     named = tuple(uuid_of(each) for each in ids or ())
     what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new, named)
-    with opened(operator_settings()) as engine:
+    with changing() as engine:
         with engine.connect() as connection:
             found = look(connection, what)
         count = sum(each.count for each in found)

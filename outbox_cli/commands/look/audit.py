@@ -9,6 +9,7 @@ import typer
 
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+from outbox_cli.terminal.settings import reading
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -20,11 +21,9 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Show the actions of operators: time, person, action, object, count and reason."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened_snapshot
     from relay.admin.audit import record
 
-    with opened_snapshot(operator_settings()) as connection:
+    with reading() as connection:
         found = record(connection, limit=limit)
     if as_json:
         print_json(found)

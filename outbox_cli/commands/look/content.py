@@ -8,6 +8,7 @@ import typer
 
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say
+from outbox_cli.terminal.settings import operator_settings
 from relay.platform.guide import COMPLETED
 from relay.platform.wording import counted
 
@@ -38,7 +39,6 @@ def missing(
 
     import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)
     from listeners.content import missing_baselines
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.platform.rights import BASELINE, RELAY
 

@@ -9,6 +9,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
+from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
 
 if TYPE_CHECKING:
     from outbox_cli.dashboard import Tokens
@@ -65,7 +66,6 @@ def dashboard(
     import asyncio
 
     from outbox_cli.dashboard import Access, create_app
-    from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
     from relay.admin.access.opening import opened
     from relay.observe.logging import configure
     from relay.settings import load

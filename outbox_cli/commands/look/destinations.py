@@ -9,6 +9,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+from outbox_cli.terminal.settings import changing, put_current_directory_on_path, reading
 
 if TYPE_CHECKING:
     from relay.admin.status import DestinationStatus
@@ -28,11 +29,9 @@ def register(app: typer.Typer, look: str, act: str) -> None:
 @destinations.command("list", epilog=examples("outbox destinations list", "outbox destinations list --json"))
 def list_(as_json: Json = False) -> None:
     """List the registered destinations: state, reason, next probe, and waiting messages."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened_snapshot
     from relay.admin.destinations.listing import list_destinations
 
-    with opened_snapshot(operator_settings()) as connection:
+    with reading() as connection:
         found = list_destinations(connection)
     if as_json:
         print_json(found)
@@ -49,7 +48,6 @@ def test(
     """Test whether a destination can be reached with the settings of this host. No message is sent."""
     import asyncio
 
-    from outbox_cli.terminal.settings import put_current_directory_on_path
     from relay.admin.destinations.probe import probe
     from relay.settings import load
 
@@ -67,22 +65,18 @@ def test(
 
 def pause(name: Name, reason: Reason = None) -> None:
     """Pause a destination: within a second, all relays start nothing more there. Its messages wait."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
     from relay.admin.destinations.listing import pause
 
-    with opened(operator_settings()) as engine:
+    with changing() as engine:
         pause(engine, name, reason=reason)
     say(f"{name} is paused: nothing is sent there until `outbox resume {name}`")
 
 
 def resume(name: Name, reason: Reason = None) -> None:
     """Make all relays try a destination again, after a pause or a switch-off."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened
     from relay.admin.destinations.listing import resume
 
-    with opened(operator_settings()) as engine:
+    with changing() as engine:
         resume(engine, name, reason=reason)
     say(f"{name} is resumed: the relays try it within a second")
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout
+from outbox_cli.terminal.settings import operator_settings
 from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import counted
 
@@ -33,7 +34,6 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Check for faults, present or near: database, pooler, settings, long transactions, relays, waiting messages."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import reaching
     from relay.admin.doctor import examine
 

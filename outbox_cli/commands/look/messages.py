@@ -12,6 +12,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
 from outbox_cli.terminal.prompts import refuse_empty
+from outbox_cli.terminal.settings import operator_settings, reading
 from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
 
@@ -73,8 +74,6 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""
-    from outbox_cli.terminal.settings import operator_settings
-    from relay.admin.access.opening import opened_snapshot
     from relay.admin.messages.listing import list_messages
 
     refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
@@ -87,7 +86,7 @@ def list_(
         "since": since and past_instant("--since", since),
         "until": until and past_instant("--until", until),
     }
-    with opened_snapshot(operator_settings()) as connection:
+    with reading() as connection:
         found = list_messages(connection, **filters, limit=limit)
     if as_json:
         print_json(found)
@@ -112,7 +111,6 @@ def show(
 
 def print_message(message_id: str, *, as_json: bool) -> None:
     """Print all information about one message, for `messages show` and `dead show`."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
     from relay.admin.messages.detail import show_message
     from relay.admin.messages.redaction import Redaction

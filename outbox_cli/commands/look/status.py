@@ -13,6 +13,7 @@ from rich.text import Text
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout, table
+from outbox_cli.terminal.settings import operator_settings
 from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import duration, ranges
 
@@ -45,7 +46,6 @@ def status(
     ] = None,
 ) -> None:
     """Show counts of messages, the state of the destinations, and the owners of the shards."""
-    from outbox_cli.terminal.settings import operator_settings
 
     limit_s = None if fail_if_older is None else duration_s("--fail-if-older", fail_if_older)
     if watch and limit_s is not None:
@@ -66,7 +66,6 @@ def status(
 
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened_snapshot
     from relay.admin.relays import live_relays
 

@@ -9,6 +9,7 @@ import typer
 
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+from outbox_cli.terminal.settings import put_current_directory_on_path
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -68,7 +69,6 @@ def _origin(key: str, found: BaseModel, section: str) -> str:
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
     """Check the settings as a relay would, including listeners and certificates. Exit code 3 if one is wrong."""
-    from outbox_cli.terminal.settings import put_current_directory_on_path
     from relay.destinations import registry
     from relay.settings import load
 

@@ -10,6 +10,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import HealthHost, HealthPort
+from outbox_cli.terminal.settings import put_current_directory_on_path
 from outbox_cli.terminal.shutdown import stop_on_signals
 from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 
@@ -51,7 +52,6 @@ def consume(
 ) -> None:
     """Receive events from RabbitMQ and run a listener once for each. AMQP_URL is the broker. Several may run."""
     from listeners.rabbitmq import Consumer, Limits, Source
-    from outbox_cli.terminal.settings import put_current_directory_on_path
     from relay.admin.access.opening import opened
     from relay.decide.backoff import Policy
     from relay.destinations.rabbitmq.amqp import Broker

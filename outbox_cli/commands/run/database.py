@@ -8,6 +8,7 @@ import typer
 
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
+from outbox_cli.terminal.settings import operator_settings
 
 if TYPE_CHECKING:
     from relay.settings import Settings
@@ -42,7 +43,6 @@ def upgrade(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
 ) -> None:
     """Bring the database to the newest schema. An SQLite file is created. A repeated run changes nothing."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import reaching
     from relay.platform import migrations
 
@@ -64,7 +64,6 @@ def upgrade(
 @db.command(epilog=examples("outbox db check && outbox relay"))
 def check() -> None:
     """Check that this release can use the schema. Exit code 3 if it cannot."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.platform import migrations
 
@@ -88,7 +87,6 @@ def sql(
     ] = None,
 ) -> None:
     """Print the migrations as SQL. No database is used."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.platform import migrations
 
     schema = schema or operator_settings().schema_name
@@ -109,7 +107,6 @@ def grants(
     only: Only = None,
 ) -> None:
     """Print the rights that workers, relays and the migrator need on PostgreSQL. No database is used."""
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.grants import grants as statements
 
     schema = schema or operator_settings().schema_name

@@ -14,6 +14,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import as_json as json_text
 from outbox_cli.terminal.output import program, say, stderr, stdout
+from outbox_cli.terminal.settings import operator_settings
 
 if TYPE_CHECKING:
     from outbox_demo.report import Report
@@ -49,7 +50,6 @@ def demo(
 
     No setup is needed: without a configured database it creates outbox.db in the current directory.
     """
-    from outbox_cli.terminal.settings import operator_settings
 
     with _needing_the_extra():
         from outbox_demo import screen
@@ -78,7 +78,6 @@ def extract(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each document.")] = False,
 ) -> None:
     """Extract topics from documents, and commit each result together with its message. A relay delivers them."""
-    from outbox_cli.terminal.settings import operator_settings
 
     with _needing_the_extra():
         from outbox_demo import screen

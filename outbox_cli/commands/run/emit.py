@@ -12,6 +12,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
+from outbox_cli.terminal.settings import operator_settings
 from outbox_cli.terminal.times import duration_s, instant
 
 
@@ -50,7 +51,6 @@ def emit(
 
     from outbox import EmitError
     from outbox import emit as write
-    from outbox_cli.terminal.settings import operator_settings
     from relay.admin.access.opening import opened
     from relay.platform.rights import COMMANDS, WORKER
 

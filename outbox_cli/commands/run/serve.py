@@ -9,6 +9,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
+from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
 
 if TYPE_CHECKING:
     from listeners.http import Receiver
@@ -48,8 +49,6 @@ def serve(
 ) -> None:
     """Receive extraction.completed over HTTP, and build baselines."""
     import asyncio
-
-    from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
 
     given = {
         "host": host,
