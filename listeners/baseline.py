@@ -11,7 +11,6 @@ import logging
 
 import sqlalchemy as sa
 from pydantic import ValidationError
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from listeners.content import latest_extraction
@@ -19,6 +18,7 @@ from listeners.graph import BaselineGraph, build_baseline, parse_topics
 from listeners.tables import BASELINE, Content, Extraction, TopicGraph
 from outbox import Message, Reject
 from outbox.checks.payload import is_storable
+from outbox.tables import insert
 from relay.observe.logging import one_line
 from relay.observe.process import building
 
@@ -103,13 +103,8 @@ def _build(extraction: Extraction) -> BaselineGraph:
         raise Reject(f"the topics of extraction {extraction.id} cannot be read: {where}: {first['msg']}") from error
 
 
-def _insert(session: Session) -> postgresql.Insert | sqlite.Insert:
-    on_postgres = session.get_bind(TopicGraph).dialect.name == "postgresql"
-    return postgresql.insert(TopicGraph) if on_postgres else sqlite.insert(TopicGraph)
-
-
 def _insert_unless_present(session: Session, extraction: Extraction, graph: BaselineGraph) -> bool:
-    insert = _insert(session).values(
+    values = insert(session.get_bind(TopicGraph), TopicGraph).values(
         content_id=extraction.content_id,
         extraction_id=extraction.id,
         type=BASELINE,
@@ -117,7 +112,7 @@ def _insert_unless_present(session: Session, extraction: Extraction, graph: Base
         node_count=len(graph.nodes),
         edge_count=len(graph.edges),
     )
-    statement = insert.on_conflict_do_nothing(
+    statement = values.on_conflict_do_nothing(
         index_elements=["content_id"], index_where=sa.text("type = 'BASELINE'")
     ).returning(TopicGraph.id)
     return session.scalar(statement) is not None

@@ -7,13 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from outbox.checks.ids import comparable_id
 from outbox.checks.payload import is_storable
 from outbox.errors import InvalidId
-from outbox.tables import tables
+from outbox.tables import insert, tables
 from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction
 
@@ -42,9 +41,8 @@ def mark(
     }
     join_transaction(connection)
     inbox = tables(schema).inbox
-    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     # No conflict target: naming one requires the right to SELECT, which a worker's role lacks.
-    statement = insert(inbox).values(values).on_conflict_do_nothing()
+    statement = insert(connection, inbox).values(values).on_conflict_do_nothing()
     if returning:
         statement = statement.returning(*returning)
     # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.

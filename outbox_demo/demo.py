@@ -40,7 +40,7 @@ STRONGEST = 4
 
 def where(database: Database) -> str:
     """Return the address of a database, for people."""
-    return str(database) if database.is_postgres else str(database.path.absolute())
+    return str(database.path.absolute()) if database.is_file else str(database)
 
 
 def sources(paths: Sequence[Path]) -> tuple[int, Iterator[Document | Skipped]]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from listeners.content import latest_extraction
 from listeners.tables import Content, Extraction
 from outbox import Event, emit
+from outbox.tables import insert
 from outbox_demo.documents import Document
 from outbox_demo.topics import extract_topics
 
@@ -79,23 +79,18 @@ def _write_content(session: Session, document: Document) -> bool:
     The statement locks the row even if its WHERE excludes it. So the following query of the extractions sees what an
     earlier worker committed, and a later worker waits.
     """
-    insert = _insert(session).values(
+    values = insert(session.get_bind(Content), Content).values(
         id=document.id,
         title=document.title,
         source=document.source,
         media_type=document.media_type,
         sha256=document.sha256,
     )
-    new = insert.excluded
-    statement = insert.on_conflict_do_update(
+    new = values.excluded
+    statement = values.on_conflict_do_update(
         index_elements=["id"],
         set_={name: new[name] for name in ("title", "source", "media_type", "sha256", "updated_at")},
         where=Content.sha256 != new.sha256,
     )
     written = session.scalar(statement.returning(Content.id)) is not None
     return written or latest_extraction(session, document.id) is None
-
-
-def _insert(session: Session) -> postgresql.Insert | sqlite.Insert:
-    on_postgres = session.get_bind(Content).dialect.name == "postgresql"
-    return postgresql.insert(Content) if on_postgres else sqlite.insert(Content)

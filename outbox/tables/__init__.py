@@ -31,7 +31,7 @@ import sqlalchemy as sa
 
 from outbox.schema import VERSION_TABLE, OutboxMetaData
 from outbox.tables import definitions
-from outbox.tables.types import INBOX, JSON, SHARD_COUNT, BigInt, Id, Instant, TxId, Xid8
+from outbox.tables.types import INBOX, JSON, SHARD_COUNT, BigInt, Id, Instant, TxId, Xid8, insert
 
 __all__ = [
     "INBOX",
@@ -45,6 +45,7 @@ __all__ = [
     "TxId",
     "Xid8",
     "include_name",
+    "insert",
     "is_outbox_table",
     "metadata",
     "tables",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
@@ -50,6 +51,11 @@ class Instant(sa.TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+def insert(bind: sa.Connection | sa.Engine, into: Any) -> Any:
+    """Return an INSERT in the database's own dialect, which has ON CONFLICT; only that dialect is imported."""
+    return import_module(f"sqlalchemy.dialects.{bind.dialect.name}").insert(into)
 
 
 # PostgreSQL's transaction id. On SQLite, where commits come one after another, a counter of changes.

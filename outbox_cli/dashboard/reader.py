@@ -22,6 +22,7 @@ from relay.admin.access.deadline import TooMuch, translated, watch, within
 from relay.admin.access.opening import reaching
 from relay.admin.access.queries import snapshot
 from relay.settings import Settings
+from relay.store import dialect_of
 
 FRESH_S = 1.0
 TIMEOUT_S = 2.0
@@ -121,12 +122,10 @@ class Reader:
 
     @contextmanager
     def connected(self, timeout_s: float = TIMEOUT_S) -> Iterator[sa.Connection]:
-        """Yield a connection with a read-only snapshot, and a bound for each statement on PostgreSQL."""
+        """Yield a connection with a read-only snapshot, and a bound for each statement where the server has one."""
         self.settings.require_database_file()
         with reaching(self.settings.database), translated(), snapshot(self.engine) as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
-                connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
+            dialect_of(connection).bound(connection, timeout_s)
             yield connection
 
     def _answer(self, key: Hashable) -> _Answer:

@@ -13,7 +13,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import age_s
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
-from relay.store.sqlite.sql import backlog as sqlite
+from relay.store import dialect_of
 
 COUNT_AT_MOST = 1_000_000  # rows; beyond this count, a table's are estimated
 
@@ -121,22 +121,11 @@ def history_counts(connection: sa.Connection, *, count_at_most: int | None = Non
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)
     counts: Counter[str] = Counter({row[0]: row[1] for row in connection.execute(query)})
-    estimate = estimate_beyond(connection, tables().history, COUNT_AT_MOST if count_at_most is None else count_at_most)
+    estimate = dialect_of(connection).estimate_beyond(
+        connection, "outbox_history", COUNT_AT_MOST if count_at_most is None else count_at_most
+    )
     total = (
         connection.scalar(sa.select(sa.func.count()).select_from(tables().history)) if estimate is None else estimate
     )
     counts[State.DELIVERED] = max((total or 0) - counts.total(), 0)
     return History(counts, estimate is not None)
-
-
-def estimate_beyond(connection: sa.Connection, table: sa.Table, count: int) -> int | None:
-    """Return an estimate of a table's rows, without counting them; ``None`` if there are at most `count`."""
-    if connection.dialect.name == "postgresql":
-        plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {table.name}").scalar_one()  # noqa: S608
-        estimate = int(plan[0]["Plan"]["Plan Rows"])
-        return estimate if estimate > count else None
-    rows = connection.execute(sa.text(sqlite.ROWS.format(table=table.name)), {"at_most": count + 1}).scalar_one()
-    if rows <= count:
-        return None
-    lowest, highest = connection.exec_driver_sql(sqlite.ENDS.format(table=table.name)).one()
-    return int(highest - lowest + 1)  # deleted rows in between are included

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from outbox.tables import Id, tables
+from outbox.tables import tables
 from relay.admin.access.queries import now, snapshot
 from relay.admin.relays import live_relays
 from relay.admin.timeline.backlog import sample
@@ -27,6 +27,7 @@ from relay.admin.timeline.samples import thin_out
 from relay.admin.timeline.sampling import Sampler
 from relay.observe.backlog import SAMPLE_EVERY_S, Backlog, BacklogMetrics
 from relay.settings import Settings
+from relay.store import dialect_of
 
 log = structlog.get_logger("relay")
 
@@ -35,8 +36,6 @@ DAYS_AHEAD = 3
 FIRST_SAMPLE_S = 2.0  # after the start: by then the relay has registered
 BATCH = 5_000
 PAUSE_S = 0.1  # between two batches, so SQLite's other writers get a turn
-HOLDS_NOTHING = sa.text("NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = backend_pid)")
-UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 PARTITION = "outbox_history_%Y%m%d"
 PARTITION_LENGTH = len("outbox_history_20260131")  # our partitions may have a suffix after it
 
@@ -65,6 +64,7 @@ class Housekeeping:
         logging.getLogger("apscheduler").setLevel(logging.WARNING)
         self._settings = settings
         self._engine = settings.database.engine(keeps_session=True, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._dialect = dialect_of(self._engine)
         self._t = tables(settings.database.schema)
         self._sampler = sampler
         self._scheduler = BackgroundScheduler(timezone=UTC)
@@ -78,13 +78,13 @@ class Housekeeping:
             (self.forget_inbox_marks, timedelta(minutes=10)),
             (self.thin_out_samples, timedelta(minutes=10)),
         ]
-        if self._settings.database.is_postgres:
+        if self._dialect.HAS_PARTITIONS:
             jobs.append((self.add_partitions, timedelta(hours=1)))
         else:
             jobs.append((self.delete_history, timedelta(minutes=10)))
         for job, every in jobs:
             self._add(job.__name__, partial(self._run, job), every)
-        if self._settings.database.is_postgres:
+        if self._dialect.HAS_PARTITIONS:
             self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
         if self._backlog is not None:
             self._add("sample_backlog", self.sample_backlog, timedelta(seconds=SAMPLE_EVERY_S), FIRST_SAMPLE_S)
@@ -131,12 +131,9 @@ class Housekeeping:
             return 0  # another relay does it
 
     def _is_mine(self, connection: sa.Connection) -> bool:
-        if connection.dialect.name != "postgresql":
-            return True
-        if connection.scalar(sa.select(sa.func.pg_is_in_recovery())):
+        if self._dialect.is_standby(connection):
             return False
-        # It blocks no beat. It needs a right on the table: an advisory lock could be held by any login, forever.
-        connection.exec_driver_sql("LOCK TABLE outbox_relay IN SHARE UPDATE EXCLUSIVE MODE NOWAIT")
+        self._dialect.take_turn(connection)
         return True
 
     # ------------------------------------------------------------------- jobs
@@ -160,7 +157,7 @@ class Housekeeping:
     def _keep_backlog(self, found: Backlog) -> None:
         if self._sampler is not None:
             with self._engine.begin() as connection:
-                if self._takes_writes(connection):
+                if not self._dialect.is_standby(connection):
                     self._sampler.keep_backlog(connection, found)
 
     def keep_sample(self) -> None:
@@ -168,7 +165,7 @@ class Housekeeping:
         assert self._sampler is not None
         try:
             with self._engine.begin() as connection:
-                if self._takes_writes(connection):
+                if not self._dialect.is_standby(connection):
                     self._sampler.keep_done(connection)
         except sa.exc.DBAPIError as error:
             self._note_gap("keep_sample", error)
@@ -177,10 +174,6 @@ class Housekeeping:
     def _note_gap(job: str, error: sa.exc.DBAPIError) -> None:
         """Log a missing sample. The gauges and plots show the gap; the relay has logged why its database fails."""
         log.debug("sample_failed", job=job, reason=" ".join(str(error.orig).split()))
-
-    @staticmethod
-    def _takes_writes(connection: sa.Connection) -> bool:
-        return connection.dialect.name == "sqlite" or not connection.scalar(sa.select(sa.func.pg_is_in_recovery()))
 
     def thin_out_samples(self, connection: sa.Connection) -> int:
         """Merge old measurements into fewer rows, and delete the oldest."""
@@ -198,7 +191,7 @@ class Housekeeping:
         try:
             with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
-                takes_writes = connection.scalar(sa.select(sa.not_(sa.func.pg_is_in_recovery())))
+                takes_writes = not self._dialect.is_standby(connection)
                 for name, state in self._partitions(connection):
                     day = datetime.strptime(name[:PARTITION_LENGTH], PARTITION).replace(tzinfo=UTC).date()
                     if takes_writes and day < oldest:
@@ -247,9 +240,7 @@ class Housekeeping:
         i, m, h = self._t.inbox.c, self._t.message.c, self._t.history.c
         before = now(connection) - timedelta(days=self._settings.inbox_retention_days)
         # Compared in the form in which ids are stored and indexed; a mark may name a foreign message.
-        id_: sa.ColumnElement[Any] = i.message_id
-        if connection.dialect.name == "postgresql":
-            id_ = sa.case((i.message_id.regexp_match(UUID), sa.cast(i.message_id, Id)))
+        id_ = self._dialect.as_id(i.message_id)
         old: sa.Select[Any] = (
             sa.select(i.listener, i.message_id)
             .where(
@@ -268,8 +259,9 @@ class Housekeeping:
         """
         r = self._t.relay.c
         before = now(connection) - timedelta(seconds=max(60.0, 20 * self._settings.lease_s))
-        holds_nothing = HOLDS_NOTHING if connection.dialect.name == "postgresql" else sa.true()
-        return connection.execute(sa.delete(self._t.relay).where(r.last_seen_at < before, holds_nothing)).rowcount
+        return connection.execute(
+            sa.delete(self._t.relay).where(r.last_seen_at < before, self._dialect.HOLDS_NOTHING)
+        ).rowcount
 
 
 def _today(connection: sa.Connection) -> date:

@@ -35,12 +35,13 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import now
-from relay.admin.counts import COUNT_AT_MOST, History, Messages, estimate_beyond, history_counts
+from relay.admin.counts import COUNT_AT_MOST, History, Messages, history_counts
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import RelayStatus, live_relays
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
+from relay.store import dialect_of
 
 REMOVED = "it is no longer registered, and deliveries still wait for it"
 
@@ -151,7 +152,7 @@ def status(connection: sa.Connection, *, count_at_most: int | None = None) -> St
     """
     relays = live_relays(connection)  # first: locks are not part of a snapshot
     history = history_counts(connection, count_at_most=count_at_most)
-    if estimate_beyond(connection, tables().message, count_at_most or COUNT_AT_MOST) is not None:
+    if dialect_of(connection).estimate_beyond(connection, "outbox_message", count_at_most or COUNT_AT_MOST) is not None:
         return _estimated(connection, relays, history)
     messages = Messages(connection)
     apart = _settled_apart(connection)

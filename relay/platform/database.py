@@ -88,8 +88,13 @@ class Database:
         return self.url.get_backend_name() == "postgresql"
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a file, with one writer at a time, and no server."""
+        return not self.is_postgres
+
+    @property
     def path(self) -> Path:
-        """The path of the SQLite file."""
+        """The path of the file, if it is one."""
         assert self.url.database is not None
         return Path(self.url.database)
 

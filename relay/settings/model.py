@@ -191,7 +191,7 @@ class Settings(BaseModel):
             SettingsError: The text names the file and the setting that it comes from.
         """
         database = self.database
-        if database.is_postgres or database.path.is_file():
+        if not database.is_file or database.path.is_file():
             return
         self.require_database_folder()
         raise SettingsError(
@@ -206,7 +206,7 @@ class Settings(BaseModel):
             SettingsError: The text names the folder and the setting that it comes from.
         """
         database = self.database
-        if database.is_postgres or database.path.absolute().parent.is_dir():
+        if not database.is_file or database.path.absolute().parent.is_dir():
             return
         raise SettingsError(
             f"there is no folder {database.path.absolute().parent} for the database {database.path.name} (from "

@@ -13,13 +13,14 @@ from support.waiting import eventually_async
 
 from relay.admin import housekeeping
 from relay.admin.access.queries import snapshot
-from relay.admin.timeline import backlog
-from relay.admin.timeline.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES, sample
+from relay.admin.timeline.backlog import sample
 from relay.admin.timeline.floors import Floors
 from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
 from relay.observe.metrics import Metrics
+from relay.store.postgres import operators as on_postgres
+from relay.store.postgres.operators import EXACT, OLDEST_OF_EACH_SHARD, PAGES
 from relay.store.postgres.sql import backlog as postgres
-from relay.store.sqlite import sampling
+from relay.store.sqlite import operators as on_sqlite
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data, state, due_at)
@@ -175,7 +176,7 @@ def test_what_takes_too_long_is_estimated(postgres_database: Database, monkeypat
     database.execute(FILL, count=50_000)
     database.execute(SET_ASIDE)
     age_everything(database, 900)
-    monkeypatch.setattr(backlog, "BUDGET_MS", 0)
+    monkeypatch.setattr(on_postgres, "BUDGET_MS", 0)
     with asked(database.engine) as plans, snapshot(database.engine) as connection:
         found = sample(connection)
     assert not [plan for plan in plans if plan.indexes & {"outbox_message_ready", "outbox_message_due"}], plans
@@ -221,8 +222,8 @@ def test_a_large_sqlite_file_is_estimated_from_few_of_its_rows(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, gap: int
 ) -> None:
     count = 40_000
-    monkeypatch.setattr(backlog, "COUNTED", 5_000)
-    monkeypatch.setattr(sampling, "WINDOWS", 500 * gap)  # with gaps, most windows are empty
+    monkeypatch.setattr(on_sqlite, "COUNTED", 5_000)
+    monkeypatch.setattr(on_sqlite, "WINDOWS", 500 * gap)  # with gaps, most windows are empty
     database = sqlite_database
     database.execute(REGISTERED)
     database.execute(FILL_SQLITE, count=count, gap=gap)
@@ -236,7 +237,7 @@ def test_a_large_sqlite_file_is_estimated_from_few_of_its_rows(
     assert found.destinations["a"].waiting["parked"] == pytest.approx(count * 0.1, rel=0.25)
     assert found.destinations["a"].dead == count * 0.1
     if gap == 1:
-        monkeypatch.setattr(backlog, "COUNTED", count)
+        monkeypatch.setattr(on_sqlite, "COUNTED", count)
         counted, all_steps = sampled_in_steps(database)
         assert not counted.is_estimate
         assert steps < all_steps / 2

@@ -12,7 +12,7 @@ from support.databases import Database, PostgresDatabases
 from support.plans import Plan, asked
 
 from relay.admin import counts as counting
-from relay.admin.access.queries import by_index, snapshot
+from relay.admin.access.queries import snapshot
 from relay.admin.messages.cancel import cancel, cancellable
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
@@ -20,6 +20,7 @@ from relay.admin.messages.detail import show_message
 from relay.admin.messages.listing import list_messages
 from relay.admin.messages.replay import Replay, estimate, look, replay
 from relay.admin.status import status
+from relay.store import dialect_of
 
 COUNT = 25_000
 DEAD = COUNT // 50
@@ -162,7 +163,7 @@ def test_dead_letters_are_found_without_a_look_at_other_deliveries(full: Databas
 def test_the_causes_of_one_type_look_up_the_messages_of_the_latest_letters_only(full: Database) -> None:
     latest = DEAD // 4
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
-        by_index(connection)
+        dialect_of(connection).by_index(connection)
         found = causes(connection, DeadFilter(type_="type.*"), among=latest)
     assert [cause.count for cause in found] == [latest]
     assert looked_at(plans, "outbox_message") == latest, plans
@@ -172,7 +173,7 @@ def test_the_causes_of_one_type_look_up_the_messages_of_the_latest_letters_only(
 def test_counting_among_the_latest_dead_letters_looks_up_no_others(full: Database) -> None:
     which = DeadFilter(type_="type.*")
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
-        by_index(connection)
+        dialect_of(connection).by_index(connection)
         assert count_dead(connection, which, among=LIMIT) == LIMIT
         assert len(list(dead_letters(connection, which, limit=LIMIT, among=LIMIT // 2))) == LIMIT // 2
     assert looked_at(plans, "outbox_message") <= 3 * LIMIT, plans

@@ -129,7 +129,7 @@ def _plan(settings: Settings, only: Branch | None) -> None:
     from relay.platform import migrations
 
     database = settings.database
-    if not database.is_postgres and not database.path.exists():
+    if database.is_file and not database.path.exists():
         say(f"would create {database.path.absolute()}, then apply every migration")
         return
     planned = migrations.planned(database, only=only)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from relay.admin.access.queries import by_index
 from relay.admin.messages.dead import Cause, DeadFilter, DeadLetter, causes, count_dead, dead_letters
+from relay.store import dialect_of
 
 LETTERS = 50
 LATEST = 5_000  # dead letters that are looked at if a look at all of them takes too long
@@ -61,4 +61,4 @@ def dead_count(connection: sa.Connection, which: DeadFilter, among: int | None =
 
 def _prepare(connection: sa.Connection, among: int | None) -> None:
     if among is not None:
-        by_index(connection)
+        dialect_of(connection).by_index(connection)

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
-from relay.admin.access.queries import by_index
 from relay.admin.messages.detail import MessageDetail
 from relay.admin.messages.listing import delivery_states
 from relay.decide.verdict import State
+from relay.store import dialect_of
 
 LINKS = 8  # messages of a key that are shown before and after a message
 CHAIN_ROWS = 2_000  # rows of the shard that are read to find them
@@ -45,14 +45,14 @@ def chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
     place = connection.scalar(sa.select(m.c.position).where(m.c.id == detail.message.id))
     if place is None:
         return []
-    by_index(connection)
+    dialect = dialect_of(connection)
+    dialect.by_index(connection)
     columns = (m.c.id, m.c.type, m.c.state, m.c.position, m.c.ordering_key)
     aside = sa.select(*columns).where(
         m.c.id.in_(sa.select(d.message_id).where(d.ordering_key == key, d.state != State.DELIVERED).limit(CHAIN_ROWS))
     )
-    on_postgres = connection.dialect.name == "postgresql"
     ready, rows_read = sa.select(*columns).where(m.c.state == IS_READY), SQLITE_ROWS
-    if on_postgres:
+    if dialect.INDEXES_SHARDS:
         ready, rows_read = ready.where(m.c.shard == shard), CHAIN_ROWS
     before = ready.where(m.c.position < place).order_by(m.c.position.desc()).limit(rows_read).subquery()
     after = ready.where(m.c.position > place).order_by(m.c.position).limit(rows_read).subquery()

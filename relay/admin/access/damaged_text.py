@@ -7,6 +7,7 @@ such messages aside (`relay.owner.unreadable`), and an operator must be able to 
 from __future__ import annotations
 
 import json
+import sqlite3
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,12 +19,14 @@ TEXTS = ("text", "varchar", "bpchar", "name")
 
 def accept_any_bytes(engine: sa.Engine) -> None:
     """Make every connection of this engine accept any text."""
-    on_connect = _as_stored if engine.dialect.name == "postgresql" else _as_text
-    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "connect", _set_up)
 
 
-def _as_text(connection: Any, _record: object) -> None:
-    connection.text_factory = lambda stored: stored.decode(errors="replace")
+def _set_up(connection: Any, record: Any) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.text_factory = lambda stored: stored.decode(errors="replace")
+    else:
+        _as_stored(connection, record)
 
 
 def _as_stored(connection: Any, record: Any) -> None:

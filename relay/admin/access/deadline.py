@@ -81,5 +81,5 @@ def _shorten(connection: sa.Connection, *_: Any) -> None:
     if left_ms < 1:
         raise TooMuch
     driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "postgresql":
+    if not isinstance(driver, sqlite3.Connection):
         driver.execute(f"SET LOCAL statement_timeout = {left_ms}")

@@ -75,7 +75,7 @@ def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[
 def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:
     said = redacted(_first_sentence(str(error.orig)))
     state = getattr(error.orig, "sqlstate", None)
-    if not database.is_postgres:
+    if database.is_file:
         return (
             Unusable(f"the database {database.path.absolute()} cannot be used: {said}")
             if _is_sqlite_trouble(error)

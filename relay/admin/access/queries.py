@@ -4,58 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from outbox.tables import Instant, tables
+from outbox.tables import tables
+from relay.store import dialect_of
 
 
 @contextmanager
 def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Yield a connection with a read-only snapshot of the database."""
-    on_postgres = engine.dialect.name == "postgresql"
     with engine.connect() as connection:
-        if on_postgres:
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            yield connection
-        else:
-            connection.exec_driver_sql("BEGIN")  # the driver itself begins no transaction before a SELECT
-            yield connection
+        dialect_of(connection).begin_snapshot(connection)
+        yield connection
         connection.rollback()
-
-
-def clock(connection: sa.Connection) -> sa.ColumnElement[datetime]:
-    """Return the database's clock as an expression: the only clock that all relays and operators share."""
-    if connection.dialect.name == "postgresql":
-        return sa.func.clock_timestamp(type_=Instant)
-    return sa.func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=Instant)
 
 
 def now(connection: sa.Connection) -> datetime:
     """Return the time by the database's clock."""
-    found = connection.scalar(sa.select(clock(connection)))
+    found = connection.scalar(sa.select(dialect_of(connection).CLOCK))
     assert isinstance(found, datetime)
     return found
-
-
-def exact(connection: sa.Connection, instant: sa.ColumnElement[datetime]) -> sa.ColumnElement[Any]:
-    """Return an instant in full precision, for a later comparison: SQLite stores text of varying length."""
-    return instant if connection.dialect.name == "postgresql" else sa.type_coerce(instant, sa.Text)
-
-
-# A page is small beside its tables, and a table that has just grown was never analysed: look each row up by index.
-BY_INDEX = """
-SELECT set_config('enable_' || way, 'off', true)
-FROM unnest(ARRAY['seqscan', 'bitmapscan', 'hashjoin', 'mergejoin']) AS way
-"""
-
-
-def by_index(connection: sa.Connection) -> None:
-    """Make the rest of this transaction read rows in the order of an index, and stop when it has enough."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(BY_INDEX)
 
 
 def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
@@ -73,15 +44,9 @@ def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
 
 
 def since(connection: sa.Connection, instant: sa.ColumnElement[Any], at: datetime) -> sa.ColumnElement[bool]:
-    """Return whether an instant of a table is this one or later; SQLite compares text of differing length."""
-    return exact(connection, instant) >= as_stored(connection, at)
-
-
-def as_stored(connection: sa.Connection, at: datetime) -> datetime | str:
-    """Return an instant as a value to compare with `exact`: SQLite's tables store text."""
-    if connection.dialect.name == "postgresql":
-        return at
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    """Return whether an instant of a table is this one or later."""
+    dialect = dialect_of(connection)
+    return dialect.exact(instant) >= dialect.as_stored(at)
 
 
 def age_s(at: datetime, now: datetime) -> float:

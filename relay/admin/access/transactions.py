@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from relay.admin.audit import Action
-from relay.store.changes import nudge
+from relay.store import dialect_of
 
 BATCH = 500  # the maximum number of rows that one transaction changes: other sessions never wait long for our locks
 DEADLOCK, TRIES = "40P01", 5
@@ -21,9 +21,7 @@ T = TypeVar("T")
 def transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Yield a connection in a transaction that will write."""
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            # At once: a transaction that begins by reading fails if another session writes before it does.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        dialect_of(connection).begin_writing(connection)
         yield connection
         connection.commit()
 
@@ -52,7 +50,7 @@ def in_batches(
             if not rows:
                 return None
             action.add(connection, write(connection, rows))
-            nudge(connection)
+            dialect_of(connection).nudge(connection)
             return rows[-1]
 
     while (last := insisting(run)) is not None:

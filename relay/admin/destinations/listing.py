@@ -12,11 +12,10 @@ import sqlalchemy as sa
 
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin.access.queries import clock
 from relay.admin.access.transactions import transaction
 from relay.admin.audit import Action
 from relay.admin.status import DestinationStatus, status
-from relay.store.changes import nudge
+from relay.store import dialect_of
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationStatus]:
@@ -49,7 +48,8 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
     d = tables().destination
     values |= {"note": None}
     with transaction(engine) as connection:
-        at = clock(connection)
+        dialect = dialect_of(connection)
+        at = dialect.CLOCK
         resumed = {"resumed_at": at} if values["state"] == "healthy" else {}
         changed = connection.execute(
             sa.update(d)
@@ -59,7 +59,7 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
         if changed.rowcount != 1:
             raise OutboxError(f"there is no destination {name}: registered are {registered(connection)}")
         action.add(connection, 1)
-        nudge(connection)
+        dialect.nudge(connection)
 
 
 def registered(connection: sa.Connection) -> str:

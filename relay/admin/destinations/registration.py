@@ -27,7 +27,7 @@ from relay.decide.verdict import State
 from relay.platform.database import Database
 from relay.platform.rights import Right, refuse_without
 from relay.platform.schema import CONTENT_TABLES, check_content, check_schema
-from relay.store.changes import next_txid
+from relay.store import dialect_of
 from relay.store.contract import ON_A_STANDBY, Standby
 
 log = structlog.get_logger("relay")
@@ -85,7 +85,7 @@ def register(
         check_schema(connection)
         check_content(connection, needs)
         refuse_without(connection, needs)
-        _one_at_a_time(connection)
+        dialect_of(connection).lock_registry(connection)
         generation = _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
         _note_rates(connection, tables(database.schema), wanted)
         return generation
@@ -104,7 +104,7 @@ def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registrati
             + "; ".join(found)
             + ". Correct the configuration, or run `outbox relay --apply` to register it"
         )
-    if _is_standby(connection):
+    if dialect_of(connection).is_standby(connection):
         raise Standby(ON_A_STANDBY)
     _replace(connection, t, wanted, known, generation + 1)
     Action("destinations apply", {"changes": found}).add(connection, len(found))
@@ -168,7 +168,7 @@ def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registrat
     limits = {w.name: w.rate for w in wanted if w.rate is not None}
     r = t.rate.c
     known = {row.destination: row.rate for row in connection.execute(sa.select(r.destination, r.rate))}
-    if known == limits or _is_standby(connection):
+    if known == limits or dialect_of(connection).is_standby(connection):
         return
     connection.execute(sa.delete(t.rate).where(r.destination.not_in(limits)))
     for name, rate in limits.items():
@@ -182,19 +182,7 @@ def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:
     """Make relays read unrouted messages again: a new subscription may want them."""
     m = t.message.c
     connection.execute(
-        sa.update(t.message).where(m.state == State.UNROUTED).values(state=State.READY, txid=next_txid(connection))
+        sa.update(t.message)
+        .where(m.state == State.UNROUTED)
+        .values(state=State.READY, txid=dialect_of(connection).next_txid(connection))
     )
-
-
-def _one_at_a_time(connection: sa.Connection) -> None:
-    if connection.dialect.name != "postgresql":
-        # Any write takes SQLite's only write lock, so the following reads are current.
-        connection.exec_driver_sql("UPDATE outbox_meta SET schema_version = schema_version")
-    elif not _is_standby(connection):
-        # Excludes other registrations, and sessions that mark messages as unrouted; readers are not held up.
-        connection.exec_driver_sql("LOCK TABLE outbox_destination IN EXCLUSIVE MODE")
-
-
-def _is_standby(connection: sa.Connection) -> bool:
-    on_postgres = connection.dialect.name == "postgresql"
-    return on_postgres and bool(connection.scalar(sa.text("SELECT pg_is_in_recovery()")))

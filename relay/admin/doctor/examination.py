@@ -12,6 +12,10 @@ from relay.admin.doctor import outbox, postgres, sqlite, strangers
 from relay.admin.doctor.finding import Finding, bad, ok
 from relay.platform.schema import check_schema
 
+# The checks of each database: of its server or file, and of our tables in it.
+SERVER = {"postgresql": postgres.server, "sqlite": sqlite.file}
+TABLES = {"postgresql": (postgres.tables_, strangers.strangers)}
+
 
 def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[Finding]:
     """Return all findings about an outbox and its database.
@@ -25,18 +29,14 @@ def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[F
 
 
 def _findings(engine: sa.Engine, lease_s: float, older_than_s: float) -> Iterator[Finding]:
-    on_postgres = engine.dialect.name == "postgresql"
+    database = engine.dialect.name
     schema = _schema(engine)
     yield schema
-    if on_postgres:
-        yield from postgres.server(engine, lease_s)
-    else:
-        yield from sqlite.file(engine)
+    yield from SERVER[database](engine, lease_s)
     if schema.severity == "bad":
         return  # every other check would only report again that the tables are missing
-    if on_postgres:
-        yield from postgres.tables_(engine)
-        yield from strangers.strangers(engine)
+    for check in TABLES.get(database, ()):
+        yield from check(engine)
     with snapshot(engine) as connection:
         yield from outbox.contents(connection, lease_s=lease_s, older_than_s=older_than_s)
 

@@ -15,7 +15,7 @@ from relay.admin.doctor.finding import Finding, bad, note, ok
 OLDEST = (3, 38, 0)  # the first with the operator ->>
 
 
-def file(engine: sa.Engine) -> Iterator[Finding]:
+def file(engine: sa.Engine, _lease_s: float) -> Iterator[Finding]:
     """Yield findings about the library, the journal and the file."""
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:

@@ -11,8 +11,8 @@ from relay.admin.doctor.finding import Finding, bad, note, ok
 from relay.observe.text import one_line
 from relay.platform.migration_lock import MIGRATION_LOCK
 from relay.platform.rights import MAY_RUN, others_that_create
+from relay.store.postgres.sql.connection import LOCK_CLASS
 from relay.store.postgres.sql.ownership import MAY_OWN
-from relay.store.presence import LOCK_CLASS
 
 HOLDERS = f"""
 SELECT l.pid, a.usename, a.application_name, count(*) AS locks,

@@ -22,17 +22,16 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from outbox.tables import tables
-from relay.admin.access.queries import by_index, clock, has_delivery
+from outbox.tables import insert, tables
+from relay.admin.access.queries import has_delivery
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.next_steps import NOBODY
 from relay.decide.verdict import READ_PATH, WAITING, State
-from relay.store.changes import next_txid
+from relay.store import dialect_of
 
 UNREAD = (*READ_PATH, State.UNROUTED)
 
@@ -92,9 +91,9 @@ def _in_order(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 def _page(query: sa.Select[Any], connection: sa.Connection, last: Any) -> Sequence[Any]:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")  # registrations wait
-    by_index(connection)
+    dialect = dialect_of(connection)
+    dialect.share_registry(connection)
+    dialect.by_index(connection)
     return connection.execute(query if last is None else query.where(tables().message.c.id > last.id)).all()
 
 
@@ -104,7 +103,7 @@ def _hold(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
     connection.execute(
         sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state=State.HELD, due_at=None)
     )
-    registered, txid = Registered(connection), next_txid(connection)
+    registered, txid = Registered(connection), dialect_of(connection).next_txid(connection)
     for name, ids in _by_destination(registered, rows).items():
         _set_aside(connection, name, ids, State.CANCELLED if which.destination in (None, name) else State.PARKED, txid)
     return len(rows)
@@ -123,14 +122,14 @@ def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: 
     m, delivery = tables().message.c, tables().delivery
     mark = sa.literal(txid) if isinstance(txid, int) else txid
     for_it = (m.id, sa.literal(name), m.shard, m.position, m.ordering_key, sa.literal(state), mark)
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(delivery)
     columns = ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"]
     connection.execute(
-        insert.from_select(columns, sa.select(*for_it).where(m.id.in_(ids)), include_defaults=False)
+        insert(connection, delivery)
+        .from_select(columns, sa.select(*for_it).where(m.id.in_(ids)), include_defaults=False)
         # A ready message has deliveries only if a crash of the server undid the change of its state.
         .on_conflict_do_update(
             index_elements=["message_id", "destination"],
-            set_={"state": state, "due_at": None, "changed_at": clock(connection), "txid": txid},
+            set_={"state": state, "due_at": None, "changed_at": dialect_of(connection).CLOCK, "txid": txid},
             where=delivery.c.state.in_(WAITING),
         )
     )
@@ -143,7 +142,12 @@ def _take_back(which: Choice, connection: sa.Connection, rows: Sequence[Any]) ->
         sa.update(tables().delivery)
         .where(d.message_id.in_([row.id for row in rows]), d.state.in_(WAITING))
         .where(d.destination == which.destination if which.destination is not None else sa.true())
-        .values(state=State.CANCELLED, due_at=None, changed_at=clock(connection), txid=next_txid(connection))
+        .values(
+            state=State.CANCELLED,
+            due_at=None,
+            changed_at=dialect_of(connection).CLOCK,
+            txid=dialect_of(connection).next_txid(connection),
+        )
     )
     return len(rows)
 

@@ -21,12 +21,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
-from relay.admin.access.queries import clock, exact, matches, now
+from relay.admin.access.queries import matches, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.messages.choice import given
 from relay.decide.verdict import State
-from relay.store.changes import next_txid
+from relay.store import dialect_of
 
 Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
@@ -217,7 +217,7 @@ def _next(
     last: Any,
 ) -> sa.Select[Any]:
     d = tables().delivery.c
-    at = exact(connection, d.changed_at)
+    at = dialect_of(connection).exact(d.changed_at)
     query = (
         sa.select(d.message_id, at.label("at"))
         .select_from(_source(which))
@@ -232,11 +232,11 @@ def _next(
 
 
 def _write(connection: sa.Connection, destination: str, ids: list[str], values: Mapping[str, Any]) -> int:
-    d = tables().delivery.c
+    d, dialect = tables().delivery.c, dialect_of(connection)
     return connection.execute(
         sa.update(tables().delivery)
         .where(d.destination == destination, d.message_id.in_(ids), d.state == State.DEAD)
-        .values(**values, generation=d.generation + 1, changed_at=clock(connection), txid=next_txid(connection))
+        .values(**values, generation=d.generation + 1, changed_at=dialect.CLOCK, txid=dialect.next_txid(connection))
     ).rowcount
 
 
@@ -248,7 +248,7 @@ def _latest(connection: sa.Connection, which: DeadFilter, among: int | None) -> 
     if among is None:
         return
     d = tables().delivery.c
-    at = exact(connection, d.changed_at).label("at")
+    at = dialect_of(connection).exact(d.changed_at).label("at")
     latest = [
         sa.select(
             sa.select(at).where(d.state == IS_DEAD, d.destination == name).order_by(at.desc()).limit(among).subquery()
@@ -260,7 +260,7 @@ def _latest(connection: sa.Connection, which: DeadFilter, among: int | None) -> 
     of_all = sa.union_all(*latest).subquery().c
     first = connection.scalar(sa.select(of_all.at).order_by(of_all.at.desc()).limit(1).offset(among - 1))
     if first is not None:
-        yield exact(connection, d.changed_at) >= first
+        yield dialect_of(connection).exact(d.changed_at) >= first
 
 
 def _destinations(connection: sa.Connection, which: DeadFilter) -> list[str]:

@@ -7,7 +7,6 @@ all waiting messages.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,9 +18,10 @@ from outbox.errors import EmitError, OutboxError
 from outbox.tables import tables
 from relay.admin.audit import Action
 from relay.admin.messages.dead import DeadFilter, Progress, change
+from relay.admin.messages.replay import deliver
 from relay.decide.verdict import State
-from relay.store import replay_sql
-from relay.store.changes import next_txid, nudge
+from relay.store import dialect_of
+from relay.store.replay_sql import REPLAY_OF
 
 Edit = Callable[[Any], Any]
 
@@ -79,15 +79,8 @@ def _send_edited(connection: sa.Connection, destination: str, ids: Sequence[str]
     if not fresh:
         return
     connection.execute(sa.insert(m), fresh)
-    on_postgres = connection.dialect.name == "postgresql"
-    new_ids = [row["id"] for row in fresh]
-    parameters: dict[str, Any] = {"to": destination, "generation": 0}
-    parameters["ids"] = new_ids if on_postgres else json.dumps(new_ids)
-    if not on_postgres:
-        parameters["txid"] = next_txid(connection)
-    sql = replay_sql.POSTGRES if on_postgres else replay_sql.SQLITE
-    connection.execute(sa.text(sql["deliver"]), parameters)
-    nudge(connection)
+    deliver(connection, [row["id"] for row in fresh], destination, generation=0)
+    dialect_of(connection).nudge(connection)
 
 
 def _anew(rows: Sequence[Any], edit: Edit) -> Iterator[dict[str, Any]]:
@@ -104,6 +97,6 @@ def _anew(rows: Sequence[Any], edit: Edit) -> Iterator[dict[str, Any]]:
             "subject": row.subject,
             "ordering_key": row.ordering_key,
             "data": data,
-            "headers": {**row.headers, replay_sql.REPLAY_OF: str(row.id)},
+            "headers": {**row.headers, REPLAY_OF: str(row.id)},
             "state": State.HELD,
         }

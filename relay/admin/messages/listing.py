@@ -10,11 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
-from relay.admin.access.queries import by_index, has_delivery
+from relay.admin.access.queries import has_delivery
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.outcomes import OUTCOMES, outcome
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
+from relay.store import dialect_of
 
 MOST = 1000
 PAGE = 1000  # messages read at once if they are chosen by destination
@@ -80,7 +81,7 @@ def list_messages(
         among: Look only at so many of the newest messages, and at those of the key that are set aside: an index has
             these. ``None``: look at as many as it takes.
     """
-    by_index(connection)
+    dialect_of(connection).by_index(connection)
     which = Choice((), key, type_, subject, destination, since, until)
     asked = _Asked(connection, state, which, min(limit, MOST), among)
     found = asked.waiting()

@@ -7,7 +7,6 @@ stays, so a receiver that deduplicates ignores it. With ``as_new`` it is a new m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ import sqlalchemy as sa
 from outbox.checks.ids import new_id
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin.access.queries import as_like, as_stored, by_index, now
+from relay.admin.access.queries import as_like, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
 from relay.admin.messages.choice import given
-from relay.store import replay_sql
-from relay.store.changes import next_txid
-from relay.store.sqlite.sampling import between
+from relay.store import dialect_of
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
@@ -82,7 +79,7 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
         OutboxError: The destination is not registered.
     """
     _require_destination(connection, what.to)
-    statement = sa.text(_sql(connection)["count_named" if what.ids else "count"]).columns(
+    statement = sa.text(dialect_of(connection).replay_sql()["count_named" if what.ids else "count"]).columns(
         type=sa.Text, count=sa.Integer, first_at=_instant(), last_at=_instant(), marked=sa.Integer
     )
     rows = connection.execute(statement, _range(connection, what))
@@ -96,14 +93,7 @@ def estimate(connection: sa.Connection, what: Replay) -> int:
         OutboxError: The destination is not registered.
     """
     _require_destination(connection, what.to)
-    sql, span = _sql(connection), _range(connection, what)
-    if connection.dialect.name == "postgresql":
-        plan = connection.execute(sa.text(sql["estimate"]), span).scalar_one()
-        return int(plan[0]["Plan"]["Plan Rows"])
-    lowest, highest = connection.execute(sa.text(sql["ends"]), span).one()
-    parameters, scale = between(lowest, highest)
-    found: int = connection.execute(sa.text(sql["sampled"]), span | parameters).scalar_one()
-    return round(found * scale)
+    return dialect_of(connection).estimate_replay(connection, _range(connection, what))
 
 
 def replay(
@@ -136,9 +126,9 @@ def replay(
     started = time.monotonic()
 
     def page(connection: sa.Connection, last: Any) -> Sequence[Any]:
-        by_index(connection)
+        dialect_of(connection).by_index(connection)
         after = FIRST_ID if last is None else str(last[0])
-        query = sa.text(_sql(connection)["page_of_named" if what.ids else "page"])
+        query = sa.text(dialect_of(connection).replay_sql()["page_of_named" if what.ids else "page"])
         return connection.execute(query, span | {"after": after, "limit": size}).all()
 
     def slow_down(count: int) -> None:
@@ -150,30 +140,35 @@ def replay(
 
 
 def _send_again(what: Replay, action: Action, connection: sa.Connection, page: Sequence[Any]) -> int:
-    sql = _sql(connection)
+    dialect = dialect_of(connection)
     # Verdicts from before the replay, of any session, must not match the new generation.
     generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
     if what.as_new:
         picked = [(str(id_), at, new_id()) for id_, at in page]
-        connection.execute(sa.text(sql["write_anew"]), _picked(connection, picked))
+        connection.execute(sa.text(dialect.replay_sql()["write_anew"]), dialect.picked(picked))
         ids = [new for _, _, new in picked]
         generation = 0
     else:
         picked = [(str(id_), at, str(id_)) for id_, at in page]
         ids = _bring_back(connection, picked, generation)
-    parameters: dict[str, Any] = {"ids": _array(connection, ids), "to": what.to, "generation": generation}
-    if connection.dialect.name == "sqlite":
-        parameters["txid"] = next_txid(connection)
-    return connection.execute(sa.text(sql["deliver"]), parameters).rowcount
+    return deliver(connection, ids, what.to, generation=generation)
+
+
+def deliver(connection: sa.Connection, ids: Sequence[str], to: str, *, generation: int) -> int:
+    """Park a delivery of each of these messages, which are in the outbox; return how many that changed."""
+    dialect = dialect_of(connection)
+    parameters = {"ids": dialect.ids(ids), "to": to, "generation": generation, "txid": dialect.next_txid(connection)}
+    return connection.execute(sa.text(dialect.replay_sql()["deliver"]), parameters).rowcount
 
 
 def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
     """Insert messages into the outbox, locked. One that an earlier replay brought back may be leaving it just now."""
-    sql = _sql(connection)
+    dialect = dialect_of(connection)
+    sql = dialect.replay_sql()
     ids = [id_ for id_, _, _ in picked]
     for _ in range(2):
-        connection.execute(sa.text(sql["bring_back"]), _picked(connection, picked) | {"generation": generation})
-        if len(connection.execute(sa.text(sql["lock"]), {"ids": _array(connection, ids)}).all()) == len(ids):
+        connection.execute(sa.text(sql["bring_back"]), dialect.picked(picked) | {"generation": generation})
+        if len(connection.execute(sa.text(sql["lock"]), {"ids": dialect.ids(ids)}).all()) == len(ids):
             break
     return ids
 
@@ -187,10 +182,6 @@ def _require_destination(connection: sa.Connection, name: str) -> None:
 # -------------------------------------------------------------------------------------------------------- parameters
 
 
-def _sql(connection: sa.Connection) -> dict[str, str]:
-    return replay_sql.POSTGRES if connection.dialect.name == "postgresql" else replay_sql.SQLITE
-
-
 def _instant() -> Any:
     return tables().history.c.delivered_at.type
 
@@ -198,17 +189,6 @@ def _instant() -> Any:
 def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
     since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
     until = what.until or now(connection)
-    type_ = as_like(what.type_)
-    span = {"since": as_stored(connection, since), "until": as_stored(connection, until), "type": type_, "to": what.to}
-    return span | ({"named": _array(connection, list(what.ids))} if what.ids else {})
-
-
-def _picked(connection: sa.Connection, picked: list[tuple[str, Any, str]]) -> dict[str, Any]:
-    if connection.dialect.name != "postgresql":
-        return {"picked": json.dumps(picked)}
-    ids, ats, news = (list(column) for column in zip(*picked, strict=True))
-    return {"ids": ids, "ats": ats, "news": news}
-
-
-def _array(connection: sa.Connection, ids: list[str]) -> Any:
-    return ids if connection.dialect.name == "postgresql" else json.dumps(ids)
+    dialect, type_ = dialect_of(connection), as_like(what.type_)
+    span = {"since": dialect.as_stored(since), "until": dialect.as_stored(until), "type": type_, "to": what.to}
+    return span | ({"named": dialect.ids(what.ids)} if what.ids else {})

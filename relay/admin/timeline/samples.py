@@ -19,9 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from outbox.tables import tables
+from outbox.tables import insert, tables
 from relay.admin.access.queries import since
 from relay.observe.causes import CAUSES_IN_A_SAMPLE, OTHER, Counts
 
@@ -99,9 +98,10 @@ def store(connection: sa.Connection, at: datetime, relay: str, span_s: float, fa
         span_s: The length of the measured span, in seconds.
         facts: `Activity.as_json`, or the state of the outbox.
     """
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(tables().sample)
     values = {"at": at, "relay": relay, "span_s": span_s, "facts": facts}
-    connection.execute(insert.values(values).on_conflict_do_nothing(index_elements=["at", "relay"]))
+    connection.execute(
+        insert(connection, tables().sample).values(values).on_conflict_do_nothing(index_elements=["at", "relay"])
+    )
 
 
 def thin_out(connection: sa.Connection, at: datetime, batch: int) -> int:

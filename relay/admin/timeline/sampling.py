@@ -15,12 +15,9 @@ from relay.admin.timeline.samples import EVERY_S, WHOLE, Activity, floor, store
 from relay.decide.verdict import State
 from relay.observe.backlog import Backlog
 from relay.observe.metrics import Metrics
+from relay.store import dialect_of
 
 DELIVERIES, LATENCIES = "outbox_deliveries", "outbox_latency_seconds"
-EMITTED = {
-    "postgresql": "SELECT last_value FROM outbox_message_position_seq",
-    "sqlite": "SELECT seq FROM sqlite_sequence WHERE name = 'outbox_message'",
-}
 
 
 class Sampler:
@@ -46,7 +43,7 @@ class Sampler:
 
     def keep_backlog(self, connection: sa.Connection, found: Backlog) -> None:
         """Store the state of the outbox; one relay does this for all."""
-        emitted = connection.exec_driver_sql(EMITTED[connection.dialect.name]).scalar() or 0
+        emitted = connection.exec_driver_sql(dialect_of(connection).EMITTED).scalar() or 0
         store(connection, floor(found.at, EVERY_S), WHOLE, EVERY_S, {"emitted": emitted, **_facts(found)})
 
 

@@ -207,7 +207,7 @@ class ListenerDestination:
             return self._transactions.run
         if calling.is_async:
             return lambda message, _: listener(message)
-        locks_all = calling.session is not None and not database.is_postgres
+        locks_all = calling.session is not None and database.is_file
         enough = 1 if locks_all else self.concurrency
         threads = self._threads = Threads(self.concurrency, f"outbox-{self.name}", enough=enough)
         if calling.session is not None:

@@ -26,7 +26,6 @@ from relay.store.postgres.reading import Reading
 from relay.store.postgres.settling import Settling
 from relay.store.postgres.sql import connection as connection_sql
 from relay.store.postgres.sql import ownership as sql
-from relay.store.presence import LOCK_CLASS
 from relay.store.rows import Row
 from relay.store.ruling import storable
 
@@ -76,7 +75,7 @@ class Owning(Reading, Settling):
         """Return the class of our advisory locks, after checking that this database can be worked on."""
         if self._one("SELECT pg_is_in_recovery()"):
             raise Standby(ON_A_STANDBY)
-        found = self._run(LOCK_CLASS).fetchone()
+        found = self._run(connection_sql.LOCK_CLASS).fetchone()
         if found is None:
             raise SchemaError(f"the database {self._database} has no outbox: run `outbox db upgrade`")
         verify_version(*self._schema_version())

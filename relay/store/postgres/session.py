@@ -15,7 +15,6 @@ from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning
 from relay.store.postgres.pooler import refuse_transaction_pooling
 from relay.store.postgres.sql.ownership import UNREGISTER
-from relay.store.postgres.sweeping import Sweeping
 from relay.store.postgres.waking import Waking
 
 
@@ -73,7 +72,7 @@ def _version(connection: psycopg.Connection[Any]) -> str:
     return str(row[0]) if row is not None else ""
 
 
-class PostgresSession(Owning, Sweeping, Waking):
+class PostgresSession(Owning, Waking):
     """One owning session."""
 
     def __init__(

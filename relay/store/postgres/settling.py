@@ -1,4 +1,4 @@
-"""Write verdicts, in batches."""
+"""Write verdicts, in batches; scan the deliveries, slice by slice, for those that are blocked without a predecessor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from relay.store.contract import Batch, Damaged, Ruled
+from relay.store.contract import Batch, Damaged, Ruled, Swept
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
+from relay.store.postgres.sql.sweeping import PAGES, SWEEP
 from relay.store.rows import ADDRESS, ID, Parked, Row, by_generation
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
@@ -146,3 +147,26 @@ class Settling(OwningConnection):
         with self._guard(), self._transaction():
             self._run(sql.SHARE_REGISTRY)
             self._run(sql.MARK_UNROUTED, ids=[id_ for id_, _ in messages], generations=[g for _, g in messages])
+
+    def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
+        """See `relay.store.contract`; a slice is `PAGES` pages of the table."""
+        end = at + PAGES
+        with self._guard():
+            row = self._run(
+                SWEEP,
+                begin=f"({at},0)",
+                end=f"({end},0)",
+                shards=list(shards),
+                fresh=list(fresh),
+                skipping=list(skipping),
+            ).fetchone()
+        assert row is not None
+        pages, holds_keys, released, discarded = row
+        parked = json.loads(released)
+        self._own_transactions += {txid for *_, txid in parked}
+        return Swept(
+            next_at=end if end < pages else None,
+            parked=[(destination, shard, position) for destination, shard, position, _ in parked],
+            discarded=[(message_id, destination) for message_id, destination in json.loads(discarded)],
+            holds_keys=holds_keys,
+        )

@@ -11,9 +11,9 @@ from filelock import FileLock, Timeout
 
 from relay.platform.database import Database, file_at
 from relay.store.contract import ANY_GENERATION, Lost, Peers, Standby
-from relay.store.presence import side_file
 from relay.store.sqlite.connection import File
 from relay.store.sqlite.ownership import Owning
+from relay.store.sqlite.presence import side_file
 from relay.store.sqlite.sql.ownership import UNREGISTER
 from relay.store.sqlite.sweeping import Sweeping
 from relay.store.sqlite.waking import Waking

@@ -44,7 +44,6 @@ class SyncTransactions:
     ) -> None:
         self._name = name
         self._call = calling.caller(listener)
-        self._is_postgres = database.is_postgres
         self._session = cast("type[Session]", calling.session)
         self._turns, self._calm_until = Lock(), 0.0
         self._engine: sa.Engine = database.listener_engine(**pool)
@@ -90,7 +89,7 @@ class SyncTransactions:
         # Closing it rolls back, and tolerates a transaction that has ended already, unlike session.begin().
         with self._session(self._engine) as session:
             if gate is not None:
-                gate.limit(session.execute, is_postgres=self._is_postgres)
+                gate.limit(session)
             is_new = mark.make(session)
             process.inbox(self._name, is_new=is_new)
             if is_new:
@@ -126,7 +125,6 @@ class AsyncTransactions:
     ) -> None:
         self._name = name
         self._call = calling.caller(listener)
-        self._is_postgres = database.is_postgres
         self._session = cast("type[AsyncSession]", calling.session)
         self._turns, self._calm_until = asyncio.Lock(), 0.0
         self._engine: AsyncEngine = database.async_listener_engine(**pool)
@@ -174,7 +172,7 @@ class AsyncTransactions:
     async def _run_and_commit(self, message: Message, gate: CommitGate | None, mark: InboxMark) -> None:
         async with self._session(self._engine) as session:  # as in SyncTransactions
             if gate is not None:
-                await session.run_sync(lambda sync: gate.limit(sync.execute, is_postgres=self._is_postgres))
+                await session.run_sync(gate.limit)
             is_new = await session.run_sync(mark.make)
             process.inbox(self._name, is_new=is_new)
             if is_new:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 # A shorter limit that is set already is kept; 0 means no limit.
 LIMIT = sa.text(
@@ -59,7 +62,7 @@ class CommitGate:
             self._is_committing = False
             return not self._is_closed
 
-    def limit(self, execute: Callable[..., object], *, is_postgres: bool) -> None:
+    def limit(self, session: Session) -> None:
         """Limit how long a statement, or a pause between two, may take: its locks would hold up the next attempt."""
-        if is_postgres and self._tells_database:
-            execute(LIMIT, {"limit": f"{max(int(self._timeout_s * 1000), 1)}ms"})
+        if self._tells_database and session.connection().dialect.name == "postgresql":
+            session.execute(LIMIT, {"limit": f"{max(int(self._timeout_s * 1000), 1)}ms"})

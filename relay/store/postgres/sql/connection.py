@@ -42,3 +42,26 @@ OPTIONAL_SETTINGS = {"client_connection_check_interval": "{check_ms}", "tcp_user
 
 ASSERT_OWNER = f"SELECT {IS_OWNER}"
 SNAPSHOT = "SELECT pg_current_snapshot()::text"
+
+# A relay holds *session* advisory locks of one class: one for its presence, and one for each of its shards. They end
+# with the session, for any cause.
+LOCK_CLASS = """
+SELECT hashtext(n.nspname || '.outbox_message') FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
+WHERE t.oid = to_regclass('outbox_message')
+"""
+
+# The holder of each presence lock, with the shards that name it as their owner.
+OWNERS = f"""
+SELECT r.number, ARRAY(SELECT s.shard::int FROM outbox_shard AS s WHERE s.relay = r.number ORDER BY 1) AS shards
+FROM outbox_relay AS r
+JOIN pg_locks AS l ON l.pid = r.backend_pid AND l.objid::bigint = r.presence
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.classid = (({LOCK_CLASS})::bigint & 4294967295)::oid
+"""
+
+# A page is small beside its tables, and a table that has just grown was never analysed: look each row up by index.
+BY_INDEX = """
+SELECT set_config('enable_' || way, 'off', true)
+FROM unnest(ARRAY['seqscan', 'bitmapscan', 'hashjoin', 'mergejoin']) AS way
+"""

@@ -1,18 +1,12 @@
-"""The locks by which a relay shows that it is alive.
+"""The lock by which a relay shows that it is alive: of the operating system, on a file beside the database's.
 
-On PostgreSQL it holds *session* advisory locks of one class: one for its presence, and one for each of its shards.
-On SQLite it holds an operating-system lock on a file beside the database's. Both end with the session, for any cause.
+It ends with the process, for any cause.
 """
 
 from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-
-LOCK_CLASS = """
-SELECT hashtext(n.nspname || '.outbox_message') FROM pg_class AS t JOIN pg_namespace AS n ON n.oid = t.relnamespace
-WHERE t.oid = to_regclass('outbox_message')
-"""
 
 
 def side_file(path: Path) -> Path:
