@@ -31,13 +31,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
-import sqlalchemy as sa
 from httpx_aiohttp import AiohttpTransport
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import delivering
 from benchmarks.postgres import database
-from outbox import Message, emit_many
+from outbox import Message
 from outbox.checks.ids import new_id
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
@@ -48,7 +48,6 @@ from relay.relay import Relay
 from relay.settings import Settings
 
 TYPE = "extraction.completed"
-DATA = {"contentId": "c-0197c2f0", "note": "x" * 150}
 SECRET = "0123456789abcdef" * 4
 DEADLINE_S = 10.0
 A, B, OWN = "(a) a loop on httpx.AsyncClient", "(b) httpx requests on the bare transport", "our send path alone"
@@ -80,12 +79,8 @@ def _as_a_relay_process() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--database-url")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=10_000, help="per round; of (a) a tenth")
+    parser = delivering.parser(__doc__, messages=10_000, per_round="; of (a) a tenth")
     parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--json", action="store_true", help="print what each round measured, and judge nothing")
     return parser.parse_args()
 
 
@@ -178,28 +173,13 @@ async def _relay(api: HttpSettings, database_url: str, count: int) -> float:
     settings = Settings(database_url=database_url, destinations={"api": api}, health_port=0)
     async with Relay(settings, apply=True) as relay:
         await relay.drain(look=False)
-        began_at = await asyncio.to_thread(_fill, database_url, count)
-        delivered = 0
-        while delivered < count:
-            delivered += (await relay.drain(look=False)).delivered
-            await asyncio.sleep(0)
+        began_at = await asyncio.to_thread(delivering.fill, database_url, TYPE, count)
+        await delivering.drained(relay, count)
         return count / (time.perf_counter() - began_at)
 
 
-def _fill(database_url: str, count: int) -> float:
-    """Commit ``count`` messages; return the time just before the commit."""
-    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        for _ in range(0, count, 1000):
-            emit_many(connection, [(TYPE, DATA)] * 1000)
-        began_at = time.perf_counter()
-    engine.dispose()
-    return began_at
-
-
 def _message() -> Message:
-    body = '{"contentId": "c-0197c2f0", "note": "' + "x" * 150 + '"}'
-    return Message(new_id(), TYPE, "outbox", None, None, body, "{}", datetime.now(UTC))
+    return Message(new_id(), TYPE, "outbox", None, None, json.dumps(delivering.DATA), "{}", datetime.now(UTC))
 
 
 def _headers(message: Message) -> dict[str, str]:

@@ -41,15 +41,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import sqlalchemy as sa
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import delivering
 from benchmarks.ours import PAGE, _session
 from benchmarks.postgres import Scratch, database
-from outbox import Message, emit_many
+from outbox import Message
 from outbox.checks.ids import new_id
 from outbox_cli.commands.run.relay import tune_interpreter
 from relay.destinations.kafka.producer import Producer
@@ -63,7 +63,6 @@ BARE, FLOOR, RELAY = "bare batch API", "read, publish, settle", "relay"
 WANTED_S = 30_000
 WANTED_OF_FLOOR = 0.6  # suffices where the machine is too slow for WANTED_S
 PARTITIONS = 12
-PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
 START_S = 20.0
 
 
@@ -129,14 +128,10 @@ def _wait_for(port: int) -> None:
 
 def _options() -> argparse.Namespace:
     fields = KafkaSettings.model_fields
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = delivering.parser(__doc__, messages=30_000, per_round=", for each")
     parser.add_argument("--bootstrap-servers")
-    parser.add_argument("--database-url")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=30_000, help="per round, for each")
     parser.add_argument("--batch", type=int, default=fields["batch"].default)
     parser.add_argument("--concurrency", type=int, default=fields["concurrency"].default)
-    parser.add_argument("--json", action="store_true", help="print what each round measured, and judge nothing")
     return parser.parse_args()
 
 
@@ -163,15 +158,15 @@ async def _compare(
             contestants = {
                 BARE: (None, lambda: publisher.publish(messages)),
                 FLOOR: (floor_url, lambda: owner.move(publisher)),
-                RELAY: (relay_url, lambda: _drained(relay, count)),
+                RELAY: (relay_url, lambda: delivering.drained(relay, count)),
             }
-            await asyncio.to_thread(_fill, relay_url, 100)
-            await _drained(relay, 100)
+            await asyncio.to_thread(delivering.fill, relay_url, "bench", 100)
+            await delivering.drained(relay, 100)
             rounds: dict[str, list[Measured]] = {name: [] for name in contestants}
             for _ in range(options.rounds):
                 for name, (url, contestant) in contestants.items():
                     if url is not None:  # just before: the relay begins as soon as they are committed
-                        await asyncio.to_thread(_fill, url, count)
+                        await asyncio.to_thread(delivering.fill, url, "bench", count)
                     rounds[name].append(await _measured(contestant, count))
             return rounds
     finally:
@@ -194,7 +189,7 @@ async def _create(servers: str, topic: str) -> None:
 
 
 def _in_memory(count: int) -> list[Message]:
-    now, body = datetime.now(UTC), json.dumps(PAYLOAD)
+    now, body = datetime.now(UTC), json.dumps(delivering.DATA)
     return [Message(new_id(), "bench", "outbox", None, None, body, {}, now) for _ in range(count)]
 
 
@@ -258,22 +253,6 @@ class Owner:
 
 def _message(row: Row) -> Message:
     return Message(row[0], *row[4:11])
-
-
-async def _drained(relay: Relay, count: int) -> int:
-    """Have a relay deliver and settle what it has just found committed."""
-    delivered = 0
-    while delivered < count:
-        delivered += (await relay.drain(look=False)).delivered
-        await asyncio.sleep(0)
-    return delivered
-
-
-def _fill(database_url: str, count: int) -> None:
-    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        emit_many(connection, [("bench", PAYLOAD)] * count)
-    engine.dispose()
 
 
 def _report(rounds: dict[str, list[Measured]]) -> bool:

@@ -23,13 +23,13 @@ import time
 from datetime import UTC, datetime
 
 import aio_pika
-import sqlalchemy as sa
 from aio_pika.abc import AbstractConnection
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import delivering
 from benchmarks.postgres import database
-from outbox import Message, emit_many
+from outbox import Message
 from outbox.checks.ids import new_id
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.wire import headers
@@ -39,7 +39,6 @@ from relay.settings import Settings
 
 LOOP, RELAY = "one confirm at a time", "relay"
 WANTED = 5.0
-PAYLOAD = {"contentId": "c-0197c2f0", "note": "x" * 150}
 
 
 def main() -> int:
@@ -55,14 +54,10 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = delivering.parser(__doc__, messages=10_000, per_round=", for the relay")
     parser.add_argument("--amqp-url", default="amqp://guest:guest@127.0.0.1:5672/")
-    parser.add_argument("--database-url")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=10_000, help="per round, for the relay")
     parser.add_argument("--one-by-one", type=int, default=1_000, help="per round, for the loop")
     parser.add_argument("--concurrency", type=int, default=RabbitSettings.model_fields["concurrency"].default)
-    parser.add_argument("--json", action="store_true", help="print what each round measured, and judge nothing")
     return parser.parse_args()
 
 
@@ -105,7 +100,7 @@ async def _one_by_one(connection: AbstractConnection, name: str, count: int) -> 
 def _message(like: Message, name: str) -> aio_pika.Message:
     like.id = new_id()
     return aio_pika.Message(
-        json.dumps(PAYLOAD).encode(),
+        json.dumps(delivering.DATA).encode(),
         content_type="application/json",
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         message_id=like.id,
@@ -117,21 +112,10 @@ def _message(like: Message, name: str) -> aio_pika.Message:
 
 async def _through_relay(relay: Relay, database_url: str, name: str, count: int) -> float:
     """Return the messages per second of a relay that finds ``count`` committed messages, until the last is settled."""
-    await asyncio.to_thread(_fill, database_url, name, count)
+    await asyncio.to_thread(delivering.fill, database_url, name, count)
     began_at = time.perf_counter()
-    delivered = 0
-    while delivered < count:
-        drained = await relay.drain(look=False)
-        delivered += drained.delivered
-        await asyncio.sleep(0)
+    await delivering.drained(relay, count)
     return count / (time.perf_counter() - began_at)
-
-
-def _fill(database_url: str, name: str, count: int) -> None:
-    engine = sa.create_engine(sa.make_url(database_url).set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        emit_many(connection, [(name, PAYLOAD)] * count)
-    engine.dispose()
 
 
 async def _purge(connection: AbstractConnection, name: str) -> None:
