@@ -20,7 +20,7 @@ KINDS = ROOT / "relay" / "destinations"
 
 # Files that may name a kind: public names, and the consumer, which is RabbitMQ's.
 NAMES_A_KIND = {
-    "relay/settings/__init__.py",
+    "relay/__init__.py",
     "relay/settings/serve.py",
     "outbox_cli/commands/run/consume.py",
 }
