@@ -28,7 +28,7 @@ COMMON = set(
     hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka large
     libpq life line link listing lists live loading lock log long look lost many marker markup masking meta
     metrics migration model much multiline naming nats neighbours networks next no node not observe opening
-    options output overran overview own pace packages parts payload pending people person places plan platform
+    operators options output overran overview own pace packages parts payload pending people person places plan platform
     pool post postgres prepared problem process promise prompts properties prose protocol publishing queries
     question queue rabbit rabbitmq readiness ready reason redis refused registered registry reject rendering
     replication report request retry returned right risk row run screen search selection sending series serve
