@@ -150,7 +150,7 @@ class Consumer:
 
     async def _pause(self, failures: int) -> None:
         ceiling_s = RECONNECT.ceiling_s(failures)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # the pause is over
             async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311
                 await self._stopping.wait()
 

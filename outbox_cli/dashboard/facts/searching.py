@@ -102,7 +102,7 @@ def instant(name: str, value: str, at: datetime) -> datetime:
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
-        pass
+        pass  # then it is a duration
     else:
         return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
     try:

@@ -87,7 +87,7 @@ class Producer:
         # The library's own `stop` waits until everything is delivered: forever, while the brokers are away. This does
         # the rest of its work.
         self._producer._closed = True
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):  # the brokers have gone already
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._producer.client.close()
         await _ended(self._producer._sender.sender_task)

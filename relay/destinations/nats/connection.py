@@ -59,7 +59,7 @@ class NatsConnection:
         """
         *others, last = settings.servers()
         for server in others:
-            with contextlib.suppress(Error, OSError, TimeoutError):
+            with contextlib.suppress(Error, OSError, TimeoutError):  # the next one is tried
                 return await cls._open(settings, server, name)
         return await cls._open(settings, last, name)
 
@@ -100,7 +100,7 @@ class NatsConnection:
         return outcome
 
     async def close(self) -> None:
-        with contextlib.suppress(Error, OSError, TimeoutError):
+        with contextlib.suppress(Error, OSError, TimeoutError):  # the server has gone already
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._client.close()
         self._lose("closed")

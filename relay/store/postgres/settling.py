@@ -13,7 +13,7 @@ import psycopg
 from relay.store.contract import Batch, Damaged, Ruled, Swept
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
-from relay.store.postgres.sql.sweeping import PAGES, SWEEP
+from relay.store.postgres.sql import sweeping
 from relay.store.rows import ADDRESS, ID, Parked, Row, by_generation
 from relay.store.ruling import as_record, finishable_messages, finished_keys
 
@@ -150,10 +150,10 @@ class Settling(OwningConnection):
 
     def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
         """See `relay.store.contract`; a slice is `PAGES` pages of the table."""
-        end = at + PAGES
+        end = at + sweeping.PAGES
         with self._guard():
             row = self._run(
-                SWEEP,
+                sweeping.SWEEP,
                 begin=f"({at},0)",
                 end=f"({end},0)",
                 shards=list(shards),

@@ -15,7 +15,6 @@ from relay.store.sqlite.connection import File
 from relay.store.sqlite.ownership import Owning
 from relay.store.sqlite.presence import side_file
 from relay.store.sqlite.sql.ownership import UNREGISTER
-from relay.store.sqlite.sweeping import Sweeping
 from relay.store.sqlite.waking import Waking
 
 
@@ -45,7 +44,7 @@ class SqliteStore:
             raise
 
 
-class SqliteSession(Owning, Sweeping, Waking):
+class SqliteSession(Owning, Waking):
     """One owning session.
 
     It owns the file and the lock that had these names when it began. Another file may get the name: a backup replaces
@@ -68,8 +67,8 @@ class SqliteSession(Owning, Sweeping, Waking):
         return super().beat(shards, wants)
 
     def close(self) -> None:
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error):  # its row is then removed as that of a relay that has died
             self._run(UNREGISTER, number=self._number)
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error):  # the lock must be released in any case
             self._db.close()
         self._lock.release()

@@ -1,18 +1,19 @@
-"""Write verdicts, in batches."""
+"""Write verdicts, in batches; scan the deliveries, slice by slice, for those that are blocked without a predecessor."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from relay.decide.verdict import GIVEN_UP
-from relay.store.contract import Batch
+from relay.store.contract import Batch, Swept
 from relay.store.rows import ID, Parked, Row, by_generation
 from relay.store.ruling import as_record, finished_keys
 from relay.store.sqlite.connection import OwningConnection
 from relay.store.sqlite.sql import settling as sql
+from relay.store.sqlite.sql import sweeping
 
 
 class Settling(OwningConnection):
@@ -85,3 +86,32 @@ class Settling(OwningConnection):
         with self._guard(), self._transaction():
             rows = [{"id": id_, "generation": generation, **self._constants} for id_, generation in messages]
             self._db.executemany(sql.MARK_UNROUTED, rows).close()
+
+    def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
+        """See `relay.store.contract`; a slice is `ROWS` rows of the table."""
+        with self._guard():
+            (until, count), *_ = self._run(sweeping.SLICE_END, at=at).fetchall()
+            if not count:
+                return Swept(None)
+            span = {"at": at, "until": until}
+            return Swept(
+                next_at=until if count == sweeping.ROWS else None,
+                parked=self._release_orphans(span, shards, fresh, skipping),
+                discarded=self._run(sweeping.DISCARDED, **span).fetchall(),
+                holds_keys=bool(self._one(sweeping.HOLDS_KEYS, **span)),
+            )
+
+    def _release_orphans(
+        self, span: dict[str, Any], shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]
+    ) -> list[Parked]:
+        orphans = self._run(
+            sweeping.ORPHANS,
+            shards=json.dumps(list(shards)),
+            fresh=json.dumps(list(fresh)),
+            skipping=json.dumps(list(skipping)),
+            **span,
+        ).fetchall()
+        if not orphans:
+            return []
+        with self._transaction():
+            return self._run(sweeping.RELEASE, orphans=json.dumps([rowid for (rowid,) in orphans])).fetchall()
