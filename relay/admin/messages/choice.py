@@ -13,8 +13,17 @@ from relay.admin.access.queries import matches, since
 from relay.decide.verdict import State
 
 
+class Filters:
+    """Conditions, of which each may be given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the given conditions by name, in a form that JSON can hold, for the record."""
+        values = {name.rstrip("_"): value for name, value in vars(self).items()}
+        return {name: _plain(value) for name, value in values.items() if value not in (None, (), False)}
+
+
 @dataclass(frozen=True)
-class Choice:
+class Choice(Filters):
     """A choice of messages. All given conditions must hold.
 
     Args:
@@ -36,10 +45,6 @@ class Choice:
     since: datetime | None = None
     until: datetime | None = None
     is_unrouted: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the given conditions, for the record."""
-        return given(self)
 
 
 def conditions(
@@ -68,12 +73,6 @@ def conditions(
         yield ~since(connection, at, which.until)
     if which.is_unrouted:
         yield c.state == State.UNROUTED
-
-
-def given(filters: object) -> dict[str, Any]:
-    """Return the given conditions of a choice by name, in a form that JSON can hold, for the record."""
-    values = {name.rstrip("_"): value for name, value in vars(filters).items()}
-    return {name: _plain(value) for name, value in values.items() if value not in (None, (), False)}
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from outbox.tables import tables
 from relay.admin.access.queries import matches, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
-from relay.admin.messages.choice import given
+from relay.admin.messages.choice import Filters
 from relay.decide.verdict import State
 from relay.store import dialect_of
 
@@ -37,7 +37,7 @@ IS_DEAD: sa.ColumnElement[str] = sa.literal_column(f"'{State.DEAD}'")
 
 
 @dataclass(frozen=True)
-class DeadFilter:
+class DeadFilter(Filters):
     """A choice of dead letters. All given conditions must hold.
 
     Args:
@@ -57,10 +57,6 @@ class DeadFilter:
     newer_than_s: float | None = None
     reason: str | None = None
     fingerprint: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the given conditions, for the record."""
-        return given(self)
 
 
 @dataclass(frozen=True)

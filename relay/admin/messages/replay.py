@@ -23,7 +23,7 @@ from relay.admin.access.queries import as_like, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
-from relay.admin.messages.choice import given
+from relay.admin.messages.choice import Filters
 from relay.store import dialect_of
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -32,7 +32,7 @@ LAST_GENERATION = 2**31 - GENERATIONS - 1
 
 
 @dataclass(frozen=True)
-class Replay:
+class Replay(Filters):
     """The messages to send again, and their destination.
 
     Args:
@@ -50,10 +50,6 @@ class Replay:
     until: datetime | None = None
     as_new: bool = False
     ids: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the given conditions, for the record."""
-        return given(self)
 
 
 @dataclass(frozen=True)
