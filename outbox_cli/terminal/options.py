@@ -10,7 +10,13 @@ HealthHost = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="The address of the health pages; default: this machine only.")
 ]
 HealthPort = Annotated[
-    int | None, typer.Option(min=0, max=65_535, help="The port of /healthz, /readyz, /metrics; 0: no pages.")
+    int | None,
+    typer.Option(
+        min=0,
+        max=65_535,
+        help="The port of /healthz, /readyz, /metrics; 0: no pages. Default: health_port; without it a relay has 9810, "
+        "and consume has no pages.",
+    ),
 ]
 
 Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 import structlog
 
 from outbox.errors import Unusable
+from relay.admin.access.opening import explained
 from relay.admin.destinations.registration import Registration, register
 from relay.destinations import registry
 from relay.owner.outage import reconnect_s
@@ -46,9 +47,11 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
             if failures == 0:
                 log.warning("waiting", database=str(settings.database), reason=str(error))
         except sa.exc.OperationalError as error:
-            reason = " ".join(str(error.orig).split())
-            _refuse(settings, error, reason, wait_for_database=wait_for_database)
+            if is_refusal(error.orig) or not wait_for_database:
+                found = explained(error, settings.database)
+                raise found or Unusable(f"{settings.database}: {error.orig}") from error
             if failures == 0:
+                reason = " ".join(str(error.orig).split())
                 log.warning("database_unreachable", database=str(settings.database), reason=reason)
         failures += 1
         await asyncio.sleep(reconnect_s(failures))
@@ -57,17 +60,3 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
 def _needs(settings: Settings) -> Sequence[Right]:
     further = (registry.kind(each.kind).needs(each) for each in settings.destinations.values())
     return list(dict.fromkeys([*RELAY, *chain.from_iterable(further)]))
-
-
-def _refuse(settings: Settings, error: sa.exc.OperationalError, reason: str, *, wait_for_database: bool) -> None:
-    """Raise `Unusable`, unless waiting may help and is requested."""
-    if is_refusal(error.orig):
-        raise Unusable(
-            f"the database {settings.database} does not let this relay in: {reason}. Correct "
-            f"{settings.origin('database_url')}, or create what it names"
-        ) from error
-    if not wait_for_database:
-        raise Unusable(
-            f"the database {settings.database} cannot be reached: {reason}. Check that it runs and "
-            "that OUTBOX_DATABASE_URL or DATABASE_URL names it"
-        ) from error

@@ -108,6 +108,11 @@ class Database:
     def __str__(self) -> str:
         return redacted(self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True))
 
+    @property
+    def place(self) -> str:
+        """Where the outbox is, in words: the database, and the schema if one is set."""
+        return f"schema {self.schema} of {self}" if self.schema else str(self)
+
     def engine(self, *, prepares: bool = True, keeps_session: bool = False, **options: Any) -> sa.Engine:
         """Return a synchronous engine for our own statements; dispose of it when done.
 

@@ -21,15 +21,19 @@ NO_VERSION = (0, "0")  # for a database whose outbox_meta is empty
 SAYS_VERSION = f"INSERT INTO outbox_meta VALUES ({SCHEMA_VERSION}, '{outbox.__version__}')"  # noqa: S608 (it is for a person)
 
 
-def check_schema(connection: sa.Connection) -> None:
+def check_schema(connection: sa.Connection, place: str = "this database") -> None:
     """Refuse a schema that this release cannot use.
+
+    Args:
+        connection: To the outbox's database.
+        place: The database in words, if the reader may know it.
 
     Raises:
         SchemaError: The text says what was found and which command to run.
     """
     if not sa.inspect(connection).has_table("outbox_meta"):
         refuse_without(connection, [USAGE])  # without USAGE, the schema looks as if it did not exist
-        raise SchemaError("this database has no outbox: run `outbox db upgrade`")
+        raise SchemaError(f"{place} has no outbox: run `outbox db upgrade`")
     found = connection.exec_driver_sql("SELECT schema_version, oldest_release FROM outbox_meta").first()
     verify_version(*(found or NO_VERSION))
 

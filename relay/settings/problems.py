@@ -42,6 +42,10 @@ def _message(problem: Any) -> str:
     match problem["type"]:
         case "missing":
             return "this setting is required"
+        case "string_type":
+            return 'write text in quotes: "…"'
+        case "too_short":
+            return "the list is empty: name at least one"
         case "list_type":
             return 'write a list in brackets, even with one element: ["…"]'
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must")

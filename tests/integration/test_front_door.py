@@ -45,6 +45,40 @@ def test_an_sqlite_file_in_a_folder_that_is_not_there_is_advised_about_the_folde
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["relay", "--drain"], ["emit", "a.b", "{}"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://postgres@127.0.0.1:1/x", "cannot reach the database postgresql://postgres@127.0.0.1:1/x: "),
+        ("{server}/nowhere", 'refuses us: database "nowhere" does not exist; check what OUTBOX_DATABASE_URL or '),
+    ],
+)
+def test_a_relay_and_an_operator_hear_the_same_of_a_database_that_is_not_there(
+    run: Run, postgres_database: Database, arguments: list[str], url: str, said: str
+) -> None:
+    server = postgres_database.url.rpartition("/")[0]
+    ended = run(*arguments, url=url.format(server=server))
+    assert (ended.returncode, said in ended.stderr) == (3, True), ended.report()
+
+
+@pytest.mark.parametrize("arguments", [["db", "upgrade"], ["demo"]], ids=" ".join)
+def test_a_file_that_cannot_be_opened_is_advised_about_the_rights(
+    run: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    ended = run(*arguments, url=f"sqlite:///{tmp_path}")
+    assert ended.returncode == 3
+    assert "must be able to read and write the file and its folder" in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["relay", "--drain"], ["emit", "a.b", "{}"]], ids=" ".join)
+def test_a_database_without_an_outbox_is_named(run: Run, empty_postgres: Database, arguments: list[str]) -> None:
+    name = empty_postgres.url.rpartition("/")[2]
+    ended = run(*arguments, url=empty_postgres.url)
+    assert (ended.returncode, f"/{name} has no outbox: run `outbox db upgrade`" in ended.stderr) == (3, True)
+    elsewhere = run(*arguments, url=empty_postgres.url, OUTBOX_SCHEMA="messaging")
+    assert f"schema messaging of {empty_postgres.url.partition('+')[0]}" in elsewhere.stderr, elsewhere.report()
+
+
 @pytest.mark.parametrize(
     ("called", "found", "shown"),
     [

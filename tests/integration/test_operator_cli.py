@@ -188,6 +188,20 @@ def read_until(terminal: int, text: str | None) -> str:
     return shown
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["messages", "list"], ["dead", "list"], ["dead", "retry"], ["dead", "discard", "--yes"], ["cancel", "--yes"]],
+    ids=" ".join,
+)
+async def test_a_misspelt_destination_is_not_taken_for_one_without_messages(
+    run: Run, scene: Scene, command: list[str]
+) -> None:
+    await scene.drain({"printer": Taker()})
+    ended = run(*command, "--destination", "pinter")
+    assert (ended.code, ended.err) == (1, "outbox: there is no destination pinter: registered are printer\n")
+    assert run(*command, "--destination", "printer").code == 0
+
+
 def test_without_dead_letters_it_says_so(run: Run) -> None:
     assert run("dead", "list").err.strip() == "there are no dead letters"
     assert run("dead", "list", "--json").json == []
@@ -257,11 +271,16 @@ async def test_an_id_that_cannot_be_cancelled_is_explained(run: Run, scene: Scen
     await scene.drain({"a": Taker(rejecting(1))})
     (taken,) = run("messages", "list", "--state", "delivered", "--json").json
     (dead,) = run("messages", "list", "--state", "dead", "--json").json
+    scene.emit(1, delay=60)
+    (later,) = run("messages", "list", "--state", "scheduled", "--json").json
+    run("cancel", later["id"], "--yes")
     unknown = "0197c0de-0000-7000-8000-000000000000"
-    ended = run("cancel", taken["id"], dead["id"], unknown, "--yes")
+    ended = run("cancel", taken["id"], dead["id"], later["id"], unknown, "--yes")
     assert ended.code == 1
     assert f"{taken['id']}: delivered" in ended.err
     assert f"{dead['id']}: dead at a" in ended.err
+    assert f"{later['id']}: cancelled" in ended.err
+    assert "nothing is sent; a relay moves it to the history (no relay owns" in run("messages", "show", later["id"]).out
     assert f"{unknown}: there is no such message" in ended.err
 
 
@@ -354,6 +373,8 @@ async def test_unrouted_messages_are_given_up_on_request(run: Run, scene: Scene)
     assert "would cancel 3 messages" in run("cancel", "--unrouted", "--dry-run").err
     assert run("cancel", "--unrouted").code == 2
     assert "cancelled 3 messages" in run("cancel", "--unrouted", "--type", "debug.*", "--yes").err
+    listed = run("messages", "list", "--state", "cancelled")
+    assert "nobody" not in listed.out + run("messages", "show", listed.out.split()[-7]).out, "it is no destination"
     assert run("cancel", "--unrouted", "--yes").code == 0
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     assert scene.account == (1, 0, 0, 0)

@@ -63,6 +63,7 @@ def cancel(
     A destination may still take an attempt that is under way; then the message is
     delivered. The successors of a cancelled message's key are delivered, too.
     """
+    from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.cancel import cancel, cancellable
     from relay.admin.messages.choice import Choice
 
@@ -84,6 +85,8 @@ def cancel(
     with changing() as engine:
         with engine.connect() as connection:
             found = cancellable(connection, which)
+            if not found:
+                refuse_unknown(connection, destination)
         count = sum(each.count for each in found)
         _show(found, as_json=as_json)
         if len(which.ids) > count:
@@ -111,13 +114,14 @@ def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:
     """Say why these ids cannot be cancelled."""
     from relay.admin.access.queries import snapshot
     from relay.admin.messages.detail import show_message
+    from relay.admin.messages.outcomes import OUTCOMES
 
     with snapshot(engine) as connection:
         for message_id in ids[:EXPLAINED]:
             detail = show_message(connection, message_id)
             if detail is None:
                 say(f"{message_id}: there is no such message")
-            elif detail.message.settled_at is not None:
+            elif detail.message.state in OUTCOMES:
                 say(f"{message_id}: {detail.message.state}: {MEANING[detail.message.state]}")
             elif dead := [each.destination for each in detail.deliveries if each.state == State.DEAD]:
                 say(f"{message_id}: dead at {', '.join(dead)}: `outbox dead discard {message_id}` gives it up")

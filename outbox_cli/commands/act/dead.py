@@ -59,6 +59,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the causes of dead letters, with the count and the times of each."""
+    from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.dead import causes, count_dead, dead_letters
 
     which = _filter((), destination, type_, older_than, newer_than, because, cause)
@@ -66,6 +67,8 @@ def list_(
         raise typer.BadParameter(f"a table has at most {MOST_IN_A_TABLE:,} lines: use --json for more")
     with reading() as connection:
         count = count_dead(connection, which)
+        if not count and not as_json:
+            refuse_unknown(connection, destination)
         if each and as_json:
             shown = print_json_array(dead_letters(connection, which, limit=limit))
         else:
@@ -162,11 +165,14 @@ def _change(
     ask: str | None = None,
     yes: bool = False,
 ) -> None:
+    from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.dead import causes
 
     with changing() as engine:
         with engine.connect() as connection:
             found = causes(connection, which)
+            if not found:
+                refuse_unknown(connection, which.destination)
         count = sum(cause.count for cause in found)
         if not count:
             say("nothing to do: there are no dead letters" + (" like that" if which.as_dict() else ""))

@@ -103,5 +103,5 @@ def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
 
 def _table(found: list[Found]) -> object:
     rows = ((each.type, each.count, each.first_at, each.last_at, each.marked) for each in found)
-    columns = ("Type", "Messages", "First delivered", "Last delivered", "In the inbox")
+    columns = ("Type", "Messages", "First settled", "Last settled", "In the inbox")
     return table(*columns, rows=rows, right=["Messages", "In the inbox"])

@@ -74,6 +74,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""
+    from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.listing import list_messages
 
     refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
@@ -88,6 +89,8 @@ def list_(
     }
     with reading() as connection:
         found = list_messages(connection, **filters, limit=limit)
+        if not found and not as_json:
+            refuse_unknown(connection, destination)
     if as_json:
         print_json(found)
         return
@@ -129,16 +132,20 @@ def print_message(message_id: str, *, as_json: bool) -> None:
 
 
 def _state(message: MessageRow) -> str:
-    apart = ", ".join(f"{name} {state}" for name, state in sorted(message.deliveries.items()))
+    from relay.admin.messages.outcomes import NOBODY
+
+    apart = ", ".join(f"{name} {state}" for name, state in sorted(message.deliveries.items()) if name != NOBODY)
     return f"{message.state} ({apart})" if apart else message.state
 
 
 def _print(found: MessageDetail) -> None:
+    from relay.admin.messages.outcomes import NOBODY
+
     console = stdout()
     shown = table("", "", rows=((name, value) for name, value in _facts(found).items() if value is not None))
     shown.show_header = False
     console.print(shown)
-    if found.deliveries:
+    if any(each.destination != NOBODY for each in found.deliveries):
         console.print()
         console.print(_settled(found.deliveries) if found.message.settled_at else _open(found.deliveries))
     if found.before:

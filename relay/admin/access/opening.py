@@ -31,7 +31,7 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
     """
     with _reached(settings, needs) as engine:
         with engine.connect() as connection:
-            check_schema(connection)
+            check_schema(connection, settings.database.place)
             check_content(connection, needs)
         yield engine
 
@@ -40,7 +40,7 @@ def opened(settings: Settings, *, needs: Sequence[Right] = RELAY) -> Iterator[sa
 def opened_snapshot(settings: Settings) -> Iterator[sa.Connection]:
     """Yield a connection to read from, in one snapshot. Raises as `opened` does."""
     with _reached(settings) as engine, snapshot(engine) as connection:
-        check_schema(connection)
+        check_schema(connection, settings.database.place)
         yield connection
 
 
@@ -66,21 +66,21 @@ def reaching(database: Database, *, needs: Sequence[Right] = RELAY) -> Iterator[
         if getattr(error.orig, "sqlstate", None) == "42501":
             with database.short_engine(prepares=False) as engine, engine.connect() as connection:
                 refuse_without(connection, needs)
-        explained = _explained(error, database)
-        if explained is None:
+        found = explained(error, database)
+        if found is None:
             raise
-        raise explained from error
+        raise found from error
 
 
-def _explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:
+def explained(error: sa.exc.DBAPIError, database: Database) -> OutboxError | None:
+    """Return a sentence for a driver's error; ``None`` if the program is at fault."""
     said = redacted(_first_sentence(str(error.orig)))
     state = getattr(error.orig, "sqlstate", None)
     if database.is_file:
-        return (
-            Unusable(f"the database {database.path.absolute()} cannot be used: {said}")
-            if _is_sqlite_trouble(error)
-            else None
-        )
+        if "unable to open" in said or "readonly" in said:
+            said += "; this user must be able to read and write the file and its folder"
+        found = Unusable(f"the database {database.path.absolute()} cannot be used: {said}")
+        return found if _is_sqlite_trouble(error) else None
     if state == "42501":
         return Unusable(f"{said} in {database}: `outbox db grants` prints the rights that each role needs")
     if state == "42P01":

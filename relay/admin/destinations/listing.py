@@ -62,6 +62,17 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
         dialect.nudge(connection)
 
 
+def refuse_unknown(connection: sa.Connection, name: str | None) -> None:
+    """Refuse a name that no destination has or had, for a filter by which nothing was found: it may be misspelt.
+
+    Raises:
+        OutboxError: The text names the registered destinations.
+    """
+    d = tables().destination.c
+    if name is not None and connection.scalar(sa.select(d.name).where(d.name == name)) is None:
+        raise OutboxError(f"there is no destination {name}: registered are {registered(connection)}")
+
+
 def registered(connection: sa.Connection) -> str:
     """Return the names of the registered destinations, for a message."""
     d = tables().destination.c

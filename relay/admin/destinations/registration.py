@@ -82,7 +82,7 @@ def register(
     """
     with database.short_engine() as engine, engine.begin() as connection:
         refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
-        check_schema(connection)
+        check_schema(connection, database.place)
         check_content(connection, needs)
         refuse_without(connection, needs)
         dialect_of(connection).lock_registry(connection)

@@ -29,7 +29,7 @@ from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
-from relay.admin.messages.next_steps import NOBODY
+from relay.admin.messages.outcomes import NOBODY
 from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.store import dialect_of
 

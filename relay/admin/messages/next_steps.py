@@ -13,8 +13,6 @@ from relay.admin.relays import live_relays
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
 
-NOBODY = "nobody"  # the recorded destination of unrouted messages that an operator cancelled
-
 
 class NextSteps:
     """The next steps of one message.
@@ -46,7 +44,8 @@ class NextSteps:
 
     def of_settled(self) -> str:
         """Return what happens to a message of which all deliveries are done."""
-        return f"nothing is sent; relay {self.owner} moves it to the history" if self.owner else self._no_owner()
+        who = f"relay {self.owner}" if self.owner else "a relay"
+        return f"nothing is sent; {who} moves it to the history" + ("" if self.owner else f" ({self._no_owner()})")
 
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:

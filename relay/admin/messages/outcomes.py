@@ -17,6 +17,8 @@ from collections.abc import Collection
 
 from relay.decide.verdict import State
 
+NOBODY = "nobody"
+
 # The first that any delivery has is its message's.
 OUTCOMES = (State.DELIVERED, State.CANCELLED, State.DISCARDED, State.EXPIRED)
 

@@ -21,7 +21,9 @@ def names(table: dict[str, str]) -> dict[str, str]:
         if not HEADER_NAME.fullmatch(name):
             raise ValueError(f"{name!a} is not a header name: use letters, digits and -, as in X-Tenant")
         if is_reserved(name):
-            raise ValueError(f"{name} is set by the delivery; use bearer_env or basic_env for Authorization")
+            raise ValueError(f"the delivery sets {name}; use bearer_env or basic_env for Authorization")
+        if name.lower().endswith("_env"):
+            raise ValueError(f"{name} would be sent under this name: for a value from a variable, use headers_env")
     return table
 
 

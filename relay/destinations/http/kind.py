@@ -31,7 +31,7 @@ def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
     if settings.secret is not None or settings.secret_headers:
         return ()
     # a secret belongs to one destination: only the destination that API_URL implies gets this variable implicitly
-    how = f"set {API_SECRET}" if origin == API_URL else f'secret_env = "{API_SECRET}"'
+    how = f"set {API_SECRET}" if origin == API_URL else f'set secret_env = "{API_SECRET}"'
     return (f"sends no secret: {how} if the receiver wants one",)
 
 

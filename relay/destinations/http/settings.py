@@ -118,7 +118,9 @@ class HttpSettings(DestinationPolicy):
             raise ValueError("bearer_env and basic_env set the same header: give one of the two")
         named = [name.lower() for name in (*self.headers, *self.headers_env)]
         if twice := {name for name in named if named.count(name) > 1}:
-            raise ValueError(f"headers and headers_env both set {', '.join(sorted(twice))}: give each header once")
+            raise ValueError(
+                f"headers and headers_env set {', '.join(sorted(twice))} more than once: give each header once"
+            )
         return self
 
     @property

@@ -126,9 +126,12 @@ def test_basic_is_encoded_and_hidden_in_both_forms() -> None:
     [
         ({"headers": {"X Tenant": "7"}}, "is not a header name"),
         ({"headers": {"Authorization": "Bearer x"}}, "use bearer_env or basic_env"),
-        ({"headers": {"webhook-id": "x"}}, "is set by the delivery"),
+        ({"headers": {"webhook-id": "x"}}, "the delivery sets webhook-id"),
         ({"headers": {"X-Tenant": "7\r\nX-Evil: 1"}}, "a value that HTTP cannot carry"),
-        ({"headers": {"X-Tenant": "7"}, "headers_env": {"x-tenant": "T"}}, "headers and headers_env both set"),
+        (
+            {"headers": {"X-Tenant": "7"}, "headers_env": {"x-tenant": "T"}},
+            "headers and headers_env set x-tenant more than once",
+        ),
         ({"bearer_env": "A", "basic_env": "B"}, "give one of the two"),
         ({"headers_env": {"X-Api-Key": "NOWHERE"}}, "nor NOWHERE_FILE is set"),
         ({"bearer_env": "SPACED"}, "holds no token"),
