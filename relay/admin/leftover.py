@@ -103,7 +103,9 @@ def _trouble(row: Any) -> str | None:
         return "it is no longer registered"
     if row.state == "healthy":
         return None
-    return f"{'an operator paused it' if row.paused_by == 'operator' else f'it is {row.state}'} ({row.reason})"
+    if row.paused_by == "operator":
+        return f"an operator paused it ({row.reason})"
+    return f"it is {'down' if row.state == 'paused' else row.state} ({row.reason})"
 
 
 def _unread(

@@ -123,7 +123,9 @@ async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene:
     pause(scene.database.engine, "a", reason="a release")
     paused = examined(scene.database)["destinations"]
     assert (paused.severity, paused.why) == ("note", "an operator paused it")
-    assert "a release" in paused.what
+    assert paused.what.startswith("a is paused (a release")
+    scene.database.execute("UPDATE outbox_destination SET paused_by = 'failure', reason = 'refused'")
+    assert examined(scene.database)["destinations"].what.startswith("a is down (refused)")
     scene.database.execute("UPDATE outbox_destination SET state = 'off', paused_by = 'failure', reason = 'HTTP 410'")
     found = examined(scene.database)["destinations"]
     assert (found.severity, "outbox resume a" in found.do) == ("bad", True)

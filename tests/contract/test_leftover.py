@@ -43,6 +43,7 @@ async def test_what_waits_for_a_destination_that_is_down_or_paused_is_left_with_
     (left,) = said(await drained(scene, {"a": Taker(), "b": Taker(Outage())}))
     assert left.startswith(f"{count} for b: ")
     assert "ConnectionError: down" in left
+    assert left.startswith("5 for b: it is down (") == (count == 5)
     pause(scene.database.engine, "b", reason="a release")
     (left,) = said(await drained(scene, {"a": Taker(), "b": Taker()}))
     assert left.startswith(f"{count} for b: an operator paused it (a release")

@@ -95,7 +95,8 @@ ADVICE: dict[str | None, tuple[Severity, str, str]] = {
 def _destinations(found: Status) -> Iterator[Finding]:
     troubled = {name: each for name, each in found.destinations.items() if each.state != "healthy"}
     for name, each in troubled.items():
-        what = f"{name} is {each.state} ({each.reason}); waiting for it: {each.waiting:,}"
+        state = "down" if (each.state, each.paused_by) == ("paused", "failure") else each.state
+        what = f"{name} is {state} ({each.reason}); waiting for it: {each.waiting:,}"
         severity, why, do = ADVICE.get(each.state) or ADVICE.get(each.paused_by) or ADVICE["failure"]
         yield Finding("destinations", severity, what, why, do.format(name=name))
     if not troubled:
