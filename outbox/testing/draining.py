@@ -49,7 +49,8 @@ def drain(
         due and still wait, with the reason: a retry, a dead predecessor, a missing subscription.
 
     Raises:
-        OutboxError: An event loop is running already: write ``await drain_async(…)``.
+        OutboxError: An event loop is running already: write ``await drain_async(…)``. Or a destination is neither a
+            callable nor settings.
         Unusable: The settings or the database's schema do not allow it.
 
     Example:
@@ -57,11 +58,17 @@ def drain(
         ...     finish_extraction("c-1")
         ...     assert drain(engine, on_extraction_completed).delivered == 1
     """
+    if _is_in_an_event_loop():
+        raise OutboxError("drain starts an event loop, and one is running already: write await drain_async(…)")
+    return asyncio.run(drain_async(database, destinations, events=events, **settings))
+
+
+def _is_in_an_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(drain_async(database, destinations, events=events, **settings))
-    raise OutboxError("drain starts an event loop, and one is running already: write await drain_async(…)")
+        return False
+    return True
 
 
 async def drain_async(
@@ -124,5 +131,11 @@ def _url(database: str | sa.URL | sa.Engine | AsyncEngine) -> str:
 
 
 def _destination(given: Any, events: Sequence[str]) -> Any:
-    settings = own_packages.load("relay").ListenerSettings
-    return settings(listener=given, events=list(events)) if callable(given) else given
+    if callable(given):
+        return own_packages.load("relay").ListenerSettings(listener=given, events=list(events))
+    if isinstance(given, Mapping) or hasattr(given, "kind"):
+        return given
+    raise OutboxError(
+        f"{given!r} is no destination: pass a listener, as a callable, or settings, as in "
+        '{"reports": ListenerSettings(listener="my_app.reports:on_completed", events=["*"])}'
+    )

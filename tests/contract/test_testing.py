@@ -240,6 +240,24 @@ def test_what_was_drained_says_why_something_was_not_taken(database):
     assert drained.reason.startswith("1 not taken: ")
 
 
+def test_an_async_listener_that_raises_in_a_test_is_shown_without_errors_of_ours(database, capsys):
+    async def listener(message):
+        raise ValueError("unreadable")
+
+    with database.engine.begin() as connection:
+        emit(connection, "page.read", {"n": 1})
+    drain(database.engine, listener)
+    shown = capsys.readouterr()
+    assert "unreadable" in shown.out + shown.err
+    assert "During handling of the above exception" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("given", ["my_app:listener", None, {"reports": "my_app:listener"}], ids=str)
+def test_what_cannot_be_a_destination_in_a_test_is_refused_with_a_sentence(database, given):
+    with pytest.raises(OutboxError, match="is no destination: pass a listener, as a callable, or settings"):
+        drain(database.engine, given)
+
+
 async def test_drain_in_an_event_loop_says_what_to_write(database):
     with pytest.raises(OutboxError, match=r"write await drain_async\(…\)"):
         drain(database.engine, print)
