@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
@@ -17,6 +18,9 @@ from outbox.errors import InvalidEvent, UntypedEvent
 from outbox.event import Event, checked_type
 from outbox.message import NO_HEADERS
 from outbox.writing.trace import Creation
+
+_checked_type = lru_cache(1_024)(checked_type)  # a worker has few types
+_NEVER = None, None  # most messages have none of what they could have, and pay for no check of it
 
 
 class Common(TypedDict, total=False):
@@ -90,15 +94,16 @@ def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
         EmitError: A subclass says what is wrong and what to do.
     """
     type_, data = _type_and_data(draft.event, draft.data)
-    delay_s, due_at = checked_delay(draft.delay, draft.due_at)
+    no_delay = draft.delay is None and draft.due_at is None
+    delay_s, due_at = _NEVER if no_delay else checked_delay(draft.delay, draft.due_at)
     id = new_id() if draft.id is None else normal_id(draft.id)
-    expires_s, expires_at = checked_expiry(draft.expires_in, delay_s, due_at)
+    expires_s, expires_at = _NEVER if draft.expires_in is None else checked_expiry(draft.expires_in, delay_s, due_at)
     return Prepared(
         id=id,
         type=type_,
         source=source,
-        subject=checked_subject(draft.subject),
-        ordering_key=_checked_order(draft),
+        subject=None if draft.subject is None else checked_subject(draft.subject),
+        ordering_key=_checked_order(draft) if draft.ordering_key is not None or draft.strict_order else None,
         data=to_payload(data),
         headers=_headers(draft.headers, trace, id, type_),
         due_at=due_at,
@@ -115,7 +120,7 @@ def _type_and_data(event: Event | str, data: Any) -> tuple[str, Any]:
         return _type_and_data_of(event, data)
     if data is None:
         raise InvalidEvent(f"the event {ascii(event)[:60]} has no data: pass it after the type, or {{}} if it has none")
-    return checked_type(event), data
+    return _checked_type(event), data
 
 
 def _type_and_data_of(event: Event, data: Any) -> tuple[str, Any]:

@@ -46,7 +46,7 @@ def mark(
     if returning:
         statement = statement.returning(*returning)
     # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.
-    with explained():
+    with explained:
         result = connection.execute(statement, execution_options={"preserve_rowcount": True})
     return result.rowcount == 1
 

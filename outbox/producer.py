@@ -274,12 +274,12 @@ class Outbox:
 
 
 def _draft(item: Item, common: Common) -> Draft:
+    if isinstance(item, tuple) and len(item) == 2:
+        return Draft(item[0], item[1], **common)
     if isinstance(item, Draft):
         return item
     if isinstance(item, Event):
         return Draft(item, **common)
-    if isinstance(item, tuple) and len(item) == 2:
-        return Draft(*item, **common)
     raise InvalidEvent(f"{ascii(item)[:60]} is not an event: pass an Event, a pair of type and data, or a Draft")
 
 

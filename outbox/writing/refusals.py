@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import sqlalchemy as sa
 
@@ -15,21 +14,25 @@ _TAKEN = "23505"  # unique_violation
 _OURS = ("outbox_message", "inbox_message", "outbox_new_id", "outbox_take_turns")
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """Translate the two database errors that a worker may meet; leave every other error as it is.
+class _Explained:
+    """Translates the two database errors that a worker may meet; leaves every other error as it is.
+
+    It is no generator: for each message, that would cost as much as a check of its data.
 
     Raises:
         SchemaError: The outbox's tables do not exist.
         DuplicateId: A message has this id already.
     """
-    try:
-        yield
-    except sa.exc.DBAPIError as error:
-        found = _explanation(error)
-        if found is None:
-            raise
-        raise found from None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
+        found = _explanation(error) if isinstance(error, sa.exc.DBAPIError) else None
+        if found is not None:
+            raise found from None
+
+
+explained = _Explained()
 
 
 def _explanation(error: sa.exc.DBAPIError) -> OutboxError | None:

@@ -21,6 +21,7 @@ from outbox.draft import Prepared
 from outbox.errors import DuplicateId
 from outbox.message import NO_HEADERS
 from outbox.tables import Id, Instant
+from outbox.writing import kept
 from outbox.writing.observing import observers
 from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction, wait_for_turns
@@ -89,7 +90,7 @@ def write(connection: sa.Connection, schema: str | None, messages: Sequence[Prep
         SchemaError: The outbox's tables do not exist.
     """
     join_transaction(connection)
-    with explained():
+    with explained:
         _take_turns(connection, schema, messages)
         _insert(connection, message_table(schema), messages)
     for observer in observers:
@@ -106,10 +107,19 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
     if connection.dialect.name != "postgresql":
         _insert_alike(connection, table, messages)
     elif len(messages) == 1:
-        columns = _columns(messages[0])
-        connection.execute(_row_statement(table, *_computed(columns)), columns)
+        _insert_one(connection, table, _columns(messages[0]))
     else:
         _insert_in_batches(connection, table, messages)
+
+
+def _insert_one(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
+    def statement() -> sa.Insert:
+        return _row_statement(table, *_computed(columns))
+
+    if "given_id" not in columns and kept.takes_text(connection):
+        kept.execute(connection, table.schema, columns, statement)
+    else:
+        connection.execute(statement(), columns)
 
 
 def new_id(schema: str | None, given: Any) -> Any:
