@@ -23,6 +23,20 @@ FEW, MANY = 25, 200  # exceptions settled between two looks: in a stream, in a d
 HASTE = 4  # beats in the time of one, while shards are handed over
 
 
+def pause_s(poll_s: float, *, since_look_s: float, turn_s: float) -> float:
+    """Return how long a busy relay with little to do pauses: until the next poll, and as long as its last turn took.
+
+    On a busy machine a turn may take longer than the time between two polls. Without a pause the relay would then look
+    for a few messages all the time, and take the processor from those who write them. It looks later, for more.
+
+    Args:
+        poll_s: The time from one look to the next.
+        since_look_s: The time since the last look.
+        turn_s: How long the last turn took; at most `SOON_S` counts, because verdicts wait to be settled.
+    """
+    return max(poll_s - since_look_s, min(turn_s, SOON_S))
+
+
 class SessionLoop:
     """Runs one session until it ends or is lost.
 
@@ -43,7 +57,7 @@ class SessionLoop:
         self._tell, self._events, self._heard, self._view = seam.tell, seam.events, seam.heard, seam.view
         self._settings, self._metrics, self._clock = settings, metrics, clock
         self._next_beat = 0.0
-        self._busy_until = self._looked_at = 0.0
+        self._busy_until = self._looked_at = self._turn_s = 0.0
         self._is_ending = False
         self._is_settled_in = False
         self._settled_count = 0
@@ -77,6 +91,7 @@ class SessionLoop:
 
     def turn(self) -> int:
         """Do one turn; return the number of rows that were read or settled."""
+        began_at = self._clock()
         self._reports.write_notes()
         count = self._settle_plain()
         self._settles_meanwhile = False
@@ -95,6 +110,7 @@ class SessionLoop:
             self._metrics.woken("poll")
         if count:
             self._stir()
+        self._turn_s = self._clock() - began_at
         return count
 
     def wind_down(self) -> None:
@@ -203,5 +219,5 @@ class SessionLoop:
         until_beat = max(self._next_beat - now, 0.0)
         if now < self._busy_until:
             poll_s = max(settings.short_poll_s, SOON_S) if self._reader.is_stocked else settings.short_poll_s
-            return min(max(self._looked_at + poll_s - now, 0.0), until_beat)
+            return min(pause_s(poll_s, since_look_s=now - self._looked_at, turn_s=self._turn_s), until_beat)
         return min(self._session.sleep_s(settings.slow_poll_s, settings.short_poll_s), until_beat)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.owner.session_loop import SessionLoop
+from relay.owner.session_loop import SessionLoop, pause_s
 from relay.seam.to_owner import SOON_S
 
 SHORT_POLL_S, SLOW_POLL_S = 0.001, 0.5
@@ -45,3 +45,20 @@ def test_it_sleeps_long_after_a_quiet_time_but_not_beyond_its_next_beat() -> Non
 
 def test_it_does_not_sleep_while_the_sweeper_is_hurried() -> None:
     assert loop_that(is_hurried=True).sleep_s() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("since_look_s", "turn_s", "pause"),
+    [(0.001, 0.001, 0.003), (0.0, 0.0, 0.004), (0.003, 0.003, 0.003), (0.007, 0.008, 0.008), (0.09, 0.1, SOON_S)],
+    ids=["until the next poll", "a whole poll", "as long as its turn", "also after it", "but verdicts wait"],
+)
+def test_a_busy_relay_with_little_to_do_pauses_until_the_next_poll_and_as_long_as_its_turn_took(
+    since_look_s: float, turn_s: float, pause: float
+) -> None:
+    assert pause_s(0.004, since_look_s=since_look_s, turn_s=turn_s) == pytest.approx(pause)
+
+
+def test_the_last_turn_counts() -> None:
+    after_a_long_turn = loop_that()
+    after_a_long_turn._turn_s = 0.007
+    assert after_a_long_turn.sleep_s() == pytest.approx(0.007)
