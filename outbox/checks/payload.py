@@ -99,7 +99,7 @@ def _plain_object(value: dict[Any, Any], path: _Path, room: int) -> dict[str, An
     for key, item in value.items():
         if type(key) is not str:
             raise _refused(path, f"has the key {ascii(key)[:60]}, and JSON's keys are strings: use str(key)")
-        if not is_storable(key):
+        if not (key.isascii() and "\0" not in key) and not is_storable(key):
             raise _refused(path, f"has the key {ascii(key)[:60]}, which holds NUL or a lone surrogate: replace it")
         plain[key] = item if _is_plain(item) else _plain(item, (*path, key), room - 1)
     return plain
@@ -115,7 +115,7 @@ def _is_plain(value: Any) -> bool:
     """Return whether a value needs no conversion and no refusal. Most values do, so no path is built for them."""
     kind = type(value)
     if kind is str:
-        return is_storable(value)
+        return (value.isascii() and "\0" not in value) or is_storable(value)
     if kind is int:
         return bool(value.bit_length() <= MAX_INTEGER_BITS)
     return math.isfinite(value) if kind is float else value is None or kind is bool

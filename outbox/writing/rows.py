@@ -7,7 +7,7 @@ back, so a worker needs no right but INSERT.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from json.encoder import encode_basestring as quoted
 from typing import Any
@@ -21,10 +21,9 @@ from outbox.draft import Prepared
 from outbox.errors import DuplicateId
 from outbox.message import NO_HEADERS
 from outbox.tables import Id, Instant
-from outbox.writing import kept
 from outbox.writing.observing import observers
 from outbox.writing.refusals import explained
-from outbox.writing.transaction import join_transaction, wait_for_turns
+from outbox.writing.transaction import join_transaction, takes_text, wait_for_turns
 
 SCHEDULED = "scheduled"
 
@@ -113,13 +112,16 @@ def _insert(connection: sa.Connection, table: sa.Table, messages: Sequence[Prepa
 
 
 def _insert_one(connection: sa.Connection, table: sa.Table, columns: dict[str, Any]) -> None:
-    def statement() -> sa.Insert:
-        return _row_statement(table, *_computed(columns))
-
-    if "given_id" not in columns and kept.takes_text(connection):
-        kept.execute(connection, table.schema, columns, statement)
+    if "given_id" not in columns and takes_text(connection):
+        connection.exec_driver_sql(_text(connection.dialect, table, tuple(columns)), columns)
     else:
-        connection.execute(statement(), columns)
+        connection.execute(_row_statement(table, *_computed(columns)), columns)
+
+
+@lru_cache(1_024)
+def _text(dialect: sa.Dialect, table: sa.Table, names: tuple[str, ...]) -> str:
+    """Return the INSERT of these columns as this dialect writes it."""
+    return _row_statement(table, *_computed(names)).compile(dialect=dialect, column_keys=names).string
 
 
 def new_id(schema: str | None, given: Any) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_JOINED_AT_ONCE = (Session, Connection)
 _DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg_pool", "asyncpg", "django"})
 
 
@@ -30,6 +31,8 @@ def unit_of_work(target: Target) -> Session | Connection:
     Raises:
         InvalidTarget: The target is neither, or is a connection that has to be awaited.
     """
+    if isinstance(target, _JOINED_AT_ONCE):
+        return target
     # Checked by attribute: importing sqlalchemy.ext.asyncio is left to hosts that use it.
     inner = _unwrapped(target)
     return sync_target(getattr(inner, "sync_session", inner), "emit_async")

@@ -30,13 +30,14 @@ def calls(work: Callable[[], object]) -> int:
 
 
 @pytest.fixture
-def connection(postgres_database):
+def connection(postgres_database, monkeypatch):
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)  # another test of this process traces
     with postgres_database.engine.connect() as connection:
         yield connection
 
 
 def test_an_emit_takes_few_more_calls_than_the_same_insert_by_hand(connection):
-    """Measured: 43 more."""
+    """Measured: 29 more."""
 
     def by_hand() -> None:
         connection.execute(sa.text(INSERT), {"id": new_id(), "data": '{"n": 1}'})
@@ -47,7 +48,7 @@ def test_an_emit_takes_few_more_calls_than_the_same_insert_by_hand(connection):
     for way in (by_hand, by_us):
         for _ in range(10):  # by then the driver has prepared the statement
             way()
-    assert calls(by_us) < calls(by_hand) + 50
+    assert calls(by_us) < calls(by_hand) + 36
 
 
 def test_the_text_of_the_statement_is_kept(connection):
@@ -65,7 +66,7 @@ def test_one_of_many_messages_takes_few_calls(connection):
         return calls(lambda: emit_many(connection, items))
 
     cost(10)
-    assert (cost(300) - cost(100)) / 200 < 40  # measured: 34
+    assert (cost(300) - cost(100)) / 200 < 38  # measured: 34
 
 
 def test_a_hook_that_changes_statements_sees_the_message(connection):

@@ -249,7 +249,7 @@ class Reading(Salvaging):
         self._scheduled = _reached(scheduled, limit, now)
         self._retries = _reached(retries, limit, now)
         return Page(
-            messages=[row[:-3] for row in scheduled],
+            messages=[row[:-2] for row in scheduled],
             deliveries=[row[:-3] for row in retries],
             full=_is_full(scheduled, limit) or _is_full(retries, limit),
         )

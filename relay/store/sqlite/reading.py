@@ -106,7 +106,7 @@ class Reading(OwningConnection):
         if retries:
             self._retries = (retries[-1][-1], retries[-1][POSITION], retries[-1][DESTINATION])
         return Page(
-            messages=[row[:-1] for row in [*late, *scheduled]],
+            messages=[*late, *scheduled],
             deliveries=[row[:-1] for row in retries],
             full=more_scheduled or more_retries,
         )

@@ -158,7 +158,7 @@ READ_PARKED = _page(
 
 # Index: outbox_message_due, one descent per shard.
 READ_SCHEDULED = _page(
-    f"{MESSAGE}, m.due_at",
+    MESSAGE,
     f"""(
         SELECT m.* FROM unnest(%(shards)s::smallint[]) AS c (shard)
         CROSS JOIN LATERAL (

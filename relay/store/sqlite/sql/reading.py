@@ -47,7 +47,7 @@ ORDER BY d.position LIMIT :limit
 
 # Index: outbox_message_due.
 READ_SCHEDULED = f"""
-SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
+SELECT {MESSAGE}, m.size FROM outbox_message AS m
 WHERE m.state = 'scheduled' AND m.due_at <= {NOW} AND (m.due_at, m.position) > (:due, :position) AND {IS_REGISTERED}
 ORDER BY m.due_at, m.position LIMIT :limit
 """
@@ -55,7 +55,7 @@ ORDER BY m.due_at, m.position LIMIT :limit
 # Index: outbox_message_due. Written since the last look, and due before the rows that were read then. Left of these are
 # only rows in memory: settled rows are deleted.
 READ_SCHEDULED_LATE = f"""
-SELECT {MESSAGE}, m.due_at, m.size FROM outbox_message AS m
+SELECT {MESSAGE}, m.size FROM outbox_message AS m
 WHERE m.state = 'scheduled' AND (m.due_at, m.position) <= (:due, :position) AND m.due_at <= {NOW}
   AND m.position > :newest AND {IS_REGISTERED}
 ORDER BY m.position LIMIT :limit
