@@ -36,8 +36,9 @@ from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session, 
 
 from outbox.draft import Prepared
 from outbox.errors import NoTransaction
+from outbox.writing.columns import message_table
 from outbox.writing.observing import observers
-from outbox.writing.rows import message_table, write
+from outbox.writing.rows import write
 
 _numbers = count(1)
 

@@ -23,6 +23,7 @@ from outbox import (
     NoTransaction,
     TooLarge,
     emit,
+    emit_many,
 )
 from outbox.errors import SchemaError
 
@@ -355,7 +356,7 @@ async def test_many_messages_are_one_statement(writer):
 
 
 async def test_a_batch_larger_than_one_statement_is_stored_in_order(writer, monkeypatch):
-    monkeypatch.setattr("outbox.writing.rows.MAX_BATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr("outbox.writing.batches.MAX_BATCH_CHARACTERS", 100)
     async with writer.transaction() as transaction:
         await transaction.emit_many([("page.read", {"n": n}) for n in range(40)])
     assert [parsed(row.data)["n"] for row in writer.rows("data")] == list(range(40))
@@ -388,3 +389,32 @@ def test_an_engine_is_not_a_transaction(database):
 
     with pytest.raises(InvalidTarget, match="pass a Session or Connection"):
         emit(database.engine, "page.read", {})
+
+
+async def test_any_text_comes_through_a_batch_as_it_is(writer):
+    """PostgreSQL splits one parameter into the values of a column."""
+    texts = ["\x1f", "NULL", "null", "{}", '","', "\\", 'a"b\\"', "a,b", " a ", "\n", "é\u2028𝄞"]
+    drafts = [Draft("page.read", {"text": each, each: 1}, ordering_key=each, subject=each) for each in texts]
+    plain = Draft("page.read", ["\x1f"], headers={"x-a": "NULL", "x-b": '","\\'})
+    scheduled = Draft("page.read", {}, due_at=datetime(2030, 1, 1, tzinfo=UTC))
+    async with writer.transaction() as transaction:
+        await transaction.emit_many([plain, *drafts, scheduled])
+    first, *rows, last = writer.rows("ordering_key, subject, data, headers, state")
+    assert [(row.ordering_key, row.subject, parsed(row.data), parsed(row.headers), row.state) for row in rows] == [
+        (each, each, {"text": each, each: 1}, {}, "ready") for each in texts
+    ]
+    assert (first.ordering_key, first.subject, parsed(first.data)) == (None, None, ["\x1f"])
+    assert parsed(first.headers) == {"x-a": "NULL", "x-b": '","\\'}
+    assert (last.state, last.ordering_key, parsed(last.headers)) == ("scheduled", None, {})
+
+
+def test_a_batch_has_only_the_columns_that_a_message_has(postgres_database):
+    """The server splits each one for each row."""
+    statements = []
+    sa.event.listen(postgres_database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    with postgres_database.engine.begin() as connection:
+        emit_many(connection, [("page.read", {}), ("page.read", {})])
+        emit_many(connection, [("page.read", {}), Draft("page.read", {}, subject="s", delay=1)])
+    columns = [re.findall(r"\w+", written.partition("SELECT")[0])[3:] for written in statements]
+    always = ["id", "type", "source", "data"]
+    assert list(map(sorted, columns)) == [sorted(always), sorted([*always, "due_at", "state", "subject"])]
