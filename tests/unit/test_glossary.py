@@ -21,7 +21,7 @@ COMMON = set(
     """
     access act activity address admin amqp answer any app assembly async attributes base batch body build busy
     cached call cancel candidate captured capturing cause change channel checks choice circuit cli clients
-    closable cloudevents commands common completed config configuration connection connector consume contract
+    closable cloudevents columns commands common completed config configuration connection connector consume contract
     count creators data database deadlock decide deep definitions delay demo detail differs discard document done
     drawing duplicate durations echo edge edit emptying entrance environment error event examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers

@@ -22,7 +22,7 @@ def loop_that(*, is_stocked: bool = False, is_hurried: bool = False) -> SessionL
         sweeper=SimpleNamespace(is_hurried=is_hurried),
         withdrawals=None,
     )
-    seam: Any = SimpleNamespace(tell=None, heard=None, view=None)
+    seam: Any = SimpleNamespace(tell=None, events=None, heard=None, view=None)
     settings: Any = SimpleNamespace(short_poll_s=SHORT_POLL_S, slow_poll_s=SLOW_POLL_S, quiet_s=1.0)
     made = SessionLoop(parts, seam, settings, metrics=SimpleNamespace(), clock=lambda: 100.0)  # type: ignore[arg-type]
     made._looked_at, made._next_beat = 100.0, 101.0
