@@ -18,7 +18,7 @@ from outbox.draft import Prepared
 from outbox.message import NO_HEADERS
 from outbox.writing.columns import SCHEDULED, DueIn, JsonText, message_table, new_id
 
-# Data, headers and key of one statement: far below the limit of any driver or server, far above a thousand messages.
+# The texts of one statement: far below the limit of any driver or server, far above a thousand messages.
 MAX_BATCH_CHARACTERS = 8 * 1024 * 1024
 
 # In none of the values that are split at it: JSON escapes it, and the others are ASCII without control characters.
@@ -46,7 +46,8 @@ def insert_many(connection: sa.Connection, table: sa.Table, messages: Sequence[P
 def _batches(messages: Sequence[Prepared]) -> Iterator[Sequence[Prepared]]:
     begin, room = 0, MAX_BATCH_CHARACTERS
     for index, message in enumerate(messages):
-        size = len(message.data) + len(message.headers) + len(message.subject or "") + len(message.ordering_key or "")
+        texts = message.id, message.type, message.source, message.data, message.headers
+        size = sum(map(len, texts)) + len(message.subject or "") + len(message.ordering_key or "")
         if room < size and begin < index:
             yield messages[begin:index]
             begin, room = index, MAX_BATCH_CHARACTERS

@@ -356,7 +356,7 @@ async def test_many_messages_are_one_statement(writer):
 
 
 async def test_a_batch_larger_than_one_statement_is_stored_in_order(writer, monkeypatch):
-    monkeypatch.setattr("outbox.writing.batches.MAX_BATCH_CHARACTERS", 100)
+    monkeypatch.setattr("outbox.writing.batches.MAX_BATCH_CHARACTERS", 1_000)
     async with writer.transaction() as transaction:
         await transaction.emit_many([("page.read", {"n": n}) for n in range(40)])
     assert [parsed(row.data)["n"] for row in writer.rows("data")] == list(range(40))
