@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -207,11 +208,11 @@ def _requesting(client: httpx.Client, pages: list[str]) -> Iterator[None]:
                 if not stopped.is_set():
                     _request(client, page)
 
-    thread = threading.Thread(target=request)
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
+    with ThreadPoolExecutor(1) as executor:
+        requests = executor.submit(request)
+        yield
+        stopped.set()
+        requests.result()
 
 
 def _spin() -> None:
