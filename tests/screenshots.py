@@ -43,10 +43,10 @@ async def main(url: str, folder: Path) -> None:
         showcase.add_oddities(engine)
         for topics, title in ((10, "A note on caches"), (48, "Streams and shards"), (300, "The whole handbook")):
             showcase.add_document(engine, f"doc-{topics}", title, topics)
-        await _sampled(engine)
-        showcase.add_samples(engine)
         async with asyncio.TaskGroup() as group:
             traffic = group.create_task(_emit(engine))
+            await _sampled(engine)
+            showcase.add_samples(engine)
             await asyncio.to_thread(_look, settings, engine, folder)
             traffic.cancel()
     engine.dispose()

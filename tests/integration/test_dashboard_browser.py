@@ -98,6 +98,35 @@ CUT_OFF = """
 [...document.querySelectorAll('main button, main .button, header button')]
     .filter(each => each.offsetParent && each.scrollWidth > each.clientWidth + 1).map(each => each.innerText)
 """
+# A table that has to be scrolled sideways.
+TOO_WIDE = """
+[...document.querySelectorAll('main .scroll')]
+    .filter(each => each.scrollWidth > each.clientWidth + 1).map(each => each.getAttribute('aria-label'))
+"""
+# A topic that is not in the picture.
+OUT_OF_SIGHT = """
+[...document.querySelectorAll('#graph circle')].filter(each => {
+    const box = document.getElementById('graph').getBoundingClientRect(), at = each.getBoundingClientRect();
+    return at.left < box.left || at.right > box.right || at.top < box.top || at.bottom > box.bottom;
+}).map(each => each.dataset.name)
+"""
+
+
+def test_on_a_phone_tables_fit_and_a_small_graph_is_seen_whole(
+    browser: Browser, dashboard: Dashboard, scene: Scene
+) -> None:
+    pages = pages_of(scene.database.engine)
+    cause = scene.database.scalar("SELECT max(fingerprint) FROM outbox_delivery WHERE state = 'dead'")
+    tables = ["/messages", f"/dead?cause={cause}", "/audit"]
+    with dashboard.logged_in(browser, width=360, height=800) as page:
+        for path in tables:
+            ready(page, dashboard.url + path)
+            assert page.locator("main .scroll table").count() == 1, path
+            assert page.evaluate(TOO_WIDE) == [], path
+        page.goto(dashboard.url + next(path for name, path in pages.items() if name.endswith(" 10")))
+        page.wait_for_selector("#graph[data-ready]")
+        assert page.locator("#graph circle").count() == 10
+        assert page.evaluate(OUT_OF_SIGHT) == []
 
 
 def test_on_a_phone_no_button_is_cut_off_and_the_header_has_one_line(

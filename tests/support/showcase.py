@@ -169,18 +169,23 @@ def add_samples(engine: sa.Engine, *, hours: float = 1.0) -> None:
     chance = random.Random(7)
     with engine.begin() as connection:
         connection.execute(sa.delete(tables().sample))
-        end = floor(now(connection), EVERY_S)
+        at = now(connection)
+        end = floor(at, EVERY_S)
         count = int(hours * 3600 / EVERY_S)
-        rows = [row for n in range(count) for row in _sample(end - timedelta(seconds=EVERY_S * (count - n)), n, chance)]
+        emitted = connection.scalar(sa.select(sa.func.max(tables().message.c.position))) or 0
+        begin = end - timedelta(seconds=EVERY_S * (count - 1))
+        since_s = (at - end).total_seconds()  # the last one; the relays' own samples go on from there
+        first = emitted - _rate(count) * since_s - sum(map(_rate, range(count))) * EVERY_S
+        rows = [row for n in range(count) for row in _sample(begin + timedelta(seconds=EVERY_S * n), n, chance, first)]
         connection.execute(sa.insert(tables().sample), rows)
 
 
-def _sample(at: datetime, n: int, chance: random.Random) -> list[dict[str, Any]]:
+def _sample(at: datetime, n: int, chance: random.Random, first: float) -> list[dict[str, Any]]:
     rate = _rate(n) + chance.uniform(-6, 6)
     is_down = 150 <= n < 170
     behind = max(0, min(n - 150, 20) * 420 - max(0, n - 170) * 560)
     facts = {
-        "emitted": sum(_rate(each) for each in range(n + 1)) * EVERY_S,
+        "emitted": first + sum(map(_rate, range(n + 1))) * EVERY_S,
         "waiting": chance.randint(20, 60) + behind,
         "dead": 14 + n // 9,
         "unrouted": 3,
