@@ -19,7 +19,7 @@ from relay.decide.verdict import WAITING, State
 LIMIT = 50
 COUNT_AT_MOST = 10_000  # beyond this, a page shows "more than"
 LATEST = 20_000  # messages that are looked at if a look at all of them takes too long
-LATEST_OF_DESTINATION = 2_000  # if they are searched by destination: no column holds it
+LATEST_OF_DESTINATION = 1_000  # if they are searched by destination: no column holds it
 
 
 @dataclass(frozen=True)
