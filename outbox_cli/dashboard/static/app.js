@@ -38,7 +38,7 @@ const PLOTS = {
   rates: { lines: [["emitted_per_s", "emitted", "--l1", true], ["delivered_per_s", "delivered", "--l2"]] },
   latency: { lines: [["p50_s", "p50", "--l1", true], ["p99_s", "p99", "--l4"]], isTime: true },
   due: { lines: [["due_age_s", "oldest", "--l4", true]], isTime: true },
-  backlog: { lines: [["waiting", "waiting", "--l1", true]] },
+  backlog: { lines: [["waiting", "waiting", "--l1", true]], isWhole: true },
   deliveries: { lines: [["delivered_per_s", "delivered", "--l2", true], ["failed_per_s", "failed", "--l3"]] },
   failed: { by: "failed_by_cause", none: "No attempt failed in this time." },
   died: { by: "died_by_cause", none: "No message became a dead letter in this time.", isCount: true },
@@ -113,7 +113,7 @@ function make(figure, data) {
     legend: { markers: { width: 0, fill: (_, index) => css(data.series[index - 1].colour) } },
     hooks: { ready: [follow], setCursor: [follow], setData: [follow] },
     scales: { y: { range: (_, __, high) => [0, Math.max((high || 0) * 1.12, plot.isTime ? 0.01 : plot.by && !plot.isCount ? 0.1 : 1)] } },
-    axes: [{ ...axis, size: 24, space: 64, values: (_, ticks) => ticks.map(label) }, { ...axis, size: 54, space: height() < 100 ? 20 : 30, gap: 6, incrs: plot.isTime ? SECONDS : plot.isCount ? COUNTS : undefined, values: (_, ticks) => ticks.map(unit) }],
+    axes: [{ ...axis, size: 24, space: 64, values: (_, ticks) => ticks.map(label) }, { ...axis, size: 54, space: height() < 100 ? 20 : 30, gap: 6, incrs: plot.isTime ? SECONDS : plot.isCount || plot.isWhole ? COUNTS : undefined, values: (_, ticks) => ticks.map(unit) }],
   }, [data.at, ...data.drawn], at);
   for (const each of at.querySelectorAll(".u-label")) each.title = each.textContent;
   return kept;
