@@ -408,6 +408,17 @@ async def test_any_text_comes_through_a_batch_as_it_is(writer):
     assert (last.state, last.ordering_key, parsed(last.headers)) == ("scheduled", None, {})
 
 
+def test_small_messages_count_too_against_the_size_of_a_statement(postgres_database, monkeypatch):
+    monkeypatch.setattr("outbox.writing.batches.MAX_BATCH_CHARACTERS", 1_000)
+    statements = []
+    sa.event.listen(postgres_database.engine, "before_cursor_execute", lambda *given: statements.append(given[3]))
+    with postgres_database.engine.begin() as connection:
+        emit_many(connection, [("page.read", {})] * 40)
+    sizes = [sum(map(len, parameters.values())) for parameters in statements]
+    assert len(sizes) > 2
+    assert max(sizes) < 1_100, "with the separators"
+
+
 def test_a_batch_has_only_the_columns_that_a_message_has(postgres_database):
     """The server splits each one for each row."""
     statements = []
