@@ -31,6 +31,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=shown,
+        auto_reload=False,  # an upgrade replaces files under a running dashboard: its pages stay those of its code
     )
     filters: dict[str, Callable[..., Any]] = {
         "ago": ago,
