@@ -75,6 +75,7 @@ MANY_BY_HAND = "by hand, same table, executemany of 1,000"
 MADE_BY_SERVER = "the floor: 1,000 rows that the server makes, same table"
 WAYS_OF_MANY = {EMIT_MANY: _emit_many, MANY_BY_HAND: _many_by_hand, MADE_BY_SERVER: _made_by_server}
 WRITERS = (1, 16)
+WANTED = {1: 0.9, 16: 0.85}  # of what inserts without this package
 
 
 def cost_of_emit(bench: Bench) -> Result:
@@ -102,10 +103,11 @@ def cost_of_emit(bench: Bench) -> Result:
 
 
 def judge_emit(result: Result) -> None:
-    for writers in map(_writers, WRITERS):
+    for count, wanted in WANTED.items():
+        writers = _writers(count)
         for way in ("by hand, same table", "by hand, plain table"):
-            result.compare(f"emit : {way}, {writers}", f"emit, {writers}", f"{way}, {writers}", 0.9)
-    result.want(EMIT_MANY, 50_000)
+            result.compare(f"emit : {way}, {writers}", f"emit, {writers}", f"{way}, {writers}", wanted)
+    result.want(EMIT_MANY, 60_000)
     result.compare("emit_many : by hand, same table, executemany", EMIT_MANY, MANY_BY_HAND)
     result.compare("emit_many : the floor", EMIT_MANY, MADE_BY_SERVER)
 
