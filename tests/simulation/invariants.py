@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 from simulation.relay import SimRelay
@@ -59,10 +60,19 @@ def check_blocked(tables: Tables) -> Iterator[tuple[tuple[str, str], str]]:
     of_key: defaultdict[str | None, list[Message]] = defaultdict(list)
     for m in tables.messages.values() if blocked else ():
         of_key[m.key].append(m)
-    for (id_, destination), d in blocked.items():
-        earlier = (m for m in of_key[d.message.key] if m.position < d.message.position)
-        if not any(tables.wants(destination, m.type) and not tables.is_done(m, destination) for m in earlier):
-            yield (id_, destination), f"{d.message.number} is blocked at {destination} behind nothing"
+    first: dict[tuple[str | None, str], float] = {}
+    for what, d in blocked.items():
+        where = d.message.key, what[1]
+        if where not in first:
+            first[where] = min(
+                (m.position for m in of_key[d.message.key] if _holds_up(tables, m, what[1])), default=inf
+            )
+        if first[where] >= d.message.position:
+            yield what, f"{d.message.number} is blocked at {what[1]} behind nothing"
+
+
+def _holds_up(tables: Tables, message: Message, destination: str) -> bool:
+    return tables.wants(destination, message.type) and not tables.is_done(message, destination)
 
 
 def _heads(queue: DeliveryQueue) -> Iterator[Entry]:

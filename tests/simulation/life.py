@@ -56,11 +56,9 @@ class Fate:
             return self.poison[number]
         return failed("flaky") if chance.random() < self.share else TAKEN
 
-    def takes(self, number: int, now: float) -> bool:
-        """Return whether the destination certainly takes this message now."""
-        return (
-            not any(start <= now < end for start, end, _ in self.down) and number not in self.poison and not self.share
-        )
+    def is_up(self, now: float) -> bool:
+        """Return whether the destination certainly takes what is no poison."""
+        return not self.share and not any(start <= now < end for start, end, _ in self.down)
 
 
 @dataclass
@@ -307,11 +305,17 @@ class Life:
                 for wrong in check_relay(relay):
                     raise Violation(f"{relay.id}: {wrong}")
         self._look_for_orphans()
-        for what, m in list(self.untaken.items()):
-            if what in self.taken or m.id not in self.tables.messages:
-                del self.untaken[what]
+        for what in [
+            each for each, m in self.untaken.items() if each in self.taken or m.id not in self.tables.messages
+        ]:
+            del self.untaken[what]
+        open_ = {name for name in self.script.plans if self._is_open(name)}
+        undone = self._undone()
+        for what, m in self.untaken.items():
+            if what[1] in open_ and self._is_deliverable(m, what[1], undone):
+                self._look_at(m, what)
             else:
-                self._look_at(m, what[1])
+                self.since[what] = self.now
 
     def _look_for_orphans(self) -> None:
         found = dict(check_blocked(self.tables)) if self.alive else {}  # without a relay, no delay is a fault
@@ -320,34 +324,40 @@ class Life:
             if self.now - since > PATIENCE_S:
                 raise Violation(f"liveness: {found[what]}, for {self.now - since:.0f} s")
 
-    def _look_at(self, m: Message, name: str) -> None:
-        what = m.id, name
-        if not self._is_deliverable(m, name):
-            self.since[what] = self.now
-            return
-        last = self.attempts[what][-1] if self.attempts[what] else 0.0
+    def _look_at(self, m: Message, what: tuple[str, str]) -> None:
+        name, last = what[1], self.attempts[what][-1] if self.attempts[what] else 0.0
         waited_s = self.now - max(self.since.setdefault(what, self.now), last)
         if waited_s > PATIENCE_S:
             raise Violation(
                 f"liveness: {name} would take {m.number} ({m.key}) for {waited_s:.0f} s: {self._tell(what)}"
             )
 
-    def _is_deliverable(self, m: Message, name: str) -> bool:
-        destination, now = self.tables.destinations[name], self.clock.now
-        if self.tables.is_done(m, name) or not self.script.fates[name].takes(m.number, self.now):
+    def _is_open(self, name: str) -> bool:
+        destination = self.tables.destinations[name]
+        is_kept_from = destination.paused_by == "operator" or destination.state in ("throttled", "off")
+        return bool(self.alive) and not is_kept_from and self.script.fates[name].is_up(self.now)
+
+    def _undone(self) -> dict[tuple[str, str], list[int]]:
+        """(key, destination) → the positions of what is neither done nor taken there, from the earliest."""
+        found: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for (_, name), m in self.untaken.items():
+            if m.key is not None and not self.tables.is_done(m, name):
+                found[m.key, name].append(m.position)
+        return {where: sorted(positions) for where, positions in found.items()}
+
+    def _is_deliverable(self, m: Message, name: str, undone: dict[tuple[str, str], list[int]]) -> bool:
+        """Return whether nothing speaks against sending it; of its key, all earlier ones must be done."""
+        now, d = self.clock.now, self.tables.deliveries.get((m.id, name))
+        if (d is not None and not self.tables.holds_up(d)) or m.number in self.script.fates[name].poison:
             return False
-        if m.expires_at is not None and m.expires_at <= now:
+        if m.due_at > now or (m.expires_at is not None and m.expires_at <= now):
             return False
-        if not self.alive or destination.paused_by == "operator" or destination.state in ("throttled", "off"):
+        if d is not None and (d.state == "dead" or (d.state == "retry" and d.due_at > now)):
             return False
-        d = self.tables.deliveries.get((m.id, name))
-        if m.due_at > now or (d is not None and (d.state == "dead" or (d.state == "retry" and d.due_at > now))):
-            return False
-        return all(
-            self.tables.is_done(e, name) or (e.id, name) in self.taken
-            for e in (self.of_key[m.key] if m.key is not None else ())
-            if e is not m and (e.position < m.position or m.due_at)
-        )
+        if m.key is None:
+            return True
+        others = undone[m.key, name]
+        return others == [m.position] if m.due_at else others[0] == m.position
 
     def _tell(self, what: tuple[str, str]) -> str:
         row, d = self.tables.messages.get(what[0]), self.tables.deliveries.get(what)

@@ -126,7 +126,8 @@ class ModelSession:
         mine = [m for m in t.messages.values() if m.shard in cursors.ready and m.state == "ready"]
         late = [m for m in mine if m.tx > self._seen and m.position <= cursors.ready[m.shard]]
         page.messages = [_row(m) for m in sorted(late, key=_position)]
-        for d in [d for d in t.deliveries.values() if d.tx > self._seen and d.message.shard in cursors.ready]:
+        changed = t.deliveries.values() if t.tx > self._seen else ()
+        for d in [d for d in changed if d.tx > self._seen and d.message.shard in cursors.ready]:
             if d.state == "discarded":
                 page.discarded.append((d.message.id, d.destination))
             elif d.state == "parked" and d.by is not self:
