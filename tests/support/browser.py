@@ -9,8 +9,9 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--process-per-site"]
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -20,12 +21,20 @@ def program() -> str | None:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start a headless browser, with patience for a busy machine."""
+def chromium() -> Iterator[BrowserContext]:
+    """Start a headless browser, with patience for a busy machine.
+
+    All pages of the loopback address are in one process: a new one would compile all scripts again.
+    """
     expect.set_options(timeout=30_000)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program(), args=["--no-sandbox", "--disable-gpu"])
-        yield browser
+        browser = playwright.chromium.launch(executable_path=program(), args=ARGUMENTS)
+        context = browser.new_context()
+        context.set_default_timeout(30_000)
+        keeping_the_process = context.new_page()
+        keeping_the_process.route("**/*", lambda route: route.fulfill(body=""))
+        keeping_the_process.goto("http://127.0.0.1/")
+        yield context
         browser.close()
 
 

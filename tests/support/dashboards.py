@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page, ViewportSize
 
 from outbox_cli.dashboard import Access, Tokens, create_app
 from relay.serving import listen, make_server
@@ -32,21 +32,26 @@ class Dashboard:
 
     @contextmanager
     def logged_in(
-        self, browser: Browser, *, token: str = OPERATOR, scheme: str = "light", width: int = 1440, height: int = 900
+        self,
+        context: BrowserContext,
+        *,
+        token: str = OPERATOR,
+        scheme: Literal["light", "dark"] = "light",
+        width: int = 1440,
+        height: int = 900,
     ) -> Iterator[Page]:
-        """Return a page of a user called Ada, who has logged in."""
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-        )  # type: ignore[arg-type]
-        context.set_default_timeout(30_000)
+        """Return an empty page of a user called Ada, who has logged in."""
+        form = {"token": token, "name": "Ada", "to": "/"}
+        answer = context.request.post(f"{self.url}/login", form=form, headers={"Origin": self.url}, max_redirects=0)
+        assert answer.status == 303, answer.text()
         page = context.new_page()
-        page.goto(f"{self.url}/login")
-        page.fill("#token", token)
-        page.fill("#name", "Ada")
-        page.click("button")
-        page.wait_for_url(f"{self.url}/")
-        yield page
-        context.close()
+        page.set_viewport_size(ViewportSize(width=width, height=height))
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        try:
+            yield page
+        finally:
+            page.close()
+            context.clear_cookies()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ the program is the machine's: without `rabbitmq-server` these tests are skipped,
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -82,6 +81,7 @@ class RabbitServer:
         _write_certificates(self.ca_file, self.directory / "server.pem")
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
         self.log_path = self.directory / "log"
 
     # ------------------------------------------------------------------ life
@@ -102,6 +102,14 @@ class RabbitServer:
 
     def start(self) -> None:
         """Start, and return when the broker takes connections."""
+        if self._is_stopped:
+            self._is_stopped = False
+            self.evaluate("rabbit:start()")
+        else:
+            self._start_process()
+        eventually(self._takes_connections, deadline_s=_START_S, what=f"RabbitMQ at {self.url}", ignoring=(OSError,))
+
+    def _start_process(self) -> None:
         self._start_epmd()
         (self.directory / "rabbitmq.conf").write_text("".join(f"{k} = {v}\n" for k, v in self._config.items()))
         (self.directory / "enabled_plugins").write_text("[].\n")
@@ -116,15 +124,25 @@ class RabbitServer:
                 start_new_session=True,
             )
         guardian().watch(self._process.pid)
-        eventually(self._takes_connections, deadline_s=_START_S, what=f"RabbitMQ at {self.url}", ignoring=(OSError,))
 
     def stop(self) -> None:
-        """Stop in order, as in an upgrade: connections are closed with a reason, durable objects are kept."""
-        self._end(signal.SIGTERM)
+        """Stop in order, as in an upgrade: connections are closed with a reason, durable objects are kept.
+
+        The virtual machine stays, as after `rabbitmqctl stop_app`: to load all modules again would take seconds.
+        """
+        self.evaluate("rabbit:stop()")
+        self._is_stopped = True
 
     def kill(self) -> None:
         """SIGKILL: nothing is closed, nothing is flushed."""
-        self._end(signal.SIGKILL)
+        assert self._process is not None
+        self._is_stopped = False
+        family = self._beam().children(recursive=True)
+        self._process.kill()
+        self._process.wait(60)
+        for straggler in psutil.wait_procs(family, timeout=10)[1]:
+            straggler.kill()
+        guardian().forget(self._process.pid)
 
     def freeze(self) -> None:
         """SIGSTOP the broker: connections stay open without an answer."""
@@ -136,9 +154,8 @@ class RabbitServer:
 
     def recover(self) -> None:
         """Make it run, thawed, with nothing declared or waiting from an earlier test."""
-        if self.is_running:
-            self.thaw()
-        else:
+        self.thaw()
+        if self._is_stopped or not self.is_running:
             self.start()
         self.reset()
 
@@ -296,15 +313,6 @@ class RabbitServer:
         assert self._process is not None
         return psutil.Process(self._process.pid)
 
-    def _end(self, ending: signal.Signals) -> None:
-        assert self._process is not None
-        family = self._beam().children(recursive=True)
-        self._process.send_signal(ending)
-        self._process.wait(60)
-        for straggler in psutil.wait_procs(family, timeout=10)[1]:
-            straggler.kill()
-        guardian().forget(self._process.pid)
-
 
 def _write_certificates(ca_file: Path, server_file: Path) -> None:
     authority = trustme.CA()
@@ -319,10 +327,23 @@ async def on_channel(url: str, work: Callable[[AbstractChannel], Awaitable[Resul
 
 
 async def drained(channel: AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:
-    found = await channel.get_queue(queue, ensure=False)
-    messages = []
-    while (message := await found.get(no_ack=True, fail=False)) is not None:
+    """Consume a queue until it is empty: one by one, each message would cost a round trip."""
+    messages: list[AbstractIncomingMessage] = []
+    has_come = asyncio.Event()
+
+    async def take(message: AbstractIncomingMessage) -> None:
         messages.append(message)
+        has_come.set()
+
+    found = await channel.declare_queue(queue, passive=True)
+    while found.declaration_result.message_count:
+        wanted = len(messages) + found.declaration_result.message_count
+        tag = await found.consume(take, no_ack=True)
+        while len(messages) < wanted:
+            has_come.clear()
+            await asyncio.wait_for(has_come.wait(), 30)
+        await found.cancel(tag)
+        found = await channel.declare_queue(queue, passive=True)
     return messages
 
 
