@@ -25,6 +25,7 @@ def any_script(seed: int) -> Script:
     events = [_event(chance, names, until) for _ in range(chance.choice([0, 0, 2, 5, 10]))]
     expires_s = Random(seed + 1).choice([None, None, 0.0005, 1.0, 5.0])
     window = chance.choice([8, 16, 40])
+    short_poll_s = Random(seed + 2).choice([0.05, 0.1, 0.1, 0.1])  # half the turns of a life find nothing to do
     return Script(
         plans,
         fates,
@@ -34,7 +35,7 @@ def any_script(seed: int) -> Script:
         until=until,
         miss=chance.choice([0.0, 0.0, 0.2]),
         expires_s=expires_s,
-        knobs={"window": window, "page_size": chance.choice([4, 8, window // 2])},
+        knobs={"window": window, "page_size": chance.choice([4, 8, window // 2]), "short_poll_s": short_poll_s},
     )
 
 
