@@ -71,9 +71,12 @@ ONLY_LIFE = os.environ.get("OUTBOX_TEST_LIFE")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run the whole suite, half of which waits, and folders in several processes; run single files in this one."""
+    """Run the whole suite and folders in several processes; run single files in this one.
+
+    A process that runs the suite uses 0.4 processors: it waits for brokers, leases and other processes.
+    """
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        return (os.cpu_count() or 1) + 1
+        return 2 * (os.cpu_count() or 1) + 1
     return (os.cpu_count() or 1) if all(Path(argument).is_dir() for argument in config.args) else 0
 
 

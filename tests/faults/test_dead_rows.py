@@ -25,7 +25,7 @@ def database(private_postgres):
 def test_a_relay_begins_past_a_million_settled_rows_that_a_transaction_keeps(database, fleet):
     database.execute(
         "INSERT INTO outbox_message (id, type, source, data) "
-        "SELECT gen_random_uuid(), 'extraction.completed', 'outbox', jsonb_build_object('n', n) "
+        "SELECT lpad(to_hex(n), 32, '0')::uuid, 'extraction.completed', 'outbox', jsonb_build_object('n', n) "
         "FROM generate_series(1, :count) AS n",
         count=SETTLED,
     )
