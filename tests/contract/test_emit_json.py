@@ -4,7 +4,7 @@ import json
 import string
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
@@ -54,6 +54,16 @@ def test_what_is_accepted_comes_back_equal(database, values):
 
 
 @few
+@example(value="\0", key=None, subject=None)
+@example(value="\ud800", key=None, subject=None)
+@example(value={"\0": 1}, key=None, subject=None)
+@example(value={"\udfff": 1}, key=None, subject=None)
+@example(value=float("nan"), key=None, subject=None)
+@example(value=float("-inf"), key=None, subject=None)
+@example(value=None, key="\0", subject=None)
+@example(value=None, key="\ud800", subject=None)
+@example(value=None, key=None, subject="\0")
+@example(value=None, key=None, subject="\ud800")
 @given(value=odd_values, key=st.none() | odd_text, subject=st.none() | odd_text)
 def test_what_is_refused_leaves_nothing_and_what_is_not_is_stored(database, value, key, subject):
     database.execute("DELETE FROM outbox_message")
