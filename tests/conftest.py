@@ -10,21 +10,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import hypothesis
 import pytest
 from support import nursery
-from support.databases import Database, PostgresDatabases, SqliteDatabases, sqlite_url
 from support.guardian import dismiss_guardian
-from support.postgres import PostgresServer
 from support.processes import Spawner
-from support.secrecy import assert_hidden, everything_in, secrets_of
 from support.servers import lent, running
 
-if (
-    TYPE_CHECKING
-):  # their fixtures import them: each loads a client library, which unit tests and xdist's controller do not need
+if TYPE_CHECKING:  # what uses them imports them: each loads libraries that unit tests or xdist's controller do not need
+    from support.databases import Database, PostgresDatabases, SqliteDatabases
     from support.kafka import KafkaServer
     from support.nats import NatsServer
+    from support.postgres import PostgresServer
     from support.rabbitmq import RabbitServer
     from support.redis import RecentRedis, RedisServer
 
@@ -84,6 +80,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Forget the developer's settings before anything, session fixtures included, can read them; set ours."""
     if config.getoption("numprocesses") and not hasattr(config, "workerinput"):
         return  # xdist's workers run the tests; they still have to read the suite's variables
+    import hypothesis
+    import support.postgres  # noqa: F401  it reads which PostgreSQL to run
+
     for name in [name for name in os.environ if name.startswith((*_OURS, *_LIBPQ, *_COLOURS))]:
         del os.environ[name]
     # A process that a shell starts in the background ignores Ctrl-C, and its child processes inherit that.
@@ -128,6 +127,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    from support.secrecy import assert_hidden, secrets_of
+
     report = _no_skip_in_ci((yield))
     if report.passed and isinstance(item, pytest.Function):
         try:
@@ -175,6 +176,8 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(autouse=True)
 def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test leaves a secret in its database (`support.secrecy`)."""
+    from support.secrecy import assert_hidden, everything_in, secrets_of
+
     hidden = secrets_of(request.module)
     names = [name for name in ("database", "postgres_database", "sqlite_database") if name in request.fixturenames]
     databases = [request.getfixturevalue(name) for name in names if hidden]
@@ -186,6 +189,8 @@ def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The one PostgreSQL that most tests share. A test that stops or freezes a server takes `private_postgres`."""
+    from support.postgres import PostgresServer
+
     with running(PostgresServer()) as server:
         yield server
 
@@ -193,6 +198,8 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def private_postgres() -> Iterator[Callable[..., PostgresServer]]:
     """`private_postgres({"fsync": "on"})`: a started server that the test may stop, kill and freeze."""
+    from support.postgres import PostgresServer
+
     servers: list[PostgresServer] = []
 
     def start(settings: Mapping[str, object] | None = None, **options: Any) -> PostgresServer:
@@ -291,6 +298,8 @@ def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
 @pytest.fixture(scope="session")
 def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
     """Creates databases on the session's server, or on that of OUTBOX_TEST_DATABASE_URL."""
+    from support.databases import PostgresDatabases
+
     databases = PostgresDatabases(EXTERNAL_SERVER_URL or request.getfixturevalue("postgres_server").url())
     yield databases
     databases.close()
@@ -299,6 +308,8 @@ def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatab
 @pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
     """Creates SQLite files that are migrated already."""
+    from support.databases import SqliteDatabases
+
     return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
 
 
@@ -319,12 +330,16 @@ def empty_postgres(postgres_databases: PostgresDatabases) -> Iterator[Database]:
 @pytest.fixture
 def sqlite_database(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Database]:
     """A fresh SQLite database with both branches at their heads."""
+    from support.databases import Database
+
     yield from _disposed(Database("sqlite", sqlite_databases.copy_to(tmp_path / "test.db")))
 
 
 @pytest.fixture
 def empty_sqlite(tmp_path: Path) -> Iterator[Database]:
     """Return the URL of an SQLite file that does not exist yet."""
+    from support.databases import Database, sqlite_url
+
     yield from _disposed(Database("sqlite", sqlite_url(tmp_path / "test.db")))
 
 
@@ -358,6 +373,8 @@ def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawner]:
 
     pytest shows their output when the test fails.
     """
+    from support.secrecy import assert_hidden, secrets_of
+
     spawner = Spawner(tmp_path)
     try:
         yield spawner
