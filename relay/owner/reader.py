@@ -134,14 +134,17 @@ class Reader:
             self._found_nothing = self._found_nothing and room > 0
             return 0
         self._read_at = now + STOCKED_READ_EVERY_S
-        page = Page()
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
         with_room = self._view.with_room  # once: a destination that gets room later needs another look
-        share = room if saw_all else self._half(room)  # of the deliveries that come back from the table
+        half = self._half(room)  # for deliveries that come back from the table
+        parked = self._read_parked(with_room, half)
+        page = Page(deliveries=[*parked])
         if room:
-            page.deliveries = self._read_parked(with_room, share)
             self._read_due(page)
-        found = self._session.read_ready(self._cursors, room - min(len(page.deliveries), share), meanwhile)
+        limit = room - min(len(page.deliveries), half)
+        found = self._session.read_ready(self._cursors, limit, meanwhile)
+        if limit and not found.messages and len(parked) == half:  # no new message needs the other half
+            page.deliveries += self._read_parked(with_room, max(room - len(page.deliveries), 0))
         if room and saw_all and not page.deliveries and not found.messages:
             self._parked -= with_room  # all ready messages were read, and none for these was parked
         self._read_little = len(found.messages) <= self._most_room // LITTLE

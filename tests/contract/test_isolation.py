@@ -78,7 +78,10 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
     assert Counter(fine.taken) == dict.fromkeys(set(fine.taken), 2), "once for each destination"
 
 
-async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reached(scene: Scene) -> None:
+@pytest.mark.parametrize("has_caught_up", [False, True])
+async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reached(
+    scene: Scene, has_caught_up: bool
+) -> None:
     """Those that failed go back to the table, and do not fill all of the memory again each time they are read."""
 
     def fate(message: Message) -> None:
@@ -86,10 +89,14 @@ async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reache
             raise ConnectionError("no answer")
 
     taker = Taker(fate)
-    scene.emit(200, type="page.broken")
-    behind = scene.emit(40)
     options = {"concurrency": 4, "backoff_s": 0.02, "backoff_max_s": 0.1}
-    async with scene.relay({"a": to(taker, **options)}, window=20, grace_s=0):
+    if not has_caught_up:
+        scene.emit(200, type="page.broken")
+    async with scene.relay({"a": to(taker, **options)}, window=20, grace_s=0) as relay:
+        if has_caught_up:
+            await eventually_async(lambda: relay._running.owner.caught_up)  # type: ignore[union-attr]
+            scene.emit(200, type="page.broken")
+        behind = scene.emit(40)
         await eventually_async(lambda: set(behind) <= set(taker.taken), deadline_s=60)
 
 

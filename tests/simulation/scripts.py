@@ -106,7 +106,7 @@ def hot_key(seed: int) -> Script:
     """Put one key under a steady stream, with an outage of four seconds."""
     emits = [(n / 20, n / 20, "hot", 0.0) for n in range(1, 400)]
     fates = {"a": Fate(down=[(3.0, 7.0, failed("500"))], latency_s=0.01)}
-    return Script({"a": Plan("a", max_attempts=20)}, fates, emits, until=22.0, knobs={"window": 16, "page_size": 8})
+    return Script({"a": Plan("a", max_attempts=20)}, fates, emits, until=22.0, knobs={"window": 16, "page_size": 2})
 
 
 def quiet_poison(seed: int) -> Script:
