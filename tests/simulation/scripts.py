@@ -201,6 +201,15 @@ def expiring(seed: int) -> Script:
     return Script(plans, fates, emits, [(3.0, "cut", 0)], until=15.0, expires_s=1.0, knobs=knobs)
 
 
+def noted_too_long(seed: int) -> Script:
+    """Kill relays, so that attempts wait until they are noted, while messages expire within that time."""
+    emits = [(n / 50, n / 50, [None, f"k{n % 4}"][n % 2], 0.0) for n in range(150)]
+    events = [(1.0, "kill", 0), (2.0, "kill", 0), (2.0, "start", 0)]
+    knobs = {"window": 32, "page_size": 8, "short_poll_s": 0.4}
+    fates = {"a": Fate(latency_s=0.01)}
+    return Script({"a": Plan("a")}, fates, emits, events, relays=3, until=12.0, expires_s=0.8, knobs=knobs)
+
+
 def narrow_window(seed: int) -> Script:
     """Run with a window hardly wider than what failing destinations keep, and a healthy sibling."""
     emits = [(n / 20, n / 20, [None, f"k{n % 4}"][n % 2], 0.0) for n in range(100)]
@@ -225,6 +234,7 @@ DIRECTED = {
     "crowd of retries": crowd_of_retries,
     "narrow window": narrow_window,
     "expiring": expiring,
+    "noted too long": noted_too_long,
     "limited": limited,
     "takeover": takeover,
     "throttled batches": throttled_batches,

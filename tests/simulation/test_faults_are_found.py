@@ -13,6 +13,7 @@
 | probes are made at the oldest and the newest messages only                   | hidden, 0              |
 | a probe is one attempt                                                       | crowd in front, 0      |
 | what a probe has tried goes back into the table, and is the next to be read  | crowd in front, 1      |
+| a message expires while its attempt is being noted, and is sent              | noted too long, 1      |
 
 The simulation does not model two more faults, which have tests with real servers: transactions that logical
 replication applies (tests/integration/test_logical_replication.py), and sessions of listeners that deadlock
@@ -31,6 +32,7 @@ from simulation.session import ModelSession
 
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.failures.doubt import NEWEST
+from relay.delivery.crashes.guard import CrashGuard
 from relay.delivery.lane import Lane
 from relay.delivery.places.chains import SetBack
 from relay.delivery.places.held_keys import HeldKeys
@@ -110,6 +112,11 @@ def test_probed_messages_that_are_the_next_to_be_read_again(monkeypatch: pytest.
     sample = Startable.sample
     monkeypatch.setattr(Startable, "sample", lambda self, count: sample(self, count) - set(list(self.again)[:-count]))
     assert "a would take 60" in dies("crowd in front", 1)
+
+
+def test_messages_that_expire_while_they_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CrashGuard, "_may_still_start", lambda self, *_: self._lease.is_held(self._clock()))
+    assert "expired" in dies("noted too long", 1)
 
 
 def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,10 +180,15 @@ class CrashGuard:
         except asyncio.CancelledError:
             self._withdraw(request)
             raise
-        if granted and self._lease.is_held(self._clock()) and self._lanes[destination].health.operator_pause is None:
+        if granted and self._may_still_start(self._lanes[destination], entry):
             return True
         self._withdraw(request)
         return False
+
+    def _may_still_start(self, lane: Lane, entry: Entry) -> bool:
+        now = self._clock()
+        is_valid = lane.validity.verdict(entry, now) is None
+        return is_valid and self._lease.is_held(now) and lane.health.operator_pause is None
 
     def survived(self, destination: str, entry: Entry) -> None:
         """Note that an attempt has ended, and that the relay survived it."""
