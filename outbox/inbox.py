@@ -17,14 +17,7 @@ from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction
 
 
-def mark(
-    connection: sa.Connection,
-    schema: str | None,
-    listener: str,
-    message_id: UUID | str,
-    *,
-    returning: Sequence[sa.ColumnElement[Any]] = (),
-) -> bool:
+def mark(connection: sa.Connection, schema: str | None, listener: str, message_id: UUID | str) -> bool:
     """Record that a listener has processed a message; return ``False`` if that was recorded before.
 
     Args:
@@ -32,9 +25,27 @@ def mark(
         schema: The PostgreSQL schema of the inbox, if not the first of the ``search_path``.
         listener: The listener's name.
         message_id: The message's id.
-        returning: Expressions that the same statement evaluates if it records anything. They name no column: that would
-            require the right to SELECT.
     """
+    return _record(connection, schema, listener, message_id).rowcount == 1
+
+
+def mark_returning(
+    connection: sa.Connection, listener: str, message_id: str, returning: Sequence[sa.ColumnElement[Any]]
+) -> sa.Row[Any] | None:
+    """Do what `mark` does; return the values of these expressions, or ``None`` if it was recorded before.
+
+    On PostgreSQL the expressions must name no column: that would require the right to SELECT.
+    """
+    return _record(connection, None, listener, message_id, returning).first()
+
+
+def _record(
+    connection: sa.Connection,
+    schema: str | None,
+    listener: str,
+    message_id: UUID | str,
+    returning: Sequence[sa.ColumnElement[Any]] = (),
+) -> sa.CursorResult[Any]:
     values = {
         "listener": _checked("listener", listener),
         "message_id": _checked("message id", comparable_id(message_id)),
@@ -47,8 +58,7 @@ def mark(
         statement = statement.returning(*returning)
     # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.
     with explained:
-        result = connection.execute(statement, execution_options={"preserve_rowcount": True})
-    return result.rowcount == 1
+        return connection.execute(statement, execution_options={"preserve_rowcount": True})
 
 
 def connection_of(session: Session, schema: str | None) -> sa.Connection:

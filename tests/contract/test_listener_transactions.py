@@ -1,5 +1,6 @@
 """A listener's session: only the destination ends its transaction, and a conflict in it is tried again."""
 
+import asyncio
 import contextlib
 import functools
 import threading
@@ -565,3 +566,24 @@ async def test_a_conflict_that_shows_at_the_commit_is_tried_again_too(postgres_d
     assert await desk.send(listener) == "taken"
     assert calls == 2
     assert desk.done == ([1, 2], 1)
+
+
+async def test_the_mark_of_another_call_stays_when_a_call_has_lost_its_connection(postgres_database: Database) -> None:
+    """Its relay had lost the message meanwhile, and another one has called the listener again."""
+    postgres_database.execute("CREATE TABLE effect (n integer)")
+    desk, pids, may_go_on = Desk(postgres_database), [], threading.Event()
+
+    def listener(message: Message, session: Session) -> None:
+        session.execute(INSERT, {"n": 1})
+        pids.append(session.execute(text("SELECT pg_backend_pid()")).scalar())
+        if len(pids) == 1:
+            may_go_on.wait(20)
+            session.execute(text("SELECT 1"))
+
+    lost = asyncio.create_task(desk.send(listener))
+    await eventually_async(lambda: len(pids) == 1)
+    postgres_database.execute(f"SELECT pg_terminate_backend({pids[0]})")
+    assert await desk.send(listener) == "taken"
+    may_go_on.set()
+    assert await lost == "unanswered"
+    assert desk.done == ([1], 1)

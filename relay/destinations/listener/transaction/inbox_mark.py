@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.orm import Session
 
-from outbox.inbox import connection_of, mark
+from outbox.inbox import connection_of, mark_returning
 from outbox.tables import tables
 from relay.observe.logging import redacted
 
@@ -36,6 +36,10 @@ _SIGNS = (
     sa.func.set_config("application_name", _NAME.op("||")(SIGN), True),
     sa.func.set_config(_SETTING, "yes", True),
 )
+# What distinguishes a call's mark from that of another call: the value when it is written, and its column.
+_MY_TRANSACTION: sa.ColumnElement[str] = sa.literal_column("CAST(CAST(pg_current_xact_id() AS xid) AS text)", sa.Text)
+_ITS_TRANSACTION: sa.ColumnElement[str] = sa.literal_column("CAST(xmin AS text)", sa.Text)
+_DONE_AT: sa.ColumnElement[str] = sa.literal_column("done_at", sa.Text)
 
 
 class InboxMark:
@@ -56,20 +60,25 @@ class InboxMark:
     def make(self, session: Session) -> bool:
         """Write the mark, with its sign; return ``False`` if the listener has processed the message before."""
         connection = self._connection = connection_of(session, None)
-        signs = _SIGNS if connection.dialect.name == "postgresql" else ()
-        is_new = mark(connection, None, self._listener, self._message_id, returning=signs)
+        returning = (_MY_TRANSACTION, *_SIGNS) if connection.dialect.name == "postgresql" else (_DONE_AT,)
+        made = mark_returning(connection, self._listener, self._message_id, returning)
         self._begun = connection.info.get(_BEGUN)
-        return is_new
+        self._made = made[0] if made is not None else None
+        return made is not None
 
     def look(self, _: object = None) -> None:
         """Note whether the transaction is still the one of the mark."""
         self.has_lost_its_transaction = not self._has_its_transaction()
 
     def remove(self, connection: sa.Connection) -> bool:
-        """Remove the mark; return whether it was there: then its transaction had been committed."""
+        """Remove the mark; return whether it was there: then its transaction had been committed.
+
+        The mark of another call stays: after a lost connection, another relay may have called the listener again.
+        """
         inbox = tables().inbox
-        is_ours = sa.and_(inbox.c.listener == self._listener, inbox.c.message_id == self._message_id)
-        return connection.execute(sa.delete(inbox).where(is_ours)).rowcount == 1
+        is_named = sa.and_(inbox.c.listener == self._listener, inbox.c.message_id == self._message_id)
+        made = _ITS_TRANSACTION if connection.dialect.name == "postgresql" else _DONE_AT
+        return connection.execute(sa.delete(inbox).where(is_named, made == self._made)).rowcount == 1
 
     @contextmanager
     def warning_if_it_may_stay(self) -> Iterator[None]:
