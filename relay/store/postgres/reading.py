@@ -12,6 +12,7 @@ from outbox.tables import SHARD_COUNT
 from relay.decide.visibility import Horizon
 from relay.store.postgres.salvaging import UNREADABLE, Salvaging
 from relay.store.postgres.sql import reading as sql
+from relay.store.postgres.sql.connection import SNAPSHOT
 from relay.store.rows import (
     DATA,
     DESTINATION,
@@ -44,6 +45,7 @@ class Reading(Salvaging):
         self._scheduled: Due = FIRST
         self._retries: Due = FIRST
         self._took_at: Horizon | None = None  # shards for the first time
+        self._due_since: Horizon | None = None  # due messages were read for the first time, before any look
         self._newest = 0  # the newest position when shards were taken
         self._per_shard = 8
         self._turn = 0
@@ -68,12 +70,17 @@ class Reading(Salvaging):
         return page
 
     def _look_first(self, page: Page, cursors: Cursors) -> None:
-        """Take the snapshot that the next look starts from: ready messages are read from the beginning."""
+        """Take the snapshot that the next look starts from: ready messages are read from the beginning.
+
+        Due messages may have been read before this. What has become visible in the meantime may be due and late.
+        """
         snapshot, mine = self._run(sql.FIRST_LOOK).fetchall()[0]
         self._insist(mine)
         self._horizon = Horizon.parse(snapshot)
         if self._took_at is not None and cursors.ready:
             self._read_foreign(page, cursors, self._since(self._took_at, cursors))
+        if self._due_since is not None and cursors.ready:
+            self._read_late(page, cursors, self._since(self._due_since, cursors))
 
     def _look(self, page: Page, cursors: Cursors, horizon: Horizon) -> None:
         """Find rows that became visible late since the last look.
@@ -240,6 +247,8 @@ class Reading(Salvaging):
 
     def read_due(self, shards: Sequence[int], limit: int) -> Page:
         with self._guard():
+            if self._horizon is None:
+                self._due_since = self._due_since or Horizon.parse(self._one(SNAPSHOT))
             now = str(self._one("SELECT clock_timestamp()"))
             if now < max(self._scheduled, self._retries)[0]:
                 self.reread_due()  # the clock was set back: rows written since then are due before those that were read
@@ -248,30 +257,22 @@ class Reading(Salvaging):
             retries = self._fetch(sql.READ_RETRIES, **span, **_after(self._retries))
         self._scheduled = _reached(scheduled, limit, now)
         self._retries = _reached(retries, limit, now)
-        return Page(
-            messages=[row[:-2] for row in scheduled],
-            deliveries=[row[:-3] for row in retries],
-            full=_is_full(scheduled, limit) or _is_full(retries, limit),
-        )
+        is_full = _is_full(scheduled, limit) or _is_full(retries, limit)
+        return Page([row[:-2] for row in scheduled], [row[:-3] for row in retries], full=is_full)
 
     def reread_due(self) -> None:
         self._scheduled = self._retries = FIRST
 
     def held_keys(self, keys: Sequence[str], destinations: Sequence[str], skipping: Sequence[str]) -> dict[Pair, int]:
+        asked = {"keys": list(keys), "destinations": list(destinations), "skipping": list(skipping)}
         with self._guard():
-            rows = self._run(
-                sql.HELD_KEYS, keys=list(keys), destinations=list(destinations), skipping=list(skipping)
-            ).fetchall()
+            rows = self._run(sql.HELD_KEYS, **asked).fetchall()
         return {(destination, key): position for destination, key, position in rows}
 
     def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
         with self._guard():
-            rows = self._run(
-                sql.BLOCKED_KEYS,
-                destinations=[destination for destination, _ in pairs],
-                keys=[key for _, key in pairs],
-                skipping=list(skipping),
-            ).fetchall()
+            destinations, keys = [name for name, _ in pairs], [key for _, key in pairs]
+            rows = self._run(sql.BLOCKED_KEYS, destinations=destinations, keys=keys, skipping=list(skipping)).fetchall()
         return {(destination, key): position for destination, key, position in rows}
 
 

@@ -53,6 +53,16 @@ def test_a_message_that_was_due_before_the_last_one_read_is_read_all_the_same(de
     assert _look(session, cursors) == []
 
 
+def test_a_message_that_was_due_before_the_first_poll_is_read_if_it_is_committed_during_that_poll(desk: Desk) -> None:
+    """Due messages are read before the first look at the ready ones: it was in the past of that look."""
+    session, cursors = desk.owner(), everything()
+    assert not session.read_due(list(cursors.ready), 10)
+    sent = desk.emit_one(due_at=datetime.now(UTC) - timedelta(hours=1))
+    found = ids(session.read_ready(cursors, 10).messages)
+    assert (found or _look(session, cursors)) == [sent]
+    assert _look(session, cursors) == []
+
+
 def _look(session: Any, cursors: Cursors) -> list[str]:
     """Poll once, in the order in which the relay does."""
     due = session.read_due(list(cursors.ready), 10)
