@@ -98,9 +98,13 @@ class Lane:
         if has_room or self.takes_messages:
             self.queue.accept(entry, before=before, has_room=has_room)
             return
-        self.queue.accept(entry, before=before, has_room=entry.key is None)
+        self.queue.accept(entry, before=before, has_room=self._may_probe(entry))
         if len(self.queue.startable.fresh) > self.queue.reserve:
             self._park_down_to_reserve()
+
+    def _may_probe(self, entry: Entry) -> bool:
+        """Whether no earlier message of its key is in memory, for which it would have to wait."""
+        return entry.key is None or self.queue.chains.of(entry.key) is None
 
     def accept_back(self, entry: Entry, before: int | None) -> None:
         """Take an entry that was read back from the table, or set it aside again."""

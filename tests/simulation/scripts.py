@@ -138,6 +138,16 @@ def crowd_in_front(seed: int) -> Script:
     return Script({n: Plan(n) for n in "ab"}, fates, emits, until=60.0, knobs={"window": 300, "page_size": 20})
 
 
+def keys_behind_a_crowd(seed: int) -> Script:
+    """Send more bad messages than a destination that is down keeps, then good ones with keys, beside a sibling."""
+    how = [failed("500"), unanswered("timeout")][seed % 2]
+    fates = {name: Fate(latency_s=0.02) for name in "ab"}
+    fates["a"].poison = dict.fromkeys(range(120), how)
+    emits = [(0.0, 0.0, None, 0.0)] * 120 + [(3 + n / 2, 3 + n / 2, f"k{n % 10}", 0.0) for n in range(40)]
+    knobs = {"window": 40, "page_size": 8}
+    return Script({n: Plan(n) for n in "ab"}, fates, emits, until=30.0, knobs=knobs)
+
+
 def poison_chain(seed: int) -> Script:
     """Send one bad message with twenty successors of its key, then good ones."""
     how = [failed("500"), unanswered("timeout")][seed % 2]
@@ -242,6 +252,7 @@ DIRECTED = {
     "quiet poison": quiet_poison,
     "hidden": hidden,
     "crowd in front": crowd_in_front,
+    "keys behind a crowd": keys_behind_a_crowd,
     "poison chain": poison_chain,
     "missed releases": missed_releases,
     "few failing": few_failing,

@@ -13,6 +13,7 @@
 | probes are made at the oldest and the newest messages only                   | hidden, 0              |
 | a probe is one attempt                                                       | crowd in front, 0      |
 | what a probe has tried goes back into the table, and is the next to be read  | crowd in front, 1      |
+| no new message with a key is a probe of a destination that is down           | keys behind a crowd, 0 |
 | a message expires while its attempt is being noted, and is sent              | noted too long, 1      |
 
 The simulation does not model two more faults, which have tests with real servers: transactions that logical
@@ -117,6 +118,11 @@ def test_probed_messages_that_are_the_next_to_be_read_again(monkeypatch: pytest.
 def test_messages_that_expire_while_they_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CrashGuard, "_may_still_start", lambda self, *_: self._lease.is_held(self._clock()))
     assert "expired" in dies("noted too long", 1)
+
+
+def test_new_messages_with_keys_that_are_no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lane, "_may_probe", lambda _, entry: entry.key is None)
+    assert "a would take 120" in dies("keys behind a crowd", 0)
 
 
 def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:
