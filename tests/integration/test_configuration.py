@@ -101,7 +101,7 @@ def test_a_wrong_name_at_the_start_is_an_error_and_nothing_to_wait_for(
     assert process.returncode == 3, process.report()
     last = process.stderr.rstrip().splitlines()[-1]
     assert said in last
-    assert "Correct DATABASE_URL" in last
+    assert "check what OUTBOX_DATABASE_URL or DATABASE_URL says" in last
     assert "Traceback" not in process.stderr
 
 
