@@ -199,13 +199,11 @@ class Lane:
                 others.
             started_at: When the attempt began.
         """
+        if isinstance(outcomes, Outcome) and (outcomes is TAKEN or outcomes.kind in FOR_ALL):
+            outcomes = [outcomes] * len(batch)
         if not isinstance(outcomes, Outcome):
             for entry, outcome in zip(batch, outcomes, strict=True):
                 self.finish(entry, outcome, started_at)
-            return
-        if outcomes is TAKEN or outcomes.kind in FOR_ALL:
-            for entry in batch:
-                self.finish(entry, outcomes, started_at)
             return
         for entry in reversed(batch):  # each goes to the front
             self.queue.put_back(entry).alone = True
