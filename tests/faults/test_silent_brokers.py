@@ -1,13 +1,12 @@
 """A network that drops every packet: no attempt waits for ever, no message is blamed, the relay connects anew."""
 
-import gc
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
 from sqlalchemy import make_url
-from support.kafka import Tansu
+from support.kafka import Tansu, collect_connections
 from support.servers import running
 from support.silence import Gate
 from support.worlds import http_world, kafka_world, nats_world, rabbitmq_world, redis_world
@@ -37,6 +36,7 @@ def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     with ExitStack() as stack:
         if request.param == "kafka":
             yield _kafka(stack)
+            collect_connections()
             return
         if request.param == "http":
             world = stack.enter_context(http_world(timeout_s=2))
@@ -58,14 +58,6 @@ def _kafka(stack: ExitStack) -> Behind:
     )
 
 
-@pytest.fixture(autouse=True)
-def collect() -> Iterator[None]:
-    """Collect the connection of an attempt that was cut off here: aiokafka leaves it to the garbage collector."""
-    yield
-    gc.collect()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_connection_stays_silent_for_ever(behind: Behind) -> None:
     """This holds for one that was silent from the start, and for one that falls silent later."""
 
