@@ -7,16 +7,14 @@ next sample goes on there. A second walk follows it, for messages that became re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from outbox.tables import SHARD_COUNT
+from relay.store.dialect import Ask
 
 SPAN = 10_000  # positions of the first piece of a walk; each piece is twice as long as the last one
-
-# Returns the first ready messages of shards within a span from their floors; `None` if its time is over.
-Ask = Callable[[Sequence[int], Sequence[int], int], Sequence[Any] | None]
 
 
 @dataclass
