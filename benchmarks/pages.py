@@ -33,6 +33,7 @@ import httpx
 import sqlalchemy as sa
 
 from benchmarks.running import ROOT, ours, relay_at_work, say
+from outbox.errors import OutboxError
 from relay.platform.database import Database
 from relay.platform.migrations import upgrade
 
@@ -82,7 +83,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each page and each phase is repeated")
     parser.add_argument("--only", choices=("pages", "relay"))
     options = parser.parse_args()
-    pages = _filled(options.url, options.messages)
+    try:
+        pages = _filled(options.url, options.messages)
+    except (OutboxError, sa.exc.OperationalError) as error:
+        parser.error(f"this database cannot be used: {getattr(error, 'orig', error)}")
     worst_ms = 0.0
     if options.only != "relay":
         worst_ms = _measure_pages(options.url, pages, options.rounds)
