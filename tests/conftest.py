@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -163,13 +164,19 @@ def empty_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test works in its own directory, away from the developer's outbox.toml and outbox.db.
 
-    What one test has hidden from logs is not hidden in the next one.
+    What one test has hidden from logs is not hidden in the next one, which does not log into its streams either.
     """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     writes = "tmp_path" in request.fixturenames or not request.path.is_relative_to(HERE / "unit")
     directory: Path = request.getfixturevalue("tmp_path" if writes else "empty_directory")
     monkeypatch.chdir(directory)
     monkeypatch.setattr("relay.observe.text._hidden", set())
     yield
+    if root.handlers != handlers:  # a command has run in this process, and has called `relay.observe.logging.configure`
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        sys.modules["structlog"].reset_defaults()
     assert writes or not os.listdir(directory), "a test that writes files takes tmp_path"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -9,10 +10,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from relay.admin.audit import Action
+from relay.platform.deadlock_retry import is_conflict, pauses_s
 from relay.store import dialect_of
 
 BATCH = 500  # the maximum number of rows that one transaction changes: other sessions never wait long for our locks
-DEADLOCK, TRIES = "40P01", 5
 
 T = TypeVar("T")
 
@@ -60,10 +61,11 @@ def in_batches(
 
 def insisting(work: Callable[[], T]) -> T:
     """Do the work; repeat it if the server ends it as a deadlock. Relays may lock the same rows in another order."""
-    for tries_left in reversed(range(TRIES)):
+    for pause_s in pauses_s():
         try:
             return work()
         except sa.exc.DBAPIError as error:
-            if not tries_left or getattr(error.orig, "sqlstate", None) != DEADLOCK:
+            if not is_conflict(error):
                 raise
-    raise AssertionError("unreachable")
+            time.sleep(pause_s)
+    return work()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from relay.destinations.listener.transaction.deadlock_retry import CONFLICTS
+from relay.platform.deadlock_retry import CONFLICTS
 
 CHAIN = 10  # the maximum number of causes to follow
 

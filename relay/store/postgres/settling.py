@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from relay.platform.deadlock_retry import pauses_s
 from relay.store.contract import Batch, Damaged, Ruled, Swept
 from relay.store.postgres.connection import OwningConnection, commit, sentence
 from relay.store.postgres.sql import settling as sql
@@ -129,19 +131,21 @@ class Settling(OwningConnection):
         ).fetchall()
 
     def _insisting(self, write: Callable[[], T], again: Callable[[], T] | None = None) -> T:
-        """Write; repeat it after a deadlock, or if today's partition of the history was missing."""
+        """Write; repeat it after deadlocks, or if today's partition of the history was missing."""
         with self._guard():
-            try:
-                return write()
-            except psycopg.errors.CheckViolation as error:
-                if error.diag.table_name != "outbox_history":
-                    raise
-                self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
-            except psycopg.errors.DataCorrupted as error:
-                raise Damaged(sentence(error)) from error
-            except psycopg.errors.DeadlockDetected:
-                pass  # rows are locked in the order of ids, or, if settled by address, of the table
-            return (again or write)()
+            for pause_s in pauses_s():
+                try:
+                    return write()
+                except psycopg.errors.CheckViolation as error:
+                    if error.diag.table_name != "outbox_history":
+                        raise
+                    self._run("SELECT outbox_add_partition((clock_timestamp() AT TIME ZONE 'UTC')::date)")
+                except psycopg.errors.DataCorrupted as error:
+                    raise Damaged(sentence(error)) from error
+                except psycopg.errors.DeadlockDetected:
+                    time.sleep(pause_s)  # rows are locked in the order of ids, or, if settled by address, of the table
+                write = again or write
+            return write()
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
         with self._guard(), self._transaction():

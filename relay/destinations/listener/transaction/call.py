@@ -17,11 +17,11 @@ from outbox import Message
 from relay.destinations.listener.calling import Calling
 from relay.destinations.listener.returned import check_returned
 from relay.destinations.listener.transaction.commit_gate import CommitGate
-from relay.destinations.listener.transaction.deadlock_retry import is_conflict, pauses_s
 from relay.destinations.listener.transaction.inbox_mark import InboxMark, count_transactions
 from relay.destinations.listener.transaction.session_guard import COMMITTED_EARLY, ENDED, SessionGuard
 from relay.observe import process
 from relay.platform.database import Database
+from relay.platform.deadlock_retry import is_conflict, pauses_s
 from relay.platform.watchdog import name_of
 
 CALM_S = 2.0  # how long calls take turns after a conflict, in seconds

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from outbox import Reject
+from outbox.errors import Reject
 
 # serialization_failure, deadlock_detected: https://www.postgresql.org/docs/current/errcodes-appendix.html
 CONFLICTS = frozenset({"40001", "40P01"})
