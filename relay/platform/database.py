@@ -14,9 +14,9 @@ from sqlalchemy.engine import URL, make_url
 
 from outbox.errors import SettingsError
 from relay.observe.text import redacted
-from relay.platform import libpq
-from relay.platform import session_settings as pinning
-from relay.platform import unsupported_servers as lockless
+from relay.platform.postgres import libpq
+from relay.platform.postgres import session_settings as pinning
+from relay.platform.postgres import unsupported_servers as lockless
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relay.platform.session_settings import ask_first
+from relay.platform.postgres.session_settings import ask_first
 
 TEXTS = ("text", "varchar", "bpchar", "name")
 

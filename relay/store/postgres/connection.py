@@ -10,8 +10,8 @@ import psycopg
 from psycopg.types.string import TextLoader
 
 from outbox.errors import Unusable
-from relay.platform import session_settings as pinning
 from relay.platform.database import Database
+from relay.platform.postgres import session_settings as pinning
 from relay.store.contract import Full, Lost
 from relay.store.postgres.executor import Answer, Executor, PendingAnswer
 from relay.store.postgres.sql import connection as sql

@@ -9,7 +9,7 @@ import psycopg
 
 from outbox.errors import Unusable
 from relay.platform.database import Database
-from relay.platform.unsupported_servers import ASK, refuse_lockless_server
+from relay.platform.postgres.unsupported_servers import ASK, refuse_lockless_server
 from relay.store.contract import ANY_GENERATION
 from relay.store.postgres.connection import ENDS, as_lost, sentence
 from relay.store.postgres.ownership import Owning

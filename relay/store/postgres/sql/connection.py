@@ -8,7 +8,7 @@ to be empty through the whole primary key, and then compares the ids (measured: 
 
 from __future__ import annotations
 
-from relay.platform import session_settings as pinning
+from relay.platform.postgres import session_settings as pinning
 
 IS_OWNER = "current_setting('outbox.owner', true) = %(token)s"
 

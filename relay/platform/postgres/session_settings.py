@@ -16,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# The text form of values. The connection's first message sets the encoding (`relay.platform.libpq`).
+# The text form of values. The connection's first message sets the encoding (`relay.platform.postgres.libpq`).
 FORMATS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",

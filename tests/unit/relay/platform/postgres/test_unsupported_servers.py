@@ -3,7 +3,7 @@
 import pytest
 
 from outbox.errors import Unusable
-from relay.platform.unsupported_servers import lockless_server, refuse_lockless_server
+from relay.platform.postgres.unsupported_servers import lockless_server, refuse_lockless_server
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.errors import Unusable
-from relay.platform.session_settings import ask_first
+from relay.platform.postgres.session_settings import ask_first
 
 # Markers in the answer to `SELECT version()`. PostgreSQL's own answer begins with its name, as does that of servers
 # with real locks: EDB's, Amazon's, Google's and Microsoft's.
