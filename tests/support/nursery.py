@@ -73,8 +73,9 @@ class Child:
         return code
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        with suppress(ProcessLookupError):  # it ended just now, and its exit code is being written
+            if self.poll() is None:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -137,9 +138,12 @@ def _serve() -> None:
         arguments, *world = json.loads(line)
         for name in _IMPORTS.get(arguments[0], ()):
             import_module(name)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # no child's exit code is written before the removal
         pid = os.fork()
         if pid == 0:
             _become(arguments, *world)
+        Path(sys.argv[1], str(pid)).unlink(missing_ok=True)  # the exit code of an earlier process with this id
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         print(pid, flush=True)
 
 
@@ -154,7 +158,7 @@ def _write_codes(*_: object) -> None:
 
 def _become(arguments: list[str], environment: dict[str, str], directory: str, stdout: str, stderr: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    Path(sys.argv[1], str(os.getpid())).unlink(missing_ok=True)  # the exit code of an earlier process with this id
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for fd, path in ((1, stdout), (2, stderr)):

@@ -40,7 +40,7 @@ class _Wait:
         """Return how long to wait before the next try: a slow condition is checked less often."""
         __tracebackhide__ = True
         now = time.monotonic()
-        if now >= self._ends_at:
+        if self._began_at >= self._ends_at:  # no earlier: the machine may have stood still during a try
             raise AssertionError(
                 f"not within {self._deadline_s:g} s ({self._tries} tries): {self._what}\n"
                 f"the last time {self._last_seen}"
