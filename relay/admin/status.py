@@ -16,8 +16,8 @@ A message counts once, with one exception: one that is dead at one destination a
 and `waiting_and_dead` counts these. `delivered`, `cancelled`, `discarded` and `expired` reach back as far as the
 history, and count a message once more after each replay.
 
-`parked` and `retrying` count deliveries, and are the sums over the destinations. For a destination, both are part of
-its `waiting`.
+`parked`, its part `blocked`, and `retrying` count deliveries, and are the sums over the destinations. For a
+destination, `parked` and `retrying` are parts of its `waiting`.
 
 To count means to pass over every row, so a backlog of millions is estimated from a sample of its pages or rows.
 A message that was set aside for several destinations may then count once for each.
@@ -43,6 +43,7 @@ from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
 from relay.store import dialect_of
 
+APART = (State.BLOCKED, State.RETRY, State.DEAD)
 REMOVED = "it is no longer registered, and deliveries still wait for it"
 
 
@@ -60,6 +61,7 @@ class DestinationStatus:
         until: When it is probed or resumes, if known.
         paused_by: ``operator`` or ``failure``, unless it is healthy.
         parked: Waiting deliveries that cannot start now: it is paused or full, or an earlier message waits.
+        blocked: Of the parked ones, those behind an earlier message of their key that is not done.
         retrying: Waiting deliveries that have failed and wait for their next attempt.
         note: For a healthy one: the failure that occurs now and then, such as ``7 % failing``.
         since: When its state began.
@@ -77,6 +79,7 @@ class DestinationStatus:
     until: datetime | None = None
     paused_by: str | None = None
     parked: int = 0
+    blocked: int = 0
     retrying: int = 0
     note: str | None = None
     since: datetime | None = None
@@ -109,6 +112,7 @@ class Status:
         scheduled: Of the waiting ones, those that are not due yet.
         waiting_and_dead: Of the waiting ones, those that are a dead letter at another destination.
         parked: Deliveries that cannot start now: destination paused or full, or an earlier message waits.
+        blocked: Of the parked ones, those behind an earlier message of their key that is not done.
         retrying: Deliveries that failed and wait for their next attempt.
         unrouted: Messages that no subscription wants.
         dead: Messages with a dead letter.
@@ -128,6 +132,7 @@ class Status:
     scheduled: int = 0
     waiting_and_dead: int = 0
     parked: int = 0
+    blocked: int = 0
     retrying: int = 0
     unrouted: int = 0
     dead: int = 0
@@ -164,6 +169,7 @@ def status(connection: sa.Connection, *, count_at_most: int | None = None) -> St
         scheduled=messages.scheduled,
         waiting_and_dead=messages.waiting_and_dead,
         parked=sum(each.parked for each in destinations.values()),
+        blocked=sum(each.blocked for each in destinations.values()),
         retrying=sum(each.retrying for each in destinations.values()),
         unrouted=messages.unrouted,
         dead=messages.dead,
@@ -194,6 +200,7 @@ def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: Hi
         waiting=sum(found.messages[state] for state in READ_PATH) + min(set_aside, held),
         scheduled=found.messages[State.SCHEDULED],
         parked=sum(each.parked for each in destinations.values()),
+        blocked=sum(each.blocked for each in destinations.values()),
         retrying=sum(each.retrying for each in destinations.values()),
         unrouted=found.unrouted,
         dead=min(sum(each.dead for each in destinations.values()), held),
@@ -232,8 +239,8 @@ def _destinations(
     destination, rates = tables().destination, _rates(connection)
     found = {}
     for row in connection.execute(sa.select(destination).order_by(destination.c.name)):
-        parked = sum(deliveries.get((row.name, state), 0) for state in (State.PARKED, State.BLOCKED))
-        retrying, dead = deliveries.get((row.name, State.RETRY), 0), deliveries.get((row.name, State.DEAD), 0)
+        blocked, retrying, dead = (deliveries.get((row.name, state), 0) for state in APART)
+        parked = deliveries.get((row.name, State.PARKED), 0) + blocked
         set_aside = parked + retrying
         is_removed = row.removed_at is not None
         if is_removed and not (set_aside or dead):
@@ -250,6 +257,7 @@ def _destinations(
             row.until,
             row.paused_by,
             parked,
+            blocked,
             retrying,
             row.note,
             row.since,

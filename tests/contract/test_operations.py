@@ -86,7 +86,7 @@ def test_an_empty_outbox_is_all_zeros(connection: sa.Connection) -> None:
 def test_every_message_counts_once(connection: sa.Connection) -> None:
     register(connection, "api", "extraction.*")
     register(connection, "reports", "*")
-    ids = [send(connection) for _ in range(8)]
+    ids = [send(connection, ordering_key=str(n)) for n in range(8)]
     send(connection, delay=HOUR)
     _ready, parked, retrying, dead, half_dead, unrouted, delivered, done_at_api = ids
     for message_id in (parked, retrying, dead, half_dead):
@@ -98,7 +98,7 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
     set_aside(connection, dead, "api", "dead", reason="refused")
     set_aside(connection, dead, "reports", "delivered")
     set_aside(connection, half_dead, "api", "dead", reason="refused")
-    set_aside(connection, half_dead, "reports", "parked")
+    set_aside(connection, half_dead, "reports", "blocked")
     become(connection, unrouted, "unrouted")
     deliver(connection, delivered)
     set_aside(connection, done_at_api, "api", "delivered")
@@ -116,11 +116,13 @@ def test_every_message_counts_once(connection: sa.Connection) -> None:
     assert (found.delivered, found.cancelled, found.discarded) == (2, 2, 1)
     once = found.waiting + found.dead + found.unrouted + found.delivered + found.cancelled + found.discarded
     assert once - found.waiting_and_dead == 13
-    assert (found.scheduled, found.parked, found.retrying) == (1, 2, 2)
+    assert (found.scheduled, found.parked, found.blocked, found.retrying) == (1, 2, 1, 2)
     # api: ready, scheduled, parked, retrying; reports: ready, scheduled, done_at_api, retrying, half_dead
     api, reports = (replace(found.destinations[name], since=None) for name in ("api", "reports"))
     assert api == DestinationStatus("api", "listener", "healthy", None, 4, 2, ["extraction.*"], parked=1, retrying=1)
-    assert reports == DestinationStatus("reports", "listener", "healthy", None, 5, 0, ["*"], parked=1, retrying=1)
+    assert reports == DestinationStatus(
+        "reports", "listener", "healthy", None, 5, 0, ["*"], parked=1, blocked=1, retrying=1
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -130,11 +132,11 @@ def test_no_two_numbers_contradict_each_other(connection: sa.Connection, seed: i
     register(connection, "api", "extraction.*")
     register(connection, "reports", "*")
     for _ in range(12):
-        message_id = send(connection, **({"delay": HOUR} if chance.random() < 0.1 else {}))
+        message_id = send(connection, ordering_key="k", **({"delay": HOUR} if chance.random() < 0.1 else {}))
         if chance.random() < 0.8:
             become(connection, message_id, "held")
             for name in ("api", "reports"):
-                state = chance.choice(["parked", "retry", "dead", "delivered", "discarded", "cancelled"])
+                state = chance.choice(["parked", "blocked", "retry", "dead", "delivered", "discarded", "cancelled"])
                 due_at = now(connection) + HOUR if state == "retry" else None
                 set_aside(connection, message_id, name, state, reason="why", due_at=due_at)
     found = status(connection)
@@ -143,6 +145,8 @@ def test_no_two_numbers_contradict_each_other(connection: sa.Connection, seed: i
     assert found.waiting_and_dead <= found.dead
     assert found.parked == sum(way.parked for way in ways)
     assert found.retrying == sum(way.retrying for way in ways)
+    assert found.blocked == sum(way.blocked for way in ways)
+    assert all(way.blocked <= way.parked for way in ways)
     assert all(way.parked + way.retrying <= way.waiting <= found.waiting for way in ways)
     assert sum(way.waiting for way in ways) >= found.waiting
     assert all(way.dead <= found.dead for way in ways)

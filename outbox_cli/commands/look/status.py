@@ -161,9 +161,10 @@ def _dead_note(found: Status) -> str:
 
 def _destination_table(found: Status) -> RenderableType:
     rows = (
-        (name, d.health, d.waiting, d.parked, d.retrying, d.dead, d.reason) for name, d in found.destinations.items()
+        (name, d.health, d.waiting, d.parked, d.blocked, d.retrying, d.dead, d.reason)
+        for name, d in found.destinations.items()
     )
-    numbers = ("Waiting", "parked", "retrying", "Dead")
+    numbers = ("Waiting", "parked", "blocked", "retrying", "Dead")
     return table("Destination", "State", *numbers, "Reason", rows=rows, right=numbers)
 
 

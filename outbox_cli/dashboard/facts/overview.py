@@ -50,6 +50,7 @@ class DestinationView:
     outlook: str
     waiting: int
     parked: int
+    blocked: int
     retrying: int
     dead: int
 
@@ -162,6 +163,7 @@ def _view(row: DestinationStatus, found: Status) -> DestinationView:
         outlook=_outlook(row, word, relays=len(found.relays)),
         waiting=row.waiting,
         parked=row.parked,
+        blocked=row.blocked,
         retrying=row.retrying,
         dead=row.dead,
     )
