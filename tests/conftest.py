@@ -298,12 +298,8 @@ def kafka_server(request: pytest.FixtureRequest) -> Iterator[KafkaServer]:
 @pytest.fixture
 def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
     """A broker: the test runs once on each. It may stop, kill and freeze it: the next test finds it working again."""
-    from support.kafka import collect_connections
-
-    collect_connections()  # of an asynchronous test before, whose loop is closed only now
     with lent(kafka_server) as server:
         yield server
-    collect_connections()
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
 """A network that drops every packet: no attempt waits for ever, no message is blamed, the relay connects anew."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
 import pytest
 from sqlalchemy import make_url
-from support.kafka import Tansu, collect_connections
+from support.kafka import Tansu
 from support.servers import running
 from support.silence import Gate
+from support.waiting import eventually_async
 from support.worlds import http_world, kafka_world, nats_world, rabbitmq_world, redis_world
 
 from outbox import Message
@@ -36,7 +38,6 @@ def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     with ExitStack() as stack:
         if request.param == "kafka":
             yield _kafka(stack)
-            collect_connections()
             return
         if request.param == "http":
             world = stack.enter_context(http_world(timeout_s=2))
@@ -78,6 +79,29 @@ def test_no_connection_stays_silent_for_ever(behind: Behind) -> None:
 
     Promise(check, is_about_outages=True)(behind.world)
     assert behind.gate.silent_count >= 2
+
+
+def test_a_kafka_start_that_is_cut_off_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This holds for one that takes too long, and for one that is cancelled because the destination is closed."""
+
+    async def check(world: World) -> None:
+        with gate.shut(answers=1):  # the library's first question is the broker's version, the second is its topics
+            destination = world.build()
+            assert_outage(await destination.send(message()), world)
+            await eventually_async(lambda: gate.open_count == 0)
+
+            monkeypatch.setattr("relay.destinations.kafka.producer.START_TIMEOUT_S", 60)
+            silent_before = gate.silent_count
+            sending = asyncio.create_task(destination.send(message()))
+            await eventually_async(lambda: gate.silent_count > silent_before)
+            await destination.close()
+            sending.cancel()
+            await eventually_async(lambda: gate.open_count == 0)
+
+    monkeypatch.setattr("relay.destinations.kafka.producer.START_TIMEOUT_S", 0.5)
+    with ExitStack() as stack:
+        gate, world = _kafka(stack)
+        Promise(check, is_about_outages=True)(world)
 
 
 async def _until_taken(destination: Destination, sent: Message) -> None:

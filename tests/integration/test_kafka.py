@@ -159,6 +159,20 @@ async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
         assert await made._producers.get() is not first
 
 
+async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCluster, name: str) -> None:
+    def requests() -> list[asyncio.Task[Any]]:
+        return [each for each in asyncio.all_tasks() if "_send_produce_req" in repr(each)]
+
+    before = asyncio.all_tasks()
+    async with destination(mock, topic=name) as made:
+        assert (await made.send(message())).kind == "taken"
+        mock.freeze()
+        sending = asyncio.create_task(made.send_many([message(ordering_key=f"k{number}") for number in range(40)]))
+        await eventually_async(lambda: len(requests()) > 1)
+    await sending
+    assert asyncio.all_tasks() == before
+
+
 async def _taken(made: Any) -> bool:
     return (await made.send(message())).kind == "taken"
 

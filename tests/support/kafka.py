@@ -6,11 +6,9 @@ stop; killed, it loses what it took. Neither shows what Kafka itself keeps.
 """
 
 import asyncio
-import gc
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -99,8 +97,8 @@ class KafkaServer(Server):
         from aiokafka import AIOKafkaConsumer
 
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
-        await consumer.start()
         try:
+            await consumer.start()
             ends = await consumer.end_offsets(list(consumer.assignment()))
             found: list[Record] = []
             async with asyncio.timeout(20):
@@ -189,16 +187,6 @@ class MockCluster(KafkaServer):
 
     def _create(self, topic: str, partitions: int) -> None:
         """Do nothing: the first request for a topic creates it, with four partitions."""
-
-
-def collect_connections() -> None:
-    """Collect the connections of attempts that were cut off, without the warnings that would fail a later test.
-
-    aiokafka leaves them to the garbage collector: it closes them only after its own timeouts.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 async def _created(bootstrap: str, topic: str, partitions: int) -> bool:

@@ -12,22 +12,24 @@ CHUNK = 65536
 class Gate:
     """Forwards connections to a server on this host.
 
-    While it is shut, it accepts connections, and passes nothing on. A connection that it accepted before it was opened
-    again stays silent, and stays open, as if its packets were dropped.
+    While it is shut, it accepts connections, and passes nothing on, or only their first answers. A connection that it
+    accepted before it was opened again stays silent, and stays open, as if its packets were dropped.
 
     Args:
         server_port: The server's port.
 
     Attributes:
         port: The port to connect to.
-        silent_count: How many connections it has made silent.
+        silent_count: How often it has passed nothing on.
+        open_count: How many connections the clients have not closed.
     """
 
     def __init__(self, server_port: int) -> None:
         self._server_port = server_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.silent_count = 0
+        self.silent_count = self.open_count = 0
+        self._answers = 0
         self._silence = threading.Event()
         self._sockets: list[socket.socket] = []
 
@@ -44,9 +46,9 @@ class Gate:
                 _close(each)
 
     @contextmanager
-    def shut(self) -> Iterator[None]:
-        """Make all connections silent, and those that are opened while the context is open."""
-        before = self._silence
+    def shut(self, *, answers: int = 0) -> Iterator[None]:
+        """Make all connections silent, and those that are opened while the context is open, after so many answers."""
+        before, self._answers = self._silence, answers
         before.set()
         try:
             yield
@@ -59,18 +61,32 @@ class Gate:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._server_port))
                 self._sockets += [client, server]
-                for source, target in ((client, server), (server, client)):
-                    threading.Thread(target=self._pass_on, args=(source, target, self._silence), daemon=True).start()
+                self.open_count += 1
+                for work, *ends in ((self._pass_requests, client, server), (self._pass_answers, server, client)):
+                    threading.Thread(target=work, args=(*ends, self._silence), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, silence: threading.Event) -> None:
+    def _pass_requests(self, client: socket.socket, server: socket.socket, silence: threading.Event) -> None:
         with suppress(OSError):
-            while data := source.recv(CHUNK):
-                if silence.is_set():
+            while data := client.recv(CHUNK):
+                if not silence.is_set() or self._answers:
+                    server.sendall(data)
+                else:
+                    self.silent_count += 1
+            self.open_count -= 1
+            if not silence.is_set():
+                _close(server)
+
+    def _pass_answers(self, server: socket.socket, client: socket.socket, silence: threading.Event) -> None:
+        answers = 0
+        with suppress(OSError):
+            while data := server.recv(CHUNK):
+                if silence.is_set() and answers >= self._answers:
                     self.silent_count += 1
                     return
-                target.sendall(data)
+                client.sendall(data)
+                answers += 1
             if not silence.is_set():
-                _close(target)
+                _close(client)
 
 
 def _close(each: socket.socket) -> None:

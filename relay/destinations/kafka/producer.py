@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from time import time
+from traceback import walk_tb
 from typing import Any, Self
 
 import structlog
@@ -87,10 +88,10 @@ class Producer:
         # The library's own `stop` waits until everything is delivered: forever, while the brokers are away. This does
         # the rest of its work.
         self._producer._closed = True
+        await _ended(self._producer._sender.sender_task)  # first: it could open another connection
         with contextlib.suppress(KafkaError, OSError, TimeoutError):  # the brokers have gone already
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._producer.client.close()
-        await _ended(self._producer._sender.sender_task)
         for answer in list(self._under_way):
             if not answer.done():
                 answer.set_exception(ProducerClosed("the producer was closed"))
@@ -141,11 +142,27 @@ class Producer:
         try:
             with telling_why(settings):
                 async with asyncio.timeout(START_TIMEOUT_S):
-                    await producer.start()
+                    await _start(producer)
         except BaseException:
             await made.close()
             raise
         return made
+
+
+async def _start(producer: AIOKafkaProducer) -> None:
+    """Start the library's producer; a start that is cut off leaves no connection open.
+
+    The library forgets its first connection, which is still open, if it is cancelled while it asks for the topics.
+    Nothing refers to that connection but a variable of the library's `bootstrap`, which the traceback leads to.
+    """
+    try:
+        await producer.start()
+    except BaseException as error:
+        for frame, _ in walk_tb(error.__traceback__):
+            connection = frame.f_locals.get("bootstrap_conn")
+            if connection is not None:
+                await asyncio.wait([connection.close()], timeout=STOP_TIMEOUT_S)
+        raise
 
 
 def _pass_on(answer: asyncio.Future[Any], confirmed: asyncio.Future[Any]) -> None:
@@ -159,8 +176,12 @@ def _pass_on(answer: asyncio.Future[Any], confirmed: asyncio.Future[Any]) -> Non
         answer.set_result(confirmed.result())
 
 
-async def _ended(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task until it ends: after the first cancel it waits for the requests under way."""
-    while task is not None and not task.done():
+async def _ended(sender: asyncio.Task[None] | None) -> None:
+    """End the library's sender, and its requests under way: cancelled alone, it waits for them, without a limit."""
+    if sender is None or sender.done():
+        return
+    routine: Any = sender.get_coro()
+    requests = routine.cr_frame.f_locals.get("tasks", ())
+    for task in (sender, *requests):
         task.cancel()
-        await asyncio.wait([task], timeout=STOP_TIMEOUT_S / 4)
+    await asyncio.wait([sender, *requests], timeout=STOP_TIMEOUT_S)
