@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -165,6 +166,7 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Every test works in its own directory, away from the developer's outbox.toml and outbox.db.
 
     What one test has hidden from logs is not hidden in the next one, which does not log into its streams either.
+    A session reads all shards at once: on a busy machine, a read that was slow would end the page.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -172,6 +174,8 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     directory: Path = request.getfixturevalue("tmp_path" if writes else "empty_directory")
     monkeypatch.chdir(directory)
     monkeypatch.setattr("relay.observe.text._hidden", set())
+    if reading := sys.modules.get("relay.store.postgres.reading"):
+        monkeypatch.setattr(reading, "QUICK_S", math.inf)
     yield
     if root.handlers != handlers:  # a command has run in this process, and has called `relay.observe.logging.configure`
         root.handlers[:] = handlers

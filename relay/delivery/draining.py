@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,6 +42,9 @@ class Outage(Protocol):
 
     @property
     def reason(self) -> str | None: ...
+
+    @property
+    def failures(self) -> int: ...
 
     @property
     def is_standing_by(self) -> bool: ...
@@ -96,14 +100,18 @@ class Drain:
         )
 
     async def _wait(self, has_ended: Callable[[], bool]) -> str | None:
-        """Wait until everything is done; return the reason if the database is away for too long."""
-        patience_s = 2 * self._settings.beat_s + 1
-        deadline = self._began_at + patience_s
+        """Wait until everything is done; return the reason if the database is away for too long.
+
+        An attempt to open a session may still succeed when the time is over: its end is waited for.
+        """
+        outage, patience_s = self._owner.outage, 2 * self._settings.beat_s + 1
+        ends_at, failures = math.inf, 0
         while not self._is_done and not has_ended():
-            reason = self._owner.outage.reason
-            if not reason:
-                deadline = self._clock() + patience_s
-            elif self._clock() > deadline:
+            reason, now = outage.reason, self._clock()
+            ends_at = min(ends_at, now + patience_s) if reason else math.inf
+            if now <= ends_at:
+                failures = outage.failures
+            elif outage.failures > failures:
                 return reason
             await asyncio.sleep(LOOK_S)
         return None

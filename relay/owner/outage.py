@@ -27,6 +27,7 @@ class Outage:
 
     Attributes:
         reason: The cause; ``None`` while there is no outage.
+        failures: How often a session could not be opened or was lost, since the last turn that worked.
         is_standing_by: Whether the only cause is that this relay can own no shard of this database now.
     """
 
@@ -34,12 +35,12 @@ class Outage:
         self.reason: str | None = "not connected yet"
         self.is_standing_by = False
         self._said: set[tuple[str, str | None]] = set()
-        self._failures = 0
+        self.failures = 0
 
     @property
     def pause_s(self) -> float:
         """Seconds to wait before the next session."""
-        return reconnect_s(self._failures)
+        return reconnect_s(self.failures)
 
     def connected(self) -> None:
         """Note that there is a session. After a failure, only a turn that works ends the outage."""
@@ -53,11 +54,11 @@ class Outage:
             self._said.clear()
         self.reason = None
         self.is_standing_by = False
-        self._failures = 0
+        self.failures = 0
 
     def add(self, error: Exception, *, owned: int) -> None:
         """Note that no session could be opened, or that one was lost while it owned this number of shards."""
-        self._failures += 1
+        self.failures += 1
         self.reason = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)
         cause = fingerprint(self.reason) if not isinstance(error, Lost) or is_refusal(error) else None
