@@ -1,10 +1,81 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the parsers of what is given for them.
+
+Help shows the name of a parser as the kind of value that it takes.
+"""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
+from uuid import UUID
 
 import typer
+
+
+def text(given: str) -> str:
+    """Return a text; refuse an empty one, for example from an unset shell variable: some would choose everything.
+
+    Raises:
+        BadParameter: The text is empty.
+    """
+    if not given:
+        raise typer.BadParameter("it is empty: give a value, or leave it out")
+    return given
+
+
+def uuid_of(given: str) -> str:
+    """Return a message's id in the form in which we write ids.
+
+    Raises:
+        BadParameter: The text is not a UUID.
+    """
+    try:
+        return str(UUID(given))
+    except ValueError:
+        raise typer.BadParameter(f"{given} is not the id of a message: ids are UUIDs") from None
+
+
+def duration(given: str) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        BadParameter: The text is not a duration.
+    """
+    from relay.platform.units.durations import seconds
+
+    try:
+        return seconds(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"{given}: {error}") from None
+
+
+def instant(given: str) -> datetime:
+    """Return an instant, given as a date with or without a time: in UTC unless it names a zone, like all our output.
+
+    Raises:
+        BadParameter: The text is not a date.
+    """
+    from relay.platform.units.durations import instant
+
+    try:
+        return instant(given)
+    except ValueError:
+        raise typer.BadParameter(f"{given}: write 2026-03-01 or 2026-03-01T12:30Z") from None
+
+
+def past(given: str) -> datetime:
+    """Return an instant in the past, given as a duration or a date.
+
+    Raises:
+        BadParameter: The text is neither.
+    """
+    from relay.platform.units.durations import before
+
+    try:
+        return before(datetime.now(UTC), given)
+    except ValueError as error:
+        raise typer.BadParameter(f"{given}: {error}") from None
+
 
 HealthHost = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="The address of the health pages; default: this machine only.")
@@ -19,7 +90,9 @@ HealthPort = Annotated[
     ),
 ]
 
-Type = Annotated[str | None, typer.Option("--type", help="Only this event type; * stands for any text.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", parser=uuid_of, help="The ids of messages.")]
+Type = Annotated[str | None, typer.Option("--type", parser=text, help="Only this event type; * stands for any text.")]
+All = Annotated[bool, typer.Option("--all", help="Everything, if no filter is given.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")]

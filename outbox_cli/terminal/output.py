@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +95,23 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _is_utf8() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+
+
+def show(found: Sequence[Any], made: Callable[[], object], *, as_json: bool, otherwise: str | None = None) -> None:
+    """Print what was found, for scripts or for people.
+
+    Args:
+        found: The items.
+        made: Returns the table of them.
+        as_json: Whether to print JSON.
+        otherwise: The message for people if there is none.
+    """
+    if as_json:
+        print_json(found)
+    elif found:
+        stdout().print(made())
+    elif otherwise is not None:
+        say(otherwise)
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[str] = ()) -> Table:

@@ -12,7 +12,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.output import say, stderr
 
 
-def go_on(doing: str, what: str, *, dry_run: bool, question: str | None, yes: bool) -> None:
+def go_on(doing: str, what: str, *, dry_run: bool, question: str | None) -> None:
     """Return if the command shall act; else say that nothing was done, and end the command.
 
     Args:
@@ -20,7 +20,6 @@ def go_on(doing: str, what: str, *, dry_run: bool, question: str | None, yes: bo
         what: Its objects: ``"3 messages"``.
         dry_run: Whether the command only shows what would be done.
         question: The question to ask first; ``None``: none.
-        yes: Whether to leave out the question.
 
     Raises:
         BadParameter: There is no terminal to ask on.
@@ -28,24 +27,13 @@ def go_on(doing: str, what: str, *, dry_run: bool, question: str | None, yes: bo
     if dry_run:
         say(f"would {doing} {what}; nothing was done")
         raise typer.Exit(exits.OK)
-    if question is None or yes:
+    if question is None:
         return
     if not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on: pass --yes to go on without confirmation")
     if not typer.confirm(question, err=True):
         say("nothing was done")
         raise typer.Exit(exits.FAILED)
-
-
-def refuse_empty(given: dict[str, str | None]) -> None:
-    """Refuse empty options, for example from an unset shell variable: some would choose everything.
-
-    Raises:
-        BadParameter: An option is empty.
-    """
-    for option, text in given.items():
-        if text == "":
-            raise typer.BadParameter(f"{option} is empty: give a value, or leave it out")
 
 
 @contextmanager

@@ -172,7 +172,7 @@ async def test_a_filter_that_is_empty_does_not_choose_every_dead_letter(
     scene.emit(1)
     await scene.drain({"a": to(Taker(rejecting(0)))})
     ended = run("dead", "discard", option, "", "--yes", url=sqlite_database.url)
-    assert (ended.returncode, f"{option} is empty" in ended.stderr) == (2, True)
+    assert (ended.returncode, option in ended.stderr, "it is empty" in ended.stderr) == (2, True, True)
     assert sqlite_database.scalar("SELECT count(*) FROM outbox_delivery WHERE state = 'dead'") == 1
 
 

@@ -34,7 +34,7 @@ COMMON = set(
     replication report request retry returned right risk row run screen search selection sending series serve
     servers settings shares shutdown side signature signing site skip something source sql sqlite started startup
     status steps streams subject success supervision swept sync tables target terminal tested testing text
-    throttle times tls to tokens tolerant too trace transaction transport tries type unavailable units unknown
+    throttle tls to tokens tolerant too trace transaction transport tries type unavailable units unknown
     unsupported untyped unusable url verifier view waking watcher withdrawn work world writing xid
     """.split()  # noqa: SIM905
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox_cli.commands.look.messages import MEANING, uuid_of
+from outbox_cli.commands.look.messages import MEANING
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import DryRun, Reason, Type, Yes
-from outbox_cli.terminal.output import print_json, say, stdout, table
-from outbox_cli.terminal.prompts import counting, go_on, refuse_empty
+from outbox_cli.terminal.options import All, DryRun, Ids, Reason, Type, Yes, past, text
+from outbox_cli.terminal.output import say, show, table
+from outbox_cli.terminal.prompts import counting, go_on
 from outbox_cli.terminal.settings import changing
-from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
 from relay.platform.wording import counted
 
@@ -39,19 +39,20 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def cancel(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of messages.")] = None,
-    key: Annotated[str | None, typer.Option(help="With this ordering key.")] = None,
+    ids: Ids = None,
+    key: Annotated[str | None, typer.Option(parser=text, help="With this ordering key.")] = None,
     type_: Type = None,
-    subject: Annotated[str | None, typer.Option(help="With this subject; * stands for any text.")] = None,
+    subject: Annotated[str | None, typer.Option(parser=text, help="With this subject; * stands for any text.")] = None,
     destination: Annotated[
-        str | None, typer.Option(help="Only for this destination; the others still get the messages.")
+        str | None, typer.Option(parser=text, help="Only for this destination; the others still get the messages.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Created since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
+        datetime | None,
+        typer.Option(parser=past, metavar="WHEN", help="Created since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created before then.")] = None,
+    until: Annotated[datetime | None, typer.Option(parser=past, metavar="WHEN", help="Created before then.")] = None,
     unrouted: Annotated[bool, typer.Option("--unrouted", help="That no subscription wants.")] = False,
-    all_: Annotated[bool, typer.Option("--all", help="All messages, if no filter is given.")] = False,
+    all_: All = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
@@ -67,17 +68,7 @@ def cancel(
     from relay.admin.messages.cancel import cancel, cancellable
     from relay.admin.messages.choice import Choice
 
-    refuse_empty({"--key": key, "--type": type_, "--subject": subject, "--destination": destination})
-    which = Choice(
-        tuple(uuid_of(each) for each in ids or ()),
-        key,
-        type_,
-        subject,
-        destination,
-        past_instant("--since", since) if since is not None else None,
-        past_instant("--until", until) if until is not None else None,
-        unrouted,
-    )
+    which = Choice(tuple(ids or ()), key, type_, subject, destination, since, until, unrouted)
     if not which.as_dict() and not all_:
         raise typer.BadParameter("no messages are chosen: name ids or filters, or pass --all")
     if unrouted and destination is not None:
@@ -88,7 +79,7 @@ def cancel(
             if not found:
                 refuse_unknown(connection, destination)
         count = sum(each.count for each in found)
-        _show(found, as_json=as_json)
+        show(found, lambda: _table(found), as_json=as_json)
         if len(which.ids) > count:
             _explain(engine, which.ids)
         if not count:
@@ -96,18 +87,16 @@ def cancel(
             raise typer.Exit(exits.FAILED if which.ids else exits.OK)
         what = counted(count, "message")
         whose = f" for {destination}" if destination else ""
-        go_on("cancel", what, dry_run=dry_run, question=f"Cancel {what}{whose}, never to be delivered?", yes=yes)
+        question = f"Cancel {what}{whose}, never to be delivered?"
+        go_on("cancel", what, dry_run=dry_run, question=None if yes else question)
         with counting("cancel", count) as tell:
             done = cancel(engine, which, reason=reason, on_progress=tell)
     say(f"cancelled {counted(done, 'message')}{whose}")
 
 
-def _show(found: list[Cancellable], *, as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-    elif found:
-        rows = ((each.type, each.state, MEANING[each.state], each.count) for each in found)
-        stdout().print(table("Type", "State", "", "Messages", rows=rows, right=["Messages"]))
+def _table(found: list[Cancellable]) -> object:
+    rows = ((each.type, each.state, MEANING[each.state], each.count) for each in found)
+    return table("Type", "State", "", "Messages", rows=rows, right=["Messages"])
 
 
 def _explain(engine: sa.Engine, ids: tuple[str, ...]) -> None:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox_cli.commands.look.messages import uuid_of
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import DryRun, Reason, Yes
-from outbox_cli.terminal.output import print_json, say, stdout, table
+from outbox_cli.terminal.options import DryRun, Reason, Yes, past, uuid_of
+from outbox_cli.terminal.output import say, show, table
 from outbox_cli.terminal.prompts import counting, go_on
 from outbox_cli.terminal.settings import changing
-from outbox_cli.terminal.times import past_instant
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
@@ -38,15 +36,19 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def replay(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="These messages, even discarded or cancelled ones.")
+        list[str] | None,
+        typer.Argument(metavar="ID", parser=uuid_of, help="These messages, even discarded or cancelled ones."),
     ] = None,
     *,
     to: Annotated[str, typer.Option(metavar="DESTINATION", help="The registered destination to send to.")],
     type_: Annotated[str, typer.Option("--type", help="Only this event type; * stands for any text.")] = "*",
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.")
+        datetime | None,
+        typer.Option(parser=past, metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Delivered before then; default: now.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=past, metavar="WHEN", help="Delivered before then; default: now.")
+    ] = None,
     as_new: Annotated[
         bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of: receivers take them again.")
     ] = False,
@@ -59,33 +61,24 @@ def replay(
     """Send settled messages again to one destination: one that is new, or that has lost them."""
     from relay.admin.messages.replay import Replay, look, replay
 
-    named = tuple(uuid_of(each) for each in ids or ())
-    what = Replay(to, type_, _past("--since", since), _past("--until", until), as_new, named)
+    what = Replay(to, type_, since, until, as_new, tuple(ids or ()))
     with changing() as engine:
         with engine.connect() as connection:
             found = look(connection, what)
         count = sum(each.count for each in found)
-        if as_json:
-            print_json(found)
-        elif count:
-            stdout().print(_table(found))
-        if count:
-            _explain(found, what.to, as_new=as_new)
+        show(found, lambda: _table(found), as_json=as_json)
         if not count:
             say(NONE_SETTLED)
-            raise typer.Exit(exits.FAILED if named else exits.OK)
+            raise typer.Exit(exits.FAILED if what.ids else exits.OK)
+        _explain(found, what.to, as_new=as_new)
         what_ = counted(count, "message")
-        go_on("replay", what_, dry_run=dry_run, question=f"Replay {what_} to {to}?", yes=yes)
+        go_on("replay", what_, dry_run=dry_run, question=None if yes else f"Replay {what_} to {to}?")
         with counting("replay", count) as tell:
             done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
     say(
         f"put {counted(done, 'message')} on the way to {to}"
         + (f"; {count - done:,} were already" if done < count else "")
     )
-
-
-def _past(option: str, text: str | None) -> datetime | None:
-    return None if text is None else past_instant(option, text)
 
 
 def _explain(found: list[Found], to: str, *, as_new: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+from outbox_cli.terminal.output import Json, show, table
 from outbox_cli.terminal.settings import reading
 
 
@@ -25,13 +26,9 @@ def audit(
 
     with reading() as connection:
         found = record(connection, limit=limit)
-    if as_json:
-        print_json(found)
-    elif found:
-        rows = (
-            (e.at, e.actor, e.role, e.action, json.dumps(e.target, ensure_ascii=False), e.count, e.reason)
-            for e in found
-        )
-        stdout().print(table("At", "Who", "Role", "What", "To what", "Count", "Why", rows=rows, right=["Count"]))
-    else:
-        say("there are no actions of operators yet")
+    rows = (
+        (e.at, e.actor, e.role, e.action, json.dumps(e.target, ensure_ascii=False), e.count, e.reason) for e in found
+    )
+    columns = ("At", "Who", "Role", "What", "To what", "Count", "Why")
+    made = partial(table, *columns, rows=rows, right=["Count"])
+    show(found, made, as_json=as_json, otherwise="there are no actions of operators yet")

@@ -8,7 +8,7 @@ import typer
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.output import Json, print_json, say, stdout, table
+from outbox_cli.terminal.output import Json, say, show, table
 from outbox_cli.terminal.settings import changing, put_current_directory_on_path, reading
 
 if TYPE_CHECKING:
@@ -33,12 +33,8 @@ def list_(as_json: Json = False) -> None:
 
     with reading() as connection:
         found = list_destinations(connection)
-    if as_json:
-        print_json(found)
-    elif found:
-        stdout().print(_table(found))
-    else:
-        say("no destination is registered: `outbox relay` registers the configured ones")
+    nothing = "no destination is registered: `outbox relay` registers the configured ones"
+    show(found, lambda: _table(found), as_json=as_json, otherwise=nothing)
 
 
 @destinations.command(epilog=examples("outbox destinations test api"))

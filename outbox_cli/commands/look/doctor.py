@@ -9,9 +9,9 @@ from rich.text import Text
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import duration
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout
 from outbox_cli.terminal.settings import operator_settings
-from outbox_cli.terminal.times import duration_s
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
@@ -30,18 +30,22 @@ def register(app: typer.Typer, panel: str) -> None:
 
 
 def doctor(
-    older_than: Annotated[str, typer.Option(metavar="DURATION", help="The age from which a message is late.")] = "5m",
+    older_than: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="DURATION", show_default="5m", help="The age from which a message is late."
+        ),
+    ] = 300.0,
     as_json: Json = False,
 ) -> None:
     """Check for faults, present or near: database, pooler, settings, long transactions, relays, waiting messages."""
     from relay.admin.access.opening import reaching
     from relay.admin.doctor import examine
 
-    older_than_s = duration_s("--older-than", older_than)
     settings = operator_settings()
     settings.require_database_file()
     with settings.database.short_engine() as engine, reaching(settings.database):
-        found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than_s) + _configured()
+        found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than) + _configured()
     if as_json:
         print_json(found)
     else:

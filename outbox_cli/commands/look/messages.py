@@ -10,10 +10,9 @@ import typer
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import past, text, uuid_of
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
-from outbox_cli.terminal.prompts import refuse_empty
 from outbox_cli.terminal.settings import operator_settings, reading
-from outbox_cli.terminal.times import past_instant
 from relay.decide.verdict import State
 
 if TYPE_CHECKING:
@@ -58,18 +57,24 @@ def list_(
     ] = None,
     type_: Annotated[
         str | None,
-        typer.Option("--type", help="An event type; * stands for any text. For a rare one, all messages are read."),
+        typer.Option(
+            "--type", parser=text, help="An event type; * stands for any text. For a rare one, all messages are read."
+        ),
     ] = None,
-    key: Annotated[str | None, typer.Option(help="An ordering key.")] = None,
-    subject: Annotated[str | None, typer.Option(help="A subject; * stands for any text.")] = None,
+    key: Annotated[str | None, typer.Option(parser=text, help="An ordering key.")] = None,
+    subject: Annotated[str | None, typer.Option(parser=text, help="A subject; * stands for any text.")] = None,
     destination: Annotated[
-        str | None, typer.Option(help="Still to be delivered there; with --state: in that state there.")
+        str | None, typer.Option(parser=text, help="Still to be delivered there; with --state: in that state there.")
     ] = None,
     since: Annotated[
-        str | None,
-        typer.Option(metavar="WHEN", help="Created or settled since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
+        datetime | None,
+        typer.Option(
+            parser=past, metavar="WHEN", help="Created or settled since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Created or settled before then.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(parser=past, metavar="WHEN", help="Created or settled before then.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The number of lines, the newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -77,15 +82,14 @@ def list_(
     from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.listing import list_messages
 
-    refuse_empty({"--type": type_, "--key": key, "--subject": subject, "--destination": destination})
     filters: dict[str, Any] = {
         "state": state and state.value,
         "type_": type_,
         "key": key,
         "subject": subject,
         "destination": destination,
-        "since": since and past_instant("--since", since),
-        "until": until and past_instant("--until", until),
+        "since": since,
+        "until": until,
     }
     with reading() as connection:
         found = list_messages(connection, **filters, limit=limit)
@@ -105,11 +109,11 @@ def list_(
 
 @messages.command("show", epilog=examples("outbox messages show 0197c0de-0000-7000-8000-000000000000"))
 def show(
-    message_id: Annotated[str, typer.Argument(metavar="ID", help="The id that emit returned.")],
+    message_id: Annotated[str, typer.Argument(metavar="ID", parser=uuid_of, help="The id that emit returned.")],
     as_json: Json = False,
 ) -> None:
     """Show one message: where it is, what happened to it, and what happens next."""
-    print_message(uuid_of(message_id), as_json=as_json)
+    print_message(message_id, as_json=as_json)
 
 
 def print_message(message_id: str, *, as_json: bool) -> None:
@@ -217,17 +221,3 @@ def _log(delivery: DeliveryRow) -> Table:
 
 def _instant(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
-
-
-def uuid_of(text: str) -> str:
-    """Return a message's id in the form in which we write ids.
-
-    Raises:
-        BadParameter: The text is not a UUID.
-    """
-    from uuid import UUID
-
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise typer.BadParameter(f"{text} is not the id of a message: ids are UUIDs") from None

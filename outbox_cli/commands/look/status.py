@@ -12,9 +12,9 @@ from rich.text import Text
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout, table
-from outbox_cli.terminal.settings import operator_settings
-from outbox_cli.terminal.times import duration_s
+from outbox_cli.terminal.options import duration as duration_s
+from outbox_cli.terminal.output import Json, pasteable, print_json, say, show, stdout, table
+from outbox_cli.terminal.settings import operator_settings, reading
 from relay.platform.wording import duration, ranges
 
 if TYPE_CHECKING:
@@ -41,14 +41,12 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates, with --watch.")] = 2.0,
     fail_if_older: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
+        float | None,
+        typer.Option(parser=duration_s, metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
     ] = None,
 ) -> None:
     """Show counts of messages, the state of the destinations, and the owners of the shards."""
-
-    limit_s = None if fail_if_older is None else duration_s("--fail-if-older", fail_if_older)
-    if watch and limit_s is not None:
+    if watch and fail_if_older is not None:
         raise typer.BadParameter("--watch never ends, so it cannot fail: leave out --fail-if-older")
     settings = operator_settings()
     if watch:
@@ -59,25 +57,20 @@ def status(
         print_json(found)
     else:
         stdout().print(render(found, str(settings.database)))
-    if limit_s is not None and (found.oldest_waiting_s or 0) > limit_s:
-        say(f"the oldest message has been waiting for {duration(found.oldest_waiting_s)}, longer than {fail_if_older}")
+    if fail_if_older is not None and (found.oldest_waiting_s or 0) > fail_if_older:
+        longer_than = f"longer than {duration(fail_if_older)}"
+        say(f"the oldest message has been waiting for {duration(found.oldest_waiting_s)}, {longer_than}")
         raise typer.Exit(exits.UNHEALTHY)
 
 
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
-    from relay.admin.access.opening import opened_snapshot
     from relay.admin.relays import live_relays
 
-    settings = operator_settings()
-    with opened_snapshot(settings) as connection:
+    with reading() as connection:
         found = live_relays(connection)
-    if as_json:
-        print_json(found)
-    elif found:
-        stdout().print(_relay_table(found))
-    else:
-        say("no relay is alive: start one with `outbox relay`")
+    nothing = "no relay is alive: start one with `outbox relay`"
+    show(found, lambda: _relay_table(found), as_json=as_json, otherwise=nothing)
 
 
 def render(found: Status, database: str) -> RenderableType:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.options import duration, instant
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import operator_settings
-from outbox_cli.terminal.times import duration_s, instant
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -35,14 +35,21 @@ def emit(
     subject: Annotated[str | None, typer.Option(help="What the event is about.")] = None,
     header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
     delay: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Deliver after this time: 30s, 10m, 2h.")
+        float | None, typer.Option(parser=duration, metavar="DURATION", help="Deliver after this time: 30s, 10m, 2h.")
     ] = None,
     due_at: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Deliver no earlier than: 2026-03-01, 2026-03-01T12:30Z (UTC).")
+        datetime | None,
+        typer.Option(
+            parser=instant, metavar="WHEN", help="Deliver no earlier than: 2026-03-01, 2026-03-01T12:30Z (UTC)."
+        ),
     ] = None,
     expires_in: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="Deliver within this time from now, or from the due time: 30s, 10m, 2h."),
+        float | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            help="Deliver within this time from now, or from the due time: 30s, 10m, 2h.",
+        ),
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
@@ -60,9 +67,9 @@ def emit(
         "ordering_key": ordering_key,
         "subject": subject,
         "headers": _headers(header) if header else None,
-        "delay": None if delay is None else timedelta(seconds=duration_s("--delay", delay)),
-        "due_at": None if due_at is None else instant("--due-at", due_at),
-        "expires_in": None if expires_in is None else timedelta(seconds=duration_s("--expires-in", expires_in)),
+        "delay": delay,
+        "due_at": due_at,
+        "expires_in": expires_in,
         "id": id_,
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from relay.decide.verdict import State
-from relay.platform.units.durations import seconds
+from relay.platform.units.durations import before
 
 FIELDS = ("type", "key", "subject", "state", "destination", "since", "until", "id")
 STATES = tuple(State)
@@ -100,15 +100,9 @@ def instant(name: str, value: str, at: datetime) -> datetime:
         InvalidSearch: The text is neither.
     """
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        pass  # then it is a duration
-    else:
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    try:
-        return at - timedelta(seconds=seconds(value))
-    except (ValueError, OverflowError):
-        raise InvalidSearch(f"{name}:{value} is not a time: write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
+        return before(at, value)
+    except ValueError as error:
+        raise InvalidSearch(f"{name}:{value} is not a time: {error}") from None
 
 
 def is_id(text: str) -> bool:

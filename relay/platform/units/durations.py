@@ -1,10 +1,10 @@
-"""Durations as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``."""
+"""Durations as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``; and instants, also as such a time ago."""
 
 from __future__ import annotations
 
 import math
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -36,6 +36,32 @@ def seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError('write a number of seconds, or "15s", "5m", "3d"')
     return float(value)
+
+
+def instant(text: str) -> datetime:
+    """Parse a date with or without a time, in UTC unless it names a zone.
+
+    Raises:
+        ValueError: The text is not a date.
+    """
+    at = datetime.fromisoformat(text)
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def before(now: datetime, text: str) -> datetime:
+    """Parse an instant that is given as a date, or as a duration before `now`.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    try:
+        return instant(text)
+    except ValueError:
+        pass  # then it is a duration
+    try:
+        return now - timedelta(seconds=seconds(text))
+    except (ValueError, OverflowError):
+        raise ValueError("write 2h, 7d, 2026-03-01 or 2026-03-01T12:30Z") from None
 
 
 def _parse(text: str) -> float:
