@@ -33,24 +33,12 @@ def environment() -> Environment:
         finalize=shown,
         auto_reload=False,  # an upgrade replaces files under a running dashboard: its pages stay those of its code
     )
-    filters: dict[str, Callable[..., Any]] = {
-        "ago": ago,
-        "at": at,
-        "compact": compact,
-        "counted": counted,
-        "duration": duration,
-        "number": number,
-        "pretty": pretty,
-        "lasting": lasting,
-        "latency": latency,
-        "ranges": ranges,
-        "said": said,
-        "rate": rate,
-        "multiline": Multiline,
-    }
-    made.filters.update(filters)
-    made.globals["without_state"] = without_state
-    made.globals["filters_of"] = filters_of
+    filters: tuple[Callable[..., Any], ...] = (
+        ago, at, compact, counted, duration, lasting, latency, number, pretty, ranges, rate, said,
+    )  # fmt: skip
+    made.filters.update(multiline=Multiline)
+    made.filters.update({each.__name__: each for each in filters})
+    made.globals.update(without_state=without_state, filters_of=filters_of)
     return made
 
 

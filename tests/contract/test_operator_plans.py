@@ -107,7 +107,7 @@ def test_a_list_looks_at_what_is_newest_and_no_further_than_it_must(
     full: Database, state: str | None, type_: str | None
 ) -> None:
     with asked(full.engine) as plans, snapshot(full.engine) as connection:
-        found = list_messages(connection, state=state, type_=type_, limit=LIMIT)
+        found = list_messages(connection, Choice(type_=type_), state=state, limit=LIMIT)
     assert len(found) == LIMIT
     # one in ten is of that type, or unrouted, and each has at most two deliveries to look up
     # messages that are settled, but not in the history yet, are found in one pass over the deliveries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -80,26 +80,19 @@ def list_(
 ) -> None:
     """List messages, the newest first. Settled ones: --state delivered, discarded, cancelled or expired."""
     from relay.admin.destinations.listing import refuse_unknown
+    from relay.admin.messages.choice import Choice
     from relay.admin.messages.listing import list_messages
 
-    filters: dict[str, Any] = {
-        "state": state and state.value,
-        "type_": type_,
-        "key": key,
-        "subject": subject,
-        "destination": destination,
-        "since": since,
-        "until": until,
-    }
+    which = Choice((), key, type_, subject, destination, since, until)
     with reading() as connection:
-        found = list_messages(connection, **filters, limit=limit)
+        found = list_messages(connection, which, state=state and state.value, limit=limit)
         if not found and not as_json:
             refuse_unknown(connection, destination)
     if as_json:
         print_json(found)
         return
     if not found:
-        say("there is no such message" if any(filters.values()) else "no message waits")
+        say("there is no such message" if state or which.as_dict() else "no message waits")
         return
     rows = ((m.id, m.type, _state(m), m.ordering_key, m.created_at, m.settled_at or m.due_at) for m in found)
     stdout().print(table("Id", "Type", "State", "Key", "Created", "Due or settled", rows=rows))

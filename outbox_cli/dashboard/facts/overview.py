@@ -8,12 +8,13 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from outbox.tables import SHARD_COUNT, tables
+from outbox.tables import SHARD_COUNT
 from outbox_cli.dashboard.facts.letters import LATEST
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
 from relay.admin.doctor.finding import Finding
 from relay.admin.messages.dead import Cause, DeadFilter, causes
+from relay.admin.relays import RelayStatus
 from relay.admin.status import DestinationStatus, Status, status
 from relay.admin.timeline.series import Pace, pace
 from relay.platform.wording import utc
@@ -27,8 +28,8 @@ Tone = Literal["good", "warn", "bad", "quiet"]
 TONES: dict[str, Tone] = {"healthy": "good", "off": "bad", "removed": "bad"}
 
 
-@dataclass(frozen=True)
-class DestinationView:
+@dataclass(frozen=True, kw_only=True)
+class DestinationView(DestinationStatus):
     """One destination, and its outlook.
 
     Args:
@@ -37,38 +38,20 @@ class DestinationView:
         outlook: What happens next, in a sentence.
     """
 
-    name: str
-    kind: str
-    events: list[str]
-    on_dead: str
     tone: Tone
     word: str
-    note: str | None
-    reason: str | None
-    since: datetime | None
-    until: datetime | None
     outlook: str
-    waiting: int
-    parked: int
-    blocked: int
-    retrying: int
-    dead: int
 
 
-@dataclass(frozen=True)
-class RelayView:
+@dataclass(frozen=True, kw_only=True)
+class RelayView(RelayStatus):
     """One living relay.
 
     Args:
         colour: Its colour on the map.
     """
 
-    id: str
     colour: int
-    shards: list[int]
-    last_seen_s: float
-    release: str
-    started_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -114,10 +97,7 @@ def overview(connection: sa.Connection, database: str) -> Overview:
         database: The database's name, for people.
     """
     found = status(connection, count_at_most=COUNT_AT_MOST)
-    relays = [
-        RelayView(r.id, number % COLOURS, r.shards, r.last_seen_s, r.release, r.started_at)
-        for number, r in enumerate(found.relays)
-    ]
+    relays = [RelayView(**vars(each), colour=number % COLOURS) for number, each in enumerate(found.relays)]
     at = now(connection)
     among = LATEST if found.dead > DEAD_AT_MOST else None
     return Overview(
@@ -141,31 +121,13 @@ def destination_views(found: Status) -> list[DestinationView]:
     return sorted(views, key=lambda view: (order.get(view.tone, 1), view.name))
 
 
-def destination_names(connection: sa.Connection) -> list[str]:
-    """Return the names of the registered destinations."""
-    d = tables().destination.c
-    return list(connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name)))
-
-
 def _view(row: DestinationStatus, found: Status) -> DestinationView:
     word = "down" if row.state == "paused" and row.paused_by == "failure" else row.state
     return DestinationView(
-        name=row.name,
-        kind=row.kind,
-        events=row.events,
-        on_dead=row.on_dead,
+        **vars(row),
         tone=TONES.get(row.state, "bad" if word == "down" else "warn") if not row.note else "warn",
         word=word,
-        note=row.note,
-        reason=row.reason,
-        since=row.since,
-        until=row.until,
         outlook=_outlook(row, word, relays=len(found.relays)),
-        waiting=row.waiting,
-        parked=row.parked,
-        blocked=row.blocked,
-        retrying=row.retrying,
-        dead=row.dead,
     )
 
 

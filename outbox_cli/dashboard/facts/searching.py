@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from relay.admin.messages.choice import Choice
 from relay.decide.verdict import State
 from relay.platform.units.durations import before
 
@@ -37,9 +38,10 @@ class Search:
     until: datetime | None = None
     id: str | None = None
 
-    def without_state(self) -> tuple[object, ...]:
-        """Return a key of this search without its state."""
-        return (self.type, self.key, self.subject, self.destination, self.since, self.until)
+    @property
+    def choice(self) -> Choice:
+        """What is chosen, beside a state and an id."""
+        return Choice((), self.key, self.type, self.subject, self.destination, self.since, self.until)
 
 
 def parse(text: str, at: datetime) -> Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from outbox.errors import OutboxError
 from outbox_cli.dashboard.access import Person
-from outbox_cli.dashboard.facts.overview import DestinationView, destination_names
+from outbox_cli.dashboard.facts.overview import DestinationView
 from outbox_cli.dashboard.facts.searching import InvalidSearch, instant
 from outbox_cli.dashboard.jobs import Tell
 from outbox_cli.dashboard.reader import EXACT_S
@@ -23,11 +24,12 @@ from outbox_cli.dashboard.routes.dead import letters_of
 from outbox_cli.dashboard.site import Site
 from relay.admin.access.queries import now
 from relay.admin.audit import acting_as
-from relay.admin.destinations.listing import pause, resume
+from relay.admin.destinations.listing import names, pause, resume
 from relay.admin.destinations.probe import probe
 from relay.admin.destinations.registration import Registration, differences
 from relay.admin.messages.dead import Cause, DeadFilter
 from relay.admin.messages.replay import Found, Replay, estimate, look, replay
+from relay.destinations.kind import Probed
 from relay.platform.wording import counted
 
 router = APIRouter()
@@ -64,20 +66,11 @@ class DestinationPage:
     among: int | None = None
 
 
-@dataclass(frozen=True)
-class Tested:
-    """The result of testing a destination.
-
-    Args:
-        well: Whether it can be reached.
-        said: The result, in words.
-        checked: What the test covers.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Tested(Probed):
+    """The result of testing a destination."""
 
     name: str
-    well: bool
-    said: str
-    checked: str
 
 
 @dataclass(frozen=True)
@@ -173,13 +166,12 @@ def tested(site: TheSite, name: str) -> Tested | None:
         settings = site.load_settings()
         if name not in settings.destinations:
             known = ", ".join(sorted(settings.destinations)) or "none"
-            return Tested(
-                name, False, f"it is not configured on this host: configured are {known}", "the configuration"
-            )
+            said = f"it is not configured on this host: configured are {known}"
+            return Tested(False, said, "the configuration", name=name)
         found = asyncio.run(probe(name, settings))
     except OutboxError as error:
-        return Tested(name, False, str(error), "the configuration")
-    return Tested(name, found.well, found.said, found.checked)
+        return Tested(False, str(error), "the configuration", name=name)
+    return Tested(**vars(found), name=name)
 
 
 def planned(
@@ -192,8 +184,8 @@ def planned(
     as_new: bool = False,
 ) -> Planned:
     """Return the messages that a replay would send again; nothing is sent."""
-    names = site.reader.ask("names", destination_names)
-    asked = Planned(names, to, type or "*", since, until, rate, as_new)
+    known = site.reader.ask("names", names)
+    asked = Planned(known, to, type or "*", since, until, rate, as_new)
     if not to:
         return asked
     try:
@@ -217,25 +209,29 @@ def _counted(site: Site, asked: Planned) -> tuple[list[Found], int | None]:
 
 
 def _asked(connection: sa.Connection, asked: Planned) -> Replay:
-    return _replay(asked.to, asked.type, asked.since, asked.until, now(connection), as_new=asked.as_new)
-
-
-def _replay(to: str, type_: str, since: str | None, until: str | None, at: datetime, *, as_new: bool) -> Replay:
-    begin = instant("since", since, at) if since else None
-    end = instant("until", until, at) if until else None
-    return Replay(to, type_, begin, end, as_new)
+    at = now(connection)
+    begin = instant("since", asked.since, at) if asked.since else None
+    end = instant("until", asked.until, at) if asked.until else None
+    return Replay(asked.to, asked.type, begin, end, asked.as_new)
 
 
 def _pause(site: Site, person: Person, told: Pause) -> tuple[Done, str]:
-    with acting_as(person.name):
-        _guarded(lambda: pause(site.reader.engine, told.name, reason=told.reason))
-    return Done(f"{told.name} is paused"), _page_of(told.name)
+    return _changed(site, person, told, pause, "paused")
 
 
 def _resume(site: Site, person: Person, told: Resume) -> tuple[Done, str]:
-    with acting_as(person.name):
-        _guarded(lambda: resume(site.reader.engine, told.name, reason=told.reason))
-    return Done(f"{told.name} is resumed"), _page_of(told.name)
+    return _changed(site, person, told, resume, "resumed")
+
+
+def _changed(
+    site: Site, person: Person, told: DestinationForm, change: Callable[..., None], done: str
+) -> tuple[Done, str]:
+    try:
+        with acting_as(person.name):
+            change(site.reader.engine, told.name, reason=told.reason)
+    except OutboxError as error:
+        raise HTTPException(422, str(error)) from None
+    return Done(f"{told.name} is {done}"), f"/destinations/{quote(told.name, safe='')}"
 
 
 def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str]:
@@ -254,17 +250,6 @@ def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str
     job = site.jobs.begin("replay", count, by=person.name, back="/replay", work=work, is_estimate=about is not None)
     word = "" if about is None else "about "
     return Done(f"Replaying {word}{counted(count, 'message')} to {told.to}", job), "/replay"
-
-
-def _page_of(name: str) -> str:
-    return f"/destinations/{quote(name, safe='')}"
-
-
-def _guarded(act: object) -> None:
-    try:
-        act()  # type: ignore[operator]
-    except OutboxError as error:
-        raise HTTPException(422, str(error)) from None
 
 
 page(router, "/destinations", "destinations.html", destinations)

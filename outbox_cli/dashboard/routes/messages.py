@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Query
 
 from outbox_cli.dashboard.facts.life import Life, life
@@ -16,6 +15,7 @@ from outbox_cli.dashboard.routes.answering import TheSite, page
 from outbox_cli.dashboard.site import Site
 from relay.admin.access.deadline import TooMuch
 from relay.admin.access.queries import now
+from relay.admin.messages.choice import Choice
 from relay.admin.messages.redaction import Redaction
 
 router = APIRouter()
@@ -30,7 +30,7 @@ def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> F
         search = site.reader.ask(("search", q), lambda connection: parse(q, now(connection)))
     except InvalidSearch as error:
         return Found(Search(q), [], [], trouble=str(error))
-    counted = _counts(site, search)
+    counted = _counts(site, search.choice)
     if search.id is not None:
         return Found(search, counted, [])
     about_all, about_latest = partial(find, search=search), partial(find_latest, search=search)
@@ -41,12 +41,11 @@ def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> F
     return replace(found, counts=counted)
 
 
-def _counts(site: Site, search: Search) -> list[Count]:
-    def question(connection: sa.Connection) -> list[Count]:
-        return counts(connection, search)
-
+def _counts(site: Site, which: Choice) -> list[Count]:
     try:
-        return site.reader.ask(("counts", search.without_state()), question, timeout_s=site.patience_s(COUNT_S))
+        return site.reader.ask(
+            ("counts", which), lambda connection: counts(connection, which), timeout_s=site.patience_s(COUNT_S)
+        )
     except TooMuch:
         return [Count(state, 0, is_more=True) for state in COUNTED]  # the database is busy
 

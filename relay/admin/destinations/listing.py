@@ -75,6 +75,10 @@ def refuse_unknown(connection: sa.Connection, name: str | None) -> None:
 
 def registered(connection: sa.Connection) -> str:
     """Return the names of the registered destinations, for a message."""
+    return ", ".join(names(connection)) or "none yet: `outbox relay` registers the configured ones"
+
+
+def names(connection: sa.Connection) -> list[str]:
+    """Return the names of the registered destinations."""
     d = tables().destination.c
-    names = connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name))
-    return ", ".join(names) or "none yet: `outbox relay` registers the configured ones"
+    return list(connection.scalars(sa.select(d.name).where(d.removed_at.is_(None)).order_by(d.name)))

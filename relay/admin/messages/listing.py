@@ -51,38 +51,28 @@ class MessageRow:
 
 def list_messages(
     connection: sa.Connection,
+    which: Choice = Choice(),  # noqa: B008 (it is immutable)
     *,
     state: str | None = None,
-    type_: str | None = None,
-    key: str | None = None,
-    subject: str | None = None,
-    destination: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
     limit: int = 20,
     among: int | None = None,
 ) -> list[MessageRow]:
     """Return messages, newest first: ordered by their ids (UUIDv7), which grow with time and are indexed in both
     tables.
 
-    No index serves the other parameters: every message that is newer than the last result is read.
+    No index serves the choice: every message that is newer than the last result is read.
 
     Args:
         connection: To the outbox's database.
+        which: Only these. A destination: messages that it is still to get, or, with a state, that are in it there. Of
+            settled messages, the instants are those at which they were settled.
         state: A state of `MessageRow`, or that of a delivery: ``parked``, ``blocked``, ``retry``, ``dead``. ``None``:
             every message that is not settled yet.
-        type_: Only this event type; a ``*`` in it stands for any text.
-        key: Only this ordering key.
-        subject: Only this subject; a ``*`` in it stands for any text.
-        destination: Only messages that this destination is still to get, or, with a state, that are in it there.
-        since: Created at this instant or later; settled messages: settled then or later.
-        until: Created before this instant; settled messages: settled before it.
         limit: The maximum number of messages to return, up to 1,000.
         among: Look only at so many of the newest messages, and at those of the key that are set aside: an index has
             these. ``None``: look at as many as it takes.
     """
     dialect_of(connection).by_index(connection)
-    which = Choice((), key, type_, subject, destination, since, until)
     asked = _Asked(connection, state, which, min(limit, MOST), among)
     found = asked.waiting()
     if state in OUTCOMES:
