@@ -1,6 +1,7 @@
 """A login of the same database without rights on the outbox stops nothing by its locks or objects."""
 
 import asyncio
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -37,7 +38,7 @@ Stranger = psycopg.Connection[Any]
 def role(postgres_databases: PostgresDatabases) -> Iterator[str]:
     """A login without any rights; roles belong to the server."""
     admin = Database("postgres", postgres_databases.url("postgres"))
-    name = f"stranger_{postgres_databases._prefix}"
+    name = f"stranger_{secrets.token_hex(4)}"
     admin.execute(f"CREATE ROLE {name} LOGIN")
     yield name
     with suppress(sa.exc.DBAPIError):  # a database that is about to be dropped still names it
