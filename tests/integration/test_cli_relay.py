@@ -29,13 +29,13 @@ def test_a_second_signal_stops_it_at_once(
     spawn: Spawner, run: Run, sqlite_database: Database, printer: None, number: int, code: int
 ) -> None:
     relay = spawn("outbox", "relay", env={"DATABASE_URL": sqlite_database.url})
-    run("emit", "a.b", '{"contentId": "slow", "sleep_s": 9}', url=sqlite_database.url)
+    run("emit", "a.b", '{"contentId": "slow", "sleep_s": 60}', url=sqlite_database.url)
     relay.wait_for_output("took slow")
     os.kill(relay.pid, number)
     with pytest.raises(AssertionError):
         relay.wait(deadline_s=0.5)
     os.kill(relay.pid, number)
-    assert relay.wait(deadline_s=3) == code
+    assert relay.wait() == code
 
 
 def test_a_relay_that_waits_for_its_database_can_be_stopped(spawn: Spawner) -> None:
@@ -43,7 +43,7 @@ def test_a_relay_that_waits_for_its_database_can_be_stopped(spawn: Spawner) -> N
     relay = spawn("outbox", "relay", env={"DATABASE_URL": url, "OUTBOX_HEALTH_PORT": "0"})
     relay.wait_for_output("database_unreachable")
     relay.terminate()
-    assert relay.wait(deadline_s=5) == 0
+    assert relay.wait() == 0
     assert "hunter2" not in relay.stderr
     assert "Traceback" not in relay.stderr
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from support.kafka import KafkaServer, MockCluster, Tansu
 from support.ports import free_port
+from support.sending import sent_until_taken
 from support.servers import running
 from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.checks.ids import new_id
-from outbox.testing.destination_contract import each_of
 from relay.admin.destinations.probe import probe
 from relay.destinations.policy import DestinationPolicy
 from relay.settings import Settings
@@ -32,7 +32,7 @@ def message(type: str = TYPE, data: str = '{"contentId": "c-1"}', **more: Any) -
 
 
 def settings_of(server: KafkaServer, **table: Any) -> DestinationPolicy:
-    table = {"kind": "kafka", "bootstrap_servers": server.bootstrap, "timeout_s": 5, **table}
+    table = {"kind": "kafka", "bootstrap_servers": server.bootstrap, "timeout_s": 20, **table}
     return Settings.model_validate({"destinations": {"kafka": table}}).destinations["kafka"]
 
 
@@ -124,18 +124,14 @@ async def test_what_a_frozen_broker_had_is_stored_once_and_taken_when_it_is_back
 ) -> None:
     sent = [message(ordering_key=f"k{number}") for number in range(10)]
     async with destination(kafka, topic=topic, timeout_s=1) as made:
-        first = message()
-        assert (await made.send(first)).kind == "taken"
+        await sent_until_taken(made, message())
         kafka.freeze()
         late = await made.send_many(sent)
         again = await made.send_many(sent)
         kafka.thaw()
         assert {each.kind for each in (*late, *again)} == {"unanswered"}
         assert "did not confirm it within 1 s" in late[0].reason
-        left = sent
-        while left:
-            outcomes = each_of(await made.send_many(left), left)
-            left = [each for each, outcome in zip(left, outcomes, strict=True) if outcome.kind != "taken"]
+        await sent_until_taken(made, *sent)
     found = await ids_in(kafka, topic)
     assert sorted(set(found) & {each.id for each in sent}) == sorted(each.id for each in sent)
     assert len([each for each in found if each in {one.id for one in sent}]) == len(sent), "no record is there twice"
@@ -147,7 +143,7 @@ async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
     for module in ("destination", "producer"):
         monkeypatch.setattr(f"relay.destinations.kafka.{module}.GIVE_UP_S", 0.5)
     async with destination(kafka, topic=topic, timeout_s=0.5) as made:
-        assert (await made.send(message())).kind == "taken"
+        await sent_until_taken(made, message())
         first = await made._producers.get()
         kafka.freeze()
         lost = message()
@@ -155,7 +151,7 @@ async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
         await eventually_async(lambda: not first.is_open)
         assert "given up" in (await made.send(lost)).reason
         kafka.thaw()
-        await eventually_async(lambda: _taken(made), deadline_s=30)
+        await sent_until_taken(made, message())
         assert await made._producers.get() is not first
 
 
@@ -171,10 +167,6 @@ async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCl
         await eventually_async(lambda: len(requests()) > 1)
     await sending
     assert asyncio.all_tasks() == before
-
-
-async def _taken(made: Any) -> bool:
-    return (await made.send(message())).kind == "taken"
 
 
 @pytest.mark.parametrize(
@@ -256,9 +248,10 @@ async def test_what_is_wrong_with_a_topic_is_the_fault_of_its_messages_unless_al
 
 
 async def test_too_few_replicas_are_an_outage_and_a_hiccup_is_none(mock: MockCluster, name: str) -> None:
-    async with destination(mock, topic=name, timeout_s=1, idempotent=False) as made:
+    async with destination(mock, topic=name, idempotent=False) as made:
         mock.answer_with(REQUEST_TIMED_OUT)
         assert (await made.send(message())).kind == "taken"
+    async with destination(mock, topic=name, timeout_s=1, idempotent=False) as made:
         mock.answer_with(*[NOT_ENOUGH_REPLICAS] * 100)
         assert (await made.send(message())).kind == "unanswered"
 
