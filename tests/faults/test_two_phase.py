@@ -105,7 +105,7 @@ def test_where_workers_notify_a_transaction_is_not_prepared_and_nothing_is_left_
 
 def test_notifying_is_switched_off_for_all_while_relays_run(postgres_database, fleet):
     postgres_database.execute(RESULT)
-    start_relay(fleet, postgres_database, slow_poll_s=30)
+    start_relay(fleet, postgres_database, slow_poll_s=60)
     eventually(lambda: wake_state(postgres_database) == ASLEEP, what="the relay sleeps")
     postgres_database.execute("SELECT setval('outbox_wake', 0)")
     ids = []

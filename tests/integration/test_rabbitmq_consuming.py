@@ -144,7 +144,7 @@ async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_en
         if message.id == "h":
             go.wait(60)
 
-    limits = Limits(concurrency=2, timeout_s=0.2, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
+    limits = Limits(concurrency=2, timeout_s=1, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
     async with consuming(rabbitmq, postgres_database, listener=hangs, limits=limits):
         try:
             await rabbitmq.publish_async(b"{}", message_id="h")
@@ -170,7 +170,7 @@ async def test_a_message_without_a_thread_because_all_of_them_hang_is_not_charge
         if message.id.startswith("h"):
             go.wait(60)
 
-    limits = Limits(concurrency=2, timeout_s=0.1, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
+    limits = Limits(concurrency=2, timeout_s=0.5, retry=Policy(max_attempts=3, backoff_s=0.02, backoff_max_s=0.1))
     async with consuming(rabbitmq, sqlite_database, listener=hangs, limits=limits):
         try:
             with capture_logs() as said:
@@ -178,7 +178,7 @@ async def test_a_message_without_a_thread_because_all_of_them_hang_is_not_charge
                     await rabbitmq.publish_async(b"{}", message_id=message_id)
                 await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 2), deadline_s=20)
                 await rabbitmq.publish_async(b"{}", message_id="e-1")
-                starved = "calls that took longer than 0.1 s hold all threads"
+                starved = "calls that took longer than 0.5 s hold all threads"
                 await eventually_async(lambda: sum(each.get("reason") == starved for each in said) > 3, deadline_s=20)
         finally:
             go.set()

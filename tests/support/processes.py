@@ -78,7 +78,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {deadline_s:g} s: {self}") from None
 
-    def wait_for_output(self, expected: str, *, deadline_s: float = 10) -> None:
+    def wait_for_output(self, expected: str, *, deadline_s: float = 30) -> None:
         """Wait until `expected` is in its output or errors; fail at once if it ends without that."""
         __tracebackhide__ = True
 

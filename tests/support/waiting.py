@@ -51,7 +51,7 @@ class _Wait:
 def eventually(
     predicate: Callable[[], Found],
     *,
-    deadline_s: float = 10,
+    deadline_s: float = 30,
     what: str | None = None,
     ignoring: tuple[type[Exception], ...] = (),
 ) -> Found:
@@ -92,7 +92,7 @@ async def eventually_async(
 async def eventually_async(
     predicate: Callable[[], object],
     *,
-    deadline_s: float = 10,
+    deadline_s: float = 30,
     what: str | None = None,
     ignoring: tuple[type[Exception], ...] = (),
 ) -> object:

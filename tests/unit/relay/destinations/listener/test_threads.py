@@ -14,7 +14,7 @@ from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
 from relay.platform.database import Database
 
-TIMEOUT_S = 0.2
+TIMEOUT_S = 0.5
 
 
 def message(id_: str) -> Message:
