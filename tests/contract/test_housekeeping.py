@@ -42,7 +42,7 @@ def run_once(house: House, **options: Any) -> None:
     started = datetime.now(UTC)
     housekeeping.start()
     eventually(
-        lambda: all(job.next_run_time > started + timedelta(seconds=1) for job in housekeeping._scheduler.get_jobs())
+        lambda: all(job.next_run_time > started + timedelta(seconds=30) for job in housekeeping._scheduler.get_jobs())
     )
     housekeeping.stop()
 

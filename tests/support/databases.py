@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -84,13 +85,17 @@ class PostgresDatabases:
         self._count = 0
         self._retired: list[str] = []
         self._templates: dict[str, str] = {}
+        self._migrated: dict[date, str] = {}
 
-    @cached_property
+    @property
     def migrated_template(self) -> str:
-        """A database with both branches at their heads, migrated on first use."""
-        name = self.create()
-        _upgrade(self.url(name))
-        return name
+        """A database with both branches at their heads, migrated on first use, and again after midnight."""
+        today = datetime.now(UTC).date()
+        if today not in self._migrated:
+            name = self.create()
+            _upgrade(self.url(name))
+            self._migrated[today] = name
+        return self._migrated[today]
 
     def template(self, label: str, fill: Callable[[Database], None]) -> str:
         """Return the name of a migrated database that `fill` has filled; it is filled once for each label."""
@@ -137,9 +142,7 @@ class PostgresDatabases:
 
     def close(self) -> None:
         """Drop the databases that are left, the templates included."""
-        if template := self.__dict__.pop("migrated_template", None):
-            self.retire(template)
-        for template in self._templates.values():
+        for template in (*self._migrated.values(), *self._templates.values()):
             self.retire(template)
         self._drop_retired()
         if connection := self.__dict__.pop("_connection", None):
