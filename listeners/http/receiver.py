@@ -30,7 +30,7 @@ from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
 from outbox.errors import SettingsError
-from relay.destinations.http.keys import signing_key
+from relay.destinations.http.signing import signing_key
 from relay.destinations.listener.calling import how_to_call
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.loading import load

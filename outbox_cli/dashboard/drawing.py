@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 WIDTH, HEIGHT, MARGIN = 1200.0, 760.0, 46.0
 COLOURS = ("#3b6fe0", "#c2410c", "#0f8a5f", "#9333c9", "#b7791f", "#0e7f9c", "#c81e6b", "#6b8e23", "#a3543a", "#5b6472")
@@ -84,6 +86,12 @@ class Drawing:
     def strong_edges(self) -> int:
         """The count of edges that are drawn at first."""
         return sum(edge.strong for edge in self.edges)
+
+
+@lru_cache(maxsize=64)
+def drawn(graph: bytes) -> Drawing:
+    """Lay out a graph that is given as JSON, and remember it."""
+    return draw(from_json(graph))
 
 
 def draw(graph: dict[str, Any]) -> Drawing:

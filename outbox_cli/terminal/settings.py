@@ -42,6 +42,25 @@ def changing() -> Iterator[sa.Engine]:
         yield engine
 
 
+def start_logging(settings: Settings, *further: str, level: str | None = None) -> None:
+    """Log as the settings say.
+
+    Args:
+        settings: The settings; their secrets never appear.
+        further: Other secrets.
+        level: A level instead of that of the settings.
+    """
+    from relay.observe.logging import configure
+
+    secrets = {*settings.secrets(), *further}
+    configure(log_format=settings.log_format, level=level or settings.log_level, secrets=secrets)
+
+
+def health_port(settings: Settings) -> int:
+    """Return the port of health pages that are served only on request: the default port is that of a relay."""
+    return 0 if settings.origin("health_port") == "the default" else settings.health_port
+
+
 def report_ignored(settings: Settings) -> None:
     """Log the variables that are set and have no effect here."""
     import structlog

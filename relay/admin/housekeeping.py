@@ -80,12 +80,11 @@ class Housekeeping:
         ]
         if self._dialect.HAS_PARTITIONS:
             jobs.append((self.add_partitions, timedelta(hours=1)))
+            self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
         else:
             jobs.append((self.delete_history, timedelta(minutes=10)))
         for job, every in jobs:
             self._add(job.__name__, partial(self._run, job), every)
-        if self._dialect.HAS_PARTITIONS:
-            self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
         if self._backlog is not None:
             self._add("sample_backlog", self.sample_backlog, timedelta(seconds=SAMPLE_EVERY_S), FIRST_SAMPLE_S)
         if self._sampler is not None:

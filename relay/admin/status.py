@@ -168,16 +168,10 @@ def status(connection: sa.Connection, *, count_at_most: int | None = None) -> St
         waiting=messages.waiting,
         scheduled=messages.scheduled,
         waiting_and_dead=messages.waiting_and_dead,
-        parked=sum(each.parked for each in destinations.values()),
-        blocked=sum(each.blocked for each in destinations.values()),
-        retrying=sum(each.retrying for each in destinations.values()),
         unrouted=messages.unrouted,
         dead=messages.dead,
-        **_settled(history.counts + messages.settled),
-        delivered_is_estimate=history.is_estimate,
         oldest_waiting_s=messages.oldest_waiting_s(now(connection)),
-        destinations=destinations,
-        relays=relays,
+        **_common(relays, destinations, history, history.counts + messages.settled),
     )
 
 
@@ -199,23 +193,24 @@ def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: Hi
     return Status(
         waiting=sum(found.messages[state] for state in READ_PATH) + min(set_aside, held),
         scheduled=found.messages[State.SCHEDULED],
-        parked=sum(each.parked for each in destinations.values()),
-        blocked=sum(each.blocked for each in destinations.values()),
-        retrying=sum(each.retrying for each in destinations.values()),
         unrouted=found.unrouted,
         dead=min(sum(each.dead for each in destinations.values()), held),
-        **_settled(history.counts),
-        delivered_is_estimate=history.is_estimate,
-        is_estimate=True,
         oldest_waiting_s=found.oldest_due_s or None,
-        destinations=destinations,
-        relays=relays,
+        is_estimate=True,
+        **_common(relays, destinations, history, history.counts),
     )
 
 
-def _settled(counts: Counter[str]) -> dict[str, Any]:
-    """Return the counts as fields of `Status`, whose names are the outcomes."""
-    return {str(outcome): counts[outcome] for outcome in OUTCOMES}
+def _common(
+    relays: list[RelayStatus], destinations: dict[str, DestinationStatus], history: History, settled: Counter[str]
+) -> dict[str, Any]:
+    """Return the fields of `Status` that are found in the same way for any backlog; those of `settled` are outcomes."""
+    sums = {
+        name: sum(getattr(each, name) for each in destinations.values()) for name in ("parked", "blocked", "retrying")
+    }
+    counts = {str(outcome): settled[outcome] for outcome in OUTCOMES}
+    estimate = {"delivered_is_estimate": history.is_estimate}
+    return {**sums, **counts, **estimate, "destinations": destinations, "relays": relays}
 
 
 def _deliveries(connection: sa.Connection) -> dict[tuple[str, str], int]:

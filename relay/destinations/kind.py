@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from relay.destinations.contract import Destination
 from relay.destinations.policy import DestinationPolicy, LookUp
@@ -65,18 +65,6 @@ class Implied:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-def _checks_nothing(name: str, settings: Any) -> None:
-    """Find nothing wrong."""
-
-
-def _warns_of_nothing(settings: Any, origin: str) -> Sequence[str]:
-    return ()
-
-
-def _needs_nothing(settings: Any) -> Sequence[Right]:
-    return ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kind(Generic[S]):
     """A kind of destination.
@@ -100,9 +88,9 @@ class Kind(Generic[S]):
     settings: type[S]
     build: Callable[[str, S, Database], Destination]
     probe: Callable[[str, S], Awaitable[Probed]]
-    check: Callable[[str, S], None] = _checks_nothing
-    warnings: Callable[[S, str], Sequence[str]] = _warns_of_nothing
+    check: Callable[[str, S], None] = lambda name, settings: None
+    warnings: Callable[[S, str], Sequence[str]] = lambda settings, origin: ()
     risks: Callable[[str, S], Awaitable[Sequence[Risk]]] | None = None
-    needs: Callable[[S], Sequence[Right]] = _needs_nothing
+    needs: Callable[[S], Sequence[Right]] = lambda settings: ()
     implied: Implied | None = None
     extra: str | None = None

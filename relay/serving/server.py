@@ -147,3 +147,9 @@ async def serve(server: Server, listening: socket.socket) -> None:
         loop.add_signal_handler(number, stop)
     await server.serve([listening])
     sys.stderr.flush()
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the URL of a server on a socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

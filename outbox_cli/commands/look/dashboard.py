@@ -9,7 +9,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
-from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
+from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path, start_logging
 
 if TYPE_CHECKING:
     from outbox_cli.dashboard import Tokens
@@ -67,7 +67,6 @@ def dashboard(
 
     from outbox_cli.dashboard import Access, create_app
     from relay.admin.access.opening import opened
-    from relay.observe.logging import configure
     from relay.settings import load
 
     if not _is_loopback(host) and not allow_remote:
@@ -82,7 +81,7 @@ def dashboard(
         pass
     put_current_directory_on_path()
     tokens, printed, secrets = _tokens()
-    configure(log_format=settings.log_format, level=settings.log_level, secrets={*settings.secrets(), *secrets})
+    start_logging(settings, *secrets)
     access = Access(tokens=tokens, allow_changes=allow_changes, user_header=user_header, proxies=_networks(proxy or []))
     hosts = [host, *LOCAL, *(hostname or [])]
     app = create_app(settings, access=access, hosts=hosts, refresh_s=refresh, load_settings=lambda: load({}))
@@ -91,11 +90,10 @@ def dashboard(
 
 async def _serve(app: Any, host: str, port: int, token: str | None, *, open_browser: bool) -> None:
     """Serve until Ctrl-C."""
-    from relay.serving import listen, make_server, serve
+    from relay.serving import listen, make_server, serve, url_of
 
     listening = listen(host, port)
-    shown, number = listening.getsockname()[:2]
-    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{number}/"
+    url = f"{url_of(listening)}/"
     say(f"open {url} - Ctrl-C ends it")
     if token is not None:
         say(f"the token, for this run only: {token}")

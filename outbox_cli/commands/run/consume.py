@@ -10,7 +10,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import HealthHost, HealthPort
-from outbox_cli.terminal.settings import put_current_directory_on_path
+from outbox_cli.terminal.settings import health_port, put_current_directory_on_path, start_logging
 from outbox_cli.terminal.shutdown import stop_on_signals
 from relay.platform.guide import BASELINE_LISTENER, COMPLETED
 
@@ -57,7 +57,6 @@ def consume(
     from relay.destinations.rabbitmq.amqp import Broker
     from relay.destinations.rabbitmq.settings import NAME
     from relay.observe import tracing
-    from relay.observe.logging import configure
     from relay.platform.rights import BASELINE, RELAY
     from relay.settings import load
 
@@ -68,7 +67,7 @@ def consume(
             "not begin with amq."
         )
     settings = load({"health_host": health_host, "health_port": health_port})
-    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    start_logging(settings)
     tracing.configure(children=settings.trace_children)
     put_current_directory_on_path()
     rabbit = _broker(settings, destination)
@@ -109,11 +108,9 @@ def _broker(settings: Settings, name: str | None) -> RabbitSettings:
 
 
 async def _run(consumer: Consumer, settings: Settings) -> None:
-    """Consume. Health pages are served only on request: the default port is that of a relay on the same machine."""
     from relay.observe import process
     from relay.observe.health import HealthServer
 
     stop_on_signals(consumer.stop)
-    port = 0 if settings.origin("health_port") == "the default" else settings.health_port
-    async with HealthServer(consumer, port, host=settings.health_host, metrics=process.text):
+    async with HealthServer(consumer, health_port(settings), host=settings.health_host, metrics=process.text):
         await consumer.run()

@@ -14,7 +14,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import as_json as json_text
 from outbox_cli.terminal.output import program, say, stderr, stdout
-from outbox_cli.terminal.settings import operator_settings
+from outbox_cli.terminal.settings import operator_settings, start_logging
 
 if TYPE_CHECKING:
     from outbox_demo.report import Report
@@ -140,14 +140,7 @@ def _print(report: Report, settings: Settings) -> None:
 
 def _quiet_logging(settings: Settings) -> None:
     """Log only errors: the demo shows its progress itself."""
-    from relay.observe.logging import configure
-
-    chosen = settings.origin("log_level") != "the default"
-    configure(
-        log_format=settings.log_format,
-        level=settings.log_level if chosen else "warning",
-        secrets=settings.secrets(),
-    )
+    start_logging(settings, level="warning" if settings.origin("log_level") == "the default" else None)
 
 
 def _code(report: Report) -> int:

@@ -15,7 +15,7 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.options import HealthHost, HealthPort
 from outbox_cli.terminal.output import say
-from outbox_cli.terminal.settings import put_current_directory_on_path, report_ignored
+from outbox_cli.terminal.settings import put_current_directory_on_path, report_ignored, start_logging
 from outbox_cli.terminal.shutdown import stop_on_signals
 from relay.platform.wording import counted
 
@@ -56,12 +56,11 @@ def relay(
     parent_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Deliver messages to their destinations. Several relays may run, on one machine or on many."""
-    from relay.observe.logging import configure
     from relay.settings import load
 
     settings = load({"health_host": health_host, "health_port": health_port})
     settings.require_database_file()
-    configure(log_format=settings.log_format, level=settings.log_level, secrets=settings.secrets())
+    start_logging(settings)
     report_ignored(settings)
     put_current_directory_on_path()
     if processes > 1:

@@ -9,7 +9,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
 from outbox_cli.terminal.output import say
-from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path
+from outbox_cli.terminal.settings import health_port, operator_settings, put_current_directory_on_path, start_logging
 
 if TYPE_CHECKING:
     from listeners.http import Receiver
@@ -80,7 +80,7 @@ async def _run(settings: Settings) -> None:
     from listeners.http import Readiness, create_app
     from relay.observe import process
     from relay.observe.health import HealthServer
-    from relay.serving import listen, make_server, serve
+    from relay.serving import listen, make_server, serve, url_of
     from relay.serving.server import RESERVED
 
     serving = settings.serve
@@ -95,9 +95,9 @@ async def _run(settings: Settings) -> None:
         proxies=serving.proxies,
     )
     listening = listen(serving.host, serving.port)
-    say(f"receiving on {_url(listening.getsockname())}")
+    say(f"receiving on {url_of(listening)}")
     # Metrics are on the health port, not on the port that callers use.
-    port = 0 if settings.origin("health_port") == "the default" else settings.health_port
+    port = health_port(settings)
     async with HealthServer(readiness, port, host=settings.health_host, metrics=process.text, look=readiness.look):
         await serve(server, listening)
 
@@ -108,16 +108,14 @@ def _receiver(settings: Settings) -> Receiver:
 
     from listeners.http import Limits, Receiver
     from relay.observe import tracing
-    from relay.observe.logging import configure
     from relay.settings.environment import look_up
 
     serving = settings.serve
     limits = {each.name for each in dataclasses.fields(Limits)}  # of the same names in both
     secrets = serving.secrets(lambda name: look_up(name, os.environ))
     signing = serving.signing_secrets(lambda name: look_up(name, os.environ))
-    hidden = {*settings.secrets(), *secrets, *signing}
     tracing.configure(children=settings.trace_children)
-    configure(log_format=settings.log_format, level=settings.log_level, secrets=hidden)
+    start_logging(settings, *secrets, *signing)
     return Receiver(
         secrets,
         handler=serving.handler,
@@ -144,8 +142,3 @@ def _check_schema(settings: Settings) -> None:
         raise
     except Unusable as error:
         say(f"not ready yet: {error}")
-
-
-def _url(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

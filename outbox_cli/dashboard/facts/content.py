@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic_core import to_json
 
 from listeners.tables import BASELINE, Content, Extraction, TopicGraph
+from outbox_cli.dashboard.drawing import Drawing, drawn
 
 LIMIT = 60
 TOPICS = 40
@@ -59,6 +61,11 @@ class DocumentDetail:
     topic_count: int
     graph: dict[str, Any] | None
     built_at: datetime | None
+
+    @property
+    def drawing(self) -> Drawing | None:
+        """Its graph, laid out once for all viewers."""
+        return None if self.graph is None else drawn(to_json(self.graph))
 
 
 def is_installed(connection: sa.Connection) -> bool:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import since
-from relay.admin.timeline.samples import EVERY_S, WHOLE, Activity
+from relay.admin.timeline.samples import EVERY_S, WHOLE
 from relay.admin.timeline.steps import NOTHING, Counts, Line, Steps, names_in, total_of
 from relay.observe.causes import OTHER, What
 from relay.observe.metrics import LATENCY_BUCKETS_S
@@ -68,10 +68,10 @@ def pace(connection: sa.Connection, begin: datetime) -> Pace | None:
     if not rows:
         return None
     span_s = max((rows[-1].at - rows[0].at).total_seconds() + EVERY_S, EVERY_S)
-    activity = Activity()
+    total = Counts()
     for row in rows:
-        activity.add(row.facts)
-    total = total_of([Counts.of(activity, name) for name in names_in(activity.as_json())])
+        for name in names_in(row.facts):
+            total.add(row.facts, name, 1.0, with_deaths=True)
     known = [(row.at.timestamp(), row.facts["emitted"]) for row in rows if row.facts.get("emitted") is not None]
     grown_for_s = known[-1][0] - known[0][0] if known else 0.0
     return Pace(

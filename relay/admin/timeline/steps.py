@@ -13,7 +13,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Any
 
-from relay.admin.timeline.samples import Activity, add_counts, add_latencies
+from relay.admin.timeline.samples import add_counts, add_latencies
 from relay.decide.verdict import State
 from relay.observe.causes import What
 
@@ -32,12 +32,6 @@ class Counts:
     died: float = 0.0
     latencies: list[float] = field(default_factory=list)
     causes: dict[str, dict[What, float]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, activity: Activity, name: str) -> Counts:
-        found = cls()
-        found.add(activity.as_json(), name, 1.0, with_deaths=True)
-        return found
 
     def add(self, facts: Mapping[str, Any], name: str, share: float, *, with_deaths: bool) -> None:
         """Add a share of what a row holds of a destination; its dead letters are few: add all of them, or none."""

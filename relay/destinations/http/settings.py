@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from relay.destinations.http import fixed
-from relay.destinations.http.keys import signing_key
+from relay.destinations.http.signing import signing_key
 from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, required, url_secrets
 from relay.destinations.sending import tls
 

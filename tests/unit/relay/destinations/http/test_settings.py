@@ -6,8 +6,8 @@ import pytest
 import trustme
 from pydantic import ValidationError
 
-from relay.destinations.http.keys import signing_key
 from relay.destinations.http.settings import HttpSettings
+from relay.destinations.http.signing import signing_key
 
 SECRET = "a-shared-secret-of-forty-characters-long"
 
