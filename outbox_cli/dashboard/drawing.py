@@ -82,11 +82,6 @@ class Drawing:
     edges: list[Edge]
     communities: list[tuple[int, str, int, str]]
 
-    @property
-    def strong_edges(self) -> int:
-        """The count of edges that are drawn at first."""
-        return sum(edge.strong for edge in self.edges)
-
 
 @lru_cache(maxsize=64)
 def drawn(graph: bytes) -> Drawing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,16 +60,9 @@ def chain(connection: sa.Connection, detail: MessageDetail) -> list[Link]:
     rows: dict[Any, Any] = {row.id: row for row in connection.execute(aside)}
     for part in (before, after):
         rows |= {r.id: r for r in connection.execute(sa.select(part).where(part.c.ordering_key == key))}
-    rows.setdefault(detail.message.id, _Place(detail.message.id, detail.message.type, detail.message.state, place))
+    this = detail.message
+    rows.setdefault(this.id, SimpleNamespace(id=this.id, type=this.type, state=this.state, position=place))
     return _links(sorted(rows.values(), key=lambda row: row.position), detail, connection)
-
-
-@dataclass(frozen=True)
-class _Place:
-    id: str
-    type: str
-    state: str
-    position: int
 
 
 def _links(rows: list[Any], detail: MessageDetail, connection: sa.Connection) -> list[Link]:

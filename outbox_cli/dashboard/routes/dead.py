@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import Field
@@ -18,7 +17,7 @@ from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.searching import is_id
 from outbox_cli.dashboard.jobs import Job, Tell
 from outbox_cli.dashboard.reader import EXACT_S
-from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, Viewer, change, page
+from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, change, page
 from outbox_cli.dashboard.site import Site
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.editing import merged, retry_edited
@@ -138,28 +137,16 @@ def _of_all_or_latest(site: Site, question: Callable[..., T], which: DeadFilter)
 
 
 def _retry(site: Site, person: Person, told: Retry) -> tuple[Done, str]:
-    which = told.filter()
-    return _begin(site, person, "retry", told, lambda tell: _engine(site, retry, which, told.reason, tell))
+    return _begin(site, person, "retry", told, retry)
 
 
 def _discard(site: Site, person: Person, told: Discard) -> tuple[Done, str]:
-    which = told.filter()
-    return _begin(site, person, "discard", told, lambda tell: _engine(site, discard, which, told.reason, tell))
+    return _begin(site, person, "discard", told, discard)
 
 
 def _edit(site: Site, person: Person, told: Edit) -> tuple[Done, str]:
-    which = told.filter()
     edit = _editing(told, Redaction(site.settings.redact))
-
-    def work(tell: Tell) -> int:
-        return retry_edited(site.reader.engine, which, edit, reason=told.reason, on_progress=tell)
-
-    return _begin(site, person, "edit", told, work)
-
-
-def _engine(site: Site, verb: Any, which: DeadFilter, reason: str | None, tell: Tell) -> int:
-    count: int = verb(site.reader.engine, which, reason=reason, on_progress=tell)
-    return count
+    return _begin(site, person, "edit", told, partial(retry_edited, edit=edit))
 
 
 def _editing(told: Edit, redaction: Redaction) -> Any:
@@ -177,11 +164,15 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
     return lambda data: merged(data, given)
 
 
-def _begin(site: Site, person: Person, doing: str, told: Selection, work: Any) -> tuple[Done, str]:
+def _begin(site: Site, person: Person, doing: str, told: Selection, change: Callable[..., int]) -> tuple[Done, str]:
     which = told.filter()
     found = _matching(site, which)
     back = f"/messages/{told.id}" if told.id else "/dead"
     is_more = found.among is not None
+
+    def work(tell: Tell) -> int:
+        return change(site.reader.engine, which, reason=told.reason, on_progress=tell)
+
     job = site.jobs.begin(doing, found.count, by=person.name, back=back, work=work, is_least=is_more)
     least = "at least " if is_more else ""
     return Done(f"{SAYING[doing]} {least}{counted(found.count, 'dead letter')}", job), back
@@ -192,16 +183,9 @@ def job(site: TheSite, id: str) -> Job | None:
     return site.jobs.find(id)
 
 
-def query_of(which: dict[str, str]) -> str:
-    """Return the filters as a query string."""
-    return urlencode(which)
-
-
 page(router, "/dead", "dead.html", dead)
 page(router, "/dead/{verb}", "question.html", question)
 page(router, "/jobs/{id}", "job.html", job)
 change(router, "/dead/retry", Retry, _retry)
 change(router, "/dead/discard", Discard, _discard)
 change(router, "/dead/edit", Edit, _edit)
-
-__all__ = ["Viewer", "router"]

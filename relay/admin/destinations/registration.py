@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 
 from outbox.errors import ConfigurationDiffers
-from outbox.tables import Tables, tables
+from outbox.tables import Tables, insert, tables
 from relay.admin.audit import Action
 from relay.decide.subscription import remembered
 from relay.decide.verdict import State
@@ -156,10 +156,8 @@ def _replace(
             "generation": generation,
             "removed_at": None,
         }
-        if w.name in memory:
-            connection.execute(sa.update(t.destination).where(d.name == w.name).values(values))
-        else:
-            connection.execute(sa.insert(t.destination).values(name=w.name, **values))
+        put = insert(connection, t.destination).values(name=w.name, **values)
+        connection.execute(put.on_conflict_do_update(index_elements=["name"], set_=values))
     _look_again_at_unrouted(connection, t)
 
 
@@ -172,10 +170,8 @@ def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registrat
         return
     connection.execute(sa.delete(t.rate).where(r.destination.not_in(limits)))
     for name, rate in limits.items():
-        if name in known:
-            connection.execute(sa.update(t.rate).where(r.destination == name).values(rate=rate))
-        else:
-            connection.execute(sa.insert(t.rate).values(destination=name, rate=rate))
+        put = insert(connection, t.rate).values(destination=name, rate=rate)
+        connection.execute(put.on_conflict_do_update(index_elements=["destination"], set_={"rate": rate}))
 
 
 def _look_again_at_unrouted(connection: sa.Connection, t: Tables) -> None:

@@ -59,8 +59,3 @@ class RabbitSettings(UrlPolicy):
         if self.declare and self.routing_key != naming.TYPE:
             raise ValueError("your own routing_key requires declare = false, with queues and bindings of your own")
         return self
-
-    @property
-    def broker(self) -> str:
-        """The broker's URL. It includes the password: never log it."""
-        return self.address

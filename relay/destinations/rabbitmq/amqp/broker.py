@@ -53,7 +53,7 @@ class Broker:
 
     @classmethod
     def of(cls, settings: RabbitSettings, name: str) -> Broker:
-        return cls(settings.broker, settings.ca_file, name)
+        return cls(settings.address, settings.ca_file, name)
 
     def check(self) -> None:
         """Check what could never work.

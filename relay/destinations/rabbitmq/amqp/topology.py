@@ -8,6 +8,7 @@ only if it does not exist. Each lookup uses its own channel, because a negative 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal
 
 from aio_pika import ExchangeType
@@ -16,32 +17,26 @@ from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from pamqp.common import Arguments
 
 QueueType = Literal["classic", "quorum"]
-Question = Callable[[AbstractChannel], Awaitable[object]]
+Request = Callable[[AbstractChannel], Awaitable[object]]
 
 
 async def ensure_exchange(connection: AbstractConnection, name: str, *, durable: bool = True) -> bool:
     """Create a topic exchange if it is missing; return ``True`` if it had to be created."""
-    if await _answers(connection, lambda channel: channel.declare_exchange(name, passive=True)):
-        return False
-    try:
-        async with connection.channel(publisher_confirms=False) as channel:
-            await channel.declare_exchange(name, ExchangeType.TOPIC, durable=durable)
-    except ChannelPreconditionFailed:
-        return False  # another client created it first, with other properties: use it unchanged
-    return True
+    return await _ensure(
+        connection,
+        lambda channel: channel.declare_exchange(name, passive=True),
+        lambda channel: channel.declare_exchange(name, ExchangeType.TOPIC, durable=durable),
+    )
 
 
 async def ensure_queue(connection: AbstractConnection, name: str, queue_type: QueueType = "classic") -> bool:
     """Create a missing queue; return ``True`` if it was missing. It is plain and durable, as clients assert it."""
-    if await _answers(connection, lambda channel: channel.declare_queue(name, passive=True)):
-        return False
     arguments: Arguments = {"x-queue-type": "quorum"} if queue_type == "quorum" else None
-    try:
-        async with connection.channel(publisher_confirms=False) as channel:
-            await channel.declare_queue(name, durable=True, arguments=arguments)
-    except ChannelPreconditionFailed:
-        return False
-    return True
+    return await _ensure(
+        connection,
+        lambda channel: channel.declare_queue(name, passive=True),
+        lambda channel: channel.declare_queue(name, durable=True, arguments=arguments),
+    )
 
 
 async def bind(connection: AbstractConnection, queue: str, exchange: str, routing_key: str) -> None:
@@ -51,10 +46,17 @@ async def bind(connection: AbstractConnection, queue: str, exchange: str, routin
         await bound.bind(exchange, routing_key)
 
 
-async def _answers(connection: AbstractConnection, question: Question) -> bool:
-    try:
-        async with connection.channel(publisher_confirms=False) as channel:
-            await question(channel)
-    except ChannelNotFoundEntity:
+async def _ensure(connection: AbstractConnection, look: Request, create: Request) -> bool:
+    with suppress(ChannelNotFoundEntity):
+        await _ask(connection, look)
         return False
+    try:
+        await _ask(connection, create)
+    except ChannelPreconditionFailed:
+        return False  # another client created it first, with other properties: use it unchanged
     return True
+
+
+async def _ask(connection: AbstractConnection, request: Request) -> None:
+    async with connection.channel(publisher_confirms=False) as channel:
+        await request(channel)

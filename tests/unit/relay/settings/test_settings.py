@@ -164,7 +164,7 @@ def test_every_variable_and_file_is_taken_without_blanks_around_it(tmp_path: Pat
     assert isinstance(api, HttpSettings)
     assert isinstance(rabbit, RabbitSettings)
     assert api.secret is not None
-    assert (api.secret.get_secret_value(), rabbit.broker) == ("s" * 40, "amqp://app:pw@rabbit/")
+    assert (api.secret.get_secret_value(), rabbit.address) == ("s" * 40, "amqp://app:pw@rabbit/")
     assert (settings.database_url, settings.lease_s) == ("postgresql://app@db/app", 50)
 
 
@@ -207,7 +207,7 @@ def test_amqp_url_and_api_url_both_apply(tmp_path: Path) -> None:
     assert sorted(settings.destinations) == ["api", "rabbitmq"]
     rabbit = settings.destinations["rabbitmq"]
     assert isinstance(rabbit, RabbitSettings)
-    assert rabbit.broker == "amqp://app:pw@rabbit/"
+    assert rabbit.address == "amqp://app:pw@rabbit/"
 
 
 def test_destinations_in_a_file_switch_the_implicit_ones_off(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_every_kind_of_destination_can_be_written_in_a_file(tmp_path: Path) -> N
     assert api.secret_previous is not None
     assert api.secret_previous.get_secret_value() == "old"
     assert isinstance(queue, RabbitSettings)
-    assert queue.broker == "amqps://b/v"
+    assert queue.address == "amqps://b/v"
     assert (reports.timeout_s, reports.on_dead) == (None, "skip")
 
 
