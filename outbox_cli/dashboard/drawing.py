@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
 
 WIDTH, HEIGHT, MARGIN = 1200.0, 760.0, 46.0
 COLOURS = ("#3b6fe0", "#c2410c", "#0f8a5f", "#9333c9", "#b7791f", "#0e7f9c", "#c81e6b", "#6b8e23", "#a3543a", "#5b6472")
@@ -81,12 +79,6 @@ class Drawing:
     nodes: list[Node]
     edges: list[Edge]
     communities: list[tuple[int, str, int, str]]
-
-
-@lru_cache(maxsize=64)
-def drawn(graph: bytes) -> Drawing:
-    """Lay out a graph that is given as JSON, and remember it."""
-    return draw(from_json(graph))
 
 
 def draw(graph: dict[str, Any]) -> Drawing:

@@ -33,12 +33,3 @@ WHERE h.delivered_at >= :since AND h.delivered_at < :until AND h.type LIKE :type
   AND {which}
 GROUP BY h.type ORDER BY 2 DESC, 1
 """
-DELIVER = """
-INSERT INTO outbox_delivery AS d (message_id, destination, shard, position, ordering_key, state, generation, txid)
-SELECT m.id, :to, m.shard, m.position, m.ordering_key, 'parked', :generation, {txid}
-FROM {ids} JOIN outbox_message AS m ON m.id = {id} WHERE m.state = 'held'
-ON CONFLICT (message_id, destination) DO UPDATE SET
-    state = 'parked', generation = excluded.generation, attempts = 0, first_failed_at = NULL,
-    changed_at = {now}, txid = excluded.txid
-WHERE d.state IN ({final})
-"""

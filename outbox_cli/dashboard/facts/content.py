@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from listeners.tables import BASELINE, Content, Extraction, TopicGraph
-from outbox_cli.dashboard.drawing import Drawing, drawn
+from outbox_cli.dashboard.drawing import Drawing, draw
 
 LIMIT = 60
 TOPICS = 40
@@ -65,7 +66,7 @@ class DocumentDetail:
     @property
     def drawing(self) -> Drawing | None:
         """Its graph, laid out once for all viewers."""
-        return None if self.graph is None else drawn(to_json(self.graph))
+        return None if self.graph is None else _drawn(to_json(self.graph))
 
 
 def is_installed(connection: sa.Connection) -> bool:
@@ -129,3 +130,8 @@ def document(connection: sa.Connection, id_: str) -> DocumentDetail | None:
         graph.graph if graph is not None else None,
         graph.created_at if graph is not None else None,
     )
+
+
+@lru_cache(maxsize=64)
+def _drawn(graph: bytes) -> Drawing:
+    return draw(from_json(graph))

@@ -23,13 +23,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox.tables import insert, tables
+from outbox.tables import tables
 from relay.admin.access.queries import has_delivery
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.outcomes import NOBODY
+from relay.admin.messages.setting_aside import set_aside
 from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.store import dialect_of
 
@@ -103,9 +104,10 @@ def _hold(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
     connection.execute(
         sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state=State.HELD, due_at=None)
     )
-    registered, txid = Registered(connection), dialect_of(connection).next_txid(connection)
-    for name, ids in _by_destination(registered, rows).items():
-        _set_aside(connection, name, ids, State.CANCELLED if which.destination in (None, name) else State.PARKED, txid)
+    for name, ids in _by_destination(Registered(connection), rows).items():
+        state = State.CANCELLED if which.destination in (None, name) else State.PARKED
+        # A ready message has deliveries only if a crash of the server undid the change of its state.
+        set_aside(connection, name, ids, state, over=WAITING, changes={"due_at": None})
     return len(rows)
 
 
@@ -116,23 +118,6 @@ def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, li
         for name in registered.wanting(row.type) or [NOBODY]:
             found.setdefault(name, []).append(row.id)
     return found
-
-
-def _set_aside(connection: sa.Connection, name: str, ids: Sequence[str], state: str, txid: Any) -> None:
-    m, delivery = tables().message.c, tables().delivery
-    mark = sa.literal(txid) if isinstance(txid, int) else txid
-    for_it = (m.id, sa.literal(name), m.shard, m.position, m.ordering_key, sa.literal(state), mark)
-    columns = ["message_id", "destination", "shard", "position", "ordering_key", "state", "txid"]
-    connection.execute(
-        insert(connection, delivery)
-        .from_select(columns, sa.select(*for_it).where(m.id.in_(ids)), include_defaults=False)
-        # A ready message has deliveries only if a crash of the server undid the change of its state.
-        .on_conflict_do_update(
-            index_elements=["message_id", "destination"],
-            set_={"state": state, "due_at": None, "changed_at": dialect_of(connection).CLOCK, "txid": txid},
-            where=delivery.c.state.in_(WAITING),
-        )
-    )
 
 
 def _take_back(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:

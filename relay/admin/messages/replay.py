@@ -24,6 +24,8 @@ from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
 from relay.admin.messages.choice import Filters
+from relay.admin.messages.setting_aside import set_aside
+from relay.decide.verdict import FINAL, State
 from relay.store import dialect_of
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -152,19 +154,22 @@ def _send_again(what: Replay, action: Action, connection: sa.Connection, page: S
 
 def deliver(connection: sa.Connection, ids: Sequence[str], to: str, *, generation: int) -> int:
     """Park a delivery of each of these messages, which are in the outbox; return how many that changed."""
-    dialect = dialect_of(connection)
-    parameters = {"ids": dialect.ids(ids), "to": to, "generation": generation, "txid": dialect.next_txid(connection)}
-    return connection.execute(sa.text(dialect.replay_sql()["deliver"]), parameters).rowcount
+    fresh = {"generation": generation, "attempts": 0, "first_failed_at": None}
+    return set_aside(connection, to, ids, State.PARKED, over=FINAL, generation=generation, changes=fresh)
 
 
 def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
     """Insert messages into the outbox, locked. One that an earlier replay brought back may be leaving it just now."""
     dialect = dialect_of(connection)
-    sql = dialect.replay_sql()
     ids = [id_ for id_, _, _ in picked]
+    m = tables().message
+    # In the order of ids, in which owners lock messages; a message that an owner has just moved is not found.
+    locked = sa.select(m.c.id).where(m.c.id.in_(ids)).order_by(m.c.id).with_for_update()
     for _ in range(2):
-        connection.execute(sa.text(sql["bring_back"]), dialect.picked(picked) | {"generation": generation})
-        if len(connection.execute(sa.text(sql["lock"]), {"ids": dialect.ids(ids)}).all()) == len(ids):
+        connection.execute(
+            sa.text(dialect.replay_sql()["bring_back"]), dialect.picked(picked) | {"generation": generation}
+        )
+        if len(connection.execute(locked).all()) == len(ids):
             break
     return ids
 

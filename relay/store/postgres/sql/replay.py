@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.replay_sql import COLUMNS, COUNT, DELIVER, DELIVERED, OLD, PAGE, REPLAY_OF
-from relay.store.state_lists import FINAL
+from relay.store.replay_sql import COLUMNS, COUNT, DELIVERED, OLD, PAGE, REPLAY_OF
 
 # No row is read.
 _ESTIMATE = """EXPLAIN (FORMAT JSON) SELECT FROM outbox_history AS h
@@ -34,16 +33,4 @@ SELECT p.new_id, {OLD},
        (h.headers::jsonb || jsonb_build_object('{REPLAY_OF}', h.id::text))::json, 'held'
 FROM {_HISTORY} ORDER BY h.position
 """,
-    # In the order of ids, in which owners lock messages; a message that an owner has just moved is not found.
-    "lock": """
-SELECT m.id FROM unnest(CAST(:ids AS uuid[])) AS p (id) JOIN outbox_message AS m ON m.id = p.id
-ORDER BY m.id FOR UPDATE OF m
-""",
-    "deliver": DELIVER.format(
-        txid="pg_current_xact_id()",
-        final=FINAL,
-        ids="unnest(CAST(:ids AS uuid[])) AS p (id)",
-        id="p.id",
-        now="clock_timestamp()",
-    ),
 }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from relay.store.replay_sql import COLUMNS, COUNT, DELIVER, DELIVERED, OLD, PAGE, REPLAY_OF
-from relay.store.state_lists import FINAL
+from relay.store.replay_sql import COLUMNS, COUNT, DELIVERED, OLD, PAGE, REPLAY_OF
 
 _HISTORY = """json_each(:picked) AS p
 JOIN outbox_history AS h ON h.id = p.value ->> 0 AND h.delivered_at = p.value ->> 1"""
@@ -39,12 +38,4 @@ SELECT p.value ->> 2, {OLD},
        json_patch(h.headers, json_object('{REPLAY_OF}', h.id)), 'held'
 FROM {_HISTORY} ORDER BY h.position
 """,
-    "lock": "SELECT m.id FROM json_each(:ids) AS p JOIN outbox_message AS m ON m.id = p.value",
-    "deliver": DELIVER.format(
-        txid=":txid",
-        final=FINAL,
-        ids="json_each(:ids) AS p",
-        id="p.value",
-        now="strftime('%Y-%m-%d %H:%M:%f', 'now')",
-    ),
 }
