@@ -33,7 +33,10 @@ def doctor(
     older_than: Annotated[
         float,
         typer.Option(
-            parser=duration, metavar="DURATION", show_default="5m", help="The age from which a message is late."
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="The age from which a message is late; default: 5m.",
         ),
     ] = 300.0,
     as_json: Json = False,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from relay.admin.messages.dead import Cause, DeadFilter, DeadLetter, causes, count_dead, dead_letters
-from relay.store import dialect_of
 
 LETTERS = 50
 LATEST = 5_000  # dead letters that are looked at if a look at all of them takes too long
@@ -31,34 +30,14 @@ class Letters:
     among: int | None = None
 
 
-@dataclass(frozen=True)
-class DeadCount:
-    """The count of the dead letters that match.
-
-    Args:
-        count: The count.
-        among: How many of the latest dead letters were looked at, so that more may match; ``None``: all.
-    """
-
-    count: int
-    among: int | None = None
-
-
 def letters(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> Letters:
     """Return the causes that match the filters, and the latest letters if a cause is chosen."""
-    _prepare(connection, among)
     found = causes(connection, which, among=among)
     shown = which.fingerprint or which.ids
     latest = list(dead_letters(connection, which, limit=LETTERS, among=among)) if shown else []
     return Letters(which, found, sum(cause.count for cause in found), latest, among)
 
 
-def dead_count(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> DeadCount:
-    """Return the count of the dead letters that match the filters."""
-    _prepare(connection, among)
-    return DeadCount(count_dead(connection, which, among=among), among)
-
-
-def _prepare(connection: sa.Connection, among: int | None) -> None:
-    if among is not None:
-        dialect_of(connection).by_index(connection)
+def dead_count(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> tuple[int, int | None]:
+    """Return the count of the dead letters that match, and how many of the latest were looked at; ``None``: all."""
+    return count_dead(connection, which, among=among), among

@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import Field
 
 from outbox_cli.dashboard.access import Person
-from outbox_cli.dashboard.facts.letters import LATEST, DeadCount, Letters, dead_count, letters
+from outbox_cli.dashboard.facts.letters import LATEST, Letters, dead_count, letters
 from outbox_cli.dashboard.facts.life import Life, life
 from outbox_cli.dashboard.facts.searching import is_id
 from outbox_cli.dashboard.jobs import Job, Tell
@@ -118,13 +118,13 @@ def question(
     which = asked.filter()
     fields = {name: str(value) for name, value in asked.model_dump(exclude_none=True, exclude={"all"}).items()}
     fields |= {"all": "true"} if asked.all else {}
-    found = _matching(site, which)
+    count, among = _matching(site, which)
     redaction = Redaction(site.settings.redact)
     shown = site.reader.ask(("message", id), lambda c: life(c, id or "", redaction)) if id and verb == "edit" else None
-    return Question(verb, found.count, fields, shown, found.among)
+    return Question(verb, count, fields, shown, among)
 
 
-def _matching(site: Site, which: DeadFilter) -> DeadCount:
+def _matching(site: Site, which: DeadFilter) -> tuple[int, int | None]:
     """Return the count; if counting takes too long, how many of the latest match."""
     return _of_all_or_latest(site, dead_count, which)
 
@@ -166,16 +166,16 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
 
 def _begin(site: Site, person: Person, doing: str, told: Selection, change: Callable[..., int]) -> tuple[Done, str]:
     which = told.filter()
-    found = _matching(site, which)
+    count, among = _matching(site, which)
     back = f"/messages/{told.id}" if told.id else "/dead"
-    is_more = found.among is not None
+    is_least = among is not None
 
     def work(tell: Tell) -> int:
         return change(site.reader.engine, which, reason=told.reason, on_progress=tell)
 
-    job = site.jobs.begin(doing, found.count, by=person.name, back=back, work=work, is_least=is_more)
-    least = "at least " if is_more else ""
-    return Done(f"{SAYING[doing]} {least}{counted(found.count, 'dead letter')}", job), back
+    job = site.jobs.begin(doing, count, by=person.name, back=back, work=work, is_least=is_least)
+    least = "at least " if is_least else ""
+    return Done(f"{SAYING[doing]} {least}{counted(count, 'dead letter')}", job), back
 
 
 def job(site: TheSite, id: str) -> Job | None:

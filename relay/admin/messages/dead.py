@@ -243,6 +243,7 @@ def _latest(connection: sa.Connection, which: DeadFilter, among: int | None) -> 
     """Restrict dead letters to the latest of their destination, or of all: the index knows when they died."""
     if among is None:
         return
+    dialect_of(connection).by_index(connection)
     d = tables().delivery.c
     at = dialect_of(connection).exact(d.changed_at).label("at")
     latest = [
