@@ -169,7 +169,7 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     A session reads all shards at once: on a busy machine, a read that was slow would end the page.
     """
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, path = root.handlers[:], root.level, sys.path[:]
     writes = "tmp_path" in request.fixturenames or not request.path.is_relative_to(HERE / "unit")
     directory: Path = request.getfixturevalue("tmp_path" if writes else "empty_directory")
     monkeypatch.chdir(directory)
@@ -180,7 +180,13 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if root.handlers != handlers:  # a command has run in this process, and has called `relay.observe.logging.configure`
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.captureWarnings(False)  # switched on twice, it has no effect
         sys.modules["structlog"].reset_defaults()
+    if sys.path != path:  # a command has run here: other tests have modules of the same names in their directories
+        sys.path[:] = path
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(f"{directory}/"):
+                del sys.modules[name]
     assert writes or not os.listdir(directory), "a test that writes files takes tmp_path"
 
 

@@ -84,7 +84,6 @@ def test_text_has_no_colours_where_they_are_not_wanted(monkeypatch: pytest.Monke
 
 
 def test_the_standard_librarys_loggers_take_the_same_path() -> None:
-    logging.captureWarnings(False)  # a command in this process may have switched it on, and it takes effect only once
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         stream = configured()
