@@ -13,13 +13,15 @@ MESSAGES = 100
 POISON = 50
 
 
-def start_blocked(database: Database, fleet: Fleet, spawn: Spawner, listener: str, **settings: object) -> Process:
+def start_blocked(
+    database: Database, fleet: Fleet, spawn: Spawner, listener: str, *, stall_timeout_s: float = 2, **settings: object
+) -> Process:
     """Start a relay that hangs in its listener; relays that the fleet starts later do not."""
     fleet.configure(
         database.url,
         destinations={"pages": {"listener": f"support.poison:{listener}"}},
         beat_s=0.1,
-        stall_timeout_s=2,
+        stall_timeout_s=stall_timeout_s,
         **settings,
     )
     relay = spawn("outbox", "relay", env={**fleet.env, "POISON": str(POISON)})
@@ -47,7 +49,7 @@ def assert_peer_goes_on(database: Database, fleet: Fleet, relay: Process) -> Non
 
 @pytest.mark.timeout(90)
 def test_a_relay_blocked_by_an_async_listener_beats_then_ends_and_says_which_it_was(postgres_database, fleet, spawn):
-    relay = start_blocked(postgres_database, fleet, spawn, "sleep")
+    relay = start_blocked(postgres_database, fleet, spawn, "sleep", stall_timeout_s=6)
     last_seen = "SELECT max(last_seen_at) FROM outbox_relay"
     for _ in range(3):
         before = postgres_database.scalar(last_seen)
