@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -24,16 +24,25 @@ CHARACTER = 0.55  # the width of a character, as a share of its height
 
 Points = NDArray[np.float64]
 Box = tuple[float, float, float, float]
-Label = tuple[float, float, str, float, int]  # x, y, anchor, size, level
+
+
+class Label(NamedTuple):
+    """The name of a topic.
+
+    Args:
+        level: 0: it is shown at once; 1: it is shown after zooming in.
+    """
+
+    x: float
+    y: float
+    anchor: str
+    size: float
+    level: int
 
 
 @dataclass(frozen=True)
 class Node:
-    """A topic as a circle, with its label.
-
-    Args:
-        level: 0: the label is shown at once; 1: it is shown after zooming in.
-    """
+    """A topic as a circle, with its label."""
 
     number: int
     name: str
@@ -44,11 +53,7 @@ class Node:
     community: int
     weight: float
     centrality: float
-    label_x: float
-    label_y: float
-    anchor: str
-    size: float
-    level: int
+    label: Label
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,6 @@ def draw(graph: dict[str, Any]) -> Drawing:
 
 def _node(index: int, node: dict[str, Any], place: Points, radius: float, label: Label) -> Node:
     x, y = _point(place)
-    label_x, label_y, anchor, size, level = label
     return Node(
         number=index,
         name=str(node.get("id")),
@@ -115,11 +119,7 @@ def _node(index: int, node: dict[str, Any], place: Points, radius: float, label:
         community=int(node.get("community", 0)),
         weight=float(node.get("weight", 0)),
         centrality=float(node.get("centrality", 0)),
-        label_x=label_x,
-        label_y=label_y,
-        anchor=anchor,
-        size=size,
-        level=level,
+        label=label,
     )
 
 
@@ -235,7 +235,7 @@ def _labels(nodes: list[dict[str, Any]], places: Points, radii: list[float]) -> 
                 level, chosen = 0, (label_x, label_y, anchor)
                 taken.append(box)
                 break
-        found[index] = (round(chosen[0], 1), round(chosen[1], 1), chosen[2], size, level)
+        found[index] = Label(round(chosen[0], 1), round(chosen[1], 1), chosen[2], size, level)
     return [found[index] for index in range(len(nodes))]
 
 

@@ -31,20 +31,14 @@ class Causes:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        labels = ["destination", "cause"]
+        series: dict[What, tuple[str, str]] = {
+            "failed": ("outbox_failed_attempts", "Attempts that failed, charged or not"),
+            "dead": ("outbox_new_dead_letters", "Deliveries that became dead letters"),
+        }
+        kept = f"by cause; beyond {CAUSES} causes of a destination: {OTHER}"
         self._series = {
-            "failed": Counter(
-                "outbox_failed_attempts",
-                "Attempts that failed, charged or not, by cause; beyond 20 causes of a destination: other",
-                labels,
-                registry=registry,
-            ),
-            "dead": Counter(
-                "outbox_new_dead_letters",
-                "Deliveries that became dead letters, by cause; beyond 20 causes of a destination: other",
-                labels,
-                registry=registry,
-            ),
+            what: Counter(name, f"{counted}, {kept}", ["destination", "cause"], registry=registry)
+            for what, (name, counted) in series.items()
         }
         self._shown: dict[str, set[str]] = {}
         self._counts: Counts = {}

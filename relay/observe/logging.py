@@ -51,7 +51,7 @@ def configure(
     stream = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(_is_text(log_format, stream), stream, Masking(secrets)))
+    handler.setFormatter(_formatter(log_format, stream, Masking(secrets)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
@@ -132,26 +132,18 @@ def _with_trace(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return event
 
 
-def _formatter(text: bool, stream: TextIO, masking: Masking) -> logging.Formatter:
+def _formatter(log_format: str, stream: TextIO, masking: Masking) -> logging.Formatter:
+    render: list[Processor] = [_most_telling_first, structlog.processors.JSONRenderer()]
+    if log_format == "text" or (log_format == "auto" and stream.isatty()):
+        colours = stream.isatty() and not os.environ.get("NO_COLOR")
+        plain: Callable[..., None] = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=0)
+        render = [_for_people, renderer]
     remove_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    render = _text_renderer(stream) if text else _json_renderer()
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared(),
         processors=[remove_meta, structlog.processors.format_exc_info, masking, *render],
     )
-
-
-def _json_renderer() -> list[Processor]:
-    return [_most_telling_first, structlog.processors.JSONRenderer()]
-
-
-def _text_renderer(stream: TextIO) -> list[Processor]:
-    colours = stream.isatty() and not os.environ.get("NO_COLOR")
-    plain: Callable[..., None] = structlog.dev.plain_traceback
-    return [
-        _for_people,
-        structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain, pad_event_to=0),
-    ]
 
 
 def _most_telling_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -165,7 +157,3 @@ def _for_people(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     if trace := event.pop("exception", None):
         event["exception"] = "\n".join(f"    {line}" for line in trace.splitlines())
     return event
-
-
-def _is_text(log_format: str, stream: TextIO) -> bool:
-    return log_format == "text" or (log_format == "auto" and stream.isatty())

@@ -187,49 +187,42 @@ class Metrics:
         return generate_latest(self.registry) + process.text()
 
     def _make_destination_metrics(self) -> None:
-        self._deliveries = Counter(
-            "outbox_deliveries",
-            "Verdicts: delivered, retry (charged), dead or expired; discarded or cancelled by an operator",
-            ["destination", "verdict"],
-            registry=self.registry,
-        )
-        self._in_flight = Gauge("outbox_in_flight", "Attempts under way", ["destination"], registry=self.registry)
-        self._healthy = Gauge(
-            "outbox_destination_healthy",
-            "1: delivered to; 0: paused, throttled or off",
-            ["destination"],
-            registry=self.registry,
-        )
+        verdicts = "Verdicts: delivered, retry (charged), dead or expired; discarded or cancelled by an operator"
+        self._deliveries = self._counter("outbox_deliveries", verdicts, "destination", "verdict")
+        self._in_flight = self._gauge("outbox_in_flight", "Attempts under way", "destination")
+        health = "1: delivered to; 0: paused, throttled or off"
+        self._healthy = self._gauge("outbox_destination_healthy", health, "destination")
         self._latency = SampledHistogram(
             "outbox_latency_seconds", "From commit to delivery, by destination (sampled)", LATENCY_BUCKETS_S
         )
         self.registry.register(self._latency)
 
     def _make_relay_metrics(self) -> None:
-        self._emitted = Counter(
-            "outbox_emitted_messages",
-            "Messages emitted, by type, as this relay first saw them (after a restart, some again); past 100: other",
-            ["type"],
-            registry=self.registry,
+        emitted = (
+            "Messages emitted, by type, as this relay first saw them (after a restart, some again); past 100: other"
         )
+        self._emitted = self._counter("outbox_emitted_messages", emitted, "type")
         self._read_messages = self._counter("outbox_read_messages", "Messages read")
         self._settled = self._counter("outbox_settled_deliveries", "Deliveries settled")
         self._parked = self._counter("outbox_parked_deliveries", "Deliveries parked because they could not start")
         self._read = self._statement("outbox_read_seconds", "Duration of reads")
         self._settle = self._statement("outbox_settle_seconds", "Duration of settling, with the read that goes along")
-        self._window = Gauge("outbox_window_messages", "Messages held unsettled", registry=self.registry)
-        wake_ups = Counter("outbox_wake_ups", "Wake-ups from sleep, by cause", ["by"], registry=self.registry)
+        self._window = self._gauge("outbox_window_messages", "Messages held unsettled")
+        wake_ups = self._counter("outbox_wake_ups", "Wake-ups from sleep, by cause", "by")
         self._woken = {"notify": wake_ups.labels("notify"), "poll": wake_ups.labels("poll")}
 
     def _make_session_metrics(self) -> None:
-        self._shards = Gauge("outbox_owned_shards", "Shards owned by this relay", registry=self.registry)
+        self._shards = self._gauge("outbox_owned_shards", "Shards owned by this relay")
         self._lost_sessions = self._counter("outbox_lost_sessions", "Owning sessions lost")
         self._ended_peers = self._counter("outbox_ended_peers", "Sessions of silent peers ended by this relay")
-        beat_age = Gauge("outbox_beat_age_seconds", "Time since this relay's last beat", registry=self.registry)
+        beat_age = self._gauge("outbox_beat_age_seconds", "Time since this relay's last beat")
         beat_age.set_function(self._beat_age_s)
 
-    def _counter(self, name: str, documentation: str) -> Counter:
-        return Counter(name, documentation, registry=self.registry)
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
 
     def _statement(self, name: str, documentation: str) -> Histogram:
         return Histogram(name, documentation, buckets=STATEMENT_BUCKETS_S, registry=self.registry)

@@ -25,7 +25,7 @@ COMMON = set(
     count creators data database deadlock decide deep definitions delay demo detail differs discard document done
     drawing duplicate durations echo edge edit emptying entrance environment error event examination examples
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
-    hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka large
+    hints histogram holder http id idle ids implied in incoming inheriting instant invalid job json kafka label large
     libpq life line link listing lists live loading lock log long look lost many marker markup masking meta
     metrics migration model much multiline naming nats neighbours networks next no node not observe opening
     operators options output overran overview own pace packages parts payload pending people person places plan platform

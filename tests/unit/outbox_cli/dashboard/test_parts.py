@@ -138,5 +138,5 @@ def test_a_graph_of_any_size_is_drawn_on_the_canvas_the_same_each_time(count: in
     assert len(drawing.nodes) == count
     assert all(0 <= node.x <= WIDTH and 0 <= node.y <= HEIGHT for node in drawing.nodes)
     assert drawing == draw(graph)
-    assert not count or any(node.level == 0 for node in drawing.nodes)
+    assert not count or any(node.label.level == 0 for node in drawing.nodes)
     assert sum(edge.strong for edge in drawing.edges) <= 4 * max(count, 1)
