@@ -71,7 +71,7 @@ def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
         versions = list(connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")))  # noqa: S608 (a constant)
     if not any(version.startswith("content_") for version in versions):
         raise SchemaError(
-            f"the baseline listener and `outbox extract` need tables named {listed(CONTENT_TABLES)}, and the outbox "
+            f"the baseline listener and `outbox extract` need tables named {', '.join(CONTENT_TABLES)}, and the outbox "
             "has not created them here: run `outbox db upgrade`; or, where the application has such tables, name "
             "destinations in outbox.toml"
         )
@@ -136,7 +136,7 @@ def _types(arguments: str) -> str:
 def _strangers(found: Sequence[tuple[str, str]], branch: str) -> SchemaError:
     """Return an error that names what is in the way."""
     kinds = {kind for kind, _ in found}
-    what = f"objects ({listed(sorted(kinds))})"
+    what = f"objects ({', '.join(sorted(kinds))})"
     if len(kinds) == 1:
         [kind] = kinds
         article = "an" if kind == "index" else "a"
@@ -147,14 +147,11 @@ def _strangers(found: Sequence[tuple[str, str]], branch: str) -> SchemaError:
         else "Set OUTBOX_SCHEMA to give the outbox a schema of its own (on SQLite: a file), or rename "
         + ("it" if len(found) == 1 else "them")
     )
+    names = ", ".join(name for _, name in found)
     return SchemaError(
-        f"this database already has {what} named {listed(name for _, name in found)}, which the outbox did not create, "
+        f"this database already has {what} named {names}, which the outbox did not create, "
         f"so nothing was changed. {remedy}"
     )
-
-
-def listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def verify_version(version: int, oldest_release: str) -> None:

@@ -64,11 +64,11 @@ def relay(
     report_ignored(settings)
     put_current_directory_on_path()
     if processes > 1:
-        from outbox_cli.commands.run.supervisor import supervise
+        from outbox_cli.commands.run.supervisor import Supervisor
 
         health = settings.health_host, settings.health_port
         began_at = monotonic()
-        code = asyncio.run(supervise(processes, drain=drain, apply=apply, health=health))
+        code = asyncio.run(Supervisor(processes, drain=drain, apply=apply, health=health).run())
         if drain and code == exits.OK:
             from relay.admin.leftover import what_is_left
 

@@ -25,26 +25,16 @@ SETTLED_AFTER_S = 60.0  # a relay that ran for this long is started again at onc
 log = structlog.get_logger("relay")
 
 
-async def supervise(count: int, *, drain: bool, apply: bool, health: tuple[str, int]) -> int:
-    """Run relays until they are told to stop or, with ``drain``, are done.
+class Supervisor:
+    """Runs relays until they are told to stop or, with ``drain``, are done.
 
     Args:
         count: The number of relays.
         drain: Whether each delivers what can be delivered now, and exits.
         apply: Whether they register the configured destinations at their first start.
         health: The address of their health pages, and the first relay's port; the others use the next ones. 0: none.
-
-    Returns:
-        The exit code: the worst of the relays' codes.
     """
-    supervisor = Supervisor(count, drain=drain, apply=apply, health=health)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.forward, number)
-    return await supervisor.run()
 
-
-class Supervisor:
     def __init__(self, count: int, *, drain: bool, apply: bool, health: tuple[str, int]) -> None:
         self._count = count
         self._drain = drain
@@ -56,10 +46,13 @@ class Supervisor:
         self._read_end, self._write_end = os.pipe()
 
     async def run(self) -> int:
+        """Run them; return the exit code: the worst of the relays' codes."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._forward, number)
         codes = await asyncio.gather(*(self._keep(index) for index in range(self._count)))
         return exits.UNUSABLE if exits.UNUSABLE in codes else max(codes)
 
-    def forward(self, number: signal.Signals) -> None:
+    def _forward(self, number: signal.Signals) -> None:
         """Pass a signal on; from now on no relay is started again."""
         self._signal = number
         self._stopping.set()
@@ -79,7 +72,7 @@ class Supervisor:
             if self._drain and code == exits.OK:
                 return code
             if code == exits.UNUSABLE:
-                self.forward(signal.SIGTERM)
+                self._forward(signal.SIGTERM)
                 return code
             if time.monotonic() - started_at > SETTLED_AFTER_S:
                 backoff_s = FIRST_BACKOFF_S

@@ -45,7 +45,7 @@ class NatsConnection:
         self._settings = settings
         self._subject = wire.subject_of(settings.subject)
         self._shares_a_subject = naming.is_literal(settings.subject)
-        self._client = Client()
+        self.client = Client()
         self._due: dict[str, Due] = {}
         self._tokens = map(str, itertools.count())
         self._inbox = ""
@@ -75,11 +75,7 @@ class NatsConnection:
 
     @property
     def is_open(self) -> bool:
-        return bool(self._client.is_connected)
-
-    @property
-    def client(self) -> Client:
-        return self._client
+        return bool(self.client.is_connected)
 
     async def publish(self, message: Message) -> asyncio.Future[Outcome]:
         """Publish a message; return a future of its outcome, done after the answer or the loss of the connection."""
@@ -87,14 +83,14 @@ class NatsConnection:
         subject = self._subject(message)
         headers = wire.headers(message, self._settings.stream)
         size = wire.size(headers, message.body)
-        if size > self._client.max_payload:
-            outcome.set_result(refused(f"it has {size:,} bytes; the server takes {self._client.max_payload:,}"))
+        if size > self.client.max_payload:
+            outcome.set_result(refused(f"it has {size:,} bytes; the server takes {self.client.max_payload:,}"))
             return outcome
         token = next(self._tokens)
         self._due[token] = Due(subject, outcome)
         outcome.add_done_callback(lambda _: self._due.pop(token, None))
         try:
-            await self._client.publish(subject, message.body, reply=f"{self._inbox}.{token}", headers=headers)
+            await self.client.publish(subject, message.body, reply=f"{self._inbox}.{token}", headers=headers)
         except Error as error:
             _settle(outcome, unreachable(f"connection lost: {explained(error)}"))
         return outcome
@@ -102,7 +98,7 @@ class NatsConnection:
     async def close(self) -> None:
         with contextlib.suppress(Error, OSError, TimeoutError):  # the server has gone already
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._client.close()
+                await self.client.close()
         self._lose("closed")
 
     async def _connect(self, server: str, name: str) -> None:
@@ -122,14 +118,14 @@ class NatsConnection:
                 tls=settings.tls_context(),
                 pending_size=-1,
             )
-            self._inbox = self._client.new_inbox()
-            await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+            self._inbox = self.client.new_inbox()
+            await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
 
     async def _try(self, **options: Any) -> None:
         try:
-            await self._client.connect(**options)
+            await self.client.connect(**options)
         except NoServersError as error:
-            raise self._client.last_error or error from None  # it holds the reason
+            raise self.client.last_error or error from None  # it holds the reason
 
     async def _on_answer(self, answer: Any) -> None:
         due = self._due.get(answer.subject.rpartition(".")[2])

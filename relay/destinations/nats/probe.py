@@ -15,11 +15,7 @@ CHECKED = "name, connection, TLS, user and password"
 
 async def probe(name: str, settings: NatsSettings) -> Probed:
     """Connect, and look for the streams that take our subjects."""
-    connection = await NatsConnection.open(settings, f"outbox probe: {name}")
-    try:
-        found = await known(connection.client, settings)
-    finally:
-        await connection.close()
+    found = await _streams(settings, f"outbox probe: {name}")
     if missing := [subject for subject, stream in found.items() if stream is None]:
         what = f"no stream {settings.stream}" if settings.stream else f"no stream for {', '.join(missing)}"
         if not settings.declare:
@@ -32,13 +28,17 @@ async def probe(name: str, settings: NatsSettings) -> Probed:
 
 async def risks(name: str, settings: NatsSettings) -> Sequence[Risk]:
     """Return what the streams of our subjects may lose after they have acknowledged it."""
-    connection = await NatsConnection.open(settings, f"outbox doctor: {name}")
-    try:
-        found = await known(connection.client, settings)
-    finally:
-        await connection.close()
+    found = await _streams(settings, f"outbox doctor: {name}")
     streams = {stream.config.name: stream.config for stream in found.values() if stream is not None}
     return [risk for config in streams.values() for risk in _risks(config)]
+
+
+async def _streams(settings: NatsSettings, name: str) -> dict[str, Any]:
+    connection = await NatsConnection.open(settings, name)
+    try:
+        return await known(connection.client, settings)
+    finally:
+        await connection.close()
 
 
 def _risks(config: Any) -> Sequence[Risk]:
