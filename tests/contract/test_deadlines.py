@@ -40,7 +40,6 @@ def many_pages(connection: sa.Connection) -> object:
     return [connection.scalar(sa.text("SELECT 1")) for _ in rows.partitions()]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("question", [one_query, many_queries, many_pages])
 def test_a_question_that_takes_too_long_is_given_up(
     reader: Reader, question: Callable[[sa.Connection], object]

@@ -1,6 +1,5 @@
 """A listener that blocks the event loop: its relay beats while it can, then ends itself, and a peer takes over."""
 
-import pytest
 from support.databases import Database
 from support.fleet import Fleet, shard_counts
 from support.poison import lives
@@ -47,7 +46,6 @@ def assert_peer_goes_on(database: Database, fleet: Fleet, relay: Process) -> Non
     )
 
 
-@pytest.mark.timeout(90)
 def test_a_relay_blocked_by_an_async_listener_beats_then_ends_and_says_which_it_was(postgres_database, fleet, spawn):
     relay = start_blocked(postgres_database, fleet, spawn, "sleep", stall_timeout_s=6)
     last_seen = "SELECT max(last_seen_at) FROM outbox_relay"
@@ -62,7 +60,6 @@ def test_a_relay_blocked_by_an_async_listener_beats_then_ends_and_says_which_it_
     assert "poison.py" in said, "and where"
 
 
-@pytest.mark.timeout(90)
 def test_a_listener_that_holds_the_interpreter_loses_its_shards_with_the_lease_and_its_process_at_last(
     postgres_database, fleet, spawn
 ):
@@ -76,7 +73,6 @@ def test_a_listener_that_holds_the_interpreter_loses_its_shards_with_the_lease_a
     assert "in hold_the_interpreter" in relay.stderr
 
 
-@pytest.mark.timeout(90)
 def test_on_sqlite_too_a_blocked_relay_makes_room_for_the_one_that_stands_by(sqlite_database, fleet, spawn):
     relay = start_blocked(sqlite_database, fleet, spawn, "sleep")
     fleet.start()
@@ -86,7 +82,6 @@ def test_on_sqlite_too_a_blocked_relay_makes_room_for_the_one_that_stands_by(sql
 ENDING_SOON = "import relay.platform.watchdog; relay.platform.watchdog.HELD_S = 1; from outbox_cli import main; main()"
 
 
-@pytest.mark.timeout(90)
 def test_a_relay_ends_itself_when_all_threads_of_a_plain_listener_hang_and_a_peer_goes_on(
     postgres_database, fleet, spawn
 ):

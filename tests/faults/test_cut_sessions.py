@@ -4,7 +4,6 @@ import asyncio
 import random
 
 import psycopg
-import pytest
 from sqlalchemy import make_url
 from support.databases import Database
 from support.reckoning import BOTH, assert_everything_happened_once, prepared, unsettled
@@ -19,7 +18,6 @@ BEGINNING = 28  # about as many round trips as it takes to open a session
 OWNING = "FROM pg_stat_activity WHERE application_name LIKE 'outbox relay%' AND datname = current_database()"
 
 
-@pytest.mark.timeout(180)
 def test_a_session_that_ends_before_any_of_its_statements_costs_nothing(postgres_database, fleet):
     """Sessions are ended one after another, each before another of its statements, early and late ones in turn."""
     chance = random.Random(SEED)

@@ -21,7 +21,6 @@ def database(private_postgres):
     database.dispose()
 
 
-@pytest.mark.timeout(200)
 def test_a_relay_begins_past_a_million_settled_rows_that_a_transaction_keeps(database, fleet):
     database.execute(
         "INSERT INTO outbox_message (id, type, source, data) "

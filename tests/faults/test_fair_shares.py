@@ -3,7 +3,6 @@
 from threading import Event, Thread
 from time import monotonic
 
-import pytest
 from support.databases import Database
 from support.fleet import Fleet, shard_counts
 from support.waiting import eventually
@@ -36,7 +35,6 @@ def assert_soon_fair(database: Database, fleet: Fleet) -> None:
     eventually(is_fair, deadline_s=WITHIN_S, what="the shares are fair")
 
 
-@pytest.mark.timeout(120)
 def test_one_to_eight_to_three_relays_share_fairly_within_five_seconds(postgres_database, fleet):
     fleet.configure(postgres_database.url)
     fleet.start()

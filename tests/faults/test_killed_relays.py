@@ -2,7 +2,6 @@
 
 import random
 
-import pytest
 from support.reckoning import BOTH, assert_everything_happened_once, prepared, unsettled
 from support.recording import firsts_by_key, of
 from support.waiting import eventually
@@ -15,7 +14,6 @@ MESSAGES = 2_000
 IMPATIENT = {name: {**destination, "max_attempts": 3} for name, destination in BOTH.items()}
 
 
-@pytest.mark.timeout(180)
 def test_twenty_kills_among_2000_messages_lose_nothing_repeat_no_effect_and_charge_no_message(postgres_database, fleet):
     chance = random.Random(SEED)
     workload = prepared(postgres_database, SEED)
@@ -65,7 +63,6 @@ def test_what_waited_behind_a_message_in_a_killed_relays_memory_is_delivered_in_
     assert firsts_by_key(fleet.sends()) == {"k-0": numbers}
 
 
-@pytest.mark.timeout(180)
 def test_on_sqlite_killed_relays_lose_nothing_repeat_no_effect_and_charge_no_message(sqlite_database, fleet):
     chance = random.Random(SEED)
     workload = prepared(sqlite_database, SEED)

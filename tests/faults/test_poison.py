@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 from support.databases import Database
 from support.fleet import Fleet
 from support.poison import Life, begun, lives
@@ -53,7 +52,6 @@ def killers(fleet: Fleet) -> list[Life]:
     return [life for life in lives(fleet.record_path).values() if life.unfinished]
 
 
-@pytest.mark.timeout(180)
 def test_of_2000_messages_the_one_that_kills_its_relay_is_dead_after_three_crashes(database, fleet):
     ids = commit(database, MESSAGES)
     configure(fleet, database)
@@ -73,7 +71,6 @@ def test_of_2000_messages_the_one_that_kills_its_relay_is_dead_after_three_crash
     eventually(lambda: database.scalar(noted) == 0, what="everything is forgotten")
 
 
-@pytest.mark.timeout(180)
 def test_two_relays_that_die_in_turn_convict_the_one_too_and_keep_the_order_of_every_key(postgres_database, fleet):
     database = postgres_database
     ids = commit(database, 600, key=lambda n: f"k{n % 60}")

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from threading import Event, Thread
 
-import pytest
 from support.databases import Database
 from support.fleet import Fleet
 from support.reckoning import unsettled
@@ -58,7 +57,6 @@ class Flow:
             self._is_over.wait(0.001)  # so slowly that the relays keep up on two cores
 
 
-@pytest.mark.timeout(180)
 def test_a_new_generation_takes_over_from_running_relays_without_losing_or_misrouting_a_message(
     postgres_database, fleet, spawn
 ):

@@ -4,7 +4,6 @@ import signal
 from collections.abc import Callable
 
 import psutil
-import pytest
 from support.databases import Database
 from support.fleet import Fleet, owners, shard_counts
 from support.reckoning import unsettled
@@ -95,7 +94,6 @@ def test_on_sqlite_a_second_relay_stands_by_and_takes_over_from_one_that_is_kill
     assert second.output.count("stands by") == 1
 
 
-@pytest.mark.timeout(180)
 def test_shares_are_fair_from_one_relay_to_eight_to_three(postgres_database, fleet):
     url = postgres_database.url
     fleet.configure(url, beat_s=0.2)
@@ -133,7 +131,6 @@ def await_fair(url: str, fleet: Fleet, meanwhile: Callable[[], None] = lambda: N
     eventually(is_fair, deadline_s=60, what="the shares are fair")
 
 
-@pytest.mark.timeout(180)
 def test_a_stream_of_keys_is_sent_once_and_in_order_while_relays_come_and_go(postgres_database, fleet):
     """An attempt takes longer than a peer needs to take a shard that was handed back too early."""
     url = postgres_database.url

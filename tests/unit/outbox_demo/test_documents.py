@@ -183,7 +183,7 @@ def test_wrapping_alone_does_not_change_a_text() -> None:
     assert from_plain("A relay\nreads.").text == from_plain("A relay reads.\n").text
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "text", ["a", "a@", "`", ">>> a\n", "- \n", " ", "[", ".. a\n", "::\n\n ", "<div>", "<p>a", "</b>"]
 )
