@@ -33,7 +33,7 @@ listener = "health_listener:on_anything"
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=30)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -237,7 +237,7 @@ def test_outbox_serve_has_pages_and_counts_its_answers(spawn: Spawner, sqlite_da
     eventually(lambda: is_ready(health), ignoring=(OSError,), deadline_s=30)
     assert get(health, "/healthz")[0] == 200
     assert [get(port, path)[0] for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 404]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("POST", ROUTE, body="{}", headers={"X-Internal-Secret": "wrong"})
     assert connection.getresponse().status == 401
     connection.close()
