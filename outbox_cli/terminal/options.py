@@ -91,6 +91,8 @@ HealthPort = Annotated[
 ]
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", parser=uuid_of, help="The ids of messages.")]
+Key = Annotated[str | None, typer.Option(parser=text, help="Only this ordering key.")]
+Subject = Annotated[str | None, typer.Option(parser=text, help="Only this subject; * stands for any text.")]
 Type = Annotated[str | None, typer.Option("--type", parser=text, help="Only this event type; * stands for any text.")]
 All = Annotated[bool, typer.Option("--all", help="Everything, if no filter is given.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]

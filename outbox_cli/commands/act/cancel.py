@@ -10,7 +10,7 @@ import typer
 from outbox_cli.commands.look.messages import MEANING
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import All, DryRun, Ids, Reason, Type, Yes, past, text
+from outbox_cli.terminal.options import All, DryRun, Ids, Key, Reason, Subject, Type, Yes, past, text
 from outbox_cli.terminal.output import say, show, table
 from outbox_cli.terminal.prompts import counting, go_on
 from outbox_cli.terminal.settings import changing
@@ -40,9 +40,9 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def cancel(
     ids: Ids = None,
-    key: Annotated[str | None, typer.Option(parser=text, help="With this ordering key.")] = None,
+    key: Key = None,
     type_: Type = None,
-    subject: Annotated[str | None, typer.Option(parser=text, help="With this subject; * stands for any text.")] = None,
+    subject: Subject = None,
     destination: Annotated[
         str | None, typer.Option(parser=text, help="Only for this destination; the others still get the messages.")
     ] = None,

@@ -10,7 +10,7 @@ import typer
 
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import past, text, uuid_of
+from outbox_cli.terminal.options import Key, Subject, past, text, uuid_of
 from outbox_cli.terminal.output import Json, cell, pasteable, print_json, say, stdout, table
 from outbox_cli.terminal.settings import operator_settings, reading
 from relay.decide.verdict import State
@@ -61,8 +61,8 @@ def list_(
             "--type", parser=text, help="An event type; * stands for any text. For a rare one, all messages are read."
         ),
     ] = None,
-    key: Annotated[str | None, typer.Option(parser=text, help="An ordering key.")] = None,
-    subject: Annotated[str | None, typer.Option(parser=text, help="A subject; * stands for any text.")] = None,
+    key: Key = None,
+    subject: Subject = None,
     destination: Annotated[
         str | None, typer.Option(parser=text, help="Still to be delivered there; with --state: in that state there.")
     ] = None,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from outbox.errors import OutboxError
 from outbox_cli.dashboard.access import Person
@@ -73,8 +73,18 @@ class Tested(Probed):
     name: str
 
 
-@dataclass(frozen=True)
-class Planned:
+class Plan(BaseModel):
+    """What is asked about a replay; without `to`, nothing yet."""
+
+    to: str = ""
+    type: str = "*"
+    since: str | None = ""
+    until: str | None = ""
+    rate: float = Field(default=RATE, ge=0.1, le=100_000)
+    as_new: bool = False
+
+
+class Planned(Plan):
     """A replay that was planned and not begun.
 
     Args:
@@ -84,12 +94,6 @@ class Planned:
     """
 
     destinations: list[str]
-    to: str
-    type: str
-    since: str
-    until: str
-    rate: float
-    as_new: bool
     found: list[Found] | None = None
     trouble: str | None = None
     estimate: int | None = None
@@ -119,15 +123,10 @@ class Resume(DestinationForm):
     """Make all relays try a destination again, after a pause or a switch-off."""
 
 
-class Replayed(ChangeForm):
+class Replayed(ChangeForm, Plan):
     """Send settled messages again to one destination."""
 
     to: str
-    type: str = "*"
-    since: str | None = None
-    until: str | None = None
-    rate: float = Field(default=RATE, ge=0.1, le=100_000)
-    as_new: bool = False
 
 
 def destinations(site: TheSite) -> Destinations:
@@ -174,28 +173,18 @@ def tested(site: TheSite, name: str) -> Tested | None:
     return Tested(**vars(found), name=name)
 
 
-def planned(
-    site: TheSite,
-    to: str = "",
-    type: str = "*",
-    since: str = "",
-    until: str = "",
-    rate: Annotated[float, Query(ge=0.1, le=100_000)] = RATE,
-    as_new: bool = False,
-) -> Planned:
+def planned(site: TheSite, plan: Annotated[Plan, Query()]) -> Planned:
     """Return the messages that a replay would send again; nothing is sent."""
-    known = site.reader.ask("names", names)
-    asked = Planned(known, to, type or "*", since, until, rate, as_new)
-    if not to:
-        return asked
-    try:
-        found, about = _counted(site, asked)
-    except (InvalidSearch, OutboxError) as error:
-        return replace(asked, trouble=str(error))
-    return replace(asked, found=found, estimate=about)
+    asked = Planned(**plan.model_dump(), destinations=site.reader.ask("names", names))
+    if asked.to:
+        try:
+            asked.found, asked.estimate = _counted(site, asked)
+        except (InvalidSearch, OutboxError) as error:
+            asked.trouble = str(error)
+    return asked
 
 
-def _counted(site: Site, asked: Planned) -> tuple[list[Found], int | None]:
+def _counted(site: Site, asked: Plan) -> tuple[list[Found], int | None]:
     """Return the messages that would be sent, by type; if there are too many to be counted, an estimate."""
 
     def count(connection: sa.Connection) -> tuple[list[Found], int | None]:
@@ -208,11 +197,11 @@ def _counted(site: Site, asked: Planned) -> tuple[list[Found], int | None]:
     return site.reader.ask_or(key, count, about, timeout_s=site.patience_s(EXACT_S))
 
 
-def _asked(connection: sa.Connection, asked: Planned) -> Replay:
+def _asked(connection: sa.Connection, asked: Plan) -> Replay:
     at = now(connection)
     begin = instant("since", asked.since, at) if asked.since else None
     end = instant("until", asked.until, at) if asked.until else None
-    return Replay(asked.to, asked.type, begin, end, asked.as_new)
+    return Replay(asked.to, asked.type or "*", begin, end, asked.as_new)
 
 
 def _pause(site: Site, person: Person, told: Pause) -> tuple[Done, str]:
@@ -235,11 +224,10 @@ def _changed(
 
 
 def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str]:
-    asked = Planned([], told.to, told.type, told.since or "", told.until or "", told.rate, told.as_new)
     try:
         with site.reader.connected() as connection:
-            what = _asked(connection, asked)
-        found, about = _counted(site, asked)
+            what = _asked(connection, told)
+        found, about = _counted(site, told)
     except (InvalidSearch, OutboxError) as error:
         raise HTTPException(422, str(error)) from None
     count = sum(each.count for each in found) if about is None else about
