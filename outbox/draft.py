@@ -98,21 +98,16 @@ def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
     delay_s, due_at = _NEVER if no_delay else checked_delay(draft.delay, draft.due_at)
     id = new_id() if draft.id is None else normal_id(draft.id)
     expires_s, expires_at = _NEVER if draft.expires_in is None else checked_expiry(draft.expires_in, delay_s, due_at)
+    subject = None if draft.subject is None else checked_subject(draft.subject)
+    key = _checked_order(draft) if draft.ordering_key is not None or draft.strict_order else None
+    payload = to_payload(data)
+    headers = _headers(draft.headers, trace, id, type_)
+    strict_order, has_given_id = draft.strict_order, draft.id is not None
+    # By position, in the order of the fields: by name would cost as much as a third of the serialising.
     return Prepared(
-        id=id,
-        type=type_,
-        source=source,
-        subject=None if draft.subject is None else checked_subject(draft.subject),
-        ordering_key=_checked_order(draft) if draft.ordering_key is not None or draft.strict_order else None,
-        data=to_payload(data),
-        headers=_headers(draft.headers, trace, id, type_),
-        due_at=due_at,
-        delay_s=delay_s,
-        strict_order=draft.strict_order,
-        has_given_id=draft.id is not None,
-        expires_at=expires_at,
-        expires_s=expires_s,
-    )
+        id, type_, source, subject, key, payload, headers, due_at, delay_s, strict_order, has_given_id,
+        expires_at, expires_s,
+    )  # fmt: skip
 
 
 def _type_and_data(event: Event | str, data: Any) -> tuple[str, Any]:

@@ -5,7 +5,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -406,6 +406,34 @@ async def test_any_text_comes_through_a_batch_as_it_is(writer):
     assert (first.ordering_key, first.subject, parsed(first.data)) == (None, None, ["\x1f"])
     assert parsed(first.headers) == {"x-a": "NULL", "x-b": '","\\'}
     assert (last.state, last.ordering_key, parsed(last.headers)) == ("scheduled", None, {})
+
+
+async def test_what_all_messages_of_a_batch_share_comes_through_as_it_is(writer):
+    texts = ["\x1f", "NULL", "{}", '","', 'a"b\\"', " a ", "é\u2028𝄞"]
+    due_at = datetime(2030, 1, 1, tzinfo=UTC)
+    async with writer.transaction() as transaction:
+        for each in texts:
+            await transaction.emit_many([("page.read", {})] * 2, ordering_key=each, subject=each, headers={"x-a": "{}"})
+        await transaction.emit_many([("page.read", {})] * 2, due_at=due_at, expires_in=60)
+        await transaction.emit_many([("page.read", {})] * 2, delay=60, expires_in=60)
+        await transaction.emit_many([Draft("page.read", {}, id=uuid4()) for _ in range(2)])
+    rows = writer.rows("ordering_key, subject, headers, state, due_at IS NULL AS is_now, expires_at IS NULL AS stays")
+    found = [(row.ordering_key, row.subject, parsed(row.headers), row.state) for row in rows]
+    assert found[:-6] == [(each, each, {"x-a": "{}"}, "ready") for each in texts for _ in range(2)]
+    assert found[-6:] == [(None, None, {}, "scheduled")] * 4 + [(None, None, {}, "ready")] * 2
+    assert [(row.is_now, row.stays) for row in rows[-6:]] == [(False, False)] * 4 + [(True, True)] * 2
+
+
+def test_what_all_messages_of_a_batch_share_is_sent_once(postgres_database):
+    """The server would split it and put it together again for each row."""
+    sent = []
+    sa.event.listen(postgres_database.engine, "before_cursor_execute", lambda *given: sent.append(given[3]))
+    with postgres_database.engine.begin() as connection:
+        emit_many(connection, [("page.read", {})] * 3, ordering_key="k")
+        emit_many(connection, [("page.read", {}), ("page.seen", {})])
+    first, second = ({name: each[name] for name in each if name not in ("id", "data")} for each in sent)
+    assert first == {"type": "page.read", "source": "outbox", "ordering_key": "k"}
+    assert second == {"type": "page.read\x1fpage.seen", "source": "outbox"}
 
 
 def test_small_messages_count_too_against_the_size_of_a_statement(postgres_database, monkeypatch):

@@ -111,8 +111,8 @@ def test_the_size_of_a_message_is_that_of_what_a_relay_reads_of_it(postgres_data
     assert postgres_database.scalar("SELECT size FROM outbox_message") == len(data)
 
 
-def test_what_was_written_is_kept_to_the_byte(database: Database) -> None:
-    data = '{"b": 1.0,  "a":[1e2, "\\u00e9"], "b": 2}'
+@pytest.mark.parametrize("data", ['{"b": 1.0,  "a":[1e2, "\\u00e9"], "b": 2}', ' \n{"a": 1}', "\t[1 ]\r\n"])
+def test_what_was_written_is_kept_to_the_byte(database: Database, data: str) -> None:
     headers = '{"x-b": "1", "x-a": "2"}'
     insert(database, data=data, headers=headers)
     as_text = "CAST(data AS text) AS data, CAST(headers AS text) AS headers"
