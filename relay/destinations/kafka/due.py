@@ -8,6 +8,7 @@ replayed it, so that it must be published again.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 
 from relay.decide.outcome import Outcome, unanswered, unreachable
@@ -33,12 +34,12 @@ class _Turn:
         self.open_count = open_count
         self.forgetting: asyncio.TimerHandle | None = None
 
-    def hand_out(self, id_: str) -> Outcome:
-        """Return a message's outcome; after the last one the turn need not be remembered."""
-        self.open_count -= 1
+    def hand_out(self, ids: Sequence[str]) -> dict[str, Outcome]:
+        """Return the outcomes of some messages; after the last one the turn need not be remembered."""
+        self.open_count -= len(ids)
         if self.open_count == 0 and self.forgetting is not None:
             self.forgetting.cancel()
-        return _result(self.task, id_)
+        return _results(self.task, ids)
 
 
 class Due:
@@ -59,19 +60,23 @@ class Due:
 
     async def outcomes(self, ids: Sequence[str]) -> dict[str, Outcome]:
         """Wait for the answers for these messages, and return them."""
-        tasks = {turn.task for turn in {self._turns[id_] for id_ in ids}}
+        tasks = {turn.task for turn in set(map(self._turns.__getitem__, ids))}
         if tasks:
             await asyncio.wait(tasks)
         return self.known(ids)
 
     def known(self, ids: Sequence[str]) -> dict[str, Outcome]:
         """Return the answers for these messages that have arrived."""
-        found = {}
+        asked: dict[_Turn, list[str]] = defaultdict(list)
         for id_ in ids:
-            turn = self._turns.get(id_)
-            if turn is not None and turn.task.done():
-                del self._turns[id_]
-                found[id_] = turn.hand_out(id_)
+            if (turn := self._turns.get(id_)) is not None:
+                asked[turn].append(id_)
+        found: dict[str, Outcome] = {}
+        for turn, together in asked.items():
+            if turn.task.done():
+                for id_ in together:
+                    self._turns.pop(id_, None)
+                found |= turn.hand_out(together)
         return found
 
     async def settled(self, timeout_s: float) -> None:
@@ -100,9 +105,10 @@ class Due:
                 del self._turns[id_]
 
 
-def _result(task: Publishing, id_: str) -> Outcome:
+def _results(task: Publishing, ids: Sequence[str]) -> dict[str, Outcome]:
     if task.cancelled():
-        return unreachable("the destination was closed")
+        return dict.fromkeys(ids, unreachable("the destination was closed"))
     if (error := task.exception()) is not None:
-        return unanswered(one_line(str(error)) or type(error).__name__)
-    return task.result()[id_]
+        return dict.fromkeys(ids, unanswered(one_line(str(error)) or type(error).__name__))
+    outcomes = task.result()
+    return {id_: outcomes[id_] for id_ in ids}
