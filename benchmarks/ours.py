@@ -115,7 +115,7 @@ def _poll(options: argparse.Namespace) -> dict[str, float]:
 
 
 def _session(url: str) -> tuple[Session, Cursors]:
-    session = open_store(Settings(database_url=url)).open("bench")
+    session = open_store(Settings(database_url=url, lease_s=60)).open("bench")  # it may idle between two rounds
     cursors = Cursors()
     cursors.ready = dict.fromkeys(session.take(range(64), []), 0)
     return session, cursors
