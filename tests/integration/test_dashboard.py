@@ -42,7 +42,7 @@ def dashboard(database: Database) -> Iterator[Dashboard]:
 def client(dashboard: Dashboard, token: str | None = OPERATOR, **headers: str) -> httpx.Client:
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    return httpx.Client(base_url=dashboard.url, headers={**headers, "X-Actor": "ada"})
+    return httpx.Client(base_url=dashboard.url, headers={**headers, "X-Actor": "ada"}, timeout=60)
 
 
 async def fill(database: Database) -> None:
@@ -58,7 +58,7 @@ def ask(app: Any, path: str, address: str = "127.0.0.1", **headers: str) -> http
 
     async def answer() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=(address, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://outbox.example") as asker:
+        async with httpx.AsyncClient(transport=transport, base_url="http://outbox.example", timeout=60) as asker:
             return await asker.get(path, headers=headers)
 
     return asyncio.run(answer())
@@ -391,8 +391,8 @@ def test_the_command_prints_a_token_once_and_asks_for_it(spawn: Spawner, sqlite_
     process.wait_for_output("the token, for this run only:", deadline_s=30)
     token = process.stderr.split("for this run only: ")[1].split()[0]
     url = f"http://127.0.0.1:{port}/overview.json"
-    assert httpx.get(url).status_code == 401
-    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert httpx.get(url, timeout=60).status_code == 401
+    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=60).status_code == 200
     process.interrupt()
     assert process.wait() == 0
     assert "Traceback" not in process.stderr

@@ -90,11 +90,11 @@ def test_the_demo_opens_a_dashboard_on_its_database(spawn: Spawner, tmp_path: Pa
     headers = {"Authorization": f"Bearer {token}"}
 
     def overview() -> httpx.Response:
-        return httpx.get(f"{address.read_text()}overview.json", headers=headers)
+        return httpx.get(f"{address.read_text()}overview.json", headers=headers, timeout=60)
 
     eventually(lambda: overview().status_code == 200, ignoring=(httpx.TransportError,), deadline_s=20)
     (delivered,) = re.findall(r"committed = (\d+) delivered", process.stdout)
-    found = httpx.get(f"{address.read_text()}messages.json", headers=headers).json()
+    found = httpx.get(f"{address.read_text()}messages.json", headers=headers, timeout=60).json()
     assert int(delivered) > 0, found
     process.interrupt()
     assert process.wait(deadline_s=20) == 0, process.report()

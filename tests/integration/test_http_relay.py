@@ -244,7 +244,7 @@ async def test_no_secret_appears_in_any_log_error_table_or_page(
 
 
 def _page(port: int, path: str) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}/{path}", trust_env=False).text
+    return httpx.get(f"http://127.0.0.1:{port}/{path}", trust_env=False, timeout=60).text
 
 
 def _run(command: list[str], env: Mapping[str, str]) -> str:

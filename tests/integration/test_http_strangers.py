@@ -229,7 +229,7 @@ async def test_a_flood_of_requests_is_refused_and_costs_another_client_no_health
 
 @pytest.mark.parametrize("path", ["/healthz/", PATH + "/"])
 async def test_a_trailing_slash_is_another_page_and_the_host_header_is_not_repeated(path: str) -> None:
-    async with served() as (_, port), httpx.AsyncClient(trust_env=False) as client:
+    async with served() as (_, port), httpx.AsyncClient(trust_env=False, timeout=60) as client:
         url = f"http://127.0.0.1:{port}{path}"
         for method in ("GET", "POST"):
             said = await client.request(method, url, headers={"Host": "evil.test", "X-Internal-Secret": SECRET})
@@ -239,6 +239,6 @@ async def test_a_trailing_slash_is_another_page_and_the_host_header_is_not_repea
 
 async def test_the_health_page_does_not_repeat_the_host_header_either() -> None:
     port = free_port()
-    async with HealthServer(Well(), port), httpx.AsyncClient(trust_env=False) as client:
+    async with HealthServer(Well(), port), httpx.AsyncClient(trust_env=False, timeout=60) as client:
         said = await client.get(f"http://127.0.0.1:{port}/healthz/", headers={"Host": "evil.test"})
     assert (said.status_code, "evil" in f"{said.headers}{said.text}") == (404, False)

@@ -156,7 +156,7 @@ def backend_of(url: str, relay: Relay) -> int:
 
 
 def _lock_rows(url: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+    with psycopg.connect(url, autocommit=True, connect_timeout=30) as connection:
         rows = connection.execute(_OWNERS).fetchall()
     shards = [row[0] for row in rows]
     assert len(shards) == len(set(shards)), f"a shard is held twice: {sorted(rows)}"

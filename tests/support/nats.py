@@ -56,9 +56,9 @@ class NatsServer(Server):
         """Run an action with JetStream."""
         import nats
 
-        client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=5)
+        client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=30)
         try:
-            return await work(client.jetstream())
+            return await work(client.jetstream(timeout=30))
         finally:
             await client.close()
 

@@ -86,7 +86,7 @@ class PgBouncer:
         deadline = time.monotonic() + 20
         while True:
             try:
-                psycopg.connect(self.url, connect_timeout=5).close()
+                psycopg.connect(self.url, connect_timeout=30).close()
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError(f"PgBouncer did not start: {error}\n{self._log.read_text()}") from None

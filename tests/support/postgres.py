@@ -109,7 +109,7 @@ class PostgresServer:
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
         """Open a bare connection in autocommit mode; the caller closes it."""
-        return psycopg.connect(self.url(dbname), autocommit=True, connect_timeout=10)
+        return psycopg.connect(self.url(dbname), autocommit=True, connect_timeout=30)
 
     def start(self, *, deadline_s: float = 30) -> None:
         """Start, and return when the server takes connections."""

@@ -322,7 +322,7 @@ def _write_certificates(ca_file: Path, server_file: Path) -> None:
 
 async def on_channel(url: str, work: Callable[[AbstractChannel], Awaitable[Result]]) -> Result:
     """Run an action on a new channel."""
-    async with await aio_pika.connect(url, timeout=5) as connection, connection.channel() as channel:
+    async with await aio_pika.connect(url, timeout=30) as connection, connection.channel() as channel:
         return await work(channel)
 
 

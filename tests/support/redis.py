@@ -54,7 +54,7 @@ class RedisServer(Server):
     def client(self) -> Any:
         import redis
 
-        return redis.Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)
+        return redis.Redis.from_url(self.url, socket_timeout=30, socket_connect_timeout=30)
 
     @property
     def version(self) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ def http_world(**table: Any) -> Iterator[World]:
     receiver = Receiver()
 
     def on_loop(work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
     @contextmanager
     def away() -> Iterator[None]:

@@ -174,7 +174,7 @@ async def test_only_a_proxy_we_know_says_who_the_client_is(
     app = FastAPI()
     app.include_router(Receiver([SECRET], handler=Counting()).router)
     headers = GUIDES | {"X-Forwarded-For": "203.0.113.7"}
-    async with serving(app, proxies=proxies) as url, httpx.AsyncClient(trust_env=False) as caller:
+    async with serving(app, proxies=proxies) as url, httpx.AsyncClient(trust_env=False, timeout=60) as caller:
         await caller.post(url + PATH, content=BODY, headers=headers)
     assert audited(calls)[0]["client"] == client
 
@@ -194,7 +194,7 @@ async def test_refused_strangers_leave_few_lines_and_hide_no_call_that_was_taken
 async def test_all_addresses_of_a_host_of_ipv6_share_a_rate() -> None:
     app = FastAPI()
     app.include_router(Receiver([SECRET], handler=Counting(), limits=Limits(stranger_burst=3)).router)
-    async with serving(app, proxies=("127.0.0.1",)) as url, httpx.AsyncClient(trust_env=False) as caller:
+    async with serving(app, proxies=("127.0.0.1",)) as url, httpx.AsyncClient(trust_env=False, timeout=60) as caller:
 
         async def call(address: str) -> int:
             headers = GUIDES | {"X-Internal-Secret": "guess", "X-Forwarded-For": address}

@@ -114,7 +114,7 @@ async def test_an_adopter_mounts_the_router_with_a_handler_of_their_own(database
 
     app = FastAPI()
     app.include_router(Receiver([SECRET], handler=handler, database=database.url).router, prefix="/api")
-    async with serving(app) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with serving(app) as url, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         response = await client.post(f"{url}/api{PATH}", content=BODY, headers=GUIDES)
     assert response.json() == {"success": True}
     assert database.scalar("SELECT id FROM contents") == "test-content-id"
