@@ -74,8 +74,8 @@ class Relay:
         guardian().forget(self.pid)
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        with suppress(psutil.NoSuchProcess):  # it checks that the id is still that of this process
+            self._process.send_signal(number)
 
 
 class Fleet:
@@ -133,8 +133,7 @@ class Fleet:
 
     def end_all(self) -> None:
         for relay in self.relays:
-            if relay.is_running:
-                relay.kill()
+            relay.kill()
 
     def report(self) -> str:
         return "\n\n".join(f"relay {relay.pid}:\n{relay.output[-6000:]}" for relay in self.relays if relay.output)

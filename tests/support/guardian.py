@@ -67,7 +67,7 @@ def dismiss_guardian() -> None:
 
 
 def _keep_watch() -> None:
-    watched: dict[int, int] = {}
+    watched: dict[int, tuple[int, str | None]] = {}
     directories: list[str] = []
     for line in sys.stdin:
         word, rest = line.rstrip("\n").split(" ", 1)
@@ -76,18 +76,28 @@ def _keep_watch() -> None:
             continue
         pid, ending = map(int, rest.split())
         if word == "watch":
-            watched[pid] = ending
+            watched[pid] = ending, _started_at(pid)
         else:
             watched.pop(pid, None)
-    for pid, ending in watched.items():
+    # A process that ended unnoticed may have left its id to one of another run.
+    ours = {pid: ending for pid, (ending, started_at) in watched.items() if _started_at(pid) in (started_at, None)}
+    for pid, ending in ours.items():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, ending)
             os.killpg(pid, signal.SIGCONT)
-    _wait_until_gone(watched)
+    _wait_until_gone(ours)
     for directory in directories:
         if os.path.ismount(directory):
             subprocess.run(["umount", "--lazy", directory], check=False)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _started_at(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since the machine did; ``None`` if there is none with this id."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
 
 
 def _wait_until_gone(pids: Iterable[int]) -> None:
