@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from support import nursery
@@ -128,10 +129,10 @@ class Process:
         return f"process {self.pid} ({' '.join(self.command)})"
 
     def _signal_group(self, number: signal.Signals) -> None:
-        try:
+        if not self.is_running and Path(f"/proc/{self.pid}").exists():
+            return  # it has ended, and another process has its id now
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return
 
 
 class Spawner:
