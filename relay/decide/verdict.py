@@ -81,6 +81,8 @@ class Verdict:
 
 DELIVERED = Verdict(State.DELIVERED)
 PARKED = Verdict(State.PARKED)
+# Parked after an attempt that failed uncharged, because it finds no room: deliveries that were not tried go first.
+TRIED = Verdict(State.PARKED)
 EXPIRED = Verdict(State.EXPIRED, reason="its time had passed before an attempt began")
 BLOCKED = Verdict(State.BLOCKED)
 # Blocked behind a message that is only in the memory of this relay, and not in the table.

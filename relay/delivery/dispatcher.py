@@ -58,9 +58,8 @@ class Dispatcher:
         self._owner, self._lease = owner, lease
         self._held: dict[Handle, Entry] = {}
         self._lanes_for = lru_cache(maxsize=ROUTES_KEPT)(self._find_lanes)
-        self._epoch = 0
+        self._epoch = self._pages_accepted = 0
         self._is_ending = False
-        self._pages_accepted = 0
 
     # --------------------------------------------- read by the owning thread
 
@@ -68,13 +67,17 @@ class Dispatcher:
         """Return how many messages to read next: 0 while all lanes that take messages are full."""
         set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # it has a room of its own
         free = self._window - len(self._held) + set_back
-        wants = max((lane.wants for lane in self.lanes.values()), default=self._window)
-        return max(min(free, wants, page_size), 0)
+        return max(min(free, max((lane.wants for lane in self.lanes.values()), default=free), page_size), 0)
 
     @property
-    def with_room(self) -> set[str]:
-        """The destinations that have room for more."""
-        return {name for name, lane in self.lanes.items() if lane.wants}
+    def with_room(self) -> Mapping[str, int]:
+        """The destinations that have room for more, and for how many."""
+        return {name: wants for name, lane in self.lanes.items() if (wants := lane.wants)}
+
+    @property
+    def down(self) -> Collection[str]:
+        """The destinations that take no messages now, and leave the room to others."""
+        return [name for name, lane in self.lanes.items() if lane.has_siblings and not lane.takes_messages]
 
     @property
     def is_stocked(self) -> bool:
@@ -112,8 +115,7 @@ class Dispatcher:
 
     def begin_session(self, epoch: int) -> None:
         """Note a new session; entries of an earlier one are not sent any more."""
-        self._pages_accepted = 0
-        self._epoch = epoch
+        self._epoch, self._pages_accepted = epoch, 0
         self.crash_guard.begin_session(epoch)
         self._withdrawals.begin_session()
         for lane in self.lanes.values():
@@ -175,8 +177,7 @@ class Dispatcher:
 
     def _set_aside_if_accused(self, entry: Entry, lane: Lane) -> bool:
         """Set an accused entry aside; return whether it was accused."""
-        verdict = self.crash_guard.verdict(entry, lane)
-        if verdict is not None:
+        if (verdict := self.crash_guard.verdict(entry, lane)) is not None:
             lane.set_aside(entry, verdict)
         return verdict is not None
 
@@ -249,8 +250,7 @@ class Dispatcher:
 
     def _part(self, entry: Entry) -> None:
         for lane in entry.lanes:
-            rest = lane.hand_over(entry)
-            if rest is not None:
+            if (rest := lane.hand_over(entry)) is not None:
                 self._held[rest.handle] = rest
                 self.crash_guard.look_at(rest)
 

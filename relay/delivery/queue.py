@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 
-from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, State, Verdict
+from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, TRIED, State, Verdict
 from relay.delivery.places.chains import Chain, Chains, SetBack
 from relay.delivery.places.held_keys import HeldKeys
 from relay.delivery.places.startable import Startable
@@ -256,12 +256,12 @@ class DeliveryQueue:
         self.size -= len(gone)
         return sorted(gone, key=attrgetter("position"))
 
-    def park(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
+    def park(self, belongs: Callable[[Entry], bool], verdict: Verdict = PARKED) -> list[Entry]:
         """Put the entries that `belongs` selects, and those behind them, back into the table; return them."""
         keys = {e.key for e in self.waiting() if e.key is not None and belongs(e)}
         gone = self.evict(lambda e: e.key in keys or belongs(e))
         for entry in gone:
-            self.set_aside(entry, PARKED)
+            self.set_aside(entry, verdict)
         return gone
 
     def park_down_to_reserve(self) -> list[Entry]:
@@ -273,7 +273,7 @@ class DeliveryQueue:
     def overflow(self) -> list[Entry]:
         """Put entries that were set back beyond the limit back into the table, the oldest first; return them."""
         count = len(self.startable.again) - self.set_back.limit
-        return self.park(set(islice(self.startable.again, count)).__contains__) if count > 0 else []
+        return self.park(set(islice(self.startable.again, count)).__contains__, TRIED) if count > 0 else []
 
     def hand_over(self, entry: Entry, other: Entry) -> bool:
         """Replace an entry that is under way or a suspect by `other`; return false if it is neither.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from relay.decide.failures.doubt import halfway
 from relay.owner.unreadable import Unreadable
 from relay.seam import Entry, OwnersSeam
 from relay.store.contract import Session
@@ -60,6 +61,9 @@ class Reader:
         self._most_room = 0
         self._read_little = False
         self._is_larger_half = False
+        self._was_next: set[str] = set()  # destinations of which the last read found the next parked deliveries
+        self._reads: Counter[str] = Counter()  # of a destination's next parked deliveries, while some are passed by
+        self._looks = 0
         self.is_stocked = False
         self._found_nothing = False
 
@@ -78,7 +82,9 @@ class Reader:
         for shard in shards:
             del self._cursors.ready[shard]
         self._cursors.exhausted.difference_update(shards)
-        self._cursors.parked = {pair: at for pair, at in self._cursors.parked.items() if pair[1] not in shards}
+        for positions in (self._cursors.parked, self._cursors.passed):
+            for pair in [pair for pair in positions if pair[1] in shards]:
+                del positions[pair]
 
     def reread(self, entry: Entry) -> None:
         """Read an entry of a lost session again, if its shard is still owned and not every destination took it.
@@ -95,13 +101,20 @@ class Reader:
         self._session.reread_due()
         self._due_at = 0.0
 
-    def note_exceptions(self, parked: Sequence[Parked]) -> None:
-        """Note that deliveries were set aside: look up the keys of new messages, and read parked deliveries."""
+    def note_exceptions(self, parked: Sequence[Parked], tried_at: Collection[str] = ()) -> None:
+        """Note that deliveries were set aside: look up the keys of new messages, and read parked deliveries.
+
+        Args:
+            parked: The deliveries that are parked now.
+            tried_at: The destinations that have tried theirs. They are read again after all others: otherwise a
+                destination that is down would read the same failing ones repeatedly, and not those behind them.
+        """
         self._exceptions = True
         self.exception_count += 1
         self._found_nothing = False
         for destination, shard, position in parked:
-            self._cursors.lower(destination, shard, position)
+            note = self._cursors.pass_by if destination in tried_at else self._cursors.lower
+            note(destination, shard, position)
             self._parked.add(destination)
 
     def forget_exceptions(self, exception_count: int) -> None:
@@ -135,18 +148,18 @@ class Reader:
             return 0
         self._read_at = now + STOCKED_READ_EVERY_S
         saw_all = self._cursors.exhausted.issuperset(self._cursors.ready)
-        with_room = self._view.with_room  # once: a destination that gets room later needs another look
+        with_room, passing = dict(self._view.with_room), self._cursors.passing  # once: later room needs another look
         half = self._half(room)  # for deliveries that come back from the table
-        parked = self._read_parked(with_room, half)
+        parked = self._read_parked(with_room, half, passing)
         page = Page(deliveries=[*parked])
         if room:
             self._read_due(page)
         limit = room - min(len(page.deliveries), half)
         found = self._session.read_ready(self._cursors, limit, meanwhile)
-        if limit and not found.messages and len(parked) == half:  # no new message needs the other half
-            page.deliveries += self._read_parked(with_room, max(room - len(page.deliveries), 0))
+        if limit and not found.messages and len(parked) >= half:  # no new message needs the other half
+            page.deliveries += self._read_parked(with_room, max(room - len(page.deliveries), 0), passing)
         if room and saw_all and not page.deliveries and not found.messages:
-            self._parked -= with_room  # all ready messages were read, and none for these was parked
+            self._parked -= with_room.keys()  # all ready messages were read, and none for these was parked
         self._read_little = len(found.messages) <= self._most_room // LITTLE
         self.discarded += found.discarded
         if found.unparked:
@@ -157,11 +170,11 @@ class Reader:
         if self._session.unreadable:
             self.note_exceptions(self._unreadable.take_out(page))
         can_look = room > 0 or not self._cursors.ready or self._view.is_closed
-        is_unread = room > 0 and (found.full or bool(self._parked & self._view.with_room))
+        is_unread = room > 0 and (found.full or bool(self._parked & self._view.with_room.keys()))
         self._found_nothing = can_look and not count and not found and not is_unread
         if page:
             page.held = self._held_keys(page.messages)
-            page.blocked = self._blocked_keys(page.deliveries)
+            page.blocked = self._blocked_keys(page.deliveries, passing)
             self._posted += 1
             self._seam.tell.accept(page, self._epoch)
         return count + len(found.discarded) + len(found.unparked) or is_unread
@@ -186,9 +199,48 @@ class Reader:
         self._is_larger_half = not self._is_larger_half
         return (room + self._is_larger_half) // 2
 
-    def _read_parked(self, with_room: set[str], room: int) -> list[Row]:
-        names = self._parked & with_room
-        return self._session.read_parked(self._cursors, sorted(names), room) if names and room else []
+    def _read_parked(self, with_room: dict[str, int], room: int, passing: set[str]) -> list[Row]:
+        """Read parked deliveries, of each destination as many as it has room for: others would be parked again."""
+        rows: list[Row] = []
+        for name in sorted(self._parked & with_room.keys()):
+            limit = min(with_room[name], room)
+            found = self._read_parked_of(name, limit, passing) if limit else []
+            with_room[name] -= len(found)
+            rows += found
+        return rows
+
+    def _read_parked_of(self, name: str, limit: int, passing: set[str]) -> list[Row]:
+        """Read the next parked deliveries of a destination; of one that is down, every second time some further on."""
+        if name in self._was_next and name in self._view.down and (found := self._read_further_on(name, limit)):
+            self._was_next.remove(name)
+            passing.add(name)
+            return found
+        found = self._session.read_parked(self._cursors, [name], limit)
+        if name in passing and self._is_time_to_turn_back(name, found):
+            self._cursors.turn_back(name)
+            found = found or self._session.read_parked(self._cursors, [name], limit)
+        if found:
+            self._was_next.add(name)
+        return found
+
+    def _is_time_to_turn_back(self, name: str, found: list[Row]) -> bool:
+        """Return whether to read again what was passed by: at the end, or after 1, 2, 4, 8, ... reads.
+
+        New deliveries may be parked faster than they are read: then there is no end.
+        """
+        self._reads[name] = count = self._reads[name] + 1 if found else 0
+        return count & (count - 1) == 0
+
+    def _read_further_on(self, name: str, limit: int) -> list[Row]:
+        """Read parked deliveries from the middle: those that a destination would take may be behind many others."""
+        self._looks += 1
+        share, found = halfway(self._looks), list[Row]()
+        while not found and (place := self._cursors.place(name, share)) > self._cursors.place(name, 0):
+            found = self._session.read_parked(self._cursors.at(name, place), [name], limit)
+            if not found:
+                self._cursors.ends[name] = place
+                share /= 2
+        return found
 
     def _read_due(self, page: Page) -> None:
         now = self._clock()
@@ -200,10 +252,17 @@ class Reader:
         if not due.full:
             self._due_at = now + DUE_EVERY_S
 
-    def _blocked_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
-        """Return the deliveries behind which these parked or due deliveries must wait."""
+    def _blocked_keys(self, rows: Sequence[Row], passing: Collection[str]) -> Mapping[Pair, int]:
+        """Return the deliveries behind which these parked or due deliveries must wait.
+
+        Where deliveries were passed by, that includes parked ones: they are not read in the order of their positions.
+        """
         pairs = {(row[DESTINATION], row[ORDERING_KEY]) for row in rows if row[ORDERING_KEY] is not None}
-        return self._session.blocked_keys(pairs, self._view.skipping) if pairs else {}
+        found = self._session.blocked_keys(pairs, self._view.skipping) if pairs else {}
+        for name in passing:
+            keys = [key for destination, key in pairs if destination == name]
+            found |= self._session.held_keys(keys, [name], self._view.skipping) if keys else {}
+        return found
 
     def _held_keys(self, rows: Sequence[Row]) -> Mapping[Pair, int]:
         """Return the keys that must wait behind a message in the table; asks only while deliveries are set aside."""

@@ -17,6 +17,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from opentelemetry.trace import Span
 
 from relay.decide.backoff import jittered
 from relay.decide.outcome import fingerprint
-from relay.decide.verdict import CHARGED, State, Verdict
+from relay.decide.verdict import CHARGED, TRIED, State, Verdict
 from relay.observe.tracing import ending, settling, tracer
 from relay.seam import Entry, Route, front
 from relay.store.contract import Batch, Ruled, Session
@@ -48,7 +49,8 @@ class Settler:
         epoch: The session's number: entries of an earlier one are stale.
         skipping: The destinations whose dead letters do not block their successors.
         unconfirmed: Entries whose settling may not be on disk yet; the next session gets the same object.
-        note: Called with the deliveries that are parked now, before the entries are forgotten.
+        note: Called with the deliveries that are parked now, and the destinations that have tried them, before the
+            entries are forgotten.
         forget: Called with entries that are settled.
         reread: Called with stale entries that not every destination took: they have to be read again.
         clock: The time, in seconds.
@@ -61,7 +63,7 @@ class Settler:
         *,
         skipping: Sequence[str],
         unconfirmed: Unconfirmed,
-        note: Callable[[Sequence[Parked]], None],
+        note: Callable[[Sequence[Parked], Collection[str]], None],
         forget: Callable[[Collection[Entry]], None],
         reread: Callable[[Entry], None],
         clock: Callable[[], float],
@@ -86,12 +88,13 @@ class Settler:
         """
         exceptions = front(ruled, limit)
         self.begin(done)
-        if exceptions:
+        for tried_at, group in groupby(exceptions, key=_tried_at):
+            alike = list(group)
             self.finish()
-            durable = self._is_time_to_wait() or any(map(_is_charged, exceptions))
-            if self._settle_ruled(exceptions, durable=durable):
-                self._remember(list(filter(_is_taken, exceptions)), durable=durable)
-            self._leave(ruled, exceptions)
+            durable = self._is_time_to_wait() or any(map(_is_charged, alike))
+            if self._settle_ruled(alike, durable=durable, tried_at=tried_at):
+                self._remember(list(filter(_is_taken, alike)), durable=durable)
+            self._leave(ruled, alike)
 
     def begin(self, done: deque[Entry]) -> None:
         """Settle the plain entries without waiting for the last batch; `finish` waits for it."""
@@ -174,7 +177,7 @@ class Settler:
         else:
             self._unconfirmed.extend(entries)
 
-    def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True) -> bool:
+    def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True, tried_at: Collection[str] = ()) -> bool:
         """Write the verdicts on these entries; return whether there were any to write."""
         messages: list[tuple[str, int]] = []
         found: dict[tuple[str, str], Ruled] = {}  # if it was parked, read back and taken, the last verdict
@@ -193,7 +196,7 @@ class Settler:
         if ruled:
             with ending(self._span(entries)):
                 parked = self._session.settle(Batch(messages, ruled, self._skipping), durable=durable)
-            self._note(parked)
+            self._note(parked, tried_at)
             _report_dead(ruled)
             _report_expired(ruled)
         for entry in unknown:  # only now does the table know which destinations took it
@@ -215,6 +218,11 @@ _UNKNOWN = Verdict(State.PARKED)
 
 def _is_charged(entry: Entry) -> bool:
     return any(verdict.state in CHARGED for verdict in (entry.verdicts or {}).values())
+
+
+def _tried_at(entry: Entry) -> tuple[str, ...]:
+    """Return the destinations that have tried an entry and have no room for it."""
+    return tuple(name for name, verdict in (entry.verdicts or {}).items() if verdict is TRIED)
 
 
 def _is_taken(entry: Entry) -> bool:

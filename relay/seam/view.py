@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +23,12 @@ class DeliveryView(Protocol):
         """The destinations whose dead letters do not block their successors. They never change."""
 
     @property
-    def with_room(self) -> set[str]:
-        """The destinations that have room for more."""
+    def with_room(self) -> Mapping[str, int]:
+        """The destinations that have room for more, and for how many."""
+
+    @property
+    def down(self) -> Collection[str]:
+        """The destinations that take no messages now, and leave the room to others."""
 
     @property
     def is_stocked(self) -> bool:

@@ -38,11 +38,16 @@ class Cursors:
         ready: Per owned shard, the position up to which ready messages were read.
         parked: Per (destination, shard) with parked deliveries, the position up to which they were read.
         exhausted: Owned shards in which the last look found no more ready messages.
+        passed: Per (destination, shard), the position before the lowest parked delivery that was tried without result.
+            The cursor does not go back to it for a while.
+        ends: Per destination, a position after which no parked delivery was found.
     """
 
     ready: dict[int, int] = field(default_factory=dict)
     parked: dict[tuple[str, int], int] = field(default_factory=dict)
     exhausted: set[int] = field(default_factory=set)
+    passed: dict[tuple[str, int], int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
 
     def go_back(self, shard: int, position: int) -> None:
         """Set the position from which ready messages of this shard are read."""
@@ -61,6 +66,38 @@ class Cursors:
         """Note that this delivery is parked now: move the cursor back to it if necessary."""
         pair = destination, shard
         self.parked[pair] = min(self.parked.get(pair, 0), position - 1)
+        self._extend(destination, position)
+
+    def pass_by(self, destination: str, shard: int, position: int) -> None:
+        """Note that this delivery was tried and is parked now: the cursor does not go back to it for a while."""
+        pair = destination, shard
+        self.passed[pair] = min(self.passed.get(pair, UNBOUNDED), position - 1)
+        self._extend(destination, position)
+
+    def turn_back(self, destination: str) -> None:
+        """Move the cursors back to the deliveries that were passed by."""
+        for pair in [pair for pair in self.passed if pair[0] == destination]:
+            self.parked[pair] = min(self.parked.get(pair, 0), self.passed.pop(pair))
+
+    @property
+    def passing(self) -> set[str]:
+        """The destinations of deliveries that were passed by."""
+        return {destination for destination, _ in self.passed}
+
+    def place(self, destination: str, share: float) -> int:
+        """Return the position at this share of the way from the first parked delivery to the last one, or beyond it."""
+        pairs = [*self.parked.items(), *self.passed.items()]
+        first = min((at for (name, _), at in pairs if name == destination and at), default=0)
+        return first + int(share * max(self.ends.get(destination, UNBOUNDED) - first, 0))
+
+    def at(self, destination: str, position: int) -> Cursors:
+        """Return cursors that read the parked deliveries of a destination after this position."""
+        parked = {(destination, shard): position for shard in self.ready}
+        return Cursors(self.ready, parked, self.exhausted)
+
+    def _extend(self, destination: str, position: int) -> None:
+        if destination in self.ends:
+            self.ends[destination] = max(self.ends[destination], position)
 
 
 @dataclass(slots=True)

@@ -100,6 +100,28 @@ async def test_messages_behind_more_failing_ones_than_fit_into_memory_are_reache
         await eventually_async(lambda: set(behind) <= set(taker.taken), deadline_s=60)
 
 
+@pytest.mark.parametrize("has_siblings", [False, True])
+async def test_messages_behind_failing_ones_that_were_all_tried_are_reached_though_no_new_one_comes(
+    scene: Scene, has_siblings: bool
+) -> None:
+    """After an outage, those that failed in it are not the first to be tried again and again."""
+    outage = Outage()
+
+    def fate(message: Message) -> None:
+        outage(message)
+        if message.data["n"] < 60:
+            raise ConnectionError("no answer")
+
+    taker = Taker(fate)
+    destinations = {"a": to(taker, concurrency=4, backoff_s=0.02, backoff_max_s=0.1)}
+    destinations |= {"fine": to(Taker())} if has_siblings else {}
+    scene.emit_keys([f"k{n}" if has_siblings else None for n in range(80)])
+    async with scene.relay(destinations, window=8 * len(destinations), page_size=4, grace_s=0):
+        await eventually_async(lambda: len(taker.tries) == 80, deadline_s=60)
+        outage.down = False
+        await eventually_async(lambda: set(range(60, 80)) <= set(taker.taken), deadline_s=60)
+
+
 @pytest.mark.parametrize("has_sibling", [False, True])
 async def test_there_is_enough_to_do_only_while_every_destination_has_much_to_send(
     scene: Scene, has_sibling: bool
@@ -145,7 +167,7 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
     entries = [Entry(row, (lane,), epoch=1) for row in session.read_ready(everything(), 100).messages]
     for entry in entries:
         entry.decide("down", PARKED)
-    ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
+    ignored = {"note": lambda *_: None, "forget": lambda entries: None, "reread": lambda entry: None}
     settler = Settler(session, 1, skipping=[], unconfirmed=[], clock=monotonic, **ignored)
     ruled = deque(entries)
     for parked, left in ((2, 3), (4, 1), (5, 0)):

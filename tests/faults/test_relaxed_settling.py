@@ -42,7 +42,7 @@ def desk(server, monkeypatch):
 
 
 def settler(session: Any, epoch: int, unconfirmed: Unconfirmed) -> Settler:
-    ignored = {"note": lambda parked: None, "forget": lambda entries: None, "reread": lambda entry: None}
+    ignored = {"note": lambda *_: None, "forget": lambda entries: None, "reread": lambda entry: None}
     return Settler(session, epoch, skipping=[], unconfirmed=unconfirmed, clock=monotonic, **ignored)
 
 

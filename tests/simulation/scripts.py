@@ -148,6 +148,17 @@ def keys_behind_a_crowd(seed: int) -> Script:
     return Script({n: Plan(n) for n in "ab"}, fates, emits, until=30.0, knobs=knobs)
 
 
+def behind_the_tried(seed: int) -> Script:
+    """Try a crowd of bad messages and the good ones behind it in an outage, after which nothing new comes."""
+    names = ["a", "ab", "ab"][seed % 3]
+    fates = {name: Fate(latency_s=0.005) for name in names}
+    fates["a"].down = [(0.0, 20.0, unanswered("timeout"))]
+    fates["a"].poison = dict.fromkeys(range(60), [failed("500"), unanswered("timeout")][seed % 2])
+    emits = [(0.0, 0.0, f"k{n}" if seed % 3 == 2 else None, 0.0) for n in range(80)]
+    plans = {n: Plan(n, backoff_max_s=0.2) for n in names}
+    return Script(plans, fates, emits, until=40.0, knobs={"window": 8 * len(names), "page_size": 4})
+
+
 def poison_chain(seed: int) -> Script:
     """Send one bad message with twenty successors of its key, then good ones."""
     how = [failed("500"), unanswered("timeout")][seed % 2]
@@ -253,6 +264,7 @@ DIRECTED = {
     "hidden": hidden,
     "crowd in front": crowd_in_front,
     "keys behind a crowd": keys_behind_a_crowd,
+    "behind the tried": behind_the_tried,
     "poison chain": poison_chain,
     "missed releases": missed_releases,
     "few failing": few_failing,

@@ -11,9 +11,10 @@
 | a worker that dies is noticed by no part of the relay                        | throttled batches, 0   |
 | what destinations that take nothing keep fills the window                    | narrow window, 2       |
 | probes are made at the oldest and the newest messages only                   | hidden, 0              |
-| a probe is one attempt                                                       | crowd in front, 0      |
-| what a probe has tried goes back into the table, and is the next to be read  | crowd in front, 1      |
+| a probe is one attempt                                                       | crowd in front, 1      |
 | no new message with a key is a probe of a destination that is down           | keys behind a crowd, 0 |
+| what was tried and found no room is the next to be read again                | behind the tried, 0    |
+| a destination that is down reads what waits for it in its order              | crowd in front, 0      |
 | a message expires while its attempt is being noted, and is sent              | noted too long, 1      |
 
 The simulation does not model two more faults, which have tests with real servers: transactions that logical
@@ -37,9 +38,10 @@ from relay.delivery.crashes.guard import CrashGuard
 from relay.delivery.lane import Lane
 from relay.delivery.places.chains import SetBack
 from relay.delivery.places.held_keys import HeldKeys
-from relay.delivery.places.startable import Startable
 from relay.delivery.queue import RESERVE, DeliveryQueue
 from relay.observe.supervision import Supervisor
+from relay.owner.reader import Reader
+from relay.store.rows import Cursors
 
 ROW_S = 0.2  # the time to look at one blocked delivery, scaled to the small number here
 
@@ -106,13 +108,17 @@ def test_probes_at_the_oldest_and_the_newest_only(monkeypatch: pytest.MonkeyPatc
 
 def test_probes_that_are_one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.decide.breaker.PROBE_WITH", 1)
-    assert "a would take 60" in dies("crowd in front", 0)
-
-
-def test_probed_messages_that_are_the_next_to_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = Startable.sample
-    monkeypatch.setattr(Startable, "sample", lambda self, count: sample(self, count) - set(list(self.again)[:-count]))
     assert "a would take 60" in dies("crowd in front", 1)
+
+
+def test_tried_messages_without_room_that_are_the_next_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cursors, "pass_by", Cursors.lower)
+    assert "a would take 60" in dies("behind the tried", 0)
+
+
+def test_parked_messages_that_are_probes_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reader, "_read_further_on", lambda *_: [])
+    assert "a would take 60" in dies("crowd in front", 0)
 
 
 def test_messages_that_expire_while_they_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:

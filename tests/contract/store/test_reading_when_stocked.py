@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 from support.databases import Database
@@ -22,7 +22,8 @@ class EventLoop:
 
     names = ("a",)
     skipping: tuple[str, ...] = ()
-    with_room = frozenset({"a"})
+    with_room: ClassVar[dict[str, int]] = {"a": PAGE}
+    down: tuple[str, ...] = ()
     is_closed = False
 
     def __init__(self) -> None:

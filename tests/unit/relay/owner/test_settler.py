@@ -53,7 +53,7 @@ def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
     forgotten: list[Entry] = []
     again: list[Entry] = []
     settler = Settler(
-        cast(Session, Unasked()), 2, skipping=[], unconfirmed=[], note=lambda _: None, forget=forgotten.extend,
+        cast(Session, Unasked()), 2, skipping=[], unconfirmed=[], note=lambda *_: None, forget=forgotten.extend,
         reread=again.append, clock=lambda: 0.0,
     )  # fmt: skip
     settler.set_aside(deque([stale]))
