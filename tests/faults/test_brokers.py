@@ -132,9 +132,7 @@ def test_a_message_that_a_broker_refuses_in_a_batch_is_dead_alone(
     start_relay(spawn, postgres_database, nats_world(nats, subject="small", **QUICK), tmp_path)
     eventually(lambda: len(nats.messages("SMALL")) == 19, deadline_s=30)
     query = "SELECT message_id, state FROM outbox_delivery"
-    eventually(
-        lambda: [(str(id_), state) for id_, state in postgres_database.rows(query)] == [(ids[7], "dead")], deadline_s=20
-    )
+    eventually(lambda: [(str(id_), state) for id_, state in postgres_database.rows(query)] == [(ids[7], "dead")])
 
 
 def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(

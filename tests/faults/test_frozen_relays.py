@@ -36,7 +36,7 @@ def start_pair(fleet: Fleet, database: Database, *, sleeper_url: str | None = No
 
 def await_halves(database: Database, *relays: Relay) -> None:
     halves = {relay.pid: FAIR for relay in relays}
-    eventually(lambda: shard_counts(database.url) == halves, deadline_s=20, what="each owns its half")
+    eventually(lambda: shard_counts(database.url) == halves, what="each owns its half")
 
 
 def await_takeover(database: Database, peer: Relay, frozen_at: float) -> float:

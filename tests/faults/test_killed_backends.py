@@ -46,7 +46,7 @@ def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_tak
     fleet.configure(database.url, work_s=0.005, beat_s=0.2, page_size=100)
     for _ in range(2):
         fleet.start()
-    eventually(lambda: list(shard_counts(database.url).values()) == [32, 32], deadline_s=20)
+    eventually(lambda: list(shard_counts(database.url).values()) == [32, 32])
     postmaster = server.pid
     with under_load(workload):
         for _ in range(KILLS):

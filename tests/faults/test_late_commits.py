@@ -18,7 +18,7 @@ def commit(database, count: int, first: int = 0) -> None:
         emit_many(connection, [("extraction.completed", {"n": first + n}) for n in range(count)])
 
 
-def await_sent(fleet, numbers: set[int], *, deadline_s: float = 20) -> None:
+def await_sent(fleet, numbers: set[int], *, deadline_s: float = 30) -> None:
     eventually(lambda: {send.n for send in fleet.sends()} == numbers, deadline_s=deadline_s, what="all of it is sent")
 
 

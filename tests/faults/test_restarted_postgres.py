@@ -37,7 +37,7 @@ def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database
     for _ in range(relay_count):
         fleet.start()
     share = 64 // relay_count
-    eventually(lambda: list(shard_counts(database.url).values()) == [share] * relay_count, deadline_s=20)
+    eventually(lambda: list(shard_counts(database.url).values()) == [share] * relay_count)
     with under_load(workload):
         for _ in range(3):
             before = len(fleet.sends())

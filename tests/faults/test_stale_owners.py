@@ -30,7 +30,7 @@ def test_shards_change_hands_although_a_destination_is_down(postgres_database, f
     second = fleet.start()
     await_handing_over(postgres_database, first)
     fleet.hold_path.unlink()
-    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32})
     ids |= commit(postgres_database, 200)
     eventually(lambda: {send.id for send in of("log-too", fleet.sends())} == ids, what="the other destination has all")
     fleet.fail_path.unlink()
@@ -66,7 +66,7 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
     first = fleet.start(env={"DATABASE_URL": url_through(wire, postgres_database)})
     eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
     second = fleet.start(env={"RECORD_HOLD_PATH": ""})
-    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32})
     fleet.hold_path.touch()
     ids = commit(postgres_database, 32)
     under_way = eventually(lambda: settled_but(postgres_database, ids, fleet, first.pid), what="the first one's hang")
@@ -74,15 +74,15 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
     wire.hold_questions()
     backend = backend_of(postgres_database.url, first)
     postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend)
-    eventually(lambda: settled(postgres_database) == ids, deadline_s=20, what="the second one has delivered them")
+    eventually(lambda: settled(postgres_database) == ids, what="the second one has delivered them")
     fleet.fail_path.touch()
     fleet.hold_path.unlink()
     eventually(lambda: "destination_down" in first.output)
     fleet.fail_path.unlink()
     wire.release()
-    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32}, deadline_s=20)
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32})
     ids |= commit(postgres_database, 64)
-    eventually(lambda: settled(postgres_database) == ids, deadline_s=20, what="both go on")
+    eventually(lambda: settled(postgres_database) == ids, what="both go on")
     sends = fleet.sends()
     assert [send.n for send in sends if send.pid == first.pid and send.id in under_way][len(under_way) :] == []
     assert {send.pid for send in sends[-64:]} == {first.pid, second.pid}
@@ -108,15 +108,13 @@ def test_a_former_owner_revives_no_dead_letter(postgres_database, fleet, wire, t
     second = fleet.start(env={"RECORD_HOLD_PATH": "", "RECORD_REJECT_PATH": str(refusal)})
     postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend_of(postgres_database.url, first))
     dead = "SELECT count(*) FROM outbox_delivery WHERE destination = 'log' AND state = 'dead'"
-    eventually(lambda: postgres_database.scalar(dead) == 1, deadline_s=20, what="the second one was refused")
+    eventually(lambda: postgres_database.scalar(dead) == 1, what="the second one was refused")
     written = "SELECT changed_at FROM outbox_delivery WHERE destination = 'log-too'"
     before = postgres_database.scalar(written)
     fleet.fail_path.touch()
     fleet.hold_path.unlink()
     wire.release()
-    eventually(
-        lambda: postgres_database.scalar(written) != before, deadline_s=20, what="the first one says what it knows"
-    )
+    eventually(lambda: postgres_database.scalar(written) != before, what="the first one says what it knows")
     assert postgres_database.scalar(dead) == 1
     assert second.is_running
 

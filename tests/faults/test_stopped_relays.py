@@ -89,7 +89,7 @@ def test_on_sqlite_a_second_relay_stands_by_and_takes_over_from_one_that_is_kill
     assert {send.pid for send in fleet.sends()} == {first.pid}
     first.kill()
     ids |= commit(sqlite_database, 50, first=50)
-    eventually(lambda: settled(sqlite_database) == ids, deadline_s=20, what="the second one delivers")
+    eventually(lambda: settled(sqlite_database) == ids, what="the second one delivers")
     assert len(fleet.sends()) == 100
     assert second.output.count("stands by") == 1
 

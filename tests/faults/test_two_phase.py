@@ -22,7 +22,7 @@ ASLEEP = 2
 def start_relay(fleet, database: Database, **settings):
     fleet.configure(database.url, **{"beat_s": 0.2, "quiet_s": 0.1, **settings})
     relay = fleet.start()
-    eventually(lambda: shard_counts(database.url).get(relay.pid) == 64, deadline_s=20)
+    eventually(lambda: shard_counts(database.url).get(relay.pid) == 64)
     return relay
 
 
@@ -39,7 +39,7 @@ def commit(database: Database, n: int) -> str:
 
 def commit_and_await(database: Database, fleet, n: int) -> None:
     message_id = commit(database, n)
-    eventually(lambda: message_id in sent(fleet), deadline_s=20)
+    eventually(lambda: message_id in sent(fleet))
 
 
 @contextmanager
@@ -142,6 +142,6 @@ def test_nothing_is_sent_that_a_crash_could_undo_even_if_its_worker_does_not_wai
             assert set(sent(fleet)) <= kept
         assert lost, "a crash undoes what was committed in the moments before"
         fleet.hold_path.unlink()
-        eventually(lambda: unsettled(database) == 0, deadline_s=20)
+        eventually(lambda: unsettled(database) == 0)
     finally:
         database.dispose()

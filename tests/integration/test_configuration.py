@@ -32,7 +32,7 @@ def relay(spawn: Spawner, tmp_path: Path) -> RunRelay:
 
     def run(url: str, *arguments: str, **environ: str) -> Process:
         process = spawn("outbox", "relay", *arguments, env={"DATABASE_URL": url, "OUTBOX_HEALTH_PORT": "0", **environ})
-        process.wait(deadline_s=20)
+        process.wait()
         return process
 
     return run
@@ -120,7 +120,7 @@ def test_a_database_that_loses_its_name_while_the_relay_runs_is_waited_for(
         process.wait_for_output(f'{name}\\" does not exist')
         admin.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
         admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    process.wait_for_output("database_back", deadline_s=20)
+    process.wait_for_output("database_back")
     process.terminate()
     assert process.wait() == 0
 

@@ -74,7 +74,7 @@ def finished(browser: httpx.Client, answer: httpx.Response) -> dict[str, Any]:
         found.update(browser.get(f"/jobs/{job['id']}.json").json())
         return bool(found["ended"])
 
-    eventually(has_ended, deadline_s=10, what="the change ends")
+    eventually(has_ended, what="the change ends")
     return found
 
 
@@ -379,7 +379,7 @@ def test_a_page_says_that_a_table_is_gone(sqlite_database: Database) -> None:
         def is_said() -> bool:
             return ada.get("/audit.json").status_code == 503
 
-        eventually(is_said, deadline_s=10, what="the page says that the table is gone")
+        eventually(is_said, what="the page says that the table is gone")
 
 
 # ------------------------------------------------------------------------------------------------------ the command

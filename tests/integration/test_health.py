@@ -197,9 +197,9 @@ async def test_a_consumer_is_ready_while_it_consumes(rabbitmq: RabbitServer, sql
     port = free_port()
     source = consuming(rabbitmq, sqlite_database, listener=lambda message: None)
     async with source as consumer, HealthServer(consumer, port):
-        await eventually_async(lambda: asyncio.to_thread(is_ready, port), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(is_ready, port))
         await asyncio.to_thread(rabbitmq.kill)
-        await eventually_async(lambda: asyncio.to_thread(lambda: not is_ready(port)), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: not is_ready(port)))
         status, body = await asyncio.to_thread(readiness, port)
         assert (status, body["broker"]) == (503, False)
         assert body["detail"]

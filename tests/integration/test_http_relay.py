@@ -144,7 +144,7 @@ class Flow:
     async def goes_on(self) -> None:
         """Wait until a message that is emitted from now on has been delivered."""
         after = len(self.emitted)
-        await eventually_async(lambda: any(int(each[2:]) > after for each in self._seen[-100:]), deadline_s=20)
+        await eventually_async(lambda: any(int(each[2:]) > after for each in self._seen[-100:]))
 
 
 async def rotate(steps: list[tuple[list[str], list[str]]], database: Database) -> None:

@@ -98,14 +98,14 @@ def test_a_relay_behind_session_pooling_owns_delivers_and_is_succeeded(postgres_
     pooled = pool("session")
     fleet.configure(pooled.url, beat_s=0.2)
     first = fleet.start()
-    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 64}, deadline_s=20)
+    eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 64})
     postgres_database.execute("SELECT outbox_emit('a.b', json_build_object('n', n)) FROM generate_series(1, 50) AS n")
-    eventually(lambda: history(postgres_database) == 50, deadline_s=20, what="all are delivered")
+    eventually(lambda: history(postgres_database) == 50, what="all are delivered")
     first.kill()
     second = fleet.start()
-    eventually(lambda: shard_counts(postgres_database.url) == {second.pid: 64}, deadline_s=20, what="nothing is left")
+    eventually(lambda: shard_counts(postgres_database.url) == {second.pid: 64}, what="nothing is left")
     postgres_database.execute("SELECT outbox_emit('a.b', '{\"n\": 51}')")
-    eventually(lambda: history(postgres_database) == 51, deadline_s=20, what="the next one delivers")
+    eventually(lambda: history(postgres_database) == 51, what="the next one delivers")
     assert len(fleet.sends()) == 51
 
 

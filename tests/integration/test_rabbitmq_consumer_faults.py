@@ -51,10 +51,10 @@ async def test_a_postgres_that_is_stopped_costs_no_message_its_attempts_either(
         server.stop()
         with capture_logs() as said:
             await rabbitmq.publish_async(b"{}", message_id="e-2")
-            await eventually_async(lambda: sum(each["event"] == "will_try_again" for each in said) > 5, deadline_s=20)
+            await eventually_async(lambda: sum(each["event"] == "will_try_again" for each in said) > 5)
         server.start()
         database.dispose()
-        await eventually_async(lambda: effects(database) == ["e-1", "e-2"], deadline_s=20)
+        await eventually_async(lambda: effects(database) == ["e-1", "e-2"])
         await is_empty(rabbitmq)
     database.dispose()
     assert await asyncio.to_thread(rabbitmq.depth, DEAD) == -1
@@ -90,7 +90,7 @@ async def test_a_deleted_queue_is_made_again_and_the_log_says_that_it_was_delete
     async with consuming(rabbitmq, sqlite_database, listener=apply):
         with capture_logs() as said:
             await on_channel(rabbitmq.url, lambda channel: channel.queue_delete(QUEUE))
-            await eventually_async(lambda: asyncio.to_thread(rabbitmq.has_consumers, QUEUE), deadline_s=20)
+            await eventually_async(lambda: asyncio.to_thread(rabbitmq.has_consumers, QUEUE))
         await rabbitmq.publish_async(b"{}", message_id="e-1", routing_key=QUEUE, exchange=EXCHANGE)
         await eventually_async(lambda: effects(sqlite_database) == ["e-1"])
     events = [each["event"] for each in said]
@@ -108,7 +108,7 @@ async def test_a_cancelled_consumer_consumes_again_and_the_log_says_that_the_que
     async with consuming(rabbitmq, sqlite_database, listener=apply):
         with capture_logs() as said:
             replace_queue(rabbitmq)  # in one step: when the consumer learns of it, the queue is there again
-            await eventually_async(lambda: any(each["event"] == "consuming" for each in said), deadline_s=20)
+            await eventually_async(lambda: any(each["event"] == "consuming" for each in said))
         await rabbitmq.publish_async(b"{}", message_id="e-1")
         await eventually_async(lambda: effects(sqlite_database) == ["e-1"])
     assert [each["event"] for each in said] == ["consumer_cancelled", "consuming"]
@@ -146,7 +146,7 @@ def test_the_command_consumes_until_it_is_told_to_stop(rabbitmq: RabbitServer, d
     process = spawn("outbox", "consume", env={"DATABASE_URL": database.url, "AMQP_URL": rabbitmq.url})
     process.wait_for_output("consuming", deadline_s=30)
     rabbitmq.publish(b'{"contentId": "c-1"}')
-    eventually(lambda: baselines(database) == ["c-1"], deadline_s=20)
+    eventually(lambda: baselines(database) == ["c-1"])
     process.terminate()
     assert process.wait() == 0
     assert rabbitmq.depth(QUEUE) == 0

@@ -29,7 +29,7 @@ async def test_our_messages_and_the_guides_bare_ones_build_one_baseline_each(
         headers = {"cloudEvents_id": "e-1", "cloudEvents_specversion": "1.0"}
         await rabbitmq.publish_async(b'{"contentId": "c-1"}', message_id="e-1", headers=headers)
         await rabbitmq.publish_async(b'{"contentId": "c-2"}')
-        await eventually_async(lambda: baselines(database) == ["c-1", "c-2"], deadline_s=20)
+        await eventually_async(lambda: baselines(database) == ["c-1", "c-2"])
     assert await asyncio.to_thread(rabbitmq.depth, QUEUE) == 0
     assert await asyncio.to_thread(rabbitmq.depth, DEAD) == -1
 
@@ -44,7 +44,7 @@ async def test_mark_and_effect_happen_once_however_often_a_message_comes(
             await rabbitmq.publish_async(b'{"contentId": "c-2"}')
             await rabbitmq.publish_async(b' {"contentId":"c-2"} ')
         await rabbitmq.publish_async(b'{"contentId": "c-3"}', message_id="e-last")
-        await eventually_async(lambda: "e-last" in effects(database), deadline_s=20)
+        await eventually_async(lambda: "e-last" in effects(database))
         await is_empty(rabbitmq)
     assert effects(database) == ["content:c-2", "e-1", "e-last"]
 
@@ -65,7 +65,7 @@ async def test_what_cannot_be_read_ends_beside_the_queue_with_its_reason_and_ori
 ) -> None:
     async with consuming(rabbitmq, sqlite_database):
         await rabbitmq.publish_async(body, headers={"x-tenant": "7"}, type="t", **properties)
-        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
         await is_empty(rabbitmq)
     [letter] = await asyncio.to_thread(rabbitmq.take_all, DEAD)
     assert (letter.body, letter.type, letter.headers["x-tenant"]) == (body, "t", "7")
@@ -83,7 +83,7 @@ async def test_what_the_listener_rejects_is_a_dead_letter_at_once(
 ) -> None:
     async with consuming(rabbitmq, sqlite_database):
         await rabbitmq.publish_async(b'{"contentId": "unheard-of"}', message_id="e-1")
-        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
     [letter] = await asyncio.to_thread(rabbitmq.take_all, DEAD)
     assert letter.message_id == "e-1"
     assert "unknown content" in str(letter.headers["x-outbox-reason"])
@@ -103,7 +103,7 @@ async def test_a_failure_is_tried_again_later_and_only_a_limited_number_of_times
     async with consuming(rabbitmq, sqlite_database, listener=fails):
         await rabbitmq.publish_async(b"{}", message_id="twice")
         await rabbitmq.publish_async(b"{}", message_id="always")
-        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
         await eventually_async(lambda: len(attempts) == 6)
         await is_empty(rabbitmq)
     assert sorted(attempts) == [(name, n) for name in ("always", "twice") for n in (1, 2, 3)]
@@ -148,7 +148,7 @@ async def test_a_call_that_hangs_keeps_one_thread_and_is_a_dead_letter_in_the_en
     async with consuming(rabbitmq, postgres_database, listener=hangs, limits=limits):
         try:
             await rabbitmq.publish_async(b"{}", message_id="h")
-            await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+            await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
             for n in range(5):
                 await rabbitmq.publish_async(b"{}", message_id=f"e-{n}")
             await is_empty(rabbitmq)
@@ -176,10 +176,10 @@ async def test_a_message_without_a_thread_because_all_of_them_hang_is_not_charge
             with capture_logs() as said:
                 for message_id in ("h-1", "h-2"):
                     await rabbitmq.publish_async(b"{}", message_id=message_id)
-                await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 2), deadline_s=20)
+                await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 2))
                 await rabbitmq.publish_async(b"{}", message_id="e-1")
                 starved = "calls that took longer than 0.5 s hold all threads"
-                await eventually_async(lambda: sum(each.get("reason") == starved for each in said) > 3, deadline_s=20)
+                await eventually_async(lambda: sum(each.get("reason") == starved for each in said) > 3)
         finally:
             go.set()
         await is_empty(rabbitmq)
@@ -201,7 +201,7 @@ async def test_wrong_sql_and_slow_sql_are_the_messages_fault_on_either_database(
 
     async with consuming(rabbitmq, database, listener=asks):
         await rabbitmq.publish_async(b"{}", message_id="e-1")
-        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
 
 
 async def test_no_more_than_the_prefetch_is_held_and_no_more_than_the_concurrency_is_worked_on(
@@ -244,5 +244,5 @@ async def test_a_dead_letter_is_confirmed_before_its_original_is_acknowledged(
             await eventually_async(lambda: any(each["event"] == "will_try_again" for each in said))
         assert not await asyncio.to_thread(rabbitmq.is_drained, QUEUE)
         await on_channel(rabbitmq.url, lambda channel: channel.queue_delete(DEAD))
-        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == 1))
         await is_empty(rabbitmq)

@@ -30,7 +30,7 @@ async def published(rabbitmq: RabbitServer, message: Malformed) -> None:
 
 
 async def has_dead(rabbitmq: RabbitServer, count: int, what: str = "the dead letter") -> None:
-    await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == count), what=what, deadline_s=20)
+    await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(DEAD) == count), what=what)
 
 
 async def letters(rabbitmq: RabbitServer) -> list[Incoming]:
@@ -62,7 +62,7 @@ async def test_what_comes_behind_a_malformed_message_is_done_and_the_message_is_
             await published(rabbitmq, message)
             await rabbitmq.publish_async(b"{}", message_id=f"behind {attack}")
             done.append(f"behind {attack}")
-            await eventually_async(lambda: len(effects(sqlite_database)) == len(done), what=done[-1], deadline_s=20)
+            await eventually_async(lambda: len(effects(sqlite_database)) == len(done), what=done[-1])
             await has_dead(rabbitmq, len(done), f"the dead letter of {attack}")
         await is_empty(rabbitmq)
     assert effects(sqlite_database) == sorted(done)

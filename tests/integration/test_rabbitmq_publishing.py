@@ -355,7 +355,7 @@ async def test_a_routing_key_and_a_time_to_live_are_those_of_the_settings(rabbit
 async def test_what_no_consumer_takes_in_time_is_removed_by_the_broker(rabbitmq: RabbitServer) -> None:
     async with destination(rabbitmq.url, ttl_s=0.05) as made:
         assert await made.send(message()) is TAKEN
-    await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(QUEUE) == 0), deadline_s=20)
+    await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(QUEUE) == 0))
 
 
 def test_with_a_configured_routing_key_the_operator_makes_the_queues() -> None:

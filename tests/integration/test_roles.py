@@ -218,7 +218,7 @@ async def _becomes(engine: sa.Engine, is_so: Callable[[Any], bool]) -> None:
         assert is_so(found), found
         return True
 
-    await eventually_async(look, deadline_s=20)
+    await eventually_async(look)
 
 
 def test_a_worker_may_not_remove_history(roles: Roles) -> None:

@@ -128,7 +128,7 @@ async def test_rabbitmq(spans: Spans, sqlite_database: Database, rabbitmq: Rabbi
     async with consuming(rabbitmq, sqlite_database, listener=listener), Relay(settings) as relay:
         message_id, worker = emitted(sqlite_database)
         await relay.drain()
-        await eventually_async(lambda: len(spans.of("settle")) == len(spans.of("process")) == 1, deadline_s=20)
+        await eventually_async(lambda: len(spans.of("settle")) == len(spans.of("process")) == 1)
     check_graph(spans, message_id, worker, system="rabbitmq")
     process = spans.one("process")
     assert process.attributes is not None

@@ -117,13 +117,13 @@ async def test_two_outboxes_in_one_database_know_nothing_of_each_other(two: Data
     scene, takers = Scene(two), {"one": Taker(), "two": Taker()}
     settings = {schema: scene.settings({"a": to(taker)}, schema_name=schema) for schema, taker in takers.items()}
     async with Relay(settings["one"]) as first, Relay(settings["two"]) as second:
-        await eventually_async(lambda: (first.health().owns, second.health().owns) == (64, 64), deadline_s=20)
+        await eventually_async(lambda: (first.health().owns, second.health().owns) == (64, 64))
         for schema, numbers in (("one", range(10)), ("two", range(100, 105))):
             with two.engine.begin() as connection:
                 outbox = Outbox(schema=schema)
                 for n in numbers:
                     outbox.emit(connection, "page.read", {"n": n}, ordering_key="same", strict_order=True)
-        await eventually_async(lambda: (len(takers["one"].taken), len(takers["two"].taken)) == (10, 5), deadline_s=20)
+        await eventually_async(lambda: (len(takers["one"].taken), len(takers["two"].taken)) == (10, 5))
         assert takers["one"].taken == list(range(10))
         assert takers["two"].taken == list(range(100, 105))
         for schema, count in (("one", 10), ("two", 5)):

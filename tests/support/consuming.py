@@ -27,7 +27,7 @@ async def consuming(rabbitmq: RabbitServer, database: Database, **options: Any) 
     consumer = Consumer(Broker(rabbitmq.url), RelayDatabase.parse(database.url), **options)
     running = asyncio.create_task(consumer.run())
     try:
-        await eventually_async(lambda: asyncio.to_thread(rabbitmq.has_consumers, QUEUE), deadline_s=20)
+        await eventually_async(lambda: asyncio.to_thread(rabbitmq.has_consumers, QUEUE))
         yield consumer
     finally:
         consumer.stop()
@@ -52,7 +52,7 @@ def baselines(database: Database) -> list[str]:
 
 async def is_empty(rabbitmq: RabbitServer) -> None:
     """Wait until the queue has no ready or unacknowledged messages: it can then be deleted if empty and unused."""
-    await eventually_async(lambda: asyncio.to_thread(rabbitmq.is_drained, QUEUE), deadline_s=20)
+    await eventually_async(lambda: asyncio.to_thread(rabbitmq.is_drained, QUEUE))
 
 
 def effect_table(database: Database) -> None:

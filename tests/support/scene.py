@@ -163,7 +163,7 @@ class Scene:
         found = self.status
         return found.delivered, found.waiting, found.dead, found.unrouted
 
-    async def becomes(self, *account: int, deadline_s: float = 20) -> None:
+    async def becomes(self, *account: int, deadline_s: float = 30) -> None:
         """Wait until (delivered, waiting, dead, unrouted) are these."""
 
         def is_so() -> bool:
