@@ -24,7 +24,9 @@ from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, una
 from relay.delivery.admission.rate_limit import VALID_S
 
 LOOK_S = 0.25
-PATIENCE_S = 15.0  # probes come every 2 s here
+# Probes come every 2 s here, and a backlog is read within seconds. Other knobs may need more: a page of one message
+# every 0.2 s takes 30 s for the 80 messages of a random script.
+PATIENCE_S = 15.0
 SETTLED_S = 3.0
 AFTERWARDS_S = 60.0
 LATE_S = 0.1
