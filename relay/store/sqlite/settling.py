@@ -53,7 +53,8 @@ class Settling(OwningConnection):
             self._run(sql.HOLD_MESSAGES, ids=json.dumps(sorted(known)))
             keys = self._keys_of(finished_keys(ruled, batch.skipping))
             self._finish(sorted(known))
-            parked = self._run(sql.PARKED_OF, ids=json.dumps(sorted(known))).fetchall()
+            pairs = json.dumps([(r.message_id, r.destination) for r in ruled])
+            parked = self._run(sql.PARKED_OF, pairs=pairs).fetchall()
             return parked + self._release(keys, batch.skipping)
 
     def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:

@@ -340,6 +340,14 @@ def test_what_is_parked_is_reported_so_that_it_is_read_back(desk: Desk) -> None:
     assert list(parked) == [("a", rows[sent[0]][2], rows[sent[0]][1])]
 
 
+def test_what_another_destination_parked_before_is_not_reported_again(desk: Desk) -> None:
+    """It may have been tried: the reader passes it by."""
+    sent, session = desk.emit_one(), desk.owner()
+    for destination in "ab":
+        parked = settle(session, ruling(sent, destination, "parked"), fresh=destination == "a")
+        assert [name for name, *_ in parked] == [destination]
+
+
 @pytest.mark.parametrize("verdict", ["delivered", "retry", "dead", "parked"])
 def test_a_verdict_on_a_message_that_an_operator_has_touched_changes_nothing(desk: Desk, verdict: str) -> None:
     sent = desk.emit_one()

@@ -95,8 +95,9 @@ WHERE d.ordering_key IS NOT NULL
 """
 
 PARKED_OF = """
-SELECT d.destination, d.shard, min(d.position) FROM json_each(:ids) AS s
-JOIN outbox_delivery AS d ON d.message_id = s.value WHERE d.state = 'parked' GROUP BY 1, 2
+SELECT d.destination, d.shard, min(d.position) FROM json_each(:pairs) AS k
+JOIN outbox_delivery AS d ON d.message_id = k.value ->> 0 AND d.destination = k.value ->> 1
+WHERE d.state = 'parked' GROUP BY 1, 2
 """
 
 # Index: outbox_delivery_key. A key is free if its first open deliveries are all blocked. The statement reads as many as
