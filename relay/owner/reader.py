@@ -200,13 +200,19 @@ class Reader:
         return (room + self._is_larger_half) // 2
 
     def _read_parked(self, with_room: dict[str, int], room: int, passing: set[str]) -> list[Row]:
-        """Read parked deliveries, of each destination as many as it has room for: others would be parked again."""
-        rows: list[Row] = []
-        for name in sorted(self._parked & with_room.keys()):
+        """Read parked deliveries, of each destination as many as it has room for: others would be parked again.
+
+        Destinations that have room for everything share one statement.
+        """
+        names = sorted(self._parked & with_room.keys()) if room else []
+        alone = {name for name in names if with_room[name] < room}.union(passing, self._view.down)
+        shared = [name for name in names if name not in alone]
+        rows = self._session.read_parked(self._cursors, shared, room) if shared else []
+        for name in filter(alone.__contains__, names):
             limit = min(with_room[name], room)
-            found = self._read_parked_of(name, limit, passing) if limit else []
-            with_room[name] -= len(found)
-            rows += found
+            rows += self._read_parked_of(name, limit, passing) if limit else []
+        for row in rows:
+            with_room[row[DESTINATION]] -= 1
         return rows
 
     def _read_parked_of(self, name: str, limit: int, passing: set[str]) -> list[Row]:

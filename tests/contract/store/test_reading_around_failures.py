@@ -1,5 +1,6 @@
 """A reader passes by the deliveries that were tried without result, and reads some of those behind them."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -9,16 +10,17 @@ from support.desk import ALL, Desk, everything, ruling, settle
 from relay.owner.reader import Reader
 from relay.owner.unreadable import Unreadable
 from relay.seam import OwnersSeam
-from relay.store.rows import Page
+from relay.store.rows import Cursors, Page, Row
 
 
 class EventLoop:
     """An event loop with a destination that has room for one delivery at a time, and tries it without result."""
 
-    names, skipping = ("a",), ()
+    skipping = ()
     is_stocked = is_closed = False
 
     def __init__(self, *, is_down: bool) -> None:
+        self.names: Sequence[str] = ("a",)
         self.down = ("a",) if is_down else ()
         self.with_room = {"a": 1}
         self.pages: list[Page] = []
@@ -99,3 +101,23 @@ def test_of_a_destination_that_is_down_some_further_on_are_read_too(desk: Desk, 
     assert [n // 16 for n, _ in read if n >= 16], "behind the first quarter, and not by reading all before them"
     assert len({n // 16 for n, _ in read}) == 4
     assert {before for n, before in read if n} == ({0} if key else {None})
+
+
+def test_destinations_that_have_room_for_everything_are_asked_in_one_statement(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a start, all destinations are asked until there is nothing new to read."""
+    reading, names = Reading(desk), [f"d{n}" for n in range(30)]
+    read_parked, asked = reading.session.read_parked, list[Sequence[str]]()
+
+    def noting(cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
+        asked.append(destinations)
+        return cast(list[Row], read_parked(cursors, destinations, limit))
+
+    monkeypatch.setattr(reading.session, "read_parked", noting)
+    reading.loop.names, reading.loop.with_room = tuple(names), dict.fromkeys(names, 1)
+    reading.reader.start_over(ALL)
+    desk.emit(1)
+    while not asked:
+        reading.reader.read()
+    assert asked == [sorted(names)]
