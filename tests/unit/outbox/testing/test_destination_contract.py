@@ -132,7 +132,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flawed\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\nflawed = flawed_kind:KIND\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(destination_contract.promise, "DEADLINE_S", 1.0)
     registry.kind.cache_clear()
     registry._theirs.cache_clear()
     yield
@@ -171,7 +170,8 @@ def test_a_kind_without_a_flaw_keeps_every_promise(tmp_path: Path, promise: Prom
 
 @pytest.mark.usefixtures("install")
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_kind_with_a_flaw_breaks_a_promise(tmp_path: Path, flaw: str) -> None:
+def test_a_kind_with_a_flaw_breaks_a_promise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: str) -> None:
+    monkeypatch.setattr(destination_contract.promise, "DEADLINE_S", 0.3)  # for flaws that never let it end
     (promise,) = (each for each in PROMISES if str(each) == FLAWS[flaw])
     flawed = world(tmp_path, flaw)
     with pytest.raises((AssertionError, ConnectionError, RuntimeError)):

@@ -54,6 +54,12 @@ def plain() -> list[tuple[str, str | None, str]]:
     return [(f"m{i}", None, "{}") for i in range(4)]
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination that asks for a pause gets a short one."""
+    monkeypatch.setattr("relay.decide.backoff.LEAST_S", 0.05)
+
+
 async def test_what_is_waiting_goes_in_one_batch(plain: list[tuple[str, str | None, str]]) -> None:
     destination = Destination(lambda _ids: TAKEN)
     assert set((await run(destination, plain)).values()) == {"delivered"}
@@ -108,6 +114,7 @@ async def test_each_message_of_a_batch_may_have_an_outcome_of_its_own(
     assert len(destination.sent) == 1
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("trouble", [unreachable("no connection"), throttled("503", 0.0), unanswered("timeout")])
 @pytest.mark.parametrize("has_siblings", [False, True], ids=["alone", "beside another"])
 async def test_a_batch_that_is_not_taken_keeps_every_key_in_order(trouble: Outcome, has_siblings: bool) -> None:
@@ -144,6 +151,7 @@ async def test_a_worker_that_dies_is_noticed() -> None:
     assert [type(error) for error in harness.failures] == [KeyError]
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("trouble", [unreachable("refused"), throttled("busy", 0.0)])
 async def test_an_outage_is_no_reason_to_try_each_by_itself(
     plain: list[tuple[str, str | None, str]], trouble: Outcome

@@ -78,8 +78,7 @@ async def test_others_go_on_beside_it_and_no_message_is_charged_for_having_no_th
 
 async def test_what_had_no_thread_within_its_time_was_not_begun(hanging: Hanging) -> None:
     pages = destination(hanging)
-    for each in ("h-1", "h-2"):
-        await pages.send(message(each))
+    await asyncio.gather(*(pages.send(message(each)) for each in ("h-1", "h-2")))
     with pytest.raises(NoThread):
         await pages.call_within(TIMEOUT_S, message("m-1"))
     assert "m-1" not in hanging.calls
