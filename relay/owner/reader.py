@@ -159,7 +159,7 @@ class Reader:
         if limit and not found.messages and len(parked) >= half:  # no new message needs the other half
             page.deliveries += self._read_parked(with_room, max(room - len(page.deliveries), 0), passing)
         if room and saw_all and not page.deliveries and not found.messages:
-            self._parked -= with_room.keys()  # all ready messages were read, and none for these was parked
+            self._note_none_parked(with_room)
         self._read_little = len(found.messages) <= self._most_room // LITTLE
         self.discarded += found.discarded
         if found.unparked:
@@ -178,6 +178,12 @@ class Reader:
             self._posted += 1
             self._seam.tell.accept(page, self._epoch)
         return count + len(found.discarded) + len(found.unparked) or is_unread
+
+    def _note_none_parked(self, destinations: Collection[str]) -> None:
+        """Note that all ready messages were read, and that none of these destinations' deliveries is parked."""
+        for name in destinations:
+            self._parked.discard(name)
+            del self._reads[name]
 
     @property
     def _ahead(self) -> int:
