@@ -100,7 +100,7 @@ def test_those_that_were_tried_in_a_second_outage_are_read_again_as_soon_as_in_t
     for _ in range(2):
         first = len(reading.sent)
         reading.park(40)
-        read.append([reading.try_next() - first for _ in range(17)])
+        read.append([reading.try_next() == first for _ in range(17)])  # the others' order depends on their shards
         reading.take_all()
     assert read[0] == read[1]
 
