@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 from uuid import UUID
 
@@ -50,7 +51,21 @@ class Outbox:
     def emit(self, target: Target, event: Event, **options: Unpack[Options]) -> str: ...
     @overload
     def emit(self, target: Target, event: str, data: Any, **options: Unpack[Options]) -> str: ...
-    def emit(self, target: Target, event: Event | str, data: Any = None, **options: Unpack[Options]) -> str:
+    def emit(
+        self,
+        target: Target,
+        event: Event | str,
+        data: Any = None,
+        *,
+        ordering_key: str | None = None,
+        delay: timedelta | float | None = None,
+        due_at: datetime | None = None,
+        headers: Mapping[str, str] | None = None,
+        subject: str | None = None,
+        id: UUID | str | None = None,
+        strict_order: bool = False,
+        expires_in: timedelta | float | None = None,
+    ) -> str:
         """Write a message into the target's transaction: it is delivered if and only if that transaction commits.
 
         On a session the message joins the unit of work: the next flush writes it, in the order of the calls. On an
@@ -93,7 +108,19 @@ class Outbox:
             ...     session.add(Extraction(content_id="c-1"))
             ...     emit(session, ExtractionCompleted(content_id="c-1"), ordering_key="c-1")
         """
-        return self._emit(target, [Draft(event, data, **options)])[0]
+        draft = Draft(
+            event,
+            data,
+            ordering_key=ordering_key,
+            delay=delay,
+            due_at=due_at,
+            headers=headers,
+            subject=subject,
+            id=id,
+            strict_order=strict_order,
+            expires_in=expires_in,
+        )
+        return self._emit(target, [draft])[0]
 
     @overload
     async def emit_async(self, target: AsyncTarget, event: Event, **options: Unpack[Options]) -> str: ...
