@@ -1,15 +1,16 @@
-"""Options that several commands have, and the parsers of what is given for them.
-
-Help shows the name of a parser as the kind of value that it takes.
-"""
+"""Options that several commands have, and the parsers of what is given for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from functools import partial
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
+
+T = TypeVar("T")
 
 
 def text(given: str) -> str:
@@ -43,10 +44,7 @@ def duration(given: str) -> float:
     """
     from relay.platform.units.durations import seconds
 
-    try:
-        return seconds(given)
-    except ValueError as error:
-        raise typer.BadParameter(f"{given}: {error}") from None
+    return _parsed(given, seconds)
 
 
 def instant(given: str) -> datetime:
@@ -57,10 +55,7 @@ def instant(given: str) -> datetime:
     """
     from relay.platform.units.durations import instant
 
-    try:
-        return instant(given)
-    except ValueError:
-        raise typer.BadParameter(f"{given}: write 2026-03-01 or 2026-03-01T12:30Z") from None
+    return _parsed(given, instant, "write 2026-03-01 or 2026-03-01T12:30Z")
 
 
 def past(given: str) -> datetime:
@@ -71,10 +66,14 @@ def past(given: str) -> datetime:
     """
     from relay.platform.units.durations import before
 
+    return _parsed(given, partial(before, datetime.now(UTC)))
+
+
+def _parsed(given: str, parse: Callable[[str], T], remedy: str | None = None) -> T:
     try:
-        return before(datetime.now(UTC), given)
+        return parse(given)
     except ValueError as error:
-        raise typer.BadParameter(f"{given}: {error}") from None
+        raise typer.BadParameter(f"{given}: {remedy or error}") from None
 
 
 HealthHost = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from outbox_cli.terminal.output import Json, print_json_array, say, show, stdout
 from outbox_cli.terminal.prompts import counting, go_on
 from outbox_cli.terminal.settings import changing, reading
 from relay.platform.wording import counted
+
+if TYPE_CHECKING:
+    from relay.admin.messages.dead import DeadFilter
 
 MOST_IN_A_TABLE = 1000
 
@@ -148,7 +151,7 @@ def _change(
     doing: str,
     done: str,
     change: Callable[..., int],
-    which: Any,
+    which: DeadFilter,
     *,
     all_: bool,
     dry_run: bool,

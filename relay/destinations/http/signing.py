@@ -13,6 +13,7 @@ from hashlib import sha256
 
 PREFIX = "whsec_"
 SHORTEST_KEY = 24  # bytes, as the specification requires
+BLOCK_BYTES = 64
 
 
 def signing_key(text: str) -> bytes:
@@ -31,9 +32,6 @@ def signing_key(text: str) -> bytes:
     if len(key) < SHORTEST_KEY:
         raise ValueError(f"a signing key has at least {SHORTEST_KEY} bytes, but this one has {len(key)}")
     return key
-
-
-BLOCK_BYTES = 64
 
 
 class Key:
