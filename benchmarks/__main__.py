@@ -1,10 +1,10 @@
-"""Measure everything that is claimed about speed: our figures and the rivals', in turn, in one run.
+"""Measure every claim about speed: our figures and the rivals', in turn, in one run.
 
     python -m benchmarks                                  all lines, five rounds each
-    python -m benchmarks --only 1,5 --output results      some of them
-    python -m benchmarks --only 1 --output results --append     add rounds to those of one line
-    python -m benchmarks --output results --report        write the report again, from saved results
-    python -m benchmarks --output results --report --into docs/benchmarks.md      and put it there, plots beside it
+    python -m benchmarks --only 1,5 --output results      some of the lines python -m benchmarks --only 1 --output
+    results --append     add rounds to those of one line python -m benchmarks --output results --report        write the
+    report again, from saved results python -m benchmarks --output results --report --into docs/benchmarks.md      and
+    put it there, plots beside it
 
 Each line is saved as DIR/line-NN.json; DIR/results.md, DIR/results.json and a plot per line are made from those in DIR.
 Exit code 1 when a target is missed. docs/benchmarks.md describes each line and its result.
@@ -28,7 +28,7 @@ from benchmarks.running import Bench, say
 
 def main() -> int:
     options = _options()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that databases and processes are removed too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that databases and processes are removed even then
     if not options.report:
         with database(options.database_url) as url, Scratch(url) as scratch:
             bench = Bench(
@@ -55,12 +55,12 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_numbers, default=list(LINES), metavar="1,5", help="these lines")
-    parser.add_argument("--rounds", type=int, help="how often each is done in turn (5; with --quick 1)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works")
+    parser.add_argument("--rounds", type=int, help="how often each is measured, in turn (5; with --quick 1)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it works")
     parser.add_argument("--seconds", type=float, help="how long lines 5, 6, 8, 9, 10 and 12 run")
     parser.add_argument("--messages", type=int, help="the size of the backlogs of lines 1, 2, 7, 11, 12 and 14")
     parser.add_argument(
-        "--database-url", help="a server where this role may create databases; by default one of the run's own"
+        "--database-url", help="a server where this role may create databases; by default the run starts its own"
     )
     parser.add_argument("--output", type=Path, default=Path("benchmark-results"), metavar="DIR")
     parser.add_argument("--append", action="store_true", help="add rounds to those that DIR has")

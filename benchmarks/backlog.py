@@ -22,7 +22,7 @@ KEYS, HOT, SERIAL = "5,000 keys", "one hot key", "one at a time (no keys, concur
 
 
 def against_rivals(bench: Bench) -> Result:
-    """Rivals delete what they have delivered; we keep it for a week, and in one contestant, like them, not at all."""
+    """Rivals delete delivered messages. We keep them for a week; one of our contestants deletes them, too."""
     messages = bench.many(200_000)
     result = bench.result(1, "Drain of a backlog, no-op listener, one relay", messages=messages, payload_bytes=200)
     bench.outbox("ours", messages)
@@ -114,7 +114,8 @@ def of_any_size(bench: Bench) -> Result:
 
 def judge_sizes(result: Result) -> None:
     sizes = result.ran["messages"]
-    # The smallest lasts a fifth of a second, most of which is the start, so the second size is the fair comparison.
+    # The smallest drain lasts a fifth of a second, most of which is the start, so the second size is the fair
+    # comparison.
     for small, target in zip(sizes[:-1], (0.9, None), strict=False):
         over, under = f"drain of {sizes[-1]:,}", f"drain of {small:,}"
         result.compare(f"{over} : of {small:,}", over, under, target)

@@ -1,4 +1,4 @@
-"""What the benchmarks of HTTP, RabbitMQ and Kafka have in common: options, a backlog, and a relay that drains it."""
+"""The common parts of the benchmarks of HTTP, RabbitMQ and Kafka: options, a backlog, and a relay that drains it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = {"contentId": "c-0197c2f0", "note": "x" * 150}
 
 
 def parser(description: str | None, *, messages: int, per_round: str) -> argparse.ArgumentParser:
-    """Return a parser of the options that all have."""
+    """Return a parser of the options that all these benchmarks have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database-url")
     parser.add_argument("--rounds", type=int, default=5)

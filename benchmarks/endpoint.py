@@ -1,4 +1,4 @@
-"""Run the cheapest possible HTTP endpoint in a separate process: it takes every request and reads none.
+"""Run the cheapest possible HTTP endpoint in a separate process: it takes every request without parsing it.
 
 python -m benchmarks.endpoint
 """

@@ -1,9 +1,10 @@
 """Measure line 13: the rate at a destination that fails a share of its requests, or of its messages.
 
-An HTTP endpoint with a latency, 32 requests at once. *Random*: a share of the requests is answered 500. *Poison*: a
-share of the messages always fails. The ideal is the same round's rate at 0 %, times 1 - share: each random failure
-costs a request, and each poison message is tried at least once. The rate is that of the first nine tenths of what is
-taken, so the backoff of the last ones does not count. It is compared with a client that only sends.
+The endpoint speaks HTTP and has a latency; 32 requests are under way at once. *Random*: a share of the requests is
+answered with 500. *Poison*: a share of the messages always fails. The ideal is the same round's rate at 0 %, times 1 -
+share: each random failure costs a request, and each poison message is tried at least once. The rate is that of the
+first nine tenths of the messages that are taken, so the backoff of the last ones does not count. It is compared with a
+client that only sends.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LATENCIES_S = (0.01, 0.1)
 SHARES = (0.01, 0.05, 0.1, 0.3)
 WANTED = {0.01: 0.9, 0.05: 0.9, 0.1: 0.9, 0.3: 0.8}
 OF_PLAIN = 0.95
-FOR_S = 6.0  # how long a run would take at the ideal rate
+FOR_S = 6.0  # how long a run takes at the ideal rate
 INSERT = (
     "INSERT INTO outbox_message (id, type, source, data) SELECT outbox_uuid7(), 'bench.message', 'bench', "
     "json_build_object('n', n) FROM generate_series(1, {count}) AS n"

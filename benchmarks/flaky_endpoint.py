@@ -1,4 +1,4 @@
-"""Run an HTTP endpoint in a separate process that waits before each answer and fails a share of its requests.
+"""Run, in a separate process, an HTTP endpoint that waits before each answer and fails a share of its requests.
 
     python -m benchmarks.flaky_endpoint --want 3000 --share 0.1 --latency 0.1 [--poison]
 
@@ -22,12 +22,12 @@ SCATTER = 2_654_435_761  # scatters the poison numbers
 
 
 def is_poison(number: int, share: float) -> bool:
-    """Return whether this message always fails, in a run in which a share of the messages fails."""
+    """Return whether this message always fails, if this share of the messages does."""
     return number * SCATTER % 1000 / 1000 < share
 
 
 class Counter:
-    """What was taken, and when."""
+    """Counts what was taken, and when."""
 
     def __init__(self, want: int) -> None:
         self.want = want

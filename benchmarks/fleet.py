@@ -1,7 +1,7 @@
 """Measure line 10: one to eight relay processes on a listener that takes 20 ms: rate, fair shares, and a hand-over.
 
-It also measures several databases of one server, with a relay each: on that listener, and drained with one that does
-nothing, where the processor is the limit.
+It also measures several databases of one server, each with one relay: with that listener, and in a drain with a
+listener that does nothing, where the processor is the limit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ DRAINED = (1, 2)
 PER_RELAY = 16 / 0.02  # sixteen at a time, 20 ms each
 SHARDS = 64
 HELD = (
-    "SELECT pid, count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid < 64 AND granted "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) GROUP BY pid"
+    "SELECT l.pid, count(*) FROM outbox_shard AS s JOIN outbox_relay AS r ON r.number = s.relay "
+    "JOIN pg_locks AS l ON l.pid = r.backend_pid AND l.objid::bigint = r.presence "
+    "WHERE l.locktype = 'advisory' GROUP BY 1"
 )
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.http
 
-All contestants in one run, in turn, with the same body, headers and number of connections:
+All contestants run in turn, with the same body, headers and number of connections:
 
     relay      our relay: reads, signs, sends, settles; everything switched on
     batches    the same with batches of 100
@@ -11,7 +11,7 @@ All contestants in one run, in turn, with the same body, headers and number of c
                as many connections, the same body and headers (made beforehand); without any database
     our own    our send path alone (headers, signature, deadline), without any database
 
-Wanted: relay at least 8 x (a) and 0.75 x (b), batches at least 3 x relay. Exit code 1 below that.
+Targets: relay at least 8 x (a) and 0.75 x (b), batches at least 3 x relay. The exit code is 1 if a target is missed.
 
 The database is ``--database-url``, by default a temporary PostgreSQL with fsync (from the ``test`` extra).
 """
@@ -39,11 +39,11 @@ from benchmarks import delivering
 from benchmarks.postgres import database
 from outbox import Message
 from outbox.checks.ids import new_id
+from relay.databases.migrations import upgrade
 from relay.decide.outcome import TAKEN
 from relay.destinations.http.destination import HttpDestination
 from relay.destinations.http.settings import HttpSettings
 from relay.observe.logging import configure
-from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import Settings
 

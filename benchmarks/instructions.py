@@ -1,4 +1,4 @@
-"""Count the server's instructions per message: a number that other load on the machine does not change.
+"""Count the server's instructions per message, a number that other load on the machine does not change.
 
     python -m benchmarks.instructions
 
@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from benchmarks.producing import DATA, TABLES
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

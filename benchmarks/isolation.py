@@ -1,8 +1,9 @@
 """Measure line 12: what a hanging destination costs the one beside it, and what a million parked messages cost.
 
-A steady stream goes into a healthy listener, alone; then the same stream while another destination, which wants these
-messages and others too, lets every attempt run into its deadline. Both runs take turns over the rounds. A drain into
-the healthy one is measured likewise: with nothing else in the tables, and with a million parked for the other.
+A steady stream goes to a healthy listener alone. Then the same stream is measured while a second destination, which
+wants these and other messages, lets every attempt run into its deadline. The two runs alternate over the rounds. A
+drain into the healthy listener is measured in the same way: with nothing else in the tables, and with a million
+messages parked for the second destination.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _template(name: str) -> str:
 
 
 def _fill(bench: Bench, name: str, messages: int, parked: int) -> None:
-    """Fill the outbox. The other destination is registered and paused, so a drain does not wait for its deadline."""
+    """Fill the outbox. The second destination is registered and paused, so a drain does not wait for its deadline."""
     url = bench.outbox(_template(name))
     ours("drain", url, "--hanging", DEADLINE_S)
     with psycopg.connect(url) as connection:

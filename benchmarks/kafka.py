@@ -2,15 +2,16 @@
 
     python -m benchmarks.kafka
 
-All run in turn, on one broker, with the same messages. Before each of them the broker rests, or one would pay for the
-records of another.
+All contestants run in turn, on one broker, with the same messages. The broker rests before each contestant, so that
+none pays for the records of the previous one.
 
 - *bare batch API*: the messages are in memory; a loop makes records of them and publishes those.
 - *read, publish, settle*: two threads. One executes the relay's statements, which read a page and move the previous
-  one to the history; meanwhile the other publishes the page. No dispatching, no lanes, no retries, no verdicts.
+  page to the history; in the meantime the other thread publishes the page. No dispatching, no lanes, no retries, no
+  verdicts.
 - *relay*: everything.
 
-A relay cannot be faster than the second floor, however fast the first is: the database works 10 to 14 µs per
+A relay cannot be faster than the second floor, no matter how fast the first one is: the database works 10 to 14 µs per
 message. The exit code is 1 if the relay's median is below 30,000 messages/s and below 0.6 of the second floor.
 
 The report also shows this process's processor time per message in microseconds: other programs on the machine change
@@ -53,26 +54,26 @@ from benchmarks.postgres import Scratch, database
 from outbox import Message
 from outbox.checks.ids import new_id
 from outbox_cli.commands.run.relay import tune_interpreter
+from relay.databases.migrations import upgrade
+from relay.databases.store.rows import Row
 from relay.destinations.kafka.producer import Producer
 from relay.destinations.kafka.settings import KafkaSettings
-from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import Settings
-from relay.store.contract import Row
 
 BARE, FLOOR, RELAY = "bare batch API", "read, publish, settle", "relay"
 WANTED_S = 30_000
-WANTED_OF_FLOOR = 0.6  # suffices where the machine is too slow for WANTED_S
+WANTED_OF_FLOOR = 0.6  # sufficient if the machine is too slow for WANTED_S
 PARTITIONS = 12
 START_S = 20.0
-REST_S = 4.0  # a broker may work on after it has confirmed: noida-db for two seconds, 7 to 11 µs a message
+REST_S = 4.0  # a broker may continue to work after it has confirmed: noida-db for two seconds, 7 to 11 µs a message
 
 
 class Measured(NamedTuple):
     """One round of one contestant."""
 
     rate: float  # messages/s
-    cpu_us: float  # computed by this process for a message
+    cpu_us: float  # processor time of this process for a message
 
 
 def main() -> int:
@@ -168,7 +169,7 @@ async def _compare(
             for _ in range(options.rounds):
                 for name, (url, contestant) in contestants.items():
                     await asyncio.sleep(REST_S)
-                    if url is not None:  # just before: the relay begins as soon as they are committed
+                    if url is not None:  # just before, because the relay begins as soon as they are committed
                         await asyncio.to_thread(delivering.fill, url, "bench", count)
                     rounds[name].append(await _measured(contestant, count))
             return rounds
@@ -200,8 +201,8 @@ class Publisher:
     """Hands out a batch for each of four partitions, and waits for all of them.
 
     Args:
-        producer: What publishes.
-        topic: Where to.
+        producer: Publishes the batches.
+        topic: The topic to publish to.
         batch: Messages in a record batch.
     """
 
@@ -247,8 +248,8 @@ class Owner:
         return settled
 
     def _turn(self, published: list[Row]) -> tuple[int, list[Row]]:
-        settled = self._session.settle_plain(published, durable=False)
-        return settled, self._session.read_ready(self._cursors, PAGE).messages
+        settled = self._session.settling.settle_plain(published, durable=False)()
+        return settled, self._session.reading.read_ready(self._cursors, PAGE).messages
 
     async def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

@@ -1,7 +1,7 @@
 """Measure line 5: the time from the commit to the listener's call, at a steady 100 messages/s and from sleep.
 
-Sender and relay are processes of one machine and read one clock. The time runs from just before COMMIT is sent, so it
-includes the commit's flush to disk; the time from the commit's return is shown beside it.
+Sender and relay are processes on one machine and read the same clock. The time runs from just before COMMIT is sent, so
+it includes the commit's flush to disk; the time from the commit's return is shown beside it.
 """
 
 from __future__ import annotations

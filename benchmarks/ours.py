@@ -2,7 +2,7 @@
 
     python -m benchmarks.ours drain|floor|poll|work DATABASE_URL [--messages N] [--listener nothing|slow|…] …
 
-`work` is a relay that runs until it is told to stop; the others print one line of JSON.
+`work` is a relay that runs until it is told to stop; all other actions print one line of JSON.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import structlog
 import relay.relay
 from outbox import Message
 from outbox_cli.commands.run.relay import tune_interpreter
+from relay.databases.postgresql.store.reading import Reading
+from relay.databases.store.contract import Session
+from relay.databases.store.rows import Cursors
 from relay.destinations.http.settings import HttpSettings
 from relay.destinations.listener.settings import ListenerSettings
 from relay.observe.metrics import Metrics
+from relay.owner.startup import open_store
 from relay.relay import Relay
 from relay.settings import Settings
-from relay.store import open_store
-from relay.store.contract import Session
-from relay.store.postgres.session import PostgresSession
-from relay.store.rows import Cursors
 
 SLOW_S = 0.02
 PAGE = 2000
@@ -87,9 +87,9 @@ def _floor(options: argparse.Namespace) -> dict[str, float]:
     began_at, cpu_before_s = time.perf_counter(), time.process_time()
     while settled < options.messages:
         read_at = time.perf_counter()
-        page = session.read_ready(cursors, PAGE)
+        page = session.reading.read_ready(cursors, PAGE)
         reading_s += time.perf_counter() - read_at
-        settled += session.settle_plain(page.messages, durable=False)
+        settled += session.settling.settle_plain(page.messages, durable=False)()
     took_s, cpu_s = time.perf_counter() - began_at, time.process_time() - cpu_before_s
     session.close()
     each_us = 1e6 / settled
@@ -104,11 +104,11 @@ def _floor(options: argparse.Namespace) -> dict[str, float]:
 def _poll(options: argparse.Namespace) -> dict[str, float]:
     """Measure a poll of all shards in a new session: the median of 300."""
     session, cursors = _session(options.url)
-    session.read_ready(cursors, PAGE)
+    session.reading.read_ready(cursors, PAGE)
     times_s = []
     for _ in range(300):
         began_at = time.perf_counter()
-        session.read_ready(cursors, PAGE)
+        session.reading.read_ready(cursors, PAGE)
         times_s.append(time.perf_counter() - began_at)
     session.close()
     return {"poll_ms": statistics.median(times_s) * 1000}
@@ -117,7 +117,7 @@ def _poll(options: argparse.Namespace) -> dict[str, float]:
 def _session(url: str) -> tuple[Session, Cursors]:
     session = open_store(Settings(database_url=url, lease_s=60)).open("bench")  # it may idle between two rounds
     cursors = Cursors()
-    cursors.ready = dict.fromkeys(session.take(range(64), []), 0)
+    cursors.ready = dict.fromkeys(session.ownership.take(range(64)), 0)
     return session, cursors
 
 
@@ -172,7 +172,7 @@ async def _idle_poll_ms() -> float:
 def _timed_reads() -> list[float]:
     """Record the time of each read from now on."""
     times_s: list[float] = []
-    read_ready = PostgresSession.read_ready
+    read_ready = Reading.read_ready
 
     def timed(*arguments: Any) -> Any:
         began_at = time.perf_counter()
@@ -180,7 +180,7 @@ def _timed_reads() -> list[float]:
         times_s.append(time.perf_counter() - began_at)
         return page
 
-    PostgresSession.read_ready = timed  # type: ignore[method-assign]
+    Reading.read_ready = timed  # type: ignore[method-assign]
     return times_s
 
 

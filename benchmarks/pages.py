@@ -4,12 +4,12 @@
     python -m benchmarks.pages postgresql://postgres@127.0.0.1/pages --rounds 3
 
 A database without tables is filled first: a million messages that wait, a million settled ones, 100,000 dead letters of
-50 causes. A filled one is used as it is. *first*: the first request of a page in a fresh process; *later*: the median
-of the others, each more than a second apart, since an answer is kept for a second; *CPU*: the processor time of the
-dashboard for one of them. Exit code 1 if a page takes longer than 300 ms.
+50 causes. A filled database is used as it is. *first*: the first request of a page in a fresh process; *later*: the
+median of the later requests, which are more than a second apart, because an answer is kept for a second; *CPU*: the
+processor time of the dashboard for one of these. The exit code is 1 if a page takes longer than 300 ms.
 
 The relay delivers to a listener that takes 20 ms, so its rate is steady if nothing holds it up. Phases take turns:
-alone, beside a busy loop (a process that uses as much of the processor and asks nothing), beside the requests.
+alone, beside a busy loop (a process that uses as much processor time and sends no requests), beside the requests.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import sqlalchemy as sa
 
 from benchmarks.running import ROOT, ours, relay_at_work, say
 from outbox.errors import OutboxError
-from relay.platform.database import Database
-from relay.platform.migrations import upgrade
+from relay.databases.database import Database
+from relay.databases.migrations import upgrade
 
 WANTED_MS = 300
 TOKEN = "a token of this benchmark only"
@@ -100,7 +100,7 @@ def _filled(url: str, messages: int) -> list[str]:
     engine = Database.parse(url).engine()
     if upgrade(url):
         say("filling it")
-        ours("drain", url)  # it registers the destination
+        ours("drain", url)  # this registers the destination
         words = {**SAID[engine.dialect.name], "data": DATA}
         words |= {"all": SERIES.format(count=messages), "tenth": SERIES.format(count=messages // 10)}
         with engine.begin() as connection:
@@ -162,7 +162,7 @@ def _dashboard(url: str) -> Iterator[tuple[httpx.Client, int]]:
         threading.Thread(target=process.stderr.read, daemon=True).start()
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=address, headers=headers, timeout=60) as client:
-            client.get("/login")  # it listens before it is ready
+            client.get("/login")  # the dashboard listens before it is ready
             yield client, process.pid
     finally:
         process.terminate()

@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 @contextmanager
 def database(url: str | None) -> Iterator[str]:
-    """Yield a URL to work on: the given one, or that of a temporary server that lives on disk and flushes it."""
+    """Yield the URL to work on: the given one, or that of a temporary server that is on disk and flushes it."""
     if url is not None:
         yield url
         return
@@ -35,7 +35,7 @@ class Scratch:
     """Databases that are made for a measurement and dropped when it is over.
 
     Args:
-        url: Of any database on a server where this role may create databases.
+        url: The URL of any database on a server where this role may create databases.
     """
 
     def __init__(self, url: str) -> None:

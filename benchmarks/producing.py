@@ -1,8 +1,8 @@
-"""Measure line 6: what `emit` costs a worker, beside the same transaction with a second INSERT written by hand.
+"""Measure line 6: what `emit` costs a worker, compared with the same transaction with a second INSERT written by hand.
 
-The transaction inserts a result and a message. The message by hand goes through the same SQLAlchemy: once into our
-table, where the relay delivers it too, so that only `emit` differs; and once into the plainest possible outbox table
-(an id, a type, a payload, a time) without a reader, so indexes, trigger and relay are only on our side.
+The transaction inserts a result and a message. The message written by hand goes through the same SQLAlchemy: once into
+our table, where the relay delivers it too, so that only `emit` differs; and once into the plainest possible outbox
+table (an id, a type, a payload, a time) without a reader, so indexes, trigger and relay are only on our side.
 
 `emit_many` is compared with an executemany by hand, and with its floor: rows that the server makes itself, where only
 the cost of our table remains.
@@ -75,7 +75,7 @@ MANY_BY_HAND = "by hand, same table, executemany of 1,000"
 MADE_BY_SERVER = "the floor: 1,000 rows that the server makes, same table"
 WAYS_OF_MANY = {EMIT_MANY: _emit_many, MANY_BY_HAND: _many_by_hand, MADE_BY_SERVER: _made_by_server}
 WRITERS = (1, 16)
-WANTED = {1: 0.9, 16: 0.85}  # of what inserts without this package
+WANTED = {1: 0.9, 16: 0.85}  # the share of the rate of inserts without this package
 
 
 def cost_of_emit(bench: Bench) -> Result:

@@ -3,8 +3,8 @@
     python -m benchmarks.rabbitmq
 
 Both run in turn, on one broker, with the same messages. The relay does all its work: it reads from the
-database, publishes, and settles; the loop has its messages in memory and nothing else to do. What counts is the
-ratio of the medians; exit code 1 below 5.
+database, publishes, and settles; the loop has its messages in memory and nothing else to do. The result is the ratio of
+the medians; the exit code is 1 if it is below 5.
 
 The broker is that of ``--amqp-url``; the run creates its exchange and queue, and deletes them at its end. The database
 is ``--database-url``, by default a temporary PostgreSQL (from the ``test`` extra).
@@ -31,9 +31,9 @@ from benchmarks import delivering
 from benchmarks.postgres import database
 from outbox import Message
 from outbox.checks.ids import new_id
+from relay.databases.migrations import upgrade
 from relay.destinations.rabbitmq.settings import RabbitSettings
 from relay.destinations.rabbitmq.wire import headers
-from relay.platform.migrations import upgrade
 from relay.relay import Relay
 from relay.settings import Settings
 

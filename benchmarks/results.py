@@ -14,7 +14,7 @@ class Ratio:
     """A figure that has a target.
 
     Args:
-        name: What is compared with what, or what is measured.
+        name: The two things that are compared, or the one that is measured.
         value: What was measured.
         target: What was wanted.
         at_most: Whether less is better.
@@ -42,7 +42,7 @@ class Result:
         line: Its number.
         title: What is measured.
         ran: On what, how much, how long.
-        rounds: By name, what each round measured; those with a unit in ``units`` are not messages/s.
+        rounds: By name, what each round measured; values with a unit in ``units`` are not messages/s.
         units: By name.
         ratios: The figures with targets, made of the medians.
         series: By name, points (x, y) to plot.

@@ -18,7 +18,7 @@ import psycopg
 from benchmarks.postgres import Scratch
 from benchmarks.results import Result
 from benchmarks.rivals import Environment, Rival
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 ROOT = Path(__file__).parent.parent
 PAYLOAD = "json_build_object('pad', repeat('x', 190))"  # 200 bytes, like the rivals'
@@ -31,8 +31,8 @@ class Bench:
     Args:
         scratch: Where databases come from.
         rivals: Where the rivals are installed.
-        rounds: How often everything is done in turn.
-        quick: A tenth of everything: to see that it works.
+        rounds: How often every measurement is repeated, in turn.
+        quick: Do a tenth of everything, to see that it works.
         seconds: How long the timed lines run; by default each line decides.
         messages: How many messages the lines with a backlog have; by default each line decides.
     """
@@ -45,11 +45,11 @@ class Bench:
     messages: int | None = None
 
     def many(self, count: int) -> int:
-        """Return this number of messages, or the one of the command line."""
+        """Return this number of messages, or the number from the command line."""
         return self.messages or (count // 10 if self.quick else count)
 
     def for_s(self, seconds: float) -> float:
-        """Return this time, or the one of the command line."""
+        """Return this time, or the time from the command line."""
         return self.seconds or (max(seconds / 10, 5) if self.quick else seconds)
 
     def result(self, line: int, title: str, **ran: Any) -> Result:
@@ -95,7 +95,7 @@ def run_rival(bench: Bench, rival: Rival, action: str, url: str, *arguments: obj
 
 
 class Worker:
-    """A process that works until it is told to stop, and what it prints meanwhile."""
+    """A process that works until it is told to stop, and what it prints in the meantime."""
 
     def __init__(self, command: list[str], cwd: Path) -> None:
         self.process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True)
@@ -137,7 +137,7 @@ def wait_until(what: Any, *, deadline_s: float = 60.0, every_s: float = 0.002) -
     began_at = time.perf_counter()
     while not what():
         if time.perf_counter() - began_at > deadline_s:
-            raise TimeoutError(f"nothing came of it in {deadline_s:g} s")
+            raise TimeoutError(f"the condition did not become true within {deadline_s:g} s")
         time.sleep(every_s)
     return time.perf_counter() - began_at
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from benchmarks.results import Result
 from benchmarks.running import Bench, ours, say
 from outbox import emit, emit_many
-from relay.platform.database import Database
-from relay.platform.migrations import upgrade
+from relay.databases.database import Database
+from relay.databases.migrations import upgrade
 
 DATA = {"pad": "x" * 190}
 FLOOR = "the floor: the bare loop"

@@ -65,7 +65,7 @@ class Stream(threading.Thread):
 
 
 class HoldingOpen:
-    """A REPEATABLE READ transaction that has read something, like a `pg_dump`, for as long as the block lasts."""
+    """A REPEATABLE READ transaction that has read something, like a `pg_dump`, and stays open until the block ends."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url)
@@ -166,7 +166,7 @@ def latencies_ms(record: Path, stream: Stream) -> list[float]:
 
 
 def for_an_hour(bench: Bench) -> Result:
-    """Retention counts whole days, so within an hour only a retention of zero expires; it is also the harder case."""
+    """Run the stream with a retention of zero: only that expires within an hour, and it is also the harder case."""
     seconds, every_s = bench.for_s(3600), bench.for_s(3600) / 60
     result = bench.result(8, "An hour's stream", seconds=seconds, messages_per_second=SOAK_RATE, retention_days=0)
     result.axes = ("s", "MiB; ms")

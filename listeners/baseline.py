@@ -1,8 +1,8 @@
-"""The baseline listener: when an extraction is completed, build the content's baseline graph, once.
+"""The baseline listener: when an extraction is completed, it builds the content's baseline graph, once.
 
 The listener works in the session that it receives; the caller commits its transaction, which also carries the inbox
-mark. However often and however concurrently it runs, the partial unique index `topic_graphs_one_baseline` admits one
-baseline for each content.
+mark. Even if it runs several times, or at the same time, the partial unique index `topic_graphs_one_baseline` admits
+only one baseline for each content.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class NotExtracted(Reject):
 def on_extraction_completed(message: Message, session: Session) -> None:
     """Build the baseline graph of the content that `message` names, unless it exists.
 
-    Raises `Reject` if no attempt could ever succeed: no usable `contentId`, an unknown content, a content without an
-    extraction, an extraction whose topics cannot be read.
+    Raises `Reject` if no attempt could ever succeed: there is no usable `contentId`, the content is unknown or has no
+    extraction, or the extraction's topics cannot be read.
     """
     with building() as build:
         try:

@@ -14,7 +14,7 @@ PAGE_SIZE = 500
 
 
 def latest_extraction(session: Session, content_id: str) -> Extraction | None:
-    """Return the extraction that counts; uses the index `extractions_latest`."""
+    """Return the latest extraction of a content, which is the one that counts; uses the index `extractions_latest`."""
     return session.scalars(
         sa.select(Extraction)
         .where(Extraction.content_id == content_id)
@@ -26,8 +26,8 @@ def latest_extraction(session: Session, content_id: str) -> Extraction | None:
 def missing_baselines(session: Session) -> Iterator[str]:
     """Yield the ids of all contents that have an extraction but no baseline, in the order of their ids.
 
-    Reads pages of 500 ids, each with a query of its own. So memory stays small, and the caller may commit between two
-    ids, for example to emit a message for each.
+    Reads pages of 500 ids, each with a separate query. So memory use stays small, and the caller may commit between two
+    ids, for example to emit a message for each id.
     """
     after = ""
     while page := session.scalars(_missing_page(after)).all():

@@ -1,7 +1,7 @@
 """The baseline graph of an extraction: its topics, their co-occurrence, importance and communities.
 
-Pure: the same topics give the same JSON-serialisable graph every time. Topics are numbered by weight before networkx
-sees them, because a set of strings iterates in another order in every process.
+The functions are pure: the same topics give the same JSON-serialisable graph every time. Topics are numbered by weight
+before networkx sees them, because a set of strings iterates in another order in every process.
 """
 
 from __future__ import annotations

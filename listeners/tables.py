@@ -1,9 +1,9 @@
 """The content tables: what was read, the topics found in it, and the graphs built from them.
 
-These tables are defined beside the listener that fills them, in a `MetaData` of their own. A host that stores its
-content elsewhere leaves them out (`outbox db upgrade --only outbox`). They work alike on PostgreSQL and SQLite. The
-migration `content_0001` creates them; it also holds what SQLAlchemy cannot express: ids and times for rows inserted by
-plain SQL, the kind of a JSON value.
+These tables are defined beside the listener that fills them, in a separate `MetaData`. A host that stores its content
+elsewhere leaves them out (`outbox db upgrade --only outbox`). They work alike on PostgreSQL and SQLite. The migration
+`content_0001` creates them; it also holds what SQLAlchemy cannot express: ids and times for rows inserted by plain SQL,
+and the kind of a JSON value.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from outbox.tables import Instant
+from outbox.tables import JSON, Instant
 
 BASELINE = "BASELINE"
-JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 def _now() -> datetime:
@@ -59,7 +57,7 @@ class Content(ContentBase):
 class Extraction(ContentBase):
     """The topics found in a content, each `{"topic", "weight", "sentences"}`; only the latest extraction is used.
 
-    `sentences` holds the positions of the sentences in which a topic occurs: topics that share one co-occur.
+    `sentences` holds the positions of the sentences in which a topic occurs; topics that share a sentence co-occur.
     """
 
     __tablename__ = "extractions"

@@ -6,9 +6,9 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# An application gets every name from here on: `emit` registers its session listeners at import, and that must not
-# happen in the middle of a session. A command of ours imports what it needs before it opens a session. Most commands
-# emit nothing and need no ORM.
+# An application gets every name when it imports this package, because `emit` registers its session listeners at import,
+# and that must not happen in the middle of a session. Our own commands import what they need before they open a
+# session; most of them emit nothing and need no ORM.
 if TYPE_CHECKING or "outbox_cli" not in sys.modules:
     from outbox.draft import Draft
     from outbox.errors import (
@@ -72,7 +72,7 @@ __all__ = [
     "once_async",
 ]
 
-_MODULES = ("errors", "event", "message", "draft", "producer")  # the modules that import least come first
+_MODULES = ("errors", "event", "message", "draft", "producer")  # the modules that import the least come first
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from outbox.message import NO_HEADERS
 from outbox.writing.trace import Creation
 
 _checked_type = lru_cache(1_024)(checked_type)  # a worker has few types
-_NEVER = None, None  # most messages have none of what they could have, and pay for no check of it
+_NEVER = None, None  # most messages have none of the options, and skip their checks
 
 
 class Common(TypedDict, total=False):
@@ -43,7 +43,7 @@ class Options(Common, total=False):
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """A message for ``emit_many``, with options of its own.
+    """A message for ``emit_many``, with its own options.
 
     Its arguments are those of ``emit`` after the target.
 
@@ -103,7 +103,7 @@ def prepare(source: str, draft: Draft, trace: Creation) -> Prepared:
     payload = to_payload(data)
     headers = _headers(draft.headers, trace, id, type_)
     strict_order, has_given_id = draft.strict_order, draft.id is not None
-    # By position, in the order of the fields: by name would cost as much as a third of the serialising.
+    # By position, in the order of the fields: to pass them by name would cost a third as much as the serialising.
     return Prepared(
         id, type_, source, subject, key, payload, headers, due_at, delay_s, strict_order, has_given_id,
         expires_at, expires_s,
@@ -138,7 +138,7 @@ def _checked_order(draft: Draft) -> str | None:
 
 def _headers(own: Mapping[str, str] | None, trace: Creation, id: str, type_: str) -> str:
     checked = checked_headers(own) if own else {}
-    headers = trace(id, type_)  # after all checks: a refused message gets no span
+    headers = trace(id, type_)  # after all checks, so that a refused message gets no span
     if not checked and not headers:
         return NO_HEADERS
     return to_json({**checked, **headers}).decode()

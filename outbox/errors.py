@@ -1,4 +1,4 @@
-"""The errors that users of this project can meet, in one tree. An internal error stands in the package that uses it.
+"""The errors that users of this project can meet, in one tree. Internal errors are in the packages that use them.
 
 OutboxError
 ├── EmitError (also ValueError)      the message cannot be written as it is

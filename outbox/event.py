@@ -19,7 +19,7 @@ class Event(BaseModel):
     """The base of all events: subclass it with a type, and declare the fields that are sent.
 
     Field names become camelCase on the wire; Python accepts both spellings. To change that, give a field an ``alias``
-    or the class a ``model_config`` of its own. A model nested in an event keeps its own names, unless it subclasses
+    or the class its own ``model_config``. A model nested in an event keeps its own names, unless it subclasses
     ``Event`` too. A class without a type may serve as a base; ``emit`` refuses its instances.
 
     Args:

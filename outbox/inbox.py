@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from outbox.checks.ids import comparable_id
 from outbox.checks.payload import is_storable
 from outbox.errors import InvalidId
-from outbox.tables import insert, tables
+from outbox.tables import tables
 from outbox.writing.refusals import explained
 from outbox.writing.transaction import join_transaction
 
@@ -21,8 +21,8 @@ def mark(connection: sa.Connection, schema: str | None, listener: str, message_i
     """Record that a listener has processed a message; return ``False`` if that was recorded before.
 
     Args:
-        connection: In the transaction of the listener's work.
-        schema: The PostgreSQL schema of the inbox, if not the first of the ``search_path``.
+        connection: A connection in the transaction of the listener's work.
+        schema: The PostgreSQL schema of the inbox, if it is not the first of the ``search_path``.
         listener: The listener's name.
         message_id: The message's id.
     """
@@ -32,7 +32,7 @@ def mark(connection: sa.Connection, schema: str | None, listener: str, message_i
 def mark_returning(
     connection: sa.Connection, listener: str, message_id: str, returning: Sequence[sa.ColumnElement[Any]]
 ) -> sa.Row[Any] | None:
-    """Do what `mark` does; return the values of these expressions, or ``None`` if it was recorded before.
+    """Do the same as `mark`; return the values of these expressions, or ``None`` if it was recorded before.
 
     On PostgreSQL the expressions must name no column: that would require the right to SELECT.
     """
@@ -50,14 +50,14 @@ def _record(
         "listener": _checked("listener", listener),
         "message_id": _checked("message id", comparable_id(message_id)),
     }
-    join_transaction(connection)
+    dialect = join_transaction(connection)
     inbox = tables(schema).inbox
-    # No conflict target: naming one requires the right to SELECT, which a worker's role lacks.
-    statement = insert(connection, inbox).values(values).on_conflict_do_nothing()
+    # Without a conflict target: to name one requires the right to SELECT, which a worker's role lacks.
+    statement = dialect.insert(inbox).values(values).on_conflict_do_nothing()
     if returning:
         statement = statement.returning(*returning)
     # SQLAlchemy closes the cursor of an INSERT before its count can be read, and psycopg then returns -1.
-    with explained:
+    with explained(dialect):
         return connection.execute(statement, execution_options={"preserve_rowcount": True})
 
 

@@ -107,6 +107,20 @@ class Message:
             self._created_at = parse_instant(self._created_at)
         return self._created_at
 
+    def copy(self) -> Message:
+        """Return a copy with its own data and headers."""
+        return Message(
+            self.id,
+            self.type,
+            self.source,
+            self.subject,
+            self.ordering_key,
+            self._body,
+            self._headers if isinstance(self._headers, str) else dict(self._headers),
+            self._created_at,
+            self.attempt,
+        )
+
     @overload
     def event(self) -> Event: ...
     @overload

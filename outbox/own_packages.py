@@ -1,13 +1,13 @@
 """Load our own packages where the host application has packages of the same names.
 
-A host may have a package ``listeners`` or ``relay``. Python keeps one module per name, and takes the first that it
-finds on ``sys.path``. Where a host has such a package, ours is loaded under a private name from the directory of this
-file. The host's package keeps the plain name, so its listeners are found, and none of our imports reaches it.
+A host may have a package ``listeners`` or ``relay``. Python keeps one module per name, and takes the first one that it
+finds on ``sys.path``. If a host has such a package, ours is loaded under a private name from the directory of this
+file. The host's package keeps the plain name, so its listeners are found, and our imports never reach it.
 
     name        if the host has no such package    if the host has one
     listeners   ours                               the host's; ours is _neverlost_listeners
 
-Our modules that import such a package are compiled with the private name in their imports. Where the host has no such
+Our modules that import such a package are compiled with the private name in their imports. If the host has no such
 package, nothing is changed. Decision 0023 lists the alternatives.
 """
 

@@ -156,7 +156,7 @@ class Outbox:
 
         Args:
             target: As in ``emit``; on a session the next flush writes them.
-            items: Events, pairs of an event type and data, or ``Draft`` objects with options of their own.
+            items: Events, pairs of an event type and data, or ``Draft`` objects with their own options.
             common: The options of ``emit`` (except ``id``) for all items but ``Draft`` objects.
 
         Returns:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from outbox.errors import OutboxError
+from outbox.writing.dialects.dialect import dialect_of
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -43,11 +44,9 @@ def _on_connection(bind: Any, work: Callable[[sa.Connection], None]) -> None:
 
 
 def _create(connection: sa.Connection, schema: str | None) -> None:
-    if connection.dialect.name == "postgresql" and schema is not None:
-        connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
     if _is_there(connection, schema):
         return
-    with _first_on_path(connection, schema), _migrating(connection) as (scripts, context):
+    with dialect_of(connection).first_on_path(connection, schema), _migrating(connection) as (scripts, context):
         for revision in reversed(list(scripts.walk_revisions("base", _BRANCH))):
             revision.module.upgrade()
         context.stamp(scripts, _BRANCH)
@@ -56,7 +55,7 @@ def _create(connection: sa.Connection, schema: str | None) -> None:
 def _drop(connection: sa.Connection, schema: str | None) -> None:
     if not _is_there(connection, schema):
         return
-    with _first_on_path(connection, schema), _migrating(connection) as (scripts, _):
+    with dialect_of(connection).first_on_path(connection, schema), _migrating(connection) as (scripts, _):
         for revision in scripts.walk_revisions("base", _BRANCH):
             revision.module.downgrade()
         connection.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}")
@@ -65,18 +64,6 @@ def _drop(connection: sa.Connection, schema: str | None) -> None:
 def _is_there(connection: sa.Connection, schema: str | None) -> bool:
     inspector = sa.inspect(connection)
     return inspector.has_table("outbox_message", schema=schema or inspector.default_schema_name)
-
-
-@contextmanager
-def _first_on_path(connection: sa.Connection, schema: str | None) -> Iterator[None]:
-    if connection.dialect.name != "postgresql" or schema is None:
-        yield
-        return
-    before = connection.scalar(sa.text("SELECT current_setting('search_path')"))
-    set_path = sa.text("SELECT set_config('search_path', :path, false)")
-    connection.execute(set_path, {"path": connection.dialect.identifier_preparer.quote_schema(schema)})
-    yield
-    connection.execute(set_path, {"path": before})
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The commands, and the handling of their errors.
 
-This module imports nothing heavy: a command imports what it needs when it runs, so ``outbox --help`` is fast. Of the
-commands, only the one that the arguments name is imported and built.
+This module imports nothing heavy: a command imports what it needs when it runs, so ``outbox --help`` is fast. Only the
+command that the arguments name is imported and built.
 """
 
 from __future__ import annotations
@@ -19,54 +19,40 @@ from typing import Annotated
 import typer
 
 from outbox_cli.terminal import exits
+from outbox_cli.terminal.commands import app
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log, leave_behind
 
-TRY, RUN, LOOK, ACT = "Try it", "Run it", "Look at it", "Act on it"
-
-# module → the panels of the help in which its commands stand, and the names of its commands
+# module → the names of its commands, in the order of the help
 MODULES = {
-    "run.demo": ([TRY], ["demo", "extract"]),
-    "run.database": ([RUN], ["db"]),
-    "run.relay": ([RUN], ["relay"]),
-    "run.serve": ([RUN], ["serve"]),
-    "run.emit": ([RUN], ["emit"]),
-    "run.consume": ([RUN], ["consume"]),
-    "run.config": ([RUN], ["config"]),
-    "look.status": ([LOOK], ["status", "relays"]),
-    "look.dashboard": ([LOOK], ["dashboard"]),
-    "look.messages": ([LOOK], ["messages"]),
-    "look.content": ([LOOK], ["content"]),
-    "look.destinations": ([LOOK, ACT], ["destinations", "pause", "resume"]),
-    "look.audit": ([LOOK], ["audit"]),
-    "look.doctor": ([LOOK], ["doctor"]),
-    "act.cancel": ([ACT], ["cancel"]),
-    "act.dead": ([ACT], ["dead"]),
-    "act.replay": ([ACT], ["replay"]),
+    "run.demo": ["demo", "extract"],
+    "run.database": ["db"],
+    "run.relay": ["relay"],
+    "run.serve": ["serve"],
+    "run.emit": ["emit"],
+    "run.consume": ["consume"],
+    "run.config": ["config"],
+    "look.status": ["status", "relays"],
+    "look.dashboard": ["dashboard"],
+    "look.messages": ["messages"],
+    "look.content": ["content"],
+    "look.destinations": ["destinations", "pause", "resume"],
+    "look.audit": ["audit"],
+    "look.doctor": ["doctor"],
+    "act.cancel": ["cancel"],
+    "act.dead": ["dead"],
+    "act.replay": ["replay"],
 }
 
 
 def command_line(arguments: Sequence[str] = ()) -> typer.Typer:
     """Return the command line: the command that the arguments name, or all commands if they begin with none.
 
-    To import and build all of them takes a third of a short command's time.
+    To import and build all commands would take a third of a short command's time.
     """
-    app = typer.Typer(
-        name="outbox",
-        help="A transactional outbox: commit a result and its message together; relays deliver it to its destinations.",
-        epilog=(
-            "Start with [bold]outbox demo[/], which needs no setup. Settings come from flags, then the environment, "
-            "then ./outbox.toml: see [bold]outbox config show[/].\n\n" + exits.HELP
-        ),
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(outbox)
-    named = [module for module, (_, commands) in MODULES.items() if set(arguments[:1]) & set(commands)]
+    named = [module for module, commands in MODULES.items() if set(arguments[:1]) & set(commands)]
     for module in named or MODULES:
-        import_module(f"{__package__}.commands.{module}").register(app, *MODULES[module][0])
+        import_module(f"{__package__}.commands.{module}")
     return app
 
 
@@ -78,6 +64,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+@app.callback()
 def outbox(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -97,7 +84,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.exit(code)
-    # The reader of our output has gone, or the disk is full: discard what the interpreter flushes at exit.
+    # The reader of our output is gone, or the disk is full: discard what the interpreter flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(exits.FAILED)
 
@@ -110,7 +97,7 @@ def _replace_closed_streams() -> None:
 
 
 def _print_anything() -> None:
-    """Print characters that a stream's encoding lacks in escaped form, as Python and JSON write them."""
+    """Print characters that a stream's encoding lacks in escaped form, in the way of Python and JSON."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -129,6 +116,9 @@ def _run() -> int:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             say(f"outbox: the output cannot be written: {error.strerror}")
             return exits.FAILED
+        if isinstance(error, UnicodeEncodeError):  # the bytes of an argument that were read as surrogates
+            say(f"outbox: {ascii(error.object)[:60]} is not UTF-8 text: pass it in UTF-8")
+            return exits.USAGE
         if not isinstance(error, OutboxError):
             raise
         say(f"outbox: {error}")

@@ -13,29 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from listeners.content import latest_extraction
 from listeners.tables import BASELINE, TopicGraph
 from outbox.tables import tables
-from outbox_demo.documents import Document, Skipped, find_documents, read_documents
+from outbox_demo.documents import Document, Skipped, find_documents, read_document
 from outbox_demo.packages import installed_descriptions
-from outbox_demo.report import LINES_SHOWN, Line, Report
-from outbox_demo.screen import Screen
+from outbox_demo.report import Line, Report
 from outbox_demo.worker import extract
-from relay.admin.access.queries import snapshot
-from relay.admin.status import status
+from relay.databases import migrations
+from relay.databases.database import Database
+from relay.decide.verdict import State
 from relay.destinations.listener.settings import ListenerSettings
-from relay.platform import migrations
-from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER, COMPLETED
+from relay.platform.wording import counted
 from relay.relay import Relay
 from relay.settings import Settings
 
 LOOK_EVERY_S = 0.1
-PATIENCE_S = 20.0  # how long the demo waits without a delivery before it ends
+PATIENCE_S = 10.0  # how long to wait for messages that are still ready when all documents are extracted
 PAGE_SIZE = 500
-STRONGEST = 4
 
 
 def where(database: Database) -> str:
@@ -44,131 +42,119 @@ def where(database: Database) -> str:
 
 
 def sources(paths: Sequence[Path]) -> tuple[int, Iterator[Document | Skipped]]:
-    """Return the count of documents, and the documents, each read when the iterator reaches it."""
+    """Return the number of documents, and an iterator that reads each document when it reaches it."""
     if not paths:
         descriptions = installed_descriptions()
         return len(descriptions), iter(descriptions)
     files = find_documents(paths)
-    return len(files), iter(read_documents(files, named=paths))
+    return len(files), (read_document(file, named=is_named) for file, is_named in files.items())
 
 
-def work(
-    engine: sa.Engine,
-    documents: Iterable[Document | Skipped],
-    report: Report,
-    screen: Screen,
-) -> Iterator[Line]:
+def work(engine: sa.Engine, documents: Iterable[Document | Skipped], report: Report) -> Iterator[Line]:
     """Extract one document after another, and commit each with its message in one transaction."""
     for document in documents:
         if isinstance(document, Skipped):
             report.skipped.append(document)
-            screen.skipped(document)
         else:
             found = extract(engine, document)
-            line = Line(document, found.topics, message_id=found.message_id)
-            report.lines.append(line)
-            screen.extracted(line)
-            yield line
+            report.lines.append(Line(document, found.topics, found.message_id))
+            yield report.lines[-1]
 
 
-async def run(settings: Settings, paths: Sequence[Path], screen: Screen) -> Report:
-    """Create what is missing, extract, deliver, and return what happened.
+async def run(settings: Settings, paths: Sequence[Path], console: Console) -> Report:
+    """Create the missing tables, extract, deliver, and return what happened.
 
     Args:
         settings: The settings of the database. The destination is always the baseline listener.
         paths: Files and folders; if empty, the descriptions of the installed packages.
-        screen: Shows the progress.
+        console: Shows the progress.
     """
     database = settings.database
     applied = await asyncio.to_thread(migrations.upgrade, settings.database_url, schema=settings.schema_name)
-    screen.database(where(database), applied)
+    note = f" (applied {', '.join(applied)})" if applied else ""
+    console.print(f"Database: {where(database)}{note}", soft_wrap=True)
+    count, documents = await asyncio.to_thread(sources, paths)
+    console.print(f"Reading {counted(count, 'document')}.")
+    report = Report()
     engine = database.engine()
     try:
-        return await _run(engine, _with_baseline(settings), paths, screen)
+        with _progress(console) as progress:
+            extracting, delivering = progress.add_task("extracting", total=count), progress.add_task("delivering")
+
+            def show() -> None:
+                look(engine, report)
+                progress.update(extracting, completed=len(report.lines) + len(report.skipped))
+                progress.update(delivering, completed=len(report.delivered_after_s), total=len(report.new))
+
+            async with Relay(_with_baseline(settings)) as relay:
+                await _work_and_deliver(relay, engine, work(engine, documents, report), show)
+        await asyncio.to_thread(_add_graphs, engine, report)
     finally:
         engine.dispose()
-
-
-async def _run(engine: sa.Engine, settings: Settings, paths: Sequence[Path], screen: Screen) -> Report:
-    count, documents = await asyncio.to_thread(sources, paths)
-    screen.documents(count)
-    report, stopping = Report(), threading.Event()
-    before = await asyncio.to_thread(_delivered_in_total, engine)
-    async with Relay(settings):
-        lines = work(engine, documents, report, screen)
-        working = asyncio.create_task(asyncio.to_thread(_work_until, stopping, lines))
-        try:
-            await _watch(engine, working, report, screen)
-        finally:
-            stopping.set()
-            await working
-    await asyncio.to_thread(_complete, engine, report, before)
     return report
 
 
-def _work_until(stopping: threading.Event, lines: Iterator[Line]) -> None:
-    for _ in lines:
-        if stopping.is_set():
-            return
+async def _work_and_deliver(relay: Relay, engine: sa.Engine, lines: Iterator[Line], show: Any) -> None:
+    stopping = threading.Event()
+
+    def work_until_stopped() -> None:
+        for _ in lines:
+            if stopping.is_set():
+                return
+
+    working = asyncio.create_task(asyncio.to_thread(work_until_stopped))
+    try:
+        while not working.done():
+            await asyncio.wait([working], timeout=LOOK_EVERY_S)
+            await asyncio.to_thread(show)
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            await relay.drain(look=False)
+            await asyncio.to_thread(show)
+            if not await asyncio.to_thread(_is_any_ready, engine):
+                break  # a drain may have looked for the last time before the last message came
+            await asyncio.sleep(LOOK_EVERY_S)
+    finally:
+        stopping.set()
+        await working
 
 
-async def _watch(engine: sa.Engine, working: asyncio.Task[None], report: Report, screen: Screen) -> None:
-    """Check deliveries until all messages are delivered, or until none was delivered for a while."""
-    last_change_at = time.monotonic()
-    while not working.done() or report.waiting or await asyncio.to_thread(_anything_waits, engine):
-        await asyncio.wait([working], timeout=LOOK_EVERY_S) if not working.done() else await asyncio.sleep(LOOK_EVERY_S)
-        settled = report.delivered + report.dead
-        await asyncio.to_thread(look, engine, report)
-        screen.delivered(report.delivered)
-        if not working.done() or report.delivered + report.dead > settled:
-            last_change_at = time.monotonic()
-        if time.monotonic() - last_change_at > PATIENCE_S:
-            return
+def _is_any_ready(engine: sa.Engine) -> bool:
+    with engine.connect() as connection:
+        message = tables().message.c
+        return connection.scalar(sa.select(message.id).where(message.state == State.READY).limit(1)) is not None
+
+
+def _progress(console: Console) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def look(engine: sa.Engine, report: Report) -> None:
     """Note which messages of this run have been delivered so far."""
-    lines = {line.message_id: line for line in list(report.lines) if line.is_new}
-    unseen = [line.message_id for line in lines.values() if line.delivered_after_s is None]
-    history, delivery = tables().history, tables().delivery
+    lines = report.new
+    unseen = [id for id, line in lines.items() if line.delivered_after_s is None]
+    history, delivery = tables().history.c, tables().delivery.c
     with engine.connect() as connection:
-        for page in _pages(unseen):
-            query = sa.select(history.c.id, history.c.created_at, history.c.delivered_at).where(history.c.id.in_(page))
-            for row in connection.execute(query):
-                lines[row.id].delivered_after_s = max(0.0, (row.delivered_at - row.created_at).total_seconds())
-        dead = sa.select(delivery.c.message_id).where(delivery.c.state == "dead")
+        query = sa.select(history.id, history.created_at, history.delivered_at)
+        for row in _rows(connection, query, history.id, unseen):
+            lines[row.id].delivered_after_s = max(0.0, (row.delivered_at - row.created_at).total_seconds())
+        dead = sa.select(delivery.message_id).where(delivery.state == State.DEAD)
         report.dead = sum(row.message_id in lines for row in connection.execute(dead))
-    report.delivered = sum(line.delivered_after_s is not None for line in lines.values())
 
 
-def _complete(engine: sa.Engine, report: Report, delivered_before: int) -> None:
-    """Look up topics and graphs, and the messages of earlier runs."""
-    look(engine, report)
-    report.earlier = max(0, _delivered_in_total(engine) - delivered_before - report.delivered)
+def _add_graphs(engine: sa.Engine, report: Report) -> None:
     lines = {line.document.id: line for line in report.lines}
-    graph: Any = TopicGraph.__table__
+    graph: Any = TopicGraph.__table__.c
+    query = sa.select(graph.content_id, graph.node_count, graph.edge_count).where(graph.type == BASELINE)
     with engine.connect() as connection:
-        for page in _pages(list(lines)):
-            query = sa.select(graph.c.content_id, graph.c.node_count, graph.c.edge_count).where(
-                graph.c.content_id.in_(page), graph.c.type == BASELINE
-            )
-            for row in connection.execute(query):
-                lines[row.content_id].nodes, lines[row.content_id].edges = row.node_count, row.edge_count
-    with Session(engine) as session:
-        for line in report.lines[:LINES_SHOWN]:
-            extraction = latest_extraction(session, line.document.id)
-            line.strongest = [topic["topic"] for topic in extraction.topics[:STRONGEST]] if extraction else []
+        for row in _rows(connection, query, graph.content_id, list(lines)):
+            lines[row.content_id].nodes, lines[row.content_id].edges = row.node_count, row.edge_count
 
 
-def _anything_waits(engine: sa.Engine) -> bool:
-    with snapshot(engine) as connection:
-        found = status(connection)
-    return found.waiting > found.scheduled + found.retrying
-
-
-def _delivered_in_total(engine: sa.Engine) -> int:
-    with snapshot(engine) as connection:
-        return status(connection).delivered
+def _rows(connection: sa.Connection, query: sa.Select[Any], column: Any, ids: Sequence[str]) -> Iterator[Any]:
+    for start in range(0, len(ids), PAGE_SIZE):
+        yield from connection.execute(query.where(column.in_(ids[start : start + PAGE_SIZE])))
 
 
 def _with_baseline(settings: Settings) -> Settings:
@@ -180,7 +166,3 @@ def _with_baseline(settings: Settings) -> Settings:
         "retention_days": max(1, settings.retention_days),
     }
     return settings.model_copy(update=changes)
-
-
-def _pages(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (ids[i : i + PAGE_SIZE] for i in range(0, len(ids), PAGE_SIZE))

@@ -1,25 +1,23 @@
 """Topics of a text: the terms that it repeats, and where they occur.
 
 The method is C-value (Frantzi, Ananiadou and Mima: Automatic Recognition of Multi-Word Terms, 2000). It needs no model
-and no corpus. Candidates are the runs of up to three words in a phrase. The score of a candidate grows with its
-frequency and its length, is reduced by its occurrences inside longer candidates, and is a little higher if it comes
-early in the text.
+and no corpus. Terms are the runs of up to three words in a phrase. The score of a term grows with its frequency and its
+length, is reduced by its occurrences inside longer terms, and is a little higher if it comes early in the text.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from outbox_demo.words import Word, detect_language, is_han, phrases, split_sentences
+from outbox_demo.words import Word, detect_language, is_weak, phrases, split_sentences
 
 LIMIT = 25
 MAX_CHARACTERS = 200_000
 MAX_WORDS = 3
-HAN_WORDS = range(2, 5)
 ENOUGH_REPEATED = 25
 SAID_ONCE = 0.5
 EARLY_BONUS = 0.5
@@ -41,7 +39,7 @@ class Topic:
 
 @dataclass
 class Candidate:
-    """A term in all its forms, and its occurrences; `strengths` sums the share of strong words over the occurrences."""
+    """A term in all its forms, and its occurrences; `strengths` sums the share of strong words over these."""
 
     strengths: float = 0.0
     forms: Counter[str] = field(default_factory=Counter)
@@ -53,8 +51,9 @@ class Candidate:
         return len(self.sentences)
 
     @property
-    def strength(self) -> float:
-        return self.strengths / self.count
+    def name(self) -> str:
+        """The most common form; if forms are equally common, the form in lower case, which did not begin a sentence."""
+        return max(self.forms, key=lambda form: (self.forms[form], form.islower(), form))
 
 
 def extract_topics(text: str) -> list[Topic]:
@@ -64,11 +63,11 @@ def extract_topics(text: str) -> list[Topic]:
     """
     candidates = _worth_scoring(_candidates(text[:MAX_CHARACTERS]))
     inside = _occurrences_inside_longer(candidates)
-    scores = {stems: _score(stems, found, inside.get(stems, [])) for stems, found in candidates.items()}
+    scores = {stems: _score(stems, found, inside[stems]) for stems, found in candidates.items()}
     best = sorted((stems for stems in scores if scores[stems] > 0), key=lambda stems: (-scores[stems], stems))[:LIMIT]
     return [
         Topic(
-            topic=_commonest_form(candidates[stems].forms),
+            topic=candidates[stems].name,
             weight=round(scores[stems] / scores[best[0]], 4),
             sentences=tuple(sorted(set(candidates[stems].sentences))),
         )
@@ -85,51 +84,34 @@ def _candidates(text: str) -> dict[Stems, Candidate]:
             for words in _runs(phrase):
                 stems = tuple(word.stem for word in words)
                 candidate = found.setdefault(stems, Candidate())
-                candidate.strengths += sum(not word.is_weak for word in words) / len(words)
-                candidate.forms[_join(words)] += 1
+                candidate.strengths += fmean(not is_weak(word, language) for word in words)
+                candidate.forms[" ".join(word.form for word in words)] += 1
                 candidate.sentences.append(position)
                 candidate.stands_alone |= len(words) == len(phrase)
     return found
 
 
 def _runs(phrase: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    sizes = HAN_WORDS if phrase[0].is_han else range(1, MAX_WORDS + 1)
-    return (phrase[i : i + size] for size in sizes for i in range(len(phrase) - size + 1))
+    return (phrase[i : i + size] for size in range(1, MAX_WORDS + 1) for i in range(len(phrase) - size + 1))
 
 
-def _join(words: Sequence[Word]) -> str:
-    return ("" if words[0].is_han else " ").join(word.form for word in words)
+def _worth_scoring(candidates: Mapping[Stems, Candidate]) -> Mapping[Stems, Candidate]:
+    """Return terms that occur twice; if there are few of them, also return terms that are whole phrases."""
+    repeated = {stems: found for stems, found in candidates.items() if found.count > 1}
+    whole = {stems: found for stems, found in candidates.items() if found.stands_alone}
+    return repeated if len(repeated) >= ENOUGH_REPEATED else whole | repeated
 
 
-def _worth_scoring(candidates: dict[Stems, Candidate]) -> dict[Stems, Candidate]:
-    """Return terms that occur twice; in a text with few of them, also terms that are whole phrases."""
-    meaningful = {
-        stems: found
-        for stems, found in candidates.items()
-        if found.strength and (found.count > 1 or (found.stands_alone and not is_han(stems[0])))
-    }
-    repeated = {stems: found for stems, found in meaningful.items() if found.count > 1}
-    return repeated if len(repeated) >= ENOUGH_REPEATED else meaningful
-
-
-def _occurrences_inside_longer(candidates: dict[Stems, Candidate]) -> dict[Stems, list[int]]:
+def _occurrences_inside_longer(candidates: Mapping[Stems, Candidate]) -> defaultdict[Stems, list[int]]:
     """Return, for each candidate, how often each longer candidate that contains it occurs."""
-    inside: dict[Stems, list[int]] = {}
+    inside: defaultdict[Stems, list[int]] = defaultdict(list)
     for stems, found in candidates.items():
         for part in {stems[i:j] for i in range(len(stems)) for j in range(i + 1, len(stems) + 1)} - {stems}:
-            inside.setdefault(part, []).append(found.count)
+            inside[part].append(found.count)
     return inside
 
 
 def _score(stems: Stems, found: Candidate, inside: list[int]) -> float:
-    most = max if is_han(stems[0]) else fmean
-    own = found.count - (most(inside) if inside else 0)
-    if found.count == 1:
-        own *= SAID_ONCE
+    own = (found.count - (fmean(inside) if inside else 0)) * (SAID_ONCE if found.count == 1 else 1)
     early = 1 + EARLY_BONUS / (1 + found.sentences[0])
-    return math.log2(len(stems) + 1) * own * found.strength * early
-
-
-def _commonest_form(forms: Counter[str]) -> str:
-    """Return the most common form; of equally common forms the one in lower case, which did not begin a sentence."""
-    return max(forms, key=lambda form: (forms[form], form.islower(), form))
+    return math.log2(len(stems) + 1) * own * found.strengths / found.count * early

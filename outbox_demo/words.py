@@ -1,7 +1,7 @@
 """Split text into phrases that may be topics: sentences, runs of words between stop words, and their stems.
 
-Works without a model for every language that separates words, best where a stop word list and a Snowball stemmer
-exist. Chinese and Japanese do not separate words: there each Han character is a word, and so is a run of katakana.
+This works without a model for every language that separates words, and works best for those with a stop word list and a
+Snowball stemmer.
 """
 
 from __future__ import annotations
@@ -15,19 +15,9 @@ from functools import cache
 import snowballstemmer
 from stop_words import AVAILABLE_LANGUAGES, get_stop_words
 
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-KATAKANA = "\u30a0-\u30ff"
-# parts of words that \w leaves out: accents, vowel signs, the Persian non-joiner
-MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u200c"
-
-HAN_CHARACTER = re.compile(f"[{HAN}]")
-HIRAGANA = re.compile("[\u3040-\u309f]")
+MARKS = "\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u0e00-\u0eff\u200c"  # letters that \w leaves out
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?=[^\sa-z])|(?<=[。！？।])|\n+")
-TOKEN = re.compile(
-    rf"[{HAN}]|[{KATAKANA}]+"
-    rf"|[^\W_{HAN}{KATAKANA}\u3040-\u309f](?:[\w+#{MARKS}]|[.'’&-](?=[^\W_]))*"
-    rf"|[^\s]"
-)
+TOKEN = re.compile(rf"[^\W_](?:[\w+#{MARKS}]|[.'’&-](?=[^\W_]))*|[^\s]")
 
 # Words that carry little meaning in software documentation on any subject.
 WEAK = """
@@ -57,30 +47,17 @@ MEANINGFUL = """
     auth bill computer fire group html http index interest member net order ordering research ring room shell
     state states sub system test text thread web website world
 """
-ADVERB_OR_PARTICIPLE = re.compile(r"[a-z]{3,}(?:ly|ed)")
+ADVERB_OR_PARTICIPLE = re.compile(r"[a-z]{3,}(?:ly|ed)", re.IGNORECASE)
 POSSESSIVE = re.compile(r"['’]s?$")
 ABBREVIATION = re.compile(r"\w(?:\.\w)+")
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it stands in the text, and the stem that it shares with its inflected forms.
-
-    A weak word is only a topic together with other words.
-    """
+    """A word as it stands in the text, and the stem that it shares with its inflected forms."""
 
     form: str
     stem: str
-    is_weak: bool
-
-    @property
-    def is_han(self) -> bool:
-        return is_han(self.form)
-
-
-def is_han(text: str) -> bool:
-    """Return whether a text begins with a Chinese character; here each one is a word."""
-    return HAN_CHARACTER.match(text) is not None
 
 
 def split_sentences(text: str) -> list[str]:
@@ -96,21 +73,29 @@ def detect_language(sentences: Iterable[str]) -> str:
 
 
 def phrases(sentence: str, language: str) -> Iterator[list[Word]]:
-    """Yield runs of words without a stop word, punctuation, number or change of script between them."""
-    stops = stop_words(language)
+    """Yield runs of words without a stop word, punctuation or number between them."""
     run: list[Word] = []
-    end = 0
-    for match in TOKEN.finditer(sentence):
-        token = POSSESSIVE.sub("", match[0])
-        word = _word(token, language) if _can_be_topic(token, stops) else None
-        if run and (word is None or word.is_han != run[-1].is_han or sentence[end : match.start()].strip()):
+    for token in TOKEN.findall(sentence):
+        form = POSSESSIVE.sub("", token)
+        if _can_be_topic(form, stop_words(language)):
+            run.append(Word(form, stemmer(language)(form.lower())))
+        elif run:
             yield run
             run = []
-        if word is not None:
-            run.append(word)
-        end = match.end()
     if run:
         yield run
+
+
+def is_weak(word: Word, language: str) -> bool:
+    """Return whether a word is a topic only together with other words."""
+    return language == "english" and (
+        word.stem in _weak_stems() or ADVERB_OR_PARTICIPLE.fullmatch(word.form) is not None
+    )
+
+
+@cache
+def _weak_stems() -> frozenset[str]:
+    return frozenset(map(stemmer("english"), WEAK.split()))
 
 
 @cache
@@ -128,22 +113,7 @@ def stemmer(language: str) -> Callable[[str], str]:
     return stem
 
 
-def _word(token: str, language: str) -> Word:
-    lowered = token.lower()
-    stem = stemmer(language)(lowered)
-    is_weak = stem in _weak_stems() or ADVERB_OR_PARTICIPLE.fullmatch(lowered) is not None
-    return Word(token, stem, is_weak and language == "english")
-
-
 def _can_be_topic(token: str, stops: frozenset[str]) -> bool:
     lowered = token.lower().replace("’", "'")
-    if not token[:1].isalpha() or lowered in stops or lowered.split("'")[0] in stops or ABBREVIATION.fullmatch(token):
-        return False
-    if is_han(token):
-        return token not in stop_words("chinese")
-    return len(token) > 1 and not HIRAGANA.match(token)
-
-
-@cache
-def _weak_stems() -> frozenset[str]:
-    return frozenset(stemmer("english")(word) for word in WEAK.split())
+    is_stop = lowered in stops or lowered.split("'")[0] in stops
+    return len(token) > 1 and token[0].isalpha() and not is_stop and not ABBREVIATION.fullmatch(token)

@@ -7,6 +7,7 @@ messages that were committed. A transaction that was rolled back leaves no messa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -28,41 +29,38 @@ class ExtractionCompleted(Event, type="extraction.completed"):
 
 @dataclass(frozen=True)
 class Extracted:
-    """The result of one document. Without a message id it was known already, and nothing was written."""
+    """The topics of one document, strongest first. Without a message id, it was known and nothing was written."""
 
-    topics: int
+    topics: Sequence[str]
     message_id: str | None = None
-
-    @property
-    def is_new(self) -> bool:
-        return self.message_id is not None
 
 
 def extract(engine: sa.Engine, document: Document) -> Extracted:
     """Extract a document's topics, and commit them together with an `extraction.completed` message.
 
     A document whose text has not changed since the last time is skipped. Several workers may get the same document at
-    the same time: one extracts it, the others find that it is known.
+    the same time: one worker extracts it, and the rest find that it is known.
 
     Args:
         engine: The database, migrated (`outbox db upgrade`).
         document: The document to extract from.
 
     Example:
-        >>> for document in read_documents(find_documents(["docs/"])):
+        >>> for document in map(read_document, find_documents(["docs/"])):
         ...     if isinstance(document, Document):
         ...         extract(engine, document)
     """
     with Session(engine) as session:
         if (known := _known(session, document)) is not None:
             return known
-    topics = [topic.as_json() for topic in extract_topics(document.text)]  # slow, so outside the transaction
+    topics = extract_topics(document.text)  # slow, so outside the transaction
+    names = [topic.topic for topic in topics]
     with Session(engine) as session, session.begin():
         if not _write_content(session, document):
-            return Extracted(len(topics))
-        session.add(Extraction(content_id=document.id, topics=topics))
+            return Extracted(names)
+        session.add(Extraction(content_id=document.id, topics=[topic.as_json() for topic in topics]))
         message_id = emit(session, ExtractionCompleted(content_id=document.id), ordering_key=document.id)
-    return Extracted(len(topics), message_id)
+    return Extracted(names, message_id)
 
 
 def _known(session: Session, document: Document) -> Extracted | None:
@@ -70,7 +68,7 @@ def _known(session: Session, document: Document) -> Extracted | None:
     if content is None or content.sha256 != document.sha256:
         return None
     extraction = latest_extraction(session, document.id)
-    return Extracted(len(extraction.topics)) if extraction is not None else None
+    return Extracted([topic["topic"] for topic in extraction.topics]) if extraction is not None else None
 
 
 def _write_content(session: Session, document: Document) -> bool:

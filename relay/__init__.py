@@ -1,4 +1,4 @@
-"""The relay: it reads the outbox and delivers every message until its destination has taken it."""
+"""The relay reads the outbox and delivers every message until its destination has taken it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is used, so importing `relay.platform.migrations` alone does not load a relay."""
+    """Import a name when it is first used, so that importing `relay.databases.migrations` does not load a relay."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'relay')}"), name)

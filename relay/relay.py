@@ -1,4 +1,4 @@
-"""The relay: its parts put together, and its life from start to stop."""
+"""The relay: how its parts are put together, and its life from start to stop."""
 
 from __future__ import annotations
 
@@ -17,21 +17,18 @@ import structlog
 from outbox.errors import Unusable
 from relay.admin.housekeeping import Housekeeping
 from relay.admin.messages.redaction import Redaction
-from relay.admin.timeline.sampling import Sampler
-from relay.decide.backoff import Policy
-from relay.delivery.assembly import LaneSettings, LoopSide, assemble
+from relay.delivery.assembly import LoopSide, assemble
 from relay.delivery.draining import Drain, Drained
 from relay.delivery.lane import Lane
 from relay.destinations.contract import Destination, InProcess
 from relay.destinations.registry import build
 from relay.observe import tracing
 from relay.observe.metrics import Metrics
-from relay.observe.supervision import Supervisor
-from relay.owner.startup import register_configured
+from relay.owner.startup import open_store, register_configured
 from relay.owner.thread import OwningThread
 from relay.seam import Bell, Lease, OwnerEvents, OwnersSeam, ToOwner, posted, posting_to
+from relay.seam.supervision import Supervisor
 from relay.settings import Settings, load
-from relay.store import open_store
 
 __all__ = ["Drained", "Health", "Relay"]
 
@@ -87,7 +84,7 @@ class Relay:
         wait_for_database: Whether to wait without a limit for a database that cannot be reached at the start.
 
     Raises:
-        Unusable: At the start: the settings, the schema or the registered destinations do not allow it to work.
+        Unusable: At the start, if the settings, the schema or the registered destinations do not allow it to work.
 
     Example:
         >>> async with Relay(Settings(database_url="postgresql://localhost/app", destinations={...})) as relay:
@@ -98,7 +95,7 @@ class Relay:
         self, settings: Settings | None = None, *, apply: bool = False, wait_for_database: bool = True
     ) -> None:
         self.settings = settings if settings is not None else load()
-        self.id = f"{socket.gethostname()}-{os.getpid()}-{random.randrange(16**4):04x}"  # noqa: S311
+        self.id = f"{ascii(socket.gethostname())[1:-1]}-{os.getpid()}-{random.randrange(16**4):04x}"  # noqa: S311
         self.metrics = Metrics()
         self._apply = apply
         self._wait_for_database = wait_for_database
@@ -150,7 +147,7 @@ class Relay:
         """Wait until the relay has ended, by `stop` or by itself.
 
         Raises:
-            Unusable: It ended by itself, because it cannot work here any more.
+            Unusable: The relay ended by itself, because it cannot work here any more.
         """
         await self._ended.wait()
         if self._winding_down is not None:
@@ -160,8 +157,8 @@ class Relay:
     async def drain(self, *, look: bool = True) -> Drained:
         """Deliver everything that can be delivered now.
 
-        Deliveries that wait for a backoff, a due date, a paused destination or another relay's shards are left. If the
-        database is lost meanwhile, the relay waits for it as long as at the start.
+        Deliveries that wait for a backoff, a due date or a paused destination, or are in another relay's shards, are
+        left. If the database is lost in the meantime, the relay waits for it as long as at the start.
 
         Args:
             look: Whether to look for what is left, over a separate connection.
@@ -185,7 +182,8 @@ class Relay:
         settings, bell, lease = self.settings, Bell(), Lease(self.settings.lease_s)
         heard = ToOwner(bell.ring, window=settings.window)
         loop_side = assemble(
-            [(each, self._lane_settings(each)) for each in destinations],
+            destinations,
+            settings.destinations,
             owner=heard,
             lease=lease,
             window=settings.window,
@@ -195,10 +193,11 @@ class Relay:
             values_of=Redaction(settings.redact).values_of if settings.redact else None,
         )
         events = OwnerEvents(dismissed=self._on_dismissal, owner_ended=self._on_end)
-        post = posting_to(asyncio.get_running_loop(), self._supervisor)
+        post, dispatcher = posting_to(asyncio.get_running_loop(), self._supervisor), loop_side.dispatcher
+        crashes = posted(dispatcher.crash_guard, post)
         owner = OwningThread(
             open_store(settings),
-            OwnersSeam(posted(loop_side.dispatcher, post), posted(events, post), heard, loop_side.dispatcher, lease),
+            OwnersSeam(posted(dispatcher, post), crashes, posted(events, post), heard, dispatcher, lease),
             bell,
             settings,
             relay_id=self.id,
@@ -208,37 +207,15 @@ class Relay:
             clock=monotonic,
         )
         ticker = self._supervisor.start(_tick(owner), "ticker")
-        return Running(owner, loop_side, heard, self._make_housekeeping(), ticker)
-
-    def _lane_settings(self, destination: Destination) -> LaneSettings:
-        count, s = len(self.settings.destinations), self.settings.destinations[destination.name]
-        return LaneSettings(
-            destination.name,
-            policy=Policy(s.max_attempts, s.give_up_after_s, s.backoff_s, s.backoff_max_s),
-            concurrency=destination.concurrency,
-            limit=max(self.settings.window // count, 1),
-            on_dead=s.on_dead,
-            has_siblings=count > 1,
-            expires_in_s=s.expires_in,
-            rate=s.rate_limit,
-            events=s.events,
-            system=tracing.system_of(s.kind),
-        )
-
-    def _make_housekeeping(self) -> Housekeeping:
-        return Housekeeping(
-            self.settings,
-            relay_id=self.id,
-            backlog=self.metrics.backlog,
-            sampler=Sampler(self.metrics, self.id),
-        )
+        housekeeping = Housekeeping(self.settings, relay_id=self.id, metrics=self.metrics)
+        return Running(owner, loop_side, heard, housekeeping, ticker)
 
     def _let_metrics_watch(self, running: Running) -> None:
         dispatcher, owner = running.loop_side.dispatcher, running.owner
         self.metrics.watch(window=lambda: dispatcher.held_count, owns=lambda: len(owner.shards))
         for lane in dispatcher.lanes.values():
-            self.metrics.destination(lane.name).watch(
-                in_flight=partial(_count_under_way, lane), healthy=partial(_is_healthy, lane)
+            self.metrics.watch_destination(
+                lane.name, in_flight=partial(_count_under_way, lane), healthy=partial(_is_healthy, lane)
             )
 
     # -------------------------------------------------- what ends the relay

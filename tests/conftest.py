@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from support import nursery
 from support.guardian import dismiss_guardian
+from support.memory import memory
 from support.processes import Spawner
 from support.servers import lent, running
 
@@ -32,6 +33,7 @@ HERE = Path(__file__).parent
 # Without bytecode, each process that a test starts would compile all modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory()))  # of `tmp_path`
 
 _LONGEST_FIRST = ("simulation", "integration", "faults", "migrations", "contract", "unit")
 # The tests of each module share a fixture that takes seconds.
@@ -104,9 +106,13 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what collection has made out of later garbage collections: each would cost ten times as much."""
+    """Keep what collection has made out of later garbage collections: each would cost ten times as much.
+
+    Collect less often, too: a test makes many objects that live as long as its engines, and few circles.
+    """
     gc.enable()
     gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def pytest_unconfigure() -> None:
@@ -174,20 +180,29 @@ def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     directory: Path = request.getfixturevalue("tmp_path" if writes else "empty_directory")
     monkeypatch.chdir(directory)
     monkeypatch.setattr("relay.observe.text._hidden", set())
-    if reading := sys.modules.get("relay.store.postgres.reading"):
+    _print_plain_tracebacks(request, monkeypatch)
+    if reading := sys.modules.get("relay.databases.postgresql.store.reading"):
         monkeypatch.setattr(reading, "QUICK_S", math.inf)
     yield
     if root.handlers != handlers:  # a command has run in this process, and has called `relay.observe.logging.configure`
         root.handlers[:] = handlers
         root.setLevel(level)
-        logging.captureWarnings(False)  # switched on twice, it has no effect
         sys.modules["structlog"].reset_defaults()
+    logging.captureWarnings(False)  # switched on twice, it has no effect
     if sys.path != path:  # a command has run here: other tests have modules of the same names in their directories
         sys.path[:] = path
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None)).startswith(f"{directory}/"):
                 del sys.modules[name]
     assert writes or not os.listdir(directory), "a test that writes files takes tmp_path"
+
+
+def _print_plain_tracebacks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save the 50 ms that Rich takes for each traceback with all variables; not where tests look for secrets."""
+    from support.secrecy import secrets_of
+
+    if (dev := sys.modules.get("structlog.dev")) and not secrets_of(request.module):
+        monkeypatch.setattr(dev.ConsoleRenderer.get_active(), "exception_formatter", dev.plain_traceback)
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from support.dashboards import serving
 from relay import Relay
 from relay.admin.relays import live_relays
 from relay.admin.status import status
-from relay.platform import migrations
+from relay.databases import migrations
 
 SIZES = ((1440, 900), (390, 844))
 
@@ -36,7 +36,7 @@ async def main(url: str, folder: Path) -> None:
     settings = showcase.settings(url)
     engine = settings.database.engine()
     async with AsyncExitStack() as stack:
-        for _ in range(3 if settings.database.is_postgres else 1):
+        for _ in range(1 if settings.database.is_file else 3):
             await stack.enter_async_context(Relay(settings))
         showcase.emit_orders(engine, 900)
         await _settled(engine)

@@ -1,12 +1,13 @@
 """Print the shape of the code: ``python -m tests.shape``. A unit test holds each number at its limit.
 
 It counts circles of imports, imports against the layers, files and functions that are too long, folders with too
-many entries, and siblings that import each other for their types only.
+many entries, siblings that import each other for their types only, and imports that pyproject.toml does not declare.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +15,14 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
+import structlog
+
 PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")  # each imports only those before it
 FILE_LINES = 300
 FUNCTION_LINES = 40
 MEDIAN_LINES = 6
 FOLDER_ENTRIES = 12
+ROOMS_PASSED = 10  # folders: `python -m tests.support.way` prints them
 
 # From the top down: a package imports nothing from a line above its own. Packages of one line are equals.
 RELAY_LAYERS: Sequence[set[str]] = (
@@ -26,14 +30,19 @@ RELAY_LAYERS: Sequence[set[str]] = (
     {"relay.owner", "relay.delivery"},
     {"relay.seam"},
     {"relay.admin"},
-    {"relay.store"},
     {"relay.settings"},
     {"relay.destinations"},
+    {"relay.databases"},
     {"relay.platform"},
     {"relay.observe"},
     {"relay.serving"},
     {"relay.decide"},
 )
+# What differs between databases stands in these.
+ROOMS = re.compile(r"outbox\.writing\.dialects\.(?!dialect$)|relay\.databases\.\w+\.")
+DATABASES = {"postgres", "sqlite3", "psycopg", "aiosqlite"} | {
+    each.parent.name for each in Path(__file__).parents[1].glob("relay/databases/*/dialect.py")
+}
 # `outbox.testing` drains a relay and checks destinations, when a test asks for it.
 UPWARD_ALLOWED = ("outbox.testing",)
 ENTRIES_NOT_COUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
@@ -154,7 +163,20 @@ class Shape:
         return sorted(
             f"{each.importer} -> {each.imported}"
             for each in set(self.imports)
-            if each.for_types_only and each.importer.rpartition(".")[0] == each.imported.rpartition(".")[0]
+            if each.for_types_only
+            and each.importer != each.imported
+            and each.importer.rpartition(".")[0] == each.imported.rpartition(".")[0]
+        )
+
+    @property
+    def branches_on_databases(self) -> list[str]:
+        """Tests of which database it is, outside the rooms of the databases."""
+        return sorted(
+            f"{source.module}:{node.lineno}"
+            for source in self.sources
+            if not ROOMS.match(source.module)
+            for node in source.nodes
+            if isinstance(node, ast.Compare | ast.Call | ast.MatchValue) and _is_test_of_database(node)
         )
 
     # ------------------------------------------------------------------ sizes
@@ -184,6 +206,7 @@ class Shape:
             "import circles": self.circles,
             "upward imports": self.upward_imports,
             "type imports between siblings": self.type_imports_between_siblings,
+            "branches on databases": self.branches_on_databases,
             f"files of more than {FILE_LINES} lines": self.long_files,
             f"functions of more than {FUNCTION_LINES} lines": self.long_functions,
             f"folders of more than {FOLDER_ENTRIES} entries": self.full_folders,
@@ -192,6 +215,21 @@ class Shape:
 
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _is_test_of_database(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and not (
+        isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "getattr")
+    ):
+        return False
+    within = list(ast.walk(node))
+    names = {each.id for each in within if isinstance(each, ast.Name)}
+    texts = {each.value for each in within if isinstance(each, ast.Constant)}
+    return not DATABASES.isdisjoint(names | texts) or any(_is_name_of_dialect(each) for each in within)
+
+
+def _is_name_of_dialect(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and ast.unparse(node).endswith("dialect.name")
 
 
 def _imported_by(node: ast.AST, package: str) -> list[str]:
@@ -264,6 +302,14 @@ def main() -> None:
         print(f"{what}: {len(found)}")
         for each in found:
             print(f"    {each}")
+    from tests.support.declared import undeclared_imports
+    from tests.support.way import measure
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("error")
+    )  # the relay's life is not asked for
+    print(f"undeclared imports: {len(undeclared := undeclared_imports())}", *undeclared)
+    print(f"rooms that a plain message passes: {len(measure().rooms)} (at most {ROOMS_PASSED})")
 
 
 if __name__ == "__main__":

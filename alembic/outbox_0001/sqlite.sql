@@ -4,11 +4,11 @@ CREATE TABLE outbox_message (
     id VARCHAR(36) NOT NULL UNIQUE,
     position INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL CHECK (position > 0),
     type TEXT NOT NULL,
-    source TEXT NOT NULL CHECK (source <> ''),
-    subject TEXT,
-    ordering_key TEXT CHECK (length(ordering_key) BETWEEN 1 AND 255),
+    source TEXT NOT NULL CHECK (source <> '' AND typeof(source) = 'text'),
+    subject TEXT CHECK (typeof(subject) IN ('text', 'null')),
+    ordering_key TEXT CHECK (length(ordering_key) BETWEEN 1 AND 255 AND typeof(ordering_key) IN ('text', 'null')),
     data JSON NOT NULL CHECK (json_type(data) IN ('object', 'array') AND typeof(data) = 'text'),
-    headers JSON NOT NULL DEFAULT '{}' CHECK (json_type(headers) = 'object'),
+    headers JSON NOT NULL DEFAULT '{}' CHECK (json_type(headers) = 'object' AND typeof(headers) = 'text'),
     created_at DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     due_at DATETIME,
     expires_at DATETIME,
@@ -24,15 +24,17 @@ CREATE TABLE outbox_message (
         (length(type) <= 255 AND type GLOB '[A-Za-z0-9]*' AND type NOT GLOB '*[^A-Za-z0-9._-]*'
          AND instr(type || '.', '..') = 0 AND instr(type, char(0)) = 0),
     CONSTRAINT outbox_message_created_is_date CHECK
-        (datetime(created_at, '+0 days') IS substr(created_at, 1, 19) AND substr(created_at, 1, 4) > '0001'),
+        (datetime(created_at, '+0 days') IS substr(created_at, 1, 19) AND substr(created_at, 1, 4) > '0001'
+         AND created_at NOT GLOB '*z'),
     CONSTRAINT outbox_message_due_is_date CHECK (due_at IS NULL OR
 date(substr(due_at, 1, 10), '+0 days') IS substr(due_at, 1, 10) AND due_at GLOB '* *'
-AND time(substr(due_at, 12, 8)) IS substr(due_at, 12, 8)
+AND time(substr(due_at, 12, 8)) IS substr(due_at, 12, 8) AND substr(due_at, 1, 4) > '0001' AND substr(due_at, 12, 2) < '24'
 AND (length(due_at) = 19 OR substr(due_at, 20) GLOB '.[0-9]*' AND substr(due_at, 21) NOT GLOB '*[^0-9]*')),
     CONSTRAINT outbox_message_expires_is_date CHECK
         (expires_at IS NULL OR
 date(substr(expires_at, 1, 10), '+0 days') IS substr(expires_at, 1, 10) AND expires_at GLOB '* *'
-AND time(substr(expires_at, 12, 8)) IS substr(expires_at, 12, 8)
+AND time(substr(expires_at, 12, 8)) IS substr(expires_at, 12, 8) AND substr(expires_at, 1, 4) > '0001'
+AND substr(expires_at, 12, 2) < '24'
 AND (length(expires_at) = 19 OR substr(expires_at, 20) GLOB '.[0-9]*' AND substr(expires_at, 21) NOT GLOB '*[^0-9]*')),
     CONSTRAINT outbox_message_due_is_scheduled CHECK
         ((state = 'ready') <= (due_at IS NULL) AND (state = 'scheduled') <= (due_at IS NOT NULL))
@@ -65,7 +67,11 @@ CREATE TABLE outbox_delivery (
     PRIMARY KEY (message_id, destination),
     CONSTRAINT outbox_delivery_retry_has_due_at CHECK ((state = 'retry') = (due_at IS NOT NULL)),
     CONSTRAINT outbox_delivery_dead_has_reason CHECK ((state = 'dead') <= (reason IS NOT NULL)),
-    CONSTRAINT outbox_delivery_blocked_has_key CHECK ((state = 'blocked') <= (ordering_key IS NOT NULL))
+    CONSTRAINT outbox_delivery_blocked_has_key CHECK ((state = 'blocked') <= (ordering_key IS NOT NULL)),
+    CONSTRAINT outbox_delivery_has_dates CHECK (
+        datetime(due_at, '+0 days') IS substr(due_at, 1, 19) AND substr(due_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(first_failed_at, '+0 days') IS substr(first_failed_at, 1, 19) AND substr(first_failed_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(changed_at, '+0 days') IS substr(changed_at, 1, 19) AND substr(changed_at, 1, 4) BETWEEN '0002' AND '9998')
 );
 
 CREATE INDEX outbox_delivery_parked ON outbox_delivery (destination, position) WHERE state = 'parked';
@@ -121,7 +127,14 @@ CREATE TABLE outbox_destination (
     since DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     changed_at DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     CONSTRAINT outbox_destination_paused_has_reason CHECK
-        ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL))
+        ((state = 'healthy') = (reason IS NULL) AND (state = 'healthy') = (paused_by IS NULL)),
+    CONSTRAINT outbox_destination_has_dates CHECK (
+        datetime(until, '+0 days') IS substr(until, 1, 19) AND substr(until, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(disputed_at, '+0 days') IS substr(disputed_at, 1, 19) AND substr(disputed_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(resumed_at, '+0 days') IS substr(resumed_at, 1, 19) AND substr(resumed_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(removed_at, '+0 days') IS substr(removed_at, 1, 19) AND substr(removed_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(since, '+0 days') IS substr(since, 1, 19) AND substr(since, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(changed_at, '+0 days') IS substr(changed_at, 1, 19) AND substr(changed_at, 1, 4) BETWEEN '0002' AND '9998')
 );
 
 CREATE INDEX outbox_destination_generation ON outbox_destination (generation);
@@ -135,7 +148,10 @@ CREATE TABLE outbox_relay (
     shards JSON NOT NULL DEFAULT '[]',
     wants INTEGER NOT NULL DEFAULT 0,
     started_at DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
-    last_seen_at DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now'))
+    last_seen_at DATETIME NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    CONSTRAINT outbox_relay_has_dates CHECK (
+        datetime(started_at, '+0 days') IS substr(started_at, 1, 19) AND substr(started_at, 1, 4) BETWEEN '0002' AND '9998'
+        AND datetime(last_seen_at, '+0 days') IS substr(last_seen_at, 1, 19) AND substr(last_seen_at, 1, 4) BETWEEN '0002' AND '9998')
 );
 
 CREATE TABLE outbox_shard (

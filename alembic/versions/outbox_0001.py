@@ -1,19 +1,19 @@
 """The outbox: messages, deliveries, history, registry, relays, inbox, and the functions that wake up relays.
 
-Plain SQL per database, in the folder `outbox_0001` beside `versions`, with empty lines between the statements; it runs
-as it is written. Everything is created without a schema name, in the first schema of the `search_path`, which the
-caller sets; functions pin that path (`SET search_path FROM CURRENT`). A function that runs with its owner's rights
-calls PostgreSQL's functions by their full names, with arguments of exactly the declared types. Otherwise, in a schema
-in which many roles may create, PostgreSQL would prefer another function with better matching types.
+This is plain SQL for each database, in the folder `outbox_0001` beside `versions`. The names of the files begin with
+SQLAlchemy's name of the database, and empty lines separate the statements; the SQL runs as it is written. Everything is
+created without a schema name, in the first schema of the `search_path`, which the caller sets; functions pin that path
+(`SET search_path FROM CURRENT`). A function that runs with its owner's rights calls PostgreSQL's functions by their
+full names, with arguments of exactly the declared types. Otherwise, in a schema in which many roles may create,
+PostgreSQL would prefer another function with better matching types.
 
-`emit` does not check messages that are written by SQL. So the tables refuse values that could not be identified,
-shown or read back. The rule for types is that of `outbox.event`. Headers are checked when they are sent: checking each
-one here would cost every statement 4 µs.
+`emit` does not check messages that are written by SQL. So the tables refuse values that could not be identified, shown
+or read back. The rule for types is that of `outbox.event`. Headers are checked when they are sent: to check each one
+here would cost every statement 4 µs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import op
@@ -24,8 +24,6 @@ branch_labels = ("outbox",)
 depends_on = None
 
 SQL = Path(__file__).parent.parent / revision
-POSTGRES = ("postgres_tables.sql", "postgres_triggers.sql", "postgres_functions.sql")
-SQLITE = ("sqlite.sql",)
 
 TABLES = [
     "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
@@ -33,31 +31,26 @@ TABLES = [
     "outbox_meta",
 ]  # fmt: skip
 
-FUNCTIONS = [
-    "outbox_emit", "outbox_take_turns", "outbox_new_id", "outbox_uuid7", "outbox_add_partition",
-    "outbox_drop_partition", "outbox_message_checked", "outbox_message_applied", "outbox_delivery_applied",
-]  # fmt: skip
+# What a database has besides tables.
+FURTHER = {
+    "postgresql": [
+        "FUNCTION outbox_emit", "FUNCTION outbox_take_turns", "FUNCTION outbox_new_id", "FUNCTION outbox_uuid7",
+        "FUNCTION outbox_add_partition", "FUNCTION outbox_drop_partition", "FUNCTION outbox_message_checked",
+        "FUNCTION outbox_message_applied", "FUNCTION outbox_delivery_applied", "SEQUENCE outbox_wake",
+    ],
+}  # fmt: skip
 
 
 def upgrade() -> None:
-    for name in POSTGRES if _on_postgres() else SQLITE:
-        for statement in _statements(name):
+    for path in sorted(SQL.glob(f"{_dialect()}*.sql")):
+        for statement in path.read_text(encoding="utf-8").rstrip().removesuffix(";").split(";\n\n"):
             op.execute(statement)
 
 
 def downgrade() -> None:
-    for table in TABLES:
-        op.execute(f"DROP TABLE {table}")
-    if _on_postgres():
-        for function in FUNCTIONS:
-            op.execute(f"DROP FUNCTION {function}")
-        op.execute("DROP SEQUENCE outbox_wake")
+    for each in [*(f"TABLE {table}" for table in TABLES), *FURTHER.get(_dialect(), ())]:
+        op.execute(f"DROP {each}")
 
 
-def _statements(name: str) -> Iterator[str]:
-    text = (SQL / name).read_text(encoding="utf-8").rstrip().removesuffix(";")
-    yield from text.split(";\n\n")
-
-
-def _on_postgres() -> bool:
-    return op.get_context().dialect.name == "postgresql"
+def _dialect() -> str:
+    return op.get_context().dialect.name

@@ -27,8 +27,8 @@ class Rival:
         package: What pip or npm installs.
         worker: The file that runs it.
         insert: SQL that puts ``{count}`` ready messages into its table.
-        share: The part of the messages that it drains: a slow one shows its rate with a part, and none gets slower
-            with fewer.
+        share: The share of the messages that it drains: a share is enough to show a slow rival's rate, and no rival is
+            slower with fewer messages.
         is_claiming: Whether line 9 measures its claims.
     """
 

@@ -1,4 +1,4 @@
-"""What every Python rival's worker shares: the command line, the clock, and what it prints.
+"""The common parts of the Python rivals' workers: the command line, the clock, and what they print.
 
     python NAME_worker.py prepare|drain|work DATABASE_URL [MESSAGES]
 
@@ -23,7 +23,7 @@ class Contestant:
     """Counts what is handled, and times the claims.
 
     Args:
-        count: How many messages there are; 0: no end.
+        count: How many messages there are; 0: no limit.
     """
 
     def __init__(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""faststream-outbox: claims of 500, deletes of 100, one worker (a second one only competes for the one processor)."""
+"""faststream-outbox: claims of 500, deletes of 100, one worker (a second one would only compete for the processor)."""
 
 from __future__ import annotations
 

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
+from typing import ClassVar
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from listeners.http.receiver import Receiver
 from outbox import OutboxError, __version__
-from relay.observe.logging import one_line, redacted
-from relay.platform.database import Database
-from relay.platform.schema import check_schema
+from relay.databases.database import Database
+from relay.databases.schema import check_schema
+from relay.observe.text import shown
 
 REMEMBERED_S = 1.0  # any client may ask for readiness, but the database is asked at most this often
 TIMEOUT_S = 5.0
 
 
-class Ready(BaseModel):
+@dataclass(frozen=True)
+class Ready:
     """Whether calls can be taken, and if not, the reason."""
+
+    loop_age_s: ClassVar[float] = 0.0  # the event loop itself answers
 
     ready: bool
     detail: str = ""
 
-
-@dataclass(frozen=True)
-class Health:
-    """The health of a receiver.
-
-    Args:
-        database: Whether its database and schema can be used.
-        detail: Why not.
-        loop_age_s: Always 0: the event loop itself answers.
-    """
-
-    database: bool
-    detail: str = ""
-    loop_age_s: float = 0.0
+    @property
+    def database(self) -> bool:
+        """Whether the database and its schema can be used. A receiver needs nothing else."""
+        return self.ready
 
 
 def create_app(receiver: Receiver, database: Database, *, readiness: Readiness | None = None) -> FastAPI:
@@ -49,7 +42,7 @@ def create_app(receiver: Receiver, database: Database, *, readiness: Readiness |
     Args:
         receiver: Takes the calls.
         database: The database whose schema the receiver needs to be ready.
-        readiness: Checks the database; pass it to share it with other pages.
+        readiness: Checks the database; pass an object to share it with other pages.
     """
     # A redirect to or from a trailing slash would repeat the caller's Host. FastAPI's own documentation pages load
     # scripts from other servers: without Internet access they stay empty, and with it they are a risk.
@@ -66,7 +59,7 @@ def create_app(receiver: Receiver, database: Database, *, readiness: Readiness |
     @app.get("/readyz", summary="Can calls be taken?", response_model=Ready, responses={503: {"model": Ready}})
     async def readyz() -> JSONResponse:
         found = await known.look()
-        return JSONResponse(found.model_dump(), 200 if found.ready else 503, {"Cache-Control": "no-store"})
+        return JSONResponse(asdict(found), 200 if found.ready else 503, {"Cache-Control": "no-store"})
 
     return app
 
@@ -84,9 +77,9 @@ class Readiness:
         self._known = Ready(ready=False)
         self._until = 0.0
 
-    def health(self) -> Health:
+    def health(self) -> Ready:
         """Return the last result of `look`, for the pages of `relay.observe.health`."""
-        return Health(self._known.ready, self._known.detail)
+        return self._known
 
     async def look(self) -> Ready:
         async with self._lock:
@@ -102,8 +95,7 @@ class Readiness:
         except TimeoutError:
             return Ready(ready=False, detail=f"the database does not answer within {TIMEOUT_S:g} s")
         except (OutboxError, sa.exc.SQLAlchemyError) as error:
-            reason = str(getattr(error, "orig", None) or error)
-            return Ready(ready=False, detail=one_line(redacted(reason))[:200])
+            return Ready(ready=False, detail=shown(error)[:200])
         return Ready(ready=True)
 
     def _check(self) -> None:

@@ -19,12 +19,12 @@ async def read_body(request: Request, *, limit: int, timeout_s: float, keep: boo
 
     Args:
         request: The request to read.
-        limit: The size at most, in bytes.
+        limit: The maximum size, in bytes.
         timeout_s: How long reading may take, in seconds.
         keep: Whether to keep the body. If not, it is only measured, so unauthenticated callers fill no memory.
 
     Raises:
-        Refusal: The body is larger (413), takes longer (408), or is incomplete (400).
+        Refusal: The body is too large (413), takes too long (408), or is incomplete (400).
     """
     declared = request.headers.get("content-length", "0")
     try:
@@ -34,7 +34,7 @@ async def read_body(request: Request, *, limit: int, timeout_s: float, keep: boo
         async with asyncio.timeout(timeout_s):
             return await _read(request, limit, keep=keep)
     except TimeoutError:
-        raise Refusal(408, "slow", f"the request did not come within {timeout_s:g} s", CLOSING) from None
+        raise Refusal(408, "slow", f"the request did not arrive within {timeout_s:g} s", CLOSING) from None
     except ClientDisconnect:
         raise Refusal(400, "disconnected", "the request broke off", CLOSING) from None
 

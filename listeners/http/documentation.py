@@ -8,7 +8,6 @@ from pydantic import BaseModel
 
 from listeners.http import events
 from listeners.http.refusal import Problem
-from relay.platform.guide import COMPLETED
 
 REFUSALS = {
     400: "The body is not JSON, or the event id is malformed.",
@@ -25,15 +24,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description} for status, description in REFUSALS.items()
 }
 
-EVENT_FIELDS = {
-    "specversion": {"const": "1.0"},
-    "id": {"type": "string", "minLength": 1, "maxLength": events.LONGEST_ID, "pattern": "^[!-~]+$"},
-    "source": {"type": "string"},
-    "type": {"const": COMPLETED},
-    "subject": {"type": ["string", "null"]},
-    "time": {"type": ["string", "null"], "format": "date-time"},
-}
-
 
 class Success(BaseModel):
     """The handler's transaction is committed."""
@@ -41,26 +31,10 @@ class Success(BaseModel):
     success: Literal[True]
 
 
-def operation(schema: events.Schema) -> dict[str, Any]:
+def operation(model: type[events.Event]) -> dict[str, Any]:
     """Return the request as an OpenAPI operation."""
-    data = {
-        "type": "object",
-        "properties": {
-            "contentId": {
-                "type": "string",
-                "pattern": f"^{schema.content_id.pattern}$",
-                "maxLength": schema.length,
-                "examples": ["test-content-id"],
-            }
-        },
-        "required": ["contentId"],
-        "additionalProperties": False,
-    }
-    event = {
-        "type": "object",
-        "properties": {**EVENT_FIELDS, "data": data},
-        "required": ["specversion", "id", "source", "type", "data"],
-    }
+    event = model.model_json_schema()
+    data = event["properties"]["data"] = event.pop("$defs")["Data"]  # a reference would not resolve in the document
     batch = {"type": "array", "items": event, "maxItems": events.BATCH_SIZE}
     schemas = {events.PLAIN: data, events.STRUCTURED: event, events.BATCH: batch}
     content = {kind: {"schema": schema} for kind, schema in schemas.items()}

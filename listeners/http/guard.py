@@ -1,4 +1,4 @@
-"""Access checks of a receiver: the secret, and what of refused callers is logged."""
+"""Access checks of a receiver: the secret, and a limit to what is logged about refused callers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ SHORTEST_SECRET = 32
 class Guard:
     """Compares secrets in a time that reveals nothing about them.
 
-    Digests have the same length, so the length of a secret does not show. Every active secret is compared each time.
+    Digests have the same length, so the time does not show the length of a secret. Every active secret is compared each
+    time.
 
     Args:
         secrets: The accepted values of ``X-Internal-Secret``: the current secret, and the previous one during rotation.
         allow_weak: Accept secrets of less than 32 characters.
 
     Raises:
-        SettingsError: There is no secret, or a weak one.
+        SettingsError: There is no secret, or a secret is weak.
     """
 
     def __init__(self, secrets: Iterable[str], *, allow_weak: bool = False) -> None:
@@ -62,7 +63,7 @@ class LogRate:
         return is_permitted
 
     def left_out(self) -> dict[str, int]:
-        """Return the count of lines left out since the last call, as a field of a log line; empty if none were."""
+        """Return the count of lines left out since the last call, as a field of a log line; empty if it is zero."""
         count, self._left_out = self._left_out, 0
         return {"not_logged": count} if count else {}
 

@@ -1,15 +1,14 @@
 """The endpoint of the integration guide, as a router: mount it in your own application, or run `outbox serve`.
 
-Every call passes the same checks in the same order; the first that fails determines the answer: size (413), time
-(408), rate (429), secret and signature (401), content type (415), JSON (400), schema (422), the handler's rejection
-(422). The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 it is rolled
-back. Each event of a batch has a transaction of its own.
+Every call goes through the same checks in the same order; the first check that fails determines the answer: size (413),
+time (408), rate (429), secret and signature (401), content type (415), JSON (400), schema (422), the handler's
+rejection (422). The answer ``{"success": true}`` means that the handler's transaction is committed; after a 500 it is
+rolled back. Each event of a batch has its own transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from listeners.http.refusal import Refusal, unauthorized
 from listeners.http.signature import Verifier
 from outbox import Message, Reject
 from outbox.errors import SettingsError
+from relay.databases.database import Database
 from relay.destinations.http.signing import signing_key
 from relay.destinations.listener.calling import how_to_call
 from relay.destinations.listener.destination import ListenerDestination
@@ -37,7 +37,6 @@ from relay.destinations.listener.loading import load
 from relay.destinations.listener.transaction.commit_gate import Overran
 from relay.observe import process
 from relay.observe.logging import plain_trace
-from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER, CONTENT_ID, PATH
 from relay.serving import client_of
 from relay.serving.rate import Rate
@@ -56,11 +55,12 @@ class Limits:
     Args:
         max_body_bytes: The size of a request, in bytes.
         receive_timeout_s: How long reading a body may take, in seconds.
-        rate_per_s: Calls a second of one client that knows the secret, on average; twice as many at once.
-        stranger_rate_per_s: Calls a second of one client that does not know the secret. They are counted apart, so an
-            attacker who guesses secrets from the real sender's address does not block that sender.
-        stranger_burst: Such calls at once.
-        content_id_pattern: The pattern that a content's id matches as a whole.
+        rate_per_s: Calls per second that one client that knows the secret may make, on average; twice as many may come
+            at once.
+        stranger_rate_per_s: Calls per second that one client that does not know the secret may make. They are counted
+            separately, so an attacker who guesses secrets from the real sender's address does not block that sender.
+        stranger_burst: How many such calls may come at once.
+        content_id_pattern: The pattern that a whole content id must match.
         content_id_length: The maximum number of characters that a content's id may have.
         concurrency: Calls of the handler at the same time.
         handler_timeout_s: How long one call may take, in seconds, including the wait for its turn; ``None``: no limit.
@@ -83,8 +83,8 @@ class Receiver:
     Args:
         secrets: The accepted values of ``X-Internal-Secret``: the current secret, and the previous one during rotation.
         handler: A listener as for a relay's destination, or its name: ``"module:callable"``. With a second parameter
-            annotated ``Session`` or ``AsyncSession`` it gets a session that is committed with the inbox mark. Without
-            one it is called for duplicates too, and has to recognise them itself.
+            annotated ``Session`` or ``AsyncSession`` it gets a session that is committed with the inbox mark. Without a
+            session it is called for duplicates too, and has to recognise them itself.
         database: The database of that session.
         signing_secrets: The keys of signatures, as ``whsec_…``; default: the bytes of the secrets.
         require_signature: Refuse calls without a signature. A signature that is sent must always be right.
@@ -123,7 +123,7 @@ class Receiver:
         self._known_rate = Rate(limits.rate_per_s, max(int(2 * limits.rate_per_s), 1))
         self._stranger_rate = Rate(limits.stranger_rate_per_s, limits.stranger_burst)
         self._lines = LogRate()
-        self._schema = events.Schema(_pattern(limits.content_id_pattern), limits.content_id_length)
+        self._model = events.event_with(limits.content_id_pattern, limits.content_id_length)
         self._work = _work(name, handler, database, limits.concurrency)
         self.router = self._router()
 
@@ -146,7 +146,7 @@ class Receiver:
             summary="Take extraction.completed",
             response_model=Success,
             responses=RESPONSES,
-            openapi_extra=operation(self._schema),
+            openapi_extra=operation(self._model),
             dependencies=[Security(scheme)],
         )
         return router
@@ -199,8 +199,8 @@ class Receiver:
     async def _parsed(self, kind: str, headers: Headers, body: bytes) -> list[Message]:
         """Return the messages of a request. A large body is parsed in a thread, so other calls are not held up."""
         if len(body) > LARGE_BYTES:
-            return await asyncio.to_thread(events.parse, kind, headers, body, self._schema)
-        return events.parse(kind, headers, body, self._schema)
+            return await asyncio.to_thread(events.parse, kind, headers, body, self._model)
+        return events.parse(kind, headers, body, self._model)
 
     def _check_rate(self, client: str, *, admitted: bool) -> None:
         rate = self._known_rate if admitted else self._stranger_rate
@@ -210,10 +210,7 @@ class Receiver:
     async def _handle(self, message: Message) -> None:
         timeout_s = self._limits.handler_timeout_s
         try:
-            if timeout_s is None:
-                await self._work.call(message)
-            else:
-                await self._work.call_within(timeout_s, message)
+            await self._work.call(message, timeout_s)
         except Reject as rejection:
             reason = str(getattr(rejection, "code", "rejected"))
             raise Refusal(422, reason, "the event was rejected, and will be rejected again if it is resent") from None
@@ -243,13 +240,6 @@ def _keys(signing_secrets: Iterable[str]) -> list[bytes]:
         return [signing_key(text) for text in signing_secrets]
     except ValueError as error:
         raise SettingsError(f"a signing secret cannot be used: {error}") from None
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise SettingsError(f"the pattern for contentId is not a regular expression: {error}") from None
 
 
 def _response(refusal: Refusal | None) -> Response:

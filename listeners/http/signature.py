@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from relay.destinations.http.signing import Key, signature
 
 TOLERANCE_S = 300
-MOST = 8  # signatures of one call that are compared
+MOST = 8  # the most signatures of one call that are compared
 NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ import structlog
 from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.session import Limits, Session, Source
 from listeners.rabbitmq.work import Work
+from relay.databases.database import Database
 from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import fingerprint
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.rabbitmq.amqp import TROUBLE, Broker, explained
-from relay.platform.database import Database
 from relay.platform.guide import BASELINE_LISTENER
+from relay.platform.waiting import is_set_within
 from relay.platform.watchdog import name_of
 
 RECONNECT = Policy(backoff_s=0.2, backoff_max_s=15.0)
@@ -56,7 +56,7 @@ class Consumer:
         limits: The limits of concurrency, size and time.
 
     Raises:
-        SettingsError: The listener cannot be used, or the broker's certificates cannot be read.
+        SettingsError: The listener cannot be used.
 
     Example:
         >>> consumer = Consumer(Broker("amqp://localhost/"), Database.parse("postgresql://localhost/app"))
@@ -72,7 +72,6 @@ class Consumer:
         source: Source | None = None,
         limits: Limits | None = None,
     ) -> None:
-        broker.check()
         self._broker = broker
         self._source = source or Source()
         self._limits = limits = limits or Limits()
@@ -101,7 +100,8 @@ class Consumer:
                 await self._consume(failures)
                 failures = 0 if monotonic() - began_at > SOUND_S else failures + 1
                 if failures:
-                    await self._pause(failures)
+                    ceiling_s = RECONNECT.ceiling_s(failures)
+                    await is_set_within(self._stopping, half_jittered(ceiling_s, random.random()))  # noqa: S311
         finally:
             await self._work.close()
         log.info("consumer_stopped", queue=self._source.queue)
@@ -143,28 +143,9 @@ class Consumer:
             await session.stop(self._limits.grace_s)
             return
         if session.ended.done():
-            event, reason = session.ended.result()
-            self._reason = reason
-            _report(event, self._source.queue, reason)
+            self._reason = session.ended.result()
+            log.warning("consuming_ended", queue=self._source.queue, reason=self._reason)
         await session.close()
-
-    async def _pause(self, failures: int) -> None:
-        ceiling_s = RECONNECT.ceiling_s(failures)
-        with contextlib.suppress(TimeoutError):  # the pause is over
-            async with asyncio.timeout(half_jittered(ceiling_s, random.random())):  # noqa: S311
-                await self._stopping.wait()
-
-
-def _report(event: str, queue: str, reason: str) -> None:
-    match event:
-        case "channel_closed":
-            log.warning("channel_closed", queue=queue, reason=reason)
-        case "queue_deleted":
-            log.warning("queue_deleted", queue=queue, reason=reason)
-        case "consumer_cancelled":
-            log.warning("consumer_cancelled", queue=queue, reason=reason)
-        case _:
-            log.warning("broker_connection_lost", queue=queue, reason=reason)
 
 
 def _name(listener: str | Callable[..., Any]) -> str:

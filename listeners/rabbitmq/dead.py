@@ -1,8 +1,8 @@
 """Dead letters: a second queue for messages that are not tried again, with the reason and their origin.
 
-They do not use `x-dead-letter-exchange`. It is an argument of the queue, so a client that asserts the plain durable
-queue of the integration guide would be refused. And a broker that moves a dead letter by itself does not wait for a
-confirm.
+They do not use `x-dead-letter-exchange`. That is an argument of the queue, so the broker would refuse a client that
+declares the plain durable queue of the integration guide. And a broker that moves a dead letter by itself does not wait
+for a confirm.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEPT = ("content_type", "content_encoding", "correlation_id", "timestamp", "mess
 # RabbitMQ sends a copy to each queue that these headers name, possibly the queue that the message came from.
 ROUTING = frozenset(("CC", "BCC"))
 PERSISTENT = 2
-_FRAME_OVERHEAD = 8 + 12  # of a content header: the frame's own octets; the class, a weight and the size of the body
+_FRAME_OVERHEAD = 8 + 12  # octets of a content header: the frame's own; the class, a weight and the size of the body
 
 
 class DeadLetters:
@@ -47,7 +47,7 @@ class DeadLetters:
 
     Args:
         connection: The connection to publish on.
-        queue: The queue that they come from.
+        queue: The queue that the messages come from.
         queue_type: The type of the dead-letter queue, if it has to be created.
     """
 
@@ -72,9 +72,9 @@ class DeadLetters:
         Raises:
             AMQPError, OSError, TimeoutError, RuntimeError: The broker has not confirmed it.
         """
-        reason = reason.encode(errors="replace").decode()  # it may repeat a lone surrogate
+        reason = reason.encode(errors="replace").decode()  # the reason may contain a lone surrogate
         told = {**_origin(incoming, self._from), REASON: reason, ATTEMPTS: attempts, **_now()}
-        # aiormq finds a returned message by its id: of two letters with one id it would take one for confirmed.
+        # aiormq finds a returned message by its id: if two letters had the same id, it would take one for confirmed.
         async with self._turns.setdefault(message_id, asyncio.Lock()):
             channel = await self._open()
             try:
@@ -108,7 +108,7 @@ class DeadLetters:
 def letter(properties: Properties, message_id: str, told: Mapping[str, Any], frame_max: int) -> Basic.Properties:
     """Return a dead letter's properties: those of its original, and our headers.
 
-    Properties that cannot be decoded, or not be encoded again, are in a header, octet for octet.
+    Properties that cannot be decoded, or cannot be encoded again, are copied into a header, octet for octet.
 
     Args:
         properties: The original's properties.
@@ -133,7 +133,7 @@ def letter(properties: Properties, message_id: str, told: Mapping[str, Any], fra
 
 
 def _headers(properties: Properties) -> dict[str, Any]:
-    """Return the original's headers, but those of an earlier death and those that name queues for copies."""
+    """Return the original's headers, except those of an earlier death and those that name queues for copies."""
     headers = {name: value for name, value in properties.headers.items() if name not in OURS}
     routing = sorted(headers.keys() & ROUTING)
     kept = {name: value for name, value in headers.items() if name not in ROUTING}
@@ -141,7 +141,7 @@ def _headers(properties: Properties) -> dict[str, Any]:
 
 
 def _fits(properties: Basic.Properties, longest: int) -> bool:
-    """Return whether properties are short enough, and encoding changes none of the headers."""
+    """Return whether the properties are short enough, and encoding does not change any header."""
     try:
         octets = properties.marshal()
     except (TypeError, ValueError, ArithmeticError, struct.error):

@@ -28,7 +28,7 @@ _HEAD = struct.Struct(">BHI")
 _METHOD, _HEADER = 1, 2
 _LONGEST_TEXT = 255
 
-# For each method with text that a stranger may have chosen, or that RabbitMQ truncates at 255 octets (possibly in the
+# For each method that contains text chosen by others, or text that RabbitMQ truncates at 255 octets (possibly in the
 # middle of a character): the number of octets before each text. (connection.close, channel.close, basic.return,
 # basic.deliver, basic.get-ok)
 _TEXTS = {

@@ -1,8 +1,8 @@
 """Decode the properties of a message from their octets, with pamqp. Decoding never raises.
 
 RabbitMQ checks little of what a publisher sends: text need not be UTF-8, a timestamp need not be in seconds, tables may
-be nested thousands deep. Properties that cannot be decoded have a `problem`, and their octets are kept: a dead letter
-carries them.
+be nested thousands deep. Properties that cannot be decoded have a `problem`, and their octets are kept, because a dead
+letter carries them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 LONGEST = 32 * 1024  # bytes: pamqp's time grows with the square of the length
-HEAD = struct.Struct(">HHQ")  # of a content header: the class, a weight, and the size of the body
+HEAD = struct.Struct(">HHQ")  # the start of a content header: the class, a weight, and the size of the body
 
 
 @dataclass(slots=True)
@@ -23,8 +23,8 @@ class Properties:
     """The properties of a message.
 
     Attributes:
-        octets: Their octets.
-        values: Their values, as far as they could be decoded.
+        octets: The octets.
+        values: The values, as far as they could be decoded.
         problem: Why they cannot be decoded; ``None`` if they can be.
     """
 
@@ -47,6 +47,6 @@ def decode(octets: bytes) -> Properties:
         return Properties(octets, values, problem)
     try:
         header.unmarshal(HEAD.pack(Basic.frame_id, 0, 0) + octets)
-    except Exception as error:  # of many types: text that is not UTF-8, a time out of range, a deep nesting
+    except Exception as error:  # errors of many types: text that is not UTF-8, a time out of range, a deep nesting
         return Properties(octets, values, f"its properties cannot be decoded: {type(error).__name__}: {error}")
     return Properties(octets, values)

@@ -1,9 +1,9 @@
 """Parse a queue's messages: ours, CloudEvents of other systems, or the guide's bare ``{"contentId": "…"}``.
 
-The event's own id makes the work happen once. The guide's publisher sends no id, so its messages are identified by
-their content.
+The work happens once for each event id. The guide's publisher sends no id, so its messages are identified by their
+content.
 
-For any input of a publisher, these functions raise only `Unreadable`.
+For any message that a publisher may send, these functions raise only `Unreadable`.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md
 """
@@ -32,7 +32,13 @@ LONGEST_ID = 255  # bytes: the limit of a dead letter
 
 
 class Unreadable(Exception):
-    """The message is malformed, so no listener can process it; the text says why."""
+    """The message is malformed, so no listener can process it; the text says why.
+
+    Attributes:
+        id: The id of its dead letter.
+    """
+
+    id = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +71,6 @@ class Incoming:
         return found if isinstance(found, str) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A message that no listener can process.
-
-    Args:
-        reason: Why not.
-        id: The id of its dead letter.
-    """
-
-    reason: str
-    id: str
-
-
 def is_large(message: AbstractIncomingMessage) -> bool:
     """Return whether parsing it takes long enough to hold up other messages."""
     return len(message.body) > LARGE_BYTES or len(_properties(message)) > LARGE_BYTES
@@ -89,13 +82,14 @@ def _properties(message: AbstractIncomingMessage) -> bytes:
     return bytes(octets)
 
 
-def understand(message: AbstractIncomingMessage, max_body_bytes: int) -> tuple[Incoming, Message | Refused]:
+def understand(message: AbstractIncomingMessage, max_body_bytes: int) -> tuple[Incoming, Message | Unreadable]:
     """Parse a message; return it with the parsed message, or with the reason why it is unreadable."""
     incoming = Incoming.of(message)
     try:
         return incoming, read(incoming, max_body_bytes)
     except Unreadable as reason:
-        return incoming, Refused(str(reason), incoming.text("message_id") or id_of(incoming.body))
+        reason.id = incoming.text("message_id") or id_of(incoming.body)
+        return incoming, reason
 
 
 def read(incoming: Incoming, max_body_bytes: int = 1024 * 1024) -> Message:
@@ -196,7 +190,7 @@ def _is_id(text: str) -> bool:
 
 
 def id_of(body: bytes) -> str:
-    """Return an id made from the body, for a message that has none and cannot be parsed."""
+    """Return an id made from the body, for a message that has no id and cannot be parsed."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 

@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPChannelError
+from aio_pika.exceptions import ChannelPreconditionFailed
 
 from listeners.rabbitmq.dead import DeadLetters
-from listeners.rabbitmq.reading import Incoming, Refused, is_large, understand
+from listeners.rabbitmq.reading import Incoming, Unreadable, is_large, understand
 from listeners.rabbitmq.work import Work
 from outbox import Message
 from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import Outcome
-from relay.destinations.rabbitmq.amqp import TROUBLE, bind, ensure_exchange, ensure_queue, explained
+from relay.destinations.rabbitmq.amqp import TROUBLE, ensure_topology, explained
 from relay.destinations.rabbitmq.amqp.topology import QueueType
 from relay.platform.guide import COMPLETED
+from relay.platform.waiting import is_set_within
 
 CLOSE_TIMEOUT_S = 2.0
+# Have the broker report each loss of the queue. Without this argument, if the queue exists again before the broker
+# notices its loss, the broker resumes the consumer without a word, and RabbitMQ 3.10 then loses what it sends to it.
+REPORTING = {"x-cancel-on-ha-failover": True}
 
 log = structlog.get_logger("consumer")
 
@@ -52,8 +56,9 @@ class Limits:
     """The limits of a consumer.
 
     Args:
-        prefetch: Messages held unacknowledged at most, including those that wait for another attempt.
-        max_body_bytes: The longest body, in bytes. A message with a longer one becomes a dead letter, unread.
+        prefetch: The most messages that are held unacknowledged, including those that wait for another attempt.
+        max_body_bytes: The longest body, in bytes. A message with a longer body becomes a dead letter without being
+            read.
         concurrency: Messages that are processed at the same time.
         timeout_s: The deadline of one call of the listener, in seconds.
         retry: The failures after which a message becomes a dead letter, and the waits between attempts.
@@ -78,7 +83,7 @@ class Session:
         limits: The limits of concurrency, size and time.
 
     Attributes:
-        ended: Done when no more messages can come; its result is the event to log and the reason.
+        ended: Done when no more messages can come; its result is the reason.
     """
 
     def __init__(self, connection: AbstractConnection, source: Source, work: Work, limits: Limits) -> None:
@@ -90,7 +95,7 @@ class Session:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._stop_consuming: Callable[[], Any] | None = None
-        self.ended: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """Create and bind the queue, and begin to consume.
@@ -99,18 +104,13 @@ class Session:
             AMQPError, OSError, TimeoutError, RuntimeError: The broker does not allow it, or cannot be reached now.
         """
         await self._prepare()
-        channel = self._connection.channel(publisher_confirms=False)
-        await channel.initialize()
-        await channel.set_qos(prefetch_count=self._limits.prefetch)
-        underlay = await channel.get_underlay_channel()
-        underlay.closing.add_done_callback(self._on_closed)
-        underlay.on_consumer_cancel_callbacks.add(self._on_cancelled)
-        queue = await channel.get_queue(self._source.queue, ensure=False)
-        tag = await queue.consume(self._on_message)
-        self._stop_consuming = lambda: queue.cancel(tag, timeout=CLOSE_TIMEOUT_S)
+        try:
+            await self._begin(REPORTING)
+        except ChannelPreconditionFailed:  # quorum queues do not know the argument
+            await self._begin({})
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more messages, wait for those under way, and give the others back to the broker."""
+        """Accept no more messages, wait for those under way, and give the rest back to the broker."""
         self._stopping.set()
         if self._stop_consuming is not None and not self.ended.done():
             try:
@@ -122,7 +122,7 @@ class Session:
         await self.close()
 
     async def close(self) -> None:
-        """Drop everything; the broker still has every unacknowledged message."""
+        """Drop all messages; the broker still has every unacknowledged one."""
         self._stopping.set()
         for task in self._tasks:
             task.cancel()
@@ -136,45 +136,36 @@ class Session:
     # -------------------------------------------------------------- beginning
 
     async def _prepare(self) -> None:
-        """Create what is missing. The exchange is not durable, as the guide's publisher asserts it."""
+        """Create what is missing. The exchange is not durable, because the guide's publisher declares it like that."""
         source = self._source
-        try:
-            if await ensure_exchange(self._connection, source.exchange, durable=False):
-                log.info("exchange_created", exchange=source.exchange, durable=False)
-            if await ensure_queue(self._connection, source.queue, source.queue_type):
-                log.info("queue_created", queue=source.queue)
-            await bind(self._connection, source.queue, source.exchange, source.queue)
-        except AMQPChannelError as error:
-            log.warning("topology_not_permitted", queue=source.queue, reason=explained(error))
+        await ensure_topology(self._connection, source.exchange, [source.queue], source.queue_type, durable=False)
+
+    async def _begin(self, arguments: Mapping[str, Any]) -> None:
+        channel = self._connection.channel(publisher_confirms=False)
+        await channel.initialize()
+        await channel.set_qos(prefetch_count=self._limits.prefetch)
+        underlay = await channel.get_underlay_channel()
+        underlay.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        queue = await channel.get_queue(self._source.queue, ensure=False)
+        tag = await queue.consume(self._on_message, arguments=dict(arguments))
+        self._stop_consuming = lambda: queue.cancel(tag, timeout=CLOSE_TIMEOUT_S)
+        underlay.closing.add_done_callback(self._on_closed)  # at once, if it is closed already
 
     # ----------------------------------------------------------- what happens
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
         error = asyncio.CancelledError() if closing.cancelled() else closing.exception()
-        if not self.ended.done():
-            is_channels = isinstance(error, AMQPChannelError)
-            self.ended.set_result(("channel_closed" if is_channels else "broker_connection_lost", explained(error)))
+        self._end(explained(error))
 
     async def _on_cancelled(self, _: object) -> None:
-        """Handle the end of our consumer by the broker, for example after the queue was deleted."""
-        task = asyncio.create_task(self._look_for_queue())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._end("the broker has cancelled the consumer, perhaps because the queue was deleted")
 
-    async def _look_for_queue(self) -> None:
-        try:
-            async with self._connection.channel(publisher_confirms=False) as channel:
-                await channel.declare_queue(self._source.queue, passive=True)
-            event = "consumer_cancelled", "the queue still exists"
-        except AMQPChannelError as error:
-            event = "queue_deleted", explained(error)
-        except TROUBLE as error:
-            event = "consumer_cancelled", explained(error)
+    def _end(self, reason: str) -> None:
         if not self.ended.done():
-            self.ended.set_result(event)
+            self.ended.set_result(reason)
 
     async def _on_message(self, message: AbstractIncomingMessage) -> None:
-        # A task of our own: aiormq cancels its own tasks together with the channel, at any point of their work.
+        # Runs in a task of our own: aiormq cancels its own tasks together with the channel, at any point of their work.
         task = asyncio.create_task(self._handle(message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -184,8 +175,8 @@ class Session:
     async def _handle(self, message: AbstractIncomingMessage) -> None:
         try:
             incoming, found = await self._understood(message)
-            if isinstance(found, Refused):
-                await self._bury(incoming, found.id, f"unreadable: {found.reason}", 0)
+            if isinstance(found, Unreadable):
+                await self._bury(incoming, found.id, f"unreadable: {found}", 0)
             else:
                 await self._work_on(incoming, found)
         except TROUBLE as error:
@@ -193,8 +184,8 @@ class Session:
         except Exception:
             log.exception("consumer_broke", message_id=message.message_id)
 
-    async def _understood(self, message: AbstractIncomingMessage) -> tuple[Incoming, Message | Refused]:
-        """Parse a message. A large one is parsed in a thread, so others are not held up."""
+    async def _understood(self, message: AbstractIncomingMessage) -> tuple[Incoming, Message | Unreadable]:
+        """Parse a message. A large message is parsed in a thread, so that other messages are not held up."""
         limit = self._limits.max_body_bytes
         return await asyncio.to_thread(understand, message, limit) if is_large(message) else understand(message, limit)
 
@@ -221,7 +212,7 @@ class Session:
             return None if self._stopping.is_set() else await self._work.attempt(message)
 
     async def _bury(self, incoming: Incoming, message_id: str, reason: str, attempts: int) -> None:
-        """Publish the dead letter until it is confirmed; then acknowledge the message."""
+        """Publish the dead letter, repeatedly until it is confirmed; then acknowledge the message."""
         waits = 0
         while not self._stopping.is_set():
             try:
@@ -237,11 +228,7 @@ class Session:
     async def _wait(self, waits: int, **what: object) -> None:
         delay_s = half_jittered(self._limits.retry.ceiling_s(waits), random.random())  # noqa: S311
         log.warning("will_try_again", **what, delay_s=round(delay_s, 3))
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
+        await is_set_within(self._stopping, delay_s)
 
 
 def _epitaph(outcome: Outcome, attempts: int) -> str:

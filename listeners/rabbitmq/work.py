@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 import sqlalchemy as sa
 import structlog
 
 from outbox import Message, Reject
+from relay.databases.error_codes import OVERRUN, WRONG_SQL, code_of
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
 from relay.destinations.listener.transaction.commit_gate import Overran
-from relay.observe.logging import one_line, plain_trace, redacted
+from relay.destinations.listener.unavailable import is_from_outside
+from relay.observe.logging import plain_trace
+from relay.observe.text import shown
 from relay.platform.watchdog import end_if_held
+
+MOST_CHARACTERS = 1000  # the most characters of a reason
 
 log = structlog.get_logger("consumer")
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html: connection, resources, operator intervention
-_OUTAGE = ("08", "53", "57")
-# exceptions, caused by the listener: a statement, or a pause between two, longer than the database allows
-_OWN_FAULT = ("57014", "25P03")
+OWN_FAULT = OVERRUN | WRONG_SQL  # the listener is at fault
 
 
 class Work:
@@ -47,7 +48,7 @@ class Work:
         if self._listener.is_at_work_on(message):
             return failed(f"it took longer than {self._timeout_s:g} s, and has not ended yet")
         try:
-            await self._listener.call_within(self._timeout_s, message)
+            await self._listener.call(message, self._timeout_s)
         except Reject as rejection:
             return refused(_shown(rejection))
         except NoThread:
@@ -67,24 +68,11 @@ class Work:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether the database is at fault and not the message."""
-    if isinstance(error, sa.exc.TimeoutError):
-        return True  # the connection pool is exhausted
+    """Return whether the database, not the message, is at fault."""
     if not isinstance(error, sa.exc.DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    if state in _OWN_FAULT:
-        return False
-    if error.connection_invalidated:
-        return True
-    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-        return False
-    if isinstance(error.orig, sqlite3.Error):
-        return error.orig.sqlite_errorcode & 0xFF != sqlite3.SQLITE_ERROR  # its code for wrong SQL
-    return state is None or state[:2] in _OUTAGE
+        return isinstance(error, sa.exc.TimeoutError)  # the connection pool is exhausted
+    return code_of(error) not in OWN_FAULT and is_from_outside(error)
 
 
 def _shown(error: BaseException) -> str:
-    """Return the error in one line, without passwords; for an error of SQLAlchemy, the database's own words."""
-    told = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    return one_line(redacted(" ".join(str(told).split())))[:1000]
+    return shown(error)[:MOST_CHARACTERS]

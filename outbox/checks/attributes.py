@@ -13,7 +13,7 @@ from outbox.errors import InvalidDelay, InvalidHeaders, InvalidOrderingKey, Inva
 
 MAX_KEY_LENGTH = 255
 MAX_SUBJECT_LENGTH = 1024
-MAX_HEADER_BYTES = 8000  # of a name and its value: common receivers refuse header lines longer than about 8 KiB
+MAX_HEADER_BYTES = 8000  # a name and its value: common receivers refuse header lines longer than about 8 KiB
 MAX_SOURCE_LENGTH = 255
 MAX_HEADERS_BYTES = 8 * 1024
 MAX_DELAY = timedelta(days=3660)

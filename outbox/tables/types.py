@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import import_module
 from typing import Any
 
 import sqlalchemy as sa
+
+from outbox.writing.dialects.dialect import dialect_named, dialect_of
 
 SHARD_COUNT = 64
 INBOX = "inbox_message"
@@ -25,37 +26,35 @@ class Xid8(sa.types.UserDefinedType[int]):
 
 
 class JSON(sa.TypeDecorator[Any]):
-    """JSON, stored as PostgreSQL's ``jsonb``. Its dialect is imported only where it is used."""
+    """JSON that operators can compare in parts: PostgreSQL's ``jsonb``."""
 
     impl = sa.JSON
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        if dialect.name != "postgresql":
-            return super().load_dialect_impl(dialect)
-        from sqlalchemy.dialects.postgresql import JSONB
-
-        return dialect.type_descriptor(JSONB())
+        return dialect.type_descriptor(dialect_named(dialect.name).JSON)
 
 
-class Instant(sa.TypeDecorator[datetime]):
-    """A point in time: ``timestamptz`` on PostgreSQL, UTC text on SQLite, an aware ``datetime`` in Python."""
+class _UtcText(sa.TypeDecorator[datetime]):
+    """A point in time, as text in UTC, for SQLite."""
 
-    impl = sa.DateTime(timezone=True)
+    impl = sa.DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+        return value and value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+        return value and value.replace(tzinfo=UTC)
+
+
+# A point in time: an aware ``datetime`` in Python.
+Instant = sa.DateTime(timezone=True).with_variant(_UtcText(), "sqlite")
 
 
 def insert(bind: sa.Connection | sa.Engine, into: Any) -> Any:
-    """Return an INSERT in the database's own dialect, which has ON CONFLICT; only that dialect is imported."""
-    return import_module(f"sqlalchemy.dialects.{bind.dialect.name}").insert(into)
+    """Return an INSERT with ``on_conflict_do_nothing`` and ``on_conflict_do_update``, in the database's own SQL."""
+    return dialect_of(bind).insert(into)
 
 
 # PostgreSQL's transaction id. On SQLite, where commits come one after another, a counter of changes.

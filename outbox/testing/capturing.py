@@ -157,7 +157,7 @@ class _Transaction:
         sa.event.listen(connection, "rollback", lambda _: self._end("rolled back"))
         sa.event.listen(connection, "commit_twophase", lambda *_: self._end("committed"))
         sa.event.listen(connection, "rollback_twophase", lambda *_: self._end("rolled back"))
-        # Not the savepoint event: it does not pass the savepoint's name.
+        # The savepoint event is not used, because it does not pass the savepoint's name.
         sa.event.listen(connection, "before_cursor_execute", lambda _, __, statement, *___: self._follow(statement))
 
     def add(self, captured: list[Captured]) -> None:
@@ -172,7 +172,8 @@ class _Transaction:
             self._undo_to(statement.removeprefix("ROLLBACK TO SAVEPOINT "))
 
     def _undo_to(self, savepoint: str) -> None:
-        # A savepoint that is not in the log was set before the first message was written: all came after it.
+        # A savepoint that is not in the log was set before the first message was written, so all messages came after
+        # it.
         start = self._log.index(savepoint) if savepoint in self._log else 0
         self._decide(self._log[start:], "rolled back")
         del self._log[start:]

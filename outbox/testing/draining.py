@@ -44,14 +44,14 @@ def drain(
         settings: Further settings of ``relay.Settings``.
 
     Returns:
-        The count of ``delivered`` messages, and as ``reason`` why some were not: the error of each listener that did
-        not take one, or why this relay could not work at all. ``left`` counts, by destination, the messages that are
-        due and still wait, with the reason: a retry, a dead predecessor, a missing subscription.
+        The count of ``delivered`` messages, and as ``reason`` why some were not delivered: the error of each listener
+        that did not take a message, or why this relay could not work at all. ``left`` counts, by destination, the
+        messages that are due and still wait, with the reason: a retry, a dead predecessor, a missing subscription.
 
     Raises:
         OutboxError: An event loop is running already: write ``await drain_async(…)``. Or a destination is neither a
             callable nor settings.
-        Unusable: The settings or the database's schema do not allow it.
+        Unusable: The settings or the database's schema do not allow a relay to work.
 
     Example:
         >>> def test_a_completed_extraction_gets_its_baseline(engine):

@@ -12,8 +12,8 @@ def empty(database: str | sa.URL | sa.Engine | sa.Connection, *, schema: str | N
     """Delete every message, delivery, destination and inbox mark: the outbox is as new after its migration.
 
     Args:
-        database: A URL, an engine, or a connection, whose transaction is then used. For an asynchronous connection
-            write ``await connection.run_sync(empty)``.
+        database: A URL, an engine, or a connection. With a connection, its transaction is used. For an asynchronous
+            connection write ``await connection.run_sync(empty)``.
         schema: The PostgreSQL schema of the outbox.
 
     Raises:

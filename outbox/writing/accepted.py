@@ -7,7 +7,7 @@ session, where no operation on the session's objects reaches it.
 A session flushes only if it holds something to flush. So it also gets a *marker*: an instance of a mapped class
 without a table. The flush inserts nothing for it, but calls `before_insert` for it, in the flush's order and on the
 flush's connection; that listener writes the messages. A host may remove the marker from the session, as with
-`expunge_all()`. Each of the following moments then notices that messages are left:
+`expunge_all()`. Listeners check for messages that are left at each of these moments:
 
 | moment                       | what happens                                                            |
 |------------------------------|-------------------------------------------------------------------------|
@@ -98,7 +98,7 @@ class _Ledger:
             sa.event.listen(connection, "commit", self._write_before_commit)
 
     def write(self, connection: sa.Connection, schema: str | None) -> None:
-        """Write the messages accepted for one outbox. One that cannot be written stays, so no commit succeeds."""
+        """Write the messages accepted for one outbox. A message that cannot be written stays, so no commit succeeds."""
         messages = [each.message for each in self._entries if each.schema == schema]
         if not messages:
             return
@@ -145,7 +145,7 @@ class _Ledger:
 
 
 _ledgers: WeakKeyDictionary[Session, _Ledger] = WeakKeyDictionary()
-# The connections of each session's transaction, and the innermost transaction of each when the session began on it.
+# The connections of each session's transaction, each with its innermost transaction when the session began on it.
 _connections: WeakKeyDictionary[Session, dict[sa.Connection, sa.Transaction | None]] = WeakKeyDictionary()
 
 
@@ -184,7 +184,7 @@ def _write_marked(_: Mapper[Any], connection: sa.Connection, marker: Marker) -> 
 
 
 def _route(schema: str | None) -> tuple[Mapper[Any], sa.Insert]:
-    """Return what a session chooses a connection by: the marker's mapper, as its flush does, and the statement."""
+    """Return the arguments by which a session chooses a connection: the marker's mapper (as in a flush), an INSERT."""
     return sa.inspect(_marker_class(schema)), message_table(schema).insert()
 
 

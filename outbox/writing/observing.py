@@ -12,7 +12,7 @@ from outbox.message import Message
 
 
 class Observer(Protocol):
-    """Is told about every message of this process, in any session or connection."""
+    """An observer of every message that this process emits, in any session or connection."""
 
     def emitted(self, messages: Sequence[Prepared], waits: Callable[[str], bool]) -> None:
         """Note that a session accepted messages; ``waits`` returns by id whether one is still to be written."""
@@ -25,7 +25,7 @@ observers: list[Observer] = []
 
 
 class Watcher(Protocol):
-    """Is told the result of each call of a listener in this process."""
+    """An observer of the result of each call of a listener in this process."""
 
     def __call__(self, destination: str, message: Message, reason: str | None) -> None:
         """Note why the listener did not take the message; ``None`` means that it did."""

@@ -1,8 +1,8 @@
 """The host's trace, if it has one: each message carries the context of the span in which it was created.
 
 OpenTelemetry is looked up in the loaded modules and never imported: a worker that does not trace need not install it.
-Where an SDK is set up, each message gets a span of its own (``create``, PRODUCER); all later spans about the message
-link to it. Without an SDK the current context is passed on unchanged.
+If an SDK is set up, each message gets its own span (``create``, PRODUCER), and all later spans about the message link
+to it. Without an SDK the current context is passed on unchanged.
 
 Source: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Headers = Mapping[str, str]
-Creation = Callable[[str, str], Headers]  # of a message's id and type
+Creation = Callable[[str, str], Headers]  # takes a message's id and type
 
 NONE: Headers = {}
 SYSTEM = "outbox"

@@ -42,8 +42,8 @@ def create_app(
     Args:
         settings: The settings of the database.
         who: Returns the person behind a request, with the permission to change; ``None`` refuses the request.
-        access: The access rules, if the dashboard itself asks.
-        hosts: The host names that it answers to; ``None``: any, if the host application has checked them.
+        access: The access rules, if the dashboard itself asks for a token.
+        hosts: The host names that it answers to; ``None``: any name, if the host application has checked it.
         refresh_s: The time between two reads of the database for all open pages, in seconds; at least 1.
         load_settings: Returns the destinations of this host, to test them and to report differences.
 
@@ -126,4 +126,4 @@ def _explained(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 def _wants_json(request: Request) -> bool:
     path = request.scope["path"]
-    return path.endswith((".json", ".svg", "/live")) or "authorization" in request.headers
+    return path.endswith((".json", ".svg")) or "authorization" in request.headers

@@ -1,4 +1,4 @@
-"""A result that is slow to compute: computed in the background, and shown as it was last."""
+"""A result that is slow to compute: it is computed in the background, and the last result is shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LONGEST_S = 5.0  # how long to wait for a new result
-STALE_S = 10.0  # a result that is older is not shown while a new one is computed
-SHARE = 5  # at most one part in this many of the time is spent computing it
+STALE_S = 10.0  # an older result is not shown while a new one is computed
+SHARE = 5  # at most one fifth of the time is spent computing the result
 
 
 class Cached(Generic[T]):
@@ -33,7 +33,7 @@ class Cached(Generic[T]):
         self._value: T | None = None
         self._error: Exception | None = None
         self._good_until = self._taken_at = float("-inf")
-        self._wanted = self._have = 0  # how often it was forgotten, and how often before the result was taken
+        self._wanted = self._have = 0  # how often the result was forgotten: now, and when it was computed
 
     def get(self, *, wait: bool = True) -> T | None:
         """Return the latest result; ``None`` if there is none yet and `wait` is false.
@@ -43,7 +43,7 @@ class Cached(Generic[T]):
         """
         taking, wanted = self._begin(), self._wanted
         while wait and taking is not None and self._have < wanted and taking.wait(LONGEST_S):
-            taking = self._begin()  # after a change, an older result is no answer
+            taking = self._begin()  # after a change, an older result must not be returned
         if taking is not None:
             is_first = self._value is None and self._error is None
             is_stale = time.monotonic() > self._taken_at + STALE_S
@@ -69,7 +69,7 @@ class Cached(Generic[T]):
         began_at, began_for = time.monotonic(), self._wanted
         try:
             self._value, self._error = self._take(), None
-        except Exception as error:  # the callers get it
+        except Exception as error:  # the callers get the error
             self._error = error
         finally:
             took_s = time.monotonic() - began_at

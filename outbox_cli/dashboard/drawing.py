@@ -1,14 +1,15 @@
 """Draw a topic graph: the position, size and colour of each topic, and the labels that have room.
 
-Communities get places of their own; inside and between them the strongest edges attract. Drawing all edges of a dense
-graph would give a grey ball, so an edge is drawn at first only if it is among the strongest of one of its ends. Then
-overlapping circles are pushed apart, and labels are set by centrality, each where it covers no other.
+Each community gets its own place; inside and between communities the strongest edges attract. To draw all edges of a
+dense graph would give a grey ball, so an edge is drawn at first only if it is among the strongest of one of its ends.
+Then overlapping circles are pushed apart, and labels are set in the order of centrality, each where it covers no other
+label.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT, MARGIN = 1200.0, 760.0, 46.0
 COLOURS = ("#3b6fe0", "#c2410c", "#0f8a5f", "#9333c9", "#b7791f", "#0e7f9c", "#c81e6b", "#6b8e23", "#a3543a", "#5b6472")
-STRONGEST = 3  # edges of a topic that are drawn at first
+STRONGEST = 3  # how many edges of a topic are drawn at first
 ROUNDS = 70
 SEED = 1
 CHARACTER = 0.55  # the width of a character, as a share of its height
@@ -40,36 +41,42 @@ class Label(NamedTuple):
     level: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
     """A topic as a circle, with its label."""
 
     number: int
     name: str
-    x: float
-    y: float
-    radius: float
-    colour: str
-    community: int
     weight: float
     centrality: float
-    label: Label
+    community: int
+    radius: float = field(init=False)
+    x: float = field(init=False)
+    y: float = field(init=False)
+    label: Label = field(init=False)
+
+    @property
+    def colour(self) -> str:
+        """The colour of its community."""
+        return COLOURS[min(self.community, len(COLOURS) - 1)]
+
+    @property
+    def box(self) -> Box:
+        """The square around it."""
+        return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
 
 
-@dataclass(frozen=True)
-class Edge:
+class Edge(NamedTuple):
     """Two topics that occur together, as a line.
 
     Args:
-        strong: Whether it is drawn at first; if not, only while the pointer is on one of its ends.
+        source: The number of a topic.
+        target: The number of the other topic.
+        strong: Whether it is drawn at first; if not, it is drawn only while the pointer is on one of its ends.
     """
 
     source: int
     target: int
-    x1: float
-    y1: float
-    x2: float
-    y2: float
     width: float
     weight: float
     strong: bool
@@ -92,51 +99,32 @@ def draw(graph: dict[str, Any]) -> Drawing:
     Args:
         graph: ``{"nodes": [{"id", "weight", "centrality", "community"}], "edges": [{"source", "target", "weight"}]}``.
     """
-    nodes = [node for node in graph.get("nodes", []) if isinstance(node, dict)]
-    number = {str(node.get("id")): index for index, node in enumerate(nodes)}
+    topics = [topic for topic in graph.get("nodes", []) if isinstance(topic, dict)]
+    nodes = [_node(number, topic) for number, topic in enumerate(topics)]
+    number = {node.name: node.number for node in nodes}
     edges = [
         (number[str(e["source"])], number[str(e["target"])], float(e.get("weight", 1)))
         for e in graph.get("edges", [])
         if str(e.get("source")) in number and str(e.get("target")) in number
     ]
-    radii = _radii(nodes)
     strong = _strongest(edges)
-    places = _places(nodes, edges, strong, radii)
-    labels = _labels(nodes, places, radii)
-    made = [_node(index, node, places[index], radii[index], labels[index]) for index, node in enumerate(nodes)]
-    return Drawing(WIDTH, HEIGHT, made, _lines(edges, strong, places), _communities(nodes))
+    _size(nodes)
+    _place(nodes, edges, strong)
+    _label(nodes)
+    return Drawing(WIDTH, HEIGHT, nodes, _lines(edges, strong), _communities(nodes))
 
 
-def _node(index: int, node: dict[str, Any], place: Points, radius: float, label: Label) -> Node:
-    x, y = _point(place)
-    return Node(
-        number=index,
-        name=str(node.get("id")),
-        x=x,
-        y=y,
-        radius=radius,
-        colour=_colour(node),
-        community=int(node.get("community", 0)),
-        weight=float(node.get("weight", 0)),
-        centrality=float(node.get("centrality", 0)),
-        label=label,
-    )
+def _node(number: int, topic: dict[str, Any]) -> Node:
+    weight, centrality = float(topic.get("weight", 0)), float(topic.get("centrality", 0))
+    return Node(number, str(topic.get("id")), weight, centrality, int(topic.get("community", 0)))
 
 
-def _point(place: Points) -> tuple[float, float]:
-    return round(float(place[0]), 1), round(float(place[1]), 1)
-
-
-def _colour(node: dict[str, Any]) -> str:
-    return COLOURS[min(int(node.get("community", 0)), len(COLOURS) - 1)]
-
-
-def _radii(nodes: list[dict[str, Any]]) -> list[float]:
-    """Return radii: areas grow with centrality, and together take a fair part of the canvas."""
-    scores = [max(float(node.get("centrality", 0)), 0.0) for node in nodes]
-    most = max(scores, default=0.0) or 1.0
+def _size(nodes: list[Node]) -> None:
+    """Set radii: areas grow with centrality, and together take a fair part of the canvas."""
+    most = max((node.centrality for node in nodes), default=0.0) or 1.0
     largest = min(34.0, 12 + 190 / math.sqrt(len(nodes) + 1))
-    return [round(max(3.5, largest * math.sqrt(score / most)), 1) for score in scores]
+    for node in nodes:
+        node.radius = round(max(3.5, largest * math.sqrt(max(node.centrality, 0.0) / most)), 1)
 
 
 def _strongest(edges: list[tuple[int, int, float]]) -> set[tuple[int, int]]:
@@ -154,41 +142,44 @@ def _strongest(edges: list[tuple[int, int, float]]) -> set[tuple[int, int]]:
     return kept
 
 
-def _places(
-    nodes: list[dict[str, Any]], edges: list[tuple[int, int, float]], strong: set[tuple[int, int]], radii: list[float]
-) -> Points:
+def _place(nodes: list[Node], edges: list[tuple[int, int, float]], strong: set[tuple[int, int]]) -> None:
     if not nodes:
-        return np.zeros((0, 2))
+        return
     graph = nx.Graph()
     graph.add_nodes_from(range(len(nodes)))
     graph.add_weighted_edges_from((a, b, math.log1p(w)) for a, b, w in edges if (a, b) in strong)
-    start = _by_community(nodes)
+    found = _by_community(nodes)
     if len(nodes) > 1:
         k = 1.3 / math.sqrt(len(nodes))
-        found = nx.spring_layout(graph, pos=start, k=k, iterations=ROUNDS, seed=SEED, weight="weight")
-    else:
-        found = start
-    return _apart(_fitted(np.array([found[index] for index in range(len(nodes))])), np.array(radii))
+        found = nx.spring_layout(graph, pos=found, k=k, iterations=ROUNDS, seed=SEED, weight="weight")
+    places = _fitted(np.array([found[node.number] for node in nodes]))
+    for node, (x, y) in zip(nodes, _apart(places, np.array([node.radius for node in nodes])), strict=True):
+        node.x, node.y = round(float(x), 1), round(float(y), 1)
 
 
-def _by_community(nodes: list[dict[str, Any]]) -> dict[int, Points]:
-    """Place communities on a spiral, the largest in the middle, and the members of each on a spiral of their own."""
-    members: dict[int, list[int]] = {}
-    for index, node in enumerate(nodes):
-        members.setdefault(int(node.get("community", 0)), []).append(index)
+def _by_community(nodes: list[Node]) -> dict[int, Points]:
+    """Place communities on a spiral, the largest in the middle, and the members of each on a smaller spiral."""
     places: dict[int, Points] = {}
-    for order, community in enumerate(sorted(members)):
+    for order, members in enumerate(_members(nodes).values()):
         angle, distance = order * 2.4, 0.42 * math.sqrt(order)
         centre = np.array([math.cos(angle), math.sin(angle)]) * distance
-        spread = 0.9 * math.sqrt(len(members[community]) / len(nodes)) / 2
-        for nth, index in enumerate(members[community]):
-            turn, out = nth * 2.4, spread * math.sqrt((nth + 0.5) / len(members[community]))
-            places[index] = centre + np.array([math.cos(turn), math.sin(turn)]) * out
+        spread = 0.9 * math.sqrt(len(members) / len(nodes)) / 2
+        for nth, node in enumerate(members):
+            turn, out = nth * 2.4, spread * math.sqrt((nth + 0.5) / len(members))
+            places[node.number] = centre + np.array([math.cos(turn), math.sin(turn)]) * out
     return places
 
 
+def _members(nodes: list[Node]) -> dict[int, list[Node]]:
+    """Return the topics of each community."""
+    members: dict[int, list[Node]] = {}
+    for node in sorted(nodes, key=lambda node: node.community):
+        members.setdefault(node.community, []).append(node)
+    return members
+
+
 def _fitted(places: Points) -> Points:
-    """Stretch places over the canvas, half by ranks and half by distances: outliers would squeeze all others."""
+    """Stretch places over the canvas, half by ranks and half by distances, so that outliers do not squeeze the rest."""
     low, high = places.min(axis=0), places.max(axis=0)
     spread = np.where(high - low > 1e-9, high - low, 1.0)
     even = (places - low) / spread
@@ -215,28 +206,24 @@ def _apart(places: Points, radii: NDArray[np.float64]) -> Points:
     return places
 
 
-def _labels(nodes: list[dict[str, Any]], places: Points, radii: list[float]) -> list[Label]:
-    """Set labels by centrality, each at the first side of its circle where it covers no more important label."""
-    order = sorted(range(len(nodes)), key=lambda index: -radii[index])
+def _label(nodes: list[Node]) -> None:
+    """Set labels in the order of centrality, each at the first side of its circle where it covers no earlier label."""
+    order = sorted(nodes, key=lambda node: -node.radius)
     taken: list[Box] = []
-    circles: list[Box] = [_around(places[index], radii[index]) for index in order[:60]]
-    found: dict[int, Label] = {}
-    for index in order:
-        name, radius = str(nodes[index].get("id")), radii[index]
-        size = round(11 + min(radius, 30) / 6, 1)
-        x, y = map(float, places[index])
-        own = _around(places[index], radius)
-        level, chosen = 1, (x, y + radius + size, "middle")
-        for label_x, label_y, anchor in _sides(x, y, radius, size):
-            box = _box(label_x, label_y, anchor, size, name)
+    for node in order:
+        size = round(11 + min(node.radius, 30) / 6, 1)
+        occupied = [*taken, *(other.box for other in order[:60] if other is not node)]
+        sides = _sides(node.x, node.y, node.radius, size)
+        level, chosen = 1, sides[0]
+        for side in sides:
+            box = _box(*side, size, node.name)
             inside = box[0] > 2 and box[2] < WIDTH - 2 and box[1] > 2 and box[3] < HEIGHT - 2
-            others = (circle for circle in circles if circle != own)
-            if inside and not any(_cross(box, other) for other in (*taken, *others)):
-                level, chosen = 0, (label_x, label_y, anchor)
+            if inside and not any(_cross(box, other) for other in occupied):
+                level, chosen = 0, side
                 taken.append(box)
                 break
-        found[index] = Label(round(chosen[0], 1), round(chosen[1], 1), chosen[2], size, level)
-    return [found[index] for index in range(len(nodes))]
+        x, y, anchor = chosen
+        node.label = Label(round(x, 1), round(y, 1), anchor, size, level)
 
 
 def _sides(x: float, y: float, radius: float, size: float) -> list[tuple[float, float, str]]:
@@ -254,42 +241,22 @@ def _box(x: float, y: float, anchor: str, size: float, name: str) -> Box:
     return (left, y - size, left + width, y + size * 0.3)
 
 
-def _around(place: Points, radius: float) -> Box:
-    x, y = map(float, place)
-    return (x - radius, y - radius, x + radius, y + radius)
-
-
 def _cross(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _lines(edges: list[tuple[int, int, float]], strong: set[tuple[int, int]], places: Points) -> list[Edge]:
+def _lines(edges: list[tuple[int, int, float]], strong: set[tuple[int, int]]) -> list[Edge]:
     most = max((weight for _, _, weight in edges), default=1.0)
     return [
-        Edge(
-            a,
-            b,
-            *_point(places[a]),
-            *_point(places[b]),
-            round(0.8 + 4.2 * weight / most, 2),
-            weight,
-            (a, b) in strong,
-        )
+        Edge(a, b, round(0.8 + 4.2 * weight / most, 2), weight, (a, b) in strong)
         for a, b, weight in sorted(edges, key=lambda edge: edge[2])
     ]
 
 
-def _communities(nodes: list[dict[str, Any]]) -> list[tuple[int, str, int, str]]:
+def _communities(nodes: list[Node]) -> list[tuple[int, str, int, str]]:
     """Return (number, colour, members, strongest topics) of each community."""
-    members: dict[int, list[dict[str, Any]]] = {}
-    for node in nodes:
-        members.setdefault(int(node.get("community", 0)), []).append(node)
-    return [
-        (
-            community,
-            _colour(each[0]),
-            len(each),
-            ", ".join(str(n.get("id")) for n in sorted(each, key=lambda n: -float(n.get("centrality", 0)))[:3]),
-        )
-        for community, each in sorted(members.items())
-    ]
+    found = []
+    for community, members in _members(nodes).items():
+        strongest = sorted(members, key=lambda node: -node.centrality)[:3]
+        found.append((community, members[0].colour, len(members), ", ".join(node.name for node in strongest)))
+    return found

@@ -1,4 +1,4 @@
-"""Checks and headers of every answer: only our own host names, and a policy for browsers to trust nothing else."""
+"""Checks and headers of every answer: only our own host names, and a policy that makes browsers trust nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_STORED = "no-store"
 class Guard:
     """Refuses requests for other names, and sets the headers.
 
-    A page of another site can give its own name to our address (DNS rebinding), and would then have our origin. A
+    Another site can let its own name point to our address (DNS rebinding), and its page would then have our origin. A
     request for an address instead of a name cannot come from such a page.
 
     Args:

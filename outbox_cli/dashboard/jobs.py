@@ -1,4 +1,4 @@
-"""Long changes: each runs in a thread of its own and reports its progress."""
+"""Long changes: each runs in a separate thread and reports its progress."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 import structlog
 
 from outbox.errors import OutboxError
 from relay.admin.audit import acting_as
-from relay.observe.text import one_line, redacted
+from relay.observe.text import shown
 
 log = structlog.get_logger("dashboard")
 
@@ -28,27 +28,25 @@ class Job:
     """One change.
 
     Args:
-        id: Its id, in its address.
         doing: Its action, for people: ``retry``.
         total: The count at its beginning.
-        by: The person who began it.
+        by: The person who began it, for the audit.
         back: The page to return to.
+        id: The id in its address.
         done: The count of finished items.
         ended: Whether it has ended.
         failed: Why it ended early, or ``None``.
-        is_estimate: Whether the total is an estimate.
-        is_least: Whether the total is the least that it may be.
+        is_least: Whether the total is a lower bound.
     """
 
-    id: str
     doing: str
     total: int
     by: str
     back: str
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     done: int = 0
     ended: bool = False
     failed: str | None = None
-    is_estimate: bool = False
     is_least: bool = False
 
     @property
@@ -68,39 +66,23 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._threads: list[threading.Thread] = []
 
-    def begin(
-        self,
-        doing: str,
-        total: int,
-        *,
-        by: str,
-        back: str,
-        work: Callable[[Tell], int],
-        is_estimate: bool = False,
-        is_least: bool = False,
-    ) -> Job:
+    def begin(self, job: Job, work: Callable[[Tell], int]) -> Job:
         """Begin a change.
 
         Args:
-            doing: Its action.
-            total: The expected count.
-            by: The person who requested it, for the audit.
-            back: The page to return to.
-            work: Does it; gets a function that takes the progress, and returns the count.
-            is_estimate: Whether the expected count is an estimate.
-            is_least: Whether it is the least that it may be.
+            job: The change.
+            work: Makes the change; gets a function that takes the progress, and returns the count.
 
         Raises:
-            Busy: Too many run already.
+            Busy: Too many changes are running already.
         """
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= AT_ONCE:
             raise Busy("other changes are still running: wait until one has ended")
-        job = Job(secrets.token_urlsafe(12), doing, total, by, back, is_estimate=is_estimate, is_least=is_least)
         self._jobs[job.id] = job
         while len(self._jobs) > KEPT:
             self._jobs.popitem(last=False)
-        thread = threading.Thread(target=self._run, args=(job, work), name=f"dashboard-{doing}", daemon=True)
+        thread = threading.Thread(target=self._run, args=(job, work), name=f"dashboard-{job.doing}", daemon=True)
         self._threads.append(thread)
         thread.start()
         return job
@@ -117,7 +99,7 @@ class Jobs:
             with acting_as(job.by):
                 job.done = work(tell)
         except (OutboxError, sa.exc.SQLAlchemyError) as error:
-            job.failed = one_line(redacted(str(getattr(error, "orig", None) or error)))
+            job.failed = shown(error)
             log.warning("dashboard_change_failed", doing=job.doing, reason=job.failed)
         finally:
             job.ended = True

@@ -1,34 +1,33 @@
 """Query the database for the pages: few connections, short queries, and one answer for all equal queries.
 
-A question's queries run in a read-only snapshot, for `TIMEOUT_S` at most, so no page can hold up a relay. Its answer is
-kept for a second: any number of people on the same page cause one query a second.
+A question's queries run in a read-only snapshot, for at most `TIMEOUT_S`, so no page can hold up a relay. The answer is
+kept for a second, so any number of people on the same page cause one query a second.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 
 from outbox.errors import Unusable
-from relay.admin.access.damaged_text import accept_any_bytes
 from relay.admin.access.deadline import TooMuch, translated, watch, within
 from relay.admin.access.opening import reaching
 from relay.admin.access.queries import snapshot
+from relay.databases.dialect import dialect_of
 from relay.settings import Settings
-from relay.store import dialect_of
 
 FRESH_S = 1.0
 TIMEOUT_S = 2.0
 EXACT_S = 0.1  # how long an exact answer may take, if there is a cheaper one
 CONNECTIONS = 2
-ANSWERS = 256  # answers in memory at once
+ANSWERS = 256  # the number of answers in memory at once
 
 T = TypeVar("T")
 
@@ -53,9 +52,9 @@ class Reader:
         self.engine = settings.database.engine(
             prepares=False, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=10, pool_pre_ping=True
         )
-        accept_any_bytes(self.engine)
+        settings.database.dialect.accept_any_bytes(self.engine)
         watch(self.engine)
-        self._answers: OrderedDict[Hashable, _Answer] = OrderedDict()
+        self._answer = lru_cache(ANSWERS)(lambda key: _Answer())
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -76,13 +75,14 @@ class Reader:
             key: Identifies the query.
             question: The query, as a function of a connection.
             timeout_s: How long its statements may take together, in seconds.
-            fresh_s: How old the answer may be, if not a second.
+            fresh_s: How old the answer may be, in seconds; by default one second.
 
         Raises:
             TooMuch: They take longer.
             Unusable: The database cannot be reached.
         """
-        answer = self._answer(key)
+        with self._lock:  # two callers at the same time get the same answer
+            answer = self._answer(key)
         with answer.lock:
             if time.monotonic() - answer.at > (fresh_s if answer.error is None else FRESH_S):
                 self._find(answer, question, timeout_s)
@@ -103,8 +103,8 @@ class Reader:
         Args:
             key: Identifies both queries.
             question: The query, as a function of a connection.
-            cheaper: Another one, which looks at less.
-            timeout_s: How long the first one may take, in seconds.
+            cheaper: Another query, which examines less.
+            timeout_s: How long the first query may take, in seconds.
 
         Raises:
             TooMuch: The cheaper one takes too long, too.
@@ -117,24 +117,15 @@ class Reader:
 
     def forget(self) -> None:
         """Forget all answers, after a change."""
-        with self._lock:
-            self._answers.clear()
+        self._answer.cache_clear()
 
     @contextmanager
     def connected(self, timeout_s: float = TIMEOUT_S) -> Iterator[sa.Connection]:
-        """Yield a connection with a read-only snapshot, and a bound for each statement where the server has one."""
+        """Yield a connection with a read-only snapshot, and a limit for each statement's time if the server has one."""
         self.settings.require_database_file()
         with reaching(self.settings.database), translated(), snapshot(self.engine) as connection:
             dialect_of(connection).bound(connection, timeout_s)
             yield connection
-
-    def _answer(self, key: Hashable) -> _Answer:
-        with self._lock:
-            answer = self._answers.setdefault(key, _Answer())
-            self._answers.move_to_end(key)
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-            return answer
 
     def _find(self, answer: _Answer, question: Callable[[sa.Connection], Any], timeout_s: float) -> None:
         answer.value, answer.error = None, None

@@ -31,7 +31,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=shown,
-        auto_reload=False,  # an upgrade replaces files under a running dashboard: its pages stay those of its code
+        auto_reload=False,  # an upgrade replaces files under a running dashboard, whose pages must still fit its code
     )
     filters: tuple[Callable[..., Any], ...] = (
         ago, at, compact, counted, duration, lasting, latency, number, pretty, ranges, rate, said,
@@ -43,7 +43,7 @@ def environment() -> Environment:
 
 
 def without_state(text: str) -> str:
-    """Return a search without its state, for the links that add another."""
+    """Return a search without its state, for the links that add another state."""
     return " ".join(word for word in text.split(" ") if not word.startswith("state:")).strip()
 
 
@@ -125,7 +125,7 @@ def ago(value: datetime | None, now: datetime) -> Markup:
 
 
 def lasting(value: datetime | None, now: datetime) -> Markup:
-    """Return how long something has lasted that began at an instant, with the instant as a tooltip."""
+    """Return how long ago something began that still lasts, with the instant as a tooltip."""
     return Markup("–") if value is None else _time(value, duration(max((now - value).total_seconds(), 0)))
 
 
@@ -158,7 +158,7 @@ def pretty(value: object) -> Multiline:
 
 @cache
 def version() -> str:
-    """Return a version of the static files that differs between releases: browsers keep them for a year."""
+    """Return a version of the static files that differs between releases: browsers keep the files for a year."""
     digest = hashlib.sha256()
     for path in sorted(STATIC.rglob("*")):
         if path.is_file():

@@ -17,12 +17,11 @@ from outbox_cli.dashboard.access import Access, Person
 from outbox_cli.dashboard.cached import Cached
 from outbox_cli.dashboard.facts.overview import Overview, overview
 from outbox_cli.dashboard.jobs import Jobs
-from outbox_cli.dashboard.live import Live
 from outbox_cli.dashboard.reader import TIMEOUT_S, Reader
 from relay.admin.access.deadline import TooMuch
 from relay.admin.doctor import examine
-from relay.admin.doctor.finding import Finding
-from relay.observe.text import one_line, redacted
+from relay.observe.text import shown
+from relay.platform.finding import Finding
 from relay.settings import Settings
 
 FINDINGS_FRESH_S = 60.0
@@ -51,7 +50,6 @@ class Site:
         self.reader = Reader(self.settings)
         self.overview = Cached(self._look, fresh_s=max(self.refresh_s, 1.0) * 0.9)
         self.findings = Cached(self._examine, fresh_s=FINDINGS_FRESH_S)
-        self.live = Live(self.tick, max(self.refresh_s, 1.0))
         self._environment = rendering.environment()
 
     def close(self) -> None:
@@ -62,9 +60,9 @@ class Site:
         """Do the slow work of the first requests: compile the pages, connect, and read the overview."""
         for name in self._environment.list_templates():
             self._environment.get_template(name)
-        with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):  # the pages say it
+        with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):  # the pages report it
             self.overview.get()
-            self.overview.forget()  # the first person gets a new one
+            self.overview.forget()  # the first person gets a new result
         with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):
             self.findings.get(wait=False)
 
@@ -83,34 +81,27 @@ class Site:
         """Return how long the queries of a page may take: on a small outbox, longer, so a busy server loses no answer.
 
         Args:
-            seconds: How long they may take on a large one.
+            seconds: How long they may take on a large outbox.
         """
         with suppress(OutboxError, TooMuch, sa.exc.SQLAlchemyError):
             found = self.overview.get(wait=False)
             return TIMEOUT_S if found is not None and not found.is_large else seconds
         return seconds
 
-    def tick(self) -> dict[str, Any]:
-        """Return the event for open pages: there is new data, and the title of the tab."""
-        found = self.picture()
-        return {"at": found.at.isoformat(), "dead": found.status.dead, "waiting": found.status.waiting}
-
     def _look(self) -> Overview:
         with self.reader.connected(LOOK_S) as connection:
             return overview(connection, str(self.settings.database))
 
     def _examine(self) -> list[Finding]:
-        engine = self.settings.database.engine(poolclass=sa.NullPool)
         try:
-            found = examine(engine, lease_s=self.settings.lease_s, older_than_s=LATE_S)
+            with self.settings.database.short_engine() as engine:
+                found = examine(engine, lease_s=self.settings.lease_s, older_than_s=LATE_S)
         except (OutboxError, sa.exc.SQLAlchemyError) as error:
-            said = one_line(redacted(str(getattr(error, "orig", None) or error)))
             why = "The other facts of this page do not depend on it."
-            return [Finding("doctor", "note", f"not finished: {said}", why, "Run `outbox doctor`.")]
-        finally:
-            engine.dispose()
-        order = {"bad": 0, "note": 1}
-        return sorted((f for f in found if f.severity != "ok"), key=lambda f: order[f.severity])
+            return [Finding("doctor", "note", f"not finished: {shown(error)}", why, "Run `outbox doctor`.")]
+        return sorted(
+            (each for each in found if each.severity != "ok"), key=lambda each: each.severity
+        )  # bad findings first
 
     # -------------------------------------------------------------------------------------------------- answering
 
@@ -131,7 +122,7 @@ class Site:
         return HTMLResponse(html, status)
 
     def goto(self, request: Request, path: str) -> Response:
-        """Redirect to another page of ours: after a change, reloading then does not repeat it."""
+        """Redirect to another page of ours, so that a reload after a change does not repeat the change."""
         url = request.scope.get("root_path", "") + path
         if request.headers.get("hx-request"):
             return Response(status_code=204, headers={"HX-Redirect": url})

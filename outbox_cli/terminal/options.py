@@ -1,11 +1,11 @@
-"""Options that several commands have, and the parsers of what is given for them."""
+"""Options that several commands have, and the parsers of their values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def text(given: str) -> str:
-    """Return a text; refuse an empty one, for example from an unset shell variable: some would choose everything.
+    """Return a text; refuse an empty one, as from an unset shell variable: some options would choose everything.
 
     Raises:
         BadParameter: The text is empty.
@@ -48,7 +48,7 @@ def duration(given: str) -> float:
 
 
 def instant(given: str) -> datetime:
-    """Return an instant, given as a date with or without a time: in UTC unless it names a zone, like all our output.
+    """Return an instant that is given as a date with or without a time, in UTC unless it names a zone.
 
     Raises:
         BadParameter: The text is not a date.
@@ -76,6 +76,11 @@ def _parsed(given: str, parse: Callable[[str], T], remedy: str | None = None) ->
         raise typer.BadParameter(f"{given}: {remedy or error}") from None
 
 
+def lasting(help_: str, *names: str) -> Any:
+    """Return an option that takes a duration."""
+    return typer.Option(*names, parser=duration, metavar="DURATION", help=help_)
+
+
 HealthHost = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="The address of the health pages; default: this machine only.")
 ]
@@ -93,7 +98,21 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", parser=uuid_of, h
 Key = Annotated[str | None, typer.Option(parser=text, help="Only this ordering key.")]
 Subject = Annotated[str | None, typer.Option(parser=text, help="Only this subject; * stands for any text.")]
 Type = Annotated[str | None, typer.Option("--type", parser=text, help="Only this event type; * stands for any text.")]
-All = Annotated[bool, typer.Option("--all", help="Everything, if no filter is given.")]
+Destination = Annotated[str | None, typer.Option(parser=text, help="Only for this destination.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=past,
+        metavar="WHEN",
+        help="Settled (or, if not settled, created) at this time or later: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z.",
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(parser=past, metavar="WHEN", help="Settled (or, if not settled, created) before this time."),
+]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The number of lines, the latest first.")]
+All = Annotated[bool, typer.Option("--all", help="Select everything; needed if there is no filter.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="For the record: `outbox audit` shows it.")]

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from relay.platform.wording import utc
 
-UNLIMITED = 500  # columns without a terminal: a pipe gets every cell in full
+UNLIMITED = 500  # columns if there is no terminal: a pipe gets every cell in full
 UNBROKEN = 36  # characters that are not split: the length of a message's id, which is copied
 GAP = 3  # columns between two columns
 
@@ -59,18 +59,6 @@ def pasteable(text: str) -> str:
     return text.replace("`outbox ", f"`{program()} ")
 
 
-def print_json_array(values: Iterable[Any]) -> int:
-    """Print one JSON array as its items come, so there may be very many; return their count."""
-    count = 0
-    for value in values:
-        text = as_json(value, indent=2)
-        sys.stdout.write(("[\n  " if count == 0 else ",\n  ") + text.replace("\n", "\n  "))
-        count += 1
-    sys.stdout.write("\n]\n" if count else "[]\n")
-    sys.stdout.flush()
-    return count
-
-
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print one JSON document; dataclasses become objects, times ISO 8601 in UTC."""
     sys.stdout.write(as_json(value, indent=indent) + "\n")
@@ -80,13 +68,13 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 def as_json(value: Any, *, indent: int | None = None) -> str:
     """Return a JSON document for stdout: JSON is UTF-8; in another encoding it may hold only ASCII.
 
-    Characters that a terminal would obey or not show (text direction, controls beyond ASCII) are escaped.
+    Characters that a terminal would obey, or not show, are escaped (text direction, controls beyond ASCII).
     """
     text = json.dumps(value, default=_plain, indent=indent, ensure_ascii=not _is_utf8())
     return _SUSPECT.sub(_escaped, text)
 
 
-_SUSPECT = re.compile(r"[^\n -~]")  # a line break is one of ours: json has escaped those in the data
+_SUSPECT = re.compile(r"[^\n -~]")  # any line break is ours, because json has escaped those in the data
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -104,7 +92,7 @@ def show(found: Sequence[Any], made: Callable[[], object], *, as_json: bool, oth
         found: The items.
         made: Returns the table of them.
         as_json: Whether to print JSON.
-        otherwise: The message for people if there is none.
+        otherwise: The message for people if there are no items.
     """
     if as_json:
         print_json(found)
@@ -134,7 +122,7 @@ def table(*columns: str, rows: Iterable[Iterable[object]] = (), right: Iterable[
 
 
 def _widths(columns: list[list[str]]) -> list[int] | None:
-    """Return the width of each column, if they fit: the widest ones shrink, but not below their longest word."""
+    """Return the width of each column, if they fit: the widest columns shrink, but not below their longest word."""
     room = stdout().width - GAP * (len(columns) - 1)
     widths = [max(map(cell_len, column)) for column in columns]
     least = [

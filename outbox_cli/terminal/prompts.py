@@ -12,14 +12,18 @@ from outbox_cli.terminal import exits
 from outbox_cli.terminal.output import say, stderr
 
 
-def go_on(doing: str, what: str, *, dry_run: bool, question: str | None) -> None:
-    """Return if the command shall act; else say that nothing was done, and end the command.
+def carry_out(
+    doing: str, what: str, total: int, change: Callable[..., int], *, dry_run: bool, question: str | None
+) -> int:
+    """Make a change, with a progress bar on a terminal, and return its count; end the command if it must not act.
 
     Args:
         doing: The action: ``"cancel"``.
         what: Its objects: ``"3 messages"``.
+        total: Their count.
+        change: Makes the change; takes a function ``on_progress``.
         dry_run: Whether the command only shows what would be done.
-        question: The question to ask first; ``None``: none.
+        question: The question to ask first; ``None``: do not ask.
 
     Raises:
         BadParameter: There is no terminal to ask on.
@@ -27,13 +31,13 @@ def go_on(doing: str, what: str, *, dry_run: bool, question: str | None) -> None
     if dry_run:
         say(f"would {doing} {what}; nothing was done")
         raise typer.Exit(exits.OK)
-    if question is None:
-        return
-    if not sys.stdin.isatty():
+    if question is not None and not sys.stdin.isatty():
         raise typer.BadParameter("there is no terminal to ask on: pass --yes to go on without confirmation")
-    if not typer.confirm(question, err=True):
+    if question is not None and not typer.confirm(question, err=True):
         say("nothing was done")
         raise typer.Exit(exits.FAILED)
+    with counting(doing, total) as tell:
+        return change(on_progress=tell)
 
 
 @contextmanager

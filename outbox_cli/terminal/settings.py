@@ -1,13 +1,12 @@
 """The settings of a command, its database, and the directory of its listeners.
 
-All imports are inside: a command's help needs no settings.
+All imports are inside the functions, because a command's help needs no settings.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,22 +23,18 @@ def operator_settings() -> Settings:
     return load(destinations=False)
 
 
-@contextmanager
-def reading() -> Iterator[sa.Connection]:
-    """Yield a connection to an outbox that can be used, to read from it in one snapshot."""
+def reading() -> AbstractContextManager[sa.Connection]:
+    """Return a context with a connection to an outbox that can be used, to read from it in one snapshot."""
     from relay.admin.access.opening import opened_snapshot
 
-    with opened_snapshot(operator_settings()) as connection:
-        yield connection
+    return opened_snapshot(operator_settings())
 
 
-@contextmanager
-def changing() -> Iterator[sa.Engine]:
-    """Yield an engine for an outbox that can be used, to change it."""
+def changing() -> AbstractContextManager[sa.Engine]:
+    """Return a context with an engine for an outbox that can be used, to change it."""
     from relay.admin.access.opening import opened
 
-    with opened(operator_settings()) as engine:
-        yield engine
+    return opened(operator_settings())
 
 
 def start_logging(settings: Settings, *further: str, level: str | None = None) -> None:
@@ -57,7 +52,7 @@ def start_logging(settings: Settings, *further: str, level: str | None = None) -
 
 
 def health_port(settings: Settings) -> int:
-    """Return the port of health pages that are served only on request: the default port is that of a relay."""
+    """Return the port of health pages that are served only on request; the default port is used only by a relay."""
     return 0 if settings.origin("health_port") == "the default" else settings.health_port
 
 
@@ -72,7 +67,7 @@ def report_ignored(settings: Settings) -> None:
 def put_current_directory_on_path() -> None:
     """Make listeners in the current directory importable.
 
-    It comes last on the path: a file there must not replace a module of ours or of the standard library.
+    The directory comes last on the path: a file there must not replace a module of ours or of the standard library.
     """
     here = str(Path.cwd())
     if here not in sys.path:

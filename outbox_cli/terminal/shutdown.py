@@ -1,4 +1,4 @@
-"""End the process: on Ctrl-C, and when a listener's thread hangs, for which Python would wait forever."""
+"""End the process on Ctrl-C, and when a listener's thread hangs, for which Python would wait forever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 0.5  # how long to wait for threads that were told to end
 
 
 def keep_interrupts_out_of_the_log() -> None:
-    """Filter SQLAlchemy's log of a Ctrl-C while it closes or resets a connection: a traceback without an effect."""
+    """Filter SQLAlchemy's log of a Ctrl-C while it closes or resets a connection: a traceback that means nothing."""
     for pool in ("NullPool", "QueuePool"):
         logging.getLogger(f"sqlalchemy.pool.impl.{pool}").addFilter(_is_no_interrupt)
 
@@ -45,11 +45,11 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def leave_behind(code: int, known: Collection[threading.Thread]) -> None:
-    """End the process here if a listener's thread hangs, after an orderly stop of everything else.
+    """End the process here if a listener's thread hangs after an orderly stop of everything else.
 
     Args:
         code: The exit code.
-        known: The threads from before the command, which are not its own.
+        known: The threads that existed before the command, which are not its own.
     """
     deadline = monotonic() + PATIENCE_S
     threads = [t for t in threading.enumerate() if t.name.startswith(PREFIX) and not t.daemon and t not in known]

@@ -25,7 +25,7 @@ _ACTOR: ContextVar[str | None] = ContextVar("outbox_actor", default=None)
 class Action:
     """One action of an operator.
 
-    It may take many transactions. Each of them records its part of the action that the first one began, so an
+    It may take many transactions. The first transaction records the action, and each one records its part, so an
     interrupted action is on record with the part that was done. An action that changed nothing leaves no row.
 
     Args:
@@ -54,7 +54,7 @@ class Action:
 
 
 def this_user() -> str:
-    """Return the acting user: the one that `acting_as` names, or the user and host of this process: ``ada@host``."""
+    """Return the acting user: the name from `acting_as`, or the user and host of this process, such as ``ada@host``."""
     if (named := _ACTOR.get()) is not None:
         return named
     try:
@@ -69,7 +69,7 @@ def acting_as(actor: str) -> Iterator[None]:
     """Record the actions that begin inside this context under a name.
 
     Args:
-        actor: The person who acts, as far as the program knows, if it acts for several people.
+        actor: The person on whose behalf the program acts, as far as it knows.
     """
     token = _ACTOR.set(actor)
     try:
@@ -98,7 +98,7 @@ class AuditEntry:
 
 
 def record(connection: sa.Connection, *, limit: int) -> list[AuditEntry]:
-    """Return the latest actions, the latest first."""
+    """Return the latest actions, newest first."""
     audit, part = tables().audit, tables().audit.alias("part")
     a = audit.c
     more = sa.select(sa.func.coalesce(sa.func.sum(part.c.count), 0)).where(part.c.part_of == a.id).scalar_subquery()

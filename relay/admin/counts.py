@@ -1,9 +1,9 @@
-"""Count messages: unsettled ones in one pass; the history in one, or by an estimate."""
+"""Count messages: unsettled messages in one pass, and the history in one pass or by an estimate."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from outbox.tables import tables
 from relay.admin.access.queries import age_s
 from relay.admin.messages.outcomes import OUTCOMES
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
-from relay.store import dialect_of
 
-COUNT_AT_MOST = 1_000_000  # rows; beyond this count, a table's are estimated
+COUNT_AT_MOST = 1_000_000  # a table with more rows than this is estimated
 
 
 class Messages:
@@ -26,7 +26,7 @@ class Messages:
 
     Attributes:
         unread: (type, count) of the messages in the read path.
-        settled: Outcome → messages that are settled and that their owner has not moved to the history yet.
+        settled: Outcome → messages that are settled, but not yet moved to the history by their owner.
     """
 
     def __init__(self, connection: sa.Connection) -> None:
@@ -44,14 +44,14 @@ class Messages:
                 self.settled[_outcome(row)] += row.messages
 
     def oldest_waiting_s(self, at: datetime) -> float | None:
-        """Return the age in seconds of the oldest message that is due; a scheduled message ages from its due time."""
+        """Return the age in seconds of the oldest due message; a scheduled message ages from its due time on."""
         since = [row.first_due_at if row.state == State.SCHEDULED else row.oldest_at for row in self._waiting]
         due = [instant for instant in since if instant <= at]
         return age_s(min(due), at) if due else None
 
 
 def _counts() -> sa.Select[Any]:
-    """Return the query that counts all messages by type and state, and by the outcome of dead or ended deliveries."""
+    """Return the query that counts all messages by type, by state, and by the outcome of dead or ended deliveries."""
     m = tables().message.c
     marked = _marked()
     flags = [marked.c[name] for name in ("dead", "waits", *OUTCOMES)]
@@ -96,12 +96,19 @@ def _total(rows: Iterable[sa.Row[Any]]) -> int:
     return sum(row.messages for row in rows)
 
 
+def unrouted_types(connection: sa.Connection) -> Sequence[tuple[str, int]]:
+    """Return the event types that no subscription wants, with the count of their messages; the most common first."""
+    m, count = tables().message.c, sa.func.count()
+    query = sa.select(m.type, count).where(m.state == State.UNROUTED).group_by(m.type).order_by(count.desc(), m.type)
+    return [(type_, messages) for type_, messages in connection.execute(query)]
+
+
 class History(NamedTuple):
     """Counts of the messages in the history.
 
     Args:
         counts: Outcome → messages.
-        is_estimate: Whether the count of delivered ones is the planner's estimate.
+        is_estimate: Whether the count of delivered messages is the planner's estimate.
     """
 
     counts: Counter[str]
@@ -111,12 +118,13 @@ class History(NamedTuple):
 def history_counts(connection: sa.Connection, *, count_at_most: int | None = None) -> History:
     """Count the history.
 
-    The number of its rows is estimated first: counting a hundred million rows to say "about a hundred million" would
-    take a minute and evict everything else from the cache. Messages that were not delivered have an index of their own.
+    The number of its rows is estimated first: to count a hundred million rows in order to say "about a hundred million"
+    would take a minute and evict everything else from the cache. Messages that were not delivered have a separate
+    index.
 
     Args:
         connection: To the outbox's database.
-        count_at_most: The number of rows beyond which they are estimated; by default `COUNT_AT_MOST`.
+        count_at_most: The number of rows above which the count is estimated; by default `COUNT_AT_MOST`.
     """
     h = tables().history.c
     query = sa.select(h.outcome, sa.func.count()).where(h.outcome.in_(UNTAKEN)).group_by(h.outcome)

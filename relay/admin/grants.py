@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.platform import rights
+from relay.databases import rights
 
 
 def grants(

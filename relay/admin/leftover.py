@@ -1,4 +1,4 @@
-"""What a drain left: which due deliveries were not made, and why."""
+"""Find what a drain left: which due deliveries were not made, and why."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.admin.access.opening import opened_snapshot
 from relay.admin.access.queries import now
+from relay.admin.counts import unrouted_types
 from relay.admin.destinations.subscriptions import Registered
+from relay.admin.status import word_of
 from relay.decide.verdict import WAITING, State
 from relay.platform.wording import counted
 from relay.settings import Settings
@@ -28,7 +29,7 @@ class Leftover:
     Args:
         destination: Their destination; ``None`` for messages that no subscription wants.
         count: Their count.
-        why: The reason, in a form that follows "… for api: ".
+        why: The reason, in a form that can follow "… for api: ".
     """
 
     destination: str | None
@@ -42,18 +43,18 @@ class Leftover:
 
 
 def what_is_left(settings: Settings, began_at: float, failing: Mapping[str, str] | None = None) -> Sequence[Leftover]:
-    """Return what a drain left, over its own connection; empty if the database cannot be asked.
+    """Return what a drain left, over a separate connection.
 
     Args:
         settings: The settings of the database.
         began_at: When the drain began, in seconds of the monotonic clock.
-        failing: Destination → the reason of attempts that this relay made and has no verdict on yet.
+        failing: Destination → the reason of this relay's failed attempts that have no verdict yet.
+
+    Raises:
+        OutboxError: The database cannot be queried.
     """
-    try:
-        with opened_snapshot(settings) as connection:
-            return leftover(connection, since_s=monotonic() - began_at, failing=failing or {})
-    except OutboxError:
-        return ()
+    with opened_snapshot(settings) as connection:
+        return leftover(connection, since_s=monotonic() - began_at, failing=failing or {})
 
 
 def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str, str]) -> list[Leftover]:
@@ -61,9 +62,9 @@ def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str,
 
     Args:
         connection: A connection from `snapshot`.
-        since_s: How long ago the drain began, in seconds. Earlier dead letters are left out, and so are messages that
-            were emitted since and not read: the drain was not to deliver either.
-        failing: Destination → the reason of attempts that a relay made and has no verdict on yet.
+        since_s: How long ago the drain began, in seconds. Earlier dead letters are left out, and so are unread messages
+            that were emitted after that: the drain was not meant to deliver them.
+        failing: Destination → the reason of a relay's failed attempts that have no verdict yet.
     """
     began_at = now(connection) - timedelta(seconds=since_s)
     registered = Registered(connection)
@@ -71,7 +72,7 @@ def leftover(connection: sa.Connection, *, since_s: float, failing: Mapping[str,
         *_set_aside(connection, registered, failing),
         *_unread(connection, registered, began_at, failing),
         *_dead(connection, began_at),
-        *_unrouted(connection),
+        *(Leftover(None, count, f"no subscription wants {type_}") for type_, count in unrouted_types(connection)),
     ]
     counts: Counter[tuple[str | None, str]] = Counter()
     for each in found:
@@ -98,20 +99,20 @@ def _why(state: str, reason: str | None) -> str:
 
 
 def _trouble(row: Any) -> str | None:
-    """Return why a destination takes nothing; ``None`` if it takes messages."""
+    """Return why a destination takes no messages; ``None`` if it takes messages."""
     if row is None or row.removed_at is not None:
         return "it is no longer registered"
     if row.state == "healthy":
         return None
     if row.paused_by == "operator":
         return f"an operator paused it ({row.reason})"
-    return f"it is {'down' if row.state == 'paused' else row.state} ({row.reason})"
+    return f"it is {word_of(row)} ({row.reason})"
 
 
 def _unread(
     connection: sa.Connection, registered: Registered, began_at: datetime, failing: Mapping[str, str]
 ) -> Iterator[Leftover]:
-    """Yield deliveries that no relay has settled or set aside: a relay holds them, or none has read them."""
+    """Yield deliveries that are neither settled nor set aside: a relay holds them, or no relay has read them."""
     m = tables().message.c
     is_due = sa.or_(
         sa.and_(m.state == State.READY, m.created_at <= began_at),
@@ -141,10 +142,3 @@ def _dead(connection: sa.Connection, began_at: datetime) -> Iterator[Leftover]:
     )
     for name, count, reason in connection.execute(query):
         yield Leftover(name, count, f"dead letters ({reason}); see `outbox dead list`")
-
-
-def _unrouted(connection: sa.Connection) -> Iterator[Leftover]:
-    m = tables().message.c
-    query = sa.select(m.type, sa.func.count()).where(m.state == State.UNROUTED).group_by(m.type).order_by(m.type)
-    for type_, count in connection.execute(query):
-        yield Leftover(None, count, f"no subscription wants {type_}")

@@ -1,8 +1,8 @@
 """The relays that own shards now: those with a living session.
 
-A beat outlives its relay, a session does not. On PostgreSQL the session holds the locks that make an owner, and the
-server's lock table shows them. An SQLite file has one owner, which holds the lock of its side file. So a dead relay
-leaves this list at once, and no shard has two owners in it.
+A beat stays in the table after its relay has died, but a session does not stay. On PostgreSQL the session holds the
+locks that make an owner, and the server's lock table shows them. An SQLite file has one owner, which holds the lock of
+its side file. So a dead relay leaves this list at once, and no shard has two owners in it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import age_s, now
-from relay.store import dialect_of
+from relay.databases.dialect import dialect_of
 
-ALIVE_WITHIN_S = 30.0  # two default leases, where locks cannot be seen: on a replica, or in another machine's file
+ALIVE_WITHIN_S = 30.0  # two default leases, if locks cannot be seen: on a replica, or in a file of another machine
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RelayStatus:
 
 
 def live_relays(connection: sa.Connection) -> list[RelayStatus]:
-    """Return the relays that have a session, in the order of their start, with the shards that each owns."""
+    """Return the relays that have a session, in the order in which they started, with the shards that each owns."""
     relay, at = tables().relay, now(connection)
     rows = connection.execute(sa.select(relay).order_by(relay.c.number)).all()
     since = at - timedelta(seconds=ALIVE_WITHIN_S)

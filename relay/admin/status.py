@@ -1,6 +1,6 @@
 """The status of the outbox, in numbers that add up.
 
-All numbers belong to one moment, and each has one definition. Messages and deliveries are counted separately: a
+All numbers are taken at one moment, and each has one definition. Messages and deliveries are counted separately: a
 message has a delivery for each destination that wants it.
 
 | a message counts as  | when                                                                               |
@@ -12,15 +12,15 @@ message has a delivery for each destination that wants it.
 | cancelled, discarded | all its deliveries are done, and no destination took it: an operator gave it up    |
 | expired              | all its deliveries are done, and no destination took it: its time had passed       |
 
-A message counts once, with one exception: one that is dead at one destination and waits for another counts as both,
-and `waiting_and_dead` counts these. `delivered`, `cancelled`, `discarded` and `expired` reach back as far as the
-history, and count a message once more after each replay.
+A message counts once, with one exception: a message that is dead at one destination and waits for another counts as
+both, and `waiting_and_dead` counts such messages. `delivered`, `cancelled`, `discarded` and `expired` reach back as far
+as the history, and count a message once more after each replay.
 
 `parked`, its part `blocked`, and `retrying` count deliveries, and are the sums over the destinations. For a
 destination, `parked` and `retrying` are parts of its `waiting`.
 
-To count means to pass over every row, so a backlog of millions is estimated from a sample of its pages or rows.
-A message that was set aside for several destinations may then count once for each.
+To count means to read every row, so a backlog of millions is estimated from a sample of its pages or rows. A message
+that was set aside for several destinations may then count once for each.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from relay.admin.access.queries import now
 from relay.admin.counts import COUNT_AT_MOST, History, Messages, history_counts
 from relay.admin.messages.outcomes import OUTCOMES
 from relay.admin.relays import RelayStatus, live_relays
+from relay.databases.dialect import dialect_of
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, State
 from relay.platform.wording import utc
-from relay.store import dialect_of
 
 APART = (State.BLOCKED, State.RETRY, State.DEAD)
 REMOVED = "it is no longer registered, and deliveries still wait for it"
@@ -60,12 +60,13 @@ class DestinationStatus:
         on_dead: The effect of a dead letter on its key's successors: ``block`` or ``skip``.
         until: When it is probed or resumes, if known.
         paused_by: ``operator`` or ``failure``, unless it is healthy.
-        parked: Waiting deliveries that cannot start now: it is paused or full, or an earlier message waits.
+        parked: Waiting deliveries that cannot start now: the destination is paused or full, or an earlier message
+            waits.
         blocked: Of the parked ones, those behind an earlier message of their key that is not done.
         retrying: Waiting deliveries that have failed and wait for their next attempt.
-        note: For a healthy one: the failure that occurs now and then, such as ``7 % failing``.
+        note: For a healthy destination: the failure that occurs now and then, such as ``7 % failing``.
         since: When its state began.
-        rate: The attempts that all relays together may start there, such as ``50/s``; ``None``: no limit.
+        rate: How many attempts all relays together may start there, such as ``50/s``; ``None``: no limit.
     """
 
     name: str
@@ -89,10 +90,10 @@ class DestinationStatus:
     def health(self) -> str:
         """Its state in words: ``healthy, 7 % failing``, ``healthy, at most 50/s``, ``down since …``."""
         began = f" since {utc(self.since)}" if self.since is not None else ""
-        match self.state:
+        match word_of(self):
             case "healthy":
                 return ", ".join(filter(None, ["healthy", self.note, self.rate and f"at most {self.rate}"]))
-            case "paused" if self.paused_by == "failure":
+            case "down":
                 return f"down{began}" + (f", probing at {utc(self.until)}" if self.until is not None else "")
             case "paused":
                 return f"paused{began}"
@@ -103,6 +104,12 @@ class DestinationStatus:
         return self.state
 
 
+def word_of(destination: Any) -> str:
+    """Return the state of a destination in a word: ``down`` if relays paused it after failures."""
+    is_down = destination.state == "paused" and destination.paused_by == "failure"
+    return "down" if is_down else str(destination.state)
+
+
 @dataclass(frozen=True)
 class Status:
     """The status of the whole outbox.
@@ -110,7 +117,7 @@ class Status:
     Args:
         waiting: Messages that are still to be delivered to a destination.
         scheduled: Of the waiting ones, those that are not due yet.
-        waiting_and_dead: Of the waiting ones, those that are a dead letter at another destination.
+        waiting_and_dead: Of the waiting ones, those that are dead letters at another destination.
         parked: Deliveries that cannot start now: destination paused or full, or an earlier message waits.
         blocked: Of the parked ones, those behind an earlier message of their key that is not done.
         retrying: Deliveries that failed and wait for their next attempt.
@@ -124,7 +131,7 @@ class Status:
         is_estimate: Whether the numbers of messages and deliveries outside the history are estimates, because there
             are too many to count.
         oldest_waiting_s: The age of the oldest message that waits and is due; ``None`` if there is none.
-        destinations: The registered destinations, by name; removed ones while deliveries wait for them.
+        destinations: The registered destinations, by name, and removed ones as long as deliveries wait for them.
         relays: The relays that are alive.
     """
 
@@ -151,11 +158,11 @@ def status(connection: sa.Connection, *, count_at_most: int | None = None) -> St
     """Return the status now.
 
     Args:
-        connection: A connection from `snapshot`, so all numbers belong to one moment.
+        connection: A connection from `snapshot`, so that all numbers are taken at one moment.
         count_at_most: The number of unsettled messages, and of settled ones, beyond which they are estimated;
             by default a million.
     """
-    relays = live_relays(connection)  # first: locks are not part of a snapshot
+    relays = live_relays(connection)  # must come first: locks are not part of a snapshot
     history = history_counts(connection, count_at_most=count_at_most)
     if dialect_of(connection).estimate_beyond(connection, "outbox_message", count_at_most or COUNT_AT_MOST) is not None:
         return _estimated(connection, relays, history)
@@ -177,7 +184,7 @@ def status(connection: sa.Connection, *, count_at_most: int | None = None) -> St
 
 def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: History) -> Status:
     """Return the status of a backlog that is too large to be counted."""
-    from relay.admin.timeline.backlog import sample  # it loads what a look at a small outbox does not need
+    from relay.admin.timeline.backlog import sample  # imported late, because a small outbox does not need it
 
     found = sample(connection, relays=relays)
     deliveries = {
@@ -204,7 +211,7 @@ def _estimated(connection: sa.Connection, relays: list[RelayStatus], history: Hi
 def _common(
     relays: list[RelayStatus], destinations: dict[str, DestinationStatus], history: History, settled: Counter[str]
 ) -> dict[str, Any]:
-    """Return the fields of `Status` that are found in the same way for any backlog; those of `settled` are outcomes."""
+    """Return the fields of `Status` that are found in the same way for any backlog; `settled` has the outcomes."""
     sums = {
         name: sum(getattr(each, name) for each in destinations.values()) for name in ("parked", "blocked", "retrying")
     }
@@ -272,7 +279,7 @@ def _unread_for(globs: list[str], unread: Iterable[tuple[str, int]]) -> int:
 
 
 def _settled_apart(connection: sa.Connection) -> Counter[str]:
-    """Count, per destination, deliveries with a row whose message is in the read path: the row counts instead."""
+    """Count, per destination, deliveries that have a row although their message is in the read path: the row counts."""
     message, delivery = tables().message, tables().delivery
     query = (
         sa.select(delivery.c.destination, sa.func.count().label("deliveries"))

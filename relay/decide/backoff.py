@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEAST_S, MOST_S = 1.0, 3_600.0  # of a wait that a destination asks for
+LEAST_S, MOST_S = 1.0, 3_600.0  # the limits of a wait that a destination asks for
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +12,8 @@ class Policy:
     """How patient a destination's deliveries are.
 
     Args:
-        max_attempts: Charged attempts before a message is dead.
-        give_up_after_s: Seconds from the first charged failure before a message is dead.
+        max_attempts: The number of charged attempts after which a message is dead.
+        give_up_after_s: Seconds after the first charged failure at which a message is dead.
         backoff_s: The ceiling of the first wait, in seconds; it doubles.
         backoff_max_s: The ceiling of the longest wait, in seconds.
     """
@@ -24,7 +24,7 @@ class Policy:
     backoff_max_s: float = 3_600.0
 
     def ceiling_s(self, failures: int) -> float:
-        """Return the longest wait after this number of failures in a row: doubling, capped, monotone."""
+        """Return the longest wait after this number of failures in a row; it doubles up to a limit."""
         doublings = min(max(failures - 1, 0), 60)
         return min(self.backoff_s * 2.0**doublings, self.backoff_max_s)
 
@@ -38,12 +38,12 @@ def jittered(ceiling_s: float, chance: float) -> float:
 
 
 def half_jittered(ceiling_s: float, chance: float) -> float:
-    """Return a wait of at least half of the ceiling, where an immediate repetition would do harm."""
-    return jittered(ceiling_s, 0.5 + chance / 2)
+    """Return a wait of at least half the ceiling, for cases in which an immediate repetition would do harm."""
+    return ceiling_s * (0.5 + chance / 2)
 
 
 def clamped(retry_after_s: float | None) -> float:
-    """Return the wait that a destination asked for, within reason: neither 0 nor endless."""
+    """Return the wait that a destination asked for, limited so that it is neither 0 nor endless."""
     if retry_after_s is None or retry_after_s != retry_after_s:
         return LEAST_S
     return min(max(retry_after_s, LEAST_S), MOST_S)

@@ -1,26 +1,26 @@
-"""The circuit breaker: whose fault was a failure, the message's or the destination's?
+"""The circuit breaker decides whose fault a failure was: the message's or the destination's.
 
 An outage must cost no message its attempts. A message that always fails must become a dead letter. A destination that
-fails a few per cent of its requests must keep its rate. One failure does not show which of the three it is. The results
-of *other* messages after it show that:
+fails a few per cent of its requests must keep its rate. One failure does not show which of the three cases it is. The
+results of *other* messages after it show that:
 
 - A message that fails becomes a **suspect**. Other messages go on.
 - A suspect is **charged** when another message, whose attempt *started after* the suspect failed, is taken. An attempt
   that was under way before proves nothing: a destination that goes down has always just taken a message.
-- A suspect that is tried again and taken was innocent: the destination was at fault. So the others are released
+- A suspect that is tried again and taken was innocent: the destination was at fault. So all other suspects are released
   uncharged, and tried again at once.
 - In doubt, fewer attempts may be under way, and at least one: the **width** is ``concurrency >> streak``, at least 1.
   The streak counts the different messages that failed since the last one was taken. One success restores the full
   width.
 - The breaker **opens** when chance cannot explain the streak: the destination is down (`failures.failure_rate`).
   All suspects are released uncharged. The destination is **probed** after 1 s, 2 s, 4 s, and at least every 30 s. A
-  probe is up to eight attempts at different messages, one after the other; the first that is taken closes the breaker.
-  From then on the width doubles with each success.
+  probe is up to eight attempts at different messages, one after the other; the first one that is taken closes the
+  breaker. From then on the width doubles with each success.
 - While three or more different messages have failed in a row, while the breaker is open and while the width grows
   again, three of four attempts use messages unlike those that failed (`failures.doubt`). Therefore a crowd of bad
-  messages neither opens the breaker again nor hides that the destination takes others.
+  messages neither opens the breaker again nor hides that the destination takes other messages.
 - A suspect without a message to compare it with is tried again after its own backoff, uncharged, and the breaker stays
-  closed. But a failure that only a living destination can have caused (`failed`, `refused`) is charged even so.
+  closed. But a failure that only a living destination can have caused (`failed`, `refused`) is charged even then.
 
     closed ──the streak is improbable──► open ──a probe is taken──► closed
        │                                  └──a probe fails──► open, and the next wait is longer
@@ -48,9 +48,9 @@ from relay.decide.verdict import DELIVERED
 Condition = Literal["closed", "open", "throttled", "off"]
 
 FULL_WIDTH = 1000  # the largest concurrency that may be configured
-PROBE_WITH = 8  # different messages at most, one after the other
+PROBE_WITH = 8  # the most different messages in one probe, one after the other
 PROBE_S = 5.0  # after this time, a probe uses no further message
-DOUBTED = 3  # different messages that failed in a row, before another than the oldest is tried
+DOUBTED = 3  # after this number of different messages failed in a row, not only the oldest is tried
 CONDITION_OF_STATE: dict[str, Condition] = {"paused": "open", "throttled": "throttled", "off": "off"}
 
 
@@ -59,17 +59,18 @@ class CircuitBreaker(Generic[D]):
     """The circuit breaker of one destination. Times are seconds of one clock.
 
     Args:
-        policy: The limits and the backoff of its deliveries.
+        policy: The limits and the backoff of the destination's deliveries.
 
     Attributes:
-        condition: See the module.
+        condition: ``closed``, ``open``, ``throttled`` or ``off``; see the module.
         reason: Why it is not closed.
         since: When the condition began.
-        until: When an open breaker is probed, and a throttled one closes.
+        until: When an open breaker is probed, or a throttled one closes.
         pauses: Openings and failed probes in a row; the waits between probes grow with them.
         probing: Whether a probe is under way.
-        is_clear: Whether there is no suspect, and nothing in doubt: then a taken message needs no ruling, and is only
-            counted in `rate`. It is an attribute, because it is read twice for each message.
+        is_clear: Whether there is neither a suspect nor a doubt. Then a taken message needs no ruling, and is only
+            counted in `rate`. It is an attribute, not a property, because it is read twice for each message.
+        suspects: The deliveries that failed and were not ruled on.
     """
 
     policy: Policy
@@ -86,11 +87,11 @@ class CircuitBreaker(Generic[D]):
     _limit: int = 0  # the streak that chance does not explain
     _probes: int = 0  # attempts in this probe
     _probed_at: float = 0.0  # when the first of them began
-    _ramp: float = inf  # attempts under way at once at most since it closed; each success doubles it
-    _suspects: Suspects[D] = field(init=False)
+    _ramp: float = inf  # the most attempts at once since the breaker closed; each success doubles it
+    suspects: Suspects[D] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._suspects = Suspects(self.policy)
+        self.suspects = Suspects(self.policy)
 
     # ----------------------------------------------------------- what may be done
 
@@ -140,11 +141,11 @@ class CircuitBreaker(Generic[D]):
             outcome: How the attempt has ended.
             started_at: When it began.
             now: The time.
-            others: How many others could be tried now.
+            others: How many other deliveries could be tried now.
         """
         is_probe = self.probing and started_at >= self.since
         self.probing = self.probing and not is_probe
-        earlier = self._suspects.retried.pop(delivery, None)
+        earlier = self.suspects.retried.pop(delivery, None)
         match outcome.kind:
             case "taken":
                 return [(delivery, DELIVERED), *self._take(earlier, started_at, now)]
@@ -160,25 +161,13 @@ class CircuitBreaker(Generic[D]):
             self._wait_longer(outcome, now)
         return [(delivery, None)]
 
-    def rule_alone(self, now: float) -> Ruling[D]:
-        """Rule on suspects when there is no delivery to compare them with: none waits, and none is under way.
-
-        Failures that only a living destination can have caused are charged. The other suspects wait for their own
-        backoff.
-        """
-        return self._suspects.charge_answered()
-
-    def rule_due(self, now: float) -> Ruling[D]:
-        """Rule on suspects whose own backoff has passed without other evidence."""
-        return self._suspects.rule_due(now)
-
     def resume(self, now: float) -> Ruling[D]:
         """Close the breaker: an operator, or another relay, reports that the destination works again."""
         self.pauses = 0
         return self._release_and_turn("closed", now)
 
     def adopt(self, shared_state: SharedState, now: float) -> Ruling[D]:
-        """Adopt the finding of other relays that the destination takes no messages, so no message here is at fault."""
+        """Adopt the finding of other relays that the destination takes no messages: no message here is at fault."""
         if self.condition == "off":
             return []
         released = self._release_and_turn(CONDITION_OF_STATE[shared_state.state], now, shared_state.reason or "")
@@ -187,48 +176,19 @@ class CircuitBreaker(Generic[D]):
 
     # ------------------------------------------------------------------- suspects
 
-    @property
-    def suspects(self) -> list[D]:
-        """The deliveries that failed and wait for evidence, or for their own backoff."""
-        return list(self._suspects.waiting)
-
-    @property
-    def suspicion(self) -> str | None:
-        """The reason of the latest failure that was not ruled on; ``None`` if there is none."""
-        latest = max(self._suspects, key=lambda s: s.failed_at, default=None)
-        return latest.outcome.reason if latest is not None else None
-
-    @property
-    def failing_count(self) -> int:
-        """How many deliveries failed and were not ruled on, including those that are being tried again."""
-        return len(self._suspects)
-
-    @property
-    def next_retry_at(self) -> float:
-        """When the next suspect is to be ruled on, if nothing happens before."""
-        return self._suspects.next_retry_at
-
-    def forget(self, delivery: D) -> None:
-        """Forget a delivery that leaves memory; its failure is not charged."""
-        self._suspects.forget(delivery)
-
-    def replace(self, delivery: D, other: D) -> None:
-        """Replace the object that represents a delivery."""
-        self._suspects.replace(delivery, other)
-
     def _suspect(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
         if not self._streak:
             self._limit = self.rate.improbable_run
         self._streak.add(delivery.id)
         self.is_clear = False
         self._failures += 1
-        ruling = self._suspects.add(delivery, outcome, earlier, now)
+        ruling = self.suspects.add(delivery, outcome, earlier, now)
         if len(self._streak) >= self._limit:
             ruling += self._wait_longer(outcome, now)
         return ruling
 
     def _take(self, earlier: Suspect[D] | None, started_at: float, now: float) -> Ruling[D]:
-        ruling = self._suspects.clear_up(earlier, started_at)
+        ruling = self.suspects.clear_up(earlier, started_at)
         if self.condition == "open" and started_at >= self.since:
             self.pauses = 0
             self._turn("closed", now)
@@ -249,7 +209,7 @@ class CircuitBreaker(Generic[D]):
         return released
 
     def _is_probed(self, outcome: Outcome, started_at: float, now: float, others: int) -> bool:
-        """Whether a probe is over that was not taken: nothing different is left to try, or the destination is away."""
+        """Whether a failed probe is over: no different message is left to try, or the destination is away."""
         if not self._probes:
             self._probed_at = started_at
         self._probes += 1
@@ -257,14 +217,14 @@ class CircuitBreaker(Generic[D]):
         return is_over or outcome.kind == "unreachable"
 
     def _wait_longer(self, outcome: Outcome, now: float) -> Ruling[D]:
-        """Open, or stay open. Attempts that were under way at the opening are no new evidence; only a probe is."""
+        """Open, or stay open. Attempts that were under way when the breaker opened are no new evidence; a probe is."""
         self.pauses += 1
         released = self._release_and_turn("open", now, outcome.reason)
         self.until = now + min(self.policy.ceiling_s(self.pauses), PROBE_EVERY_S)
         return released
 
     def _release_and_turn(self, condition: Condition, now: float, reason: str = "") -> Ruling[D]:
-        released = self._suspects.release_all()
+        released = self.suspects.release_all()
         self._turn(condition, now, reason)
         return released
 
@@ -277,4 +237,4 @@ class CircuitBreaker(Generic[D]):
         self.rate.add_run(self._failures)
         self._streak.clear()
         self._failures = 0
-        self.is_clear = self.condition == "closed" and self._ramp == inf and not len(self._suspects)
+        self.is_clear = self.condition == "closed" and self._ramp == inf and not len(self.suspects)

@@ -1,4 +1,4 @@
-"""Retry or give up: the one place that turns a charged failure into a verdict."""
+"""Decide whether to retry or give up: only this module turns a charged failure into a verdict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def charge(delivery: Charged, outcome: Outcome, policy: Policy) -> Verdict:
     given_up = _reason_to_give_up(delivery, outcome, policy)
     if given_up is not None:
         return dead(given_up, outcome.detail)
-    return retry(_ceiling_s(delivery.attempts + 1, outcome, policy), outcome.reason, outcome.detail)
+    ceiling_s = policy.ceiling_s(delivery.attempts + 1)
+    return retry(ceiling_s, outcome.reason, outcome.detail, delay_floor_s=_asked_s(outcome))
 
 
 def _reason_to_give_up(delivery: Charged, outcome: Outcome, policy: Policy) -> str | None:
@@ -44,6 +45,6 @@ def _reason_to_give_up(delivery: Charged, outcome: Outcome, policy: Policy) -> s
     return None
 
 
-def _ceiling_s(attempts: int, outcome: Outcome, policy: Policy) -> float:
-    ceiling_s = policy.ceiling_s(attempts)
-    return ceiling_s if outcome.retry_after_s is None else max(ceiling_s, clamped(outcome.retry_after_s))
+def _asked_s(outcome: Outcome) -> float:
+    """Return the wait that the destination asked for. The backoff is added, so messages do not all come at once."""
+    return 0.0 if outcome.retry_after_s is None else clamped(outcome.retry_after_s)

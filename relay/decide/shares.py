@@ -1,9 +1,10 @@
 """Decide which relay owns which shards: each relay computes fair shares from data that all relays see.
 
-Every relay sees the same two things in the server's lock table: who is alive (holds a presence lock) and who holds
-which shard. The relays sort the living, and each takes its rank's share: 64 // alive, and one more for the first 64 %
-alive. A shard that stays free for two beats belongs to a relay that is alive but cannot own; another relay may take it
-beyond its own share, and gives it back only to a peer that lacks shards and finds none free.
+Every relay sees the same two things in the server's lock table: which relays are alive (each holds a presence lock) and
+which relay holds which shard. The relays sort the living relays, and each takes the share of its rank: 64 // alive, and
+one more for the first 64 % alive ranks. A shard that stays free for two beats is in the share of a relay that is alive
+but cannot own it. Another relay may take it beyond its own share, and gives it back only to a peer that lacks shards
+and finds none free.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Plan:
     """The changes at this beat.
 
     Args:
-        take: Shards to try to lock, in order, at most as many as are wanted.
+        take: Shards to try to lock, in this order, until as many as are wanted are locked.
         give: Shards to hand back.
         wants: How many shards this relay lacks while none is free; peers with too many read it and hand shards back.
     """
@@ -47,12 +48,12 @@ def plan_shares(
     """Decide what to take and what to hand back.
 
     Args:
-        me: My number.
-        wants_of: For each living relay, me included: how many shards it asks for.
+        me: The number of this relay.
+        wants_of: For each living relay, this one included: how many shards it asks for.
         held: The shards that have an owner, those of this relay included.
-        mine: The shards that I hold.
-        free_beats: For each shard without an owner: for how many beats in a row.
-        only: Just after a restart: take only these shards, and ask peers for none.
+        mine: The shards that this relay holds.
+        free_beats: For each shard without an owner: for how many beats in a row it has had none.
+        only: Just after a restart: the only shards to take; peers are asked for none.
     """
     alive = sorted({me, *wants_of})
     rank = alive.index(me)

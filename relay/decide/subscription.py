@@ -1,4 +1,4 @@
-"""The event types that a destination wants, and those that it wanted before.
+"""The event types that a destination wants now, and those that it wanted in earlier generations.
 
 The registry records what a destination wanted in each generation of registered destinations: a list of
 ``[generation, events]``, with ``null`` for a destination that was removed. A message in the history names the

@@ -9,8 +9,8 @@ A *message* has a state as a whole while it is in ``outbox_message``:
 | held      | waits for what its deliveries wait for      |
 | unrouted  | is wanted by no subscription                |
 
-A *delivery* has a row in ``outbox_delivery``, and so a state, only while it or a sibling of it is an exception. The
-first six are verdicts of a relay; the last two are an operator's.
+A *delivery* has a row in ``outbox_delivery``, and therefore a state, only while it or another delivery of its message
+is an exception. The first six states are verdicts of a relay; the last two are decisions of an operator.
 
 | state     | the delivery …                                              | in the row          |
 |-----------|-------------------------------------------------------------|---------------------|
@@ -48,8 +48,8 @@ class State(StrEnum):
     EXPIRED = "expired"
 
 
-READ_PATH = (State.READY, State.SCHEDULED)  # of a message that has no exceptional delivery
-WAITING = (State.PARKED, State.BLOCKED, State.RETRY)  # of a delivery that is still to be made
+READ_PATH = (State.READY, State.SCHEDULED)  # a message without an exceptional delivery
+WAITING = (State.PARKED, State.BLOCKED, State.RETRY)  # a delivery that is still to be made
 CHARGED = (State.RETRY, State.DEAD)  # an attempt counts against the message
 GIVEN_UP = (State.DISCARDED, State.CANCELLED)  # by an operator; the owner of the shard does the rest
 UNTAKEN = (*GIVEN_UP, State.EXPIRED)  # done, and the destination has not taken it
@@ -81,7 +81,7 @@ class Verdict:
 
 DELIVERED = Verdict(State.DELIVERED)
 PARKED = Verdict(State.PARKED)
-# Parked after an attempt that failed uncharged, because it finds no room: deliveries that were not tried go first.
+# Parked for lack of room, after an attempt that failed uncharged: deliveries that were not tried go first.
 TRIED = Verdict(State.PARKED)
 EXPIRED = Verdict(State.EXPIRED, reason="its time had passed before an attempt began")
 BLOCKED = Verdict(State.BLOCKED)
@@ -94,7 +94,7 @@ HANDED_OVER = Verdict(State.PARKED)
 def retry(
     delay_ceiling_s: float, reason: str, detail: str = "", *, charged: int = 1, delay_floor_s: float = 0.0
 ) -> Verdict:
-    """Return the verdict on a failed attempt that is repeated after a backoff."""
+    """Return the verdict on a delivery whose attempt failed and is repeated after a backoff."""
     return Verdict(State.RETRY, charged, delay_ceiling_s, reason, detail, delay_floor_s=delay_floor_s)
 
 

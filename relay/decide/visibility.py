@@ -1,11 +1,11 @@
 """Find messages that commit late.
 
 A cursor over positions reads every row once, at a cost that does not depend on history. But a row gets its position
-when it is inserted, and becomes visible when its transaction commits; the order of commits may differ. So a row below
-the cursor may appear at any time. A search by position would read the left edge of the index repeatedly, where settled
-rows remain until vacuum. So the relay finds it by *visibility*: a row that has become visible since the last look was
-written by a transaction that was still running then (in that snapshot's `xip`), or that began later (at or above its
-`xmax`).
+when it is inserted, and becomes visible when its transaction commits, and transactions may commit in another order. So
+a row below the cursor may appear at any time. To search for it by position would mean reading the left edge of the
+index repeatedly, where settled rows remain until vacuum. So the relay finds it by *visibility*: a row that has become
+visible since the last look was written by a transaction that was still running then (in that snapshot's `xip`) or that
+began later (at or above its `xmax`).
 
 Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 """
@@ -21,7 +21,7 @@ class Horizon:
 
     Args:
         xmax: Transactions with this id or a higher one began later.
-        running: The transactions below it that were still running.
+        running: The transactions below `xmax` that were still running.
     """
 
     xmax: int

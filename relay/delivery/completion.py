@@ -1,12 +1,12 @@
-"""The entries that are decided and not yet known to be written. Runs on the event loop.
+"""The entries that are decided, but not yet known to be settled. Runs on the event loop.
 
-An entry comes here with its last verdict, goes to the owning thread, and comes back when it is settled: then its
+An entry comes here with its last verdict, goes to the owning thread, and comes back when it is settled. Then its
 verdicts are counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from relay.decide.verdict import BEHIND, BLOCKED
 from relay.observe.metrics import Metrics
 from relay.seam import Entry, ToOwner
 
-SAMPLES_PER_BATCH = 16  # of the latencies of a settled batch
+SAMPLES_PER_BATCH = 16  # latencies that are recorded of a settled batch
 
 
 class Completion:
@@ -22,7 +22,7 @@ class Completion:
 
     Args:
         owner: Settles entries.
-        metrics: Counts verdicts, by the batch.
+        metrics: Counts verdicts, one batch at a time.
 
     Attributes:
         delivered_count: Messages that every destination took.
@@ -37,8 +37,8 @@ class Completion:
 
     @property
     def is_settling(self) -> bool:
-        """Whether a verdict or a finding is not yet known to be written."""
-        return self._settling_count > 0 or bool(self._owner.findings)
+        """Whether some verdict or finding is not yet known to be written."""
+        return self._settling_count > 0 or bool(self._owner.requests)
 
     def complete(self, entry: Entry) -> None:
         """Have the owning thread settle an entry that has all its verdicts."""
@@ -52,39 +52,43 @@ class Completion:
             self._owner.wake()
 
     def set_aside(self, entry: Entry) -> None:
-        """Have the owning thread set an entry aside that no subscription wants."""
+        """Have the owning thread set aside an entry that no subscription wants."""
         self._settling_count += 1
         self._owner.unrouted.append(entry)
 
     def settled(self, entries: Collection[Entry]) -> None:
         """Count the verdicts of settled entries."""
         self._settling_count -= len(entries)
-        for entry in entries:
-            if entry.verdicts is None and entry.lanes:
-                self.delivered_count += 1
-            elif was_taken_by_any(entry):
-                self.partly_delivered_count += 1
-        self._count_verdicts(entries)
-
-    def _count_verdicts(self, entries: Collection[Entry]) -> None:
         taken: dict[tuple[Any, ...], list[Entry]] = {}
         for entry in entries:
             if entry.verdicts is None:
                 taken.setdefault(entry.lanes, []).append(entry)
-                continue
-            for lane in entry.lanes:  # not its verdicts, which omit the destinations that took it
-                verdict = entry.verdict_of(lane.name)
-                self._metrics.count(lane.name, verdict.state, reason=verdict.reason)
+            else:
+                self._count(entry)
         now = datetime.now(UTC)
         for lanes, plain in taken.items():
-            sample = plain[:: max(len(plain) // SAMPLES_PER_BATCH, 1)] if lanes else []
-            ages_s = [(now - entry.message.created_at).total_seconds() for entry in sample]
-            for lane in lanes:
-                self._metrics.destination(lane.name).delivered(len(plain), ages_s)
+            if lanes:
+                self._count_taken(lanes, plain, now)
+
+    def _count_taken(self, lanes: tuple[Any, ...], entries: Sequence[Entry], now: datetime) -> None:
+        """Count entries that all of these destinations took."""
+        self.delivered_count += len(entries)
+        sample = entries[:: max(len(entries) // SAMPLES_PER_BATCH, 1)]
+        ages_s = [(now - entry.created_at).total_seconds() for entry in sample]
+        for lane in lanes:
+            self._metrics.delivered(lane.name, len(entries), ages_s)
+
+    def _count(self, entry: Entry) -> None:
+        """Count the verdicts on an entry, at least one of which is not `DELIVERED`."""
+        if was_taken_by_any(entry):
+            self.partly_delivered_count += 1
+        for lane in entry.lanes:  # not `verdicts`, which omit the destinations that took it
+            verdict = entry.verdict_of(lane.name)
+            self._metrics.count(lane.name, verdict.state, reason=verdict.reason)
 
 
 def was_taken_by_any(entry: Entry) -> bool:
-    """Return whether not all verdicts of an entry that has one are exceptions."""
+    """Return whether a destination took this entry, which has at least one verdict."""
     return len(entry.lanes) - entry.open > len(entry.verdicts or ())
 
 

@@ -6,20 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
+from relay.databases.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
 from relay.decide.shared_state import SharedState
 from relay.decide.subscription import wants
 from relay.decide.verdict import PARKED
 from relay.delivery.completion import Completion, was_taken_by_any
 from relay.delivery.crashes.guard import CrashGuard
 from relay.delivery.lane import Lane
-from relay.delivery.withdrawals import Withdrawals
 from relay.observe.metrics import Metrics
-from relay.seam import Entry, Handle, Lease, Note, ToOwner
-from relay.store.contract import Inherited
-from relay.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
+from relay.seam import Entry, Handle, Lease, ToOwner, Withdrawn
 
 ROUTES_KEPT = 10_000  # event types are few, unless a producer generates them
-STOCK = 250  # entries of a destination that keep it busy for a while
+STALE = -1  # the epoch of an entry that must not be sent again
+STOCK = 250  # this number of entries keeps a destination busy for a while
 
 
 class Dispatcher:
@@ -27,19 +26,17 @@ class Dispatcher:
 
     Args:
         lanes: The destinations.
-        subscriptions: Destination → the event types that it wants, globs allowed.
         completion: Takes entries that have all their verdicts.
         crash_guard: Knows which entries may have killed a relay.
         owner: Reaches the owning thread.
         lease: Is told which session has reached the loop.
-        window: Unsettled entries at most.
+        window: The most unsettled entries.
         metrics: Counts messages that are read.
     """
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
-        subscriptions: Mapping[str, Sequence[str]],
+        lanes: Mapping[str, Lane],
         *,
         completion: Completion,
         crash_guard: CrashGuard,
@@ -48,30 +45,26 @@ class Dispatcher:
         window: int,
         metrics: Metrics,
     ) -> None:
-        self.lanes = {lane.name: lane for lane in lanes}
-        self.names = tuple(self.lanes)
-        self.skipping = [lane.name for lane in lanes if lane.on_dead == "skip"]
+        self.lanes, self.names = lanes, tuple(lanes)
         self.crash_guard, self.completion = crash_guard, completion
-        self._withdrawals = Withdrawals(lanes, owner)
-        self._subscriptions, self._metrics = subscriptions, metrics
-        self._window = max(window, 2 * len(lanes))  # each keeps two entries, even one that is down
-        self._owner, self._lease = owner, lease
+        self._window = max(window, 2 * len(lanes))  # each lane keeps two entries, even if it is down
+        self._owner, self._lease, self._metrics = owner, lease, metrics
         self._held: dict[Handle, Entry] = {}
         self._lanes_for = lru_cache(maxsize=ROUTES_KEPT)(self._find_lanes)
-        self._epoch = self._pages_accepted = 0
+        self._pages_accepted = 0
         self._is_ending = False
 
     # --------------------------------------------- read by the owning thread
 
     def room(self, page_size: int) -> int:
         """Return how many messages to read next: 0 while all lanes that take messages are full."""
-        set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # it has a room of its own
+        set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # they have a separate room
         free = self._window - len(self._held) + set_back
         return max(min(free, max((lane.wants for lane in self.lanes.values()), default=free), page_size), 0)
 
     @property
     def with_room(self) -> Mapping[str, int]:
-        """The destinations that have room for more, and for how many."""
+        """The destinations that have room for more entries, and for how many."""
         return {name: wants for name, lane in self.lanes.items() if (wants := lane.wants)}
 
     @property
@@ -101,7 +94,7 @@ class Dispatcher:
 
     def pages_accepted(self, epoch: int) -> int:
         """Return how many pages of this session have arrived."""
-        return self._pages_accepted if epoch == self._epoch else 0
+        return self._pages_accepted if epoch == self._lease.arrived_epoch else 0
 
     def count_in(self, shards: Collection[int]) -> int:
         """Return how many entries of these shards are unsettled."""
@@ -115,16 +108,12 @@ class Dispatcher:
 
     def begin_session(self, epoch: int) -> None:
         """Note a new session; entries of an earlier one are not sent any more."""
-        self._epoch, self._pages_accepted = epoch, 0
-        self.crash_guard.begin_session(epoch)
-        self._withdrawals.begin_session()
-        for lane in self.lanes.values():
-            lane.validity.begin_session(epoch)
-        self._lease.arrive(epoch)
+        self._pages_accepted = 0
+        self._lease.arrived_epoch = epoch
 
     def accept(self, page: Page, epoch: int) -> None:
         """Hand a page to the lanes."""
-        if epoch != self._epoch:
+        if epoch != self._lease.arrived_epoch:
             return
         self._pages_accepted += 1
         if self._is_ending:
@@ -138,8 +127,8 @@ class Dispatcher:
             self._owner.wake()
 
     def _arrivals(self, rows: Sequence[Row]) -> dict[Lane, list[Entry]]:
-        """Return the entries of the messages that are not in memory yet, by lane; set those aside that none wants."""
-        held, lanes_for, epoch = self._held, self._lanes_for, self._epoch
+        """Return the entries of messages that are not in memory yet, by lane; set aside those that no lane wants."""
+        held, lanes_for, epoch = self._held, self._lanes_for, self._lease.arrived_epoch
         arrivals: dict[Lane, list[Entry]] = {lane: [] for lane in self.lanes.values()}
         fresh = []
         for row in rows:
@@ -152,7 +141,7 @@ class Dispatcher:
                 arrivals[lane].append(entry)
             if not lanes:
                 self.completion.set_aside(entry)
-        self._metrics.emitted(Counter([entry.message.type for entry in fresh]))
+        self._metrics.emitted(Counter([entry.row[TYPE] for entry in fresh]))
         return self._without_accused(arrivals, fresh) if self.crash_guard.is_needed else arrivals
 
     def _without_accused(self, arrivals: Mapping[Lane, list[Entry]], fresh: Sequence[Entry]) -> dict[Lane, list[Entry]]:
@@ -168,7 +157,7 @@ class Dispatcher:
         lane = self.lanes.get(name)
         if lane is None or (id_, name) in self._held or id_ in self._held:
             return
-        entry = Entry.of_delivery(row, lane, self._epoch)
+        entry = Entry.of_delivery(row, lane, self._lease.arrived_epoch)
         self._held[entry.handle] = entry
         self.crash_guard.look_at(entry)
         before = blocked.get((name, row[ORDERING_KEY]))
@@ -176,23 +165,23 @@ class Dispatcher:
             lane.accept_back(entry, before)
 
     def _set_aside_if_accused(self, entry: Entry, lane: Lane) -> bool:
-        """Set an accused entry aside; return whether it was accused."""
+        """Set an entry aside if it is accused; return whether it was."""
         if (verdict := self.crash_guard.verdict(entry, lane)) is not None:
-            lane.set_aside(entry, verdict)
+            lane.queue.set_aside(entry, verdict)
         return verdict is not None
 
     def _find_lanes(self, event_type: str) -> tuple[Lane, ...]:
-        return tuple(lane for name, lane in self.lanes.items() if wants(self._subscriptions[name], event_type))
+        return tuple(lane for lane in self.lanes.values() if wants(lane.events, event_type))
 
     # -------------------------------------------------------------- going out
 
     def forget(self, entries: Collection[Entry]) -> None:
-        """Note that these entries are settled, and forget them."""
+        """Forget these entries, which are settled."""
         for entry in entries:
             self._held.pop(entry.handle, None)
             if not entry.is_plain:
                 for lane in entry.lanes:
-                    lane.forget(entry)
+                    lane.queue.forget(entry)
             if entry.guard is not None:
                 entry.guard.forget(entry)
         self.completion.settled(entries)
@@ -211,7 +200,7 @@ class Dispatcher:
     # ------------------------------------------------------------- letting go
 
     def end(self) -> None:
-        """Take no more pages: no code would release the entries of a page that arrives after this."""
+        """Take no more pages: no code would release the entries of a page that arrives after this call."""
         self._is_ending = True
         self.crash_guard.refuse()
 
@@ -231,13 +220,13 @@ class Dispatcher:
                 del self._held[handle]
                 continue
             for lane in lanes:
-                lane.set_aside(entry, PARKED)
+                lane.queue.set_aside(entry, PARKED)
         then()
 
     def split(self) -> None:
-        """Settle entries that have waited for a beat for the verdicts of some destinations: no verdict waits longer.
+        """Settle entries that have waited for one beat for the verdicts of some destinations: no verdict waits longer.
 
-        These destinations get them back from the table later; an attempt that is under way goes on.
+        These destinations get the entries back from the table later; an attempt that is under way goes on.
         """
         if len(self.lanes) == 1:
             return
@@ -254,16 +243,15 @@ class Dispatcher:
                 self._held[rest.handle] = rest
                 self.crash_guard.look_at(rest)
 
-    def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
-        """Release deliveries that an operator took back."""
-        self._withdrawals.release(deliveries, epoch)
-
-    # ------------------------------------------------- passed on to the parts
-
-    def set_clock(self, offset_s: float) -> None:
-        """Set the difference between the database's clock and the relay's, in seconds."""
+    def withdraw(self, deliveries: Collection[tuple[str, str]], epoch: int) -> None:
+        """Release deliveries that an operator took back; answer which of them are no longer in memory."""
+        ids = {entry.id for queue in (self._owner.done, self._owner.ruled) for entry in list(queue)}
         for lane in self.lanes.values():
-            lane.validity.set_clock(offset_s)
+            ids |= _take_back(lane, deliveries)
+        held = {each for each in deliveries if each[0] in ids}
+        self._owner.withdrawn.append(Withdrawn(epoch, set(deliveries) - held, held))
+
+    # ------------------------------------------------- passed on to the lanes
 
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
         """Apply the shared state of the destinations, as of `asked_at`."""
@@ -272,29 +260,32 @@ class Dispatcher:
                 self.lanes[name].follow(shared_state, asked_at, alone=alone)
 
     def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
-        """Apply the answer whether this relay probes a destination for all relays."""
+        """Apply the answer to a probe request: whether this relay probes the destination for all relays."""
         self.lanes[name].answer(claimed, shared_state, asked_at)
 
     def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
         """Apply a share of a common rate budget."""
-        self.lanes[name].answer_claim(granted, wait_s, asked_at)
+        lane = self.lanes[name]
+        assert lane.admission.rate_limit is not None
+        lane.admission.rate_limit.answer(granted, wait_s, asked_at)
+        lane.announce()
 
-    def take_over(self, inherited: Sequence[Inherited]) -> None:
-        """Pass on what the last owners of these shards left."""
-        self.crash_guard.take_over(inherited)
 
-    def leave(self, shards: Sequence[int]) -> None:
-        """Note that these shards were handed back."""
-        self.crash_guard.leave(shards)
+def _take_back(lane: Lane, deliveries: Collection[tuple[str, str]]) -> set[str]:
+    """Release deliveries that an operator took back; return their messages, including those under way.
 
-    def peer_ended(self) -> None:
-        """Note that another relay has ended."""
-        self.crash_guard.disturb()
+    An entry that waits goes back to the table, with the entries of its key behind it; those are read again. An entry
+    under way is not sent a second time: from here on it counts as an entry of an earlier session.
+    """
+    found: set[str] = set()
 
-    def everything_is_read(self) -> None:
-        """Note that all entries that a dead owner may have had under way were read."""
-        self.crash_guard.rest()
+    def belongs(entry: Entry) -> bool:
+        is_taken_back = (entry.id, lane.name) in deliveries
+        if is_taken_back:
+            found.add(entry.id)
+        return is_taken_back
 
-    def written(self, notes: Sequence[Note]) -> None:
-        """Note that these notes are in the table."""
-        self.crash_guard.written(notes)
+    for entry in filter(belongs, lane.queue.under_way.values()):
+        entry.epoch = STALE
+    lane.park(belongs)
+    return found

@@ -1,4 +1,4 @@
-"""Drain: deliver everything that can be delivered now, then report what is left and why."""
+"""Deliver everything that can be delivered now (a drain), then report what is left and why."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from outbox.errors import OutboxError
 from relay.admin.leftover import Leftover, what_is_left
 from relay.delivery.dispatcher import Dispatcher
 from relay.seam import ToOwner
 from relay.settings import Settings
 
-SETTLED_WITHIN_S = 1.0  # for the verdicts of a drain, before it looks for what is left
-LOOK_S = 0.002  # between two checks whether everything is done
+SETTLED_WITHIN_S = 1.0  # how long a drain waits for its verdicts before it looks for what is left
+LOOK_S = 0.005  # between two checks that everything is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,9 @@ class Drained:
     Args:
         delivered: Messages that every destination took.
         partly: Messages that only some of their destinations took.
-        reason: Why it ended early; ``None`` if it did not.
-        standing_by: Whether it ended early because another relay owns the messages now.
-        left: The due deliveries that were not made, and why; empty if all were made, or if the database could not be
-            asked.
+        reason: Why the drain ended early, or why it is unknown what is left; ``None`` if neither applies.
+        standing_by: Whether the drain ended early because another relay owns the messages now.
+        left: The due deliveries that were not made, and why; empty if all were made, or if there is a reason.
     """
 
     delivered: int
@@ -90,7 +90,12 @@ class Drain:
         self._dispatcher.crash_guard.hurry()
         reason = await self._wait(has_ended)
         is_standing_by = self._owner.outage.is_standing_by
-        left = await self._look_at_what_is_left() if look and (reason is None or is_standing_by) else ()
+        left: Sequence[Leftover] = ()
+        if look and (reason is None or is_standing_by):
+            try:
+                left = await self._look_at_what_is_left()
+            except OutboxError as error:
+                reason, is_standing_by = str(error), False
         return Drained(
             self._dispatcher.completion.delivered_count - self._delivered_before,
             self._dispatcher.partly_delivered_count - self._partly_before,
@@ -102,7 +107,7 @@ class Drain:
     async def _wait(self, has_ended: Callable[[], bool]) -> str | None:
         """Wait until everything is done; return the reason if the database is away for too long.
 
-        An attempt to open a session may still succeed when the time is over: its end is waited for.
+        An attempt to open a session may still succeed when the time is over, so this waits until it has ended.
         """
         outage, patience_s = self._owner.outage, 2 * self._settings.beat_s + 1
         ends_at, failures = math.inf, 0
@@ -126,7 +131,9 @@ class Drain:
         """Look for what is left, after the table has the verdicts of all destinations."""
         dispatcher = self._dispatcher
         failing = {
-            lane.name: reason for lane in dispatcher.lanes.values() if (reason := lane.breaker.suspicion) is not None
+            lane.name: reason
+            for lane in dispatcher.lanes.values()
+            if (reason := lane.breaker.suspects.reason) is not None
         }
         for _ in range(2):  # the first call marks partly decided entries, the second one settles them
             dispatcher.split()

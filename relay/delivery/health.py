@@ -1,24 +1,22 @@
 """The health of one destination, shared with the other relays.
 
-Each relay judges by its own attempts (`relay.decide.breaker`), reports its findings, and follows those of the others
-(`relay.decide.shared_state`). This object only decides: it returns the suspects that the breaker releases as a ruling,
-which the lane carries out.
+Each relay judges by its own attempts (`relay.decide.breaker`), reports its findings, and follows those of its peers
+(`relay.decide.shared_state`). This object only decides. It returns the suspects that the breaker releases as a ruling,
+and the lane carries the ruling out.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import structlog
 
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.failures.suspects import Ruling
 from relay.decide.shared_state import Finding, SharedState
-from relay.seam import Entry
+from relay.seam import Entry, Probe, ToOwner
 
 log = structlog.get_logger("relay")
 
-NOTED_S = 60.0  # how long a note is shown after the last failure
+NOTED_S = 60.0  # how long a note about failures is shown after the last failure
 
 STATE_OF_CONDITION = {"closed": "healthy", "open": "paused", "throttled": "throttled", "off": "off"}
 
@@ -29,42 +27,30 @@ class SharedHealth:
     Args:
         name: The destination.
         breaker: The circuit breaker of this relay.
-        on_finding: Called with each finding for the other relays and for people.
-        on_probe: Called with the name when it is time to probe; `answer` says whether this relay may.
+        owner: Writes each finding for the other relays and for people; asks whether this relay may probe.
 
     Attributes:
         taken_at: When the latest attempt that was taken began.
+        failed_at: When the latest attempt that was not taken ended.
     """
 
-    def __init__(
-        self,
-        name: str,
-        breaker: CircuitBreaker[Entry],
-        *,
-        on_finding: Callable[[Finding], None],
-        on_probe: Callable[[str], None],
-    ) -> None:
+    def __init__(self, name: str, breaker: CircuitBreaker[Entry], owner: ToOwner) -> None:
         self.name = name
         self.operator_pause: str | None = None
         self.joined = False  # the breaker is open because of a shared finding
         self._breaker = breaker
-        self._on_finding, self._on_probe = on_finding, on_probe
+        self._owner = owner
         self._resumed_at: str | None = None
         self._is_alone = True  # no other relay is alive
-        self._may_probe = self._claimed = False  # whether a probe is permitted, and whether it is for all relays
-        self.is_asking = False  # whether a question is open: may this relay probe?
-        self.taken_at = -1e9
-        self._failed_at = -1e9
+        self._may_probe = self._claimed = False  # a probe is permitted; it is made for all relays
+        self.is_asking = False  # this relay has asked whether it may probe, and has no answer yet
+        self.taken_at = self.failed_at = -1e9
         self._note: str | None = None
 
     @property
     def takes_messages(self) -> bool:
         """Whether the destination takes messages, as far as is known."""
         return self.operator_pause is None and self._breaker.condition == "closed"
-
-    def note_failed(self, now: float) -> None:
-        """Note that an attempt was not taken."""
-        self._failed_at = now
 
     # ------------------------------------------------------- shared findings
 
@@ -80,14 +66,14 @@ class SharedHealth:
             return [*ruling, *self._resume(now, tell=False)] if self.joined else ruling
         if shared_state.state == "paused":
             if shared_state.is_disputed_by(asked_at - self.taken_at):
-                self._on_finding(Finding(self.name, "healthy", disputes=True))
+                self._owner.request(Finding(self.name, "healthy", disputes=True))
                 return ruling
             if alone or (self._breaker.condition == "closed" and shared_state.is_fresh):
                 return ruling
         return [*ruling, *self._join(shared_state, asked_at)]
 
     def answer(self, claimed: bool, shared_state: SharedState, asked_at: float) -> Ruling[Entry]:
-        """Apply the answer whether this relay probes for all relays, or how long to wait for the one that does."""
+        """Apply the answer: this relay probes for all relays, or it waits this long for the relay that does."""
         self.is_asking = False
         if self._breaker.condition != "open":
             return []
@@ -96,16 +82,16 @@ class SharedHealth:
         return [] if self._may_probe else self._join(shared_state, asked_at)
 
     def may_probe_or_asks(self) -> bool:
-        """Return whether this relay may probe a destination that is down; if not, ask: one relay probes for all."""
+        """Return whether this relay may probe a destination that is down; if not, ask. One relay probes for all."""
         if self._breaker.condition != "open" or self._is_alone or self._may_probe:
             return True
         if not self.is_asking:
             self.is_asking = True
-            self._on_probe(self.name)
+            self._owner.request(Probe(self.name))
         return False
 
     def _join(self, shared_state: SharedState, asked_at: float) -> Ruling[Entry]:
-        """Adopt the shared finding that it is down; if this relay found that, too, adopt only the waits."""
+        """Adopt the shared finding that the destination is down; if this relay found it, too, adopt only the waits."""
         self.joined = True
         breaker = self._breaker
         before = breaker.condition
@@ -129,9 +115,9 @@ class SharedHealth:
             log.info("destination_resumed", destination=self.name)
 
     def _note_resumed(self, at: str | None, now: float) -> Ruling[Entry]:
-        """Note the latest resume by an operator; if it is a new one, close the breaker."""
+        """Note the latest resume by an operator; if it is new, close the breaker."""
         known, self._resumed_at = self._resumed_at, at
-        is_news = known != at and (self._breaker.condition != "closed" or self._breaker.failing_count > 0)
+        is_news = known != at and (self._breaker.condition != "closed" or bool(self._breaker.suspects))
         return self._resume(now) if is_news else []
 
     def _resume(self, now: float, *, tell: bool = True) -> Ruling[Entry]:
@@ -151,11 +137,11 @@ class SharedHealth:
             self._log_turn(before)
         if breaker.condition == "closed":
             if tell:
-                self._on_finding(Finding(self.name, "healthy", is_probe=is_probe))
+                self._owner.request(Finding(self.name, "healthy", is_probe=is_probe))
             return
         wait_s = None if breaker.condition == "off" else max(breaker.until - now, 0.0)
         state = STATE_OF_CONDITION[breaker.condition]
-        self._on_finding(Finding(self.name, state, breaker.reason, wait_s, breaker.pauses, is_probe=is_probe))
+        self._owner.request(Finding(self.name, state, breaker.reason, wait_s, breaker.pauses, is_probe=is_probe))
 
     def _log_turn(self, before: str) -> None:
         breaker = self._breaker
@@ -175,13 +161,13 @@ class SharedHealth:
         if note == self._note or shared_state.state != "healthy":
             return
         self._note = note
-        self._on_finding(Finding(self.name, "healthy", note=note))
+        self._owner.request(Finding(self.name, "healthy", note=note))
 
     def _describe(self, now: float) -> str | None:
         breaker = self._breaker
-        if breaker.condition != "closed" or now - self._failed_at > NOTED_S:
+        if breaker.condition != "closed" or now - self.failed_at > NOTED_S:
             return None
         if (percent := round(100 * breaker.rate.share)) > 0:
             return f"{percent} % failing"
-        count = breaker.failing_count
-        return f"{count} message{'s' if count > 1 else ''} failing: {breaker.suspicion}" if count else None
+        count = len(breaker.suspects)
+        return f"{count} message{'s' if count > 1 else ''} failing: {breaker.suspects.reason}" if count else None

@@ -1,6 +1,6 @@
-"""The entries of one destination in memory: their order, their room, and those to set aside.
+"""The entries of one destination in memory: their order, their room, and which to set aside.
 
-An entry is in exactly one place until it is decided (there is no input, output or clock here):
+An entry is in exactly one place until it is decided. (This module does no input or output and has no clock.)
 
 | place     | what it is                                          | it leaves when …                           |
 |-----------|-----------------------------------------------------|--------------------------------------------|
@@ -15,7 +15,7 @@ With an ordering key, one entry is the **head** and its successors are chained. 
 whole chain goes back to the table (**blocked**), head first: the table never has a successor without its predecessor.
 
 An entry that failed once, and those chained behind it, are **set back**: they have a separate, bounded room. A due
-retry goes there, too; if there is no room, it waits for its backoff once more, uncharged.
+retry goes there, too; if there is no room, it waits for its backoff once more and is not charged.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from itertools import islice
 from operator import attrgetter
 
 from relay.decide.verdict import BEHIND, BLOCKED, DELIVERED, EXPIRED, HANDED_OVER, PARKED, TRIED, State, Verdict
-from relay.delivery.places.chains import Chain, Chains, SetBack
-from relay.delivery.places.held_keys import HeldKeys
-from relay.delivery.places.startable import Startable
+from relay.delivery.chains import Chain, Chains, HeldKeys, SetBack
+from relay.delivery.startable import Startable
 from relay.seam import Entry
 
-RESERVE = 8  # entries for probes that a destination that is down keeps in memory at most
+RESERVE = 8  # the most entries for probes that a destination keeps in memory while it is down
 
 
 class DeliveryQueue:
@@ -38,26 +37,32 @@ class DeliveryQueue:
 
     Args:
         name: The destination.
-        limit: Entries in memory at most, without those that are set back.
+        suspects: The entries that the breaker holds.
+        limit: The most entries in memory, without those that are set back.
         on_dead: The effect of a dead letter on its key's successors: ``"block"`` or ``"skip"``.
-        on_complete: Called with an entry when the last of its verdicts is in.
+        on_complete: Called with an entry when it has its last verdict.
 
     Attributes:
         size: Entries without a verdict.
         startable: The entries that may be sent as far as their order permits.
-        suspects: The entries that the breaker holds.
         chains: The entries of each ordering key, under way or waiting.
         set_back: The entries that failed once or are chained behind one that did.
     """
 
-    def __init__(self, name: str, *, limit: int, on_dead: str, on_complete: Callable[[Entry], None]) -> None:
-        self.name = name
-        self.limit = limit
-        self.on_dead = on_dead
+    def __init__(
+        self,
+        name: str,
+        suspects: Collection[Entry],
+        *,
+        limit: int,
+        on_dead: str,
+        on_complete: Callable[[Entry], None],
+    ) -> None:
+        self.name, self.suspects, self.on_dead = name, suspects, on_dead
+        self.limit, self._longest = limit, limit * 3 // 4  # entries in memory, and successors of one key among them
         self.size = 0
         self.startable = Startable()
-        self.under_way: dict[Entry, Entry] = {}  # the entry that a worker has → the entry that replaces it now
-        self.suspects: set[Entry] = set()
+        self.under_way: dict[Entry, Entry] = {}  # the entry that a worker has → that entry, or the one that replaced it
         self.chains = Chains()
         self._held = HeldKeys()
         self.set_back = SetBack(self.chains, max(limit // 2, RESERVE))
@@ -67,26 +72,30 @@ class DeliveryQueue:
 
     @property
     def reserve(self) -> int:
-        """How many untried entries a destination that is down keeps, and how many that failed before.
+        """How many untried entries a destination keeps while it is down, and how many that failed before.
 
         Both together fit into its share of the window, so all destinations but one may be down.
         """
         return max(min(RESERVE, self.limit // 2), 1)
 
     def room(self, limit: int) -> int:
-        """How many more entries there is room for, when this number may be held."""
+        """How many more entries there is room for, if this number may be held."""
         return max(limit - (self.size - self.set_back.count), 0)
 
     def is_held(self, entry: Entry, before: int | None) -> bool:
-        """Whether an earlier entry of its key is set aside, in the table (`before`) or on its way there."""
+        """Return whether an earlier entry of its key is set aside, in the table (`before`) or on its way there."""
         if entry.key is None:
             return False
         return (before is not None and before < entry.position) or self._held.is_before(entry.key, entry.position)
 
-    def accept_all(self, entries: Sequence[Entry]) -> None:
-        """Take new entries without keys, for which there is room."""
-        self.size += len(entries)
-        self.startable.fresh.extend(entries)
+    def accept_all(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Take new entries, for which there is room; return those that may have to wait behind one in the table."""
+        if (self._held or self.set_back.count) and any(entry.key is not None for entry in entries):
+            return entries
+        heads, rest = self.chains.join_all(entries, self._longest)
+        self.size += len(entries) - len(rest)
+        self.startable.fresh.extend(heads)
+        return rest
 
     def accept(self, entry: Entry, *, before: int | None, has_room: bool) -> None:
         """Take a new entry, or set it aside.
@@ -122,7 +131,7 @@ class DeliveryQueue:
             self._take_in(entry)
 
     def _take_in(self, entry: Entry) -> None:
-        """Add an entry behind the others of its key."""
+        """Add an entry at the end of the chain of its key."""
         self.size += 1
         head = self.chains.join(entry)
         if head is None:
@@ -131,7 +140,7 @@ class DeliveryQueue:
             self.set_back.add(entry)
 
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
-        """Set aside an entry that is not in memory here: the successors of its key must queue behind it."""
+        """Note that an entry is set aside that is not in memory here: its successors must queue behind it."""
         if entry.key is not None and not self._frees(verdict):
             self._held.add(entry.key, entry.position)
         if entry.decide(self.name, verdict):
@@ -144,7 +153,7 @@ class DeliveryQueue:
             self._held.remove(entry.key, entry.position)
 
     def _is_too_long(self, chain: Chain) -> bool:
-        return len(chain.successors) >= self.limit * 3 // 4 or (self.set_back.is_full and chain.head in self.set_back)
+        return len(chain.successors) >= self._longest or (self.set_back.is_full and chain.head in self.set_back)
 
     # -------------------------------------------------------------- going out
 
@@ -155,7 +164,7 @@ class DeliveryQueue:
         return entry
 
     def pick_more(self, may_follow: Callable[[Entry], bool], count: int) -> list[Entry]:
-        """Take the next entries as well, as long as they may follow; they are under way from here on."""
+        """Take more entries as long as they may go in the same batch; they are under way from here on."""
         found: list[Entry] = []
         while len(found) < count and (entry := self.startable.take_if(may_follow)) is not None:
             self._put_under_way(entry)
@@ -163,7 +172,7 @@ class DeliveryQueue:
         return found
 
     def put_back(self, entry: Entry) -> Entry:
-        """Put an entry back to the front, because it was not sent, or only as a part of a batch; return it."""
+        """Put an entry back to the front, because it was not sent or was sent only as a part of a batch; return it."""
         entry = self.end_attempt(entry)
         self.startable.end_turn(entry)
         self.startable.fresh.appendleft(entry)
@@ -174,24 +183,20 @@ class DeliveryQueue:
         return self.under_way.pop(entry)
 
     def suspect(self, entry: Entry) -> None:
-        """Keep an entry as a suspect: the breaker has not ruled on it."""
+        """Keep an entry as a suspect until the breaker has ruled on it."""
         self.startable.end_turn(entry, taken=False)
-        self.suspects.add(entry)
         self._set_all_back(entry)
 
     def retry(self, entry: Entry) -> None:
         """Put an entry that the breaker released to the back, behind untried entries."""
         self.startable.end_turn(entry)
-        self.suspects.discard(entry)
         self._set_all_back(entry)
         self.startable.again.append(entry)
 
     def decide(self, entry: Entry, verdict: Verdict) -> None:
-        """Note the verdict on an entry that has left the queue, and release the next one of its key."""
+        """Note the verdict on an entry that has left the queue, and release the next entry of its key."""
         if self.startable.turns:
             self.startable.end_turn(entry, taken=verdict is DELIVERED)
-        if self.suspects:
-            self.suspects.discard(entry)
         if self.set_back.count:
             self.set_back.remove(entry)
         self.size -= 1
@@ -208,11 +213,11 @@ class DeliveryQueue:
     # ------------------------------------------------------------------ keys
 
     def _frees(self, verdict: Verdict) -> bool:
-        """Whether the next entry of the key may go."""
+        """Return whether the next entry of the key may be sent."""
         return verdict is DELIVERED or verdict is EXPIRED or (verdict.state == State.DEAD and self.on_dead == "skip")
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
-        """Release the next entry of the key, or put all of them back into the table."""
+        """Release the next entry of the key, or put all entries of the key back into the table."""
         if not self._frees(verdict):
             self._held.add(key, head.position)
             self._send_back(self.chains.end(key), BLOCKED)
@@ -244,12 +249,14 @@ class DeliveryQueue:
         yield from self.chains.successors()
 
     def evict(self, belongs: Callable[[Entry], bool]) -> list[Entry]:
-        """Release the entries that `belongs` selects and are not under way; return them, without a verdict."""
+        """Release the entries that `belongs` selects and are not under way; return them, without a verdict.
+
+        The caller has the breaker forget those that are suspects.
+        """
         gone = {e for e in self.waiting() if belongs(e)}
         if not gone:
             return []
         self.startable.remove(gone)
-        self.suspects -= gone
         self.set_back.remove(*gone)
         for head in self.chains.remove(gone):
             self.startable.add(head)
@@ -265,7 +272,7 @@ class DeliveryQueue:
         return gone
 
     def park_down_to_reserve(self) -> list[Entry]:
-        """Keep a few entries to probe with, of any age; put the rest back into the table; returns it."""
+        """Keep a few entries of any age to probe with; put the rest back into the table, and return the rest."""
         keep = {*self.startable.sample(self.reserve), *self.under_way.values()}
         kept_keys = {e.key for e in keep if e.key is not None}
         return self.park(lambda e: e not in keep and e.key not in kept_keys)
@@ -276,19 +283,14 @@ class DeliveryQueue:
         return self.park(set(islice(self.startable.again, count)).__contains__, TRIED) if count > 0 else []
 
     def hand_over(self, entry: Entry, other: Entry) -> bool:
-        """Replace an entry that is under way or a suspect by `other`; return false if it is neither.
+        """Replace an entry that is under way by `other`; return false if it is not under way.
 
-        The entry itself counts as parked, so the verdicts of its other destinations can be settled.
+        The entry itself counts as parked, so that the verdicts of its other destinations can be settled.
         """
         given = next((given for given, now in self.under_way.items() if now is entry), None)
-        if given is not None:
-            self.under_way[given] = other
-        elif entry in self.suspects:
-            self.suspects.remove(entry)
-            self.suspects.add(other)
-        else:
+        if given is None:
             return False
-        self.set_back.replace(entry, other)
+        self.under_way[given] = other
         self.chains.replace(entry, other)
         self.startable.replace(entry, other)
         if entry.decide(self.name, HANDED_OVER):

@@ -1,1 +1,1 @@
-"""The kinds of destinations: one folder each, found through `registry`; `contract` holds their common interface."""
+"""The kinds of destinations: one folder each, found through `registry`; `contract` defines their common interface."""

@@ -1,7 +1,8 @@
-"""The interface of a destination: it takes one message and returns the outcome as a value."""
+"""The interface of a destination, which takes one message and returns the outcome as a value."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ def together(outcomes: Sequence[Outcome]) -> Outcome | Sequence[Outcome]:
 
 
 class Destination(Protocol):
-    """The receiver of messages. Each folder beside this file holds a kind."""
+    """A place to which messages are delivered. Each folder beside this file holds one kind."""
 
     name: str
     concurrency: int  # attempts at the same time
@@ -30,7 +31,10 @@ class Destination(Protocol):
         """Prepare for sending. A fault in the settings is reported here at the latest."""
 
     async def send(self, message: Message) -> Outcome:
-        """Make one attempt. A failure outside of this process is an outcome, not an exception."""
+        """Make one attempt. A failure outside of this process is an outcome, not an exception.
+
+        The message is made for this attempt: no other attempt sees what is changed in it.
+        """
 
     async def close(self) -> None:
         """Close the connections."""
@@ -40,8 +44,7 @@ class Destination(Protocol):
 class InProcess(Destination, Protocol):
     """A destination that runs the user's code in this process.
 
-    Such code can hold all threads, and can block the event loop. Then the process ends itself, and its log names the
-    code.
+    Such code can hold all threads, or block the event loop. Then the process ends itself, and its log names the code.
     """
 
     label: str  # the name of the code in logs
@@ -69,10 +72,40 @@ class BatchDestination(Destination, Protocol):
 
         Returns one outcome for all messages, or a sequence with one outcome for each message, in their order.
 
-        One outcome means all or nothing: *taken* means that every message was taken. An outcome without a message at
-        fault (unreachable, throttled, gone) holds for all of them. After any other outcome they are sent one by one, so
-        one bad message never affects the others. An outcome in a sequence holds for its message alone.
+        One outcome means all or nothing: *taken* means that every message was taken. An outcome for which no message is
+        at fault (unreachable, throttled, gone) holds for all messages. After any other outcome the messages are sent
+        one by one, so one bad message never affects the rest. An outcome in a sequence holds for its message alone.
 
         No two messages of a batch have the same ordering key. A message whose answer was lost is sent again with the
         same id.
         """
+
+
+class Batching(ABC):
+    """A destination that sends every message in a batch, which may be a batch of one.
+
+    Args:
+        name: The destination's name.
+        concurrency: Batches at the same time.
+        batch_size: The maximum number of messages in one batch.
+    """
+
+    def __init__(self, name: str, *, concurrency: int, batch_size: int) -> None:
+        self.name, self.concurrency, self.batch_size = name, concurrency, batch_size
+
+    async def start(self) -> None:  # noqa: B027 (few kinds need it)
+        """Do nothing: a connection is opened when it is first used."""
+
+    def may_share(self, message: Message) -> bool:
+        return True
+
+    async def send(self, message: Message) -> Outcome:
+        (outcome,) = await self.outcomes([message])
+        return outcome
+
+    async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
+        return together(await self.outcomes(messages))
+
+    @abstractmethod
+    async def outcomes(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        """Make one attempt with all messages; return an outcome for each."""

@@ -10,6 +10,7 @@ from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from relay.decide.backoff import Policy
 from relay.decide.rate import Rate
 from relay.platform.units.durations import Seconds, SecondsOrNone
 from relay.platform.units.rates import RateText, per_second
@@ -39,14 +40,15 @@ class DestinationPolicy(BaseModel):
         concurrency: Deliveries at the same time, per relay.
         timeout_s: The deadline of one attempt, in seconds.
         max_attempts: The number of charged failures after which a message is a dead letter.
-        give_up_after_s: How long a message may fail before it is a dead letter, in seconds (paused time does not
-            count).
-        backoff_s: The wait after the first failure, in seconds; it doubles with each further one.
-        backoff_max_s: The longest such wait, in seconds.
-        on_dead: Whether a dead letter blocks its successors of the same ordering key, or is skipped.
-        rate: The attempts that all relays together may start per time, such as ``"50/s"``; by default no limit.
-        burst: The attempts that may start at once after a pause; by default as many as in one second.
-        expires_in: How long after it was written, or fell due, a message may be sent there; by default no limit.
+        give_up_after_s: How long a message may keep failing before it is a dead letter, in seconds (paused time does
+            not count).
+        backoff_s: The longest wait after the first failure, in seconds; it doubles with each further failure. The wait
+            is random, between zero and this time.
+        backoff_max_s: The limit of the doubling, in seconds.
+        on_dead: Whether a dead letter blocks its successors with the same ordering key, or is skipped.
+        rate: How many attempts all relays together may start in a time, such as ``"50/s"``; by default no limit.
+        burst: How many attempts may start at once after a pause; by default as many as in one second.
+        expires_in: How long a message may still be sent after it was written or fell due; by default there is no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -82,6 +84,11 @@ class DestinationPolicy(BaseModel):
                 f"burst ({self.burst}) is too small for {self.rate}: write at least {least}, or leave it out"
             )
         return self
+
+    @property
+    def retry_policy(self) -> Policy:
+        """The settings by which `relay.decide` retries or gives up."""
+        return Policy(self.max_attempts, self.give_up_after_s, self.backoff_s, self.backoff_max_s)
 
     @property
     def rate_limit(self) -> Rate | None:
@@ -123,7 +130,8 @@ def on_one_line(url: str) -> str:
     """Return a URL unchanged, if every character of it belongs to a URL.
 
     Raises:
-        ValueError: It holds blanks, line breaks or control characters, which Python's parser would remove silently.
+        ValueError: The URL holds blanks, line breaks or control characters, which Python's parser would remove
+            silently.
     """
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ValueError("a URL holds no blanks, line breaks or control characters: remove them, or write %20")

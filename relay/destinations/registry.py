@@ -13,10 +13,10 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from outbox.errors import SettingsError
+from relay.databases.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Implied, Kind
 from relay.destinations.policy import DestinationPolicy
-from relay.platform.database import Database
 
 GROUP = "neverlost.destinations"
 OURS = ("listener", "http", "rabbitmq", "redis", "nats", "kafka")
@@ -70,17 +70,19 @@ def build(name: str, settings: DestinationPolicy, database: Database) -> Destina
         SettingsError: It cannot work with these settings, or its client library is not installed.
     """
     with needing_its_library(name, settings.kind) as found:
-        return found.build(name, settings, database)
+        try:
+            return found.build(name, settings, database)
+        except ValueError as error:
+            raise SettingsError(f"destination {name}: {error}") from None
 
 
 def check(name: str, settings: DestinationPolicy) -> None:
-    """Check everything that needs no network.
+    """Check everything that needs no network: make the destination, and drop it.
 
     Raises:
         SettingsError: It cannot work with these settings, or its client library is not installed.
     """
-    with needing_its_library(name, settings.kind) as found:
-        found.check(name, settings)
+    build(name, settings, Database.parse("sqlite:///never-opened.db"))
 
 
 @contextmanager

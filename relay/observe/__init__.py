@@ -1,1 +1,1 @@
-"""What a relay reports about itself: logs, health, metrics."""
+"""The reports of a relay about itself: logs, health, metrics."""

@@ -2,10 +2,10 @@
 
 Counting ten million rows every few seconds would cost more than delivering them. So a small table is counted exactly.
 Of a large table, a few hundred random pages (on SQLite: short windows of rows) are counted, and the count is
-extrapolated. The numbers that alerts use (dead letters, messages that no subscription wants, the oldest that is due)
-are read from an index, and are exact where they are small. An index may hold millions of entries of settled rows, which
-no vacuum has removed yet. If passing over them takes too long, the number is estimated from the same pages, and the
-next sample goes on.
+extrapolated. The numbers that alerts use (dead letters, messages that no subscription wants, the oldest due delivery)
+are read from an index, and are exact as long as they are small. An index may hold millions of entries of settled rows
+that no vacuum has removed yet. If it takes too long to pass over them, the number is estimated from the same pages, and
+the next sample continues from there.
 
 Only the relay that samples shows these series. When its samples fail, they are NaN: a constant number would look like
 an outbox that stands still.
@@ -104,7 +104,7 @@ class BacklogMetrics:
         for name, samples in _values(sample).items():
             family = _family(name, FAMILIES[name][1])
             for labels, value in samples:
-                # the time of a sample stays true
+                # the time of a sample stays correct when the sample is stale
                 family.add_metric(labels, NAN if is_stale and name != TAKEN_AT else value)
             yield family
 

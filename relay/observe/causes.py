@@ -1,7 +1,8 @@
-"""Why attempts failed and deliveries died: a bounded number of causes for each destination.
+"""Count why attempts failed and deliveries died: a bounded number of causes for each destination.
 
-A failure costs a dictionary look-up here, and a delivery that is taken costs nothing. Each count is kept twice: for
-Prometheus, which needs the same series as long as the process lives, and since the last sample of the dashboard.
+A failure costs a dictionary look-up here, and a delivery that is taken costs nothing. Each count is kept twice: once
+for Prometheus, which needs the same series as long as the process lives, and once since the last sample for the
+dashboard.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from prometheus_client import CollectorRegistry, Counter
 from relay.decide.outcome import cause_of
 from relay.observe.text import one_line, redacted
 
-CAUSES = 20  # causes of a destination that have a series of their own
-CAUSES_IN_A_SAMPLE = 8  # causes of a destination that are kept apart between two samples
+CAUSES = 20  # how many causes of a destination have their own series
+CAUSES_IN_A_SAMPLE = 8  # how many causes of a destination are counted separately between two samples
 OTHER, UNKNOWN = "other", "unknown"
 
 What = Literal["failed", "dead"]
@@ -70,7 +71,7 @@ class Causes:
 
 
 def _within(known: set[str] | dict[str, dict[What, float]], cause: str, limit: int) -> str:
-    """Return a cause that is known or has room; else ``other``."""
+    """Return the cause if it is known or if there is room for it; else ``other``."""
     return cause if cause in known or len(known) < limit else OTHER
 
 

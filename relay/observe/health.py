@@ -2,7 +2,7 @@
 
 The process's own event loop serves them: if the loop is blocked, the pages do not answer, as a probe expects. Readiness
 covers this process and the sources of its messages (its database, its broker), never a destination: a restart would not
-cure a destination's outage. The pages are on the loopback address, unless a host is set.
+cure a destination's outage. The pages are served on the loopback address, unless a host is set.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SEE_THE_LOG = "it cannot work now; its log says why"
 TRY_AGAIN_S = 5.0
 TIMEOUT_S = 5.0
 CONNECTIONS = 64
-REQUESTS_PER_S, REQUESTS_AT_ONCE = 50.0, 100  # of one client; probes and Prometheus need one in a second
+REQUESTS_PER_S, REQUESTS_AT_ONCE = 50.0, 100  # of one client; probes and Prometheus need one a second
 LOOPBACK = "127.0.0.1"
 SOURCES = ("database", "schema", "broker")  # a process cannot work without these
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,7 +41,7 @@ log = structlog.get_logger("relay")
 class Health(Protocol):
     """The health of a process: `relay.relay.Health`, or that of a consumer.
 
-    It may also tell the state of ``database``, ``schema`` and ``broker``, and the count of shards that it ``owns``.
+    It may also have the state of ``database``, ``schema`` and ``broker``, and the number of shards that it ``owns``.
     """
 
     @property
@@ -65,7 +65,7 @@ class HealthServer:
         host: The address to listen on, or its host name.
         stale_after_s: How long the event loop may stand still before the process is not ready, in seconds.
         metrics: Returns the text of ``/metrics``.
-        look: Is awaited before ``/readyz`` reads the health.
+        look: Awaited before ``/readyz`` reads the health.
     """
 
     def __init__(
@@ -84,7 +84,6 @@ class HealthServer:
         self._metrics, self._look = metrics, look
         self._server: Server | None = None
         self._listening: socket.socket | None = None
-        self._is_over = False
         self._serving: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> HealthServer:
@@ -93,16 +92,15 @@ class HealthServer:
                 self._listening = bound(self.host, self.port)
             except OSError as error:
                 _warn(self.host, self.port, error)
-            self._serving = asyncio.create_task(self._serve(self._made()), name="health")
+            self._server = self._made()
+            self._serving = asyncio.create_task(self._serve(self._server), name="health")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._serving is None:
+        if self._server is None or self._serving is None:
             return
-        self._is_over = True
-        if self._server is not None:
-            self._server.should_exit = True
-        elif self._listening is None:
+        self._server.should_exit = True
+        if self._listening is None:
             self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
 
@@ -113,8 +111,6 @@ class HealthServer:
             with contextlib.suppress(OSError):
                 self._listening = bound(self.host, self.port)
         with contextlib.closing(self._listening):
-            self._server = server
-            server.should_exit = self._is_over
             await server.serve([self._listening])
 
     def _made(self) -> Server:
@@ -159,7 +155,7 @@ class HealthServer:
 
 
 def _said(health: Health, names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields of these names that the health has."""
+    """Return the fields with these names, if the health has them."""
     return {name: getattr(health, name) for name in names if hasattr(health, name)}
 
 
@@ -176,9 +172,9 @@ def _warn(host: str, port: int, error: OSError) -> None:
 
 
 def _limited(rate: Rate, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Return the page as it is served: never cached, and to each client at a limited rate.
+    """Return the page as it is served: never cached, and at a limited rate for each client.
 
-    The event loop that serves it delivers, too.
+    The rate is limited because the event loop that serves the page also delivers.
     """
 
     async def respond(request: Request) -> Response:

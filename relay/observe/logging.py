@@ -22,10 +22,10 @@ from relay.observe.text import MASK, one_line, redacted
 
 __all__ = ["MASK", "Masking", "configure", "one_line", "plain_trace", "redacted"]
 
-SHORTEST_SECRET = 3  # masking every "a" would hide the log instead of the secret
+SHORTEST_SECRET = 3  # a shorter one, such as "a", would mask most of the log
 QUIET = ("alembic", "apscheduler", "asyncio", "httpx", "httpcore", "uvicorn")
-# These loggers report each failed attempt to connect; our own log reports it once, with the reason. They stay enabled:
-# the reason may be in their records alone (`relay.destinations.kafka.reasons`).
+# These loggers report each failed attempt to connect; our own log reports it once, with the reason. They stay enabled,
+# because the reason may be only in their records (`relay.destinations.kafka.reasons`).
 SILENT = ("aio_pika", "aiokafka", "aiormq")
 
 _LEADING_TO_THEM = tuple(
@@ -102,8 +102,9 @@ class Masking:
 def plain_trace(error: BaseException) -> str:
     """Return an error's traceback as text, without local variables, which may hold secrets, or passwords in URLs.
 
-    It begins at the first frame outside of this project and the standard library's threads, for example in the
-    listener. Without it, a process that has not called `configure` (a test) would print every frame with its variables.
+    The text begins at the first frame outside this project and the standard library's threads, for example in the
+    listener. Without this function, a process that has not called `configure` (a test) would print every frame with its
+    variables.
     """
     formatted = traceback.TracebackException.from_exception(error)
     theirs = [each for each in formatted.stack if not each.filename.startswith(_LEADING_TO_THEM)]

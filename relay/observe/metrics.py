@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -22,14 +21,12 @@ from relay.observe.causes import Causes
 LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 STATEMENT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15)
 
-WakeUp = Literal["notify", "poll"]
-
-TYPES = 100  # event types that have a series of their own
+TYPES = 100  # how many event types have their own series
 OTHER = "other"
 
 
 class SampledHistogram:
-    """A histogram by destination that takes whole batches, each as a sample that represents more values."""
+    """A histogram by destination that takes whole batches; it gets a sample that stands for all values of a batch."""
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
         self._name, self._documentation = name, documentation
@@ -56,45 +53,24 @@ class SampledHistogram:
             total, buckets = 0.0, []
             for bound, count in zip((*map(str, map(float, self._bounds)), "+Inf"), counts, strict=True):
                 total += count
-                buckets.append((bound, round(total, 6)))  # a sum of weights, many of which are not binary fractions
+                buckets.append((bound, round(total, 6)))  # rounded: many weights are not binary fractions
             family.add_metric([destination], buckets, self._sums.get(destination, 0.0))
         yield family
-
-
-class DestinationMetrics:
-    """The metrics of one destination. `Metrics.destination` returns it, always the same object."""
-
-    def __init__(
-        self, deliveries: Counter, latency: SampledHistogram, in_flight: Gauge, healthy: Gauge, name: str
-    ) -> None:
-        self._delivered = deliveries.labels(name, State.DELIVERED)
-        self._latency, self._name = latency, name
-        self._in_flight = in_flight.labels(name)
-        self._healthy = healthy.labels(name)
-
-    def delivered(self, count: int, sample_s: Sequence[float] = ()) -> None:
-        """Count deliveries that the destination took.
-
-        Args:
-            count: The number of deliveries.
-            sample_s: The latencies of an even sample of them, from commit to delivery, in seconds.
-        """
-        self._delivered.inc(count)
-        if sample_s:
-            self._latency.observe(self._name, sample_s, count)
-
-    def watch(self, *, in_flight: Callable[[], float], healthy: Callable[[], float]) -> None:
-        """Read these at each scrape: attempts under way; 1 while the destination takes messages, else 0."""
-        self._in_flight.set_function(in_flight)
-        self._healthy.set_function(healthy)
 
 
 class Metrics:
     """All metrics of one relay.
 
+    Attributes:
+        backlog: The last sample of the backlog.
+        causes: Why attempts failed, and deliveries died.
+        wake_ups: Wake-ups of a sleeping relay, by their cause: ``notify`` or ``poll``.
+        lost_sessions: Owning sessions that were lost; with each session the relay lost all its shards.
+        ended_peers: Sessions of silent peers that this relay ended.
+
     Example:
         >>> metrics = Metrics()
-        >>> metrics.destination("api").delivered(500, [0.004, 0.006])
+        >>> metrics.delivered("api", 500, [0.004, 0.006])
         >>> b'outbox_deliveries_total{destination="api",verdict="delivered"} 500.0' in metrics.text()
         True
     """
@@ -105,33 +81,36 @@ class Metrics:
         self.registry.register(self.backlog)
         self._beat_at: float | None = None
         self._emitted_by_type: dict[str, Counter] = {}
-        self._destinations: dict[str, DestinationMetrics] = {}
         self.causes = Causes(self.registry)
         self._make_destination_metrics()
         self._make_relay_metrics()
         self._make_session_metrics()
 
-    def destination(self, name: str) -> DestinationMetrics:
-        """Return the metrics of one destination: the same object each time."""
-        if name not in self._destinations:
-            self._destinations[name] = DestinationMetrics(
-                self._deliveries, self._latency, self._in_flight, self._healthy, name
-            )
-        return self._destinations[name]
+    def delivered(self, destination: str, count: int, sample_s: Sequence[float] = ()) -> None:
+        """Count deliveries that a destination took.
+
+        Args:
+            destination: The destination's name.
+            count: The number of deliveries.
+            sample_s: The latencies of an even sample of them, from commit to delivery, in seconds.
+        """
+        self._deliveries.labels(destination, State.DELIVERED).inc(count)
+        if sample_s:
+            self._latency.observe(destination, sample_s, count)
 
     def failed(self, destination: str, reason: str) -> None:
         """Count an attempt that failed, charged or not, by its cause."""
         self.causes.count(destination, "failed", reason)
 
     def count(self, destination: str, state: str, count: int = 1, *, reason: str | None = None) -> None:
-        """Count deliveries with a verdict other than the common one.
+        """Count deliveries with any verdict except that of a normal delivery.
 
         Args:
             destination: The destination's name.
             state: ``retry``, ``dead``, ``parked``, ``blocked``, ``expired`` or ``delivered``; ``discarded`` or
                 ``cancelled`` by an operator.
             count: The number of deliveries.
-            reason: Why, for dead letters.
+            reason: The reason, for dead letters.
         """
         if state == State.DEAD:
             self.causes.count(destination, "dead", reason, count)
@@ -162,25 +141,19 @@ class Metrics:
         self._settle.observe(duration_s)
 
     def watch(self, *, window: Callable[[], float], owns: Callable[[], float]) -> None:
-        """Read these at each scrape: messages held unsettled, and shards owned."""
+        """Have these read at each scrape: messages held unsettled, and shards owned."""
         self._window.set_function(window)
         self._shards.set_function(owns)
 
-    def woken(self, by: WakeUp) -> None:
-        """Count a wake-up of a sleeping relay, by its cause: a notification or the slow poll."""
-        self._woken[by].inc()
+    def watch_destination(self, name: str, *, in_flight: Callable[[], float], healthy: Callable[[], float]) -> None:
+        """Have these read at each scrape: attempts under way, and 1 while the destination takes messages, else 0."""
+        self._deliveries.labels(name, State.DELIVERED)  # its series begins at 0
+        self._in_flight.labels(name).set_function(in_flight)
+        self._healthy.labels(name).set_function(healthy)
 
     def beat(self) -> None:
         """Note that the relay has just written its beat."""
         self._beat_at = time.monotonic()
-
-    def session_lost(self) -> None:
-        """Count the loss of the owning session, and with it of all shards."""
-        self._lost_sessions.inc()
-
-    def peer_ended(self) -> None:
-        """Count that this relay ended the session of a silent peer."""
-        self._ended_peers.inc()
 
     def text(self) -> bytes:
         """Return all metrics, with those of the process, in Prometheus' text format."""
@@ -208,13 +181,12 @@ class Metrics:
         self._read = self._statement("outbox_read_seconds", "Duration of reads")
         self._settle = self._statement("outbox_settle_seconds", "Duration of settling, with the read that goes along")
         self._window = self._gauge("outbox_window_messages", "Messages held unsettled")
-        wake_ups = self._counter("outbox_wake_ups", "Wake-ups from sleep, by cause", "by")
-        self._woken = {"notify": wake_ups.labels("notify"), "poll": wake_ups.labels("poll")}
+        self.wake_ups = self._counter("outbox_wake_ups", "Wake-ups from sleep, by cause", "by")
 
     def _make_session_metrics(self) -> None:
         self._shards = self._gauge("outbox_owned_shards", "Shards owned by this relay")
-        self._lost_sessions = self._counter("outbox_lost_sessions", "Owning sessions lost")
-        self._ended_peers = self._counter("outbox_ended_peers", "Sessions of silent peers ended by this relay")
+        self.lost_sessions = self._counter("outbox_lost_sessions", "Owning sessions lost")
+        self.ended_peers = self._counter("outbox_ended_peers", "Sessions of silent peers ended by this relay")
         beat_age = self._gauge("outbox_beat_age_seconds", "Time since this relay's last beat")
         beat_age.set_function(self._beat_age_s)
 

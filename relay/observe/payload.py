@@ -1,4 +1,4 @@
-"""Keep payload that operators must not read out of logs and reasons, while its message is being sent.
+"""Mask payload that operators must not read, in logs and reasons, while its message is being sent.
 
 A listener's exception or a receiver's answer may repeat a value of the message. `relay.observe.text.redacted` masks it
 in every log line that is written during the attempt, and the outcome is masked before it is stored.
@@ -14,34 +14,25 @@ from typing import TypeAlias
 
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome
+from relay.observe.attempt import Outcomes, Sent, messages_of, outcomes_of
 from relay.observe.text import masked, payload_mask, redacted
 
-ValuesOf: TypeAlias = Callable[[Message], list[str]]  # what is to be masked of a message
-Send: TypeAlias = Callable[[Message], Awaitable[Outcome]]
-SendMany: TypeAlias = Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]
+ValuesOf: TypeAlias = Callable[[Message], list[str]]  # returns the values of a message that must be masked
 
 
-def concealing(send: Send, values_of: ValuesOf | None) -> Send:
-    """Return a function that sends a message and hides its payload; `send` itself where nothing is to be hidden."""
+def concealing(
+    send: Callable[[Sent], Awaitable[Outcomes]], values_of: ValuesOf | None
+) -> Callable[[Sent], Awaitable[Outcomes]]:
+    """Return a function that sends while the payload is hidden; `send` itself if there is nothing to hide."""
     if values_of is None:
         return send
 
-    async def concealed(message: Message) -> Outcome:
-        with _hiding([message], values_of):
-            return _concealed(await send(message))
-
-    return concealed
-
-
-def concealing_many(send: SendMany, values_of: ValuesOf | None) -> SendMany:
-    """Return a function that sends a batch and hides its payload; `send` itself where nothing is to be hidden."""
-    if values_of is None:
-        return send
-
-    async def concealed(messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        with _hiding(messages, values_of):
-            outcomes = await send(messages)
-            return _concealed(outcomes) if isinstance(outcomes, Outcome) else [_concealed(each) for each in outcomes]
+    async def concealed(sent: Sent) -> Outcomes:
+        originals = [message.copy() for message in messages_of(sent)]  # a listener may change the headers
+        with _hiding(originals, values_of):
+            outcomes = await send(sent)
+            hidden = [_concealed(each) for each in outcomes_of(outcomes)]
+            return hidden[0] if isinstance(outcomes, Outcome) else hidden
 
     return concealed
 

@@ -1,6 +1,7 @@
 """The metrics of this process: a relay, the receiving API, a consumer, or several of them.
 
-A receiver has no relay, so its metrics are counted per process, and shown with those of a relay in the same process.
+A receiver has no relay, so its metrics are counted per process. If a relay runs in the same process, they are shown
+together.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 | span               | kind     | when                                 | its parent, and its link                   |
 |--------------------|----------|--------------------------------------|--------------------------------------------|
 | ``create outbox``  | PRODUCER | `emit`; its context is stored        | a child of the worker's span               |
-| ``send NAME``      | CLIENT   | each attempt at a destination        | a trace of its own, linked to ``create``   |
+| ``send NAME``      | CLIENT   | each attempt at a destination        | a separate trace, linked to ``create``     |
 | ``process NAME``   | CONSUMER | each call of a listener, here or     | the current span, linked to ``create``;    |
 |                    |          | in ``serve`` and ``consume``         | with `trace_children`, a child of it       |
-| ``settle outbox``  | CLIENT   | each batch that is settled           | a trace of its own, linked to ``create``   |
+| ``settle outbox``  | CLIENT   | each batch that is settled           | a separate trace, linked to ``create``     |
 
 The context that is stored with a message never changes, so every attempt sends the same one. The host sets up the SDK.
 If none is set up when a relay starts, no function is wrapped, so tracing costs nothing.
@@ -18,20 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from outbox import Message
 from outbox.writing.trace import attributes, common_attributes
 from relay.decide.outcome import Outcome
+from relay.observe.attempt import Outcomes, Sent, messages_of, outcomes_of
 
-if TYPE_CHECKING:
-    from outbox import Message
-
-MOST_LINKS = 64  # links of one span
+MOST_LINKS = 64  # the most links of one span
 SYSTEM = "outbox"
 ERROR_TYPE = "error.type"
 
@@ -45,12 +44,12 @@ class _Options:
 
 
 def configure(*, children: bool) -> None:
-    """Set whether a span that processes a message is a child of the span that created it, or only linked to it."""
+    """Set whether a ``process`` span is a child of the span that created the message, or is only linked to it."""
     _Options.children = children
 
 
 def system_of(kind: str) -> str:
-    """Return the name of a destination's kind in spans: the broker's name, or ours without a broker."""
+    """Return the name of a destination's kind in spans: the broker's name, or ours if there is no broker."""
     return SYSTEM if kind in ("http", "listener") else kind
 
 
@@ -63,44 +62,27 @@ def tracer() -> trace.Tracer | None:
 
 
 def sending(
-    name: str, system: str, send: Callable[[Message], Awaitable[Outcome]]
-) -> Callable[[Message], Awaitable[Outcome]]:
-    """Return a function that sends a message within a span; `send` itself without a tracer.
+    name: str, system: str, send: Callable[[Sent], Awaitable[Outcomes]]
+) -> Callable[[Sent], Awaitable[Outcomes]]:
+    """Return a function that sends a message, or a batch, within a span; `send` itself if there is no tracer.
 
     Args:
         name: The destination's name.
         system: The system: ``rabbitmq``, ``kafka``, … or ``outbox``.
         send: Makes one attempt.
     """
-    found = tracer()
-    if found is None:
+    known = tracer()
+    if known is None:
         return send
-    known = found
 
-    async def traced(message: Message) -> Outcome:
-        facts = _of_message("send", name, system, message) | {"outbox.attempt": message.attempt}
-        with _span(known, f"send {name}", SpanKind.CLIENT, facts, links([message])) as span:
-            outcome = await send(message)
-            note(span, outcome)
-            return outcome
-
-    return traced
-
-
-def sending_many(
-    name: str, system: str, send: Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]
-) -> Callable[[Sequence[Message]], Awaitable[Outcome | Sequence[Outcome]]]:
-    """Return a function that sends a batch within a span; `send` itself without a tracer."""
-    found = tracer()
-    if found is None:
-        return send
-    known = found
-
-    async def traced(messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
+    async def traced(sent: Sent) -> Outcomes:
+        messages = messages_of(sent)
         facts = _of_batch("send", name, system, len(messages))
+        if isinstance(sent, Message):
+            facts = _of_message("send", name, system, sent) | {"outbox.attempt": sent.attempt}
         with _span(known, f"send {name}", SpanKind.CLIENT, facts, links(messages)) as span:
-            outcomes = await send(messages)
-            for outcome in [outcomes] if isinstance(outcomes, Outcome) else outcomes:
+            outcomes = await send(sent)
+            for outcome in outcomes_of(outcomes):
                 note(span, outcome)
             return outcomes
 
@@ -110,17 +92,16 @@ def sending_many(
 def processing(
     name: str, system: str, run: Callable[[Message, Any], Awaitable[Any]]
 ) -> Callable[[Message, Any], Awaitable[Any]]:
-    """Return a function that runs a listener within a span; `run` itself without a tracer.
+    """Return a function that runs a listener within a span; `run` itself if there is no tracer.
 
     Args:
         name: The listener's name in the inbox.
-        system: The source of its messages: ``rabbitmq``, or ``outbox``.
+        system: The system that its messages come from: ``rabbitmq``, or ``outbox``.
         run: Runs the listener.
     """
-    found = tracer()
-    if found is None:
+    known = tracer()
+    if known is None:
         return run
-    known = found
 
     async def traced(message: Message, gate: Any) -> Any:
         facts = _of_message("process", name, system, message)
@@ -140,7 +121,7 @@ def _span(
     linked: Sequence[Link],
     within: Context | None = NO_PARENT,
 ) -> Iterator[Span]:
-    """Enter a span; by default it begins a trace of its own. ``None``: it is a child of the current span."""
+    """Enter a span; by default it begins a new trace. ``None``: it is a child of the current span."""
     entered = known.start_as_current_span(name, within, kind, facts, linked, set_status_on_exception=False)
     with entered as span, _failing(span):
         yield span

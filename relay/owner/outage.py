@@ -1,4 +1,4 @@
-"""The time in which a relay has no database: one log line when it begins, one for each new cause, one when it ends."""
+"""Log the time in which a relay has no database: one line when it begins, one for each new cause, one when it ends."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import random
 
 import structlog
 
+from relay.databases.store.contract import Damaged, Full, Lost, Refused, Standby
 from relay.decide.backoff import Policy, half_jittered
 from relay.decide.outcome import fingerprint
-from relay.platform.database import is_refusal
-from relay.store.contract import Full, Lost, Standby
 
 log = structlog.get_logger("relay")
 
@@ -18,7 +17,7 @@ RECONNECT = Policy(backoff_s=0.2, backoff_max_s=1.5)
 
 
 def reconnect_s(failures: int) -> float:
-    """Return the seconds to wait after this number of failures in a row."""
+    """Return how many seconds to wait after this number of failures in a row."""
     return half_jittered(RECONNECT.ceiling_s(failures), random.random())  # noqa: S311
 
 
@@ -27,8 +26,8 @@ class Outage:
 
     Attributes:
         reason: The cause; ``None`` while there is no outage.
-        failures: How often a session could not be opened or was lost, since the last turn that worked.
-        is_standing_by: Whether the only cause is that this relay can own no shard of this database now.
+        failures: How often a session was lost or could not be opened since the last turn that worked.
+        is_standing_by: Whether the only cause is that this relay cannot own any shard of this database now.
     """
 
     def __init__(self) -> None:
@@ -57,11 +56,12 @@ class Outage:
         self.failures = 0
 
     def add(self, error: Exception, *, owned: int) -> None:
-        """Note that no session could be opened, or that one was lost while it owned this number of shards."""
+        """Note that a session could not be opened, or that a session which owned this number of shards was lost."""
         self.failures += 1
         self.reason = str(error) or type(error).__name__
         self.is_standing_by = isinstance(error, Standby)
-        cause = fingerprint(self.reason) if not isinstance(error, Lost) or is_refusal(error) else None
+        is_usual = isinstance(error, Lost) and not isinstance(error, Refused)
+        cause = None if is_usual else fingerprint(self.reason)
         what = type(error).__name__, cause
         if what not in self._said:
             self._said.add(what)
@@ -72,6 +72,8 @@ class Outage:
             log.warning("waiting", reason=self.reason)
         elif isinstance(error, Full):
             log.error("database_full", reason=self.reason, owned=owned)
+        elif isinstance(error, Damaged):
+            log.error("database_damaged", reason=self.reason, owned=owned)
         elif isinstance(error, Lost):
             log.warning("database_lost", reason=self.reason, owned=owned)
         else:

@@ -1,35 +1,45 @@
-"""Settle: write verdicts from memory into rows, in batches.
+"""Write verdicts from memory into rows, in batches.
 
 In the plain case every destination took the message at the first attempt, and this session read it: one statement
-settles the batch. Other entries are decided row by row in a separate transaction: exceptions, and entries that were
-taken while the session was lost. Of the latter only `delivered` is written, which is true whichever relay owns the
-shard now; the other deliveries are read again.
+settles the batch. Exceptions, and entries that were taken while the session was lost, are decided row by row in a
+separate transaction. For an entry of a lost session only `delivered` is written, because that is true whichever relay
+owns the shard now; its other deliveries are read again.
 
-If every batch waited for the disk, its latency would slow every destination, also a healthy one beside one whose
-deliveries are parked. So only one batch in `DURABLE_EVERY_S` waits, and every batch in which an attempt was charged.
-Entries that were taken since the last batch that waited are remembered (`Unconfirmed`), and settled once more if the
-session is lost: a server that crashed may have lost them. If it lost a parked delivery, its message is ready again.
+If every batch waited for the disk, the disk's latency would slow every destination, even a healthy one beside one whose
+deliveries are parked. So only one batch in each `DURABLE_EVERY_S` waits, and every batch in which an attempt was
+charged. Entries that were taken since the last batch that waited are remembered (`Unconfirmed`) and settled once more
+if the session is lost, because a server that crashed may have lost them. If it lost a parked delivery, the message is
+ready again.
+
+A constraint or a trigger of the host may refuse a row. Then the rest of its batch is settled without it. If a message
+may not move to the history, its verdicts are written with the reason, and `relay.owner.sweeper` later tries again to
+finish it. If the verdicts are refused, too, the message is left as it is, and the next session sends it again.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import structlog
 from opentelemetry.trace import Span
 
+from relay.databases.store.contract import Settling
+from relay.databases.store.records import Batch, Ruled
+from relay.databases.store.refused import RefusedRow, refused_of
+from relay.databases.store.ruling import DONE
 from relay.decide.backoff import jittered
-from relay.decide.outcome import fingerprint
 from relay.decide.verdict import CHARGED, TRIED, State, Verdict
 from relay.observe.tracing import ending, settling, tracer
-from relay.seam import Entry, Route, front
-from relay.store.contract import Batch, Ruled, Session
-from relay.store.rows import Parked
+from relay.owner.reader import Reader
+from relay.owner.reports import report_dead, report_expired, report_not_finished
+from relay.seam import Entry, OwnersSeam, Route, front
 
 log = structlog.get_logger("relay")
 
@@ -45,31 +55,26 @@ class Settler:
     """Writes verdicts through one session.
 
     Args:
-        session: Writes the verdicts.
-        epoch: The session's number: entries of an earlier one are stale.
-        skipping: The destinations whose dead letters do not block their successors.
-        unconfirmed: Entries whose settling may not be on disk yet; the next session gets the same object.
-        note: Called with the deliveries that are parked now, and the destinations that have tried them, before the
-            entries are forgotten.
-        forget: Called with entries that are settled.
-        reread: Called with stale entries that not every destination took: they have to be read again.
+        settling: The writes of the session.
+        epoch: The session's number: entries of an earlier session are stale.
+        reader: Reads parked deliveries, and stale entries that not every destination took.
+        seam: Has the event loop forget entries that are settled.
+        unconfirmed: Entries whose verdicts may not be on disk yet; the next session gets the same object.
         clock: The time, in seconds.
     """
 
     def __init__(
         self,
-        session: Session,
+        settling: Settling,
         epoch: int,
+        reader: Reader,
+        seam: OwnersSeam,
         *,
-        skipping: Sequence[str],
         unconfirmed: Unconfirmed,
-        note: Callable[[Sequence[Parked], Collection[str]], None],
-        forget: Callable[[Collection[Entry]], None],
-        reread: Callable[[Entry], None],
         clock: Callable[[], float],
     ) -> None:
-        self._session, self._epoch, self._skipping = session, epoch, skipping
-        self._note, self._forget, self._reread = note, forget, reread
+        self._settling, self._epoch = settling, epoch
+        self._reader, self._tell = reader, seam.tell
         self._unconfirmed, self._clock = unconfirmed, clock
         self._durable_at = 0.0
         self._tracer = tracer()
@@ -80,14 +85,15 @@ class Settler:
     def settle(self, done: deque[Entry], ruled: deque[Entry], limit: int) -> None:
         """Settle all plain entries, and at most `limit` exceptions.
 
-        An exception costs ten times as much as a plain message. The limit bounds how long a destination that goes down
-        with a thousand messages in its queue delays the reading for the others.
+        An exception costs ten times as much as a plain message. If a destination goes down with a thousand messages in
+        its queue, the limit bounds how long they delay reading for the other destinations.
 
         Plain entries go first: the table must not learn that a message failed before it learns that its predecessor is
-        done. Entries leave their queue when they are settled, so a lost session loses none.
+        done. Entries leave their queue only when they are settled, so none is lost with a session.
         """
         exceptions = front(ruled, limit)
-        self.begin(done)
+        for _ in range(0, len(done), BATCH):
+            self.begin(done)
         for tried_at, group in groupby(exceptions, key=_tried_at):
             alike = list(group)
             self.finish()
@@ -97,11 +103,10 @@ class Settler:
             self._leave(ruled, alike)
 
     def begin(self, done: deque[Entry]) -> None:
-        """Settle the plain entries without waiting for the last batch; `finish` waits for it."""
+        """Settle a batch of plain entries without waiting for it; `finish` waits."""
         self.finish()
         self.began_at = self._clock()
-        for _ in range(0, len(done), BATCH):
-            self.finish()
+        if done:
             self._begin_batch(done, front(done, BATCH))
 
     @property
@@ -121,45 +126,80 @@ class Settler:
         while unrouted:
             batch = front(unrouted, BATCH)
             fresh = [(e.id, e.generation) for e in batch if e.epoch == self._epoch]
-            if fresh:
-                self._session.mark_unrouted(fresh)
+            refused = refused_of(fresh, self._settling.mark_unrouted) if fresh else []
+            for (message_id, _), why in refused:
+                log.error("row_refused", message_id=message_id, reason=why, left="as it is")
             self._leave(unrouted, batch)
             for entry in batch:
                 if entry.epoch != self._epoch:
-                    self._reread(entry)
+                    self._reader.reread(entry)
 
     def _leave(self, queue: deque[Entry], batch: Sequence[Entry]) -> None:
         """Remove entries from their queue, now that they are settled."""
         for _ in batch:
             queue.popleft()
         self._settled_count += len(batch)
-        self._forget(batch)
+        self._tell.forget(batch)
 
     def _begin_batch(self, done: deque[Entry], entries: Sequence[Entry]) -> None:
         epoch, durable = self._epoch, self._is_time_to_wait()
         fresh = [e.row for e in entries if e.epoch == epoch]
         span = self._span(entries) if fresh else None
-        counted = self._session.settle_plain_ahead(fresh, durable=durable) if fresh else None
+        counted = self._settling.settle_plain(fresh, durable=durable) if fresh else None
 
         def finish() -> None:
-            count = 0
+            count, others = 0, entries
             if counted is not None:
                 with ending(span):
-                    count = counted()
-                self._remember(entries, durable=durable)
-            # The others were read by an earlier session, or a former owner has since set a delivery of them aside.
-            # Those that are settled by now are not found again. Every destination took them, so none is read again: a
-            # page may be on its way to the event loop, and until it arrives no cursor may go back.
-            if count < len(entries):
-                self._settle_ruled(entries)
+                    try:
+                        count = counted()
+                    except RefusedRow:
+                        others = self._settle_around(entries)
+                    else:
+                        self._remember(entries, durable=durable)
+            # The rest were read by an earlier session, or a former owner has since set aside one of their deliveries.
+            # Entries that are settled by now are not found again. Every destination took these entries, so they must
+            # not be read again: a page may be on its way to the event loop, and until it arrives no cursor may go back.
+            if count < len(others):
+                self._settle_ruled(others)
             self._leave(done, entries)
 
         self._finish = finish
 
+    def _settle_around(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Settle the plain entries that the database does not refuse; return them."""
+
+        def settle(part: Sequence[Entry]) -> None:
+            self._settling.settle_plain([e.row for e in part])()
+
+        refused = refused_of([e for e in entries if e.epoch == self._epoch], settle)
+        self._leave_open(refused)
+        ids = {entry.id for entry, _ in refused}
+        return [entry for entry in entries if entry.id not in ids]
+
+    def _leave_open(self, refused: Sequence[tuple[Entry, str]]) -> None:
+        """Write the verdicts on entries that cannot be finished, with the reason; the sweeper tries to finish them."""
+        why_of = {entry: f"it cannot be moved to the history: {why}" for entry, why in refused}
+        mine = [entry for entry in why_of if entry.epoch == self._epoch]
+
+        def write(part: Sequence[Entry]) -> None:
+            messages = [(e.id, e.generation) for e in part if e.destination is None]
+            ruled = [
+                replace(r, reason=why_of[e]) if r.state in DONE else r
+                for e in part
+                for r in (_ruled(e, lane, verdict) for lane, verdict in self._verdicts(e))
+            ]
+            self._reader.note_exceptions(self._settling.settle(Batch(messages, ruled, finishes=False)))
+
+        left = dict(refused_of(mine, write))
+        for entry, why in left.items():
+            log.error("row_refused", message_id=entry.id, reason=why, left="as it is: the next session sends it again")
+        report_not_finished([(entry.id, why) for entry, why in why_of.items() if entry not in left])
+
     def _span(self, entries: Sequence[Entry]) -> Span | None:
         if self._tracer is None:
             return None
-        return settling(self._tracer, (entry.message for entry in entries), len(entries))
+        return settling(self._tracer, (entry.new_message() for entry in entries), len(entries))
 
     def settle_again(self) -> None:
         """Settle again what the last session settled: a server that crashed may have lost it."""
@@ -179,29 +219,31 @@ class Settler:
 
     def _settle_ruled(self, entries: Sequence[Entry], *, durable: bool = True, tried_at: Collection[str] = ()) -> bool:
         """Write the verdicts on these entries; return whether there were any to write."""
-        messages: list[tuple[str, int]] = []
-        found: dict[tuple[str, str], Ruled] = {}  # if it was parked, read back and taken, the last verdict
         unknown: list[Entry] = []
+        known: list[Entry] = []
         for entry in entries:
             verdicts = self._verdicts(entry)
-            if not verdicts:
+            if not verdicts or any(verdict is _UNKNOWN for _, verdict in verdicts):
                 unknown.append(entry)
-                continue
-            if any(verdict is _UNKNOWN for _, verdict in verdicts):
-                unknown.append(entry)
-            if entry.destination is None:
-                messages.append((entry.id, entry.generation))
-            found |= {(entry.id, lane.name): _ruled(entry, lane, verdict) for lane, verdict in verdicts}
+            if verdicts:
+                known.append(entry)
+        self._leave_open(refused_of(known, partial(self._write, durable=durable, tried_at=tried_at)))
+        for entry in unknown:  # the table knows only now which destinations took it
+            self._reader.reread(entry)
+        return bool(known)
+
+    def _write(self, entries: Sequence[Entry], *, durable: bool, tried_at: Collection[str]) -> None:
+        """Write all verdicts on these entries, or none."""
+        found: dict[tuple[str, str], Ruled] = {}  # the last verdict counts if it was parked, read back, taken
+        for entry in entries:
+            found |= {(entry.id, lane.name): _ruled(entry, lane, verdict) for lane, verdict in self._verdicts(entry)}
         ruled = list(found.values())
-        if ruled:
-            with ending(self._span(entries)):
-                parked = self._session.settle(Batch(messages, ruled, self._skipping), durable=durable)
-            self._note(parked, tried_at)
-            _report_dead(ruled)
-            _report_expired(ruled)
-        for entry in unknown:  # only now does the table know which destinations took it
-            self._reread(entry)
-        return bool(ruled)
+        messages = [(entry.id, entry.generation) for entry in entries if entry.destination is None]
+        with ending(self._span(entries)):
+            parked = self._settling.settle(Batch(messages, ruled), durable=durable)
+        self._reader.note_exceptions(parked, tried_at)  # must come before the entries are forgotten
+        report_dead(ruled)
+        report_expired(ruled)
 
     def _verdicts(self, entry: Entry) -> list[tuple[Route, Verdict]]:
         """Return the verdicts of an entry that may be written: all, or those that are true for any owner."""
@@ -244,24 +286,6 @@ def _ruled(entry: Entry, lane: Route, verdict: Verdict) -> Ruled:
         is_keyed=entry.key is not None,
         is_unknown=verdict is _UNKNOWN,
     )
-
-
-def _report_dead(ruled: Sequence[Ruled]) -> None:
-    """Log one line for each destination and cause."""
-    causes: dict[tuple[str, str | None], list[Ruled]] = {}
-    for r in ruled:
-        if r.state == State.DEAD:
-            causes.setdefault((r.destination, fingerprint(r.reason)), []).append(r)
-    for (destination, _), dead in causes.items():
-        first = dead[0]
-        log.warning(
-            "dead_letters", destination=destination, count=len(dead), message_id=first.message_id, reason=first.reason
-        )
-
-
-def _report_expired(ruled: Sequence[Ruled]) -> None:
-    for destination, count in Counter(r.destination for r in ruled if r.state == State.EXPIRED).items():
-        log.warning("deliveries_expired", destination=destination, count=count)
 
 
 def _log(attempt: int, verdict: Verdict) -> dict[str, Any]:

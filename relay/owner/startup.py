@@ -1,4 +1,4 @@
-"""Register the destinations when a relay starts: wait for the database, or say why waiting is useless."""
+"""Start a relay: choose its store, and register its destinations as soon as the database can be reached."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ import structlog
 from outbox.errors import Unusable
 from relay.admin.access.opening import explained
 from relay.admin.destinations.registration import Registration, register
+from relay.databases.rights import RELAY, Right
+from relay.databases.store.contract import Standby, Store
 from relay.destinations import registry
 from relay.owner.outage import reconnect_s
-from relay.platform.database import is_refusal
-from relay.platform.rights import RELAY, Right
 from relay.settings import Settings
-from relay.store.contract import Standby
 
 log = structlog.get_logger("relay")
+
+
+def open_store(settings: Settings) -> Store:
+    """Return the store for the configured database."""
+    return settings.database.store(
+        lease_s=settings.lease_s,
+        keep_history=settings.retention_days > 0,
+        notify=settings.notify,
+        skipping=[name for name, each in settings.destinations.items() if each.on_dead == "skip"],
+    )
 
 
 async def register_configured(settings: Settings, *, apply: bool, wait_for_database: bool) -> int:
@@ -46,9 +55,12 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
                 raise Unusable(str(error)) from error
             if failures == 0:
                 log.warning("waiting", database=str(settings.database), reason=str(error))
-        except sa.exc.OperationalError as error:
-            if is_refusal(error.orig) or not wait_for_database:
+        except sa.exc.DBAPIError as error:
+            is_outage = isinstance(error, sa.exc.OperationalError)
+            if not is_outage or settings.database.dialect.is_refusal(error.orig) or not wait_for_database:
                 found = explained(error, settings.database)
+                if found is None and not is_outage:
+                    raise
                 raise found or Unusable(f"{settings.database}: {error.orig}") from error
             if failures == 0:
                 reason = " ".join(str(error.orig).split())

@@ -1,4 +1,4 @@
-"""The owning thread: it holds the session, and beats, reads and settles through it.
+"""The owning thread holds the session, and beats, reads and settles through it.
 
 A relay connects the **database**, which holds the messages, and the **event loop**, which sends them. This thread is
 between them, so a slow destination never delays a beat, and a slow database never delays a send.
@@ -7,10 +7,10 @@ between them, so a slow destination never delays a beat, and a slow database nev
     owning thread                                       event loop: the dispatcher and its lanes
                     ◄─────────────────────── verdicts
 
-`relay.seam` explains how the two reach each other. Each turn: settle decided entries, beat if it is time, read if there
-is room, else wait. When the session is lost, the relay drops all entries that were not under way, and opens a new
-session, with backoff and without a limit. It first settles what was taken in the meantime: a taken message is
-delivered, whichever relay owns the shard now.
+`relay.seam` explains how the two reach each other. In each turn the thread settles decided entries, beats if it is
+time, reads if there is room, and otherwise waits. When the session is lost, the relay drops all entries that were not
+under way, and opens a new session, with backoff and without a limit. It first settles what was taken in the meantime: a
+taken message is delivered, whichever relay owns the shard now.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ import structlog
 
 from outbox.errors import OutboxError
 from outbox.tables import SHARD_COUNT
+from relay.databases.store.contract import Session, Store
 from relay.destinations.contract import InProcess
 from relay.observe.metrics import Metrics
-from relay.owner.assembly import assemble
 from relay.owner.outage import Outage
 from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
 from relay.platform import watchdog
 from relay.seam import Bell, OwnersSeam
 from relay.settings import Settings
-from relay.store.contract import Session, Store
 
 log = structlog.get_logger("relay")
 
@@ -74,7 +73,7 @@ class OwningThread:
         self._loop_thread: int | None = None
         self._session_loop: SessionLoop | None = None
         self._unconfirmed: Unconfirmed = []
-        self._held_before: list[int] = []
+        self._held_before: list[int] | None = None
         self.outage = Outage()
 
     # ---------------------------------------------- called by the event loop
@@ -146,10 +145,10 @@ class OwningThread:
     def _lose(self, error: Exception) -> None:
         """Drop all entries that are not under way: this relay does not own them any more."""
         self._release_all()
-        if self._session_loop is not None:
-            self._metrics.session_lost()
         self.outage.add(error, owned=len(self.shards))
-        self._held_before = self.shards or self._held_before
+        if self._session_loop is not None:
+            self._metrics.lost_sessions.inc()
+            self._held_before = self.shards or self._held_before or []
 
     def _release_all(self) -> None:
         self._seam.lease.lose()
@@ -169,23 +168,7 @@ class OwningThread:
     def _serve(self, session: Session) -> None:
         epoch = self._seam.lease.begin_session()
         self._seam.tell.begin_session(epoch)
-        session_loop = self._session_loop = self._session_loop_of(session, epoch)
-        self.outage.connected()
-        session_loop.begin()
-        while not self._is_over():
-            self._check_stall()
-            if self._stop_at is not None:
-                session_loop.wind_down()
-            asked_at = self._clock()
-            count = session_loop.turn()
-            self._seam.lease.renew(asked_at)
-            self.outage.end()
-            if count < WORTH_A_TURN:
-                self._wait(session_loop)
-        session_loop.end()
-
-    def _session_loop_of(self, session: Session, epoch: int) -> SessionLoop:
-        parts = assemble(
+        session_loop = self._session_loop = SessionLoop(
             session,
             epoch,
             self._seam,
@@ -196,7 +179,20 @@ class OwningThread:
             metrics=self._metrics,
             clock=self._clock,
         )
-        return SessionLoop(parts, self._seam, self._settings, metrics=self._metrics, clock=self._clock)
+        self.outage.connected()
+        session_loop.begin()
+        while not self._is_over():
+            self._check_stall()
+            if self._stop_at is not None:
+                session_loop.wind_down()
+            asked_at = self._clock()
+            count = session_loop.turn()
+            self._seam.lease.renew(asked_at)
+            if session_loop.has_worked:
+                self.outage.end()
+            if count < WORTH_A_TURN:
+                self._wait(session_loop)
+        session_loop.end()
 
     def _wait(self, session_loop: SessionLoop) -> None:
         timeout_s = min(session_loop.sleep_s(), self._settings.lease_s / 6)
@@ -205,7 +201,7 @@ class OwningThread:
             self._seam.heard.wake_up()
 
     def _check_stall(self) -> None:
-        """End the process if its event loop is blocked: it sends nothing, and must not keep others from sending."""
+        """End the process if its event loop is blocked: it sends nothing and must not keep its peers from sending."""
         for each in self._in_process:
             watchdog.end_if_held(each.label, each.held_s)
         if self.loop_age_s < self._settings.stall_timeout_s:

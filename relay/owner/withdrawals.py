@@ -1,18 +1,18 @@
-"""Deliveries that operators took back, in the owning thread: reported to the event loop, then finished in the table.
+"""Finish the deliveries that operators took back: report them to the event loop, then finish them in the table.
 
-The event loop releases those that it has not begun to send (`relay.delivery.withdrawals`), and answers with the
-deliveries that it does not hold any more. These are finished. The others are asked for again, until they are settled.
+The event loop releases those that it has not begun to send (`relay.delivery.dispatcher`), and answers with the
+deliveries that it does not hold any more. The owning thread finishes these. It asks again for the remaining deliveries
+until they are settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
+from relay.decide.crashes import Delivery
 from relay.seam import OwnersSeam
 
 LOOK_AGAIN_S = 0.1  # between two questions about deliveries under way
-
-Delivery = tuple[str, str]  # (message, destination)
 
 
 class Withdrawals:
@@ -28,38 +28,35 @@ class Withdrawals:
         self._epoch, self._seam, self._clock = epoch, seam, clock
         self._posted = self._answered = 0
         self._posted_at = 0.0
-        self._is_any_held = False
-        self._absent: list[Delivery] = []
+        self._held: set[Delivery] = set()  # under way, or waiting to be settled
+        self._absent: set[Delivery] = set()
 
     @property
     def are_due(self) -> bool:
-        """Whether some can be finished as soon as the event loop has answered."""
+        """Whether some deliveries can be finished as soon as the event loop has answered."""
         return self._posted > self._answered or bool(self._absent)
 
     @property
     def are_pending(self) -> bool:
-        """Whether some are to be finished, or are still in the event loop's memory."""
-        return self.are_due or self._is_any_held
+        """Whether some deliveries have to be finished, or are still in the event loop's memory."""
+        return self.are_due or bool(self._held)
 
-    def post(self, deliveries: Sequence[Delivery]) -> None:
-        """Have the event loop release these deliveries."""
+    def post(self, deliveries: Collection[Delivery]) -> None:
+        """Have the event loop release these deliveries, and those that it still held when it last answered."""
         self._posted += 1
         self._posted_at = self._clock()
-        self._seam.tell.withdraw(deliveries, self._epoch)
+        self._seam.tell.withdraw(self._held.union(deliveries), self._epoch)
 
     def take(self) -> list[Delivery]:
-        """Return the deliveries that are to be finished now."""
-        self._hear()
-        if self._is_any_held and self._clock() - self._posted_at > LOOK_AGAIN_S:
-            self.post([])
-        absent, self._absent = self._absent, []
-        return absent
-
-    def _hear(self) -> None:
+        """Return the deliveries that can be finished now."""
         answers = self._seam.heard.withdrawn
         while answers:
             answer = answers.popleft()
             if answer.epoch == self._epoch:
-                self._absent += answer.absent
-                self._is_any_held = answer.is_any_held
-                self._answered += 1  # last: a drain looks at `are_pending` from the event loop
+                self._absent |= set(answer.absent)
+                self._held = self._held.difference(answer.absent).union(answer.held)
+                self._answered += 1  # must come last: a drain looks at `are_pending` from the event loop
+        if self._held and self._clock() - self._posted_at > LOOK_AGAIN_S:
+            self.post([])
+        absent, self._absent = list(self._absent), set()
+        return absent

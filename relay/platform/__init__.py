@@ -1,1 +1,1 @@
-"""The base of the relay: database URLs, connections, migrations, rights, and the wording of durations and counts."""
+"""The base of the relay: units, the wording of durations and counts, and the watchdog."""

@@ -18,7 +18,7 @@ log = structlog.get_logger("relay")
 EXIT_CODE = 1
 LOOK_AGAIN_S = 1.0
 HELD_S = 600.0
-MARGIN_S = 2.0  # longer than the owning thread waits: it ends the process first if it can, with a better reason
+MARGIN_S = 2.0  # longer than the owning thread waits: if it can, it ends the process first, with a better reason
 
 
 def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> tuple[str | None, str]:
@@ -29,7 +29,8 @@ def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> t
         listeners: The listeners that it may be running.
 
     Returns:
-        The listener that it runs, as ``module:callable``, or ``None``; and the innermost position, for people.
+        The listener that it runs, as ``module:callable``, or ``None``; and the innermost position in the code, for
+        people.
     """
     frame = sys._current_frames().get(thread_id) if thread_id is not None else None
     if frame is None:
@@ -43,12 +44,12 @@ def blocker(thread_id: int | None, listeners: Iterable[Callable[..., Any]]) -> t
 def end_if_held(listener: str, held_s: float) -> None:
     """End this process if overrunning calls have held all threads of a listener for `HELD_S`.
 
-    A thread cannot be stopped, so only the end of the process frees the threads, even if the resource that they wait
+    A thread cannot be stopped. So only the end of the process frees the threads, even if the resource that they wait
     for comes back.
 
     Args:
         listener: The listener's name, for people.
-        held_s: How long they have been held, in seconds.
+        held_s: How long the threads have been held, in seconds.
     """
     if held_s > HELD_S:
         log.critical("listener_stalled", listener=listener, for_s=round(held_s))
@@ -76,11 +77,11 @@ def _code_of(listener: Callable[..., Any]) -> CodeType | None:
 
 
 def wind_up(stall_timeout_s: float) -> None:
-    """End this process unless this function is called again in time, even if no Python code can run until then.
+    """End this process unless this function is called again in time; this works even if no Python code can run.
 
     A listener that holds the interpreter (a C extension, an endless regular expression) stops all our threads,
     including the one that would end the process. This timer is C code. It prints where each thread is, and exits with
-    ``EXIT_CODE``. There is one per process: only a process that does nothing else may use it.
+    ``EXIT_CODE``. There is one timer per process, so only a process that has no other use for it may call this.
     """
     faulthandler.dump_traceback_later(stall_timeout_s + MARGIN_S, exit=True)
 

@@ -1,4 +1,4 @@
-"""The bell that ends a sleep of the owning thread: a pipe, on which it waits together with the database's socket."""
+"""The bell ends a sleep of the owning thread: it is a pipe on which the thread waits, beside the database's socket."""
 
 from __future__ import annotations
 

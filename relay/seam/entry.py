@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from math import inf
 from typing import Any, Protocol
 
 from outbox import Message
 from outbox.message import parse_instant
-from relay.decide.verdict import DELIVERED, Verdict
-from relay.store.rows import (
+from relay.databases.store.rows import (
     ATTEMPTS,
     CREATED_AT,
     DATA,
@@ -28,6 +28,7 @@ from relay.store.rows import (
     TYPE,
     Row,
 )
+from relay.decide.verdict import DELIVERED, Verdict
 
 Handle = str | tuple[str, str]  # the message; for an entry about one delivery: the message and the destination
 
@@ -58,18 +59,17 @@ class Entry:
 
     Attributes:
         handle: Its key in memory.
-        guard: Asked before it is sent, if it may have killed a relay; else ``None``.
-        is_plain: Whether every destination took it at the first attempt, as far as they have decided, and settling it
-            releases no delivery of its key that waits in the table. It is an attribute, because it is read twice for
-            each message.
-        alone: Whether it is sent alone, because a batch with it was not taken.
+        guard: Asked for a permit before the entry is sent, if the entry may have killed a relay; else ``None``.
+        is_plain: Whether every destination that has decided took it at the first attempt, and settling it releases no
+            delivery of its key that waits in the table. It is an attribute, not a property, because it is read twice
+            for each message.
+        alone: Whether it is sent alone, because a batch that contained it was not taken.
         waited_a_beat: Whether some of its destinations have decided and others have not for a beat.
     """
 
     __slots__ = (
         "alone", "attempts", "destination", "epoch", "failing_for_s", "generation", "guard",
-        "handle", "id", "is_plain", "key", "lanes", "message", "open", "position", "row", "verdicts",
-        "waited_a_beat",
+        "handle", "id", "is_plain", "key", "lanes", "open", "position", "row", "verdicts", "waited_a_beat",
     )  # fmt: skip
 
     def __init__(self, row: Row, lanes: tuple[Any, ...], epoch: int) -> None:
@@ -78,9 +78,6 @@ class Entry:
         self.position: int = row[POSITION]
         self.generation: int = row[GENERATION]
         self.key: str | None = row[ORDERING_KEY]
-        self.message = Message(
-            self.id, row[TYPE], row[SOURCE], row[SUBJECT], self.key, row[DATA], row[HEADERS], row[CREATED_AT]
-        )
         self.handle: Handle = self.id
         self.lanes = lanes
         self.epoch = epoch
@@ -96,23 +93,41 @@ class Entry:
 
     @classmethod
     def of_delivery(cls, row: Row, lane: Route, epoch: int) -> Entry:
-        """Return the entry of a row of ``outbox_delivery`` joined to its message (see `relay.store.rows`)."""
+        """Return the entry of a row of ``outbox_delivery`` joined to its message (see `relay.databases.store.rows`)."""
         entry = cls(row, (lane,), epoch)
         entry.destination, entry.generation = row[DESTINATION], row[DELIVERY_GENERATION]
         entry.attempts, entry.failing_for_s = row[ATTEMPTS], row[FAILING_FOR_S]
         entry.handle = entry.id, entry.destination
         entry.is_plain = False
-        entry.message.attempt = entry.attempts + 1
         return entry
 
     def rest_for(self, lane: Route) -> Entry:
-        """Return the rest of a plain entry for one destination; the others are settled without it."""
+        """Return a new entry for one destination of a plain entry; the other destinations are settled without it."""
         rest = Entry(self.row, (lane,), self.epoch)
         rest.destination, rest.generation = lane.name, 0
         rest.handle = rest.id, rest.destination
         rest.is_plain = False
         rest.guard, rest.alone = self.guard, self.alone
         return rest
+
+    def new_message(self) -> Message:
+        """Return the message for one attempt. Each attempt has its own message, because a listener may change it."""
+        row = self.row
+        return Message(
+            self.id, row[TYPE], row[SOURCE], row[SUBJECT], self.key, row[DATA], row[HEADERS], row[CREATED_AT],
+            self.attempts + 1,
+        )  # fmt: skip
+
+    @property
+    def type(self) -> str:
+        """The event type of its message."""
+        type_: str = self.row[TYPE]
+        return type_
+
+    @property
+    def created_at(self) -> datetime:
+        """When its message was written, by the database's clock."""
+        return parse_instant(self.row[CREATED_AT])
 
     @property
     def shard(self) -> int:
@@ -121,12 +136,12 @@ class Entry:
         return shard
 
     def expires_at_s(self, within_s: float | None) -> float:
-        """Return when it expires, in seconds since 1970 by the database's clock; infinity if it never does.
+        """Return when it expires, in seconds since 1970 by the database's clock; infinity if it never expires.
 
         A message that an operator sends again does not expire.
 
         Args:
-            within_s: The age in seconds, since it was written or fell due, at which its destination does not want it
+            within_s: The age in seconds, since it was written or fell due, from which its destination does not want it
                 any more.
         """
         if self.generation:
@@ -136,7 +151,7 @@ class Entry:
         if within_s is None:
             return at_s
         due_at = self.row[DUE_AT]
-        since = self.message.created_at if due_at is None else parse_instant(due_at)
+        since = self.created_at if due_at is None else parse_instant(due_at)
         return min(at_s, since.timestamp() + within_s)
 
     @property

@@ -14,23 +14,26 @@ class Lease:
 
     Attributes:
         epoch: The number of the owning session, set by the owning thread.
-        arrived_epoch: The number of the session that has reached the event loop.
+        arrived_epoch: The number of the session that has reached the event loop, set by the event loop.
+        clock_offset_s: The database's clock minus the relay's, in seconds, set by the owning thread; ``None`` until the
+            first beat.
     """
 
     def __init__(self, lease_s: float) -> None:
         self.epoch = self.arrived_epoch = 0
+        self.clock_offset_s: float | None = None
         self._valid_s = lease_s * SHARE
         self._round_trip_at = LONG_AGO
         self._is_ending = False
 
     def begin_session(self) -> int:
-        """Return the number of a new session, without proof of its life yet. Called by the owning thread."""
+        """Return the number of a new session, which is not known to be alive yet. Called by the owning thread."""
         self._round_trip_at = LONG_AGO
         self.epoch += 1
         return self.epoch
 
     def renew(self, asked_at: float) -> None:
-        """Note that the server has answered a question of that time. Called by the owning thread.
+        """Note that the server has answered a question that was asked at this time. Called by the owning thread.
 
         The lease runs from the question, not from the answer: the process may have slept before it read the answer.
         """
@@ -40,12 +43,8 @@ class Lease:
         """Note that the session is lost. Called by the owning thread."""
         self._round_trip_at = LONG_AGO
 
-    def arrive(self, epoch: int) -> None:
-        """Note that this session has reached the event loop. Called by the event loop."""
-        self.arrived_epoch = epoch
-
     def end(self) -> None:
-        """Permit no more sends: the relay stops."""
+        """Permit no more sends, because the relay stops."""
         self._is_ending = True
 
     def is_held(self, now: float) -> bool:

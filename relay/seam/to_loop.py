@@ -6,37 +6,31 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, TypeVarTuple, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from outbox.errors import Unusable
+from relay.databases.store.inheriting import Inherited
+from relay.databases.store.rows import Page
 from relay.decide.shared_state import SharedState
-from relay.observe.supervision import Supervisor
 from relay.seam.entry import Entry
+from relay.seam.supervision import Supervisor
 from relay.seam.to_owner import Note
-from relay.store.contract import Inherited
-from relay.store.rows import Page
 
-Arguments = TypeVarTuple("Arguments")
+Post = Callable[..., object]  # runs a function with arguments on the event loop later, in the order of the calls
 Receiver = TypeVar("Receiver")
 
 
-class Post(Protocol):
-    """Runs a function on the event loop, later, and in the order of the calls."""
-
-    def __call__(self, function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> object: ...
-
-
 def posting_to(loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> Post:
-    """Return a function that runs another one on this loop later; an error in that one ends the relay."""
+    """Return a function that runs other functions on this loop later; an error in one of them ends the relay."""
 
-    def post(function: Callable[[*Arguments], object], /, *arguments: *Arguments) -> None:
+    def post(function: Callable[..., object], *arguments: Any) -> None:
         loop.call_soon_threadsafe(lambda: supervisor.call(function, *arguments))
 
     return post
 
 
 class Delivery(Protocol):
-    """The receiver of these messages. Each method runs on the loop."""
+    """The receiver of messages about entries and destinations. Each method runs on the loop."""
 
     def begin_session(self, epoch: int) -> None:
         """Note a new session; entries of an earlier one are not sent any more."""
@@ -53,20 +47,21 @@ class Delivery(Protocol):
     def split(self) -> None:
         """Settle entries that have waited for a beat for the verdicts of some destinations."""
 
-    def set_clock(self, offset_s: float) -> None:
-        """Set the difference between the database's clock and the relay's, in seconds."""
-
     def follow(self, shared_states: Mapping[str, SharedState], asked_at: float, alone: bool) -> None:
         """Apply the shared state of the destinations, as of `asked_at`."""
 
     def answer_probe(self, name: str, claimed: bool, shared_state: SharedState, asked_at: float) -> None:
-        """Apply the answer whether this relay probes a destination for all relays."""
+        """Apply the answer to a probe request: whether this relay probes the destination for all relays."""
 
     def answer_claim(self, name: str, granted: int, wait_s: float, asked_at: float) -> None:
         """Apply a share of a common rate budget."""
 
-    def withdraw(self, deliveries: Sequence[tuple[str, str]], epoch: int) -> None:
+    def withdraw(self, deliveries: Collection[tuple[str, str]], epoch: int) -> None:
         """Release deliveries that an operator took back; `ToOwner.withdrawn` gets the answer."""
+
+
+class Crashes(Protocol):
+    """The receiver of messages about relays that ended. Each method runs on the loop."""
 
     def take_over(self, inherited: Sequence[Inherited]) -> None:
         """Note what the last owners of these shards left; called before any page of them."""
@@ -74,10 +69,10 @@ class Delivery(Protocol):
     def leave(self, shards: Sequence[int]) -> None:
         """Note that these shards were handed back."""
 
-    def peer_ended(self) -> None:
+    def disturb(self) -> None:
         """Note that another relay has ended."""
 
-    def everything_is_read(self) -> None:
+    def rest(self) -> None:
         """Note that all entries that a dead owner may have had under way were read."""
 
     def written(self, notes: Sequence[Note]) -> None:
@@ -98,7 +93,7 @@ class OwnerEvents:
 
 
 class _Posting:
-    """Has the methods of a receiver; each returns at once, and the receiver's own runs on the loop later."""
+    """Has the methods of a receiver; each returns at once, and the receiver's own method runs on the loop later."""
 
     def __init__(self, receiver: object, post: Post) -> None:
         self._receiver, self._post = receiver, post
@@ -108,10 +103,10 @@ class _Posting:
 
 
 def posted(receiver: Receiver, post: Post) -> Receiver:
-    """Return the sending end for a receiver on the loop: a call of one of its methods is a message.
+    """Return the sending end for a receiver on the loop: each call of its methods posts a message.
 
     Args:
-        receiver: A `Delivery` or `OwnerEvents`, to be called with positional arguments.
+        receiver: A `Delivery`, `Crashes` or `OwnerEvents`, to be called with positional arguments.
         post: Runs a function on the event loop later, in the order of the calls.
     """
     return cast("Receiver", _Posting(receiver, post))

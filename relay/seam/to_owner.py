@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from relay.decide.crashes import Delivery
 from relay.decide.rate import Rate
 from relay.decide.shared_state import Finding
 from relay.seam.entry import Entry
 
-SETTLE_AT = 250  # this number of verdicts is worth a round trip
+SETTLE_AT = 250  # from this number on, verdicts are worth a round trip
 SOON_S = 0.01  # verdicts wait at most this long for a poll: a crash sends unsettled messages again
 
 
+class Probe(NamedTuple):
+    """A request to probe a destination, for all relays; `Delivery.answer_probe` is the answer.
+
+    Args:
+        name: The destination.
+    """
+
+    name: str
+
+
 class Claim(NamedTuple):
-    """A destination's request for a share of its common rate budget.
+    """A destination's request for a share of its common rate budget; `Delivery.answer_claim` is the answer.
 
     Args:
         name: The destination.
@@ -29,10 +41,18 @@ class Claim(NamedTuple):
     rate: Rate
 
 
-class PermitRequest(Protocol):
-    """An attempt that waits until it is noted."""
+@dataclass(eq=False, slots=True)
+class PermitRequest:
+    """A worker's request to begin an attempt, answered when the attempt is noted in the table."""
 
-    def resolve(self, granted: bool) -> None: ...
+    delivery: Delivery
+    shard: int
+    answer: asyncio.Future[bool]
+
+    def resolve(self, granted: bool) -> None:
+        """Answer the request, unless it was answered before. Called by the event loop."""
+        if not self.answer.done():
+            self.answer.set_result(granted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ class Note:
     """Records for the owning thread to write, and the attempts that wait for them.
 
     Args:
-        epoch: The session at that time.
+        epoch: The number of the session in which the note was made.
         records: Shard → its new record; ``None`` clears it.
         requests: The attempts that may start when the records are written.
     """
@@ -56,28 +76,26 @@ class Withdrawn(NamedTuple):
     Args:
         epoch: The session that asked.
         absent: (message, destination) pairs that are not in memory any more: they can be finished.
-        is_any_held: Whether some of the requested pairs are under way, or wait to be settled.
+        held: The other requested pairs, which are under way or wait to be settled.
     """
 
     epoch: int
-    absent: Collection[tuple[str, str]]
-    is_any_held: bool
+    absent: Collection[Delivery]
+    held: Collection[Delivery]
 
 
 class ToOwner:
     """The queues from the event loop to the owning thread.
 
     Args:
-        ring: Ends the sleep of the owning thread; the event loop may call it.
-        window: Unsettled entries of the relay at most.
+        ring: Ends the sleep of the owning thread. The event loop may call it.
+        window: The most unsettled entries that the relay may hold.
 
     Attributes:
         done: Plain entries that every destination took.
         ruled: Entries with another verdict, in the order of their completion.
         unrouted: Entries that no subscription wants.
-        findings: Findings about destinations, for the other relays and for people.
-        probes: Destinations that this relay would like to probe, for all relays.
-        claims: Requests for shares of common rate budgets.
+        requests: Findings to write for the other relays and for people, and probes and shares of budgets to claim.
         notes: Notes of the crash guard.
         withdrawn: Answers to `Delivery.withdraw`.
         is_asleep: Whether the owning thread sleeps; `wake` does nothing otherwise.
@@ -87,9 +105,7 @@ class ToOwner:
         self.done: deque[Entry] = deque()
         self.ruled: deque[Entry] = deque()
         self.unrouted: deque[Entry] = deque()
-        self.findings: deque[Finding] = deque()
-        self.probes: deque[str] = deque()
-        self.claims: deque[Claim] = deque()
+        self.requests: deque[Finding | Probe | Claim] = deque()
         self.notes: deque[Note] = deque()
         self.withdrawn: deque[Withdrawn] = deque()
         self._ring = ring
@@ -98,23 +114,13 @@ class ToOwner:
 
     # ---------------------------------------------------- by the event loop
 
-    def report(self, finding: Finding) -> None:
-        """Have a finding written, for the other relays and for people."""
-        self.findings.append(finding)
-        self.wake()
-
-    def ask_to_probe(self, name: str) -> None:
-        """Ask whether this relay may probe a destination; `Delivery.answer_probe` is the answer."""
-        self.probes.append(name)
-        self.wake()
-
-    def claim(self, claim: Claim) -> None:
-        """Ask for a share of a budget; `Delivery.answer_claim` is the answer."""
-        self.claims.append(claim)
+    def request(self, request: Finding | Probe | Claim) -> None:
+        """Have a finding written, or ask for a probe or a share of a budget."""
+        self.requests.append(request)
         self.wake()
 
     def note(self, note: Note) -> None:
-        """Have a note written; `Delivery.written` confirms it."""
+        """Have a note written; `Crashes.written` confirms it."""
         self.notes.append(note)
         self.wake()
 
@@ -145,12 +151,12 @@ class ToOwner:
 
     @property
     def wants_settling(self) -> bool:
-        """Whether to settle before the next short poll: an attempt waits for it, or there are many verdicts."""
+        """Whether to settle before the next short poll, because an attempt waits for it or there are many verdicts."""
         return bool(self.notes) or len(self.done) + len(self.ruled) >= self._settle_at
 
     @property
     def _has_work(self) -> bool:
-        return bool(self.done or self.ruled or self.unrouted or self.findings or self.probes or self.claims)
+        return bool(self.done or self.ruled or self.unrouted or self.requests)
 
 
 def front(queue: deque[Entry], count: int) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""The owning thread's view of the event loop, and its end of the whole seam."""
+"""The owning thread's view of the event loop, and the owning thread's end of the seam."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.seam.lease import Lease
-from relay.seam.to_loop import Delivery, OwnerEvents
+from relay.seam.to_loop import Crashes, Delivery, OwnerEvents
 from relay.seam.to_owner import ToOwner
 
 
@@ -19,12 +19,8 @@ class DeliveryView(Protocol):
         """The destinations. They never change."""
 
     @property
-    def skipping(self) -> Sequence[str]:
-        """The destinations whose dead letters do not block their successors. They never change."""
-
-    @property
     def with_room(self) -> Mapping[str, int]:
-        """The destinations that have room for more, and for how many."""
+        """The destinations that have room for more entries, and for how many."""
 
     @property
     def down(self) -> Collection[str]:
@@ -44,7 +40,7 @@ class DeliveryView(Protocol):
 
     @property
     def is_watching_for_crashes(self) -> bool:
-        """Whether `Delivery.everything_is_read` would change anything."""
+        """Whether `Crashes.rest` would change anything."""
 
     def room(self, page_size: int) -> int:
         """Return how many messages to read next."""
@@ -64,14 +60,16 @@ class OwnersSeam:
     """The owning thread's end of the seam.
 
     Args:
-        tell: Sends messages to the event loop.
+        tell: Sends messages about entries and destinations to the event loop.
+        crashes: Sends messages about relays that ended to the event loop.
         events: Sends messages about the life of the owning thread.
-        heard: The messages of the event loop.
+        heard: The messages from the event loop.
         view: The snapshots of the event loop.
-        lease: Whether the relay may send.
+        lease: Knows whether the relay may send.
     """
 
     tell: Delivery
+    crashes: Crashes
     events: OwnerEvents
     heard: ToOwner
     view: DeliveryView

@@ -1,4 +1,4 @@
-"""Assign an address to a client."""
+"""Determine which client an address belongs to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOST_BITS = 64
 def client_of(address: str) -> str:
     """Return the key of the client at this address: an IPv4 address, or an IPv6 network of 64 bits.
 
-    A single IPv6 host has a network of 64 bits, and so more addresses than could be counted.
+    A single IPv6 host has a network of 64 bits, and therefore more addresses than could be counted.
 
     Example:
         >>> client_of("2001:db8::1") == client_of("2001:db8::ffff")

@@ -1,8 +1,8 @@
 """Track connections, and choose which one to close when there is no room.
 
 A connection *waits* while we wait for its client: for a request to arrive, or for an answer to be read. When there is
-no room, the connection that has waited longest is closed: one of the same client if that client has too many, else one
-of all. So idle connections, however many there are, do not block new clients.
+no room, the connection that has waited longest is closed: among those of the same client if that client has too many,
+else among all. So any number of idle connections does not block new clients.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Connections:
     """Counts connections.
 
     Args:
-        limit: Connections at most.
-        per_client: Connections of one client at most.
+        limit: The most connections.
+        per_client: The most connections of one client.
     """
 
     def __init__(self, *, limit: int, per_client: int) -> None:

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from time import monotonic
 
-KINDS = 100  # kinds of messages that are counted separately
+from relay.serving.rate import Rate
 
 
 class LogLimit(logging.Filter):
-    """Passes a limited number of lines of each kind per period; the next line says how many were left out.
+    """Passes lines of each kind at a limited rate; the next line that passes says how many were left out.
 
     Args:
-        only: The beginning of the lines that are limited; others always pass.
-        lines: The number of lines per period.
+        only: How the lines that are limited begin; all other lines pass.
+        lines: The number of lines of one kind per period.
         period_s: The length of a period, in seconds.
     """
 
     def __init__(self, only: str = "", *, lines: int = 5, period_s: float = 60.0) -> None:
         super().__init__()
-        self._only, self._lines, self._period_s = only, lines, period_s
-        self._kinds: OrderedDict[str, _Count] = OrderedDict()
+        self._only = only
+        self._rate = Rate(lines / period_s, lines)
+        self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        first_line = str(record.msg).partition("\n")[0]
-        if not first_line.startswith(self._only):
+        kind = str(record.msg).partition("\n")[0]
+        if not kind.startswith(self._only):
             return True
-        count = self._kinds.setdefault(first_line, _Count(monotonic()))
-        if len(self._kinds) > KINDS:
-            self._kinds.popitem(last=False)
-        if monotonic() - count.began_at > self._period_s:
-            self._say_again(record, count)
-        count.lines += 1
-        return count.lines <= self._lines
-
-    def _say_again(self, record: logging.LogRecord, count: _Count) -> None:
-        if (left_out := count.lines - self._lines) > 0:
-            record.msg = f"{record.msg} ({left_out} more like this were not logged)"
-        count.began_at, count.lines = monotonic(), 0
-
-
-class _Count:
-    def __init__(self, began_at: float) -> None:
-        self.began_at, self.lines = began_at, 0
+        if self._rate.take(kind, monotonic()):
+            self._left_out += 1
+            return False
+        if self._left_out:
+            record.msg = f"{record.msg} ({self._left_out} more like this were not logged)"
+            self._left_out = 0
+        return True

@@ -18,7 +18,7 @@ from relay.serving.clients import Networks, client_of
 from relay.serving.connections import Connections
 
 HEADER_BYTES = 32 * 1024  # large enough for a producer's headers and a long, percent-encoded subject
-PIECE_BYTES = 4096  # h11 measures a header that is incomplete; in pieces of this size a long one is
+PIECE_BYTES = 4096  # h11 measures only incomplete headers; in pieces of this size, a long header is incomplete
 
 
 class GuardedProtocol(H11Protocol):
@@ -27,7 +27,8 @@ class GuardedProtocol(H11Protocol):
     Args:
         connections: The tracked connections.
         proxies: Addresses that many clients share.
-        receive_timeout_s: How long a whole request, or the first one of a connection, may take to arrive, in seconds.
+        receive_timeout_s: How long a whole request may take to arrive, including the first one of a connection, in
+            seconds.
         send_timeout_s: How long a client may take to read an answer, in seconds.
     """
 

@@ -26,12 +26,12 @@ CONNECTIONS = 1000
 BACKLOG = 128
 RESERVED = 64  # file descriptors for files, database connections and the like
 
-# Log lines that untrusted clients can cause: they send no HTTP, or descriptors run out.
+# Log lines that untrusted clients can cause, when they send something other than HTTP or use up descriptors.
 LOG_LIMITS = {"uvicorn.error": LogLimit(), "asyncio": LogLimit("socket.accept()")}
 
 
 class Server(uvicorn.Server):
-    """Leaves signals alone: its caller decides when to stop."""
+    """A server that leaves signals alone: its caller decides when to stop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -57,7 +57,8 @@ def make_server(
         send_timeout_s: How long a client may take to read an answer, in seconds.
         keep_alive_s: How long a connection may be idle between two requests, in seconds.
         grace_s: How long requests may still take after a stop, in seconds.
-        connections: The maximum number of connections, if descriptors suffice; one client may have a quarter of them.
+        connections: The maximum number of connections, if there are enough descriptors; one client may have a quarter
+            of them.
         reserved: File descriptors that the process needs for other purposes.
         proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted, and whose connections have no limit per
             client.
@@ -121,8 +122,8 @@ def bound(host: str, port: int) -> socket.socket:
     Raises:
         OSError: The address is taken, or is not an address of this machine.
     """
-    # asyncio sets TCP_NODELAY only where the protocol is named, as it is here. Without it the body of an answer waits
-    # for the caller's acknowledgement of the head, 40 ms on a connection that is used again.
+    # asyncio sets TCP_NODELAY only if the protocol is named, as it is here. Without that option the body of an answer
+    # waits for the caller's acknowledgement of the head: 40 ms on a connection that is used again.
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -136,7 +137,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 async def serve(server: Server, listening: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way may finish. A second signal ends it at once."""
+    """Serve until SIGTERM or SIGINT; requests under way may finish. A second signal ends the server at once."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -92,7 +92,7 @@ def expand(text: str, environ: Mapping[str, str]) -> tuple[str, set[str]]:
 
 def instead(name: str, known: Iterable[str]) -> str:
     """Return the known name that is most similar, or all of them."""
-    spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # without the prefix that all of them share
+    spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # without the prefix that all names share
     if close := difflib.get_close_matches(name.removeprefix(PREFIX), spelled, n=1, cutoff=0.6):
         return f"did you mean {spelled[close[0]]}?"
     return f"there are {', '.join(spelled.values())}"

@@ -37,7 +37,7 @@ def find(environ: Mapping[str, str], cwd: Path) -> Path | None:
 
 
 def _refuse_another_users(path: Path) -> None:
-    """Refuse a file that another user put here: it could send our secrets to its hosts, and run its code."""
+    """Refuse a file that another user put here: it could send our secrets to foreign hosts, and run foreign code."""
     if not hasattr(os, "geteuid"):
         return
     owner = path.stat().st_uid
@@ -93,7 +93,7 @@ def _expanded(value: Any, environ: Mapping[str, str], where: str) -> Any:
 
 
 def _secret_parts(text: str, used: Iterable[str]) -> Iterator[str]:
-    """Yield what may be a secret of the values that a URL was put together from: all but its scheme, host and port."""
+    """Yield the parts of a composed URL that may be secret: all values except its scheme, host and port."""
     if "://" in text:
         shown = _behind_the_host(text)
         parts = (_behind_the_host(value) if "://" in value else value for value in used)

@@ -1,4 +1,4 @@
-"""Load settings: flags, then environment, then file, then defaults; and the destinations of the guide's variables."""
+"""Load settings from flags, environment, file and defaults, in this order; the guide's variables add destinations."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load(
         overrides: The values of the command line, by field; ``None`` counts as not given.
         environ: The environment.
         cwd: The directory of ``outbox.toml``; default: the current directory.
-        destinations: ``False`` leaves them out, for commands that need none and run without secrets.
+        destinations: ``False`` leaves them out, for commands that need no destinations and run without secrets.
 
     Raises:
-        SettingsError: The text says which setting is wrong, where it stands, and what would be right.
+        SettingsError: A setting is wrong. The text names it, where it is set, and what would be right.
     """
     skip = () if destinations else ("destinations",)
     values, origins = _layers(overrides, environ, cwd or Path.cwd(), skip)
@@ -51,7 +51,7 @@ def load(
 
 
 def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSettings]:
-    """Return the destinations that variables such as ``API_URL`` define; if there are none, the default one."""
+    """Return the destinations that variables such as ``API_URL`` define; if there are none, the default destination."""
 
     def look_up(variable: str) -> str | None:
         return environment.look_up(variable, environ)
@@ -64,7 +64,7 @@ def implicit_destinations(environ: Mapping[str, str]) -> dict[str, DestinationSe
 
 
 def _ignored(path: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that would define destinations if no file named any: variable → why it does not."""
+    """Return the variables that do not define a destination, because a file names the destinations: variable → why."""
     if path is None:
         return {}
     set_here = [each.variable for each in registry.implied() if each.variable and environ.get(each.variable)]

@@ -20,9 +20,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from outbox.errors import SettingsError
+from relay.databases.database import Database
 from relay.destinations import registry
 from relay.destinations.policy import DestinationPolicy, url_secrets
-from relay.platform.database import Database
 from relay.platform.units.durations import Days, Seconds
 from relay.settings.serve import ServeSettings
 
@@ -61,7 +61,8 @@ DestinationSettings = Annotated[SerializeAsAny[DestinationPolicy], BeforeValidat
 class Settings(BaseModel):
     """The settings of a relay.
 
-    `relay.settings.load` makes them from flags, environment and file. If made directly, they read neither.
+    `relay.settings.load` makes them from flags, environment and file. If they are made directly, neither environment
+    nor file is read.
 
     Args:
         database_url: ``postgresql://…`` or ``sqlite:///path``.
@@ -73,16 +74,16 @@ class Settings(BaseModel):
         short_poll_s: The interval at which a busy relay reads messages, in seconds.
         slow_poll_s: The interval at which a sleeping relay reads messages, even without a notification, in seconds.
         quiet_s: How long a busy relay has nothing to do before it goes to sleep, in seconds.
-        page_size: The maximum number of messages in one read; never more than half the window.
+        page_size: The maximum number of messages in one read; never more than a quarter of the window.
         window: The maximum number of messages that a relay holds unsettled.
         grace_s: How long an orderly stop waits for deliveries under way, in seconds.
         stall_timeout_s: How long the event loop may be blocked before the process ends itself, in seconds.
         retention_days: How long delivered messages are kept, in days; 0 keeps none.
         inbox_retention_days: How long the inbox keeps its marks, in days.
         health_host: The address of /healthz, /readyz and /metrics; default: the loopback address.
-        health_port: Their port; 0 is off.
-        notify: Whether LISTEN/NOTIFY wakes up relays. Switch it off where transactions use two-phase commit: then
-            workers do not notify, and relays only poll.
+        health_port: The port of these pages; 0 switches them off.
+        notify: Whether LISTEN/NOTIFY wakes up relays. Switch it off if transactions use two-phase commit: then workers
+            do not notify, and relays only poll.
         redact: Payload that pages and commands mask, by path: ``data.email``, ``headers.x-user``.
         trace_children: Whether a span that processes a message is a child of the span that created it; if not, it is
             only linked to it.
@@ -109,8 +110,8 @@ class Settings(BaseModel):
     short_poll_s: Seconds = Field(default=0.004, ge=0.001, le=1)
     slow_poll_s: Seconds = Field(default=1.0, ge=0.01, le=60)
     quiet_s: Seconds = Field(default=1.5, ge=0, le=60)
-    page_size: int = Field(default=2000, ge=1, le=10_000)
-    window: int = Field(default=4000, ge=1, le=100_000)
+    page_size: int = Field(default=1500, ge=1, le=10_000)
+    window: int = Field(default=6000, ge=1, le=100_000)
     grace_s: Seconds = Field(default=20.0, ge=0, le=3600)
     stall_timeout_s: Seconds = Field(default=60.0, ge=1, le=3600)
     retention_days: Days = Field(default=7, ge=0, le=3650)

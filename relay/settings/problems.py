@@ -1,4 +1,4 @@
-"""Translate pydantic's errors for users: where the fault is, what is wrong, which name was meant."""
+"""Translate pydantic's errors for users: where the fault is, what is wrong, and which name was probably meant."""
 
 from __future__ import annotations
 

@@ -44,14 +44,15 @@ class ServeSettings(BaseModel):
             default: the bytes of the secrets.
         require_signature: Whether to refuse calls without a signature. A signature that is sent must always be right.
         allow_weak_secret: Whether to accept a secret of less than 32 characters.
-        max_body_bytes: The size of a request's body, in bytes.
-        receive_timeout_s: How long the body of a request may take, in seconds; its headers may take as long again.
-        rate_per_s: Calls a second of one client on average; twice as many at once.
-        content_id_pattern: The regular expression that a ``contentId`` matches as a whole.
+        max_body_bytes: The largest size of a request's body, in bytes.
+        receive_timeout_s: How long the body of a request may take to arrive, in seconds; its headers may take the same
+            time again.
+        rate_per_s: The calls per second that one client may make on average; twice as many may come at once.
+        content_id_pattern: The regular expression that a whole ``contentId`` must match.
         concurrency: Calls of the handler at the same time.
         handler_timeout_s: How long one call of the handler may take, in seconds, including the wait for its turn;
-            ``None`` (in a file ``"none"``): no limit. It is longer than senders wait, so a slow call that is not stuck
-            is done when they call again.
+            ``None`` (in a file ``"none"``): no limit. It is longer than senders wait, so a call that is slow but not
+            stuck is done when they call again.
         proxies: Addresses and networks whose ``X-Forwarded-For`` is trusted.
     """
 
@@ -80,7 +81,7 @@ class ServeSettings(BaseModel):
         """Check that the handler can be called in the way that ``outbox serve`` calls it.
 
         Raises:
-            SettingsError: It cannot be loaded, or would fail at each call.
+            SettingsError: The handler cannot be loaded, or would fail at each call.
         """
         from relay.destinations.listener.calling import how_to_call
         from relay.destinations.listener.loading import load

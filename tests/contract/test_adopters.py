@@ -12,7 +12,7 @@ from support.databases import Database
 from outbox import InvalidTarget, Outbox, OutboxError, emit, emit_async, once
 from outbox.tables import metadata, tables
 from outbox.testing import drain, empty
-from relay.platform import migrations
+from relay.databases import migrations
 
 
 def names(engine: sa.Engine, schema: str | None = None) -> set[str]:

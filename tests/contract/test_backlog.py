@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from statistics import fmean
 
 import pytest
+import sqlalchemy as sa
 from support.databases import Database
 from support.plans import Plan, asked
 from support.scene import Scene, Taker, rejecting, to
@@ -15,12 +17,12 @@ from relay.admin import housekeeping
 from relay.admin.access.queries import snapshot
 from relay.admin.timeline.backlog import sample
 from relay.admin.timeline.floors import Floors
+from relay.databases.postgresql import backlog as on_postgres
+from relay.databases.postgresql.backlog import EXACT, OLDEST_OF_EACH_SHARD, PAGES
+from relay.databases.sqlite import backlog as on_sqlite
+from relay.databases.store import backlog
 from relay.observe.backlog import STALE_AFTER_S, Backlog, BacklogMetrics
 from relay.observe.metrics import Metrics
-from relay.store.postgres import operators as on_postgres
-from relay.store.postgres.operators import EXACT, OLDEST_OF_EACH_SHARD, PAGES
-from relay.store.postgres.sql import backlog as postgres
-from relay.store.sqlite import operators as on_sqlite
 
 FILL = """
 INSERT INTO outbox_message (id, type, source, data, state, due_at)
@@ -110,7 +112,6 @@ async def test_dead_letters_and_what_no_subscription_wants_are_counted(scene: Sc
 
 
 async def test_a_relay_shows_the_sample_while_it_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "FIRST_SAMPLE_S", 0.0)
     monkeypatch.setattr(housekeeping, "SAMPLE_EVERY_S", 0.2)
     async with scene.relay({"a": Taker()}) as relay:
         await eventually_async(lambda: b"outbox_relays_alive 1.0" in relay.metrics.text())
@@ -122,7 +123,6 @@ async def test_a_relay_shows_the_sample_while_it_runs(scene: Scene, monkeypatch:
 
 
 async def test_of_two_relays_one_shows_it(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(housekeeping, "FIRST_SAMPLE_S", 0.0)
     monkeypatch.setattr(housekeeping, "SAMPLE_EVERY_S", 0.2)
     scene = Scene(postgres_database)
     async with scene.relay({"a": Taker()}) as first, scene.relay({"a": Taker()}) as second:
@@ -151,7 +151,10 @@ async def test_a_sample_that_is_old_is_shown_as_unknown(scene: Scene) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [0, 1_000, 200_000])
-def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database, count: int) -> None:
+def test_a_sample_costs_the_same_however_much_waits(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(on_postgres, "BUDGET_MS", 60_000)  # a busy machine may take longer than 60 ms for a few rows
     database = postgres_database
     database.execute(REGISTERED)
     if count:
@@ -163,9 +166,12 @@ def test_a_sample_costs_the_same_however_much_waits(postgres_database: Database,
         with asked(database.engine) as plans, snapshot(database.engine) as connection:
             found = sample(connection)
         assert_it_is_cheap(plans)
-        assert found.messages["ready"] == pytest.approx(count * 0.6, rel=0.2)
-        assert found.unrouted == pytest.approx(count * 0.1, rel=0.2)
-        assert found.destinations["a"].dead == pytest.approx(count * 0.2 / 3, rel=0.25, abs=2)
+        # Each sample reads other pages: one of a thousand is wrong by a fifth, and of such means none is by an eighth.
+        several = [found, *(sampled(database) for _ in range(8))]
+        assert fmean(each.messages["ready"] for each in several) == pytest.approx(count * 0.6, rel=0.12)
+        assert fmean(each.unrouted for each in several) == pytest.approx(count * 0.1, rel=0.12)
+        dead = fmean(each.destinations["a"].dead for each in several)
+        assert dead == pytest.approx(count * 0.2 / 3, rel=0.12, abs=2)
         assert (found.oldest_due_s > 0) == (count > 0)
         assert found.is_estimate == (count == 200_000)
 
@@ -191,8 +197,28 @@ def test_a_statement_that_is_cancelled_leaves_the_sample_whole(
 ) -> None:
     postgres_database.execute(REGISTERED)
     postgres_database.execute(FILL, count=50_000)
-    monkeypatch.setattr(postgres, "UNROUTED", "SELECT 1 FROM pg_sleep(60)")
+    monkeypatch.setattr(backlog, "UNROUTED", "SELECT 1 FROM pg_sleep(60)")
     assert sampled(postgres_database).unrouted == pytest.approx(5_000, rel=0.25)
+
+
+def test_a_cancellation_that_comes_after_its_statement_leaves_the_sample_whole(postgres_database: Database) -> None:
+    """The server may notice the end of a statement's time only when the statement has been answered."""
+    postgres_database.execute(REGISTERED)
+    postgres_database.execute(FILL, count=1_000)
+    resets = itertools.count()
+
+    @sa.event.listens_for(postgres_database.engine, "before_cursor_execute", retval=True)
+    def cancel_the_second_reset(
+        _connection: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> tuple[str, object]:
+        if statement == f"SET LOCAL statement_timeout = {on_postgres.TIMEOUT_MS}" and next(resets) == 1:
+            statement = "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)"
+        return statement, parameters
+
+    found = sampled(postgres_database)
+    assert next(resets) > 2
+    assert found.is_estimate
+    assert (found.messages["ready"], found.unrouted) == (600, 100)
 
 
 def test_settled_rows_that_no_vacuum_removed_are_passed_over_once(postgres_database: Database) -> None:

@@ -14,6 +14,7 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.tables import tables
+from relay.admin.access.queries import now
 from relay.admin.destinations.listing import pause, resume
 from relay.admin.messages.cancel import Cancellable, cancel, cancellable
 from relay.admin.messages.choice import Choice
@@ -131,9 +132,13 @@ async def test_messages_are_cancelled_by_id_key_type_subject_and_time(scene: Sce
     assert chosen(Choice(ids=(ids[0], ids[3]))) == 2
     assert chosen(Choice(destination="a")) == 4
     assert chosen(Choice(destination="b")) == 0
-    with engine_of(scene).connect() as connection:
-        at = connection.scalar(sa.select(tables().message.c.created_at).where(tables().message.c.id == ids[2]))
-    assert (chosen(Choice(until=at)), chosen(Choice(since=at))) == (2, 2)
+    m = tables().message
+    with engine_of(scene).begin() as connection:
+        at = now(connection) - timedelta(minutes=30)
+        earlier = sa.update(m).where(m.c.id.in_([ids[0], ids[1]]))
+        connection.execute(earlier.values(created_at=at - timedelta(milliseconds=1)))
+        connection.execute(sa.update(m).where(m.c.id == ids[2]).values(created_at=at))
+    assert (chosen(Choice(until=at)), chosen(Choice(since=at))) == (2, 2), "since is included, until is not"
     assert cancel(engine_of(scene), Choice(ids=(ids[0],))) == 1
     assert cancel(engine_of(scene), Choice(key="kk")) == 1
     assert cancel(engine_of(scene), Choice(type_="audit.*")) == 1

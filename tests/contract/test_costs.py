@@ -12,10 +12,13 @@ from support.plans import Plan, watched
 from support.scene import Scene, Taker
 
 from outbox.tables import SHARD_COUNT
-from relay.platform.database import Database as Address
-from relay.store.contract import RELEASE_COUNT, Batch, Ruled
-from relay.store.postgres.session import PostgresSession, PostgresStore
-from relay.store.rows import Cursors
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.sql.reading import READ_PARKED
+from relay.databases.postgresql.store.connection import OwningConnection
+from relay.databases.postgresql.store.session import PostgresSession, PostgresStore
+from relay.databases.store.contract import RELEASE_COUNT
+from relay.databases.store.records import Batch, Ruled
+from relay.databases.store.rows import Cursors
 
 ALL = list(range(SHARD_COUNT))
 MESSAGE = {"outbox_message_pkey"}
@@ -108,31 +111,31 @@ def verdict(row: Any, state: str) -> Ruled:
 def a_working_life(session: PostgresSession, database: Database) -> None:
     """Run every statement of a relay often enough for it to be prepared."""
     cursors = Cursors(dict.fromkeys(ALL, 0))
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     for _ in range(3):
         fill(database, 300, key="'k' || n % 7")
         fill(database, 1, key="'k0'", data="json_build_object('pad', repeat('x', 20000))")  # too large for a page
-        messages = session.read_ready(cursors, 200).messages
+        messages = session.reading.read_ready(cursors, 200).messages
         database.execute("UPDATE outbox_message SET txid = pg_current_xact_id() WHERE position % 7 = 0")
         database.execute(
             "UPDATE outbox_delivery SET txid = pg_current_xact_id() "
             "WHERE position % 7 = 0 AND state IN ('parked', 'discarded')"
         )
-        session.read_ready(cursors, 0)
-        session.read_ready(cursors, 100)
-        session.read_parked(cursors, ["a", "b"], 200)
-        session.read_due(ALL, 200)
-        session.reread_due()
-        session.held_keys([f"k{n}" for n in range(50)], ["a", "b"], [])
-        session.blocked_keys([("a", f"k{n}") for n in range(50)], [])
+        session.reading.read_ready(cursors, 0)
+        session.reading.read_ready(cursors, 100)
+        session.reading.read_parked(cursors, ["a", "b"], 200)
+        session.reading.read_due(ALL, 200)
+        session.reading.reread_due()
+        session.reading.held_keys([f"k{n}" for n in range(50)], ["a", "b"])
+        session.reading.blocked_keys([("a", f"k{n}") for n in range(50)])
         plain, unrouted, *others = messages[:50], messages[50:60], messages[60:80], messages[80:100], messages[100:120]
-        session.settle_plain(plain)
-        session.mark_unrouted([(row[0], 0) for row in unrouted])
+        session.settling.settle_plain(plain)()
+        session.settling.mark_unrouted([(row[0], 0) for row in unrouted])
         for rows, state in zip(others, ("retry", "parked", "blocked"), strict=True):
-            session.settle(Batch([(row[0], 0) for row in rows], [verdict(row, state) for row in rows]))
-        session.settle(Batch([], [verdict(row, "delivered") for row in others[0]]))
-        session.settle(Batch([], [replace(verdict(row, "parked"), is_unknown=True) for row in others[1]]))
-        session.discard([(row[0], "a") for row in others[1]], [])
+            session.settling.settle(Batch([(row[0], 0) for row in rows], [verdict(row, state) for row in rows]))
+        session.settling.settle(Batch([], [verdict(row, "delivered") for row in others[0]]))
+        session.settling.settle(Batch([], [replace(verdict(row, "parked"), is_unknown=True) for row in others[1]]))
+        session.settling.discard([(row[0], "a") for row in others[1]])
         sweep(session)
 
 
@@ -177,8 +180,8 @@ def test_a_key_that_is_blocked_costs_the_same_however_many_wait_for_it(
             "SELECT id, 'a', shard, position, ordering_key, 'blocked' FROM outbox_message ON CONFLICT DO NOTHING"
         )
         with watched(session) as plans:
-            held = session.held_keys(["hot", "cold"], ["a", "b"], [])
-            blocked = session.blocked_keys([("a", "hot"), ("b", "hot")], [])
+            held = session.reading.held_keys(["hot", "cold"], ["a", "b"])
+            blocked = session.reading.blocked_keys([("a", "hot"), ("b", "hot")])
         assert held.keys() == blocked.keys() == {("a", "hot")}
         assert [plan.rows_looked_at for plan in plans] == [1, 1]
 
@@ -204,7 +207,7 @@ def test_releasing_a_key_costs_the_same_however_many_wait_for_it(
         postgres_database.execute("TRUNCATE outbox_message, outbox_delivery")
         first = block_behind(postgres_database, count)
         with watched(session) as plans:
-            released = session.settle(Batch([], [replace(verdict((first,), "delivered"), attempts=0)]))
+            released = session.settling.settle(Batch([], [replace(verdict((first,), "delivered"), attempts=0)]))
         assert len(released) == RELEASE_COUNT
         (plan,) = (plan for plan in plans if plan.name == "RELEASE_KEYS")
         looked_at.append(plan.rows_looked_at)
@@ -223,10 +226,10 @@ def test_a_key_that_is_blocked_costs_the_same_on_sqlite_too(lite: Desk) -> None:
             last=first + count,
         )
         steps = Counter[int]()
-        session._db.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
-        assert session.held_keys(["hot", "cold"], ["a", "b"], []) == {("a", "hot"): 0}
-        assert session.blocked_keys([("a", "hot"), ("b", "hot")], []) == {("a", "hot"): 0}
-        session._db.set_progress_handler(None, 1)
+        session.connection.bare.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
+        assert session.reading.held_keys(["hot", "cold"], ["a", "b"]) == {("a", "hot"): 0}
+        assert session.reading.blocked_keys([("a", "hot"), ("b", "hot")]) == {("a", "hot"): 0}
+        session.connection.bare.set_progress_handler(None, 1)
         work.append(steps[count])
     assert work[1] == work[0]
 
@@ -236,7 +239,7 @@ def test_a_slice_costs_the_same_however_much_is_blocked_was_blocked_or_lies_else
     postgres_database: Database, session: PostgresSession, keys: int
 ) -> None:
     """Released rows stay in the table, because vacuum cannot remove them."""
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     costs = []
     with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
         slow.exec_driver_sql("SELECT count(*) FROM outbox_delivery")
@@ -249,7 +252,7 @@ def test_a_slice_costs_the_same_however_much_is_blocked_was_blocked_or_lies_else
             with watched(session) as plans:
                 at: int | None = 0
                 while at is not None:
-                    at = session.sweep(at, ALL, ALL, []).next_at
+                    at = session.settling.sweep(at, ALL, ALL).next_at
             costs.append([(plan.rows_looked_at, plan.pages) for plan in plans if plan.name == "SWEEP"])
     (rows, pages), (rows_later, pages_later) = (map(max, zip(*each, strict=True)) for each in costs)
     assert len(costs[1]) > 2 * len(costs[0]) > 4
@@ -263,7 +266,7 @@ async def test_taking_shards_costs_the_same_however_much_is_blocked_there(postgr
         set_aside(postgres_database, count)
         session = open_session(postgres_database)
         with watched(session) as plans:
-            assert len(session.take(ALL, [])) == SHARD_COUNT
+            assert len(session.ownership.take(ALL)) == SHARD_COUNT
         session.close()
         costs.append(Counter(plan.name for plan in plans))
         assert not {"outbox_delivery"} & {table for plan in plans for table in plan.scanned_tables}
@@ -281,10 +284,10 @@ def test_releasing_a_key_costs_the_same_however_many_wait_for_it_on_sqlite_too(l
             count=count,
         )
         steps = Counter[int]()
-        session._db.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
-        with session._transaction():
-            released = session._release([("a", "hot")], [])
-        session._db.set_progress_handler(None, 1)
+        session.connection.bare.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
+        with session.connection.transaction():
+            released = session.settling._release([("a", "hot")])
+        session.connection.bare.set_progress_handler(None, 1)
         assert len(released) == RELEASE_COUNT
         work.append(steps[count])
     assert work[1] == work[0]
@@ -295,12 +298,12 @@ def test_more_late_commits_than_a_page_ride_on_the_index_too(
 ) -> None:
     fill(postgres_database, 3_000)
     cursors = Cursors(dict.fromkeys(ALL, 0))
-    session.take(ALL, [])
-    while session.read_ready(cursors, 1000):
+    session.ownership.take(ALL)
+    while session.reading.read_ready(cursors, 1000):
         pass
     with watched(session) as plans:
         postgres_database.execute("UPDATE outbox_message SET txid = pg_current_xact_id()")
-        session.read_ready(cursors, 10)
+        session.reading.read_ready(cursors, 10)
     assert "LATE_FLOOR" in by_name(plans)
     assert_rides_on_its_indexes(plans)
 
@@ -310,11 +313,11 @@ def test_settling_without_a_history_rides_on_the_index_too(postgres_database: Da
     fill(postgres_database, 1_000)
     with watched(session) as plans:
         cursors = Cursors(dict.fromkeys(ALL, 0))
-        session.take(ALL, [])
+        session.ownership.take(ALL)
         for _ in range(4):
-            messages = session.read_ready(cursors, 100).messages
+            messages = session.reading.read_ready(cursors, 100).messages
             postgres_database.execute("UPDATE outbox_message SET subject = 'moved' WHERE position % 50 = 0")
-            session.settle_plain(messages)
+            session.settling.settle_plain(messages)()
     session.close()
     assert {"SETTLE_PLAIN_KEEPING_NONE", "SETTLE_MOVED_KEEPING_NONE"} <= set(by_name(plans))
     assert_rides_on_its_indexes(plans)
@@ -324,19 +327,19 @@ def test_settling_without_a_history_rides_on_the_index_too(postgres_database: Da
 def test_what_lies_where_it_was_read_is_settled_there_each_row_looked_at_once(
     postgres_database: Database, session: PostgresSession, read_as: str
 ) -> None:
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     cursors = Cursors(dict.fromkeys(ALL, 0))
     if read_as == "late":
-        session.read_ready(cursors, 100)
+        session.reading.read_ready(cursors, 100)
         cursors.ready = dict.fromkeys(ALL, 1_000)
     fill(postgres_database, 50)
     if read_as == "due":
         postgres_database.execute("UPDATE outbox_message SET state = 'scheduled', due_at = created_at")
-        messages = session.read_due(ALL, 100).messages
+        messages = session.reading.read_due(ALL, 100).messages
     else:
-        messages = session.read_ready(cursors, 100).messages
+        messages = session.reading.read_ready(cursors, 100).messages
     with watched(session) as plans:
-        assert session.settle_plain(messages) == 50
+        assert session.settling.settle_plain(messages)() == 50
     found_and_deleted = 2 * 50
     assert [(plan.name, plan.rows_looked_at_in("outbox_message")) for plan in plans] == [
         ("SETTLE_PLAIN", found_and_deleted)
@@ -344,25 +347,25 @@ def test_what_lies_where_it_was_read_is_settled_there_each_row_looked_at_once(
 
 
 def settle_all(session: PostgresSession, cursors: Cursors) -> None:
-    while messages := session.read_ready(cursors, 500).messages:
-        session.settle_plain(messages)
+    while messages := session.reading.read_ready(cursors, 500).messages:
+        session.settling.settle_plain(messages)()
 
 
 def a_poll(session: PostgresSession, cursors: Cursors) -> Counter[str]:
     """Return the pages that an empty poll reads, by statement."""
     with watched(session) as plans:
-        assert not session.read_ready(cursors, 500)
-        assert not session.read_ready(cursors, 0)
-        assert not session.read_due(ALL, 500)
-        session.read_parked(cursors, ["a"], 500)
+        assert not session.reading.read_ready(cursors, 500)
+        assert not session.reading.read_ready(cursors, 0)
+        assert not session.reading.read_due(ALL, 500)
+        session.reading.read_parked(cursors, ["a"], 500)
     return Counter({plan.name: plan.pages for plan in plans})
 
 
 def a_poll_of_a_successor(database: Database) -> Counter[str]:
     """Return the pages that an empty poll of a successor's session reads."""
     session, cursors = open_session(database), Cursors(dict.fromkeys(ALL, 0))
-    session.take(ALL, [])
-    assert not session.read_ready(cursors, 500)
+    session.ownership.take(ALL)
+    assert not session.reading.read_ready(cursors, 500)
     pages = a_poll(session, cursors)
     session.close()
     return pages
@@ -372,7 +375,7 @@ def test_a_look_costs_the_same_however_much_was_settled_that_no_vacuum_may_take_
     postgres_database: Database, session: PostgresSession
 ) -> None:
     cursors = Cursors(dict.fromkeys(ALL, 0))
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
         slow.exec_driver_sql("SELECT count(*) FROM outbox_message")
         fill(postgres_database, 2_000)
@@ -398,7 +401,7 @@ def test_reading_a_page_costs_the_same_however_much_was_settled_before_it(
     postgres_database: Database, session: PostgresSession
 ) -> None:
     cursors = Cursors(dict.fromkeys(ALL, 0))
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     looked_at = []
     with postgres_database.engine.connect().execution_options(isolation_level="REPEATABLE READ") as slow:
         slow.exec_driver_sql("SELECT count(*) FROM outbox_message")
@@ -418,13 +421,13 @@ def test_very_many_ready_messages_are_read_a_page_at_a_time(postgres_database: D
     fill(postgres_database, 250_000)
     postgres_database.execute("CREATE INDEX outbox_message_txid ON outbox_message (txid, position, due_at)")
     session = open_session(postgres_database)
-    session.take(ALL, [])
+    session.ownership.take(ALL)
     cursors = Cursors(dict.fromkeys(ALL, 0))
     with watched(session) as plans:
         for _ in range(5):
-            messages = session.read_ready(cursors, 500).messages
+            messages = session.reading.read_ready(cursors, 500).messages
             assert len(messages) > 300
-            session.settle_plain(messages)
+            session.settling.settle_plain(messages)()
     session.close()
     assert_rides_on_its_indexes(plans)
     reads = [plan for plan in plans if plan.name in READS]
@@ -439,7 +442,7 @@ def test_a_message_costs_no_more_bytes_in_the_servers_log_than_measured(
     """Measured with 200 bytes of data and no key: 607 bytes for writing, 494 for moving, 59 for deleting it."""
     count = 5_000
     session = open_session(postgres_database, keep_history=keep_history)
-    cursors = Cursors(dict.fromkeys(session.take(ALL, []), 0))
+    cursors = Cursors(dict.fromkeys(session.ownership.take(ALL), 0))
     postgres_database.execute("CHECKPOINT")  # the first change to a page after a checkpoint logs the whole page
     fill(postgres_database, 500, **AS_EMITTED)
     settle_all(session, cursors)
@@ -464,14 +467,14 @@ async def test_a_drain_takes_a_few_statements_a_batch_and_none_a_message(
     statements: list[str] = []
 
     def counting(run: Any) -> Any:
-        def counted(self: PostgresSession, statement: str, **parameters: Any) -> Any:
+        def counted(self: OwningConnection, statement: str, **parameters: Any) -> Any:
             statements.append(statement)
             return run(self, statement, **parameters)
 
         return counted
 
-    for name in ("_run", "_run_ahead"):
-        monkeypatch.setattr(PostgresSession, name, counting(getattr(PostgresSession, name)))
+    for name in ("run", "run_ahead"):
+        monkeypatch.setattr(OwningConnection, name, counting(getattr(OwningConnection, name)))
     scene = Scene(postgres_database)
     counts = []
     for size in (1_000, 5_000):
@@ -479,5 +482,6 @@ async def test_a_drain_takes_a_few_statements_a_batch_and_none_a_message(
         scene.emit(size)
         await scene.drain({"a": Taker(), "b": Taker()}, page_size=500, beat_s=5)
         counts.append(len(statements))
+        assert statements.count(READ_PARKED) <= 2  # nothing is parked: that is found once, not for each page
     # 8 batches more; a look and a settling each, and a few looks that find nothing while listeners are at work
     assert counts[1] - counts[0] < 400

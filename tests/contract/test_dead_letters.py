@@ -17,11 +17,11 @@ from relay.admin.access import transactions as writing
 from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
 from relay.admin.messages.detail import show_message
+from relay.databases.database import Database as Address
+from relay.databases.sqlite.store.session import SqliteStore
+from relay.databases.store.records import Batch, Ruled
+from relay.databases.store.rows import Cursors
 from relay.decide.outcome import fingerprint
-from relay.platform.database import Database as Address
-from relay.store.contract import Batch, Ruled
-from relay.store.rows import Cursors
-from relay.store.sqlite.session import SqliteStore
 
 ALL = DeadFilter()
 
@@ -326,13 +326,13 @@ def test_a_stamp_is_above_those_that_left_with_their_rows(sqlite_database: Datab
     first, second = (ids_of(scene)[n] for n in (0, 1))
     session = SqliteStore(Address.parse(sqlite_database.url), keep_history=True).open("relay")
     try:
-        session.take(range(SHARD_COUNT), [])
+        session.ownership.take(range(SHARD_COUNT))
         cursors = Cursors(dict.fromkeys(range(SHARD_COUNT), 0))
         retry(engine_of(scene), DeadFilter(ids=(first,)))
-        assert session.read_ready(cursors, 10).unparked == {"a"}
-        session.settle(Batch([], [Ruled(first, "a", "delivered", 1, 0, 0.0, None, None)]))
+        assert session.reading.read_ready(cursors, 10).unparked == {"a"}
+        session.settling.settle(Batch([], [Ruled(first, "a", "delivered", 1, 0, 0.0, None, None)]))
         retry(engine_of(scene), DeadFilter(ids=(second,)))
-        assert session.read_ready(cursors, 10).unparked == {"a"}
+        assert session.reading.read_ready(cursors, 10).unparked == {"a"}
     finally:
         session.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -74,4 +75,21 @@ def test_a_rollback_that_was_ended_too_counts_as_taking_too_long(postgres_databa
     reader = Reader(Settings(database_url=postgres_database.url))
     with pytest.raises(TooMuch):
         reader.ask("failed", question)
+    reader.close()
+
+
+def test_a_limit_that_was_ended_too_counts_as_taking_too_long(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is set while the previous one still holds, which may be a millisecond."""
+
+    def ended(connection: sa.Connection, left_s: float | None) -> None:
+        if left_s is not None:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)")
+
+    reader = Reader(Settings(database_url=postgres_database.url))
+    monkeypatch.setattr("relay.databases.postgresql.dialect.limit", ended)
+    with pytest.raises(TooMuch):
+        reader.ask("short", lambda connection: connection.scalar(sa.text("SELECT 7")))
     reader.close()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from support.waiting import eventually, eventually_async
 from outbox.tables import SHARD_COUNT
 from relay import Settings
 from relay.admin.destinations.listing import pause
-from relay.admin.doctor import Finding, examine, postgres
+from relay.admin.doctor import Finding, examine
 from relay.admin.doctor.destinations import configured
-from relay.admin.doctor.postgres import DEAD_ROWS
-from relay.admin.doctor.sqlite import journal, version
-from relay.platform.database import Database as Address
-from relay.platform.migrations import upgrade
+from relay.databases.database import Database as Address
+from relay.databases.migrations import upgrade
+from relay.databases.postgresql.doctor import server as on_postgres
+from relay.databases.postgresql.doctor.server import DEAD_ROWS
+from relay.databases.sqlite.doctor import disk, journal, version
 
 
 @pytest.fixture
@@ -88,22 +90,22 @@ def test_a_schema_of_a_later_release_is_not_told_to_upgrade_itself(database: Dat
 def test_shards_that_no_relay_owns_are_counted(desk: Desk) -> None:
     assert examined(desk.database)["relays"].what == "no relay is alive"
     session = desk.open()
-    session.beat([], 0)
+    session.ownership.beat([], 0)
     assert "64 of 64 shards" in examined(desk.database)["relays"].what
-    session.take([0, 1, 2], [])
-    session.beat([0, 1, 2], 61)
+    session.ownership.take([0, 1, 2])
+    session.ownership.beat([0, 1, 2], 61)
     assert "61 of 64 shards" in examined(desk.database)["relays"].what
-    session.take(ALL, [])
-    session.beat(list(ALL), 0)
+    session.ownership.take(ALL)
+    session.ownership.beat(list(ALL), 0)
     assert examined(desk.database)["relays"].severity == "ok"
 
 
-def test_shards_without_a_row_for_crashes_are_counted_and_restored_by_the_remedy(desk: Desk) -> None:
+def test_shards_without_a_row_are_counted_and_restored_by_the_remedy(desk: Desk) -> None:
     desk.database.execute("DELETE FROM outbox_shard WHERE shard IN (5, 63)")
-    finding = examined(desk.database)["crash watch"]
+    finding = examined(desk.database)["shards"]
     assert (finding.severity, finding.what) == ("bad", "2 shards without a row in outbox_shard")
     desk.database.execute(finding.do.partition(": ")[2])
-    assert examined(desk.database)["crash watch"].severity == "ok"
+    assert examined(desk.database)["shards"].severity == "ok"
 
 
 async def test_late_dead_and_unrouted_messages_are_named(scene: Scene) -> None:
@@ -129,6 +131,14 @@ async def test_a_destination_that_is_not_healthy_is_named_with_its_reason(scene:
     scene.database.execute("UPDATE outbox_destination SET state = 'off', paused_by = 'failure', reason = 'HTTP 410'")
     found = examined(scene.database)["destinations"]
     assert (found.severity, "outbox resume a" in found.do) == ("bad", True)
+
+
+async def test_a_healthy_destination_at_which_messages_fail_is_named_with_their_reason(scene: Scene) -> None:
+    await scene.drain({"a": Taker()})
+    scene.database.execute("UPDATE outbox_destination SET note = '2 messages failing: connection refused'")
+    found = examined(scene.database)["destinations"]
+    assert (found.severity, found.do) == ("note", "`outbox destinations test a`")
+    assert found.what == "a is healthy, with 2 messages failing: connection refused; waiting for it: 0"
 
 
 async def test_a_share_of_messages_that_expire_is_noted(scene: Scene) -> None:
@@ -157,7 +167,7 @@ def test_an_expiry_that_is_shorter_than_a_normal_wait_is_noted(scene: Scene) -> 
 
 @pytest.fixture
 def long_transaction(postgres_database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("relay.admin.doctor.postgres.LONG_S", 0.0)
+    monkeypatch.setattr("relay.databases.postgresql.doctor.server.LONG_S", 0.0)
     with postgres_database.engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_current_xact_id()")
         yield
@@ -174,7 +184,7 @@ def test_a_long_transaction_is_named_with_its_pid(postgres_database: Database) -
 def test_a_prepared_transaction_is_named_in_its_own_database(
     postgres_database: Database, empty_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.admin.doctor.postgres.LONG_S", 0.0)
+    monkeypatch.setattr("relay.databases.postgresql.doctor.server.LONG_S", 0.0)
     with postgres_database.engine.connect() as connection:
         transaction = connection.begin_twophase("forgotten")
         connection.exec_driver_sql("SELECT pg_current_xact_id()")
@@ -224,8 +234,8 @@ def test_a_pooler_in_transaction_mode_is_found_out(postgres_database: Database, 
     engine = Address.parse(postgres_database.url).engine()
     try:
         with engine.connect() as one, engine.connect() as other:
-            assert postgres._way(one, other).severity == "ok"
-            assert postgres._way(one, one).severity == "bad"
+            assert on_postgres._way(one, other).severity == "ok"
+            assert on_postgres._way(one, one).severity == "bad"
     finally:
         engine.dispose()
 
@@ -261,7 +271,7 @@ def test_a_lease_that_the_server_refuses_and_a_server_without_one_are_named(post
     found = examined(postgres_database, lease_s=1e7)["lease"]  # longer than its idle_session_timeout goes
     assert found.severity == "bad"
     assert "idle_session_timeout is not accepted" in found.what
-    assert [postgres.version(n, "").severity for n in (130020, 140000)] == ["bad", "ok"]
+    assert [on_postgres.version(n, "").severity for n in (130020, 140000)] == ["bad", "ok"]
 
 
 def test_an_old_sqlite_and_a_journal_without_a_log_are_named(sqlite_database: Database) -> None:
@@ -273,6 +283,16 @@ def test_an_old_sqlite_and_a_journal_without_a_log_are_named(sqlite_database: Da
         connection.exec_driver_sql("PRAGMA journal_mode = delete").close()
     found = examined(sqlite_database)["journal mode"]
     assert (found.what, found.severity) == ("delete", "bad")
+
+
+def test_a_disk_of_an_sqlite_file_that_takes_no_writes_is_named(sqlite_database: Database, tmp_path: Path) -> None:
+    """The file can still be read, and a relay that waits for the disk is not listed: its row cannot be written."""
+    assert examined(sqlite_database)["disk"].severity == "ok"
+    full = disk(tmp_path, is_read_only=False, free_bytes=4096)
+    assert (full.severity, full.what) == ("bad", f"the disk of {tmp_path} has 4,096 bytes left")
+    read_only = disk(tmp_path, is_read_only=True, free_bytes=1 << 30)
+    assert (read_only.severity, read_only.what) == ("bad", f"the disk of {tmp_path} is read-only")
+    assert "if one runs, its log says what it waits for" in examined(sqlite_database)["relays"].do
 
 
 def test_a_message_that_is_not_due_yet_is_not_late(scene: Scene) -> None:

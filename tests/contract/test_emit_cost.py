@@ -77,7 +77,7 @@ def test_a_hook_that_changes_statements_sees_the_message(connection):
 
 
 def test_a_schema_translate_map_is_followed_by_one_message(postgres_database):
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     upgrade(postgres_database.url, schema="tenant_1", only="outbox")
     with postgres_database.engine.begin() as connection:

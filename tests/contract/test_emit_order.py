@@ -28,7 +28,7 @@ def second_thread():
 
     yield start
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
     assert failures == []
 
@@ -61,7 +61,7 @@ def test_a_second_emitter_waits_for_the_first_to_commit(postgres_database, secon
         thread = second_thread(emit_second)
         eventually(lambda: waiting_for_a_lock(postgres_database))
         emit(session, "page.n", {"n": "first"}, ordering_key="k", strict_order=True)
-    thread.join(10)
+    thread.join(30)
     assert stored(postgres_database)[:3] == ["first", "first", "second"]
 
 
@@ -76,7 +76,7 @@ def test_a_waiting_emitter_goes_on_when_the_first_rolls_back(postgres_database, 
         thread = second_thread(emit_second)
         eventually(lambda: waiting_for_a_lock(postgres_database))
         session.rollback()
-    thread.join(10)
+    thread.join(30)
     assert stored(postgres_database) == ["second"]
 
 
@@ -103,7 +103,7 @@ def test_several_keys_are_taken_in_one_order_so_that_two_calls_never_wait_for_ea
         eventually(lambda: waiting_for_a_lock(postgres_database))
         emit(holder, "page.n", {"n": "second"}, ordering_key=high, strict_order=True)
         holder.flush()  # a deadlock, if the other thread held this key
-    thread.join(10)
+    thread.join(30)
     assert stored(postgres_database) == ["first", "second", high, low]
 
 

@@ -190,7 +190,7 @@ def test_sqlite_transactions_begun_by_the_host_are_transactions(sqlite_database)
 
 
 def test_a_second_outbox_lives_in_a_schema_of_its_own(postgres_database):
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     upgrade(postgres_database.url, schema="billing", only="outbox")
     billing = Outbox(schema="billing", source="/billing/worker")
@@ -208,7 +208,7 @@ def test_a_second_outbox_lives_in_a_schema_of_its_own(postgres_database):
 
 
 def test_a_schema_translate_map_is_followed(postgres_database):
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     upgrade(postgres_database.url, schema="tenant_1", only="outbox")
     engine = postgres_database.engine.execution_options(schema_translate_map={None: "tenant_1"})

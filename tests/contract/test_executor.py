@@ -1,23 +1,26 @@
-"""Values that go over the wire as text arrive unchanged, and no notification of the server is lost."""
+"""Values that go over the wire arrive unchanged, and no notification of the server is lost."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from uuid import uuid4
 
 import psycopg
 import pytest
 from support.databases import Database
 
-from relay.platform.database import Database as Address
-from relay.store.postgres.executor import Executor
-from relay.store.postgres.session import PostgresSession, PostgresStore
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.connections.engines import conninfo
+from relay.databases.postgresql.store import arrays
+from relay.databases.postgresql.store.executor import Executor
+from relay.databases.postgresql.store.session import PostgresSession, PostgresStore
 
 
 @pytest.fixture
 def ask(postgres_database: Database) -> Iterator[Executor]:
-    with psycopg.connect(Address.parse(postgres_database.url).conninfo, autocommit=True) as connection:
+    with psycopg.connect(conninfo(Address.parse(postgres_database.url).url), autocommit=True) as connection:
         yield Executor(connection)
 
 
@@ -49,6 +52,39 @@ def test_a_text_that_the_server_would_cut_off_is_refused(ask: Executor) -> None:
     for value in ("a\0b", ["a\0b"]):
         with pytest.raises(psycopg.DataError):
             ask("SELECT %(value)s", {"value": value})
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_ids_and_addresses_arrive_in_binary_format(ask: Executor, count: int) -> None:
+    ids = [str(uuid4()) for _ in range(count)]
+    places = [f"({4294967294 - n},{n})" for n in range(count)]
+    sent = ask("SELECT tidsend(t)::text FROM unnest(%(places)s::tid[]) AS s (t)", {"places": places}).fetchall()
+    for _ in range(3):
+        values = {"ids": arrays.uuids(ids), "addresses": arrays.addresses([text for (text,) in sent])}
+        row = ask("SELECT %(ids)s::uuid[]::text[]::text, %(addresses)s::tid[]::text[]::text", values).fetchone()
+        assert row == (arrays.text(ids).replace('"', ""), arrays.text(places))
+
+
+def test_an_answer_does_not_wait_for_the_statements_behind_it(ask: Executor, postgres_database: Database) -> None:
+    ask("SET lock_timeout = '20s'", {})
+    with postgres_database.engine.connect() as other:
+        other.exec_driver_sql("SELECT pg_advisory_lock(1)")
+        first = ask.ahead("SELECT %(n)s::int", {"n": 1})
+        second = ask.ahead("SELECT 2 FROM pg_advisory_lock(1)", {})
+        assert ask.answer(first).fetchone() == (1,)
+        other.exec_driver_sql("SELECT pg_advisory_unlock(1)")
+    assert ask.answer(second).fetchone() == (2,)
+    assert ask("SELECT 3", {}).fetchone() == (3,)
+
+
+@pytest.mark.parametrize("rows", [1, 5_000])
+def test_a_large_answer_arrives_whole_while_another_statement_waits(ask: Executor, rows: int) -> None:
+    text = "x" * 400
+    for _ in range(2):
+        large = ask.ahead("SELECT n, %(t)s FROM generate_series(1, %(n)s) AS n", {"t": text, "n": rows}, is_large=True)
+        behind = ask.ahead("SELECT %(all)s::text[] = %(all)s::text[]", {"all": [text] * rows})
+        assert ask.answer(large).fetchall() == [(n, text) for n in range(1, rows + 1)]
+        assert ask.answer(behind).fetchone() == (True,)
 
 
 def test_an_error_is_the_one_that_psycopg_raises_and_the_next_question_is_answered(ask: Executor) -> None:
@@ -110,8 +146,8 @@ def test_a_notification_that_comes_along_with_an_answer_wakes_the_relay_all_the_
     session: PostgresSession
     with closing(store.open("relay-1")) as session:
         wake_fd, other_end = os.pipe()
-        session._run("SELECT pg_notify('outbox_wake', current_schema())")  # comes with this answer
-        assert session.wait(0, wake_fd)
-        assert not session.wait(0, wake_fd)
+        session.connection.run("SELECT pg_notify('outbox_wake', current_schema())")  # comes with this answer
+        assert session.waking.wait(0, wake_fd)
+        assert not session.waking.wait(0, wake_fd)
         os.close(wake_fd)
         os.close(other_end)

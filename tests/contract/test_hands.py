@@ -238,8 +238,8 @@ async def test_a_message_for_a_paused_destination_says_who_paused_it_and_how_to_
     pause(scene.database.engine, "a", reason="a release")
     (n,) = scene.emit(1)
     (delivery,) = shown(scene, n).deliveries
-    assert "a release" in delivery.next
-    assert "`outbox resume a`" in delivery.next
+    assert delivery.next.startswith("an operator paused a: a release (")
+    assert delivery.next.endswith("; `outbox resume a` ends the pause")
 
 
 async def test_a_message_that_waits_in_a_running_relay_names_it(scene: Scene) -> None:
@@ -262,6 +262,7 @@ async def test_a_scheduled_and_an_unrouted_message_say_what_they_wait_for(scene:
     (unwanted,) = scene.emit(1, type="debug.noise")
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     assert "falls due at" in shown(scene, later).next
+    assert shown(scene, later).deliveries[0].next.startswith("it waits for its time; ")
     assert "subscription wants debug.noise" in shown(scene, unwanted).next
 
 

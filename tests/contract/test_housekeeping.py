@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from support.databases import Database
+from support.housekeeping import housekeeping_with
 from support.scene import Scene, Taker, rejecting, to
 from support.waiting import eventually
 
-from relay.admin.housekeeping import Housekeeping
 from relay.settings import Settings
 
 
@@ -38,12 +39,12 @@ def house(database: Database) -> House:
 
 def run_once(house: House, **options: Any) -> None:
     """Run each job once: the first round is at the start, and `stop` waits for it."""
-    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, **options))
+    housekeeping = housekeeping_with(Settings(database_url=house.database.url, health_port=0, **options))
     started = datetime.now(UTC)
     housekeeping.start()
-    eventually(
-        lambda: all(job.next_run_time > started + timedelta(seconds=30) for job in housekeeping._scheduler.get_jobs())
-    )
+    later = started + timedelta(seconds=30)
+    jobs = [job for job in housekeeping._scheduler.get_jobs() if job.trigger.interval >= timedelta(minutes=1)]
+    eventually(lambda: all(housekeeping._scheduler.get_job(job.id).next_run_time > later for job in jobs))
     housekeeping.stop()
 
 
@@ -74,7 +75,7 @@ async def test_what_is_old_is_so_by_the_clock_of_the_database(house: House, monk
     house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', 'of another broker')")
     house.database.execute("INSERT INTO outbox_relay (id, release) VALUES ('alive', '0.1.0')")
     monkeypatch.setattr("relay.admin.housekeeping.datetime", TenDaysAhead)
-    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=7))
+    housekeeping = housekeeping_with(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=7))
     if house.database.kind == "postgres":
         housekeeping.drop_partitions()
         housekeeping._run(housekeeping.add_partitions)
@@ -126,9 +127,38 @@ async def test_an_inbox_mark_outlives_its_message_wherever_that_is(house: House)
 def test_traces_of_relays_that_are_gone_are_removed_and_living_ones_stay(house: House) -> None:
     for name in ("gone", "alive"):
         house.database.execute("INSERT INTO outbox_relay (id, release) VALUES (:name, '0.1.0')", name=name)
-    house.database.execute("UPDATE outbox_relay SET last_seen_at = '2020-01-01' WHERE id = 'gone'")
+    house.database.execute("UPDATE outbox_relay SET last_seen_at = '2020-01-01 00:00:00' WHERE id = 'gone'")
     run_once(house)
     assert [r.id for r in house.database.rows("SELECT id FROM outbox_relay")] == ["alive"]
+
+
+def test_a_job_that_fails_is_logged_once_for_each_cause_until_it_works_again(house: House) -> None:
+    """An outage of hours used to fill the log with one line a minute for each job."""
+    housekeeping = housekeeping_with(Settings(database_url=house.database.url, health_port=0))
+    away, back = (
+        f"ALTER TABLE {one} RENAME TO {other}" for one, other in [("outbox_relay", "r"), ("r", "outbox_relay")]
+    )
+    with capture_logs() as said:
+        for _ in range(2):
+            house.database.execute(away)
+            for _ in range(3):
+                housekeeping._run(housekeeping.remove_traces)
+            house.database.execute(back)
+            housekeeping._run(housekeeping.remove_traces)
+    housekeeping._engine.dispose()
+    assert [each["event"] for each in said] == ["housekeeping_failed"] * 2
+
+
+def test_a_sample_that_waited_too_long_for_the_only_connection_is_a_gap(house: House) -> None:
+    """While SQLite's file was locked, it used to be logged with a traceback every 15 seconds."""
+    housekeeping = housekeeping_with(Settings(database_url=house.database.url, health_port=0))
+    housekeeping._engine.pool._timeout = 0.01  # type: ignore[attr-defined]
+    with capture_logs() as said, housekeeping._engine.connect():
+        housekeeping.keep_sample()
+        housekeeping.sample_backlog()
+        housekeeping._run(housekeeping.remove_traces)
+    housekeeping._engine.dispose()
+    assert [each["event"] for each in said] == ["sample_failed", "sample_failed", "housekeeping_failed"]
 
 
 def test_a_frozen_relay_that_holds_its_locks_keeps_its_trace_by_which_a_peer_ends_it(
@@ -154,7 +184,7 @@ def test_however_much_is_too_old_one_round_deletes_it(house: House, monkeypatch:
     for n in range(11):
         house.database.execute("INSERT INTO inbox_message (listener, message_id) VALUES ('a', :id)", id=f"m-{n}")
     house.age("inbox_message", "done_at", 6)
-    housekeeping = Housekeeping(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=5))
+    housekeeping = housekeeping_with(Settings(database_url=house.database.url, health_port=0, inbox_retention_days=5))
     housekeeping._run(housekeeping.forget_inbox_marks)
     housekeeping._engine.dispose()
     assert house.count("inbox_message") == 0

@@ -99,11 +99,11 @@ def test_the_second_waits_for_the_firsts_transaction(database, in_thread, fate):
     with Session(database.engine) as session:
         assert once(session, "reports", "m-1")
         result = in_thread(second)
-        assert started.wait(10)
+        assert started.wait(30)
         eventually(lambda: a_session_waits(database))
         assert not result.done() or database.kind == "sqlite"
         getattr(session, fate)()
-    assert result.result(10) is (fate == "rollback")
+    assert result.result(30) is (fate == "rollback")
 
 
 @pytest.mark.parametrize("fate", ["commit", "rollback"])
@@ -128,7 +128,7 @@ def test_of_many_at_once_exactly_one_is_first(database):
 
     def attempt(_):
         with Session(database.engine) as session, session.begin():
-            barrier.wait(10)
+            barrier.wait(30)
             return once(session, "reports", "m-1")
 
     with ThreadPoolExecutor(8) as executor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,17 +24,19 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.tables import SHARD_COUNT
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.store import settling as postgres
+from relay.databases.postgresql.store.session import PostgresStore
+from relay.databases.sqlite.store import settling as sqlite
+from relay.databases.sqlite.store.session import SqliteSession, SqliteStore
+from relay.databases.store.records import Batch
+from relay.databases.store.rows import Cursors
 from relay.decide.verdict import PARKED
 from relay.delivery.dispatcher import STOCK
 from relay.owner.reader import Reader
 from relay.owner.session_loop import SessionLoop
 from relay.owner.settler import Settler
-from relay.platform.database import Database as Address
 from relay.seam.entry import Entry
-from relay.store.contract import Batch
-from relay.store.postgres.session import PostgresSession, PostgresStore
-from relay.store.rows import Cursors
-from relay.store.sqlite.session import SqliteSession, SqliteStore
 
 ALL = list(range(SHARD_COUNT))
 MANY = 200_000
@@ -164,11 +167,12 @@ def test_a_turn_settles_a_few_exceptions_and_leaves_the_rest_to_the_next(databas
     desk.emit(5)
     session = desk.owner()
     lane = Named("down")
-    entries = [Entry(row, (lane,), epoch=1) for row in session.read_ready(everything(), 100).messages]
+    entries = [Entry(row, (lane,), epoch=1) for row in session.reading.read_ready(everything(), 100).messages]
     for entry in entries:
         entry.decide("down", PARKED)
-    ignored = {"note": lambda *_: None, "forget": lambda entries: None, "reread": lambda entry: None}
-    settler = Settler(session, 1, skipping=[], unconfirmed=[], clock=monotonic, **ignored)
+    reader: Any = SimpleNamespace(note_exceptions=lambda *_: None, reread=lambda _: None)
+    seam: Any = SimpleNamespace(tell=SimpleNamespace(forget=lambda _: None))
+    settler = Settler(session.settling, 1, reader, seam, unconfirmed=[], clock=monotonic)
     ruled = deque(entries)
     for parked, left in ((2, 3), (4, 1), (5, 0)):
         settler.settle(deque(), ruled, limit=2)
@@ -180,11 +184,11 @@ async def test_a_look_never_waits_for_what_is_parked(scene: Scene, monkeypatch: 
     """Each turn first reads messages for all destinations, and then parks a few of those that a down one refused."""
     monkeypatch.setattr("relay.owner.session_loop.FEW", 5)
     calls: list[str] = []
-    session = PostgresSession if scene.database.kind == "postgres" else SqliteSession
-    for owner, name in ((SessionLoop, "turn"), (Reader, "read"), (session, "settle")):
+    settling = postgres.Settling if scene.database.kind == "postgres" else sqlite.Settling
+    for owner, name in ((SessionLoop, "turn"), (Reader, "read"), (settling, "settle")):
         monkeypatch.setattr(owner, name, recorded(calls, name, getattr(owner, name)))
     batches: list[int] = []
-    monkeypatch.setattr(session, "settle", sized(batches, session.settle))
+    monkeypatch.setattr(settling, "settle", sized(batches, settling.settle))
     fine = Taker()
     async with scene.relay({"down": to(Taker(Outage())), "fine": to(fine)}, window=1000):
         for count in (30, 60, 90):
@@ -245,10 +249,10 @@ def read_everything(session: Any) -> tuple[int, int]:
     """Read as a relay does while `down` is paused; return the counts of messages and deliveries found."""
     cursors = Cursors(dict.fromkeys(ALL, 0))
     messages = deliveries = 0
-    while rows := session.read_ready(cursors, 250).messages:
+    while rows := session.reading.read_ready(cursors, 250).messages:
         messages += len(rows)
-    session.read_due(ALL, 100)
-    while parked := session.read_parked(cursors, ["fine"], 250):
+    session.reading.read_due(ALL, 100)
+    while parked := session.reading.read_parked(cursors, ["fine"], 250):
         deliveries += len(parked)
     return messages, deliveries
 
@@ -263,7 +267,7 @@ def test_however_many_are_parked_for_one_the_reads_of_another_cost_the_same(post
         fill(scene)
         store = PostgresStore(Address.parse(postgres_database.url), lease_s=60, keep_history=True, notify=True)
         session = store.open("relay")
-        session.take(ALL, [])
+        session.ownership.take(ALL)
         with watched(session) as plans:
             assert read_everything(session) == (500, 500)
         session.close()
@@ -289,9 +293,9 @@ def counted(session: SqliteSession) -> Iterator[Callable[[], int]]:
         nonlocal count
         count += 1
 
-    session._db.set_progress_handler(note, 1)
+    session.connection.bare.set_progress_handler(note, 1)
     yield lambda: count
-    session._db.set_progress_handler(None, 0)
+    session.connection.bare.set_progress_handler(None, 0)
 
 
 def test_on_sqlite_too_the_reads_of_another_cost_the_same(sqlite_database: Database) -> None:
@@ -304,7 +308,7 @@ def test_on_sqlite_too_the_reads_of_another_cost_the_same(sqlite_database: Datab
             park(sqlite_database, parked)
         fill(scene)
         session = SqliteStore(Address.parse(sqlite_database.url), keep_history=True).open("relay")
-        session.take(ALL, [])
+        session.ownership.take(ALL)
         with counted(session) as instructions:
             assert read_everything(session) == (500, 500)
         costs.append(instructions())

@@ -16,9 +16,9 @@ from support.databases import Database
 from support.waiting import eventually_async
 
 from outbox import Message, Reject, TransactionHeld
+from relay.databases.database import Database as Parsed
 from relay.decide.outcome import Outcome
 from relay.destinations.listener.destination import ListenerDestination
-from relay.platform.database import Database as Parsed
 
 INSERT = text("INSERT INTO effect (n) VALUES (:n)")
 
@@ -56,7 +56,7 @@ class Desk:
 
     async def call_within(self, listener: Any, id: str = "m-1") -> None:
         async with self._destination(listener, None) as destination:
-            await destination.call_within(30, message(id))
+            await destination.call(message(id), 30)
 
     @contextlib.asynccontextmanager
     async def _destination(self, listener: Any, timeout_s: float | None) -> AsyncIterator[ListenerDestination]:
@@ -533,6 +533,20 @@ async def test_a_conflict_with_another_transaction_is_tried_again_in_place(
     assert await desk.send(getattr(listener, form)) == "taken"
     assert listener.calls == 4
     assert desk.done == ([1], 1)
+
+
+async def test_a_call_that_is_repeated_gets_the_message_as_it_was(postgres_database: Database) -> None:
+    postgres_database.execute("CREATE TABLE effect (n integer PRIMARY KEY)")
+    seen, conflicting = [], Conflicting("40001", times=2)
+
+    def listener(message: Message, session: Session) -> None:
+        seen.append(dict(message.data))
+        message.data["seen"] = True
+        conflicting(message, session)
+
+    assert await Desk(postgres_database).send(listener) == "taken"
+    assert len(seen) == 3
+    assert all(each == seen[0] and "seen" not in each for each in seen)
 
 
 async def test_a_conflict_that_does_not_end_counts_as_a_failure(postgres_database: Database) -> None:

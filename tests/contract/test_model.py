@@ -17,7 +17,7 @@ Each of these was taken out by hand once, and the model test failed within 60 li
 | `Lease.is_held`: the age of the last round trip                            | 4: its relay cannot know that it owns  |
 | the inbox says whether a mark was there already                            | 7: it took effect 5 times              |
 | `operator_pause` in `Admission.allows`                                     | sent although its relay knew of it     |
-| `Validity._is_expired`                                                     | sent although its time had passed      |
+| `Admission._is_expired`                                                    | sent although its time had passed      |
 
 Two are not noticed within 60 lives; directed tests find them: `HeldKeys` in `DeliveryQueue.is_held` by
 `test_relay_order`, and the states that keep a key from being free in `RELEASE_KEY` by `store/test_keys`.
@@ -46,6 +46,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.databases import Database
+from support.housekeeping import housekeeping_with
 from support.ledger import MAX_ATTEMPTS, SKIPPING, WANTS, Attempt, Expiry, Ledger, Letter, number_of
 from support.scene import to
 from support.stepping import Stage, SteppedRelay
@@ -54,7 +55,6 @@ from outbox import Draft, Message, emit_many, once
 from outbox.tables import Id, Instant
 from relay import Settings
 from relay.admin.destinations.listing import pause, resume
-from relay.admin.housekeeping import Housekeeping
 from relay.admin.messages.cancel import cancel
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, discard, retry
@@ -361,7 +361,9 @@ class Life(RuleBasedStateMachine):
         for attempt in [each for each in self.ledger.under_way if each.id in settled - waiting]:
             self._finish(attempt, "failed")
         self._grow_older()
-        keeping = Housekeeping(self._settings().model_copy(update={"retention_days": 1, "inbox_retention_days": 1}))
+        keeping = housekeeping_with(
+            self._settings().model_copy(update={"retention_days": 1, "inbox_retention_days": 1})
+        )
         with self.engine.begin() as connection:
             keeping.forget_inbox_marks(connection)
             if self.database.kind == "sqlite":
@@ -439,7 +441,7 @@ class Life(RuleBasedStateMachine):
             self.database.rows("SELECT id, position, ordering_key, state FROM outbox_message"),
             self.database.rows("SELECT message_id, destination, state FROM outbox_delivery"),
             self.database.rows("SELECT name, state, paused_by, reason FROM outbox_destination"),
-            [(each.owner.trouble.reason, each.is_stopping, each.store.baton.at) for each in self.stage.alive],
+            [(each.owner.outage.reason, each.is_stopping, each.store.baton.at) for each in self.stage.alive],
         )
 
 

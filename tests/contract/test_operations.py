@@ -221,12 +221,12 @@ def test_a_relay_is_alive_while_its_session_is_and_owns_what_that_holds(database
 
     assert found() == [], "its row outlives its session"
     first = desk.owner("first")
-    first.beat(list(range(64)), 0)
+    first.ownership.beat(list(range(64)), 0)
     assert found() == [("first", 64)]
     if database.kind == "postgres":
         second = desk.open("second")
-        first.give(list(range(32)))
-        second.take(list(range(32)), [])
+        first.ownership.give(list(range(32)))
+        second.ownership.take(list(range(32)))
         assert found() == [("first", 32), ("second", 32)], "at once, despite the last beats"
         second.close()
         assert found() == [("first", 32)]

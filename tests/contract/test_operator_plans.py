@@ -18,9 +18,9 @@ from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
 from relay.admin.messages.detail import show_message
 from relay.admin.messages.listing import list_messages
-from relay.admin.messages.replay import Replay, estimate, look, replay
+from relay.admin.messages.replay import Replay, look, replay
 from relay.admin.status import status
-from relay.store import dialect_of
+from relay.databases.dialect import dialect_of
 
 COUNT = 25_000
 DEAD = COUNT // 50
@@ -212,14 +212,6 @@ def test_a_dry_run_of_a_replay_looks_at_the_days_it_is_asked_for(full: Database)
         found = look(connection, Replay("a", since=midnight))
     assert 0 < sum(each.count for each in found) <= COUNT // 2
     assert looked_at(plans, "outbox_history") <= COUNT // 2, plans
-
-
-def test_a_replay_is_estimated_without_a_look_at_the_history(copy_of_full: Database) -> None:
-    copy_of_full.execute("ANALYZE outbox_history")
-    with asked(copy_of_full.engine) as plans, snapshot(copy_of_full.engine) as connection:
-        found = estimate(connection, Replay("a", since=copy_of_full.scalar(MIDNIGHT)))
-    assert found == pytest.approx(COUNT // 2, rel=0.1)
-    assert looked_at(plans, "outbox_history") == 0, plans
 
 
 def test_each_page_of_a_replay_looks_up_its_own_messages(copy_of_full: Database) -> None:

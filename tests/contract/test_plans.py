@@ -14,9 +14,9 @@ import pytest
 from support.databases import Database
 from support.plans import STATEMENTS
 
-from relay.platform.database import Database as Target
-from relay.store.postgres.session import PostgresSession, PostgresStore
-from relay.store.rows import Cursors
+from relay.databases.database import Database as Target
+from relay.databases.postgresql.store.session import PostgresSession, PostgresStore
+from relay.databases.store.rows import Cursors
 
 REGISTERED = "outbox_destination_generation"
 INDEXES = {
@@ -69,7 +69,7 @@ def _fill(database: Database, count: int) -> None:
 def _plan(session: PostgresSession, statement: str) -> list[str]:
     numbers: dict[str, str] = {}
     numbered = re.sub(r"%\((\w+)\)s", lambda m: numbers.setdefault(m[1], f"${len(numbers) + 1}"), statement)
-    connection = session._connection
+    connection = session.connection.bare
     connection.execute("PREPARE looked_at AS " + numbered.replace("%%", "%"))
     try:
         arguments = ", ".join(["NULL"] * len(numbers))
@@ -96,18 +96,18 @@ def test_a_drained_page_costs_a_handful_of_statements_however_many_messages_it_h
     _fill(postgres_database, 1_000)
     with closing(_open(postgres_database)) as session:
         cursors = Cursors()
-        cursors.ready = dict.fromkeys(session.take(range(64), []), 0)
+        cursors.ready = dict.fromkeys(session.ownership.take(range(64)), 0)
         statements = 0
-        run = session._run
+        run = session.connection.run
 
         def counting(statement: str, **parameters: object) -> object:
             nonlocal statements
             statements += 1
             return run(statement, **parameters)
 
-        session._run = counting  # type: ignore[method-assign, assignment]
+        session.connection.run = counting  # type: ignore[method-assign, assignment]
         settled = 0
-        while page := session.read_ready(cursors, 1_000):
-            settled += session.settle_plain(page.messages)
+        while page := session.reading.read_ready(cursors, 1_000):
+            settled += session.settling.settle_plain(page.messages)()
     assert settled == 1_000
     assert statements <= 40

@@ -4,49 +4,44 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from support.databases import Database
 from support.scene import Scene, to
 
 from outbox import Message, Reject, emit
 from relay.observe.logging import configure
 
-EMAIL, PHONE = "ada@example.com", "0049-30-1234567"
+EMAIL, PHONE, TOKEN = "ada@example.com", "0049-30-1234567", "token-of-ada"
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     """What a relay process logs."""
-    stream, root = io.StringIO(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
     configure(log_format="json", stream=stream)
-    yield stream
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return stream
 
 
 @pytest.mark.parametrize("error", [ValueError, Reject])
-@pytest.mark.parametrize("redact", [("data.customer.email", "data.phones"), ()])
+@pytest.mark.parametrize("redact", [("data.customer.email", "data.phones", "headers.x-token"), ()])
 async def test_what_a_listener_repeats_is_masked(
     database: Database, log: io.StringIO, error: type[Exception], redact: tuple[str, ...]
 ) -> None:
     def fail(message: Message) -> None:
         data = message.data
-        customer = data.pop("customer")
+        customer, token = data.pop("customer"), message.headers.pop("x-token")
         logging.getLogger("host").warning("no mail to %s", customer["email"])
-        raise error(f"cannot reach {customer['email']} or {data['phones'][0]}")
+        raise error(f"cannot reach {customer['email']} or {data['phones'][0]} with {token}")
 
     scene = Scene(database)
     with database.engine.begin() as connection:
-        emit(connection, "page.read", {"customer": {"email": EMAIL}, "phones": [PHONE], "n": 1})
+        data = {"customer": {"email": EMAIL}, "phones": [PHONE], "n": 1}
+        emit(connection, "page.read", data, headers={"x-token": TOKEN})
     async with scene.relay({"a": to(fail, max_attempts=1)}, redact=redact):
         await scene.becomes(0, 0, 1, 0)
     reasons = str(database.rows("SELECT reason, log FROM outbox_delivery"))
     assert "cannot reach" in reasons
     assert "cannot reach" in log.getvalue()
     for text in (reasons, log.getvalue()):
-        assert (EMAIL in text, PHONE in text) == (not redact, not redact)
+        assert (EMAIL in text, PHONE in text, TOKEN in text) == (not redact, not redact, not redact)

@@ -12,9 +12,9 @@ from support.waiting import eventually_async
 
 from outbox import Message, emit
 from outbox.errors import ConfigurationDiffers
+from relay.databases.postgresql.store import reading
 from relay.owner.session_loop import SessionLoop
 from relay.relay import Relay
-from relay.store.postgres import reading
 
 
 @pytest.fixture

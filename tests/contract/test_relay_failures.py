@@ -285,6 +285,16 @@ async def test_no_more_attempts_are_under_way_than_allowed(scene: Scene) -> None
     assert most == 3
 
 
+class NoException(BaseException):
+    """As test frameworks and other event loops raise it."""
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no message")
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
 @pytest.mark.parametrize(
     "error",
     [
@@ -293,22 +303,39 @@ async def test_no_more_attempts_are_under_way_than_allowed(scene: Scene) -> None
         ValueError("x" * 5_000),
         TimeoutError("its own"),
         asyncio.CancelledError("it let a cancellation escape"),
+        StopIteration("nothing is next"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        NoException("no exception"),
+        Mute(),
     ],
-    ids=["nul", "surrogate", "long", "timeout", "cancelled"],
+    ids=["nul", "surrogate", "long", "timeout", "cancelled", "next", "exit", "interrupt", "closed", "base", "mute"],
 )
-async def test_an_error_of_a_listener_concerns_only_its_own_message(scene: Scene, error: BaseException) -> None:
+async def test_an_error_of_a_listener_concerns_only_its_own_message(
+    scene: Scene, error: BaseException, is_async: bool
+) -> None:
     def fate(message: Message) -> None:
         if message.data["n"] == 0:
             raise error
 
     taker = Taker(fate)
+
+    def plain(message: Message) -> None:
+        taker.note(message)
+        taker.fate(message)
+        taker.take(message)
+
     scene.emit(30)
-    async with scene.relay({"a": to(taker, max_attempts=2, concurrency=1)}):
-        while scene.status.dead < 1:
-            scene.emit(1)
-            await eventually_async(lambda: len(taker.taken) == scene.count - 1)
-        await scene.becomes(scene.count - 1, 0, 1, 0)
+    listener = taker if is_async else plain
+    with capture_logs() as logs:
+        async with scene.relay({"a": to(listener, max_attempts=2, concurrency=1, timeout_s=None)}):
+            while scene.status.dead < 1:
+                scene.emit(1)
+                await eventually_async(lambda: len(taker.taken) == scene.count - 1)
+            await scene.becomes(scene.count - 1, 0, 1, 0)
     assert {n for n, tries in taker.tries.items() if tries > 1} <= {0}
+    assert "session_broke" not in {each["event"] for each in logs}
 
 
 async def test_a_listener_that_takes_too_long_has_failed(scene: Scene) -> None:

@@ -10,10 +10,11 @@ from support.waiting import eventually_async
 
 from outbox import Message
 from outbox.errors import OutboxError
+from outbox.tables import tables
 from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.detail import show_message
-from relay.admin.messages.replay import Replay, look, replay
+from relay.admin.messages.replay import FIRST_ID, Replay, _pages, look, replay
 
 
 @pytest.fixture
@@ -140,6 +141,8 @@ async def test_what_an_operator_discarded_for_a_destination_is_not_replayed_to_i
         with scene.database.engine.connect() as connection:
             assert [found.count for found in look(connection, Replay(to_whom))] == [count]
         assert replay(scene.database.engine, Replay(to_whom)) == count
+    await scene.drain(destinations)  # now the history has an entry of it that does not mention "new"
+    assert replay(scene.database.engine, Replay("new")) == 2
 
 
 async def test_a_dry_run_says_how_many_the_inbox_knows_already(scene: Scene) -> None:
@@ -258,3 +261,16 @@ async def test_a_replay_to_a_destination_that_is_down_waits_for_it(scene: Scene)
         outage.down = False
         await eventually_async(lambda: sorted(set(new.taken)) == list(range(10)))
     assert scene.account[2] == 0
+
+
+def test_on_sqlite_a_page_of_a_replay_is_read_in_the_order_of_the_ids(sqlite_database: Database) -> None:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    with sqlite_database.engine.connect() as connection:
+        query = _pages(connection, Replay("a", since=at, until=at)).where(tables().history.c.id > FIRST_ID).limit(10)
+        sql = query.compile(connection, compile_kwargs={"literal_binds": True})
+        plan = [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")]
+    assert plan == [
+        "SEARCH outbox_history USING INDEX outbox_history_id (id>?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH outbox_history_1 USING INDEX outbox_history_id (id=?)",
+    ]

@@ -12,7 +12,7 @@ from support.databases import Database
 from support.scene import Scene, Taker, rejecting, to
 
 from outbox.tables import tables
-from relay.admin.timeline.samples import EVERY_S, KEPT_FOR, TIERS, WHOLE, Activity, store, thin_out
+from relay.admin.timeline.samples import EVERY_S, KEPT_FOR, TIERS, WHOLE, Counts, activity_in, as_facts, store, thin_out
 from relay.admin.timeline.series import CAUSES_SHOWN, pace, series
 from relay.observe.causes import CAUSES, CAUSES_IN_A_SAMPLE, OTHER
 from relay.observe.metrics import Metrics
@@ -25,8 +25,12 @@ CAUSES_OF_A: Any = {"a": {"answered 500": {"failed": 3.0}, "answered 422": {"fai
 def did(
     delivered: float = 30.0, died: float = 1.0, *, causes: Mapping[str, Any] | None = None, **others: float
 ) -> dict[str, Any]:
-    verdicts = {"a": {"delivered": delivered, "dead": died}, **{name: {"delivered": n} for name, n in others.items()}}
-    return Activity(verdicts, {"a": [10.0, 20.0]}, dict(CAUSES_OF_A if causes is None else causes)).as_json()
+    failed: dict[str, Any] = dict(CAUSES_OF_A if causes is None else causes)
+    counts = {name: Counts({"delivered": count}) for name, count in others.items()}
+    counts["a"] = Counts({"delivered": delivered, "dead": died}, [10.0, 20.0])
+    for name, by_cause in failed.items():
+        counts.setdefault(name, Counts()).causes = by_cause
+    return as_facts(counts)
 
 
 def write(connection: sa.Connection, begin: datetime, count: int, *, relays: int = 1) -> None:
@@ -51,10 +55,10 @@ def test_old_samples_are_merged_and_no_count_is_lost(database: Database, age: ti
     count = 2 * step_s // EVERY_S
     with database.engine.begin() as connection:
         write(connection, begin, count, relays=2)
-        before = series(connection, begin, AT)
+        before = series(connection, begin, AT, step_s)
         merged = thin_out(connection, AT, 100_000)
         assert merged >= 3 * count
-        after = series(connection, begin, AT)
+        after = series(connection, begin, AT, step_s)
         assert rows(connection) == 4
         assert thin_out(connection, AT, 100_000) == 0
     for found in (before, after):
@@ -72,7 +76,7 @@ def test_a_batch_that_ends_within_a_step_loses_nothing(database: Database) -> No
         while thin_out(connection, AT, 50):
             continue
         assert rows(connection) == 6
-        assert total(series(connection, begin, AT).destinations["a"]["died"]) == 60
+        assert total(series(connection, begin, AT, step_s).destinations["a"]["died"]) == 60
 
 
 def test_merged_rows_keep_few_causes_and_the_count_of_all(database: Database) -> None:
@@ -84,7 +88,7 @@ def test_merged_rows_keep_few_causes_and_the_count_of_all(database: Database) ->
         thin_out(connection, AT, 1000)
         (facts,) = connection.scalars(sa.select(tables().sample.c.facts)).all()
         assert len(facts["causes"]["a"]) == CAUSES_IN_A_SAMPLE + 1
-        found = series(connection, begin - HOUR, AT)
+        found = series(connection, begin - HOUR, AT, TIERS[0][1])
     assert list(found.failed_by_cause) == [*(f"cause {n}" for n in range(CAUSES_SHOWN)), OTHER]
     assert sum(map(total, found.failed_by_cause.values())) * found.step_s == pytest.approx(sum(range(81, 101)), abs=1)
 
@@ -111,18 +115,16 @@ def test_the_pace_is_that_of_the_last_samples(database: Database) -> None:
     assert 0.005 <= found.p50_s <= 0.01
 
 
-def test_rows_that_are_written_at_odd_moments_give_an_even_line(database: Database) -> None:
+def test_rows_that_are_written_a_moment_before_or_after_a_step_give_an_even_line(database: Database) -> None:
     with database.engine.begin() as connection:
         for n in range(40):
-            odd_s = (0.0, 1.4, -1.4)[n % 3]  # so two rows end in one interval, and none in the next
-            span_s = EVERY_S + odd_s - (0.0, 1.4, -1.4)[(n - 1) % 3]
+            odd_s = (0.0, 1.4, -1.4)[n % 3]
             at = AT + timedelta(seconds=n * EVERY_S + odd_s)
-            store(connection, at, "r", span_s, did(delivered=2.0 * span_s, died=0.0, causes={}))
-            store(connection, AT + timedelta(seconds=n // 2 * 2 * EVERY_S), WHOLE, EVERY_S, {"emitted": n // 2 * 60})
-        found = series(connection, AT, AT + timedelta(minutes=9))
-    assert found.step_s == EVERY_S
-    assert found.lines["delivered_per_s"][:-2] == pytest.approx([2.0] * (len(found.at) - 2), rel=0.01)
-    assert set(found.lines["emitted_per_s"][:-2]) == {2.0}
+            store(connection, at, "r", EVERY_S, did(delivered=30.0, died=0.0, causes={}))
+            store(connection, at, WHOLE, EVERY_S, {"emitted": n * 30})
+        found = series(connection, AT - timedelta(seconds=EVERY_S), AT + timedelta(minutes=9), EVERY_S)
+    assert found.lines["delivered_per_s"][:-2] == [2.0] * (len(found.at) - 2)
+    assert found.lines["emitted_per_s"] == [None] + [2.0] * (len(found.at) - 1)
 
 
 def test_what_relays_may_still_report_is_not_shown_as_nothing(database: Database) -> None:
@@ -131,7 +133,7 @@ def test_what_relays_may_still_report_is_not_shown_as_nothing(database: Database
         store(connection, AT + timedelta(seconds=9 * EVERY_S), WHOLE, EVERY_S, {"emitted": 300, "waiting": 1})
         late = did(causes={"a": {"late": {"dead": 99.0}}})
         store(connection, AT + timedelta(seconds=9 * EVERY_S), "late", EVERY_S, late)
-        found = series(connection, AT, AT + timedelta(seconds=9 * EVERY_S + 5))
+        found = series(connection, AT, AT + timedelta(seconds=9 * EVERY_S + 5), EVERY_S)
     assert found.lines["delivered_per_s"][-1] is None
     assert "late" not in found.died_by_cause
     assert found.lines["delivered_per_s"][-2] == 2.0
@@ -143,7 +145,7 @@ def test_one_destination_has_a_series_of_its_own(database: Database) -> None:
         causes = CAUSES_OF_A | {"b": {"answered 404": {"failed": 15.0}}}
         store(connection, AT, "r", EVERY_S, did(causes=causes, b=45.0))
         begin, end = AT - timedelta(minutes=2), AT + timedelta(minutes=2)
-        all_, only = series(connection, begin, end), series(connection, begin, end, destination="b")
+        all_, only = (series(connection, begin, end, EVERY_S, destination=name) for name in (None, "b"))
     assert max(only.lines["delivered_per_s"], key=lambda value: value or 0) == 3.0
     assert only.lines == all_.destinations["b"]
     assert set(only.failed_by_cause) == {"answered 404"}
@@ -157,14 +159,12 @@ async def test_a_relay_measures_each_destination_and_the_causes_of_its_failures(
     takers = {"good": to(Taker(), events=["*"]), "bad": to(Taker(rejecting(1, 3)), events=["*"])}
     await scene.drain(takers)
     with database.engine.connect() as connection:
-        found = Activity()
-        for facts in connection.scalars(sa.select(tables().sample.c.facts).where(tables().sample.c.relay != WHOLE)):
-            found.add(facts)
-    (counts,) = found.causes["bad"].values()
+        found = activity_in(connection.execute(sa.select(tables().sample).where(tables().sample.c.relay != WHOLE)))
+    (counts,) = found["bad"].causes.values()
     assert counts == {"failed": 2, "dead": 2}
-    assert set(found.causes) == {"bad"}
-    assert sum(found.latencies["good"]) == pytest.approx(4, abs=0.01)
-    assert found.verdicts["bad"]["dead"] == 2
+    assert not found["good"].causes
+    assert sum(found["good"].latencies) == pytest.approx(4, abs=0.01)
+    assert found["bad"].verdicts["dead"] == 2
 
 
 def test_causes_beyond_a_limit_share_one_series_and_one_entry() -> None:
@@ -199,12 +199,11 @@ def test_a_gap_without_measurements_is_a_gap_in_the_plot(database: Database) -> 
     with database.engine.begin() as connection:
         write(connection, AT, 4)
         write(connection, AT + timedelta(minutes=20), 4)
-        found = series(connection, AT, AT + timedelta(minutes=25))
-    gap = slice(4 + 3, 20 * 60 // EVERY_S)  # the last state holds for three intervals
+        found = series(connection, AT, AT + timedelta(minutes=25), EVERY_S)
+    gap = slice(4, 20 * 60 // EVERY_S)
     for name in ("waiting", "emitted_per_s", "delivered_per_s"):
         assert set(found.lines[name][gap]) == {None}, name
         assert found.lines[name][1] is not None
-    assert found.lines["waiting"][2:8] == [3, 4, 4, 4, None, None]
 
 
 def test_failures_that_are_counted_together_are_counted_in_full() -> None:

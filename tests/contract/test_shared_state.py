@@ -135,7 +135,7 @@ async def test_a_wait_that_a_destination_asked_for_outlives_the_relay(scene: Sce
     await scene.drain({"a": taker})
     session = _session(scene)
     try:
-        session.report(Finding("a", "throttled", "429", 3600.0))
+        session.ownership.report(Finding("a", "throttled", "429", 3600.0))
     finally:
         session.close()
     scene.emit(3)
@@ -151,7 +151,7 @@ async def test_a_single_relay_tries_a_destination_itself_despite_earlier_finding
     await scene.drain({"a": taker})
     session = _session(scene)
     try:
-        session.report(Finding("a", "paused", "connection refused", 3600.0, pauses=9))
+        session.ownership.report(Finding("a", "paused", "connection refused", 3600.0, pauses=9))
     finally:
         session.close()
     scene.emit(3)
@@ -159,7 +159,7 @@ async def test_a_single_relay_tries_a_destination_itself_despite_earlier_finding
 
 
 def _session(scene: Scene) -> Any:
-    from relay.platform.database import Database as Address
-    from relay.store.postgres.session import PostgresStore
+    from relay.databases.database import Database as Address
+    from relay.databases.postgresql.store.session import PostgresStore
 
     return PostgresStore(Address.parse(scene.database.url), lease_s=15, keep_history=True, notify=True).open("before")

@@ -13,8 +13,8 @@ from support.waiting import eventually_async
 import relay.owner.sweeper
 from outbox.tables import SHARD_COUNT
 from relay.admin.messages.dead import DeadFilter, discard
-from relay.store.postgres.sql import sweeping as postgres_sql
-from relay.store.sqlite.sql import sweeping as sqlite_sql
+from relay.databases.postgresql.sql import sweeping as postgres_sql
+from relay.databases.sqlite.sql import sweeping as sqlite_sql
 
 
 @pytest.fixture

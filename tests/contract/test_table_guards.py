@@ -233,6 +233,7 @@ def test_postgres_takes_no_date_of_creation_that_python_cannot_represent(
     [
         "", "yesterday", "now", 1767225600, 2461000.5, b"2026-01-01 12:00:00", "99999-01-01 00:00:00",
         "2026-02-30 12:00:00", "0000-01-01 00:00:00", "2026-01-01T12:00:00Z", "2026-01-01 12:00:00+02:00",
+        "2026-01-01 12:00:00z",
     ],
 )  # fmt: skip
 def test_sqlite_takes_no_date_of_creation_that_python_cannot_represent(sqlite_database: Database, date: Any) -> None:
@@ -265,7 +266,8 @@ def test_sqlite_takes_no_transaction_number_without_a_successor(sqlite_database:
     [
         "", "soon", "now", "2026-02-30 12:00:00", "2026-01-01", "2026-01-01T12:00:00", "2026-01-01 12:00:00Z",
         "2026-01-01 12:00:00+02:00", "2026-01-01 12:00:00-05:00", "2026-01-01 12:00:00.", "2026-01-01 25:00:00",
-        "12:00:00", "2461000.5", "99999-01-01 00:00:00",
+        "12:00:00", "2461000.5", "99999-01-01 00:00:00", "0000-01-01 00:00:00", "0001-12-31 12:00:00",
+        "2026-01-01 24:00:00",
     ],
 )  # fmt: skip
 def test_sqlite_takes_one_way_to_write_a_date(sqlite_database: Database, date: str) -> None:
@@ -276,6 +278,39 @@ def test_sqlite_takes_one_way_to_write_a_date(sqlite_database: Database, date: s
         insert(sqlite_database, expires_at=date)
     for written in ("2026-01-01 12:00:00", "2026-01-01 12:00:00.123456"):
         insert(sqlite_database, due_at=written, state="scheduled")
+
+
+DATES = {
+    "outbox_delivery": ["due_at", "first_failed_at", "changed_at"],
+    "outbox_destination": ["until", "disputed_at", "resumed_at", "removed_at", "since", "changed_at"],
+    "outbox_relay": ["started_at", "last_seen_at"],
+}
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table in DATES for column in DATES[table]])
+def test_no_table_takes_a_date_that_python_cannot_represent(database: Database, table: str, column: str) -> None:
+    """An infinite one ended each session of the relay, or each `outbox status`."""
+    refused = ["infinity", "-infinity", "9999-12-31 23:59:59Z", "0001-01-01 00:00:00Z"]
+    if database.kind == "sqlite":
+        refused = ["", "soon", "0000-01-01 00:00:00", "99999-01-01 00:00:00", "2026-02-30 12:00:00", "2461000.5"]
+    for line in (
+        "INSERT INTO outbox_delivery (message_id, destination, shard, position, state, due_at) "
+        f"VALUES ('{ID}', 'a', 0, 1, 'retry', '2026-01-01 12:00:00')",
+        "INSERT INTO outbox_destination (name, kind, events, generation) VALUES ('a', 'listener', '[]', 1)",
+        "INSERT INTO outbox_relay (id, release) VALUES ('r', '0.1.0')",
+    ):
+        database.execute(line)
+    database.execute(f"UPDATE {table} SET {column} = '2026-01-01 12:00:00'")
+    for date in refused:
+        with pytest.raises(DBAPIError, match=f"{table}_has_dates"):
+            database.execute(f"UPDATE {table} SET {column} = '{date}'")
+
+
+@pytest.mark.parametrize("column", ["source", "subject", "ordering_key", "headers", "data"])
+def test_sqlite_takes_no_bytes_where_text_belongs(sqlite_database: Database, column: str) -> None:
+    """One key of bytes ended each session of the relay as soon as any message had failed."""
+    with pytest.raises(DBAPIError, match="CHECK"):
+        insert(sqlite_database, **{column: b'{"a": "b"}'})
 
 
 @pytest.mark.parametrize("id_", ["", "x", "0197c2f0", ID.replace("-", ""), ID.upper(), LONG])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from support.postgres import PostgresServer
 from support.scene import Scene, Taker, to
 from support.waiting import eventually_async
 
-from relay.platform.migrations import upgrade
-from relay.store.contract import Batch
+from outbox import Message, Reject
+from relay.databases.migrations import upgrade
+from relay.databases.store.records import Batch
+from relay.decide.shared_state import Finding
 
 BAD = "0197c0de-0000-7000-8000-000000000bad"
 COLUMNS = ["subject", "source", "ordering_key", "headers", "data"]
@@ -56,6 +59,27 @@ def write_unreadable(database: Database, column: str = "subject", **more: str) -
     statement = f"INSERT INTO outbox_message ({', '.join(values)}) VALUES ({', '.join(values.values())})"
     with database.engine.begin() as connection:
         connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+async def test_text_that_the_database_has_no_characters_for_is_escaped(odd: Database) -> None:
+    scene = Scene(odd)
+    written = {0: "caf\u00e9", 1: "a \u2192 b", 2: "\U0001f600"}
+
+    def fate(message: Message) -> None:
+        raise Reject(written[message.data["n"]])
+
+    scene.emit(3)
+    desk = Desk(odd)
+    await scene.drain({"a": Taker(fate)})
+    session = desk.owner()
+    session.ownership.report(replace(Finding("a", "paused"), reason=written[1]))
+    session.ownership.report(replace(Finding("a", "healthy"), note=written[2]))
+    session.close()
+    reasons = [row.reason for row in odd.rows("SELECT reason FROM outbox_delivery ORDER BY position")]
+    assert [each.rpartition(": ")[2] for each in reasons] in (
+        list(written.values()),
+        [r"caf\xe9", r"a \u2192 b", r"\U0001f600"],
+    )
 
 
 def dead(database: Database) -> list[tuple[str, str, str]]:
@@ -113,23 +137,23 @@ def test_every_way_of_reading_knows_what_it_could_not_read(odd: Database) -> Non
     session = desk.owner()
     try:
         cursors = everything()
-        assert sorted(ids(session.read_ready(cursors, 10).messages)) == sorted([*good, BAD])
-        assert list(session.unreadable) == [BAD]
-        session.unreadable = {}
+        assert sorted(ids(session.reading.read_ready(cursors, 10).messages)) == sorted([*good, BAD])
+        assert list(session.reading.unreadable) == [BAD]
+        session.reading.unreadable.clear()
         desk.put_back(BAD)
-        assert ids(session.read_ready(cursors, 10).messages) == [BAD], "it comes late"
-        assert list(session.unreadable) == [BAD]
+        assert ids(session.reading.read_ready(cursors, 10).messages) == [BAD], "it comes late"
+        assert list(session.reading.unreadable) == [BAD]
         for state, read in (
-            ("parked", lambda: session.read_parked(everything_read(), ["a"], 10)),
-            ("retry", lambda: session.read_due(list(range(64)), 10).deliveries),
+            ("parked", lambda: session.reading.read_parked(everything_read(), ["a"], 10)),
+            ("retry", lambda: session.reading.read_due(list(range(64)), 10).deliveries),
         ):
-            session.unreadable = {}
+            session.reading.unreadable.clear()
             settle_again(session, state)
             if state == "retry":
                 desk.make_due(BAD)
-                session.reread_due()
+                session.reading.reread_due()
             assert ids(read()) == [BAD], state
-            assert list(session.unreadable) == [BAD], state
+            assert list(session.reading.unreadable) == [BAD], state
     finally:
         session.close()
 
@@ -137,7 +161,7 @@ def test_every_way_of_reading_knows_what_it_could_not_read(odd: Database) -> Non
 def settle_again(session: Any, state: str) -> None:
     """Settle a message that was read as ready, in its second generation, and is held by now."""
     messages = [(BAD, 1)] if state == "parked" else []
-    session.settle(Batch(messages, [ruling(BAD, "a", state)]))
+    session.settling.settle(Batch(messages, [ruling(BAD, "a", state)]))
 
 
 def test_what_was_scheduled_is_known_to_be_unreadable_when_it_is_due(odd: Database) -> None:
@@ -145,8 +169,8 @@ def test_what_was_scheduled_is_known_to_be_unreadable_when_it_is_due(odd: Databa
     write_unreadable(odd, state="'scheduled'", due_at="'2020-01-01 00:00:00'")
     session = desk.owner()
     try:
-        assert ids(session.read_due(list(range(64)), 10).messages) == [BAD]
-        assert list(session.unreadable) == [BAD]
+        assert ids(session.reading.read_due(list(range(64)), 10).messages) == [BAD]
+        assert list(session.reading.unreadable) == [BAD]
     finally:
         session.close()
 

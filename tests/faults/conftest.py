@@ -1,13 +1,16 @@
 """Fixtures of the fault tests: a fleet of relays, and databases on private servers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 from support.databases import Database
 from support.fleet import Fleet
+from support.postgres import PostgresServer
 from support.wire import Wire
+
+from relay.databases.migrations import upgrade
 
 HERE = Path(__file__).parent
 
@@ -26,6 +29,22 @@ def wire(postgres_database: Database) -> Iterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+@pytest.fixture
+def server(private_postgres: Callable[..., PostgresServer]) -> PostgresServer:
+    """A PostgreSQL of the test's own, with our tables."""
+    server = private_postgres()
+    upgrade(server.url())
+    return server
+
+
+@pytest.fixture
+def server_database(server: PostgresServer) -> Iterator[Database]:
+    """The database on that server."""
+    database = Database("postgres", server.url())
+    yield database
+    database.dispose()
 
 
 @pytest.fixture

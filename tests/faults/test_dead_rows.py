@@ -6,7 +6,7 @@ from support.databases import Database
 from support.waiting import eventually
 
 from outbox import emit
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 SETTLED = 1_000_000
 LEASE_S = 1  # no statement may take longer; one that passes all of these rows at once takes two or three seconds

@@ -14,7 +14,7 @@ from support.wire import Wire, url_through
 from outbox import emit
 from relay import Settings
 from relay.admin.destinations.registration import Registration, register
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from support.databases import Database
 from support.fleet import Fleet, shard_counts
 from support.waiting import eventually
 
+from relay.owner.startup import open_store
 from relay.settings import Settings
-from relay.store import open_store
 
 WITHIN_S = 5.0
 LOOK_S = 0.3  # from one look to the next on a machine that runs
@@ -18,7 +18,7 @@ LOOK_S = 0.3  # from one look to the next on a machine that runs
 def presences(database: Database) -> int:
     """Return how many relays are alive, by the server's lock table."""
     return database.scalar(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND objid >= 64 "
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 "
         "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
 
@@ -85,7 +85,7 @@ def test_a_relay_that_beats_but_cannot_own_leaves_no_shard_without_an_owner(post
 
     def beat() -> None:
         while not is_over.wait(settings.beat_s / 2):
-            session.beat([], 0)
+            session.ownership.beat([], 0)
 
     beating = Thread(target=beat)
     beating.start()

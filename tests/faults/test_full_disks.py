@@ -12,7 +12,7 @@ from support.reckoning import unsettled
 from support.waiting import eventually
 
 from outbox import emit
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 LARGE = 180_000  # incompressible bytes: too many for the room left on any page
 

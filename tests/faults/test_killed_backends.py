@@ -3,34 +3,15 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
 
-import pytest
-from support.databases import Database
 from support.fleet import shard_counts
 from support.postgres import PostgresServer
 from support.reckoning import unsettled
 from support.waiting import eventually
 from support.workload import Workload, under_load
 
-from relay.platform.migrations import upgrade
-
 SEED = 131
 KILLS = 3
-
-
-@pytest.fixture
-def server(private_postgres) -> PostgresServer:
-    server = private_postgres()
-    upgrade(server.url())
-    return server
-
-
-@pytest.fixture
-def database(server: PostgresServer) -> Iterator[Database]:
-    database = Database("postgres", server.url())
-    yield database
-    database.dispose()
 
 
 def kill_a_backend(server: PostgresServer) -> None:
@@ -40,13 +21,13 @@ def kill_a_backend(server: PostgresServer) -> None:
 
 
 def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_takes_what_the_other_held(
-    server, database, fleet
+    server, server_database, fleet
 ):
-    workload = Workload(database.engine, SEED)
-    fleet.configure(database.url, work_s=0.005, beat_s=0.2, page_size=100)
+    workload = Workload(server_database.engine, SEED)
+    fleet.configure(server_database.url, work_s=0.005, beat_s=0.2, page_size=100)
     for _ in range(2):
         fleet.start()
-    eventually(lambda: list(shard_counts(database.url).values()) == [32, 32])
+    eventually(lambda: list(shard_counts(server_database.url).values()) == [32, 32])
     postmaster = server.pid
     with under_load(workload):
         for _ in range(KILLS):
@@ -57,9 +38,9 @@ def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_tak
         eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
     assert server.pid == postmaster, "the postmaster lived on"
     committed = workload.committed()
-    eventually(lambda: unsettled(database) == 0, deadline_s=30, what="everything is settled")
+    eventually(lambda: unsettled(server_database) == 0, deadline_s=30, what="everything is settled")
     times = Counter(send.id for send in fleet.sends())
     assert set(times) == set(committed)
     assert [message_id for message_id, count in times.items() if count > 1] == []
-    assert {row.attempts for row in database.rows("SELECT attempts FROM outbox_history")} == {1}
+    assert {row.attempts for row in server_database.rows("SELECT attempts FROM outbox_history")} == {1}
     assert all(relay.output.count('"database_lost"') == KILLS for relay in fleet.relays)

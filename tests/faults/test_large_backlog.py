@@ -7,7 +7,7 @@ import pytest
 from support.databases import Database
 from support.waiting import eventually
 
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 
 MESSAGES = 250_000
 DRAINED = 100_000

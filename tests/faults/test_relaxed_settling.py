@@ -2,15 +2,16 @@
 
 from collections import deque
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 from support.databases import Database
 from support.desk import Desk, everything
 
+from relay.databases.migrations import upgrade
 from relay.decide.verdict import DELIVERED, PARKED, Verdict, retry
 from relay.owner.settler import Settler, Unconfirmed
-from relay.platform.migrations import upgrade
 from relay.seam.entry import Entry
 
 
@@ -42,13 +43,14 @@ def desk(server, monkeypatch):
 
 
 def settler(session: Any, epoch: int, unconfirmed: Unconfirmed) -> Settler:
-    ignored = {"note": lambda *_: None, "forget": lambda entries: None, "reread": lambda entry: None}
-    return Settler(session, epoch, skipping=[], unconfirmed=unconfirmed, clock=monotonic, **ignored)
+    reader: Any = SimpleNamespace(note_exceptions=lambda *_: None, reread=lambda _: None)
+    seam: Any = SimpleNamespace(tell=SimpleNamespace(forget=lambda _: None))
+    return Settler(session.settling, epoch, reader, seam, unconfirmed=unconfirmed, clock=monotonic)
 
 
 def taken_by_a(session: Any, of_b: Verdict) -> deque[Entry]:
     """Return all messages, as read and as ruled on."""
-    entries = [Entry(row, lanes, epoch=1) for row in session.read_ready(everything(), 100).messages]
+    entries = [Entry(row, lanes, epoch=1) for row in session.reading.read_ready(everything(), 100).messages]
     for entry in entries:
         entry.decide("a", DELIVERED)
         entry.decide("b", of_b)
@@ -59,7 +61,7 @@ def taken_by_b(session: Any) -> deque[Entry]:
     """Return the same messages, as read back and taken."""
     cursors = everything()
     cursors.exhausted.update(cursors.ready)
-    entries = [Entry.of_delivery(row, B, 1) for row in session.read_parked(cursors, ["b"], 100)]
+    entries = [Entry.of_delivery(row, B, 1) for row in session.reading.read_parked(cursors, ["b"], 100)]
     assert len(entries) == 5
     for entry in entries:
         entry.decide("b", DELIVERED)

@@ -3,41 +3,24 @@
 from collections import Counter
 
 import pytest
-from support.databases import Database
 from support.fleet import shard_counts
 from support.reckoning import unsettled
 from support.recording import firsts_by_key
 from support.waiting import eventually
 from support.workload import Workload, under_load
 
-from relay.platform.migrations import upgrade
-
 SEED = 97
-
-
-@pytest.fixture
-def server(private_postgres):
-    server = private_postgres()
-    upgrade(server.url())
-    return server
-
-
-@pytest.fixture
-def database(server):
-    database = Database("postgres", server.url())
-    yield database
-    database.dispose()
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 @pytest.mark.parametrize("relay_count", [1, 2])
-def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database, fleet, mode, relay_count):
-    workload = Workload(database.engine, SEED)
-    fleet.configure(database.url, work_s=0.005, beat_s=0.2, page_size=100)
+def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, server_database, fleet, mode, relay_count):
+    workload = Workload(server_database.engine, SEED)
+    fleet.configure(server_database.url, work_s=0.005, beat_s=0.2, page_size=100)
     for _ in range(relay_count):
         fleet.start()
     share = 64 // relay_count
-    eventually(lambda: list(shard_counts(database.url).values()) == [share] * relay_count)
+    eventually(lambda: list(shard_counts(server_database.url).values()) == [share] * relay_count)
     with under_load(workload):
         for _ in range(3):
             before = len(fleet.sends())
@@ -46,7 +29,7 @@ def test_a_restart_under_load_loses_nothing_and_repeats_nothing(server, database
         before = len(fleet.sends())
         eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
     committed = workload.committed()
-    eventually(lambda: unsettled(database) == 0, deadline_s=30, what="everything is settled")
+    eventually(lambda: unsettled(server_database) == 0, deadline_s=30, what="everything is settled")
     sends = fleet.sends()
     assert {send.id for send in sends} == set(committed)
     assert [key for key, numbers in firsts_by_key(sends).items() if numbers != sorted(numbers)] == []

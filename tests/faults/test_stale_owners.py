@@ -11,9 +11,9 @@ from support.waiting import eventually, eventually_async
 from support.wire import url_through
 
 from outbox import Draft, Message, emit, emit_many
+from relay.databases.store.records import Batch, Ruled
+from relay.owner.startup import open_store
 from relay.settings import Settings
-from relay.store import open_store
-from relay.store.contract import Batch, Ruled
 
 TWO = {"log": {"listener": "support.recording:record"}, "log-too": {"listener": "support.recording:record_too"}}
 
@@ -127,11 +127,15 @@ def test_a_former_owner_overwrites_no_verdict_on_a_delivery_that_it_knows_nothin
         message_id = emit(connection, "extraction.completed", {"n": 1}, ordering_key="k")
     successor = open_store(settings).open("successor")
     try:
-        successor.take(range(64), [])
-        successor.settle(Batch([(message_id, 0)], [ruled(message_id, "log", "retry"), ruled(message_id, "api", state)]))
+        successor.ownership.take(range(64))
+        successor.settling.settle(
+            Batch([(message_id, 0)], [ruled(message_id, "log", "retry"), ruled(message_id, "api", state)])
+        )
         former = open_store(settings).open("former")
         try:
-            former.settle(Batch([(message_id, 0)], [ruled(message_id, "log", "delivered"), unknown(message_id, "api")]))
+            former.settling.settle(
+                Batch([(message_id, 0)], [ruled(message_id, "log", "delivered"), unknown(message_id, "api")])
+            )
         finally:
             former.close()
     finally:

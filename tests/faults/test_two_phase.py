@@ -12,8 +12,8 @@ from support.reckoning import unsettled
 from support.waiting import eventually
 
 from outbox import emit
+from relay.databases.migrations import upgrade
 from relay.owner.shards import AFTER_RESTART_S
-from relay.platform.migrations import upgrade
 
 RESULT = "CREATE TABLE result (n integer PRIMARY KEY, message_id text NOT NULL)"
 ASLEEP = 2

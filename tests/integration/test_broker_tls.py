@@ -1,11 +1,12 @@
 """Destinations on NATS and Redis over TLS, against servers with a certificate of a private authority."""
 
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.nats import NatsServer
+from support.nats import NatsServer, _renewed
 from support.redis import PASSWORD, RedisServer
 from support.servers import Server
 from support.tls import Certificates
@@ -41,9 +42,10 @@ class TlsNats(NatsServer):
 
     def command(self) -> Sequence[str]:
         command = super().command()
-        server = Certificates(self.directory).server
+        files = Certificates(self.directory)
+        self.tls = ssl.create_default_context(cafile=files.authority)
         with Path(command[-1]).open("a") as config:
-            config.write(f'\ntls {{ cert_file: "{server}", key_file: "{server}" }}\n')
+            config.write(f'\ntls {{ cert_file: "{files.server}", key_file: "{files.server}" }}\n')
         return command
 
     def answers(self) -> bool:
@@ -63,7 +65,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 async def outcome(server: Any, **table: Any) -> tuple[str, str]:
     kind = "redis" if isinstance(server, RedisServer) else "nats"
     if kind == "nats":
-        table |= {"declare": True, "stream": "TLS", "events": ["extraction.completed"]}
+        await server.on_jetstream(_renewed)
     world = World({"kind": kind, "url": server.url, **table}, taken=list)
     async with world.destination() as destination:
         found = await destination.send(message())

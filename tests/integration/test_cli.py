@@ -242,7 +242,7 @@ def test_config_check_finds_certificates_that_cannot_be_used(run: Run, tmp_path:
     )
     ended = run("config", "check")
     assert ended.returncode == 3
-    assert "ca_file names nowhere.pem, which cannot be used" in ended.stderr
+    assert "ca_file nowhere.pem cannot be used" in ended.stderr
 
 
 def test_a_variable_that_means_nothing_beside_the_file_is_named(spawn: Spawner, printer: None, tmp_path: Path) -> None:

@@ -75,8 +75,13 @@ def test_emit_takes_how_long_a_message_is_wanted(run: Run, database: Database) -
         assert run("emit", "a.b", "{}", "--expires-in", wrong, url=database.url).returncode == 2
 
 
-def test_an_unknown_message_is_exit_code_1_and_a_malformed_id_2(run: Run, database: Database) -> None:
-    assert run("messages", "show", "0197c0de-0000-7000-8000-000000000000", url=database.url).returncode == 1
+def test_an_unknown_message_is_exit_code_1_with_the_database_that_lacks_it_and_a_malformed_id_2(
+    run: Run, database: Database
+) -> None:
+    unknown = run("messages", "show", "0197c0de-0000-7000-8000-000000000000", url=database.url)
+    assert unknown.returncode == 1
+    assert "has no message 0197c0de-0000-7000-8000-000000000000" in unknown.stderr
+    assert unknown.stderr.startswith(("postgresql://", "sqlite:///", "schema "))
     assert run("messages", "show", "nonsense", url=database.url).returncode == 2
 
 

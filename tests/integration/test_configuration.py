@@ -11,8 +11,8 @@ from support.processes import Process, Spawner
 from support.waiting import eventually
 
 from relay.admin.destinations.registration import Registration, register
-from relay.platform.database import Database as Address
-from relay.platform.database import is_refusal
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.connections.refusals import is_refusal
 
 API = Registration("api", "http", ("extraction.completed",), "block")
 REPORTS = """

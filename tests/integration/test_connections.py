@@ -10,9 +10,9 @@ from support.databases import Database, PostgresDatabases
 
 from relay.admin.access.opening import opened_snapshot
 from relay.admin.status import status
-from relay.platform.database import Database as Address
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.store.session import PostgresStore
 from relay.settings import Settings
-from relay.store.postgres.session import PostgresStore
 
 HOSTILE = {
     "DateStyle": "German",
@@ -90,7 +90,7 @@ def test_an_owning_session_has_the_settings_that_it_relies_on(hostile: Database)
     store = PostgresStore(Address.parse(hostile.url), lease_s=15, keep_history=True, notify=True)
     session = store.open("me")
     try:
-        found = {name: session._one(f"SELECT current_setting('{name}')") for name in HOSTILE}
+        found = {name: session.connection.one(f"SELECT current_setting('{name}')") for name in HOSTILE}
     finally:
         session.close()
     assert found == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ def test_the_search_is_in_the_address_and_a_message_tells_its_life(
         page.wait_for_url("**/messages?q=state%3Ablocked")
         page.locator("tbody a").first.click()
         expect(page.get_by_text("retry or discard that one").first).to_be_visible()
-        assert page.locator(".chain li").count() == 6
+        page.locator("dd a.mono").first.click()
+        page.wait_for_url(re.compile("/messages[?]q=key%3A"))
 
 
 def test_verbs_ask_first_and_show_how_far_they_are(browser: BrowserContext, dashboard: Dashboard, scene: Scene) -> None:
@@ -245,6 +247,14 @@ def test_plots_show_causes_and_follow_the_chosen_time(
         expect(page.locator("[data-chart=latency] time")).not_to_be_empty()
         page.get_by_role("button", name="24h").click()
         expect(page.locator("[data-unit]")).to_have_text("new ones per 30 minutes")
+
+
+def test_a_value_without_neighbours_is_drawn_as_a_point(browser: BrowserContext, dashboard: Dashboard) -> None:
+    """A line needs two values: without points, a plot of the first minute would be empty."""
+    with dashboard.logged_in(browser) as page, watched(page, dashboard):
+        ready(page, dashboard.url)
+        assert page.evaluate("isolated({ data: [[], [null, 0, null, 2, 3, null, 4]] }, 1)") == [1, 6]
+        assert page.evaluate("isolated({ data: [[], [null, 2, 3, null]] }, 1)") is None
 
 
 def test_the_graph_answers_to_a_pointer_and_a_search(

@@ -20,7 +20,7 @@ from outbox_cli.dashboard.facts import messages as facts
 from outbox_cli.dashboard.facts import overview as overview_facts
 from outbox_cli.dashboard.facts.letters import LATEST
 from outbox_cli.dashboard.reader import TIMEOUT_S
-from outbox_cli.dashboard.routes import dead
+from outbox_cli.dashboard.routes import dead, destinations
 from outbox_cli.dashboard.site import Site
 from relay import Settings
 from relay.admin.access.deadline import TooMuch
@@ -29,14 +29,16 @@ from relay.admin.access.deadline import TooMuch
 @pytest.fixture
 def dashboard(database: Database) -> Iterator[Dashboard]:
     with serving(Settings(database_url=database.url), allow_changes=True) as found:
-        assert httpx.get(f"{found.url}/login", timeout=60).status_code == 200  # waits: it listens before it is ready
+        assert (
+            httpx.get(f"{found.url}/login", timeout=60, verify=False).status_code == 200
+        )  # waits: it listens before it is ready
         yield found
 
 
 @pytest.fixture
 def ada(dashboard: Dashboard) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {OPERATOR}", "X-Actor": "ada"}
-    with httpx.Client(base_url=dashboard.url, headers=headers, timeout=60) as found:
+    with httpx.Client(base_url=dashboard.url, headers=headers, timeout=60, verify=False) as found:
         yield found
 
 
@@ -125,10 +127,8 @@ def test_a_search_that_takes_too_long_looks_at_the_newest_and_says_so(
     monkeypatch.setattr(facts, "LATEST", 2)
     found = ada.get("/messages.json", params={"q": "type:page.*"}).json()
     assert (len(found["messages"]), found["among"], found["trouble"]) == (2, 2, None)
-    assert {(each["count"], each["is_more"]) for each in found["counts"]} == {(0, True)}
     text = ada.get("/messages", params={"q": "type:page.*"}).text
     assert "These are of the newest 2." in text
-    assert "not counted: that would take too long" in text
     assert "None matches of the newest 2." in ada.get("/messages", params={"q": "type:nowhere"}).text
     of_key = ada.get("/messages.json", params={"q": "key:k"}).json()["messages"]
     ids = [each["id"] for each in of_key]
@@ -150,11 +150,15 @@ def test_a_search_that_takes_too_long_even_so_says_what_helps(
     assert (found["messages"], "too many messages" in found["trouble"]) == ([], True)
 
 
-@pytest.mark.usefixtures("impatient", "filled")
-def test_a_replay_that_takes_too_long_says_so(ada: httpx.Client) -> None:
+@pytest.mark.usefixtures("filled")
+def test_a_replay_that_takes_too_long_to_count_says_so(ada: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        raise TooMuch
+
+    monkeypatch.setattr(destinations, "look", too_much)
     planned = ada.get("/replay.json", params={"to": "a", "type": "page.*"}).json()
-    assert (planned["found"], planned["estimate"] is None) == ([], False)
-    assert "too many to be counted here" in ada.get("/replay", params={"to": "a"}).text
+    assert (planned["found"], "too many messages" in planned["trouble"]) == (None, True)
+    assert ada.post("/replay.json", json={"to": "a", "type": "page.*"}).status_code == 503
 
 
 def test_a_small_outbox_is_looked_at_in_full_and_a_large_one_is_not(dashboard: Dashboard) -> None:

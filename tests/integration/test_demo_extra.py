@@ -12,7 +12,7 @@ WITHOUT = """
 import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("pypdf", "snowballstemmer", "stop_words", "charset_normalizer"):
+        if name.partition(".")[0] in ("pypdf", "selectolax", "snowballstemmer", "stop_words", "charset_normalizer"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
 from outbox_cli import main

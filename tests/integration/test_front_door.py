@@ -133,7 +133,7 @@ def test_times_are_in_utc_and_say_so_and_can_be_given_as_they_are_shown(run: Run
     naive = run("emit", "a.b", "{}", "--due-at", "2099-01-01T12:30:00", **environ).stdout.strip()
     assert due in run("messages", "list", **environ).stdout
     shown = run("messages", "show", id_, **environ).stdout
-    assert shown.count(due) == 2  # once as a fact, once in what happens next
+    assert shown.count(due) == 3  # as a fact, and as the time and in the words of what happens next
     for each in (id_, naive):
         at = json.loads(run("messages", "show", each, "--json", **environ).stdout)["message"]["due_at"]
         assert at == "2099-01-01T12:30:00+00:00"

@@ -90,7 +90,7 @@ def test_a_failing_destination_makes_no_process_unready(
 def test_without_its_database_it_is_alive_and_not_ready(
     start: Callable[..., tuple[Process, int]], private_postgres: Callable[..., PostgresServer]
 ) -> None:
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     server = private_postgres()
     upgrade(server.url())
@@ -247,7 +247,7 @@ def test_outbox_serve_has_pages_and_counts_its_answers(spawn: Spawner, sqlite_da
 
 async def test_two_relays_in_one_process_count_apart() -> None:
     first, second = Metrics(), Metrics()
-    first.destination("api").delivered(1000, [0.004] * 16)
+    first.delivered("api", 1000, [0.004] * 16)
     assert b'destination="api"' not in second.text()
     assert b'outbox_latency_seconds_count{destination="api"} 1000.0' in first.text()
     assert b'outbox_latency_seconds_bucket{destination="api",le="0.005"} 1000.0' in first.text()

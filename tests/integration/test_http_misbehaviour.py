@@ -169,8 +169,14 @@ async def test_headers_without_end_are_a_failure() -> None:
     assert outcome.kind == "unanswered"
 
 
-async def test_what_is_no_http_is_a_failure() -> None:
-    assert (await outcome_of(saying(b"SSH-2.0-OpenSSH_9.2\r\n", then=close))).kind == "unanswered"
+@pytest.mark.parametrize("count", [1, 10_000])
+async def test_what_is_no_http_is_a_failure_with_a_short_reason_on_one_line(count: int) -> None:
+    """The reason used to have all that was read, and to search 256 KiB for our secrets held up the event loop."""
+    outcome = await outcome_of(saying(b"SSH-2.0-OpenSSH_9.2" * count + b"\r\n", then=close))
+    assert outcome.kind == "unanswered"
+    assert "b'SSH-2.0-OpenSSH_9.2" in outcome.reason
+    assert len(outcome.reason) < 300
+    assert "\\n" not in outcome.reason
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "-1", "99999999999999999999", "Thu, 99 Foo 2026", "1\t2"])

@@ -18,7 +18,7 @@ from support.receivers import Receiver, Request, answering
 from support.secrecy import everything_in
 from support.waiting import eventually_async
 
-import relay.platform.database
+import relay.databases.database
 from listeners.http import Receiver as Api
 from listeners.http import create_app
 from outbox import Message, emit
@@ -106,7 +106,7 @@ class Remembering:
 async def api(secrets: list[str], handler: Callable[[Message], None], port: int = 0) -> AsyncIterator[str]:
     """Run the receiving API, as `outbox serve` does."""
     receiver = Api(secrets, handler=handler)
-    server = make_server(create_app(receiver, relay.platform.database.Database.parse("sqlite:///none.db")), grace_s=5)
+    server = make_server(create_app(receiver, relay.databases.database.Database.parse("sqlite:///none.db")), grace_s=5)
     listening = listen("127.0.0.1", port)
     task = asyncio.create_task(server.serve([listening]))
     try:
@@ -244,7 +244,7 @@ async def test_no_secret_appears_in_any_log_error_table_or_page(
 
 
 def _page(port: int, path: str) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}/{path}", trust_env=False, timeout=60).text
+    return httpx.get(f"http://127.0.0.1:{port}/{path}", trust_env=False, timeout=60, verify=False).text
 
 
 def _run(command: list[str], env: Mapping[str, str]) -> str:

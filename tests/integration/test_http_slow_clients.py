@@ -9,7 +9,7 @@ from support.serving import serving
 
 from listeners.http import Limits, Receiver, create_app
 from outbox import Message
-from relay.platform.database import Database
+from relay.databases.database import Database
 
 SECRET = "0123456789abcdef0123456789abcdef"
 HEAD = (

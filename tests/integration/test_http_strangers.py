@@ -18,8 +18,8 @@ from support.waiting import eventually, eventually_async
 
 from listeners.http import Receiver, create_app
 from outbox import Message
+from relay.databases.database import Database as RelayDatabase
 from relay.observe.health import HealthServer
-from relay.platform.database import Database as RelayDatabase
 from relay.serving import Server, listen, make_server
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -50,7 +50,7 @@ async def served(**limits: Any) -> AsyncIterator[tuple[Server, int]]:
 
 async def call(port: int, address: str = "127.0.0.1") -> int:
     transport = httpx.AsyncHTTPTransport(local_address=address)
-    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=10) as client:
+    async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=30) as client:
         headers = {"X-Internal-Secret": SECRET}
         return (
             await client.post(f"http://127.0.0.1:{port}{PATH}", json={"contentId": "a"}, headers=headers)

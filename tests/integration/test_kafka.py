@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from support.kafka import KafkaServer, MockCluster, Tansu
+from support.kafka import SPREAD, KafkaServer, MockCluster, Tansu
 from support.ports import free_port
 from support.sending import sent_until_taken
 from support.servers import running
@@ -155,12 +155,12 @@ async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
         assert await made._producers.get() is not first
 
 
-async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCluster, name: str) -> None:
+async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCluster) -> None:
     def requests() -> list[asyncio.Task[Any]]:
         return [each for each in asyncio.all_tasks() if "_send_produce_req" in repr(each)]
 
     before = asyncio.all_tasks()
-    async with destination(mock, topic=name) as made:
+    async with destination(mock, topic=SPREAD) as made:
         assert (await made.send(message())).kind == "taken"
         mock.freeze()
         sending = asyncio.create_task(made.send_many([message(ordering_key=f"k{number}") for number in range(40)]))
@@ -213,11 +213,10 @@ async def test_a_batch_that_is_rejected_over_a_record_is_unrolled(mock: MockClus
 
 
 @pytest.mark.parametrize(("error", "kind"), [(NOT_PERMITTED, "refused"), (INVALID_RECORD, "failed")])
-@pytest.mark.parametrize("idempotent", [True, False])
 async def test_a_record_that_is_rejected_costs_the_ones_after_it_nothing(
-    mock: MockCluster, name: str, idempotent: bool, error: int, kind: str
+    mock: MockCluster, name: str, error: int, kind: str
 ) -> None:
-    async with destination(mock, topic=name, idempotent=idempotent) as made:
+    async with destination(mock, topic=name) as made:
         sent = [message(ordering_key="k") for _ in range(3)]
         assert (await made.send(sent[0])).kind == "taken"
         mock.answer_with(error)
@@ -229,7 +228,7 @@ async def test_a_record_that_is_rejected_costs_the_ones_after_it_nothing(
 
 @pytest.mark.parametrize("error", [OUT_OF_ORDER, WRONG_EPOCH])
 async def test_a_producer_with_a_fatal_error_is_replaced(mock: MockCluster, name: str, error: int) -> None:
-    async with destination(mock, topic=name, idempotent=True) as made:
+    async with destination(mock, topic=name) as made:
         sent = message()
         assert (await made.send(message())).kind == "taken"
         mock.answer_with(error)
@@ -238,30 +237,26 @@ async def test_a_producer_with_a_fatal_error_is_replaced(mock: MockCluster, name
 
 
 @pytest.mark.parametrize("error", [INVALID_TOPIC, FORBIDDEN])
-async def test_what_is_wrong_with_a_topic_is_the_fault_of_its_messages_unless_all_go_there(
+async def test_what_is_wrong_with_a_topic_waits_for_evidence_whether_others_are_taken(
     mock: MockCluster, name: str, error: int
 ) -> None:
-    for topic, kind in ((name, "unreachable"), ("{type}", "refused")):
-        async with destination(mock, topic=topic) as made:
-            mock.answer_with(error)
-            assert (await made.send(message())).kind == kind
+    async with destination(mock, topic=name) as made:
+        mock.answer_with(error)
+        assert (await made.send(message())).kind == "unanswered"
 
 
 async def test_too_few_replicas_are_an_outage_and_a_hiccup_is_none(mock: MockCluster, name: str) -> None:
-    async with destination(mock, topic=name, idempotent=False) as made:
+    async with destination(mock, topic=name) as made:
         mock.answer_with(REQUEST_TIMED_OUT)
         assert (await made.send(message())).kind == "taken"
-    async with destination(mock, topic=name, timeout_s=1, idempotent=False) as made:
+    async with destination(mock, topic=name, timeout_s=1) as made:
         mock.answer_with(*[NOT_ENOUGH_REPLICAS] * 100)
         assert (await made.send(message())).kind == "unanswered"
 
 
-async def test_idempotence_is_used_where_it_is_and_refused_or_reported_where_not(
-    kafka: KafkaServer, topic: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with destination(kafka, topic=topic, idempotent=True) as made:
-        outcome = await made.send(message())
-    assert outcome.kind == ("taken" if kafka.is_idempotent else "unreachable")
-    assert ("set idempotent = false" in outcome.reason) is not kafka.is_idempotent
+async def test_idempotence_is_used_where_it_is_and_reported_where_not(kafka: KafkaServer, topic: str) -> None:
+    async with destination(kafka, topic=topic) as made:
+        assert (await made.send(message())).kind == "taken"
+        assert (await made._producers.get()).is_idempotent is kafka.is_idempotent
     found = await probe("kafka", Settings(destinations={"kafka": settings_of(kafka, topic=topic)}))
     assert (found.well, "without idempotence" in found.said) == (True, isinstance(kafka, Tansu))

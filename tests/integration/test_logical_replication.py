@@ -12,7 +12,7 @@ from support.waiting import eventually
 
 from relay.admin.doctor import Finding, examine
 from relay.admin.messages.dead import DeadFilter, retry
-from relay.platform.database import Database as Address
+from relay.databases.database import Database as Address
 
 PUBLICATION = """
 CREATE PUBLICATION outbox FOR TABLE
@@ -93,11 +93,11 @@ def test_what_the_publisher_commits_late_is_found_on_the_subscriber(pair: Pair) 
         late.emit_into(slow, 1)
         pair.publisher.emit(20)
         pair.catch_up()
-        assert len(session.read_ready(cursors, 100).messages) == 20
-        assert not session.read_ready(cursors, 100)
+        assert len(session.reading.read_ready(cursors, 100).messages) == 20
+        assert not session.reading.read_ready(cursors, 100)
         slow.commit()
     pair.catch_up()
-    (found,) = session.read_ready(cursors, 100).messages
+    (found,) = session.reading.read_ready(cursors, 100).messages
     assert found[1] == 1, "it has the lowest position, and every cursor is past it"
 
 
@@ -106,13 +106,13 @@ def test_what_an_operator_puts_back_at_the_publisher_is_found_on_the_subscriber(
     settle(pair.publisher.owner(), ruling(sent, "a", "dead"))
     pair.catch_up()
     session, cursors = pair.subscriber.owner(), everything()
-    session.read_ready(cursors, 100)
-    session.read_parked(cursors, ["a"], 100)
-    assert not session.read_ready(cursors, 100)
+    session.reading.read_ready(cursors, 100)
+    session.reading.read_parked(cursors, ["a"], 100)
+    assert not session.reading.read_ready(cursors, 100)
     retry(pair.publisher.database.engine, DeadFilter())
     pair.catch_up()
-    assert session.read_ready(cursors, 100).unparked == {"a"}
-    assert ids(session.read_parked(cursors, ["a"], 100)) == [sent]
+    assert session.reading.read_ready(cursors, 100).unparked == {"a"}
+    assert ids(session.reading.read_parked(cursors, ["a"], 100)) == [sent]
 
 
 async def test_a_relay_that_takes_over_at_the_switch_delivers_all_that_waits(pair: Pair) -> None:

@@ -16,7 +16,7 @@ from support.writers import WAYS, Way, Writer
 
 from relay.admin.access.opening import opened
 from relay.admin.doctor import examine
-from relay.platform.migrations import upgrade
+from relay.databases.migrations import upgrade
 from relay.settings import Settings
 
 # What each driver's manual says to set behind a pooler that keeps no prepared statements.

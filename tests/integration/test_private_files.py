@@ -10,7 +10,7 @@ from support.databases import Database
 from support.scene import Scene, Taker
 
 from relay.admin.doctor import examine
-from relay.platform import migrations
+from relay.databases import migrations
 
 
 def mode(path: Path) -> int:

@@ -1,6 +1,7 @@
 """No message stops a consumer: one that cannot be decoded is a dead letter, and those behind it are processed."""
 
 import asyncio
+import ssl
 import threading
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from support.waiting import eventually_async
 
 from listeners.rabbitmq.frames import TolerantConnection
 from listeners.rabbitmq.properties import decode
-from listeners.rabbitmq.reading import Incoming, Refused, understand
+from listeners.rabbitmq.reading import Incoming, Unreadable, understand
 from outbox import Message
 from relay.destinations.rabbitmq.amqp import Broker
 
@@ -145,7 +146,7 @@ async def test_what_is_large_is_read_in_a_thread_of_its_own(
 ) -> None:
     read_in: list[threading.Thread] = []
 
-    def watched(message: AbstractIncomingMessage, limit: int) -> tuple[Incoming, Message | Refused]:
+    def watched(message: AbstractIncomingMessage, limit: int) -> tuple[Incoming, Message | Unreadable]:
         read_in.append(threading.current_thread())
         return understand(message, limit)
 
@@ -159,7 +160,7 @@ async def test_what_is_large_is_read_in_a_thread_of_its_own(
 async def test_what_comes_over_tls_is_repaired_too(rabbitmq: RabbitServer) -> None:
     await asyncio.to_thread(rabbitmq.use, lambda channel: channel.declare_queue(QUEUE))
     await asyncio.to_thread(publish, rabbitmq, ATTACKS["a Latin-1 app_id"], "")
-    broker = Broker(rabbitmq.tls_url, rabbitmq.ca_file)
+    broker = Broker(rabbitmq.tls_url, ssl.create_default_context(cafile=rabbitmq.ca_file))
     connection = await broker.connect(connection_class=TolerantConnection)
     async with connection, connection.channel() as channel:
         queue = await channel.get_queue(QUEUE, ensure=False)

@@ -17,7 +17,7 @@ from outbox import emit
 from relay.admin.access.queries import snapshot
 from relay.admin.destinations.listing import list_destinations
 from relay.admin.status import status
-from relay.delivery.admission.rate_limit import VALID_S
+from relay.delivery.admission import VALID_S
 from relay.destinations.http.settings import HttpSettings
 from relay.relay import Relay
 from relay.settings import Settings

@@ -12,7 +12,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 from structlog.testing import capture_logs
+from support.built import get_command
 from support.databases import Database, PostgresDatabases
+from support.housekeeping import housekeeping_with
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from support.waiting import eventually_async
 
@@ -25,15 +27,14 @@ from relay.admin.audit import Action, record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.doctor import examine
 from relay.admin.grants import grants
-from relay.admin.housekeeping import Housekeeping
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.status import status
-from relay.platform import rights
-from relay.platform.database import Database as Address
+from relay.databases import rights
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.store.session import PostgresStore
+from relay.databases.rights import Right
+from relay.databases.store.contract import ANY_GENERATION
 from relay.platform.guide import BASELINE_LISTENER
-from relay.platform.rights import Right
-from relay.store.contract import ANY_GENERATION
-from relay.store.postgres.session import PostgresStore
 
 SCHEMA = "messaging"
 Run = Callable[..., "Ended"]
@@ -78,7 +79,7 @@ def template(postgres_databases: PostgresDatabases) -> Iterator[str]:
     owner.execute(f"CREATE SCHEMA {SCHEMA}")
     before, after = _printed(names)
     owner.execute(before)
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     upgrade(_as(owner, names["migrator"]).url, schema=SCHEMA)
     owner.execute(after)
@@ -122,6 +123,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
             patched.setenv("DATABASE_URL", database.url)
             patched.setenv("OUTBOX_SCHEMA", SCHEMA)
             patched.setattr(sys, "argv", ["outbox", *arguments])
+            patched.setattr("typer.main.get_command", get_command)
             with pytest.raises(SystemExit) as exit_:
                 main()
         return Ended(exit_.value.code or 0, capfd.readouterr().err)  # type: ignore[arg-type]
@@ -184,7 +186,7 @@ async def test_the_core_works_as_three_roles_with_what_is_printed(roles: Roles) 
         assert discard(engine, DeadFilter()) == 0
         with engine.connect() as connection:
             assert {each.name for each in list_destinations(connection)} == set(takers)
-    keeper = Housekeeping(roles.settings(roles.relay, retention_days=1))
+    keeper = housekeeping_with(roles.settings(roles.relay, retention_days=1))
     with engine.begin() as connection:
         for job in (keeper.add_partitions, keeper.remove_traces, keeper.forget_inbox_marks):
             job(connection)
@@ -418,7 +420,7 @@ def test_a_relay_goes_on_beside_one_that_is_stuck_and_of_another_role(roles: Rol
     ]  # fmt: skip
     roles.owner.execute(f"UPDATE {SCHEMA}.outbox_relay SET last_seen_at = last_seen_at - interval '1 hour'")
     with capture_logs() as records:
-        assert [sessions[1].beat([], 0).ended for _ in range(3)] == [[], [], []]
+        assert [sessions[1].ownership.beat([], 0).ended for _ in range(3)] == [[], [], []]
     assert [(record["event"], record["relay"]) for record in records] == [("peer_not_ended", "stuck")]
     for session in sessions:
         session.close()
@@ -437,9 +439,9 @@ def test_a_stranger_that_passes_for_a_relay_which_ended_is_found_out_when_it_doe
             pid=pid,
         )
         roles.owner.execute(f"UPDATE {SCHEMA}.outbox_shard SET relay = (SELECT max(number) FROM {SCHEMA}.outbox_relay)")
-        assert session.take(range(64), []) == []
-        session.beat([], 0)
-        assert sorted(session.take(range(64), [])) == list(range(64))
+        assert session.ownership.take(range(64)) == []
+        session.ownership.beat([], 0)
+        assert sorted(session.ownership.take(range(64))) == list(range(64))
     session.close()
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from structlog.testing import capture_logs
 from support.databases import Database, PostgresDatabases
 from support.desk import ALL, Desk
+from support.housekeeping import housekeeping_with
 from support.scene import Scene, Taker
 from support.waiting import eventually
 
@@ -25,10 +26,10 @@ from outbox_cli import main
 from relay import Settings
 from relay.admin.destinations.registration import Registration, register
 from relay.admin.doctor import Finding, examine
-from relay.admin.housekeeping import Housekeeping
-from relay.platform import migration_lock as migration_turn
-from relay.platform import migrations
-from relay.platform.database import Database as Address
+from relay.databases import migrations
+from relay.databases.database import Database as Address
+from relay.databases.postgresql import migration as migration_turn
+from relay.databases.store.contract import Lost
 
 CLASS = "hashtext('public.outbox_message')"
 Stranger = psycopg.Connection[Any]
@@ -74,125 +75,68 @@ def _connect(database: Database, role: str) -> Stranger:
     return psycopg.connect(url, autocommit=True, application_name="a stranger")
 
 
-def hold_shards(connection: Stranger, how: str = "pg_advisory_lock") -> None:
-    connection.execute(f"SELECT {how}({CLASS}, shard) FROM generate_series(0, 63) AS shard")
-
-
 # ------------------------------------------------------------------------------------------------ shards
 
 
-def test_a_stranger_that_holds_every_lock_of_a_shard_keeps_no_relay_from_owning(desk: Desk, stranger: Stranger) -> None:
-    hold_shards(stranger)
-    with capture_logs() as said:
-        _, second = desk.owner("one"), desk.open("two")
-    (named,) = [record for record in said if record["event"] == "lock_held_by_no_relay"]
-    pid = stranger.info.backend_pid
-    assert (named["backend_pid"], named["role"], named["shards"]) == (pid, stranger.info.user, 64)
-    assert named["hint"] == f"SELECT pg_terminate_backend({pid})"
-    assert second.take(list(ALL), []) == []
-    assert second.beat([], 0).held == set(ALL)
+def test_two_relays_that_take_the_same_shards_at_once_own_each_of_them_once(desk: Desk) -> None:
+    """The rows change after the second statement has begun, in the transaction that it waits for."""
+    first, second = desk.open("one"), desk.open("two")
+    with closing(psycopg.connect(desk.database.url)) as between:
+        between.execute("SELECT FROM outbox_shard FOR UPDATE")
+        taken: list[list[int]] = []
+        takers = [Thread(target=lambda s=s: taken.append(s.ownership.take(list(ALL)))) for s in (first, second)]
+        for taker in takers:
+            taker.start()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        eventually(lambda: desk.database.scalar(waiting) == 2)
+    for taker in takers:
+        taker.join(timeout=30)
+    assert sorted(taken) == [[], list(ALL)]
 
 
-def test_a_shared_lock_of_a_stranger_keeps_no_relay_from_owning_either(desk: Desk, stranger: Stranger) -> None:
-    hold_shards(stranger, "pg_advisory_lock_shared")
-    desk.owner("one")
-
-
-def test_no_two_relays_own_one_shard_when_a_stranger_lets_go_of_its_lock(desk: Desk, stranger: Stranger) -> None:
-    hold_shards(stranger)
-    first, second = desk.owner("one"), desk.open("two")
-    stranger.execute("SELECT pg_advisory_unlock_all()")
-    assert second.take(list(ALL), []) == []
-    first.give([5, 6])
-    assert second.take(list(ALL), []) == [5, 6]
-    assert first.take([5, 6], []) == []
-    assert (first.beat([], 0).held, second.beat([5, 6], 0).held) == (set(ALL), set(ALL))
-
-
-def test_a_stranger_that_waits_for_the_locks_of_a_relay_gets_no_shard_when_that_ends(
-    desk: Desk, stranger: Stranger
-) -> None:
-    first, second = desk.owner("one"), desk.open("two")
-    waiting = Thread(target=hold_shards, args=[stranger])
-    waiting.start()
-    ours = "SELECT count(*) FROM pg_locks WHERE pid = :pid AND locktype = 'advisory' AND granted = :granted"
-    pid = stranger.info.backend_pid
-    eventually(lambda: desk.database.scalar(ours, pid=pid, granted=False) == 1)
-    first.close()
-    waiting.join(timeout=30)
-    assert desk.database.scalar(ours, pid=pid, granted=True) == 64
-    assert sorted(second.take(list(ALL), [])) == list(ALL)
-
-
-def test_a_prepared_transaction_that_holds_the_locks_keeps_no_relay_from_owning(desk: Desk, stranger: Stranger) -> None:
-    name = f"held in {desk.database.url.rpartition('/')[2]}"
-    stranger.execute("BEGIN")
-    hold_shards(stranger, "pg_advisory_xact_lock")
-    stranger.execute(f"PREPARE TRANSACTION '{name}'")
-    try:
-        desk.owner("one")
-    finally:
-        stranger.execute(f"ROLLBACK PREPARED '{name}'")
-
-
-def test_a_session_of_a_relays_role_that_holds_a_lock_is_named_and_respected(desk: Desk) -> None:
-    session = desk.open("one")
-    with closing(psycopg.connect(desk.database.url, autocommit=True, application_name="psql")) as operator:
-        operator.execute(f"SELECT pg_advisory_lock({CLASS}, 7)")
-        with capture_logs() as said:
-            assert sorted(session.take(list(ALL), [])) == [s for s in ALL if s != 7]
-            assert session.take([7], []) == []
-        (named,) = [record for record in said if record["event"] == "lock_held_by_no_relay"]
-        assert (named["application"], named["owned_all_the_same"]) == ("psql", False)
-    eventually(lambda: session.take([7], []) == [7])
-
-
-def test_a_shard_without_a_row_is_owned_by_its_lock_and_by_one_relay(desk: Desk) -> None:
-    desk.database.execute("DELETE FROM outbox_shard")
-    first, second = desk.owner("one"), desk.open("two")
-    assert second.take(list(ALL), []) == []
-    first.give([3])
-    assert second.take([3], []) == [3]
-
-
-def test_a_shard_whose_row_was_put_back_stays_with_the_relay_that_holds_its_lock(desk: Desk) -> None:
-    first, second = desk.owner("one"), desk.open("two")
-    desk.database.execute("UPDATE outbox_shard SET relay = NULL, owner = NULL")
-    assert second.take(list(ALL), []) == []
-    assert second.beat([], 0).held == set(ALL)
-    first.close()
-    eventually(lambda: set(second.take(list(ALL), [])) or second.beat([], 0).held == set(ALL))
+@pytest.mark.parametrize(
+    "change", ["UPDATE outbox_shard SET relay = NULL, owner = NULL WHERE shard = 3", "DELETE FROM outbox_shard"]
+)
+def test_a_relay_whose_rows_were_reset_by_hand_ends_its_session_at_the_next_beat(desk: Desk, change: str) -> None:
+    session = desk.owner("one")
+    desk.database.execute(change)
+    with pytest.raises(Lost, match="do not name it any more"):
+        session.ownership.beat(list(ALL), 0)
+    session.close()
+    desk.owner("one")  # takes all shards: rows that are gone are there again
 
 
 def test_a_row_that_names_another_relay_of_the_same_number_keeps_no_shard_from_being_owned(desk: Desk) -> None:
     """A restore or logical replication carries rows and leaves sequences behind, which causes this."""
-    following = desk.open("one")._number + 1
+    following = desk.open("one").ownership._number + 1
     desk.database.execute("UPDATE outbox_shard SET relay = :number", number=following)
-    assert desk.open("two")._number == following
+    assert desk.open("two").ownership._number == following
     desk.owner("three")
 
 
 def test_a_stranger_cannot_keep_a_relay_from_registering(desk: Desk, stranger: Stranger) -> None:
     """Presence locks used to have consecutive numbers, which a stranger could lock in advance."""
-    stranger.execute(f"SELECT pg_advisory_lock({CLASS}, 64 + n) FROM generate_series(0, 1000) AS n")
+    stranger.execute(f"SELECT pg_advisory_lock({CLASS}, n) FROM generate_series(0, 1000) AS n")
     session = desk.owner("one")
-    assert set(session.beat(list(ALL), 0).wants_of) == {session._number}
+    assert set(session.ownership.beat(list(ALL), 0).wants_of) == {session.ownership._number}
 
 
 def test_a_stranger_that_takes_the_presence_of_a_relay_that_ended_is_no_relay(desk: Desk, stranger: Stranger) -> None:
     first, second = desk.owner("one"), desk.open("two")
-    presence = desk.database.scalar("SELECT presence FROM outbox_relay WHERE number = :n", n=first._number)
-    first._connection.close()  # not in order: its row stays
+    presence = desk.database.scalar("SELECT presence FROM outbox_relay WHERE number = :n", n=first.ownership._number)
+    first.connection.bare.close()  # not in order: its row stays
     stranger.execute(f"SELECT pg_advisory_lock({CLASS}, {presence})")
-    assert set(second.beat([], 0).wants_of) == {second._number}
-    assert sorted(second.take(list(ALL), [])) == list(ALL)
+    assert set(second.ownership.beat([], 0).wants_of) == {second.ownership._number}
+    assert sorted(second.ownership.take(list(ALL))) == list(ALL)
 
 
 async def test_messages_are_delivered_while_a_stranger_holds_what_it_can(
     postgres_database: Database, stranger: Stranger
 ) -> None:
     scene, taker = Scene(postgres_database), Taker()
-    hold_shards(stranger)
+    stranger.execute(f"SELECT pg_advisory_lock({CLASS}, n) FROM generate_series(0, 1000) AS n")
     async with asyncio.timeout(60):
         scene.emit(20)
         assert await scene.drain({"a": taker}) == 20
@@ -214,7 +158,7 @@ def test_a_stranger_holds_up_neither_registration_nor_housekeeping_nor_partition
     settings = Settings(database_url=postgres_database.url)
     assert register(settings.database, [Registration("a", "listener", ["*"], "block")]) == 1
     postgres_database.execute("INSERT INTO outbox_relay (id, release, last_seen_at) VALUES ('gone', '0', '2020-01-01')")
-    keeper = Housekeeping(settings)
+    keeper = housekeeping_with(settings)
     keeper._run(keeper.remove_traces)
     keeper._engine.dispose()
     assert postgres_database.scalar("SELECT count(*) FROM outbox_relay") == 0
@@ -222,7 +166,7 @@ def test_a_stranger_holds_up_neither_registration_nor_housekeeping_nor_partition
 
 
 def test_two_relays_do_not_keep_house_at_once(postgres_database: Database) -> None:
-    keeper = Housekeeping(Settings(database_url=postgres_database.url))
+    keeper = housekeeping_with(Settings(database_url=postgres_database.url))
     postgres_database.execute("INSERT INTO outbox_relay (id, release, last_seen_at) VALUES ('gone', '0', '2020-01-01')")
     with postgres_database.engine.connect() as other, other.begin():
         assert keeper._is_mine(other)
@@ -255,29 +199,15 @@ def examined(database: Database) -> dict[str, Finding]:
     return {each.check: each for each in examine(database.engine, lease_s=15, older_than_s=300)}
 
 
-def test_doctor_names_a_stranger_that_holds_our_locks_and_the_statement_that_ends_it(
+def test_doctor_names_who_holds_the_lock_of_migrations_and_the_statement_that_ends_it(
     postgres_database: Database, stranger: Stranger
 ) -> None:
     assert examined(postgres_database)["locks"].severity == "ok"
-    hold_shards(stranger)
+    stranger.execute(f"SELECT pg_advisory_lock({migration_turn.MIGRATION_LOCK})")
     found = examined(postgres_database)["locks"]
     assert found.severity == "note"
-    assert f"pid {stranger.info.backend_pid} (role {stranger.info.user}, a stranger) holds 64" in found.what
-    assert f"SELECT pg_terminate_backend({stranger.info.backend_pid})" in found.do
-
-
-def test_doctor_calls_it_bad_when_the_holder_might_be_a_relay(desk: Desk) -> None:
-    desk.owner()
-    assert examined(desk.database)["locks"].severity == "ok", "a relay holds them"
-    desk.sessions.pop().close()
-    with closing(psycopg.connect(desk.database.url, autocommit=True)) as operator:
-        hold_shards(operator)
-        assert examined(desk.database)["locks"].severity == "bad"
-
-
-def test_doctor_names_who_holds_the_lock_of_migrations(postgres_database: Database, stranger: Stranger) -> None:
-    stranger.execute(f"SELECT pg_advisory_lock({migration_turn.MIGRATION_LOCK})")
-    assert f"pid {stranger.info.backend_pid} " in examined(postgres_database)["locks"].what
+    assert f"pid {stranger.info.backend_pid} (role {stranger.info.user}, a stranger)" in found.what
+    assert f"SELECT pg_terminate_backend({stranger.info.backend_pid})" in found.what
 
 
 @pytest.mark.usefixtures("may_create")
@@ -460,7 +390,7 @@ def test_retention_drops_no_table_of_a_stranger(postgres_database: Database, str
     """The owner of our tables may be a superuser, who could drop it."""
     stranger.execute("CREATE TABLE outbox_history_20200202 (precious text)")
     postgres_database.execute("SELECT outbox_add_partition('2020-02-02')")
-    keeper = Housekeeping(Settings(database_url=postgres_database.url))
+    keeper = housekeeping_with(Settings(database_url=postgres_database.url))
     with capture_logs() as said:
         keeper.drop_partitions()
     keeper._engine.dispose()

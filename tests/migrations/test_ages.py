@@ -14,9 +14,9 @@ from support.waiting import eventually
 
 from outbox.errors import SchemaError
 from outbox_cli import main
-from relay.platform import migrations
-from relay.platform.database import Database as Target
-from relay.platform.schema import SCHEMA_VERSION, verify_version
+from relay.databases import migrations
+from relay.databases.database import Database as Target
+from relay.databases.schema import SCHEMA_VERSION, verify_version
 
 LATER_VERSION = SCHEMA_VERSION + 1
 LATER = f"""
@@ -70,22 +70,8 @@ def test_a_newer_schema_that_does_not_permit_this_release_says_so(
     assert "use release 9.0.0 or newer" in ended_with_3(database, command, monkeypatch, capfd)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["relay", "--drain"], ["db", "check"], ["status"], ["db", "upgrade"], ["db", "upgrade", "--plan"]],
-    ids=" ".join,
-)
-def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(
-    database: Database, command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    database.execute("UPDATE outbox_meta SET schema_version = 1")
-    said = ended_with_3(database, command, monkeypatch, capfd)
-    assert "schema version 1, which was made before the first release" in said
-    assert "set OUTBOX_SCHEMA to a new schema" in said
-
-
 def test_an_older_schema_says_which_command_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.platform.schema.SCHEMA_VERSION", LATER_VERSION)
+    monkeypatch.setattr("relay.databases.schema.SCHEMA_VERSION", LATER_VERSION)
     with pytest.raises(SchemaError, match="run `outbox db upgrade`"):
         verify_version(SCHEMA_VERSION, "0.1.0")
 

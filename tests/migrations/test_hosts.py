@@ -17,9 +17,10 @@ from outbox import Outbox
 from relay import Relay
 from relay.admin.access.queries import snapshot
 from relay.admin.status import status
-from relay.platform import migrations
-from relay.platform.database import Database as Address
-from relay.store import open_store
+from relay.databases import migrations
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.connections.engines import conninfo
+from relay.owner.startup import open_store
 
 ENV = """
 import os
@@ -144,11 +145,11 @@ def test_a_notification_wakes_the_relay_of_its_own_schema_alone(two: Database) -
     session = open_store(settings).open("listens")
     try:
         wake_read, wake_write = os.pipe()
-        with psycopg.connect(Address.parse(two.url).conninfo, autocommit=True) as other:
+        with psycopg.connect(conninfo(Address.parse(two.url).url), autocommit=True) as other:
             other.execute("SELECT pg_notify('outbox_wake', 'one')")
-            assert not session.wait(0.2, wake_read)
+            assert not session.waking.wait(0.2, wake_read)
             other.execute("SELECT pg_notify('outbox_wake', 'two')")
-            assert session.wait(5, wake_read)
+            assert session.waking.wait(30, wake_read)
         os.close(wake_read)
         os.close(wake_write)
     finally:

@@ -18,9 +18,9 @@ from support.databases import Database
 from listeners.tables import ContentBase
 from outbox.errors import SchemaError
 from outbox.tables import VERSION_TABLE, Xid8, include_name, is_outbox_table, tables
-from relay.platform import migrations
-from relay.platform.database import Database as Target
-from relay.platform.schema import verify_version
+from relay.databases import migrations
+from relay.databases.database import Database as Target
+from relay.databases.schema import verify_version
 
 REVISIONS = ["content_0001", "outbox_0001"]
 
@@ -74,7 +74,7 @@ def test_of_several_processes_at_once_all_succeed(empty_postgres: Database) -> N
     command = [
         sys.executable,
         "-c",
-        f"from relay.platform.migrations import upgrade; print(upgrade({empty_postgres.url!r}))",
+        f"from relay.databases.migrations import upgrade; print(upgrade({empty_postgres.url!r}))",
     ]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = sorted(process.communicate(timeout=60)[0].strip() for process in running)

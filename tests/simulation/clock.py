@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from heapq import heappop
+from collections.abc import Callable
+from contextvars import Context
+from heapq import heappop, heappush
+from typing import Any
 
 
 class Stuck(AssertionError):
@@ -24,8 +27,8 @@ class Clock:
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in which a minute costs only the work that is done in it.
 
-    Instead of waiting, it moves the clock forward. It does asyncio's turn without files, signals and threads: most of a
-    life is turns.
+    Instead of waiting, it moves the clock forward. It does asyncio's turn without files, signals, threads and a debug
+    mode: most of a life is turns.
     """
 
     _ready: deque[asyncio.Handle]
@@ -37,6 +40,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._virtual_clock.now
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._virtual_clock.now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heappush(self._scheduled, handle)
+        handle._scheduled = True  # type: ignore[attr-defined]
+        return handle
 
     def _run_once(self) -> None:
         ready, scheduled, clock = self._ready, self._scheduled, self._virtual_clock

@@ -48,7 +48,7 @@ def check_lane(lane: Lane) -> Iterator[str]:
             yield f"{lane.name}: {entry.id} has no chain of its key"
         elif chain_of_key is not None and chain_of_key.head is not entry:
             yield f"{lane.name}: {entry.id} is not the head of its key"
-    if set(lane.breaker.suspects) != set(queue.suspects):
+    if set(lane.breaker.suspects.waiting) != set(queue.suspects):
         yield f"{lane.name}: the breaker and the queue keep different suspects"
     if not set(queue.set_back) <= set(places):
         yield f"{lane.name}: something is set back that is not here"

@@ -21,7 +21,7 @@ from simulation.store import Delivery, Destination, Message, Tables
 
 from outbox import Message as Sent
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, throttled, unanswered, unreachable
-from relay.delivery.admission.rate_limit import VALID_S
+from relay.delivery.admission import VALID_S
 
 LOOK_S = 0.25
 # Probes come every 2 s here, and a backlog is read within seconds. Other knobs may need more: a page of one message
@@ -175,7 +175,8 @@ class Life:
                 what = m.id, plan.name
                 if m.expires_at is not None and m.expires_at <= self.clock.now:
                     continue  # it may be decided already, and not be written yet
-                if what not in self.taken | self.tables.passed and not self.tables.is_done(m, plan.name):
+                is_over = what in self.taken or what in self.tables.passed
+                if not is_over and not self.tables.is_done(m, plan.name):
                     self._violate(f"order: {id_} of {key} was sent to {plan.name} before {m.id}")
 
     def _violate(self, what: str) -> None:

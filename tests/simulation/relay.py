@@ -18,17 +18,15 @@ from simulation.session import ModelSession
 
 from outbox import Message
 from outbox.tables import SHARD_COUNT
+from relay.databases.store.contract import Lost
 from relay.decide.backoff import Policy
 from relay.decide.outcome import Outcome
 from relay.decide.rate import Rate
 from relay.delivery import assembly as loop_assembly
-from relay.delivery.assembly import LaneSettings
-from relay.observe.supervision import Supervisor
-from relay.owner import assembly as owner_assembly
 from relay.owner.session_loop import WORTH_A_TURN, SessionLoop
 from relay.owner.settler import Unconfirmed
 from relay.seam import Lease, OwnerEvents, OwnersSeam, ToOwner, posted
-from relay.store.contract import Lost
+from relay.seam.supervision import Supervisor
 
 TURN_S = 0.002  # how long a turn of the owning thread takes
 LATEST_S = 0.01  # how long a hand-over to the event loop takes at most
@@ -50,9 +48,16 @@ class Plan:
     events: list[str] = field(default_factory=lambda: ["*"])
     rate: Rate | None = None
 
+    kind: str = "simulated"
+    expires_in: float | None = None
+
     @property
-    def policy(self) -> Policy:
+    def retry_policy(self) -> Policy:
         return Policy(self.max_attempts, 1e6, self.backoff_s, self.backoff_max_s)
+
+    @property
+    def rate_limit(self) -> Rate | None:
+        return self.rate
 
 
 @dataclass
@@ -72,8 +77,11 @@ class Knobs:
 class NoMetrics:
     """Counts nothing."""
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *_, **__: self
+    def __getattr__(self, name: str) -> NoMetrics:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> NoMetrics:
+        return self
 
 
 class SimDestination:
@@ -135,7 +143,8 @@ class SimRelay:
         self.lease = Lease(knobs.lease_s)
         self.heard = ToOwner(lambda: None, window=knobs.window)
         loop_side = loop_assembly.assemble(
-            [(SimDestination(plan, self, send), self._lane_settings(plan)) for plan in knobs.destinations.values()],
+            [SimDestination(plan, self, send) for plan in knobs.destinations.values()],
+            knobs.destinations,  # type: ignore[arg-type]
             owner=self.heard,
             lease=self.lease,
             window=knobs.window,
@@ -146,28 +155,16 @@ class SimRelay:
         self.loop_side, self.dispatcher, self.pools = loop_side, loop_side.dispatcher, loop_side.pools
         events = OwnerEvents(dismissed=on_failure, owner_ended=lambda _: None)
         tell, told = posted(self.dispatcher, self._on_loop), posted(events, self._on_loop)
-        self.seam = OwnersSeam(tell, told, self.heard, self.dispatcher, self.lease)
+        crashes = posted(self.dispatcher.crash_guard, self._on_loop)
+        self.seam = OwnersSeam(tell, crashes, told, self.heard, self.dispatcher, self.lease)
         self.session: ModelSession | None = None
         self.is_alive = True
         self.is_stopping = False
         self.session_loop: SessionLoop | None = None
         self._unconfirmed: Unconfirmed = []
-        self._held_before: list[int] = []
+        self._held_before: list[int] | None = None
         self._handed_over: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
-
-    def _lane_settings(self, plan: Plan) -> LaneSettings:
-        count = len(self.knobs.destinations)
-        return LaneSettings(
-            plan.name,
-            policy=plan.policy,
-            concurrency=plan.concurrency,
-            limit=max(self.knobs.window // count, 1),
-            on_dead=plan.on_dead,
-            has_siblings=count > 1,
-            rate=plan.rate,
-            events=plan.events,
-        )
 
     def may_send(self, now: float) -> bool:
         """Return whether this relay knows that it owns its shards."""
@@ -226,7 +223,7 @@ class SimRelay:
     def _session_loop_of(self, session: ModelSession, epoch: int) -> SessionLoop:
         knobs: Any = self.knobs
         metrics: Any = NoMetrics()
-        parts = owner_assembly.assemble(
+        return SessionLoop(
             session,
             epoch,
             self.seam,
@@ -237,13 +234,12 @@ class SimRelay:
             metrics=metrics,
             clock=self.clock,
         )
-        return SessionLoop(parts, self.seam, knobs, metrics=metrics, clock=self.clock)
 
     def _lose(self) -> None:
         self.lease.lose()
         self.seam.tell.release(range(SHARD_COUNT))
         if self.session_loop is not None:
-            self._held_before = self.session_loop.shards or self._held_before
+            self._held_before = self.session_loop.shards or self._held_before or []
         self.session_loop = None
 
     def _on_loop(self, function: Callable[..., Any], *arguments: Any) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 from simulation.store import DONE, Delivery, Message, Tables
 
 import outbox
+from relay.databases.schema import SCHEMA_VERSION
+from relay.databases.store.contract import Lost
+from relay.databases.store.inheriting import Inherited
+from relay.databases.store.records import Batch, Peers, Ruled, Swept
+from relay.databases.store.rows import Cursors, Page, Pair, Parked, Row
 from relay.decide.crashes import Record
 from relay.decide.rate import Rate
 from relay.decide.shared_state import DISPUTED_S, PROBE_LEASE_S, Finding, SharedState
-from relay.platform.schema import SCHEMA_VERSION
-from relay.store.contract import Batch, Inherited, Lost, Peers, Ruled, Swept
-from relay.store.rows import Cursors, Page, Pair, Parked, Row
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SLICE = 20  # deliveries looked at in one sweep
@@ -44,7 +46,8 @@ class ModelSession:
         tables.wants_of[self.number] = 0
         self._seen = tables.tx
         self._handed_out: set[tuple[str, str, int, float]] = set()
-        self._inherited: list[Inherited] = []
+        self.inherited: list[Inherited] = []
+        self.ownership = self.reading = self.settling = self.waking = self
 
     # ---------------------------------------------------------------- life
 
@@ -81,15 +84,15 @@ class ModelSession:
             clock_s=_instant(self.tables.clock()).timestamp(),
         )
 
-    def take(self, shards: Sequence[int], skipping: Sequence[str]) -> list[int]:
+    def take(self, shards: Sequence[int]) -> list[int]:
         self._check()
-        taken = [s for s in shards if self.tables.shards[s].holder is None]
-        self._inherited = []
+        taken, now = [s for s in shards if self.tables.shards[s].holder is None], _instant(self.tables.clock())
+        self.inherited = []
         for s in taken:
             shard = self.tables.shards[s]
             ids = Record.parse(shard.started).ids
             was_mine = shard.dirty and shard.owner == self.relay_id
-            self._inherited.append(
+            self.inherited.append(
                 Inherited(
                     shard=s,
                     owner=shard.owner,
@@ -97,14 +100,11 @@ class ModelSession:
                     is_dirty=shard.dirty and not was_mine,
                     record=shard.started,
                     present=frozenset(ids & self.tables.messages.keys()),
-                    at=_instant(self.tables.clock()),
+                    at=now,
                 )
             )
             shard.holder, shard.dirty, shard.owner = self, True, self.relay_id
         return taken
-
-    def inherited(self) -> Sequence[Inherited]:
-        return self._inherited
 
     def note(self, records: Mapping[int, str | None]) -> None:
         self._check()
@@ -123,10 +123,11 @@ class ModelSession:
     def read_ready(self, cursors: Cursors, limit: int, meanwhile: Callable[[], None] | None = None) -> Page:
         self._check()
         page, t = Page(), self.tables
-        mine = [m for m in t.messages.values() if m.shard in cursors.ready and m.state == "ready"]
-        late = [m for m in mine if m.tx > self._seen and m.position <= cursors.ready[m.shard]]
+        mine = [m for m in t.messages.values() if m.state == "ready" and m.shard in cursors.ready]
+        is_changed = t.tx > self._seen
+        late = [m for m in mine if m.tx > self._seen and m.position <= cursors.ready[m.shard]] if is_changed else []
         page.messages = [_row(m) for m in sorted(late, key=_position)]
-        changed = t.deliveries.values() if t.tx > self._seen else ()
+        changed = t.deliveries.values() if is_changed else ()
         for d in [d for d in changed if d.tx > self._seen and d.message.shard in cursors.ready]:
             if d.state == "discarded":
                 page.discarded.append((d.message.id, d.destination))
@@ -139,19 +140,20 @@ class ModelSession:
             cursors.ready[m.shard] = m.position
             page.messages.append(_row(m))
         if limit > 0:
-            cursors.exhausted |= set(cursors.ready) - {m.shard for m in ahead[limit:]}
+            cursors.exhausted |= cursors.ready.keys() - {m.shard for m in ahead[limit:]}
             page.full = bool(ahead)
         return page
 
     def read_parked(self, cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         self._check()
         found = []
-        for d in sorted(self.tables.deliveries.values(), key=lambda d: d.message.position):
-            pair = d.destination, d.message.shard
+        for d in self.tables.deliveries.values():
             if d.state != "parked" or d.destination not in destinations or d.message.shard not in cursors.ready:
                 continue
+            pair = d.destination, d.message.shard
             if cursors.parked.get(pair, 0) < d.message.position <= cursors.parked_until(d.message.shard):
                 found.append(d)
+        found.sort(key=lambda d: d.message.position)
         for d in found[:limit]:
             cursors.parked[d.destination, d.message.shard] = d.message.position
         return [self._delivery_row(d) for d in found[:limit]]
@@ -177,11 +179,11 @@ class ModelSession:
     def reread_due(self) -> None:
         self._handed_out.clear()
 
-    def held_keys(self, keys: Sequence[str], destinations: Sequence[str], skipping: Sequence[str]) -> dict[Pair, int]:
+    def held_keys(self, keys: Sequence[str], destinations: Sequence[str]) -> dict[Pair, int]:
         self._check()
         return self._lowest({(d, k) for d in destinations for k in keys}, self.tables.holds_up)
 
-    def blocked_keys(self, pairs: Collection[Pair], skipping: Sequence[str]) -> dict[Pair, int]:
+    def blocked_keys(self, pairs: Collection[Pair]) -> dict[Pair, int]:
         self._check()
         return self._lowest(set(pairs), lambda d: d.state != "parked" and self.tables.holds_up(d))
 
@@ -193,7 +195,7 @@ class ModelSession:
                 found[pair] = min(found.get(pair, d.message.position), d.message.position)
         return found
 
-    def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int], skipping: Sequence[str]) -> Swept:
+    def sweep(self, at: int, shards: Sequence[int], fresh: Collection[int]) -> Swept:
         self._check()
         t, now = self.tables, self.tables.clock()
         rest = sorted(
@@ -224,10 +226,7 @@ class ModelSession:
 
     # ------------------------------------------------------------ settling
 
-    def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> int:
-        return self.settle_plain_ahead(rows, durable=durable)()
-
-    def settle_plain_ahead(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
+    def settle_plain(self, rows: Sequence[Row], *, durable: bool = True) -> Callable[[], int]:
         self._check()
         done = []
         for row in rows:
@@ -256,7 +255,7 @@ class ModelSession:
             and (
                 r.state in ("delivered", "expired")
                 or (r.state == "blocked" and not r.behind_memory)
-                or (r.state == "dead" and r.destination in batch.skipping)
+                or (r.state == "dead" and t.destinations[r.destination].skips)
             )
         ]
         t.finish(known)
@@ -281,7 +280,7 @@ class ModelSession:
             d.first_failed_at = t.clock()
         return [(r.destination, m.shard, m.position)] if r.state == "parked" else []
 
-    def discard(self, deliveries: Sequence[tuple[str, str]], skipping: Sequence[str]) -> list[Parked]:
+    def discard(self, deliveries: Sequence[tuple[str, str]]) -> list[Parked]:
         self._check()
         keys = [(d.destination, d.message.key) for pair in deliveries if (d := self.tables.deliveries.get(pair))]
         self.tables.finish({id_ for id_, _ in deliveries})
@@ -358,6 +357,6 @@ def _position(message: Message) -> int:
 def _row(m: Message) -> tuple[Any, ...]:
     data = f'{{"n": {m.number}}}'
     return (
-        m.id, m.position, m.shard, m.generation, m.type, "sim", None, m.key, data, "{}", _instant(m.created_at), None,
+        m.id, m.position, m.shard, m.generation, m.type, "sim", None, m.key, data, "{}", _text(m.created_at), None,
         _text(m.expires_at), _text(m.due_at or None),
     )  # fmt: skip

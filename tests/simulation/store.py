@@ -1,8 +1,8 @@
 """A model of the tables, and what an owning session asks of them: a few dictionaries instead of a database.
 
-It implements `relay.store.contract` in the plainest way; the contract suite (tests/contract/store) checks that both
-databases do the same. A message has a position from the moment it is written, and is visible from the moment its
-transaction commits, in any order.
+It implements `relay.databases.store.contract` in the plainest way; the contract suite (tests/contract/store) checks
+that both databases do the same. A message has a position from the moment it is written, and is visible from the moment
+its transaction commits, in any order.
 """
 
 from __future__ import annotations

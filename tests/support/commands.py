@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from outbox_cli import main
+from support.built import get_command
 
 
 @dataclass
@@ -36,6 +37,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
             for name, value in (({"DATABASE_URL": url} if url else {}) | environ).items():
                 patched.setenv(name, value)
             patched.setattr(sys, "argv", [program, *arguments])
+            patched.setattr("typer.main.get_command", get_command)
             with pytest.raises(SystemExit) as exit_:
                 main()
         out, err = capfd.readouterr()

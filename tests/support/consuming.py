@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from listeners.rabbitmq import Consumer, Limits
 from outbox import Message
+from relay.databases.database import Database as RelayDatabase
 from relay.decide.backoff import Policy
 from relay.destinations.rabbitmq.amqp import Broker
-from relay.platform.database import Database as RelayDatabase
 from support.databases import Database
 from support.rabbitmq import QUEUE, RabbitServer
 from support.waiting import eventually_async

@@ -194,6 +194,6 @@ def sqlite_url(path: Path) -> str:
 
 def _upgrade(url: str) -> None:
     # Imported here so that what needs no database can be tested while migrations are broken.
-    from relay.platform.migrations import upgrade
+    from relay.databases.migrations import upgrade
 
     upgrade(url)

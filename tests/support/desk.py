@@ -6,11 +6,12 @@ from typing import Any
 
 from outbox import emit
 from outbox.tables import SHARD_COUNT
-from relay.platform.database import Database as Address
-from relay.store.contract import ANY_GENERATION, Batch, Ruled, Session
-from relay.store.postgres.session import PostgresStore
-from relay.store.rows import MESSAGE_COLUMNS, Cursors, Row
-from relay.store.sqlite.session import SqliteStore
+from relay.databases.database import Database as Address
+from relay.databases.postgresql.store.session import PostgresStore
+from relay.databases.sqlite.store.session import SqliteStore
+from relay.databases.store.contract import ANY_GENERATION, Session
+from relay.databases.store.records import Batch, Ruled
+from relay.databases.store.rows import MESSAGE_COLUMNS, Cursors, Row
 from support.databases import Database
 
 ALL = range(SHARD_COUNT)
@@ -24,21 +25,23 @@ class Desk:
         self.kind = database.kind
         self.sessions: list[Session] = []
 
-    def store(self, *, keep_history: bool = True, lease_s: float = 15.0) -> PostgresStore | SqliteStore:
+    def store(
+        self, *, keep_history: bool = True, lease_s: float = 15.0, skipping: Sequence[str] = ()
+    ) -> PostgresStore | SqliteStore:
         address = Address.parse(self.database.url)
         if self.kind == "postgres":
-            return PostgresStore(address, lease_s=lease_s, keep_history=keep_history, notify=True)
-        return SqliteStore(address, keep_history=keep_history)
+            return PostgresStore(address, lease_s=lease_s, keep_history=keep_history, notify=True, skipping=skipping)
+        return SqliteStore(address, keep_history=keep_history, skipping=skipping)
 
     def open(self, name: str = "relay-1", *, generation: int = ANY_GENERATION, **options: Any) -> Any:
         session: Any = self.store(**options).open(name, generation)
         self.sessions.append(session)
         return session
 
-    def owner(self, name: str = "relay-1", *, skipping: Sequence[str] = (), **options: Any) -> Any:
+    def owner(self, name: str = "relay-1", **options: Any) -> Any:
         """Return a session that owns every shard."""
         session = self.open(name, **options)
-        assert sorted(session.take(list(ALL), skipping)) == list(ALL)
+        assert sorted(session.ownership.take(list(ALL))) == list(ALL)
         return session
 
     def emit(self, count: int = 1, **options: Any) -> list[str]:
@@ -127,28 +130,26 @@ def ids(rows: Sequence[Sequence[Any]]) -> list[str]:
 def read_all(session: Session, cursors: Cursors, limit: int = 100) -> list[list[Any]]:
     """Read page by page until there is nothing left."""
     pages = []
-    while page := session.read_ready(cursors, limit).messages:
+    while page := session.reading.read_ready(cursors, limit).messages:
         pages.append(list(page))
     return pages
 
 
-def sweep(
-    session: Session, shards: Sequence[int] = ALL, *, fresh: Sequence[int] = ALL, skipping: Sequence[str] = ()
-) -> bool:
+def sweep(session: Session, shards: Sequence[int] = ALL, *, fresh: Sequence[int] = ALL) -> bool:
     """Sweep all deliveries once, and finish what was discarded; return whether any held its key."""
     at: int | None = 0
     holds_keys = False
     while at is not None:
-        found = session.sweep(at, list(shards), list(fresh), skipping)
-        session.discard(found.discarded, skipping)
+        found = session.settling.sweep(at, list(shards), list(fresh))
+        session.settling.discard(found.discarded)
         at, holds_keys = found.next_at, holds_keys or found.holds_keys
     return holds_keys
 
 
 def taken(*message_ids: str, generation: int = 0) -> list[Row]:
-    """Return messages that every destination took, as rows without their places in the table."""
-    empty = dict.fromkeys(MESSAGE_COLUMNS)
-    return [tuple({**empty, "id": each, "generation": generation}.values()) for each in message_ids]
+    """Return messages that every destination took, as rows at a place where the table has none."""
+    empty = dict.fromkeys(MESSAGE_COLUMNS) | {"generation": generation, "address": "\\xfffffffe0001"}
+    return [tuple({**empty, "id": each}.values()) for each in message_ids]
 
 
 def ruling(message_id: str, destination: str, state: str, **values: Any) -> Ruled:
@@ -164,10 +165,10 @@ def ruling(message_id: str, destination: str, state: str, **values: Any) -> Rule
     return Ruled(message_id, destination, state, **(defaults | values))
 
 
-def settle(session: Session, *ruled: Ruled, fresh: bool = True, skipping: Sequence[str] = ()) -> list[Any]:
+def settle(session: Session, *ruled: Ruled, fresh: bool = True) -> list[Any]:
     """Settle; with `fresh`, the messages were read as ready, and not as deliveries that had been set aside."""
     messages = list({r.message_id: 0 for r in ruled}.items()) if fresh else []
-    return session.settle(Batch(messages, ruled, skipping))
+    return session.settling.settle(Batch(messages, ruled))
 
 
 def seconds_until(instant: Any) -> float:

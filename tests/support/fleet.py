@@ -17,12 +17,12 @@ from support.guardian import guardian
 from support.recording import Record, Send
 from support.waiting import eventually
 
-# Which relay holds which shard, by the server's lock table. A relay's id is host-pid-random.
+# Which living relay owns which shard. A relay's id is host-pid-random.
 _OWNERS = """
-SELECT l.objid::int, r.id, l.pid FROM pg_locks AS l JOIN outbox_relay AS r ON r.backend_pid = l.pid
-WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.objid < 64
+SELECT s.shard::int, r.id, r.backend_pid FROM outbox_shard AS s JOIN outbox_relay AS r ON r.number = s.relay
+JOIN pg_locks AS l ON l.pid = r.backend_pid AND l.objid::bigint = r.presence
+WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND r.number = (SELECT max(number) FROM outbox_relay WHERE backend_pid = l.pid)
 """
 
 
@@ -141,7 +141,7 @@ class Fleet:
 
 def owners(url: str) -> dict[int, int]:
     """Return shard → process id of the relay that holds it, by PostgreSQL's lock table."""
-    return {shard: int(relay_id.rsplit("-", 2)[1]) for shard, relay_id, _ in _lock_rows(url)}
+    return {shard: int(relay_id.rsplit("-", 2)[1]) for shard, relay_id, _ in _owner_rows(url)}
 
 
 def shard_counts(url: str) -> Counter[int]:
@@ -151,10 +151,10 @@ def shard_counts(url: str) -> Counter[int]:
 
 def backend_of(url: str, relay: Relay) -> int:
     """Return the server process at the other end of a relay's owning connection."""
-    return next(backend for _, relay_id, backend in _lock_rows(url) if int(relay_id.rsplit("-", 2)[1]) == relay.pid)
+    return next(backend for _, relay_id, backend in _owner_rows(url) if int(relay_id.rsplit("-", 2)[1]) == relay.pid)
 
 
-def _lock_rows(url: str) -> list[tuple[Any, ...]]:
+def _owner_rows(url: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(url, autocommit=True, connect_timeout=30) as connection:
         rows = connection.execute(_OWNERS).fetchall()
     shards = [row[0] for row in rows]

@@ -35,6 +35,7 @@ kafka.rd_kafka_new.restype = kafka.rd_kafka_mock_cluster_new.restype = ctypes.c_
 kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
 client = ctypes.c_void_p(kafka.rd_kafka_new(0, None, ctypes.create_string_buffer(512), 512))
 mock = ctypes.c_void_p(kafka.rd_kafka_mock_cluster_new(client, 3))
+kafka.rd_kafka_mock_topic_create(mock, b"spread", 64, 1)  # chance chooses the leader of each partition
 print("brokers=" + kafka.rd_kafka_mock_cluster_bootstraps(mock).decode(), flush=True)
 for line in sys.stdin:
     request, *errors = map(int, line.split())
@@ -43,6 +44,7 @@ for line in sys.stdin:
     print("pushed", flush=True)
 """
 PRODUCE = 0
+SPREAD = "spread"  # a topic of the mock cluster that several brokers lead
 
 
 class Record(NamedTuple):

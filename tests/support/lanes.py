@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 from outbox import Message
 from relay.decide.backoff import Policy
-from relay.decide.shared_state import Finding
-from relay.delivery import assembly
-from relay.delivery.assembly import LaneSettings
 from relay.delivery.lane import Lane
-from relay.delivery.workers import Idle, WorkerPool
-from relay.observe.supervision import Supervisor
+from relay.delivery.workers import WorkerPool
+from relay.seam import Lease
 from relay.seam.entry import Entry
+from relay.seam.supervision import Supervisor
 from support.waiting import eventually_async
 
 EPOCH = 1
@@ -24,29 +22,33 @@ EPOCH = 1
 
 def make_lane(**options: Any) -> Lane:
     """Make a lane that may send, and that reports to no one."""
-    settings = LaneSettings("api", policy=Policy(backoff_s=0.01), concurrency=1, limit=1000)
-    of_settings = {each.name for each in fields(LaneSettings)}
+    policy: Any = SimpleNamespace(
+        retry_policy=options.pop("policy", Policy(backoff_s=0.01)),
+        rate_limit=options.pop("rate", None),
+        expires_in=options.pop("expires_in_s", None),
+        on_dead=options.pop("on_dead", "block"),
+        events=["*"],
+    )
+    requests = options.pop("requests", [])
+    owner: Any = SimpleNamespace(request=requests.append)
     calls: dict[str, Any] = {
-        "on_complete": lambda _: None,
-        "on_finding": lambda _: None,
-        "on_probe": lambda _: None,
-        "on_claim": lambda _: None,
-        "on_ready": lambda _count: None,
-        "on_failure": lambda _reason: None,
+        "concurrency": 1,
+        "limit": 1000,
+        "has_siblings": False,
+        "lease": Lease(15.0),
         "may_send": lambda _now: True,
+        "on_complete": lambda _: None,
+        "on_failure": lambda _reason: None,
         "clock": monotonic,
     }
-    calls |= {name: value for name, value in options.items() if name not in of_settings}
-    lane = assembly.make_lane(
-        replace(settings, **{name: value for name, value in options.items() if name in of_settings}), **calls
-    )
-    lane.validity.begin_session(EPOCH)
+    lane = Lane("api", policy, owner=owner, **calls | options)
+    lane.admission._lease.arrived_epoch = EPOCH
     return lane
 
 
-def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data: str = "{}") -> Entry:
+def make_entry(lane: Any, id_: str, position: int, key: str | None = None, data: str = "{}", type_: str = "t") -> Entry:
     """Make a message that one destination wants."""
-    row = (id_, position, 0, 0, "t", "outbox", None, key, data, "{}", "2026-01-01", None, None, None)
+    row = (id_, position, 0, 0, type_, "outbox", None, key, data, "{}", "2026-01-01", None, None, None)
     return Entry(row, (lane,), EPOCH)
 
 
@@ -55,17 +57,16 @@ class Harness:
 
     def __init__(self, destination: Any, **options: Any) -> None:
         self.finished: list[Entry] = []
-        self.findings: list[Finding] = []
+        self.findings: list[Any] = []
         self.failures: list[BaseException] = []
         self.lane = make_lane(
             concurrency=destination.concurrency,
             on_complete=self.finished.append,
-            on_finding=self.findings.append,
-            on_ready=(idle := Idle()).wake,
+            requests=self.findings,
             **options,
         )
         supervisor = Supervisor(self.failures.append)
-        self.pool = WorkerPool(destination, self.lane, idle, supervisor=supervisor, clock=monotonic)
+        self.pool = WorkerPool(destination, self.lane, supervisor=supervisor, clock=monotonic)
 
     def offer(self, *entries: tuple[str, str | None, str]) -> None:
         """Take newcomers in, in their order."""

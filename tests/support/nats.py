@@ -1,6 +1,7 @@
 """A private NATS server with JetStream for the test run."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ authorization {{
 class NatsServer(Server):
     """One NATS server, which has one stream for the events of an extraction."""
 
+    tls: ssl.SSLContext | None = None
+
     def __init__(self) -> None:
         pytest.importorskip("nats")
         super().__init__("nats")
@@ -56,7 +59,7 @@ class NatsServer(Server):
         """Run an action with JetStream."""
         import nats
 
-        client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=30)
+        client = await nats.connect(self.url, allow_reconnect=False, connect_timeout=30, tls=self.tls)
         try:
             return await work(client.jetstream(timeout=30))
         finally:

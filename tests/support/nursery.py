@@ -24,7 +24,12 @@ from typing import Any
 _INTERVAL_S = 0.01
 
 # What these commands import late: it is imported before the first fork of each command.
-_STORES = ("relay.store.postgres.session", "relay.store.sqlite.session", "sqlalchemy.ext.asyncio", "psycopg.conninfo")
+_STORES = (
+    "relay.databases.postgresql.store.session",
+    "relay.databases.sqlite.store.session",
+    "sqlalchemy.ext.asyncio",
+    "psycopg.conninfo",
+)
 _KINDS = tuple(f"relay.destinations.{kind}.kind" for kind in ("http", "kafka", "listener", "nats", "rabbitmq", "redis"))
 _SETTINGS = ("outbox_cli.terminal.settings", "relay.settings", "relay.observe.logging", *_KINDS)
 _SENDING = (
@@ -131,7 +136,9 @@ def _parent() -> subprocess.Popen[str]:
 
 
 def _serve() -> None:
-    import_module("outbox_cli.app").command_line()
+    built = import_module("support.built")
+    built.get_command(import_module("outbox_cli.app").command_line())
+    built.install()
     signal.signal(signal.SIGCHLD, _write_codes)
     print("ready", flush=True)
     for line in sys.stdin:

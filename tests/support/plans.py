@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +19,12 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 
-from relay.store.postgres.sql import connection as connection_sql
-from relay.store.postgres.sql import ownership as ownership_sql
-from relay.store.postgres.sql import reading as reading_sql
-from relay.store.postgres.sql import settling as settling_sql
-from relay.store.postgres.sql import sweeping as sweeping_sql
+from relay.databases.postgresql.sql import connection as connection_sql
+from relay.databases.postgresql.sql import ownership as ownership_sql
+from relay.databases.postgresql.sql import reading as reading_sql
+from relay.databases.postgresql.sql import settling as settling_sql
+from relay.databases.postgresql.sql import sweeping as sweeping_sql
+from relay.databases.postgresql.store.arrays import TID, UUID, Binary
 
 
 @dataclass(frozen=True)
@@ -64,21 +67,23 @@ class Plan:
 def watched(session: Any) -> Iterator[list[Plan]]:
     """Collect the plans of the relay's named statements that this owning session runs."""
     plans: list[Plan] = []
+    connection = session.connection
 
     def explaining(run: Any) -> Any:
         def explained(statement: str, **parameters: Any) -> Any:
             if name := _NAMES.get(statement):
-                values = {**session._constants, **parameters}
-                plans.append(_explain(session._connection, name, statement, values))
+                connection.executor.catch_up()
+                values = {**connection._constants, **parameters}
+                plans.append(_explain(connection.bare, name, statement, values))
             return run(statement, **parameters)
 
         return explained
 
-    session._run, session._run_ahead = explaining(session._run), explaining(session._run_ahead)
+    connection.run, connection.run_ahead = explaining(connection.run), explaining(connection.run_ahead)
     try:
         yield plans
     finally:
-        del session._run, session._run_ahead
+        del connection.run, connection.run_ahead
 
 
 @contextmanager
@@ -132,10 +137,26 @@ def _literal(value: Any) -> str:
     """Return a literal whose type is the parameter's."""
     if value is None:
         return "NULL"
+    if isinstance(value, Binary):
+        value = _unpacked(value)
     if isinstance(value, list):
         parts = ("NULL" if each is None else '"' + str(each).replace('"', '\\"') + '"' for each in value)
         return _literal("{" + ",".join(parts) + "}")
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def _unpacked(array: Binary) -> list[str]:
+    """Return the values of an array in binary format, as text."""
+    _, _, type_, count, _ = struct.unpack_from("!iiiii", array)
+    form, as_text = {UUID[0]: ("!i16s", lambda octets: str(uuid.UUID(bytes=octets))), TID[0]: ("!iIH", _address)}[type_]
+    values = struct.iter_unpack(form, array[20:])
+    found = [as_text(*value) for _, *value in values]
+    assert len(found) == count
+    return found
+
+
+def _address(block: int, item: int) -> str:
+    return f"({block},{item})"
 
 
 def _flat(node: dict[str, Any]) -> Iterator[dict[str, Any]]:

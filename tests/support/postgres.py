@@ -25,6 +25,7 @@ import psutil
 import psycopg
 
 from support.guardian import guardian
+from support.memory import disk, memory
 from support.ports import free_port
 
 # Read here, because conftest.py then removes it like every other variable of ours.
@@ -49,9 +50,6 @@ _SETTINGS: Mapping[str, object] = {
 }
 
 
-_ROOM_IN_MEMORY_BYTES = 4 * 1024**3
-
-
 class PostgresServer:
     """A PostgreSQL with its own data directory and port, which a test can stop, kill, freeze and start again.
 
@@ -69,7 +67,7 @@ class PostgresServer:
         standby_of: "PostgresServer | None" = None,
     ) -> None:
         self.settings: dict[str, object] = {**_SETTINGS, **(settings or {})}
-        home = home or _home(_disk() if self.settings["fsync"] == "on" else _memory())
+        home = home or _home(disk() if self.settings["fsync"] == "on" else memory())
         self.directory = Path(tempfile.mkdtemp(prefix="server-", dir=home))
         self.data = self.directory / "data"
         self.log_path = self.directory / "log"
@@ -213,18 +211,6 @@ class PostgresServer:
         return AssertionError(f"{what}\nits log ends:\n{self.log[-2000:]}")
 
 
-def _disk() -> Path:
-    return Path(tempfile.gettempdir())
-
-
-def _memory() -> Path:
-    """Return a directory where writing is cheap: a new database takes 20 ms, and 130 to 480 on a busy disk."""
-    shared_memory = Path("/dev/shm")
-    if shared_memory.is_dir() and shutil.disk_usage(shared_memory).free >= _ROOM_IN_MEMORY_BYTES:
-        return shared_memory
-    return _disk()
-
-
 @cache
 def _home(base: Path) -> Path:
     """Return the directory of this run's servers, with a short path: a socket's path has at most 107 bytes."""
@@ -237,7 +223,7 @@ def _home(base: Path) -> Path:
 @cache
 def _seed() -> Path:
     """Return a data directory as `initdb` leaves it; a server starts from a copy in a fifth of the time."""
-    seed = _home(_memory()) / "seed"
+    seed = _home(memory()) / "seed"
     run_as_account(
         _installation() / "initdb",
         *("--pgdata", seed, "--username", "postgres", "--auth", "trust"),
@@ -265,7 +251,7 @@ def _installation() -> Path:
 
 def _copy_of(found: Path) -> Path:
     package = found.parent.parent
-    copy = _home(_disk()) / "installation"
+    copy = _home(disk()) / "installation"
     shutil.copytree(found.parent, copy / package.name / found.parent.name, symlinks=True)
     # The shared libraries that the wheel was repaired with are looked up beside the package.
     libraries = package.with_name(f"{package.name}.libs")

@@ -26,6 +26,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 
 from support.guardian import guardian
+from support.memory import memory
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -60,12 +61,13 @@ class RabbitServer:
 
     def __init__(self, config: Mapping[str, object] | None = None) -> None:
         self._programs = programs()
-        self.directory = Path(tempfile.mkdtemp(prefix="outbox-rabbitmq-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="outbox-rabbitmq-", dir=memory()))
         guardian().remove(self.directory)
         self.port = free_port()
         self.tls_port = free_port()
         self.ca_file = self.directory / "ca.pem"
         self._epmd_port = free_port()
+        self._distribution_port = free_port()
         self._config = {
             "listeners.tcp.default": f"127.0.0.1:{self.port}",
             "listeners.ssl.default": f"127.0.0.1:{self.tls_port}",
@@ -268,7 +270,7 @@ class RabbitServer:
             "LANG": "C.UTF-8",
             "RUNNING_UNDER_SYSTEMD": "1",  # the script becomes the broker, which then gets the signals directly
             "RABBITMQ_NODENAME": self._node,
-            "RABBITMQ_DIST_PORT": str(self.port + 1),
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),

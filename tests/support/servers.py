@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 import pytest
 
 from support.guardian import guardian
+from support.memory import memory
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -78,7 +79,7 @@ class Server:
     def __init__(self, name: str) -> None:
         self.name = name
         self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix=f"outbox-{name}-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"outbox-{name}-", dir=memory()))
         guardian().remove(self.directory)
         self.log_path = self.directory / "log"
         self._process: subprocess.Popen[bytes] | None = None

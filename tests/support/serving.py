@@ -8,7 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from listeners.http import Receiver, create_app
-from relay.platform.database import Database
+from relay.databases.database import Database
 from relay.serving import listen, make_server
 
 

@@ -15,7 +15,7 @@ from outbox.tables import tables
 from relay import HttpSettings, ListenerSettings, Settings
 from relay.admin.access.queries import now
 from relay.admin.destinations.listing import pause
-from relay.admin.timeline.samples import EVERY_S, WHOLE, floor
+from relay.admin.timeline.samples import EVERY_S, WHOLE, end_of_step
 from relay.decide.outcome import cause_of
 
 TYPES = ("order.placed", "order.paid", "order.shipped", "invoice.created", "customer.updated", "extraction.completed")
@@ -170,7 +170,7 @@ def add_samples(engine: sa.Engine, *, hours: float = 1.0) -> None:
     with engine.begin() as connection:
         connection.execute(sa.delete(tables().sample))
         at = now(connection)
-        end = floor(at, EVERY_S)
+        end = end_of_step(at, EVERY_S) - timedelta(seconds=EVERY_S)
         count = int(hours * 3600 / EVERY_S)
         emitted = connection.scalar(sa.select(sa.func.max(tables().message.c.position))) or 0
         begin = end - timedelta(seconds=EVERY_S * (count - 1))

@@ -11,6 +11,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Semaphore
 from typing import Any
 
@@ -18,14 +19,14 @@ import relay.delivery.crashes.guard
 import relay.relay
 from outbox import Message
 from relay import Relay, Settings
+from relay.databases.store.contract import Lost
 from relay.decide.outcome import Outcome
 from relay.owner.thread import OwningThread
-from relay.store.contract import Lost
 
 STEP_DEADLINE_S = 60.0
 WATCHED = (
     "beat", "take", "give", "read_ready", "read_parked", "read_due", "held_keys", "blocked_keys", "sweep",
-    "settle_plain_ahead", "settle", "discard", "mark_unrouted", "report", "claim_probe",
+    "settle_plain", "settle", "discard", "mark_unrouted", "report", "claim_probe",
     "claim_rate",
 )  # fmt: skip
 
@@ -132,27 +133,23 @@ class SteppedSession:
 
     def __init__(self, store: SteppedStore, session: Any) -> None:
         self._store, self._session = store, session
+        self.ownership, self.reading = SteppedPart(self, session.ownership), SteppedPart(self, session.reading)
+        self.settling, self.waking = SteppedPart(self, session.settling), session.waking
         self.cut: str | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._session, name)
-        if name not in WATCHED:
-            return method
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self._store.baton.park(name)
-            asked_at = self._store.clock.now
-            if self.cut == "before":
-                self._lose()
-            answer = method(*arguments, **options)
-            if self.cut == "after":
-                self._lose()
-            self._store.asked_at = asked_at
-            if name == "beat":
-                self._store.saw_paused = {n for n, each in answer.shared_states.items() if each.paused_by == "operator"}
-            return answer
-
-        return call
+    def step(self, name: str, call: Callable[[], Any]) -> Any:
+        """Wait for the test; then call, and note the answer for it."""
+        self._store.baton.park(name)
+        asked_at = self._store.clock.now
+        if self.cut == "before":
+            self._lose()
+        answer = call()
+        if self.cut == "after":
+            self._lose()
+        self._store.asked_at = asked_at
+        if name == "beat":
+            self._store.saw_paused = {n for n, each in answer.shared_states.items() if each.paused_by == "operator"}
+        return answer
 
     def _lose(self) -> None:
         raise Lost("the session was cut")
@@ -165,11 +162,22 @@ class SteppedSession:
 
     def hang_up(self) -> None:
         """End the session as a death does: without a message to the server, which finds out."""
-        if hasattr(self._session, "_connection"):
-            self._session._connection.close()
-        else:
-            self._session._db.close()
+        self._session.connection.bare.close()
+        if hasattr(self._session, "_lock"):
             self._session._lock.release()
+
+
+class SteppedPart:
+    """A part of a stepped session."""
+
+    def __init__(self, session: SteppedSession, part: Any) -> None:
+        self._session, self._part = session, part
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._part, name)
+        if name not in WATCHED:
+            return found
+        return lambda *arguments, **options: self._session.step(name, partial(found, *arguments, **options))
 
 
 class NoHousekeeping:

@@ -45,7 +45,7 @@ class _Wait:
                 f"not within {self._deadline_s:g} s ({self._tries} tries): {self._what}\n"
                 f"the last time {self._last_seen}"
             )
-        return min(max(INTERVAL_S, 4 * (now - self._began_at)), LONGEST_INTERVAL_S)
+        return min(max(INTERVAL_S, 9 * (now - self._began_at)), LONGEST_INTERVAL_S)
 
 
 def eventually(

@@ -7,7 +7,7 @@ PROJECT = Path(__file__).parents[2]
 FOLDERS = "outbox|relay|listeners|outbox_demo|outbox_cli|alembic|tests"
 
 
-def test_every_path_of_the_walks_exists() -> None:
+def test_every_path_of_the_tasks_exists() -> None:
     page = (PROJECT / "docs" / "contributing.md").read_text()
     named = set(re.findall(rf"`((?:{FOLDERS})/[\w/.]*)`", page))
     assert len(named) > 20

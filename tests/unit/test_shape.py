@@ -14,7 +14,7 @@ def shape() -> Shape:
 
 
 def test_what_should_not_be_there_is_not(shape: Shape) -> None:
-    assert len(shape.findings) == 6
+    assert len(shape.findings) == 7
     assert not {what: found for what, found in shape.findings.items() if found}
 
 
@@ -39,3 +39,17 @@ def test_circles_and_upward_imports_are_found(tmp_path: Path) -> None:
     shape = Shape(tmp_path)
     assert shape.circles == ["outbox.a <-> outbox.b"]
     assert shape.upward_imports == ["outbox.a -> relay.c"]
+
+
+def test_tests_of_the_database_are_found_outside_its_rooms(tmp_path: Path) -> None:
+    branches = [
+        'if c.dialect.name == "postgresql": pass',
+        "if isinstance(d, sqlite3.Connection): pass",
+        'match x:\n    case "sqlite": pass',
+        "if names[0] != dialect.name: pass",
+        'Id = Uuid().with_variant(String(36), "sqlite")',  # no branch
+    ]
+    (tmp_path / "relay" / "databases" / "sqlite").mkdir(parents=True)
+    for path in ("relay/a.py", "relay/databases/sqlite/b.py"):
+        (tmp_path / path).write_text("\n".join(branches))
+    assert Shape(tmp_path).branches_on_databases == ["relay.a:1", "relay.a:2", "relay.a:4", "relay.a:5"]

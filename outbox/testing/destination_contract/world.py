@@ -1,4 +1,4 @@
-"""The other side of a destination under test, and what the promises need to look at it."""
+"""The other side of a destination under test, and the functions that the promises need to look at it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class World:
 
     def build(self) -> Destination:
         """Make the destination as a relay makes it."""
+        from relay.databases.database import Database
         from relay.destinations.registry import build
-        from relay.platform.database import Database
 
         return build("tested", self.settings, Database.parse("sqlite:///never-opened.db"))
 

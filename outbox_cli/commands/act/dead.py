@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from outbox_cli.commands.look.messages import print_message
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import All, DryRun, Ids, Reason, Type, Yes, duration, text, uuid_of
-from outbox_cli.terminal.output import Json, print_json_array, say, show, stdout, table
-from outbox_cli.terminal.prompts import counting, go_on
+from outbox_cli.terminal.commands import ACT, examples, group
+from outbox_cli.terminal.options import All, Destination, DryRun, Ids, Limit, Reason, Type, Yes, lasting, text, uuid_of
+from outbox_cli.terminal.output import Json, say, show, stdout, table
+from outbox_cli.terminal.prompts import carry_out
 from outbox_cli.terminal.settings import changing, reading
 from relay.platform.wording import counted
 
 if TYPE_CHECKING:
     from relay.admin.messages.dead import DeadFilter
 
-MOST_IN_A_TABLE = 1000
+dead = group("dead", ACT, "List, show, retry and discard dead letters.")
 
-dead = typer.Typer(help="List, show, retry and discard dead letters.", no_args_is_help=True)
-
-Destination = Annotated[str | None, typer.Option(parser=text, help="Only for this destination.")]
-Older = Annotated[
-    float | None,
-    typer.Option("--older-than", parser=duration, metavar="DURATION", help="Dead for longer: 30m, 2d."),
-]
-Newer = Annotated[
-    float | None, typer.Option("--newer-than", parser=duration, metavar="DURATION", help="Dead for less: 30m, 2d.")
-]
-Because = Annotated[str | None, typer.Option(parser=text, help="Only with this text in the reason.")]
+Older = Annotated[float | None, lasting("Only those that died longer ago than this: 30m, 2d.", "--older-than")]
+Newer = Annotated[float | None, lasting("Only those that died within this time: 30m, 2d.", "--newer-than")]
+Because = Annotated[str | None, typer.Option(parser=text, help="Only those with this text in the reason.")]
 CauseOption = Annotated[
-    str | None, typer.Option("--cause", parser=text, help="Only of this cause, as `dead list` names it.")
+    str | None, typer.Option("--cause", parser=text, help="Only those with this cause, as `dead list` names it.")
 ]
-
-
-def register(app: typer.Typer, panel: str) -> None:
-    app.add_typer(dead, name="dead", rich_help_panel=panel)
 
 
 @dead.command(
@@ -57,30 +46,23 @@ def list_(
     because: Because = None,
     cause: CauseOption = None,
     each: Annotated[bool, typer.Option("--each", help="List each dead letter, the latest first.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The number of lines, with --each.")] = 100,
+    limit: Limit = 100,
     as_json: Json = False,
 ) -> None:
-    """List the causes of dead letters, with the count and the times of each."""
+    """List the causes of dead letters, with the count and times of each cause."""
     from relay.admin.destinations.listing import refuse_unknown
     from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters
 
     which = DeadFilter((), destination, type_, older_than, newer_than, because, cause)
-    if each and not as_json and limit > MOST_IN_A_TABLE:
-        raise typer.BadParameter(f"a table has at most {MOST_IN_A_TABLE:,} lines: use --json for more")
     with reading() as connection:
         count = count_dead(connection, which)
         if not count and not as_json:
             refuse_unknown(connection, destination)
-        if each and as_json:
-            shown = print_json_array(dead_letters(connection, which, limit=limit))
-        else:
-            found: list[Any] = [*(dead_letters(connection, which, limit=limit) if each else causes(connection, which))]
-            shown = len(found)
-    if not (each and as_json):
-        nothing = "there are no dead letters" + (" like that" if which.as_dict() else "")
-        show(found, lambda: _letters(found) if each else _causes(found), as_json=as_json, otherwise=nothing)
-    if each and count > shown:
-        say(f"the latest {shown:,} of {count:,}: --limit shows more")
+        found: list[Any] = [*(dead_letters(connection, which, limit=limit) if each else causes(connection, which))]
+    nothing = "there are no dead letters" + (" like that" if which.as_dict() else "")
+    show(found, lambda: _letters(found) if each else _causes(found), as_json=as_json, otherwise=nothing)
+    if each and count > len(found):
+        say(f"the latest {len(found):,} of {count:,}: --limit shows more")
 
 
 @dead.command("show", epilog=examples("outbox dead show 0197c0de-0000-7000-8000-000000000000"))
@@ -112,7 +94,7 @@ def retry(
     dry_run: DryRun = False,
     reason: Reason = None,
 ) -> None:
-    """Deliver dead letters after all: attempts count from zero, and they precede their keys' waiting successors."""
+    """Deliver dead letters again. Attempts count from zero, and they go before the messages that wait behind them."""
     from relay.admin.messages.dead import DeadFilter, retry
 
     which = DeadFilter(tuple(ids or ()), destination, type_, older_than, newer_than, because, cause)
@@ -139,7 +121,7 @@ def discard(
     yes: Yes = False,
     reason: Reason = None,
 ) -> None:
-    """Give up dead letters for good. The history keeps the messages, and their keys' successors are delivered."""
+    """Give up dead letters for good. The history keeps them, and the messages that wait behind them are delivered."""
     from relay.admin.messages.dead import DeadFilter, discard
 
     which = DeadFilter(tuple(ids or ()), destination, type_, older_than, newer_than, because, cause)
@@ -175,9 +157,10 @@ def _change(
         if dry_run:
             stdout().print(_causes(found))
         what = counted(count, "dead letter")
-        go_on(doing, what, dry_run=dry_run, question=ask and ask.format(what))
-        with counting(doing, count) as tell:
-            changed = change(engine, which, reason=reason, on_progress=tell)
+        question = ask and ask.format(what)
+        changed = carry_out(
+            doing, what, count, partial(change, engine, which, reason=reason), dry_run=dry_run, question=question
+        )
     say(f"{done} {counted(changed, 'dead letter')}")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import DryRun, Reason, Yes, past, uuid_of
-from outbox_cli.terminal.output import say, show, table
-from outbox_cli.terminal.prompts import counting, go_on
+from outbox_cli.terminal.commands import ACT, app, examples
+from outbox_cli.terminal.options import DryRun, Reason, Since, Until, Yes, uuid_of
+from outbox_cli.terminal.output import Json, say, show, table
+from outbox_cli.terminal.prompts import carry_out
 from outbox_cli.terminal.settings import changing
 from relay.platform.wording import counted
 
@@ -22,43 +22,41 @@ if TYPE_CHECKING:
 NONE_SETTLED = "there is no such message in the history; `outbox messages show ID` says where one is"
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox replay 0197c0de-0000-7000-8000-000000000000 --to reports",
-            "outbox replay --to reports --since 7d --dry-run",
-            "outbox replay --to reports --type 'extraction.*' --since 2026-03-01 --until 2026-03-02T12:00",
-            "outbox replay --to api --since 2h --as-new --rate 50  # for a receiver that would ignore known ids",
-        ),
-    )(replay)
-
-
+@app.command(
+    rich_help_panel=ACT,
+    epilog=examples(
+        "outbox replay 0197c0de-0000-7000-8000-000000000000 --to reports",
+        "outbox replay --to reports --since 7d --dry-run",
+        "outbox replay --to reports --type 'extraction.*' --since 2026-03-01 --until 2026-03-02T12:00",
+        "outbox replay --to api --since 2h --as-new --rate 50  # for a receiver that would ignore known ids",
+    ),
+)
 def replay(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID", parser=uuid_of, help="These messages, even discarded or cancelled ones."),
+        typer.Argument(
+            metavar="ID", parser=uuid_of, help="Send exactly these messages, even if they were discarded or cancelled."
+        ),
     ] = None,
     *,
     to: Annotated[str, typer.Option(metavar="DESTINATION", help="The registered destination to send to.")],
     type_: Annotated[str, typer.Option("--type", help="Only this event type; * stands for any text.")] = "*",
-    since: Annotated[
-        datetime | None,
-        typer.Option(parser=past, metavar="WHEN", help="Delivered since then: 2h, 7d, 2026-03-01, 2026-03-01T12:30Z."),
-    ] = None,
-    until: Annotated[
-        datetime | None, typer.Option(parser=past, metavar="WHEN", help="Delivered before then; default: now.")
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     as_new: Annotated[
-        bool, typer.Option("--as-new", help="With new ids and the header outbox-replay-of: receivers take them again.")
+        bool,
+        typer.Option(
+            "--as-new",
+            help="Give them new ids and the header outbox-replay-of, so that receivers process them once more.",
+        ),
     ] = False,
     rate: Annotated[float, typer.Option(min=0.1, help="Messages per second, at most.")] = 200,
     dry_run: DryRun = False,
     yes: Yes = False,
     reason: Reason = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the messages to send as JSON, for scripts.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Send settled messages again to one destination: one that is new, or that has lost them."""
+    """Send settled messages again to one destination that is new or has lost them."""
     from relay.admin.messages.replay import Replay, look, replay
 
     what = Replay(to, type_, since, until, as_new, tuple(ids or ()))
@@ -72,26 +70,26 @@ def replay(
             raise typer.Exit(exits.FAILED if what.ids else exits.OK)
         _explain(found, what.to, as_new=as_new)
         what_ = counted(count, "message")
-        go_on("replay", what_, dry_run=dry_run, question=None if yes else f"Replay {what_} to {to}?")
-        with counting("replay", count) as tell:
-            done = replay(engine, what, rate=rate, reason=reason, on_progress=tell)
+        question = None if yes else f"Replay {what_} to {to}?"
+        change = partial(replay, engine, what, rate=rate, reason=reason)
+        done = carry_out("replay", what_, count, change, dry_run=dry_run, question=question)
     say(
-        f"put {counted(done, 'message')} on the way to {to}"
-        + (f"; {count - done:,} were already" if done < count else "")
+        f"queued {counted(done, 'message')} for {to}"
+        + (f"; {count - done:,} were already queued" if done < count else "")
     )
 
 
 def _explain(found: list[Found], to: str, *, as_new: bool) -> None:
     marked = sum(each.marked for each in found)
     if as_new:
-        say("each becomes a new message with a new id: a receiver that had the old one takes it again")
+        say("each becomes a new message with a new id: a receiver that had the old message takes it again")
     elif marked:
         say(
             f"{marked:,} of them are marked as processed in the inbox of {to}: it will not run for those again, unless "
             "--as-new"
         )
     else:
-        say("the ids stay: a receiver that deduplicates ignores messages that it has had before, unless --as-new")
+        say("the ids stay the same: a receiver that deduplicates ignores messages that it already had, unless --as-new")
 
 
 def _table(found: list[Found]) -> object:

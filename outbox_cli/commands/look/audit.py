@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Annotated
 
-import typer
-
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import LOOK, app, examples
+from outbox_cli.terminal.options import Limit
 from outbox_cli.terminal.output import Json, show, table
 from outbox_cli.terminal.settings import reading
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(rich_help_panel=panel, epilog=examples("outbox audit", "outbox audit --limit 100 --json"))(audit)
-
-
+@app.command(rich_help_panel=LOOK, epilog=examples("outbox audit", "outbox audit --limit 100 --json"))
 def audit(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The number of lines, the latest first.")] = 20,
+    limit: Limit = 20,
     as_json: Json = False,
 ) -> None:
-    """Show the actions of operators: time, person, action, object, count and reason."""
+    """Show the actions of operators: time, person, action, target, count and reason."""
     from relay.admin.audit import record
 
     with reading() as connection:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import LOOK, examples, group
 from outbox_cli.terminal.output import Json, print_json, say
 from outbox_cli.terminal.settings import operator_settings
 from relay.platform.guide import COMPLETED
@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 500
 
-content = typer.Typer(help="Find content without a baseline topic graph.", no_args_is_help=True)
-
-
-def register(app: typer.Typer, panel: str) -> None:
-    app.add_typer(content, name="content", rich_help_panel=panel)
+content = group("content", LOOK, "Find content without a baseline topic graph.")
 
 
 @content.command(
@@ -40,7 +36,7 @@ def missing(
     import outbox.producer  # noqa: F401 (it listens on sessions, and has to before there is one)
     from listeners.content import missing_baselines
     from relay.admin.access.opening import opened
-    from relay.platform.rights import BASELINE, RELAY
+    from relay.databases.rights import BASELINE, RELAY
 
     found = []
     with opened(operator_settings(), needs=RELAY + BASELINE) as engine, Session(engine) as session:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import LOOK, app, examples
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import operator_settings, put_current_directory_on_path, start_logging
 
@@ -19,21 +19,18 @@ OPERATOR, VIEWER = "OUTBOX_DASHBOARD_TOKEN", "OUTBOX_DASHBOARD_VIEWER_TOKEN"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox dashboard",
-            "outbox dashboard --allow-changes --port 8080",
-            "ssh -L 9811:127.0.0.1:9811 db-host outbox dashboard  # open it on another machine",
-            "outbox dashboard --host 0.0.0.0 --allow-remote --hostname outbox.example.com "
-            "--proxy 10.0.0.0/8 --user-header X-Forwarded-User",
-        )
-        + "\n\n"
-        + exits.HELP,
-    )(dashboard)
-
-
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "outbox dashboard",
+        "outbox dashboard --allow-changes --port 8080",
+        "ssh -L 9811:127.0.0.1:9811 db-host outbox dashboard  # open it on another machine",
+        "outbox dashboard --host 0.0.0.0 --allow-remote --hostname outbox.example.com "
+        "--proxy 10.0.0.0/8 --user-header X-Forwarded-User",
+    )
+    + "\n\n"
+    + exits.HELP,
+)
 def dashboard(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port; 0: any free port.")] = 9811,
@@ -75,7 +72,9 @@ def dashboard(
             "use an ssh tunnel, or pass --allow-remote behind a proxy that speaks TLS"
         )
     if (user_header is None) != (not proxy):
-        raise typer.BadParameter("--user-header and --proxy need each other: a header is only trusted from a proxy")
+        raise typer.BadParameter(
+            "--user-header and --proxy must be given together: a header is only trusted from a proxy"
+        )
     settings = operator_settings()
     with opened(settings):
         pass
@@ -112,10 +111,10 @@ def _networks(proxies: list[str]) -> Networks:
 
 
 def _tokens() -> tuple[Tokens, str | None, set[str]]:
-    """Return the tokens, the one to print, and all that no log may show.
+    """Return the tokens, the token to print, and all tokens that no log may show.
 
     Raises:
-        SettingsError: A token is too short, or given twice.
+        SettingsError: A token is too short, or both are the same.
     """
     import os
 

@@ -7,23 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import ACT, LOOK, app, examples, group
 from outbox_cli.terminal.output import Json, say, show, table
 from outbox_cli.terminal.settings import changing, put_current_directory_on_path, reading
 
 if TYPE_CHECKING:
     from relay.admin.status import DestinationStatus
 
-destinations = typer.Typer(help="List destinations, and test them.", no_args_is_help=True)
+destinations = group("destinations", LOOK, "List destinations, and test them.")
 
 Name = Annotated[str, typer.Argument(metavar="DESTINATION", help="A registered destination.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Why: `destinations list` and `outbox audit` show it.")]
-
-
-def register(app: typer.Typer, look: str, act: str) -> None:
-    app.add_typer(destinations, name="destinations", rich_help_panel=look)
-    app.command(rich_help_panel=act, epilog=examples("outbox pause api --reason 'a release, until noon'"))(pause)
-    app.command(rich_help_panel=act, epilog=examples("outbox resume api"))(resume)
 
 
 @destinations.command("list", epilog=examples("outbox destinations list", "outbox destinations list --json"))
@@ -51,7 +45,7 @@ def test(
     put_current_directory_on_path()
     if name not in settings.destinations:
         known = ", ".join(sorted(settings.destinations)) or "none"
-        raise typer.BadParameter(f"no destination {name} is configured here: configured are {known}")
+        raise typer.BadParameter(f"no destination {name} is configured here; configured: {known}")
     found = asyncio.run(probe(name, settings))
     say(f"{name}: {found.said}")
     say(f"checked: {found.checked}")
@@ -59,8 +53,9 @@ def test(
         raise typer.Exit(exits.UNHEALTHY)
 
 
+@app.command(rich_help_panel=ACT, epilog=examples("outbox pause api --reason 'a release, until noon'"))
 def pause(name: Name, reason: Reason = None) -> None:
-    """Pause a destination: within a second, all relays start nothing more there. Its messages wait."""
+    """Pause a destination: within a second, relays start no more attempts there. Its messages wait."""
     from relay.admin.destinations.listing import pause
 
     with changing() as engine:
@@ -68,6 +63,7 @@ def pause(name: Name, reason: Reason = None) -> None:
     say(f"{name} is paused: nothing is sent there until `outbox resume {name}`")
 
 
+@app.command(rich_help_panel=ACT, epilog=examples("outbox resume api"))
 def resume(name: Name, reason: Reason = None) -> None:
     """Make all relays try a destination again, after a pause or a switch-off."""
     from relay.admin.destinations.listing import resume

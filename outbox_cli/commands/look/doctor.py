@@ -1,4 +1,4 @@
-"""``outbox doctor``: check for faults that are present or near."""
+"""``outbox doctor``: check for faults that exist or will occur soon."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import typer
 from rich.text import Text
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import duration
+from outbox_cli.terminal.commands import LOOK, app, examples
+from outbox_cli.terminal.options import lasting
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, stdout
 from outbox_cli.terminal.settings import operator_settings
 from relay.platform.wording import counted
@@ -17,38 +17,28 @@ from relay.platform.wording import counted
 if TYPE_CHECKING:
     from relay.admin.doctor import Finding
 
+LATE_S = 300.0
 MARK = {"ok": ("ok", "green"), "note": ("note", "yellow"), "bad": ("BAD", "bold red")}
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples("outbox doctor", "outbox doctor --json | jq '.[] | select(.severity == \"bad\")'")
-        + "\n\nExits with 0 if no finding is bad (notes do not count), with 4 if one is, "
-        "and with 3 if the database cannot be used.",
-    )(doctor)
-
-
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples("outbox doctor", "outbox doctor --json | jq '.[] | select(.severity == \"bad\")'")
+    + "\n\nExits with 0 if no finding is bad (notes do not count), with 4 if one is, "
+    "and with 3 if the database cannot be used.",
+)
 def doctor(
-    older_than: Annotated[
-        float,
-        typer.Option(
-            parser=duration,
-            metavar="DURATION",
-            show_default=False,
-            help="The age from which a message is late; default: 5m.",
-        ),
-    ] = 300.0,
+    older_than: Annotated[float | None, lasting("The age from which a message is late; default: 5m.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check for faults, present or near: database, pooler, settings, long transactions, relays, waiting messages."""
+    """Find faults, existing or coming: database, pooler, settings, long transactions, relays, waiting messages."""
     from relay.admin.access.opening import reaching
     from relay.admin.doctor import examine
 
     settings = operator_settings()
     settings.require_database_file()
     with settings.database.short_engine() as engine, reaching(settings.database):
-        found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than) + _configured()
+        found = examine(engine, lease_s=settings.lease_s, older_than_s=older_than or LATE_S) + _configured()
     if as_json:
         print_json(found)
     else:
@@ -59,10 +49,10 @@ def doctor(
 
 
 def _configured() -> list[Finding]:
-    """Check the destinations, if this host has what they need; another host may have it."""
+    """Check the destinations, if this host has what they need; if not, another host may have it."""
     from outbox.errors import SettingsError
     from relay.admin.doctor.destinations import configured
-    from relay.admin.doctor.finding import note
+    from relay.platform.finding import note
     from relay.settings import load
 
     try:

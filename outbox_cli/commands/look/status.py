@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import duration as duration_s
+from outbox_cli.terminal.commands import LOOK, app, examples
+from outbox_cli.terminal.options import lasting
 from outbox_cli.terminal.output import Json, pasteable, print_json, say, show, stdout, table
 from outbox_cli.terminal.settings import operator_settings, reading
 from relay.platform.wording import duration, ranges
@@ -23,27 +23,20 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox status",
-            "outbox status --watch",
-            "outbox status --json | jq .waiting",
-            "outbox status --fail-if-older 5m  # a health check: exit code 4 if a message waits longer",
-        ),
-    )(status)
-    app.command(rich_help_panel=panel, epilog=examples("outbox relays", "outbox relays --json"))(relays)
-
-
+@app.command(
+    rich_help_panel=LOOK,
+    epilog=examples(
+        "outbox status",
+        "outbox status --watch",
+        "outbox status --json | jq .waiting",
+        "outbox status --fail-if-older 5m  # a health check: exit code 4 if a message waits longer",
+    ),
+)
 def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two updates, with --watch.")] = 2.0,
-    fail_if_older: Annotated[
-        float | None,
-        typer.Option(parser=duration_s, metavar="DURATION", help="Exit with 4 if a message waits longer: 30s, 5m, 1h."),
-    ] = None,
+    fail_if_older: Annotated[float | None, lasting("Exit with 4 if a message waits longer: 30s, 5m, 1h.")] = None,
 ) -> None:
     """Show counts of messages, the state of the destinations, and the owners of the shards."""
     if watch and fail_if_older is not None:
@@ -63,6 +56,7 @@ def status(
         raise typer.Exit(exits.UNHEALTHY)
 
 
+@app.command(rich_help_panel=LOOK, epilog=examples("outbox relays", "outbox relays --json"))
 def relays(as_json: Json = False) -> None:
     """Show the relays that are alive and the shards they own."""
     from relay.admin.relays import live_relays
@@ -108,7 +102,7 @@ def _watch(settings: Settings, interval_s: float, *, as_json: bool) -> None:
 
 
 def _repeat(interval_s: float, show: Callable[[], None]) -> NoReturn:
-    """Repeat; if the database is away for a while, report that and wait for it."""
+    """Repeat the output; if the database cannot be reached for a while, report that and wait for it."""
     from outbox.errors import Unusable
 
     while True:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import RUN, examples, group
 from outbox_cli.terminal.output import Json, print_json, say, stdout, table
 from outbox_cli.terminal.settings import put_current_directory_on_path
 
@@ -18,11 +16,7 @@ if TYPE_CHECKING:
     from relay.observe.logging import Masking
     from relay.settings import DestinationSettings, Settings
 
-config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
-
-
-def register(app: typer.Typer, panel: str) -> None:
-    app.add_typer(config, name="config", rich_help_panel=panel)
+config = group("config", RUN, "Show and check the settings.")
 
 
 @config.command(epilog=examples("outbox config show", "OUTBOX_LEASE_S=30s outbox config show --json"))
@@ -68,7 +62,7 @@ def _origin(key: str, found: BaseModel, section: str) -> str:
 
 @config.command(epilog=examples("outbox config check && outbox relay"))
 def check() -> None:
-    """Check the settings as a relay would, including listeners and certificates. Exit code 3 if one is wrong."""
+    """Check the settings as a relay would, including listeners and certificates. Exits with 3 if a setting is wrong."""
     from relay.destinations import registry
     from relay.settings import load
 
@@ -110,7 +104,7 @@ def _written(settings: Settings) -> dict[str, Any]:
 
 
 def as_written(value: Any, written: Any) -> Any:
-    """Return the value, or the file's text if that contains a variable, whose value may be a secret."""
+    """Return the value, or the file's text if that text contains a variable, whose value may be a secret."""
     match written:
         case str() if "${" in written:
             return written

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import RUN, app, examples
 from outbox_cli.terminal.options import HealthHost, HealthPort
 from outbox_cli.terminal.settings import health_port, put_current_directory_on_path, start_logging
 from outbox_cli.terminal.shutdown import stop_on_signals
@@ -20,48 +20,49 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 QUEUE = COMPLETED
-MOST_BYTES = 250  # of a name: the dead-letter queue's name must stay within AMQP's 255
+MOST_BYTES = 250  # the most bytes of a name: that of the dead-letter queue must not exceed AMQP's 255
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "AMQP_URL=amqp://guest:guest@localhost/ outbox consume",
-            "outbox consume --queue report.wanted --listener my_app.reports:on_wanted",
-        )
-        + "\n\nA message that is unreadable, rejected, or fails too often moves to QUEUE.dead; its headers say why. "
-        "SIGTERM and Ctrl-C stop it in order, a second one at once: nothing is lost.\n\n" + exits.HELP,
-    )(consume)
-
-
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "AMQP_URL=amqp://guest:guest@localhost/ outbox consume",
+        "outbox consume --queue report.wanted --listener my_app.reports:on_wanted",
+    )
+    + "\n\nA message that is unreadable, rejected, or fails too often moves to QUEUE.dead; its headers say why. "
+    "SIGTERM and Ctrl-C stop it in order, a second signal stops it at once: nothing is lost.\n\n" + exits.HELP,
+)
 def consume(
-    queue: Annotated[str, typer.Option(help="The queue, which is also its binding's routing key.")] = QUEUE,
+    queue: Annotated[str, typer.Option(help="The queue; its name is also the routing key of its binding.")] = QUEUE,
     destination: Annotated[
         str | None, typer.Option(help="The configured destination of kind rabbitmq whose broker is used.")
     ] = None,
     listener: Annotated[str, typer.Option(metavar="MODULE:CALLABLE", help="The listener to run.")] = BASELINE_LISTENER,
     prefetch: Annotated[int, typer.Option(min=1, max=10_000, help="Unacknowledged messages, at most.")] = 64,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Messages processed at the same time.")] = 8,
-    max_attempts: Annotated[int, typer.Option(min=1, max=1000, help="Failures until a message is a dead letter.")] = 5,
+    max_attempts: Annotated[
+        int, typer.Option(min=1, max=1000, help="The number of failures that make a message a dead letter.")
+    ] = 5,
     health_host: HealthHost = None,
     health_port: HealthPort = None,
     max_body_bytes: Annotated[
-        int, typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message becomes a dead letter, unread.")
+        int,
+        typer.Option(min=1024, max=64 * 1024 * 1024, help="A longer message becomes a dead letter without being read."),
     ] = 1024 * 1024,
 ) -> None:
-    """Receive events from RabbitMQ and run a listener once for each. AMQP_URL is the broker. Several may run."""
+    """Run a listener once for each event from RabbitMQ. AMQP_URL names the broker. Several consumers may run."""
     from listeners.rabbitmq import Consumer, Limits, Source
     from relay.admin.access.opening import opened
+    from relay.databases.rights import BASELINE, RELAY
     from relay.decide.backoff import Policy
     from relay.destinations.rabbitmq.amqp import Broker
     from relay.destinations.rabbitmq.settings import NAME
     from relay.observe import tracing
-    from relay.platform.rights import BASELINE, RELAY
     from relay.settings import load
 
     if not 0 < len(queue) <= MOST_BYTES or queue.startswith("amq.") or not NAME.fullmatch(queue):
-        # For "" RabbitMQ would create a durable queue with a generated name, and one more with each attempt to consume.
+        # For "" RabbitMQ would create a durable queue with a generated name, and another one at each attempt to
+        # consume.
         raise typer.BadParameter(
             f"--queue {queue}: a name has at most {MOST_BYTES} letters, digits, blanks and - _ . : @ # , / +, and does "
             "not begin with amq."
@@ -86,7 +87,7 @@ def consume(
         limits=limits,
     )
     needs = RELAY + BASELINE if listener == BASELINE_LISTENER else RELAY
-    with opened(settings, needs=needs):  # it exists, answers, and has our schema
+    with opened(settings, needs=needs):  # checks that it exists, answers, and has our schema
         asyncio.run(_run(consumer, settings))
 
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import RUN, examples, group
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import operator_settings
 
 if TYPE_CHECKING:
     from relay.settings import Settings
 
-db = typer.Typer(help="Create and check the tables.", no_args_is_help=True)
+db = group("db", RUN, "Create and check the tables.")
 
 
 Branch = Literal["outbox", "content"]
@@ -22,13 +22,9 @@ Only = Annotated[
     typer.Option(
         "--only",
         help="[bold]outbox[/]: without the content tables, which the baseline listener needs. "
-        "[bold]content[/]: only those.",
+        "[bold]content[/]: only the content tables.",
     ),
 ]
-
-
-def register(app: typer.Typer, panel: str) -> None:
-    app.add_typer(db, name="db", rich_help_panel=panel)
 
 
 @db.command(
@@ -44,7 +40,7 @@ def upgrade(
 ) -> None:
     """Bring the database to the newest schema. An SQLite file is created. A repeated run changes nothing."""
     from relay.admin.access.opening import reaching
-    from relay.platform import migrations
+    from relay.databases import migrations
 
     settings = operator_settings()
     settings.require_database_folder()
@@ -63,9 +59,9 @@ def upgrade(
 
 @db.command(epilog=examples("outbox db check && outbox relay"))
 def check() -> None:
-    """Check that this release can use the schema. Exit code 3 if it cannot."""
+    """Check that this release can use the schema. Exits with 3 if it cannot."""
     from relay.admin.access.opening import opened
-    from relay.platform import migrations
+    from relay.databases import migrations
 
     settings = operator_settings()
     with opened(settings):
@@ -80,14 +76,16 @@ def check() -> None:
     )
 )
 def sql(
-    dialect: Annotated[Literal["postgresql", "sqlite"], typer.Option(help="Whose SQL.")] = "postgresql",
+    dialect: Annotated[
+        Literal["postgresql", "sqlite"], typer.Option(help="The database that the SQL is for.")
+    ] = "postgresql",
     only: Only = None,
     schema: Annotated[
         str | None, typer.Option(help="The PostgreSQL schema of the outbox; default: OUTBOX_SCHEMA.")
     ] = None,
 ) -> None:
     """Print the migrations as SQL. No database is used."""
-    from relay.platform import migrations
+    from relay.databases import migrations
 
     schema = schema or operator_settings().schema_name
     typer.echo(migrations.sql(dialect, schema=schema, only=only), nl=False)
@@ -115,18 +113,16 @@ def grants(
 
 
 def _creators(settings: Settings) -> str | None:
-    """Return a warning about other roles that may CREATE in the schema; ``None`` if none may."""
-    if not settings.database.is_postgres:
-        return None
-    from relay.admin.doctor.strangers import creators
+    """Return a warning about other roles that may CREATE in the schema; ``None`` if there are none."""
+    from relay.databases.rights import MAY_RUN
 
     with settings.database.short_engine() as engine, engine.connect() as connection:
-        found = creators(connection)
-    return None if found.severity == "ok" else f"{found.what}: {found.why}. Run {found.do}"
+        found = settings.database.dialect.others_that_create(connection)
+    return f"{found}, where our tables are: {MAY_RUN}. Run {found.remedy}" if found else None
 
 
 def _plan(settings: Settings, only: Branch | None) -> None:
-    from relay.platform import migrations
+    from relay.databases import migrations
 
     database = settings.database
     if database.is_file and not database.path.exists():

@@ -1,4 +1,4 @@
-"""``outbox demo`` and ``outbox extract``: the reference worker, with and without a relay."""
+"""``outbox demo`` and ``outbox extract``: run the reference worker, with and without a relay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import TRY, app, examples
 from outbox_cli.terminal.output import as_json as json_text
 from outbox_cli.terminal.output import program, say, stderr, stdout
 from outbox_cli.terminal.settings import operator_settings, start_logging
@@ -23,20 +23,10 @@ if TYPE_CHECKING:
 READS = "Files (.txt, .md, .html, .pdf) and folders of them. If a named file cannot be read, the exit code is 1."
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples("outbox demo", "outbox demo README.md docs/  # your own documents", "outbox demo --open"),
-    )(demo)
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox extract docs/",
-            "outbox extract docs/ && outbox relay --drain  # the demo in two steps",
-        ),
-    )(extract)
-
-
+@app.command(
+    rich_help_panel=TRY,
+    epilog=examples("outbox demo", "outbox demo README.md docs/  # your own documents", "outbox demo --open"),
+)
 def demo(
     paths: Annotated[
         list[Path] | None,
@@ -52,7 +42,6 @@ def demo(
     """
 
     with _needing_the_extra():
-        from outbox_demo import screen
         from outbox_demo.demo import run
     from relay.admin.access.opening import reaching
 
@@ -60,8 +49,8 @@ def demo(
     settings.require_database_folder()
     _quiet_logging(settings)
     try:
-        with reaching(settings.database), screen.Screen(stderr()) as watcher:
-            report = asyncio.run(run(settings, paths or [], watcher))
+        with reaching(settings.database):
+            report = asyncio.run(run(settings, paths or [], stderr()))
     except KeyboardInterrupt:
         say("Interrupted. Committed messages wait in the database: run the demo again to deliver them.")
         raise typer.Exit(exits.INTERRUPTED) from None
@@ -69,10 +58,17 @@ def demo(
     if open_:
         from outbox_cli.commands.look.dashboard import dashboard
 
-        dashboard(port=0, allow_changes=True, open_browser=True)  # any port: the browser gets it
+        dashboard(port=0, allow_changes=True, open_browser=True)  # any free port: the browser is told which
     raise typer.Exit(_code(report))
 
 
+@app.command(
+    rich_help_panel=TRY,
+    epilog=examples(
+        "outbox extract docs/",
+        "outbox extract docs/ && outbox relay --drain  # the demo in two steps",
+    ),
+)
 def extract(
     paths: Annotated[list[Path], typer.Argument(help=READS, metavar="PATH")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each document.")] = False,
@@ -80,20 +76,18 @@ def extract(
     """Extract topics from documents, and commit each result together with its message. A relay delivers them."""
 
     with _needing_the_extra():
-        from outbox_demo import screen
         from outbox_demo.demo import sources, work
         from outbox_demo.report import Report
     from relay.admin.access.opening import opened
-    from relay.platform.rights import COMMANDS, EXTRACT, WORKER
+    from relay.databases.rights import COMMANDS, EXTRACT, WORKER
+    from relay.platform.wording import counted
 
     report = Report()
-    needs = WORKER + COMMANDS + EXTRACT
-    with opened(operator_settings(), needs=needs) as engine, screen.Screen(stderr(), deliveries=False) as watcher:
-        count, documents = sources(paths)
-        watcher.documents(count)
-        for line in work(engine, documents, report, watcher):
-            typer.echo(json_text(screen.as_fields(line)) if as_json else screen.as_text(line))
-    for sentence in screen.extraction_summary(report):
+    with opened(operator_settings(), needs=WORKER + COMMANDS + EXTRACT) as engine:
+        for line in work(engine, sources(paths)[1], report):
+            typer.echo(json_text(line.as_fields()) if as_json else line.as_text())
+    waits = "; a relay delivers them" if report.new else ""
+    for sentence in (*report.not_read, report.extracted, f"{counted(len(report.new), 'message')} committed{waits}."):
         say(sentence)
     raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)
 
@@ -117,19 +111,19 @@ def _needing_the_extra() -> Iterator[None]:
 
 
 def _print(report: Report, settings: Settings) -> None:
-    from outbox_demo import screen
     from outbox_demo.demo import where
+    from outbox_demo.report import rendered
 
-    for sentence in screen.skipped_together(report):
+    for sentence in report.not_read:
         say(sentence)
     console = stdout()
     console.print()
-    console.print(screen.report(report, expand=console.is_terminal))
+    console.print(rendered(report, expand=console.is_terminal))
     console.print()
     console.print(f"The database is {where(settings.database)}. Try next:", soft_wrap=True)
     again = (
-        (f"{program()} status", "what waits, what was delivered"),
-        (f"{program()} dashboard", "all of it in a browser, with the topic graphs"),
+        (f"{program()} status", "what waits, and what was delivered"),
+        (f"{program()} dashboard", "the same in a browser, with the topic graphs"),
         (f"{program()} messages list --state delivered", "each message, and when"),
         (f"{program()} demo PATH...", "your own .txt, .md, .html and .pdf"),
     )

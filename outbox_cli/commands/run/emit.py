@@ -10,33 +10,28 @@ from typing import Annotated, Any
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
-from outbox_cli.terminal.options import duration, instant
+from outbox_cli.terminal.commands import RUN, app, examples
+from outbox_cli.terminal.options import instant, lasting
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import operator_settings
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            """outbox emit extraction.completed '{"contentId": "c-1"}'""",
-            """outbox emit extraction.completed '{"contentId": "c-1"}' --ordering-key c-1 --delay 10m""",
-            "outbox emit price.changed '{\"price\": 3}' --expires-in 5m",
-            "outbox emit report.wanted - < report.json  # data from stdin",
-        ),
-    )(emit)
-
-
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        """outbox emit extraction.completed '{"contentId": "c-1"}'""",
+        """outbox emit extraction.completed '{"contentId": "c-1"}' --ordering-key c-1 --delay 10m""",
+        "outbox emit price.changed '{\"price\": 3}' --expires-in 5m",
+        "outbox emit report.wanted - < report.json  # data from stdin",
+    ),
+)
 def emit(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="The event type, such as extraction.completed.")],
     data: Annotated[str, typer.Argument(metavar="JSON", help="The event's data; - reads it from stdin.")],
     ordering_key: Annotated[str | None, typer.Option(help="Messages with the same key are delivered in order.")] = None,
     subject: Annotated[str | None, typer.Option(help="What the event is about.")] = None,
     header: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")] = None,
-    delay: Annotated[
-        float | None, typer.Option(parser=duration, metavar="DURATION", help="Deliver after this time: 30s, 10m, 2h.")
-    ] = None,
+    delay: Annotated[float | None, lasting("Deliver after this time: 30s, 10m, 2h.")] = None,
     due_at: Annotated[
         datetime | None,
         typer.Option(
@@ -44,12 +39,7 @@ def emit(
         ),
     ] = None,
     expires_in: Annotated[
-        float | None,
-        typer.Option(
-            parser=duration,
-            metavar="DURATION",
-            help="Deliver within this time from now, or from the due time: 30s, 10m, 2h.",
-        ),
+        float | None, lasting("Deliver within this time from now, or from the due time: 30s, 10m, 2h.")
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The message's id, a UUID; default: a new one.")] = None,
 ) -> None:
@@ -59,7 +49,7 @@ def emit(
     from outbox import EmitError
     from outbox import emit as write
     from relay.admin.access.opening import opened
-    from relay.platform.rights import COMMANDS, WORKER
+    from relay.databases.rights import COMMANDS, WORKER
 
     if delay is not None and due_at is not None:
         raise typer.BadParameter("give --delay or --due-at, not both")
@@ -92,7 +82,7 @@ def _parsed(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; refuse a repeated name, of which a database would keep only the last value."""
+    """Return an object; refuse a repeated name, because a database would keep only its last value."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import RUN, app, examples
 from outbox_cli.terminal.options import HealthHost, HealthPort
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import put_current_directory_on_path, report_ignored, start_logging
@@ -25,22 +25,19 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox relay",
-            "outbox relay --drain  # deliver what is due, then exit",
-            "outbox relay --processes 4",
-            "outbox relay --apply  # after a change of destinations",
-        )
-        + "\n\nSIGTERM and Ctrl-C stop it in order: deliveries under way may finish within grace_s; it exits with 0. "
-        "A second signal stops it at once, with 143 or 130: nothing is lost, but a message may be delivered twice. "
-        "Without --drain it runs until it is stopped. With --drain it exits with 0 if everything due was "
-        "delivered, and with 4 if not: it prints what is left, and why.\n\n" + exits.HELP,
-    )(relay)
-
-
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "outbox relay",
+        "outbox relay --drain  # deliver what is due, then exit",
+        "outbox relay --processes 4",
+        "outbox relay --apply  # after a change of destinations",
+    )
+    + "\n\nSIGTERM and Ctrl-C stop it in order: deliveries under way may finish within grace_s; it exits with 0. "
+    "A second signal stops it at once, with 143 or 130: nothing is lost, but a message may be delivered twice. "
+    "Without --drain it runs until it is stopped. With --drain it exits with 0 if everything due was "
+    "delivered, and with 4 if not: it prints what is left, and why.\n\n" + exits.HELP,
+)
 def relay(
     drain: Annotated[bool, typer.Option("--drain", help="Deliver what can be delivered now, then exit.")] = False,
     processes: Annotated[int, typer.Option(min=1, max=64, help="The number of relays to run.")] = 1,
@@ -79,7 +76,7 @@ def relay(
 
 
 def tune_interpreter() -> None:
-    """Tune a process with two busy threads, and with many short-lived objects without reference cycles.
+    """Tune a process that has two busy threads and makes many short-lived objects without reference cycles.
 
     A thread that returns from the database waits for the interpreter for one switch interval at most. The default of 5
     ms would be longer than the database takes.
@@ -101,7 +98,7 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
     host, stale_s = settings.health_host, settings.lease_s
     health = HealthServer(relay, port, host=host, stale_after_s=stale_s, metrics=relay.metrics.text)
     try:
-        async with health, relay:  # in this order: the process is alive while it waits for its database
+        async with health, relay:  # in this order, because the process is alive while it waits for its database
             stopping.started = True
             if parent_fd is not None:
                 _stop_when_orphaned(relay, parent_fd)
@@ -130,12 +127,17 @@ async def _watch_for_stalls(stall_timeout_s: float) -> None:
 
 
 async def _drain(relay: Relay, *, look: bool) -> int:
-    """Drain, and report what is left; with several relays, their supervisor reports it after all have ended."""
+    """Drain, and report what is left; if there are several relays, their supervisor reports it when all have ended.
+
+    A relay of a supervisor does not end with `FAILED` if the drain ended early: after that code it is started again.
+    """
     drained = await relay.drain(look=look)
     partly = f", and {drained.partly:,} to some of their destinations" if drained.partly else ""
     reason = f"; then: {drained.reason}" if drained.reason else ""
     say(f"delivered {counted(drained.delivered, 'message')}{partly}{reason}")
-    return exits.FAILED if drained.reason and not drained.standing_by else _judged(drained.left)
+    if drained.reason and not drained.standing_by:
+        return exits.FAILED if look else exits.UNHEALTHY
+    return _judged(drained.left)
 
 
 def _judged(left: Sequence[Leftover]) -> int:
@@ -160,7 +162,7 @@ class _Stopping:
 
 
 def _stop_when_orphaned(relay: Relay, parent_fd: int) -> None:
-    """Stop if the supervisor ends: it holds the other end of this pipe, which closes with it in any case."""
+    """Stop if the supervisor ends: it holds the other end of this pipe, which closes when it ends for any reason."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

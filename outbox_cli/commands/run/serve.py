@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outbox_cli.terminal import exits
-from outbox_cli.terminal.examples import examples
+from outbox_cli.terminal.commands import RUN, app, examples
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import health_port, operator_settings, put_current_directory_on_path, start_logging
 
@@ -16,20 +16,17 @@ if TYPE_CHECKING:
     from relay.settings import Settings
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    app.command(
-        rich_help_panel=panel,
-        epilog=examples(
-            "outbox serve",
-            "outbox serve --port 8080",
-            "outbox serve --host 0.0.0.0  # reachable from other machines: behind a firewall or a gateway",
-        )
-        + "\n\nThe secret that callers need is in INTERNAL_API_SECRET (or INTERNAL_API_SECRET_FILE). During its "
-        "rotation, INTERNAL_API_SECRET_PREVIOUS holds the old one. All other settings are in the table \\[serve] of "
-        "outbox.toml. SIGTERM and Ctrl-C stop it after the calls under way.\n\n" + exits.HELP,
-    )(serve)
-
-
+@app.command(
+    rich_help_panel=RUN,
+    epilog=examples(
+        "outbox serve",
+        "outbox serve --port 8080",
+        "outbox serve --host 0.0.0.0  # reachable from other machines: behind a firewall or a gateway",
+    )
+    + "\n\nThe secret that callers need is in INTERNAL_API_SECRET (or INTERNAL_API_SECRET_FILE). During its "
+    "rotation, INTERNAL_API_SECRET_PREVIOUS holds the old one. All other settings are in the table \\[serve] of "
+    "outbox.toml. SIGTERM and Ctrl-C stop it after the calls under way.\n\n" + exits.HELP,
+)
 def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on; default: this machine only.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="The port; default: 3000; 0: any.")] = None,
@@ -111,7 +108,7 @@ def _receiver(settings: Settings) -> Receiver:
     from relay.settings.environment import look_up
 
     serving = settings.serve
-    limits = {each.name for each in dataclasses.fields(Limits)}  # of the same names in both
+    limits = {each.name for each in dataclasses.fields(Limits)}  # they have the same names in both
     secrets = serving.secrets(lambda name: look_up(name, os.environ))
     signing = serving.signing_secrets(lambda name: look_up(name, os.environ))
     tracing.configure(children=settings.trace_children)
@@ -131,8 +128,8 @@ def _check_schema(settings: Settings) -> None:
     """Refuse a schema that cannot be used. A database that is down now may come back: /readyz reports it until then."""
     from outbox.errors import SchemaError, Unusable
     from relay.admin.access.opening import opened
+    from relay.databases.rights import BASELINE, RELAY
     from relay.platform.guide import BASELINE_LISTENER
-    from relay.platform.rights import BASELINE, RELAY
 
     needs = RELAY + BASELINE if settings.serve.handler == BASELINE_LISTENER else RELAY
     try:

@@ -1,8 +1,8 @@
 """``outbox relay --processes N``: several relays under a supervisor that delivers nothing itself.
 
-Each relay is a process in its own session: a Ctrl-C in the terminal reaches only the supervisor, which passes it on, so
-no relay counts it twice. A relay that ends without being told to is started again, after growing waits. A relay that
-cannot work here (exit code 3) ends all of them, because the others have the same settings.
+Each relay is a process in its own session. So a Ctrl-C in the terminal reaches only the supervisor, which passes it on,
+and no relay counts it twice. A relay that ends without being told to is started again, after growing waits. If one
+relay cannot work here (exit code 3), all relays end, because they have the same settings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from asyncio.subprocess import Process
 import structlog
 
 from outbox_cli.terminal import exits
+from relay.platform.waiting import is_set_within
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
@@ -32,7 +33,8 @@ class Supervisor:
         count: The number of relays.
         drain: Whether each delivers what can be delivered now, and exits.
         apply: Whether they register the configured destinations at their first start.
-        health: The address of their health pages, and the first relay's port; the others use the next ones. 0: none.
+        health: The address of their health pages, and the first relay's port; each further relay uses the next port. 0:
+            no pages.
     """
 
     def __init__(self, count: int, *, drain: bool, apply: bool, health: tuple[str, int]) -> None:
@@ -46,7 +48,7 @@ class Supervisor:
         self._read_end, self._write_end = os.pipe()
 
     async def run(self) -> int:
-        """Run them; return the exit code: the worst of the relays' codes."""
+        """Run the relays; return the exit code, which is the worst of theirs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._forward, number)
         codes = await asyncio.gather(*(self._keep(index) for index in range(self._count)))
@@ -60,16 +62,16 @@ class Supervisor:
             child.send_signal(number)
 
     async def _keep(self, index: int) -> int:
-        """Run one relay, again and again, until it is told to stop; return its last exit code."""
+        """Run one relay repeatedly until it is told to stop; return its last exit code."""
         backoff_s, apply = FIRST_BACKOFF_S, self._apply
         while True:
             started_at = time.monotonic()
             code = await self._run_once(index, apply=apply)
-            apply = False  # other destinations may have been applied since, and a restart must not undo that
+            apply = False  # other destinations may have been applied since then, and a restart must not undo that
             if self._stopping.is_set():
                 # The default action of the signal ends a child that does not handle it yet.
                 return exits.OK if code == -self._signal else _shell_code(code)
-            if self._drain and code == exits.OK:
+            if self._drain and code in (exits.OK, exits.UNHEALTHY):
                 return code
             if code == exits.UNUSABLE:
                 self._forward(signal.SIGTERM)
@@ -77,7 +79,7 @@ class Supervisor:
             if time.monotonic() - started_at > SETTLED_AFTER_S:
                 backoff_s = FIRST_BACKOFF_S
             log.warning("relay_process_ended", index=index, exit_code=code, restarting_after_s=backoff_s)
-            if await self._told_to_stop_within(backoff_s):
+            if await is_set_within(self._stopping, backoff_s):
                 return exits.OK
             backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
@@ -92,14 +94,6 @@ class Supervisor:
             return await child.wait()
         finally:
             del self._children[index]
-
-    async def _told_to_stop_within(self, delay_s: float) -> bool:
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._stopping.wait()
-        except TimeoutError:
-            return False
-        return True
 
     def _command(self, index: int, *, apply: bool) -> list[str]:
         port = self._health_port + index if self._health_port else 0

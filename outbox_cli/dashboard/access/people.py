@@ -1,7 +1,7 @@
 """Identify the person behind a request: by session cookie, bearer token, a trusted proxy's header, or the host.
 
-A change needs a proof that our own page requested it. A browser sends a cookie or a header with requests of other
-pages, too, so these need a CSRF token; a bearer token is proof by itself.
+A change needs a proof that our own page requested it. A browser sends cookies, and a proxy sends headers, with requests
+from other pages, too, so such requests need a CSRF token; a bearer token is proof by itself.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection, Request
 
 from outbox_cli.dashboard.access.sessions import LENGTH_S, Session, Sessions
-from outbox_cli.dashboard.access.throttle import Throttle
 from outbox_cli.dashboard.access.tokens import Role, Tokens
 from relay.observe.text import one_line
 from relay.serving.clients import Networks, client_of
+from relay.serving.rate import Rate
 
 NAME_LENGTH = 64
-CSRF_FIELD, CSRF_HEADER = "csrf", "x-csrf-token"
+CSRF_HEADER = "x-csrf-token"
+WRONG_TOKENS_PER_S, WRONG_TOKENS_AT_ONCE = 1 / 30, 5  # for one client
 
 
 class Refused(Exception):
@@ -45,9 +47,9 @@ class TooManyTries(Refused):
         wait_s: The time until it may try again, in seconds.
     """
 
-    def __init__(self, wait_s: float) -> None:
-        super().__init__(f"too many wrong tokens: try again in {wait_s:.0f} s", 429)
-        self.wait_s = max(int(wait_s + 0.999), 1)
+    def __init__(self, wait_s: int) -> None:
+        super().__init__(f"too many wrong tokens: try again in {wait_s} s", 429)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Person:
     Args:
         name: The person's name in the audit.
         may_change: Whether the person is an operator, and changes are allowed.
-        csrf: The token that a form must send; ``None``: none is needed, because the request proves itself.
+        csrf: The token that a form must send; ``None``: no token is needed, because the request is proof by itself.
         can_log_out: Whether the person logged in here.
     """
 
@@ -79,7 +81,7 @@ class Access:
         allow_changes: Whether operators may change anything.
         user_header: The header in which a trusted proxy names the user.
         proxies: The addresses of these proxies.
-        who: The host application's function, for a mounted dashboard; it replaces all other ways.
+        who: The host application's function, for a mounted dashboard; it replaces all other ways to identify a person.
         cookie: The name of the session's cookie.
     """
 
@@ -91,7 +93,7 @@ class Access:
     cookie: str = "outbox_session"
 
     def __post_init__(self) -> None:
-        self.sessions, self._throttle = Sessions(), Throttle()
+        self.sessions, self._wrong_tokens = Sessions(), Rate(WRONG_TOKENS_PER_S, WRONG_TOKENS_AT_ONCE)
         self._secret = secrets.token_bytes(32)
 
     @property
@@ -115,7 +117,7 @@ class Access:
         """Begin a session.
 
         Raises:
-            Refused: The token is wrong, or too many wrong ones were sent.
+            Refused: The token is wrong, or too many wrong tokens were sent.
         """
         role = self._role(request, token.strip())
         return self.sessions.begin(one_line(name.strip())[:NAME_LENGTH] or role, role)
@@ -144,7 +146,7 @@ class Access:
         """Check that our own page made a request.
 
         Raises:
-            Refused: Another page made it, or one that is too old.
+            Refused: Another site's page made it, or a page that is too old.
         """
         if person.csrf is None:
             return
@@ -189,13 +191,12 @@ class Access:
 
     def _role(self, request: HTTPConnection, token: str) -> Role:
         client = client_of(request.client.host if request.client else "")
-        if (wait_s := self._throttle.wait_s(client)) > 0:
+        if wait_s := self._wrong_tokens.take(client, monotonic(), count=False):
             raise TooManyTries(wait_s)
         role = self.tokens.role_of(token)
         if role is None:
-            self._throttle.failed(client)
+            self._wrong_tokens.take(client, monotonic())
             raise Refused("this token is not valid", 401)
-        self._throttle.succeeded(client)
         return role
 
     def _is_from_proxy(self, request: HTTPConnection) -> bool:

@@ -1,4 +1,4 @@
-"""Sessions: a random id in a cookie, all data in this process's memory. A restart ends all of them."""
+"""Sessions: a random id in a cookie, and all data in this process's memory. A restart ends all sessions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sessions:
     """The sessions of one dashboard.
 
     Args:
-        clock: Returns seconds that never go back.
+        clock: Returns the time in seconds; it never goes back.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -43,7 +43,7 @@ class Sessions:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def begin(self, name: str, role: Role) -> Session:
-        """Begin a session. If there are too many, the oldest ends."""
+        """Begin a session. If there are too many, the oldest one ends."""
         session = Session(secrets.token_urlsafe(32), name, role, self._clock() + LENGTH_S)
         self._sessions[session.id] = session
         while len(self._sessions) > AT_MOST:

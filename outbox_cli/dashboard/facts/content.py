@@ -15,6 +15,16 @@ from outbox_cli.dashboard.drawing import Drawing, draw
 
 LIMIT = 60
 TOPICS = 40
+# the columns of `Document`, and the baseline if there is one
+_LISTED = sa.select(
+    Content.id,
+    Content.title,
+    Content.source,
+    Content.media_type,
+    Content.updated_at,
+    TopicGraph.node_count,
+    TopicGraph.edge_count,
+).outerjoin(TopicGraph, (TopicGraph.content_id == Content.id) & (TopicGraph.type == BASELINE))
 
 
 @dataclass(frozen=True)
@@ -79,56 +89,33 @@ def documents(connection: sa.Connection, query: str) -> Documents:
     """Return the latest documents with this text in their title or id."""
     if not is_installed(connection):
         return Documents(is_installed=False)
-    c: Any = Content.__table__
-    g: Any = TopicGraph.__table__
-    baseline = sa.and_(g.c.content_id == c.c.id, g.c.type == BASELINE)
-    columns = (c.c.id, c.c.title, c.c.source, c.c.media_type, c.c.updated_at, g.c.node_count, g.c.edge_count)
-    select = (
-        sa.select(*columns).select_from(c.outerjoin(g, baseline)).order_by(c.c.updated_at.desc(), c.c.id).limit(LIMIT)
-    )
+    listed = _LISTED.order_by(Content.updated_at.desc(), Content.id).limit(LIMIT)
     if query:
-        text = query.lower()
-        select = select.where(
-            sa.func.lower(c.c.title).contains(text, autoescape=True)
-            | sa.func.lower(c.c.id).contains(text, autoescape=True)
-        )
-    total = connection.scalar(sa.select(sa.func.count()).select_from(c)) or 0
-    graphs = connection.scalar(sa.select(sa.func.count()).select_from(g).where(g.c.type == BASELINE)) or 0
-    return Documents(True, query, total, graphs, [Document(*row) for row in connection.execute(select)])
+        listed = listed.where(sa.or_(*(each.icontains(query, autoescape=True) for each in (Content.title, Content.id))))
+    total = connection.scalar(sa.select(sa.func.count()).select_from(Content)) or 0
+    graphs = connection.scalar(sa.select(sa.func.count()).where(TopicGraph.type == BASELINE)) or 0
+    return Documents(True, query, total, graphs, [Document(*row) for row in connection.execute(listed)])
 
 
 def document(connection: sa.Connection, id_: str) -> DocumentDetail | None:
     """Return one document with its topics and its graph; ``None`` if no document has this id."""
     if not is_installed(connection):
         return None
-    c: Any = Content.__table__
-    g: Any = TopicGraph.__table__
-    e: Any = Extraction.__table__
-    row = connection.execute(sa.select(c).where(c.c.id == id_)).first()
+    details = _LISTED.add_columns(Content.sha256, TopicGraph.graph, TopicGraph.created_at.label("built_at"))
+    row = connection.execute(details.where(Content.id == id_)).first()
     if row is None:
         return None
-    graph = connection.execute(sa.select(g).where(g.c.content_id == id_, g.c.type == BASELINE)).first()
-    extraction = connection.execute(
-        sa.select(e).where(e.c.content_id == id_).order_by(e.c.created_at.desc()).limit(1)
-    ).first()
+    latest = sa.select(Extraction.topics, Extraction.created_at).where(Extraction.content_id == id_)
+    extraction = connection.execute(latest.order_by(Extraction.created_at.desc()).limit(1)).first()
     topics = extraction.topics if extraction is not None else []
-    listed = Document(
-        row.id,
-        row.title,
-        row.source,
-        row.media_type,
-        row.updated_at,
-        graph.node_count if graph else None,
-        graph.edge_count if graph else None,
-    )
     return DocumentDetail(
-        listed,
-        row.sha256,
-        extraction.created_at if extraction is not None else None,
-        [topic for topic in topics[:TOPICS] if isinstance(topic, dict)],
-        len(topics),
-        graph.graph if graph is not None else None,
-        graph.created_at if graph is not None else None,
+        document=Document(*row[:7]),
+        sha256=row.sha256,
+        extracted_at=extraction.created_at if extraction is not None else None,
+        topics=[topic for topic in topics[:TOPICS] if isinstance(topic, dict)],
+        topic_count=len(topics),
+        graph=row.graph,
+        built_at=row.built_at,
     )
 
 

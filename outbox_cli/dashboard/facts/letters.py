@@ -1,4 +1,4 @@
-"""Dead letters by cause, the letters of one cause, and the number of those that a change would reach."""
+"""Dead letters by cause, the letters of one cause, and the number of letters that a change would affect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from relay.admin.messages.dead import Cause, DeadFilter, DeadLetter, causes, count_dead, dead_letters
 
 LETTERS = 50
-LATEST = 5_000  # dead letters that are looked at if a look at all of them takes too long
+LATEST = 5_000  # how many dead letters are examined if to examine all takes too long
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Letters:
         which: The filters.
         total: The count of dead letters of all these causes.
         letters: The latest letters, if one cause is chosen.
-        among: How many of the latest dead letters were looked at; ``None``: all.
+        among: How many of the latest dead letters were examined; ``None``: all.
     """
 
     which: DeadFilter
@@ -39,5 +39,5 @@ def letters(connection: sa.Connection, which: DeadFilter, among: int | None = No
 
 
 def dead_count(connection: sa.Connection, which: DeadFilter, among: int | None = None) -> tuple[int, int | None]:
-    """Return the count of the dead letters that match, and how many of the latest were looked at; ``None``: all."""
+    """Return the count of the dead letters that match, and how many of the latest were examined; ``None``: all."""
     return count_dead(connection, which, among=among), among

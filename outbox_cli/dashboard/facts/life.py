@@ -1,43 +1,19 @@
-"""The life of one message: its events so far, and what comes next."""
+"""All information about one message."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from outbox_cli.dashboard.facts.neighbours import Link, chain, worst
-from relay.admin.messages.detail import DeliveryRow, MessageDetail, show_message
-from relay.admin.messages.outcomes import OUTCOMES
+from relay.admin.messages.detail import MessageDetail, show_message
+from relay.admin.messages.life import LifeEvent, timeline
 from relay.admin.messages.redaction import Redaction
+from relay.databases.store.replay_sql import REPLAY_OF
 from relay.decide.verdict import State
-from relay.store.replay_sql import REPLAY_OF
 
-Tone = Literal["good", "warn", "bad", "quiet"]
-
-
-@dataclass(frozen=True)
-class LifeEvent:
-    """An event in the life of a message, past or to come.
-
-    Args:
-        at: Its time; ``None`` if unknown.
-        tone: Whether it is good or bad.
-        title: The event, in a few words.
-        detail: More information.
-        answer: The destination's answer.
-        is_to_come: Whether it has not happened yet.
-    """
-
-    at: datetime | None
-    tone: Tone
-    title: str
-    detail: str = ""
-    answer: str = ""
-    is_to_come: bool = False
+WORST = (State.DEAD, State.RETRY, State.BLOCKED, State.PARKED)  # in the order in which they need an operator
 
 
 @dataclass(frozen=True)
@@ -46,19 +22,18 @@ class Life:
 
     Args:
         timeline: Its events, the oldest first, and what comes next.
-        chain: The unsettled messages of its key around it, in their order.
         data_json: Its data, formatted for people.
     """
 
     detail: MessageDetail
     timeline: list[LifeEvent]
-    chain: list[Link] = field(default_factory=list)
-    data_json: str = ""
+    data_json: str
 
     @property
     def state(self) -> str:
-        """Its state: of one that was set aside, that of the delivery that needs an operator most."""
-        return worst({each.destination: each.state for each in self.detail.deliveries}) or self.detail.message.state
+        """Its state; if it was set aside, the state of the delivery that needs an operator most."""
+        states = {each.state for each in self.detail.deliveries}
+        return next((each for each in WORST if each in states), self.detail.message.state)
 
     @property
     def replay_of(self) -> str | None:
@@ -84,77 +59,4 @@ def life(connection: sa.Connection, id_: str, redaction: Redaction) -> Life | No
     if found is None:
         return None
     detail = redaction.detail(found)
-    has_key = detail.message.ordering_key is not None and detail.shard is not None
-    neighbours = chain(connection, detail) if has_key else []
-    return Life(detail, _timeline(detail), neighbours, json.dumps(detail.data, ensure_ascii=False, indent=2))
-
-
-def _timeline(detail: MessageDetail) -> list[LifeEvent]:
-    message = detail.message
-    happened = [LifeEvent(message.created_at, "quiet", "Emitted", f"by {detail.source}")]
-    happened += [moment for each in detail.before for moment in _past(each, " (before it was sent again)")]
-    happened += [moment for each in detail.deliveries for moment in _past(each, "")]
-    happened += [LifeEvent(at, "good", f"Done at {name}", "marked in its inbox") for name, at in detail.inbox.items()]
-    happened.sort(key=lambda moment: moment.at.timestamp() if moment.at else 0)
-    return happened + _to_come(detail)
-
-
-def _past(delivery: DeliveryRow, suffix: str) -> list[LifeEvent]:
-    events = [_attempt(delivery.destination, entry) for entry in delivery.log]
-    where = f"{delivery.destination}{suffix}"
-    match delivery.state:
-        case State.DELIVERED:
-            nth = f"attempt {delivery.taken_at_attempt}" if delivery.taken_at_attempt else ""
-            events.append(LifeEvent(delivery.changed_at, "good", f"Delivered to {where}", nth))
-        case State.DEAD:
-            # Its last attempt says the same, if there is one.
-            if not events:
-                events.append(LifeEvent(delivery.changed_at, "bad", f"Dead letter at {where}", delivery.reason or ""))
-        case State.DISCARDED | State.CANCELLED:
-            title = f"{delivery.state.capitalize()} for {where}"
-            events.append(LifeEvent(delivery.changed_at, "warn", title, "by an operator"))
-        case State.EXPIRED:
-            events.append(LifeEvent(delivery.changed_at, "warn", f"Expired for {where}", delivery.reason or ""))
-    return events
-
-
-def _attempt(destination: str, entry: Any) -> LifeEvent:
-    if not isinstance(entry, dict):
-        return LifeEvent(None, "quiet", f"Attempt at {destination}", str(entry))
-    verdict = str(entry.get("verdict", ""))
-    nth = f"Attempt {entry['attempt']}" if entry.get("attempt") else "Attempt"
-    ends = {"dead": "given up: a dead letter", "retry": "failed", "delivered": "taken"}
-    tone: Tone = "bad" if verdict == State.DEAD else "good" if verdict == State.DELIVERED else "warn"
-    return LifeEvent(
-        _at(entry.get("at")),
-        tone,
-        f"{nth} at {destination}: {ends.get(verdict, verdict)}",
-        str(entry.get("reason") or ""),
-        str(entry.get("detail") or ""),
-    )
-
-
-def _to_come(detail: MessageDetail) -> list[LifeEvent]:
-    if detail.message.settled_at is not None:
-        return []
-    waits = [each for each in detail.deliveries if each.state not in OUTCOMES]
-    found = [
-        LifeEvent(
-            each.due_at,
-            "bad" if each.state == State.DEAD else "warn" if each.state in (State.BLOCKED, State.RETRY) else "quiet",
-            {"dead": f"A dead letter at {each.destination}", "waiting": f"Next: {each.destination}"}.get(
-                each.state, f"{each.state.capitalize()} for {each.destination}"
-            ),
-            each.next or "",
-            is_to_come=True,
-        )
-        for each in waits
-    ]
-    return found or [LifeEvent(detail.message.due_at, "quiet", "Next", detail.next or "", is_to_come=True)]
-
-
-def _at(text: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
+    return Life(detail, timeline(detail), json.dumps(detail.data, ensure_ascii=False, indent=2))

@@ -12,17 +12,17 @@ from outbox.tables import SHARD_COUNT
 from outbox_cli.dashboard.facts.letters import LATEST
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
-from relay.admin.doctor.finding import Finding
 from relay.admin.messages.dead import Cause, DeadFilter, causes
 from relay.admin.relays import RelayStatus
-from relay.admin.status import DestinationStatus, Status, status
+from relay.admin.status import DestinationStatus, Status, status, word_of
 from relay.admin.timeline.series import Pace, pace
+from relay.platform.finding import Finding
 from relay.platform.wording import utc
 
 CAUSES_SHOWN, ACTIONS_SHOWN = 5, 6
-COUNT_AT_MOST = 100_000  # unsettled messages; more are estimated, because a page is asked for again every second
-DEAD_AT_MOST = 20_000  # dead letters; of more, the latest are looked at for their causes
-COLOURS = 8  # by which the map distinguishes relays
+COUNT_AT_MOST = 100_000  # above this number, unsettled messages are estimated, because a page is reloaded every second
+DEAD_AT_MOST = 20_000  # above this number, only the latest dead letters are examined for their causes
+COLOURS = 8  # the number of colours by which the map distinguishes relays
 
 Tone = Literal["good", "warn", "bad", "quiet"]
 TONES: dict[str, Tone] = {"healthy": "good", "off": "bad", "removed": "bad"}
@@ -56,11 +56,11 @@ class RelayView(RelayStatus):
 
 @dataclass(frozen=True)
 class Overview:
-    """All data of the front page, of one moment by the database's clock.
+    """All data of the front page, taken at one moment by the database's clock.
 
     Args:
         pace: The recent rates; ``None`` without samples.
-        causes_among: If only so many of the latest dead letters were looked at for their causes; else ``None``.
+        causes_among: How many of the latest dead letters were examined for their causes; ``None``: all.
         shards: The index in `relays` of the owner of each of the 64 shards, or -1.
         findings: The findings of `outbox doctor` that are not ok; ``None`` until its first run has ended.
     """
@@ -79,7 +79,7 @@ class Overview:
 
     @property
     def is_large(self) -> bool:
-        """Whether there are so many messages that a page cannot look at all of them."""
+        """Whether there are too many messages for a page to examine all of them."""
         s = self.status
         return s.waiting + s.dead + s.unrouted + s.delivered + s.discarded + s.cancelled + s.expired > COUNT_AT_MOST
 
@@ -90,10 +90,10 @@ class Overview:
 
 
 def overview(connection: sa.Connection, database: str) -> Overview:
-    """Return all data but the doctor's findings.
+    """Return all data except the doctor's findings.
 
     Args:
-        connection: A connection with a snapshot, so all numbers belong to one moment.
+        connection: A connection with a snapshot, so that all numbers are taken at one moment.
         database: The database's name, for people.
     """
     found = status(connection, count_at_most=COUNT_AT_MOST)
@@ -122,7 +122,7 @@ def destination_views(found: Status) -> list[DestinationView]:
 
 
 def _view(row: DestinationStatus, found: Status) -> DestinationView:
-    word = "down" if row.state == "paused" and row.paused_by == "failure" else row.state
+    word = word_of(row)
     return DestinationView(
         **vars(row),
         tone=TONES.get(row.state, "bad" if word == "down" else "warn") if not row.note else "warn",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from relay.admin.messages.choice import Choice
@@ -25,23 +26,14 @@ class Search:
 
     Args:
         text: The search, as it was typed.
+        choice: The conditions, except those on a state and an id.
         id: The id of one message.
     """
 
     text: str = ""
-    type: str | None = None
-    key: str | None = None
-    subject: str | None = None
+    choice: Choice = field(default_factory=Choice)
     state: str | None = None
-    destination: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
     id: str | None = None
-
-    @property
-    def choice(self) -> Choice:
-        """What is chosen, beside a state and an id."""
-        return Choice((), self.key, self.type, self.subject, self.destination, self.since, self.until)
 
 
 def parse(text: str, at: datetime) -> Search:
@@ -55,10 +47,10 @@ def parse(text: str, at: datetime) -> Search:
         InvalidSearch: A word is not a filter.
 
     Example:
-        >>> parse("state:dead type:order.*", datetime.now(UTC)).type
+        >>> parse("state:dead type:order.*", datetime.now(UTC)).choice.type_
         'order.*'
     """
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for word in _words(text):
         name, colon, value = word.partition(":")
         if not colon:
@@ -70,7 +62,8 @@ def parse(text: str, at: datetime) -> Search:
         if name in found:
             raise InvalidSearch(f"{name}: is given twice")
         found[name] = _value(name, value, at)
-    return Search(text=text.strip(), **found)  # type: ignore[arg-type]
+    state, id_, type_ = (found.pop(name, None) for name in ("state", "id", "type"))
+    return Search(text.strip(), Choice(type_=type_, **found), state, id_)
 
 
 def _words(text: str) -> list[str]:

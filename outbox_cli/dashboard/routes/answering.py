@@ -6,7 +6,7 @@ Annotations are not postponed here: FastAPI could not resolve annotations that n
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, get_type_hints
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -18,8 +18,6 @@ from outbox_cli.dashboard.jobs import Job
 from outbox_cli.dashboard.site import Site, site_of
 
 MOST_BYTES = 2 * 1024 * 1024
-
-Form = TypeVar("Form", bound="ChangeForm")
 
 
 class ChangeForm(BaseModel):
@@ -92,7 +90,7 @@ def page(
     summary = (facts.__doc__ or "").strip().split("\n")[0]
     router.add_api_route(
         json_path or f"{path}.json", plain, methods=["GET"], response_model=answer, summary=summary, name=facts.__name__
-    )  # before the page, whose pattern could match it
+    )  # registered before the page, whose pattern could match this address
     router.add_api_route(path, html, methods=["GET"], include_in_schema=False)
 
 
@@ -103,7 +101,7 @@ def change(router: APIRouter, path: str, form: type[ChangeForm], act: Act) -> No
         router: The router to register it at.
         path: Its address; with `.json` it takes JSON or a form, and answers with JSON.
         form: The model of its fields.
-        act: Makes the change; returns the result, and the page to go to.
+        act: Makes the change; returns the result and the page to go to.
     """
 
     def run(request: Request, person: Person, told: dict[str, Any]) -> tuple[Done, str]:

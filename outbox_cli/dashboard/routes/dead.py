@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 
 from outbox_cli.dashboard.access import Person
 from outbox_cli.dashboard.facts.letters import LATEST, Letters, dead_count, letters
@@ -30,7 +30,7 @@ T = TypeVar("T")
 SAYING: dict[str, str] = {"retry": "Retrying", "discard": "Discarding", "edit": "Sending again, edited,"}
 
 
-class Selection(ChangeForm):
+class Selection(BaseModel):
     """The choice of dead letters. All given conditions must hold; `all` if there are none."""
 
     id: str | None = Field(default=None, max_length=64)
@@ -44,21 +44,33 @@ class Selection(ChangeForm):
         if self.id is not None and not is_id(self.id):
             raise HTTPException(422, f"{self.id} is not an id: ids are UUIDs")
         ids = (self.id,) if self.id else ()
-        found = DeadFilter(ids, self.destination, self.type, reason=self.because, fingerprint=self.cause)
+        return DeadFilter(ids, self.destination, self.type, reason=self.because, fingerprint=self.cause)
+
+    def required(self) -> DeadFilter:
+        found = self.filter()
         if not found.as_dict() and not self.all:
             raise HTTPException(422, "no dead letters are chosen: give a filter, or all")
         return found
 
 
-class Retry(Selection):
+class Filters(Selection):
+    """The choice in an address. The form of a page sends its empty fields, too; they count as not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value != ""}
+
+
+class Retry(ChangeForm, Selection):
     """Deliver dead letters after all."""
 
 
-class Discard(Selection):
+class Discard(ChangeForm, Selection):
     """Give up dead letters for good."""
 
 
-class Edit(Selection):
+class Edit(ChangeForm, Selection):
     """Send dead letters again with other data, as new messages. Give `data` for one, or a merge `patch` for many."""
 
     data: str | None = None
@@ -67,13 +79,13 @@ class Edit(Selection):
 
 @dataclass(frozen=True)
 class Question:
-    """A change that is to be confirmed, and its count.
+    """A change that needs confirmation, and its count.
 
     Args:
-        count: The count of dead letters; of the latest ones, if `among` is given.
-        among: How many of the latest dead letters were looked at, so that more may match; ``None``: all.
+        count: The count of dead letters; if `among` is given, only among the latest ones.
+        among: How many of the latest dead letters were examined, so that more may match; ``None``: all.
         which: The filters, as fields of the form.
-        message: The message, if one is to be edited.
+        message: The message to edit, if there is one.
     """
 
     verb: Verb
@@ -83,49 +95,29 @@ class Question:
     among: int | None = None
 
 
-def dead(
-    site: TheSite,
-    destination: str | None = None,
-    type: str | None = None,
-    because: str | None = None,
-    cause: str | None = None,
-) -> Letters:
+def dead(site: TheSite, asked: Annotated[Filters, Query()]) -> Letters:
     """Return dead letters by cause, and the latest letters of one cause."""
-    which = DeadFilter((), destination or None, type or None, reason=because or None, fingerprint=cause or None)
-    return letters_of(site, which)
+    return letters_of(site, asked.filter())
 
 
 def letters_of(site: Site, which: DeadFilter) -> Letters:
-    """Return the dead letters by cause; if that takes too long, the latest of them."""
+    """Return the dead letters by cause; if that takes too long, only among the latest."""
     return _of_all_or_latest(site, letters, which)
 
 
-def question(
-    site: TheSite,
-    verb: Verb,
-    id: str | None = None,
-    destination: str | None = None,
-    type: str | None = None,
-    because: str | None = None,
-    cause: str | None = None,
-    all: Annotated[bool, Query()] = False,
-) -> Question:
+def question(site: TheSite, verb: Verb, asked: Annotated[Filters, Query()]) -> Question:
     """Return what a change would do, and to how many dead letters; nothing is changed."""
-    asked = Selection(
-        id=id or None, destination=destination or None, type=type or None, because=because or None,
-        cause=cause or None, all=all,
-    )  # fmt: skip
-    which = asked.filter()
+    which, id_ = asked.required(), asked.id
     fields = {name: str(value) for name, value in asked.model_dump(exclude_none=True, exclude={"all"}).items()}
     fields |= {"all": "true"} if asked.all else {}
     count, among = _matching(site, which)
     redaction = Redaction(site.settings.redact)
-    shown = site.reader.ask(("message", id), lambda c: life(c, id or "", redaction)) if id and verb == "edit" else None
+    shown = site.reader.ask(("message", id_), lambda c: life(c, id_, redaction)) if id_ and verb == "edit" else None
     return Question(verb, count, fields, shown, among)
 
 
 def _matching(site: Site, which: DeadFilter) -> tuple[int, int | None]:
-    """Return the count; if counting takes too long, how many of the latest match."""
+    """Return the count; if counting takes too long, count only among the latest."""
     return _of_all_or_latest(site, dead_count, which)
 
 
@@ -164,8 +156,10 @@ def _editing(told: Edit, redaction: Redaction) -> Any:
     return lambda data: merged(data, given)
 
 
-def _begin(site: Site, person: Person, doing: str, told: Selection, change: Callable[..., int]) -> tuple[Done, str]:
-    which = told.filter()
+def _begin(
+    site: Site, person: Person, doing: str, told: Retry | Discard | Edit, change: Callable[..., int]
+) -> tuple[Done, str]:
+    which = told.required()
     count, among = _matching(site, which)
     back = f"/messages/{told.id}" if told.id else "/dead"
     is_least = among is not None
@@ -173,7 +167,7 @@ def _begin(site: Site, person: Person, doing: str, told: Selection, change: Call
     def work(tell: Tell) -> int:
         return change(site.reader.engine, which, reason=told.reason, on_progress=tell)
 
-    job = site.jobs.begin(doing, count, by=person.name, back=back, work=work, is_least=is_least)
+    job = site.jobs.begin(Job(doing, count, person.name, back, is_least=is_least), work)
     least = "at least " if is_least else ""
     return Done(f"{SAYING[doing]} {least}{counted(count, 'dead letter')}", job), back
 

@@ -1,4 +1,4 @@
-"""Destinations: listed, paused, resumed and tested; and replays to one of them."""
+"""List, pause, resume and test destinations, and replay messages to one of them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from outbox.errors import OutboxError
 from outbox_cli.dashboard.access import Person
 from outbox_cli.dashboard.facts.overview import DestinationView
 from outbox_cli.dashboard.facts.searching import InvalidSearch, instant
-from outbox_cli.dashboard.jobs import Tell
-from outbox_cli.dashboard.reader import EXACT_S
+from outbox_cli.dashboard.jobs import Job, Tell
 from outbox_cli.dashboard.routes.answering import ChangeForm, Done, TheSite, change, page
 from outbox_cli.dashboard.routes.dead import letters_of
 from outbox_cli.dashboard.site import Site
+from relay.admin.access.deadline import TooMuch
 from relay.admin.access.queries import now
 from relay.admin.audit import acting_as
 from relay.admin.destinations.listing import names, pause, resume
 from relay.admin.destinations.probe import probe
 from relay.admin.destinations.registration import Registration, differences
 from relay.admin.messages.dead import Cause, DeadFilter
-from relay.admin.messages.replay import Found, Replay, estimate, look, replay
+from relay.admin.messages.replay import Found, Replay, look, replay
 from relay.destinations.kind import Probed
 from relay.platform.wording import counted
 
 router = APIRouter()
 
 RATE = 200.0
+TOO_MANY = "There are too many messages to count here. Choose a shorter time, or use `outbox replay`."
 CAUSES_SHOWN = 10
 
 
@@ -56,8 +57,8 @@ class DestinationPage:
     """One destination.
 
     Args:
-        causes: The commonest causes of its dead letters.
-        among: How many of the latest dead letters were looked at for them; ``None``: all.
+        causes: The most common causes of its dead letters.
+        among: How many of the latest dead letters were examined for them; ``None``: all.
     """
 
     at: datetime
@@ -74,7 +75,7 @@ class Tested(Probed):
 
 
 class Plan(BaseModel):
-    """What is asked about a replay; without `to`, nothing yet."""
+    """The question about a replay; without `to`, nothing has been asked yet."""
 
     to: str = ""
     type: str = "*"
@@ -90,18 +91,16 @@ class Planned(Plan):
     Args:
         trouble: Why the query was not run.
         found: The messages that would be sent, by type; ``None`` until the query runs.
-        estimate: About how many, if there are too many to be counted; then `found` is empty.
     """
 
     destinations: list[str]
     found: list[Found] | None = None
     trouble: str | None = None
-    estimate: int | None = None
 
     @property
     def count(self) -> int:
-        """The count of these messages, or the estimate."""
-        return sum(each.count for each in self.found or ()) if self.estimate is None else self.estimate
+        """The count of these messages."""
+        return sum(each.count for each in self.found or ())
 
     @property
     def marked(self) -> int:
@@ -116,7 +115,7 @@ class DestinationForm(ChangeForm):
 
 
 class Pause(DestinationForm):
-    """Make all relays start nothing more at a destination."""
+    """Make all relays start no more attempts at a destination."""
 
 
 class Resume(DestinationForm):
@@ -152,7 +151,7 @@ def _differences(site: Site) -> list[str]:
     try:
         configured = site.load_settings().destinations
     except OutboxError:
-        return []  # this host lacks what the destinations need; others may have it
+        return []  # this host lacks what the destinations need; other hosts may have it
     here = [Registration(name, each.kind, tuple(each.events), each.on_dead) for name, each in configured.items()]
     return site.reader.ask("differences", lambda connection: differences(connection, here))
 
@@ -165,7 +164,7 @@ def tested(site: TheSite, name: str) -> Tested | None:
         settings = site.load_settings()
         if name not in settings.destinations:
             known = ", ".join(sorted(settings.destinations)) or "none"
-            said = f"it is not configured on this host: configured are {known}"
+            said = f"it is not configured on this host; configured: {known}"
             return Tested(False, said, "the configuration", name=name)
         found = asyncio.run(probe(name, settings))
     except OutboxError as error:
@@ -178,23 +177,18 @@ def planned(site: TheSite, plan: Annotated[Plan, Query()]) -> Planned:
     asked = Planned(**plan.model_dump(), destinations=site.reader.ask("names", names))
     if asked.to:
         try:
-            asked.found, asked.estimate = _counted(site, asked)
+            asked.found = _found(site, asked)
+        except TooMuch:
+            asked.trouble = TOO_MANY
         except (InvalidSearch, OutboxError) as error:
             asked.trouble = str(error)
     return asked
 
 
-def _counted(site: Site, asked: Plan) -> tuple[list[Found], int | None]:
-    """Return the messages that would be sent, by type; if there are too many to be counted, an estimate."""
-
-    def count(connection: sa.Connection) -> tuple[list[Found], int | None]:
-        return look(connection, _asked(connection, asked)), None
-
-    def about(connection: sa.Connection) -> tuple[list[Found], int | None]:
-        return [], estimate(connection, _asked(connection, asked))
-
+def _found(site: Site, asked: Plan) -> list[Found]:
+    """Return the messages that would be sent, by type."""
     key = ("replay", asked.to, asked.type, asked.since, asked.until)
-    return site.reader.ask_or(key, count, about, timeout_s=site.patience_s(EXACT_S))
+    return site.reader.ask(key, lambda connection: look(connection, _asked(connection, asked)))
 
 
 def _asked(connection: sa.Connection, asked: Plan) -> Replay:
@@ -227,17 +221,15 @@ def _begin_replay(site: Site, person: Person, told: Replayed) -> tuple[Done, str
     try:
         with site.reader.connected() as connection:
             what = _asked(connection, told)
-        found, about = _counted(site, told)
+        count = sum(each.count for each in _found(site, told))
     except (InvalidSearch, OutboxError) as error:
         raise HTTPException(422, str(error)) from None
-    count = sum(each.count for each in found) if about is None else about
 
     def work(tell: Tell) -> int:
         return replay(site.reader.engine, what, rate=told.rate, reason=told.reason, on_progress=tell)
 
-    job = site.jobs.begin("replay", count, by=person.name, back="/replay", work=work, is_estimate=about is not None)
-    word = "" if about is None else "about "
-    return Done(f"Replaying {word}{counted(count, 'message')} to {told.to}", job), "/replay"
+    job = site.jobs.begin(Job("replay", count, person.name, "/replay"), work)
+    return Done(f"Replaying {counted(count, 'message')} to {told.to}", job), "/replay"
 
 
 page(router, "/destinations", "destinations.html", destinations)

@@ -78,7 +78,7 @@ def openapi(request: Request, _person: Viewer) -> Response:
 
 
 def own_path(to: str) -> str:
-    """Return a path of this dashboard for any address, so that a login leads nowhere else."""
+    """Return a path of this dashboard for any address, so that a login never leads to another site."""
     parts = urlsplit(to)
     is_ours = to.startswith("/") and not to.startswith(("//", "/\\")) and not parts.netloc and "\\" not in to
     return to if is_ours and to.isprintable() else "/"

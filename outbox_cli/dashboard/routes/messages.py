@@ -1,4 +1,4 @@
-"""Messages: searched, counted, and shown."""
+"""Messages: searched, and shown."""
 
 from __future__ import annotations
 
@@ -9,45 +9,35 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from outbox_cli.dashboard.facts.life import Life, life
-from outbox_cli.dashboard.facts.messages import COUNTED, Count, Found, counts, find, find_latest
+from outbox_cli.dashboard.facts.messages import STATES, Found, find, find_latest
 from outbox_cli.dashboard.facts.searching import InvalidSearch, Search, is_id, parse
+from outbox_cli.dashboard.reader import EXACT_S
 from outbox_cli.dashboard.routes.answering import TheSite, page
-from outbox_cli.dashboard.site import Site
 from relay.admin.access.deadline import TooMuch
 from relay.admin.access.queries import now
-from relay.admin.messages.choice import Choice
 from relay.admin.messages.redaction import Redaction
 
 router = APIRouter()
 
-LIST_S, COUNT_S = 0.1, 0.06  # how long all queries of each may take, on a large outbox
 TOO_MANY = "There are too many messages to search. Add since:1h, or another filter."
 
 
 def messages(site: TheSite, q: Annotated[str, Query(max_length=1000)] = "") -> Found:
-    """Return the newest messages that match a search, and the count in each state."""
+    """Return the newest messages that match a search, and the count in each state of the whole outbox."""
     try:
         search = site.reader.ask(("search", q), lambda connection: parse(q, now(connection)))
     except InvalidSearch as error:
-        return Found(Search(q), [], [], trouble=str(error))
-    counted = _counts(site, search.choice)
+        return Found(Search(q), {}, [], trouble=str(error))
+    status = site.picture().status
+    counts: dict[str, int | None] = {state: getattr(status, state, None) for state in STATES}
     if search.id is not None:
-        return Found(search, counted, [])
+        return Found(search, counts, [])
     about_all, about_latest = partial(find, search=search), partial(find_latest, search=search)
     try:
-        found = site.reader.ask_or(("messages", q), about_all, about_latest, timeout_s=site.patience_s(LIST_S))
+        found = site.reader.ask_or(("messages", q), about_all, about_latest, timeout_s=site.patience_s(EXACT_S))
     except TooMuch:
-        return Found(search, counted, [], trouble=TOO_MANY)
-    return replace(found, counts=counted)
-
-
-def _counts(site: Site, which: Choice) -> list[Count]:
-    try:
-        return site.reader.ask(
-            ("counts", which), lambda connection: counts(connection, which), timeout_s=site.patience_s(COUNT_S)
-        )
-    except TooMuch:
-        return [Count(state, 0, is_more=True) for state in COUNTED]  # the database is busy
+        return Found(search, counts, [], trouble=TOO_MANY)
+    return replace(found, counts=counts)
 
 
 def message(site: TheSite, id: str) -> Life | None:

@@ -1,4 +1,4 @@
-"""The front page, its plots, the audit, and the stream that notifies open pages."""
+"""The front page, its plots, and the audit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Query, Request
-from starlette.responses import StreamingResponse
+from fastapi import APIRouter, Query
 
 from outbox_cli.dashboard.facts.overview import Overview
 from outbox_cli.dashboard.routes.answering import TheSite, Viewer, page
-from outbox_cli.dashboard.site import site_of
 from relay.admin.access.queries import now
 from relay.admin.audit import AuditEntry, record
 from relay.admin.timeline.series import Series, series
 
 router = APIRouter()
 
-SPANS = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
+# span of time → its length and that of its steps, in seconds
+SPANS = {
+    "15m": (900, 15),
+    "1h": (3600, 15),
+    "6h": (21_600, 300),
+    "24h": (86_400, 900),
+    "7d": (604_800, 3600),
+    "30d": (2_592_000, 10_800),
+}
 Span = Literal["15m", "1h", "6h", "24h", "7d", "30d"]
 AUDIT_ROWS = 200
 
@@ -52,15 +58,11 @@ def series_json(
     span: Annotated[Span, Query()] = "1h",
     destination: Annotated[str | None, Query(max_length=63)] = None,
 ) -> Series:
+    span_s, step_s = SPANS[span]
+
     def question(connection: sa.Connection) -> Series:
         end = now(connection)
-        return series(connection, end - timedelta(seconds=SPANS[span]), end, destination=destination)
+        return series(connection, end - timedelta(seconds=span_s), end, step_s, destination=destination)
 
-    fresh_s = min(SPANS[span] / SPANS["1h"], 60.0)  # a longer time has longer steps
+    fresh_s = min(span_s / 3600, 60.0)  # a longer span has longer steps, so its answer may be older
     return site.reader.ask(("series", span, destination), question, fresh_s=fresh_s)
-
-
-@router.get("/live", include_in_schema=False)
-async def live(request: Request, _person: Viewer) -> StreamingResponse:
-    headers = {"X-Accel-Buffering": "no"}
-    return StreamingResponse(site_of(request).live.follow(), media_type="text/event-stream", headers=headers)

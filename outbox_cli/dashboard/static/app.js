@@ -3,22 +3,12 @@
 const root = document.body.dataset.root;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-// ---- live: one stream for the page, none while the tab is hidden -------------------------------------------------
-let stream = null;
-function follow() {
-  if (stream || document.hidden || !document.querySelector(".live, [data-chart]")) return;
-  stream = new EventSource(`${root}/live`);
-  stream.addEventListener("picture", (event) => {
-    const said = JSON.parse(event.data);
-    if (said.trouble) return;
-    htmx.trigger(document.body, "picture");
-    refreshPlots();
-    if (document.body.dataset.path === "/") document.title = `${said.dead ? `${said.dead} dead · ` : ""}Overview · outbox`;
-  });
-}
-function rest() { stream?.close(); stream = null; }
-document.addEventListener("visibilitychange", () => (document.hidden ? rest() : follow()));
-addEventListener("pagehide", rest);
+// ---- live: while the tab is visible, its parts ask for themselves again --------------------------------------------
+setInterval(() => {
+  if (document.hidden) return;
+  htmx.trigger(document.body, "refresh");
+  refreshPlots();
+}, document.body.dataset.refresh * 1000);
 
 // An unchanged part is left alone, and so is one that the user is working in.
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -89,13 +79,20 @@ function dataOf(figure) {
   return { at: latest.at, raw, drawn: raw, series: plot.lines.map(([, text, colour, isFilled]) => ({ label: text, colour, isFilled })) };
 }
 
+// The values without a neighbour, which no line shows: they are drawn as points.
+function isolated(u, index) {
+  const values = u.data[index], found = values.flatMap((value, n) => value != null && values[n - 1] == null && values[n + 1] == null ? [n] : []);
+  return found.length ? found : null;
+}
+
 function make(figure, data) {
   const plot = PLOTS[figure.dataset.chart], at = figure.querySelector(".plot"), unit = plot.isTime ? seconds : shown;
   const height = () => (figure.classList.contains("small") ? 96 : 150), time = figure.querySelector("time");
   const axis = { stroke: css("--dim"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   const kept = { raw: data.raw, totals: data.totals, isPointed: false, labels: data.series.map((each) => each.label).join("\n"), height };
   const series = data.series.map(({ label, colour, isFilled }, index) => ({
-    label, stroke: css(colour), width: plot.isCount ? 0 : 1.75, points: { show: false }, spanGaps: false,
+    label, stroke: css(colour), width: plot.isCount ? 0 : 1.75, spanGaps: false,
+    points: { show: false, size: 5, fill: css(colour), filter: plot.isCount ? undefined : isolated },
     value: (_, __, ___, n) => kept.isPointed ? unit(kept.raw[index][n]) : plot.by ? `${shown(kept.totals[index])} in all` : unit(kept.raw[index].findLast((value) => value != null)),
     fill: plot.isCount ? css(colour) : plot.by ? pale(css(colour)) : isFilled ? `${css(colour)}22` : undefined,
     ...(plot.isCount ? { paths: uPlot.paths.bars({ size: [0.7, 18], align: 1 }) } : {}),
@@ -164,5 +161,4 @@ document.addEventListener("keydown", (event) => {
   if (box) { event.preventDefault(); box.focus(); box.select(); } else location.href = `${root}/messages`;
 });
 document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-follow();
 refreshPlots(true);

@@ -1,12 +1,7 @@
-"""Bound the time that all queries of one question take together.
-
-PostgreSQL bounds each statement, and each page that is fetched from a cursor; so before each statement its bound is set
-to the time that is left. SQLite bounds nothing, but asks every few thousand steps whether to go on.
-"""
+"""Bound the time that all queries of one question take together: before each query, set its limit to the time left."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -14,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-QUERY_CANCELED = "57014"
-IN_FAILED_TRANSACTION = "25P02"  # a savepoint's rollback was canceled, too
-STEPS = 5_000  # of SQLite's virtual machine: less than a millisecond
-UNTIL = "answered until"  # in the information about a connection
+from relay.databases.dialect import dialect_of
+from relay.databases.error_codes import INTERRUPTED, code_of
+
+UNTIL = "answered until"  # a key in `Connection.info`
 
 
 class TooMuch(Exception):
@@ -37,49 +32,36 @@ def within(connection: sa.Connection, seconds: float) -> Iterator[None]:
     """Bound the time of the queries in this block.
 
     Args:
-        connection: In a transaction, of an engine that is watched.
-        seconds: The time that all of them together may take.
+        connection: A connection in a transaction, of an engine that is watched.
+        seconds: The time that all queries together may take.
 
     Raises:
-        TooMuch: They have taken longer, and another one begins. One that runs is ended: see `translated`.
+        TooMuch: They have taken longer, and another query begins. A query that is running is ended: see `translated`.
     """
-    until = monotonic() + seconds
-    driver = connection.connection.driver_connection
-    if isinstance(driver, sqlite3.Connection):
-        driver.set_progress_handler(lambda: monotonic() > until, STEPS)
-    connection.info[UNTIL] = until
+    connection.info[UNTIL] = monotonic() + seconds
     try:
         yield
     finally:
         connection.info.pop(UNTIL, None)
-        if isinstance(driver, sqlite3.Connection):
-            driver.set_progress_handler(None, 0)
+        dialect_of(connection).limit(connection, None)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise `TooMuch` for the error of a query that was ended because it took too long."""
+    """Raise `TooMuch` for the error of a query, or of `limit`, that was ended because it took too long."""
     try:
         yield
-    except sa.exc.DBAPIError as error:
-        if _was_interrupted(error.orig):
+    except Exception as error:  # of SQLAlchemy or of the driver: `limit` uses the driver
+        if code_of(error) in INTERRUPTED:
             raise TooMuch from error
         raise
-
-
-def _was_interrupted(error: Any) -> bool:
-    if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
-    return getattr(error, "sqlstate", None) in (QUERY_CANCELED, IN_FAILED_TRANSACTION)
 
 
 def _shorten(connection: sa.Connection, *_: Any) -> None:
     until = connection.info.get(UNTIL)
     if until is None:
         return
-    left_ms = int((until - monotonic()) * 1000)
-    if left_ms < 1:
+    left_s = until - monotonic()
+    if left_s < 0.001:
         raise TooMuch
-    driver: Any = connection.connection.driver_connection
-    if not isinstance(driver, sqlite3.Connection):
-        driver.execute(f"SET LOCAL statement_timeout = {left_ms}")
+    dialect_of(connection).limit(connection, left_s)

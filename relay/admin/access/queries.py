@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import tables
-from relay.store import dialect_of
+from relay.databases.dialect import dialect_of
 
 
 @contextmanager
@@ -30,11 +30,11 @@ def now(connection: sa.Connection) -> datetime:
 
 
 def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
-    """Return a condition: whether a message has a delivery in one of these states, of any destination or of one.
+    """Return the condition that a message has a delivery in one of these states, at any destination or at one.
 
     OFFSET 0 is an optimisation fence: without it the planner may read all such deliveries, and sort all messages,
-    before the first result. Concatenating nothing to a state is one, too: it keeps the planner from the index over all
-    deliveries of that state.
+    before the first result. Concatenating an empty string to a state is another fence: it keeps the planner from using
+    the index over all deliveries of that state.
     """
     d = tables().delivery.c
     query = sa.select(d.state).where(d.message_id == tables().message.c.id, (d.state + "").in_(states))
@@ -44,7 +44,7 @@ def has_delivery(*states: str, destination: str | None = None) -> sa.Exists:
 
 
 def since(connection: sa.Connection, instant: sa.ColumnElement[Any], at: datetime) -> sa.ColumnElement[bool]:
-    """Return whether an instant of a table is this one or later."""
+    """Return the condition that an instant in a table is this instant or later."""
     dialect = dialect_of(connection)
     return dialect.exact(instant) >= dialect.as_stored(at)
 
@@ -58,9 +58,5 @@ def matches(column: sa.ColumnElement[str], pattern: str) -> sa.ColumnElement[boo
     """Return whether text matches a pattern, in which ``*`` stands for any text."""
     if "*" not in pattern:
         return column == pattern
-    return column.like(as_like(pattern), escape="/")
-
-
-def as_like(pattern: str) -> str:
-    """Return a pattern in the form of LIKE, with ESCAPE '/'."""
-    return pattern.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")
+    escaped = pattern.replace("/", "//").replace("%", "/%").replace("_", "/_")
+    return column.like(escaped.replace("*", "%"), escape="/")

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from relay.admin.audit import Action
-from relay.platform.deadlock_retry import is_conflict, pauses_s
-from relay.store import dialect_of
+from relay.databases.deadlock_retry import is_conflict, pauses_s
+from relay.databases.dialect import dialect_of
 
-BATCH = 500  # the maximum number of rows that one transaction changes: other sessions never wait long for our locks
+BATCH = 500  # the most rows that one transaction changes, so that other sessions never wait long for our locks
 
 T = TypeVar("T")
 
@@ -34,11 +34,11 @@ def in_batches(
     action: Action,
     on_progress: Callable[[int], object],
 ) -> int:
-    """Change rows page by page, each page in a transaction of its own; return the action's count.
+    """Change rows page by page, each page in a separate transaction; return the action's count.
 
     Args:
         engine: The outbox's database.
-        page: Returns the rows that come after a row; after ``None``, the first ones.
+        page: Returns the rows that come after a row; for ``None``, the first rows.
         write: Changes these rows; returns the count to record.
         action: The action to record.
         on_progress: Called after each page with the count so far.
@@ -60,7 +60,7 @@ def in_batches(
 
 
 def insisting(work: Callable[[], T]) -> T:
-    """Do the work; repeat it if the server ends it as a deadlock. Relays may lock the same rows in another order."""
+    """Do the work; repeat it after a deadlock, because relays may lock the same rows in another order."""
     for pause_s in pauses_s():
         try:
             return work()

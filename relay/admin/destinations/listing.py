@@ -1,7 +1,7 @@
 """List, pause and resume the registered destinations.
 
-Relays read the registry with every beat. They start nothing more at a destination that an operator paused, until it is
-resumed. A resume also ends a state that a relay set: a pause after failures, a Retry-After, a destination that is off.
+Relays read the registry with every beat. They start no more attempts at a destination that an operator paused, until it
+is resumed. A resume also ends a state that a relay set: a pause after failures, a wait for a Retry-After, or ``off``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from outbox.tables import tables
 from relay.admin.access.transactions import transaction
 from relay.admin.audit import Action
 from relay.admin.status import DestinationStatus, status
-from relay.store import dialect_of
+from relay.databases.dialect import dialect_of
 
 
 def list_destinations(connection: sa.Connection) -> list[DestinationStatus]:
-    """Return the registered destinations, and removed ones while deliveries wait for them."""
+    """Return the registered destinations, and removed destinations as long as deliveries wait for them."""
     return list(status(connection).destinations.values())
 
 
 def pause(engine: sa.Engine, name: str, *, reason: str | None = None) -> None:
-    """Make all relays start nothing more there, from their next beat on. Attempts under way are completed.
+    """Make all relays start no more attempts there, from their next beat on. Attempts under way are completed.
 
     Raises:
         OutboxError: The destination is not registered.
@@ -57,20 +57,20 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
             .values(**values, **resumed, since=at, changed_at=at)
         )
         if changed.rowcount != 1:
-            raise OutboxError(f"there is no destination {name}: registered are {registered(connection)}")
+            raise OutboxError(f"there is no destination {name}; registered: {registered(connection)}")
         action.add(connection, 1)
         dialect.nudge(connection)
 
 
 def refuse_unknown(connection: sa.Connection, name: str | None) -> None:
-    """Refuse a name that no destination has or had, for a filter by which nothing was found: it may be misspelt.
+    """Refuse a filter's name that no destination has or had, when nothing was found: the name may be misspelt.
 
     Raises:
-        OutboxError: The text names the registered destinations.
+        OutboxError: There never was such a destination. The text names the registered ones.
     """
     d = tables().destination.c
     if name is not None and connection.scalar(sa.select(d.name).where(d.name == name)) is None:
-        raise OutboxError(f"there is no destination {name}: registered are {registered(connection)}")
+        raise OutboxError(f"there is no destination {name}; registered: {registered(connection)}")
 
 
 def registered(connection: sa.Connection) -> str:

@@ -1,11 +1,11 @@
 """Register destinations: the registry defines when a message is settled everywhere.
 
-A message is settled when every *registered* destination that wants it has it. So the registry stands in the database
+A message is settled when every *registered* destination that wants it has it. So the registry is kept in the database
 and not in each relay's configuration: a host without `API_URL` must not deliver a message to the other destinations and
 then forget it. The first relay registers its configured destinations. A relay with another configuration reports the
 differences and owns nothing, unless it is started with `--apply`, which raises the generation.
 
-Relays of an older generation read no message that was committed after the change; they finish the messages that they
+Relays of an older generation read no message that was committed after the change. They finish the messages that they
 have read, hand their shards back and end. So each message goes to the destinations of one generation, whichever relay
 reads it.
 """
@@ -22,13 +22,13 @@ import structlog
 from outbox.errors import ConfigurationDiffers
 from outbox.tables import Tables, insert, tables
 from relay.admin.audit import Action
+from relay.databases.database import Database
+from relay.databases.dialect import dialect_of
+from relay.databases.rights import Right
+from relay.databases.schema import CONTENT_TABLES, check_content, check_schema
+from relay.databases.store.contract import ON_A_STANDBY, Standby
 from relay.decide.subscription import remembered
 from relay.decide.verdict import State
-from relay.platform.database import Database
-from relay.platform.rights import Right, refuse_without
-from relay.platform.schema import CONTENT_TABLES, check_content, check_schema
-from relay.store import dialect_of
-from relay.store.contract import ON_A_STANDBY, Standby
 
 log = structlog.get_logger("relay")
 
@@ -42,7 +42,7 @@ class Registration:
         kind: The text after ``kind =``.
         events: The event types it wants, globs allowed.
         on_dead: ``"block"`` or ``"skip"``.
-        rate: The limit that its relays keep to, for people: it is not compared.
+        rate: The rate limit that relays keep. It is only shown to people, and not compared.
     """
 
     name: str
@@ -78,13 +78,13 @@ def register(
         SchemaError: This release cannot use the schema.
         Unusable: The role lacks a right.
         ConfigurationDiffers: Other destinations are registered, and ``apply`` is ``False``.
-        Standby: A destination must be registered, and this database takes no writes.
+        Standby: A destination has to be registered, but this database takes no writes.
     """
     with database.short_engine() as engine, engine.begin() as connection:
-        refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
+        database.dialect.refuse_without(connection, [right for right in needs if right.name not in CONTENT_TABLES])
         check_schema(connection, database.place)
         check_content(connection, needs)
-        refuse_without(connection, needs)
+        database.dialect.refuse_without(connection, needs)
         dialect_of(connection).lock_registry(connection)
         generation = _register(connection, tables(database.schema), {w.name: w for w in wanted}, apply=apply)
         _note_rates(connection, tables(database.schema), wanted)
@@ -114,7 +114,7 @@ def _register(connection: sa.Connection, t: Tables, wanted: dict[str, Registrati
 
 
 def differences(connection: sa.Connection, wanted: Sequence[Registration]) -> list[str]:
-    """Return how these destinations differ from the registered ones, in which case a relay would be refused."""
+    """Return how these destinations differ from the registered ones; a relay with differences would be refused."""
     known = _known(connection.execute(sa.select(tables().destination)).all())
     return _differences({each.name: each for each in wanted}, known) if known else []
 
@@ -162,7 +162,7 @@ def _replace(
 
 
 def _note_rates(connection: sa.Connection, t: Tables, wanted: Sequence[Registration]) -> None:
-    """Record which destinations have a rate limit, for people; the used budget stays in the same rows."""
+    """Record each destination's rate limit, for people; the used budget is kept in the same rows."""
     limits = {w.name: w.rate for w in wanted if w.rate is not None}
     r = t.rate.c
     known = {row.destination: row.rate for row in connection.execute(sa.select(r.destination, r.rate))}

@@ -1,4 +1,4 @@
-"""The subscriptions of the registered destinations, now and at the time when a message was settled."""
+"""The subscriptions of the registered destinations, as they are now and as they were when a message was settled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Registered:
         return [name for name, row in self.rows.items() if row.removed_at is None and wants(row.events, type_)]
 
     def wanted(self, type_: str, generation: int | None) -> list[str]:
-        """Return the destinations that wanted this event type in a generation; empty if that is not known."""
+        """Return the destinations that wanted this event type in a generation; empty if it is unknown."""
         if generation is None:
             return []
         return sorted(name for name, row in self.rows.items() if wants(_events(row, generation), type_))

@@ -1,4 +1,4 @@
-"""Check the configured destinations: contradictory times, and what their servers may do with taken messages."""
+"""Check the configured destinations: contradictory times, and servers that may lose or duplicate taken messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 
 from outbox.errors import SettingsError
-from relay.admin.doctor.finding import Finding, note, ok
 from relay.destinations.kind import Risk
 from relay.destinations.policy import DestinationPolicy
 from relay.destinations.registry import needing_its_library
 from relay.observe.logging import one_line, redacted
+from relay.platform.finding import Finding, note, ok
 from relay.settings import Settings
 
 TIMEOUT_S = 10.0
@@ -26,7 +26,7 @@ def configured(settings: Settings) -> list[Finding]:
 
 
 def _expiry(name: str, destination: DestinationPolicy, lease_s: float) -> Iterator[Finding]:
-    """Compare the lifetime of a message with normal waiting times."""
+    """Compare the time after which messages expire with normal waiting times."""
     expires_in = destination.expires_in
     if expires_in is None:
         return

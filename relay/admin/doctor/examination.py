@@ -8,13 +8,10 @@ import sqlalchemy as sa
 
 from outbox.errors import SchemaError
 from relay.admin.access.queries import snapshot
-from relay.admin.doctor import outbox, postgres, sqlite, strangers
-from relay.admin.doctor.finding import Finding, bad, ok
-from relay.platform.schema import check_schema
-
-# The checks of each database: of its server or file, and of our tables in it.
-SERVER = {"postgresql": postgres.server, "sqlite": sqlite.file}
-TABLES = {"postgresql": (postgres.tables_, strangers.strangers)}
+from relay.admin.doctor import outbox
+from relay.databases.dialect import dialect_of
+from relay.databases.schema import check_schema
+from relay.platform.finding import Finding, bad, ok
 
 
 def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[Finding]:
@@ -29,14 +26,13 @@ def examine(engine: sa.Engine, *, lease_s: float, older_than_s: float) -> list[F
 
 
 def _findings(engine: sa.Engine, lease_s: float, older_than_s: float) -> Iterator[Finding]:
-    database = engine.dialect.name
+    dialect = dialect_of(engine)
     schema = _schema(engine)
     yield schema
-    yield from SERVER[database](engine, lease_s)
+    yield from dialect.examine_server(engine, lease_s)
     if schema.severity == "bad":
         return  # every other check would only report again that the tables are missing
-    for check in TABLES.get(database, ()):
-        yield from check(engine)
+    yield from dialect.examine_tables(engine)
     with snapshot(engine) as connection:
         yield from outbox.contents(connection, lease_s=lease_s, older_than_s=older_than_s)
 

@@ -1,4 +1,4 @@
-"""Checks of the contents of the outbox, the same on both databases."""
+"""Check the contents of the outbox; the checks are the same on both databases."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from outbox.tables import SHARD_COUNT, tables
-from relay.admin.doctor.finding import Finding, Severity, bad, note, ok
-from relay.admin.status import Status, status
-from relay.decide.verdict import State
+from outbox.tables import SHARD_COUNT
+from relay.admin.counts import unrouted_types
+from relay.admin.status import Status, status, word_of
+from relay.platform.finding import Finding, Severity, bad, note, ok
 from relay.platform.wording import counted
 
 EXPIRED_SHARE = 0.01
@@ -19,7 +19,7 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
     """Yield findings about waiting messages, their destinations and the relays."""
     found = status(connection)
     yield _relays(found, lease_s)
-    yield _crash_watch(connection)
+    yield _rows_of_shards(connection)
     yield _oldest(found, older_than_s)
     yield from _destinations(found)
     yield _dead(found)
@@ -29,7 +29,8 @@ def contents(connection: sa.Connection, *, lease_s: float, older_than_s: float) 
 
 def _relays(found: Status, lease_s: float) -> Finding:
     if not found.relays:
-        return bad("relays", "no relay is alive", "nothing is delivered", "start one: `outbox relay`")
+        do = "start one: `outbox relay`; if one runs, its log says what it waits for"
+        return bad("relays", "no relay is alive", "nothing is delivered", do)
     silent = [relay for relay in found.relays if relay.last_seen_s > 2 * lease_s]
     if silent:
         return bad(
@@ -50,15 +51,15 @@ def _relays(found: Status, lease_s: float) -> Finding:
     return ok("relays", f"{len(found.relays)} alive, and every shard has an owner")
 
 
-def _crash_watch(connection: sa.Connection) -> Finding:
+def _rows_of_shards(connection: sa.Connection) -> Finding:
     there = set(connection.scalars(sa.text("SELECT shard FROM outbox_shard")))
     missing = [f"({shard})" for shard in range(SHARD_COUNT) if shard not in there]
     if not missing:
-        return ok("crash watch", "every shard has its row, in which a relay notes the messages under way")
+        return ok("shards", "every shard has its row, which names its owner and the messages under way after a crash")
     return bad(
-        "crash watch",
+        "shards",
         f"{counted(len(missing), 'shard')} without a row in outbox_shard",
-        "a message that crashes its relay is not identified there, and crashes the next relay as well",
+        "no relay owns them on PostgreSQL until one starts; a message that crashes its relay is not identified there",
         f"as the owner of the tables: INSERT INTO outbox_shard (shard) VALUES {', '.join(missing)}",  # noqa: S608 (for a person)
     )
 
@@ -75,7 +76,7 @@ def _oldest(found: Status, older_than_s: float) -> Finding:
     )
 
 
-# The state of a destination, or who paused it → severity, reason and remedy.
+# The state of a destination, or what paused it → severity, reason and remedy.
 ADVICE: dict[str | None, tuple[Severity, str, str]] = {
     "removed": (
         "bad",
@@ -83,6 +84,7 @@ ADVICE: dict[str | None, tuple[Severity, str, str]] = {
         "configure {name} again and run `outbox relay --apply`, or discard the dead letters",
     ),
     "off": ("bad", "it answered that it is gone for good", "`outbox resume {name}`, if it is back"),
+    "healthy": ("note", "relays try them again by themselves", "`outbox destinations test {name}`"),
     "operator": ("note", "an operator paused it", "`outbox resume {name}`, when it may run again"),
     "failure": (
         "note",
@@ -93,11 +95,11 @@ ADVICE: dict[str | None, tuple[Severity, str, str]] = {
 
 
 def _destinations(found: Status) -> Iterator[Finding]:
-    troubled = {name: each for name, each in found.destinations.items() if each.state != "healthy"}
+    troubled = {name: each for name, each in found.destinations.items() if each.state != "healthy" or each.note}
     for name, each in troubled.items():
-        state = "down" if (each.state, each.paused_by) == ("paused", "failure") else each.state
-        what = f"{name} is {state} ({each.reason}); waiting for it: {each.waiting:,}"
+        said = f"{word_of(each)} ({each.reason})" if each.state != "healthy" else f"healthy, with {each.note}"
         severity, why, do = ADVICE.get(each.state) or ADVICE.get(each.paused_by) or ADVICE["failure"]
+        what = f"{name} is {said}; waiting for it: {each.waiting:,}"
         yield Finding("destinations", severity, what, why, do.format(name=name))
     if not troubled:
         yield ok("destinations", f"{len(found.destinations)} registered, all healthy")
@@ -127,12 +129,10 @@ def _expired(found: Status) -> Finding:
 
 
 def _unrouted(connection: sa.Connection) -> Finding:
-    m, count = tables().message.c, sa.func.count().label("messages")
-    query = sa.select(m.type, count).where(m.state == State.UNROUTED).group_by(m.type).order_by(count.desc(), m.type)
-    found = connection.execute(query).all()
+    found = unrouted_types(connection)
     if not found:
-        return ok("unrouted", "a subscription wants every message")
-    types = ", ".join(f"{row.type} ({row.messages:,})" for row in found[:5])
+        return ok("unrouted", "each message is wanted by a subscription")
+    types = ", ".join(f"{type_} ({count:,})" for type_, count in found[:5])
     more = f" and {len(found) - 5} other types" if len(found) > 5 else ""
     return bad(
         "unrouted",

@@ -1,17 +1,18 @@
 """Cancel messages: take them back before they are sent.
 
-Cancelling affects deliveries that are still to be made: of messages that no relay has read or settled yet, of messages
-that are not due or unrouted, and deliveries that are parked, blocked or waiting for a retry. A delivery that its
-destination has taken stays delivered. A dead letter stays dead: it can be discarded (`relay.admin.messages.dead`).
+Cancelling affects deliveries that are still to be made: those of messages that no relay has read or settled yet, those
+of messages that are unrouted or not due yet, and deliveries that are parked, blocked or waiting for a retry. A delivery
+that its destination has taken stays delivered. A dead letter stays dead: it can be discarded
+(`relay.admin.messages.dead`).
 
 | a message is                | what is written                                                                   |
 |-----------------------------|-----------------------------------------------------------------------------------|
-| ready, scheduled, unrouted  | it is held, with a delivery in state ``cancelled`` for each destination it has     |
+| ready, scheduled, unrouted  | it becomes held, with a delivery in state ``cancelled`` for each destination       |
 | held                        | its parked, blocked and retried deliveries become ``cancelled``                   |
 
 The owner of the shard finds the change by its `txid`, drops the message from its memory, moves it to the history and
 releases the successors of its key. An attempt that is under way at that moment is completed. If the destination takes
-the message, the delivery is delivered and the history says so; if not, no verdict brings a cancelled delivery back.
+the message, the delivery becomes delivered and the history says so; if not, the delivery stays cancelled.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.outcomes import NOBODY
 from relay.admin.messages.setting_aside import set_aside
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import READ_PATH, WAITING, State
-from relay.store import dialect_of
 
 UNREAD = (*READ_PATH, State.UNROUTED)
 
@@ -51,7 +52,7 @@ class Cancellable:
 
 
 def cancellable(connection: sa.Connection, which: Choice) -> list[Cancellable]:
-    """Return the messages that would be cancelled, counted by event type and state, the largest count first."""
+    """Return the messages that would be cancelled, counted by event type and state, largest count first."""
     m, count = tables().message.c, sa.func.count()
     where = sa.or_(_unread(connection, which), _held(connection, which))
     query = sa.select(m.type, m.state, count).where(where).group_by(m.type, m.state).order_by(count.desc(), m.type)
@@ -65,11 +66,12 @@ def cancel(
     reason: str | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> int:
-    """Cancel messages; return their count. Messages that are emitted while this runs are left alone.
+    """Cancel messages; return their count. Messages that are emitted while this runs are not cancelled.
 
     Args:
         engine: The outbox's database.
-        which: Messages with deliveries still to be made. With a ``destination``, the others still get them.
+        which: Messages with deliveries still to be made. If a ``destination`` is given, all other destinations still
+            get them.
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
     """
@@ -78,7 +80,7 @@ def cancel(
     with engine.connect() as connection:
         newest = connection.scalar(sa.select(sa.func.max(m.position))) or 0
         steps = ((_unread(connection, which), _hold), (_held(connection, which), _take_back))
-    # A message only moves from unread to set aside, and never back: in this order none is missed.
+    # A message moves from unread to set aside, and never back, so no message is missed in this order.
     for condition, write in steps:
         query = _in_order(sa.and_(condition, m.position <= newest))
         in_batches(engine, partial(_page, query), partial(write, which), action, on_progress)
@@ -99,7 +101,7 @@ def _page(query: sa.Select[Any], connection: sa.Connection, last: Any) -> Sequen
 
 
 def _hold(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
-    """Set messages aside: cancelled for the chosen destinations, parked for the others."""
+    """Set messages aside: cancelled for the chosen destinations, parked for all others."""
     m = tables().message.c
     connection.execute(
         sa.update(tables().message).where(m.id.in_([row.id for row in rows])).values(state=State.HELD, due_at=None)
@@ -112,7 +114,7 @@ def _hold(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
 
 
 def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, list[str]]:
-    """Return destination → messages that it wants; messages that none wants are under the name ``nobody``."""
+    """Return destination → messages that it wants; messages that no destination wants are under the name ``nobody``."""
     found: dict[str, list[str]] = {}
     for row in rows:
         for name in registered.wanting(row.type) or [NOBODY]:
@@ -121,7 +123,7 @@ def _by_destination(registered: Registered, rows: Sequence[Any]) -> dict[str, li
 
 
 def _take_back(which: Choice, connection: sa.Connection, rows: Sequence[Any]) -> int:
-    """Cancel deliveries that are set aside. The generation stays: an attempt under way may still deliver it."""
+    """Cancel deliveries that are set aside. Their generation stays: an attempt under way may still deliver them."""
     d = tables().delivery.c
     connection.execute(
         sa.update(tables().delivery)

@@ -14,7 +14,7 @@ from relay.decide.verdict import State
 
 
 class Filters:
-    """Conditions, of which each may be given."""
+    """Conditions, all of them optional."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the given conditions by name, in a form that JSON can hold, for the record."""
@@ -32,8 +32,8 @@ class Choice(Filters):
         type_: With this event type; ``*`` stands for any text.
         subject: With this subject; ``*`` stands for any text.
         destination: For this destination.
-        since: Created at this instant or later; in the history: settled then or later.
-        until: Created before this instant; in the history: settled before it.
+        since: Created at this instant or later; in the history: settled at this instant or later.
+        until: Created before this instant; in the history: settled before this instant.
         is_unrouted: That no subscription wants.
     """
 
@@ -50,7 +50,7 @@ class Choice(Filters):
 def conditions(
     connection: sa.Connection, which: Choice, table: sa.Table, at: sa.ColumnElement[Any]
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield the conditions for rows of a table of messages. No column holds their destinations.
+    """Yield the conditions for rows of a table of messages, except the destination, which no column holds.
 
     Args:
         connection: To the outbox's database.

@@ -5,10 +5,10 @@ by its `txid` and does the rest.
 
 | from | by      | to        | what the owner does then                                                         |
 |------|---------|-----------|----------------------------------------------------------------------------------|
-| dead | retry   | parked    | delivers it, its attempts counted from zero, and ahead of its key's successors   |
-| dead | discard | discarded | moves the message to history when it has no open delivery; frees its key         |
+| dead | retry   | parked    | delivers it before its key's successors, with its attempts counted from zero     |
+| dead | discard | discarded | moves the message to history when no delivery of it is open; frees its key       |
 
-Both raise the generation, so earlier verdicts have no effect any more.
+Both actions raise the generation, so earlier verdicts have no effect any more.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from relay.admin.access.queries import matches, now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.messages.choice import Filters
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import State
-from relay.store import dialect_of
 
 Progress = Callable[[int], object]
 Also = Callable[[sa.Connection, str, Sequence[str]], object]
 
-PAGE = 1000  # dead letters in memory at once while they are listed
-# Not a parameter: SQLite would look up each row beside its index.
+PAGE = 1000  # the number of dead letters in memory at once while they are listed
+# A literal, not a parameter: with a parameter, SQLite would look up each row outside its index.
 IS_DEAD: sa.ColumnElement[str] = sa.literal_column(f"'{State.DEAD}'")
 
 
@@ -46,7 +46,7 @@ class DeadFilter(Filters):
         type_: Of this event type; ``*`` stands for any text.
         older_than_s: Dead for longer than this, in seconds.
         newer_than_s: Dead for less than this, in seconds.
-        reason: With this text in the reason, in upper or lower case.
+        reason: With this text in the reason; case does not matter.
         fingerprint: With this cause; its first characters are enough.
     """
 
@@ -67,7 +67,7 @@ class Cause:
         fingerprint: A hash of the reason without numbers, ids and quoted values.
         reason: The reason of one of them.
         first_at: When the first of them died.
-        last_at: When the last of them did.
+        last_at: When the last of them died.
     """
 
     fingerprint: str
@@ -94,15 +94,15 @@ class DeadLetter:
 
 
 def count_dead(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> int:
-    """Return the count of these dead letters; with `among`, the count in that many of the latest ones."""
-    where = [*_conditions(connection, which), *_latest(connection, which, among)]
+    """Return the count of these dead letters; with `among`, count only within that number of the latest ones."""
+    where = _conditions(connection, which, among=among)
     return connection.scalar(sa.select(sa.func.count()).select_from(_source(which)).where(*where)) or 0
 
 
 def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = None) -> list[Cause]:
-    """Return their causes, the most common first; with `among`, the causes in that many of the latest ones."""
+    """Return their causes, the most common first; with `among`, count only within that number of the latest ones."""
     d, count = tables().delivery.c, sa.func.count()
-    where = [*_conditions(connection, which), *_latest(connection, which, among)]
+    where = _conditions(connection, which, among=among)
     grouped = sa.select(d.fingerprint, d.destination, count, sa.func.min(d.reason), sa.func.min(d.changed_at))
     grouped = grouped.add_columns(sa.func.max(d.changed_at)).select_from(_source(which)).where(*where)
     grouped = grouped.group_by(d.fingerprint, d.destination).order_by(count.desc(), d.destination, d.fingerprint)
@@ -112,15 +112,15 @@ def causes(connection: sa.Connection, which: DeadFilter, *, among: int | None = 
 def dead_letters(
     connection: sa.Connection, which: DeadFilter, *, limit: int, among: int | None = None
 ) -> Iterator[DeadLetter]:
-    """Yield dead letters, the latest first, at most ``limit``; read page by page, so there may be very many."""
+    """Yield at most ``limit`` dead letters, the latest first. They are read page by page, so there may be very many."""
     d, m = tables().delivery.c, tables().message.c
     latest = (
         sa.select(d.message_id, d.destination, d.ordering_key, d.attempts, d.reason, d.fingerprint, d.changed_at)
         .select_from(_source(which))
-        .where(*_conditions(connection, which), *_latest(connection, which, among))
+        .where(*_conditions(connection, which, among=among))
         .order_by(d.changed_at.desc(), d.message_id, d.destination)
         .limit(limit)
-        .subquery()  # messages are joined after the choice: joined before, all of them would be read
+        .subquery()  # messages are joined after the choice: a join before it would read all messages
     )
     c = latest.c
     query = (
@@ -140,7 +140,7 @@ def retry(
 
     Args:
         engine: The outbox's database.
-        which: Those that are dead now; later ones are left alone.
+        which: Those that are dead now; those that die later are left alone.
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
     """
@@ -175,14 +175,14 @@ def change(
     *,
     also: Also = lambda connection, destination, ids: None,
 ) -> int:
-    """Change dead letters batch by batch, each in a transaction of its own; return their count.
+    """Change dead letters batch by batch, each batch in a separate transaction; return their count.
 
-    Each batch continues where the one before ended, the oldest first. From the beginning it would walk over all changed
-    rows, which stay in the index until vacuum.
+    Each batch continues where the previous one ended, the oldest first. From the beginning it would walk over all
+    changed rows, which stay in the index until vacuum.
 
     Args:
         engine: The outbox's database.
-        which: Those that are dead now; later ones are left alone.
+        which: Those that are dead now; those that die later are left alone.
         values: The new values of their deliveries.
         action: The action to record.
         on_progress: Called after each batch with the count so far.
@@ -239,10 +239,8 @@ def _write(connection: sa.Connection, destination: str, ids: list[str], values: 
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
-def _latest(connection: sa.Connection, which: DeadFilter, among: int | None) -> Iterator[sa.ColumnElement[bool]]:
+def _latest(connection: sa.Connection, which: DeadFilter, among: int) -> Iterator[sa.ColumnElement[bool]]:
     """Restrict dead letters to the latest of their destination, or of all: the index knows when they died."""
-    if among is None:
-        return
     dialect_of(connection).by_index(connection)
     d = tables().delivery.c
     at = dialect_of(connection).exact(d.changed_at).label("at")
@@ -275,7 +273,7 @@ def _source(which: DeadFilter) -> sa.FromClause:
 
 
 def _conditions(
-    connection: sa.Connection, which: DeadFilter, at: datetime | None = None
+    connection: sa.Connection, which: DeadFilter, at: datetime | None = None, *, among: int | None = None
 ) -> Iterator[sa.ColumnElement[bool]]:
     d, m = tables().delivery.c, tables().message.c
     yield d.state == IS_DEAD
@@ -293,3 +291,5 @@ def _conditions(
         yield d.changed_at < (at or now(connection)) - timedelta(seconds=which.older_than_s)
     if which.newer_than_s is not None:
         yield d.changed_at > (at or now(connection)) - timedelta(seconds=which.newer_than_s)
+    if among is not None:
+        yield from _latest(connection, which, among)

@@ -21,13 +21,13 @@ class DeliveryRow:
     """One delivery of a message.
 
     Args:
-        state: ``waiting`` for one without a row; else ``parked``, ``blocked``, ``retry``, ``dead``, ``delivered``,
-            ``discarded``, ``cancelled`` or ``expired``.
+        state: ``waiting`` for a delivery without a row; else ``parked``, ``blocked``, ``retry``, ``dead``,
+            ``delivered``, ``discarded``, ``cancelled`` or ``expired``.
         attempts: The charged attempts.
         due_at: When it is tried next, if known.
         reason: Why the last attempt failed.
         log: The last attempts: time, number, verdict, reason and answer.
-        changed_at: When it got its state; for a delivered one, when that was settled.
+        changed_at: When it got its state; for a delivered one, when it was settled.
         next: The next step, in a sentence.
         taken_at_attempt: The number of the attempt that the destination took, if any.
     """
@@ -49,12 +49,12 @@ class MessageDetail:
 
     Args:
         deliveries: One for each destination, since the last replay of the message.
-        attempts: The attempts that it took until it was settled.
+        attempts: The number of attempts until it was settled.
         shard: Its shard, while it is not settled.
         owner: The relay that owns this shard.
         next: The next step of the message as a whole.
-        settled: Each time at which it moved to the history: once, and once more after each replay.
-        before: Its results before the last replay, by destination.
+        settled: The times at which it moved to the history: once, and once more after each replay.
+        before: Its deliveries before the last replay, by destination.
         inbox: Listener → when it marked the message as processed.
     """
 
@@ -76,7 +76,7 @@ def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | 
     """Return where a message is, what happened to it and what happens next.
 
     Returns:
-        ``None`` if it is neither waiting nor in the history.
+        ``None`` if the message is neither waiting nor in the history.
     """
     t = tables()
     waiting = connection.execute(sa.select(t.message).where(t.message.c.id == message_id)).first()
@@ -113,7 +113,7 @@ def show_message(connection: sa.Connection, message_id: str) -> MessageDetail | 
 
 
 def _marks(connection: sa.Connection, message_id: str) -> dict[str, datetime]:
-    """Return the inbox marks, read by listener, along the primary key: there may be millions of marks."""
+    """Return the inbox marks. They are read per listener, along the primary key: there may be millions of marks."""
     i, d = tables().inbox.c, tables().destination.c
     query = sa.select(i.listener, i.done_at).where(i.listener.in_(sa.select(d.name)), i.message_id == message_id)
     return {row.listener: row.done_at for row in connection.execute(query)}
@@ -138,7 +138,7 @@ def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Next
     ]
     known = {each.destination for each in found}
     still_to_come = [
-        DeliveryRow(name, "waiting", 0, message.due_at, next=prospects.at_destination(name))
+        DeliveryRow(name, "waiting", 0, message.due_at, next=prospects.of_waiting(name))
         for name in prospects.wanted_by()
         if name not in known
     ]
@@ -146,7 +146,7 @@ def _deliveries(connection: sa.Connection, message: sa.Row[Any], prospects: Next
 
 
 def _from_history(row: sa.Row[Any], registered: Registered) -> list[DeliveryRow]:
-    """Return its deliveries. A row of a message that every destination took at once only holds when it was settled."""
+    """Return its deliveries. If every destination took the message at once, its row only holds when it was settled."""
     if row.deliveries is None:
         names = registered.wanted(row.type, row.registered)
         return [

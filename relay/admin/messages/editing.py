@@ -1,8 +1,8 @@
-"""Send dead letters with wrong data again, with other data, as new messages.
+"""Send dead letters whose data is wrong as new messages, with other data.
 
-The old message is discarded for its destination. The new message goes only to that destination, and names the old one
-in the header ``outbox-replay-of``. Both happen in one transaction. The new message takes a new place in its key, behind
-all waiting messages.
+The old message is discarded for its destination. The new message goes only to that destination, and names the old
+message in the header ``outbox-replay-of``. Both happen in one transaction. The new message takes a new place in its
+key, behind all waiting messages.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from outbox.tables import tables
 from relay.admin.audit import Action
 from relay.admin.messages.dead import DeadFilter, Progress, change
 from relay.admin.messages.replay import deliver
+from relay.databases.dialect import dialect_of
+from relay.databases.store.replay_sql import REPLAY_OF
 from relay.decide.verdict import State
-from relay.store import dialect_of
-from relay.store.replay_sql import REPLAY_OF
 
 Edit = Callable[[Any], Any]
 
@@ -39,12 +39,12 @@ def retry_edited(
     Args:
         engine: The outbox's database.
         which: Those that are dead now.
-        edit: Returns the new data for the old.
+        edit: Returns the new data, given the old data.
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
 
     Raises:
-        OutboxError: The new data cannot be stored; earlier batches stay done.
+        OutboxError: The new data cannot be stored; the changes of earlier batches stay.
     """
     action = Action("dead edit", which.as_dict(), reason=reason)
 

@@ -1,4 +1,4 @@
-"""List messages: those that are not settled, and those in the history."""
+"""List messages: unsettled messages, and those in the history."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from relay.admin.access.queries import has_delivery
 from relay.admin.destinations.subscriptions import Registered
 from relay.admin.messages.choice import Choice, conditions
 from relay.admin.messages.outcomes import OUTCOMES, outcome
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import READ_PATH, UNTAKEN, WAITING, State
-from relay.store import dialect_of
 
 MOST = 1000
 PAGE = 1000  # messages read at once if they are chosen by destination
 SET_ASIDE = (*WAITING, State.DEAD)
-# Not the data: it may be large, or text that Python cannot parse.
+# Without the data: it may be large, or text that Python cannot parse.
 SHOWN = (
     "id", "type", "state", "created_at", "subject", "ordering_key", "due_at", "delivered_at", "outcome", "registered",
     "deliveries",
@@ -60,20 +60,21 @@ def list_messages(
     """Return messages, newest first: ordered by their ids (UUIDv7), which grow with time and are indexed in both
     tables.
 
-    No index serves the choice: every message that is newer than the last result is read.
+    No index serves the filters: every message that is newer than the last result is read.
 
     Args:
         connection: To the outbox's database.
-        which: Only these. A destination: messages that it is still to get, or, with a state, that are in it there. Of
-            settled messages, the instants are those at which they were settled.
+        which: Which messages to return. With a destination: those that it has not got yet or, if a state is given,
+            those that are in that state there. For settled messages, `since` and `until` refer to when they were
+            settled.
         state: A state of `MessageRow`, or that of a delivery: ``parked``, ``blocked``, ``retry``, ``dead``. ``None``:
             every message that is not settled yet.
-        limit: The maximum number of messages to return, up to 1,000.
-        among: Look only at so many of the newest messages, and at those of the key that are set aside: an index has
-            these. ``None``: look at as many as it takes.
+        limit: The maximum number of messages to return.
+        among: Look only at this number of the newest messages, and at those of the key that are set aside, which an
+            index has. ``None``: look at as many as necessary.
     """
     dialect_of(connection).by_index(connection)
-    asked = _Asked(connection, state, which, min(limit, MOST), among)
+    asked = _Asked(connection, state, which, limit, among)
     found = asked.waiting()
     if state in OUTCOMES:
         found = sorted([*found, *asked.settled()], key=lambda row: row.id, reverse=True)
@@ -82,7 +83,7 @@ def list_messages(
 
 @dataclass(frozen=True)
 class _Asked:
-    """One query, in its two halves: the messages that are not settled, and the history."""
+    """One query, in two halves: unsettled messages, and the history."""
 
     connection: sa.Connection
     state: str | None
@@ -91,7 +92,7 @@ class _Asked:
     among: int | None = None
 
     def waiting(self) -> list[MessageRow]:
-        """Return messages outside the history; settled ones only if their owner has not moved them yet."""
+        """Return messages outside the history; these include settled messages that their owner has not moved yet."""
         m, d = tables().message, tables().delivery.c
         where = [*conditions(self.connection, self.which, m, m.c.created_at), *self._in_state()]
         found = self._rows(m, [*where, *self._latest(m)])
@@ -116,7 +117,7 @@ class _Asked:
                 yield table.c.id >= first
 
     def _rows(self, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]) -> list[MessageRow]:
-        """Read until there are enough: no WHERE can tell whether a message is for a destination."""
+        """Read until there are enough: a WHERE clause cannot tell whether a message is for a destination."""
         query = sa.select(*(c for c in table.c if c.name in SHOWN)).where(*where).order_by(table.c.id.desc())
         if self.which.destination is None:
             return self._made(self.connection.execute(query.limit(self.limit)).all())
@@ -160,7 +161,7 @@ class _Asked:
             yield h.deliveries.is_not(sa.null())
 
     def _is_for(self, made: MessageRow, row: Any, registered: Registered) -> bool:
-        """Return whether the destination is still to get it, or is in the requested state."""
+        """Return whether the destination has not got it yet, or the delivery there is in the requested state."""
         name = self.which.destination
         known = made.deliveries.get(str(name))
         if self.state in (*SET_ASIDE, *OUTCOMES):

@@ -1,4 +1,4 @@
-"""The next step of a message that is not settled, in sentences that name the process or person that has to act."""
+"""The next step of an unsettled message, in sentences that name the process or person that has to act."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class NextSteps:
         self.owner = next((relay.id for relay in live_relays(connection) if message.shard in relay.shards), None)
 
     def wanted_by(self) -> list[str]:
-        """Return the destinations of a message of which no delivery was set aside."""
+        """Return the destinations of a message without a delivery that was set aside."""
         return self._registered.wanting(self._message.type) if self._message.state in READ_PATH else []
 
     def of_message(self) -> str:
@@ -43,9 +43,14 @@ class NextSteps:
         return "see its deliveries below; it moves to the history when all of them are done"
 
     def of_settled(self) -> str:
-        """Return what happens to a message of which all deliveries are done."""
+        """Return what happens to a message whose deliveries are all done."""
         who = f"relay {self.owner}" if self.owner else "a relay"
         return f"nothing is sent; {who} moves it to the history" + ("" if self.owner else f" ({self._no_owner()})")
+
+    def of_waiting(self, name: str) -> str:
+        """Return what happens at a destination if the message's delivery there was not set aside."""
+        when = "it waits for its time; " if self._message.state == State.SCHEDULED else ""
+        return when + self.at_destination(name)
 
     def of_delivery(self, row: sa.Row[Any]) -> str:
         match row.state:
@@ -62,7 +67,7 @@ class NextSteps:
             case State.BLOCKED:
                 return self._behind(row)
             case State.RETRY:
-                return f"attempt {row.attempts + 1}, when it falls due; {self.at_destination(row.destination)}"
+                return f"attempt {row.attempts + 1} when it falls due: {self.at_destination(row.destination)}"
         return self.at_destination(row.destination)
 
     def at_destination(self, name: str) -> str:
@@ -70,7 +75,7 @@ class NextSteps:
         if row is None or row.removed_at is not None:
             return f"nothing while {name} is not registered: configure it and run `outbox relay --apply`"
         if row.paused_by == "operator":
-            return f"an operator paused {name} ({row.reason}): `outbox resume {name}`"
+            return f"an operator paused {name}: {row.reason}; `outbox resume {name}` ends the pause"
         match row.state:
             case "off":
                 return f"{name} is switched off ({row.reason}): `outbox resume {name}`"

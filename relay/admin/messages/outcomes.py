@@ -1,4 +1,4 @@
-"""The outcomes of deliveries and messages: four words, the same everywhere.
+"""The outcomes of deliveries and messages: four words, used in the same sense everywhere.
 
 | state     | a delivery                                  | a message                                                  |
 |-----------|---------------------------------------------|------------------------------------------------------------|
@@ -19,7 +19,7 @@ from relay.decide.verdict import State
 
 NOBODY = "nobody"
 
-# The first that any delivery has is its message's.
+# In this order: the first outcome that any delivery has is the message's outcome.
 OUTCOMES = (State.DELIVERED, State.CANCELLED, State.DISCARDED, State.EXPIRED)
 
 

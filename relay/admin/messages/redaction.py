@@ -1,7 +1,7 @@
 """Mask payload that operators must not read, on pages, on the command line, in logs and in reasons.
 
-A path names it: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists are
-traversed. If a destination repeated such a value in its answer, it is masked there, too.
+Paths name that payload: ``data.email``, ``data.customer.phone``, ``headers.x-user``. ``*`` stands for any name; lists
+are traversed. If a destination repeats such a value in its answer, it is masked there, too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Redaction:
         )
 
     def restored(self, edited: Any, original: Any) -> Any:
-        """Return edited data with each remaining mask replaced by the original value.
+        """Return edited data in which each remaining mask is replaced by the original value.
 
         Args:
             edited: The masked data after a person has edited it.
@@ -71,7 +71,7 @@ class Redaction:
         return value
 
     def values_of(self, message: Message) -> list[str]:
-        """Return the masked values of a message, from its body: a listener may have changed the data."""
+        """Return the values of a message to mask. They come from its body: a listener may have changed the data."""
         return self._values(json.loads(message.body), message.headers)
 
     def _values(self, data: Any, headers: Any) -> list[str]:

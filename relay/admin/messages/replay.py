@@ -1,16 +1,17 @@
-"""Send delivered messages again: to a destination that is new, or that has lost them.
+"""Send delivered messages again, to a destination that is new or that has lost them.
 
 A message comes back from the history in state ``held``, with one delivery, ``parked``, for the chosen destination. Its
-owner finds it by its `txid` and delivers it like any message that was set aside; then it returns to the history. The id
-stays, so a receiver that deduplicates ignores it. With ``as_new`` it is a new message that names the old one.
+owner finds it by its `txid` and delivers it like any message that was set aside; then it returns to the history. The
+message keeps its id, so a receiver that deduplicates ignores it. With ``as_new``, a new message is sent that names the
+old one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -19,17 +20,17 @@ import sqlalchemy as sa
 from outbox.checks.ids import new_id
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin.access.queries import as_like, now
+from relay.admin.access.queries import now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
 from relay.admin.destinations.listing import registered
-from relay.admin.messages.choice import Filters
+from relay.admin.messages.choice import Choice, Filters, conditions
 from relay.admin.messages.setting_aside import set_aside
-from relay.decide.verdict import FINAL, State
-from relay.store import dialect_of
+from relay.databases.dialect import dialect_of
+from relay.decide.verdict import FINAL, UNTAKEN, State
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
-GENERATIONS = 1000  # of one replay: its retries raise the generation further, and must not reach that of another replay
+GENERATIONS = 1000  # for each replay: its retries raise the generation, which must not reach that of another replay
 LAST_GENERATION = 2**31 - GENERATIONS - 1
 
 
@@ -43,7 +44,8 @@ class Replay(Filters):
         type_: Of this event type; ``*`` stands for any text.
         since: Delivered at this instant or later.
         until: Delivered before this instant; by default, before the replay begins.
-        as_new: With new ids and the header ``outbox-replay-of``, so no receiver takes them for duplicates.
+        as_new: Send them with new ids and the header ``outbox-replay-of``, so that no receiver takes them for
+            duplicates.
     """
 
     to: str
@@ -60,7 +62,7 @@ class Found:
 
     Args:
         first_at: When the first of them was delivered.
-        marked: How many of them the destination's inbox has marked: its listener is not called for them again.
+        marked: How many of them the destination's inbox has marked; the listener is not called for these again.
     """
 
     type: str
@@ -77,21 +79,17 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
         OutboxError: The destination is not registered.
     """
     _require_destination(connection, what.to)
-    statement = sa.text(dialect_of(connection).replay_sql()["count_named" if what.ids else "count"]).columns(
-        type=sa.Text, count=sa.Integer, first_at=_instant(), last_at=_instant(), marked=sa.Integer
+    h, i = tables().history.c, tables().inbox.c
+    count = sa.func.count(h.id.distinct())
+    is_marked = sa.exists().where(i.listener == what.to, i.message_id == sa.cast(h.id, sa.Text))
+    marked = sa.func.count(sa.case((is_marked, h.id)).distinct())
+    query = (
+        sa.select(h.type, count, sa.func.min(h.delivered_at), sa.func.max(h.delivered_at), marked)
+        .where(*_conditions(connection, what, h.delivered_at))
+        .group_by(h.type)
+        .order_by(count.desc(), h.type)
     )
-    rows = connection.execute(statement, _range(connection, what))
-    return [Found(*row) for row in rows]
-
-
-def estimate(connection: sa.Connection, what: Replay) -> int:
-    """Return about how many messages would be sent again: the planner's estimate, or on SQLite that of a sample.
-
-    Raises:
-        OutboxError: The destination is not registered.
-    """
-    _require_destination(connection, what.to)
-    return dialect_of(connection).estimate_replay(connection, _range(connection, what))
+    return [Found(*row) for row in connection.execute(query)]
 
 
 def replay(
@@ -103,7 +101,7 @@ def replay(
     on_progress: Callable[[int], object] = lambda count: None,
     wait: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Send messages again; return their count. A message that is already waiting for the destination is left alone.
+    """Send messages again; return their count. A message that already waits for the destination is left alone.
 
     Args:
         engine: The outbox's database.
@@ -111,7 +109,7 @@ def replay(
         rate: The maximum number of messages a second.
         reason: The reason, for the record.
         on_progress: Called after each batch with the count so far.
-        wait: Waits, given a time in seconds.
+        wait: Called with a time in seconds, to wait.
 
     Raises:
         OutboxError: The destination is not registered.
@@ -119,15 +117,14 @@ def replay(
     action = Action("replay", what.as_dict(), reason=reason)
     with engine.connect() as connection:
         _require_destination(connection, what.to)
-        span = _range(connection, what)
+        query = _pages(connection, replace(what, until=what.until or now(connection)))
     size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
     started = time.monotonic()
 
     def page(connection: sa.Connection, last: Any) -> Sequence[Any]:
         dialect_of(connection).by_index(connection)
-        after = FIRST_ID if last is None else str(last[0])
-        query = sa.text(dialect_of(connection).replay_sql()["page_of_named" if what.ids else "page"])
-        return connection.execute(query, span | {"after": after, "limit": size}).all()
+        after = FIRST_ID if last is None else last.id
+        return connection.execute(query.where(tables().history.c.id > after).limit(size)).all()
 
     def slow_down(count: int) -> None:
         on_progress(count)
@@ -139,7 +136,7 @@ def replay(
 
 def _send_again(what: Replay, action: Action, connection: sa.Connection, page: Sequence[Any]) -> int:
     dialect = dialect_of(connection)
-    # Verdicts from before the replay, of any session, must not match the new generation.
+    # Verdicts that any session made before the replay must not match the new generation.
     generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
     if what.as_new:
         picked = [(str(id_), at, new_id()) for id_, at in page]
@@ -159,11 +156,11 @@ def deliver(connection: sa.Connection, ids: Sequence[str], to: str, *, generatio
 
 
 def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], generation: int) -> list[str]:
-    """Insert messages into the outbox, locked. One that an earlier replay brought back may be leaving it just now."""
+    """Insert messages into the outbox, and lock them. One that an earlier replay inserted may be leaving just now."""
     dialect = dialect_of(connection)
     ids = [id_ for id_, _, _ in picked]
     m = tables().message
-    # In the order of ids, in which owners lock messages; a message that an owner has just moved is not found.
+    # Locked in the order of ids, as owners do; a message that an owner has just moved is not found.
     locked = sa.select(m.c.id).where(m.c.id.in_(ids)).order_by(m.c.id).with_for_update()
     for _ in range(2):
         connection.execute(
@@ -177,19 +174,38 @@ def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], g
 def _require_destination(connection: sa.Connection, name: str) -> None:
     d = tables().destination.c
     if connection.scalar(sa.select(d.name).where(d.name == name, d.removed_at.is_(None))) is None:
-        raise OutboxError(f"there is no destination {name} to replay to: registered are {registered(connection)}")
+        raise OutboxError(f"there is no destination {name} to replay to; registered: {registered(connection)}")
 
 
-# -------------------------------------------------------------------------------------------------------- parameters
+# ----------------------------------------------------------------------------------------------------------- finding
 
 
-def _instant() -> Any:
-    return tables().history.c.delivered_at.type
+def _pages(connection: sa.Connection, what: Replay) -> sa.Select[Any]:
+    """Return (id, instant) of the messages, of which the last entry counts: earlier replays have added entries.
+
+    Index: outbox_history_id, in its order: each page continues where the last one ended, so there is one pass in all.
+    """
+    h, dialect = tables().history.c, dialect_of(connection)
+    where = _conditions(connection, what, dialect.unindexed(h.delivered_at))
+    return sa.select(h.id, sa.func.max(dialect.exact(h.delivered_at))).where(*where).group_by(h.id).order_by(h.id)
 
 
-def _range(connection: sa.Connection, what: Replay) -> dict[str, Any]:
-    since = what.since or datetime(1970, 1, 1, tzinfo=UTC)
-    until = what.until or now(connection)
-    dialect, type_ = dialect_of(connection), as_like(what.type_)
-    span = {"since": dialect.as_stored(since), "until": dialect.as_stored(until), "type": type_, "to": what.to}
-    return span | ({"named": dialect.ids(what.ids)} if what.ids else {})
+def _conditions(connection: sa.Connection, what: Replay, at: sa.ColumnElement[Any]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions of the history's entries that are sent again.
+
+    A message that operators gave up for this destination must not go there, nor one that no destination took. One that
+    is named is sent all the same.
+    """
+    h = tables().history.c
+    which = Choice(ids=what.ids, type_=what.type_, since=what.since, until=what.until)
+    yield from conditions(connection, which, tables().history, at)
+    if not what.ids:
+        yield h.outcome.is_(None)
+        # An entry of an earlier replay names only its own destination: then the older entries of the message decide.
+        older = tables().history.alias()
+        was_given_up = sa.exists().where(
+            older.c.id == h.id, older.c.deliveries[what.to]["state"].as_string().in_(UNTAKEN)
+        )
+        state = h.deliveries[what.to]["state"].as_string()
+        yield sa.func.coalesce(state, "").not_in(UNTAKEN)
+        yield h.deliveries.is_(None) | state.is_not(None) | ~was_given_up

@@ -8,8 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.tables import insert, tables
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import State
-from relay.store import dialect_of
 
 
 def set_aside(

@@ -12,11 +12,11 @@ from outbox.tables import SHARD_COUNT, tables
 from relay.admin.access.queries import age_s, now
 from relay.admin.relays import RelayStatus, live_relays
 from relay.admin.timeline.floors import Floors
+from relay.databases.dialect import dialect_of
+from relay.databases.store.backlog import BacklogReader, Counts
 from relay.decide.subscription import wants
 from relay.decide.verdict import READ_PATH, WAITING, State
 from relay.observe.backlog import Backlog, DestinationBacklog
-from relay.store import dialect_of
-from relay.store.dialect import BacklogReader, Counts
 
 
 def sample(
@@ -24,12 +24,12 @@ def sample(
 ) -> Backlog:
     """Sample the backlog.
 
-    It costs the server tens of milliseconds, for any size of the backlog and any number of settled rows that were not
-    vacuumed yet. `relay.observe.backlog` says which numbers are exact and which are estimates.
+    Sampling costs the server tens of milliseconds, even for a long backlog or many settled rows that were not vacuumed
+    yet. `relay.observe.backlog` says which numbers are exact and which are estimates.
 
     Args:
-        connection: In a transaction, whose timeout and planner settings it changes.
-        floors: The state of the same caller's last sample; ``None`` for a single one.
+        connection: A connection in a transaction, whose timeout and planner settings are changed.
+        floors: The state that the caller's last sample left; ``None`` for a single sample.
         relays: The relays that are alive, if known.
     """
     relays = live_relays(connection) if relays is None else relays

@@ -1,8 +1,8 @@
 """Find the oldest ready messages of each shard, however many settled rows lie before them in the index.
 
 Settled rows stay in the index until vacuum, which a long transaction holds up. To pass over a million of them takes a
-second. So a walk is cut into pieces, remembers for each shard how far it came, and ends with its share of the time: the
-next sample goes on there. A second walk follows it, for messages that became ready behind it.
+second. So a walk is cut into pieces, remembers for each shard how far it came, and ends when its share of the time is
+used up. The next sample continues there. A second walk follows the first one, for messages that became ready behind it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outbox.tables import SHARD_COUNT
-from relay.store.dialect import Ask
+from relay.databases.store.backlog import Ask
 
 SPAN = 10_000  # positions of the first piece of a walk; each piece is twice as long as the last one
 
 
 @dataclass
 class Floors:
-    """How far the walks came, by shard.
+    """How far the two walks came, by shard.
 
     Attributes:
         first: No message before this position was ready when the first walk passed.
-        second: How far the second walk came; it ends at the first one's, and begins again at 0.
-        end: The last position that had been given out at the last sample. A position after it may still be uncommitted.
+        second: How far the second walk came. It ends at the position of the first walk, and begins again at 0.
+        end: The last position that had been given out by the time of the last sample. Later positions may still be
+            uncommitted.
     """
 
     first: list[int] = field(default_factory=lambda: [0] * SHARD_COUNT)
@@ -32,7 +33,7 @@ class Floors:
     end: int = 0
 
     def walk(self, ask: Ask, last: int) -> tuple[list[Any], bool]:
-        """Return the first ready messages of each shard, and whether the first walk came to all of them.
+        """Return the first ready messages of each shard, and whether the first walk reached all of them.
 
         Args:
             ask: Reads from the index.

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from relay.admin.access.queries import now
-from relay.admin.timeline.samples import EVERY_S, WHOLE, Activity, floor, store
+from relay.admin.timeline.samples import EVERY_S, WHOLE, Activity, Counts, as_facts, store
+from relay.databases.dialect import dialect_of
 from relay.decide.verdict import State
 from relay.observe.backlog import Backlog
 from relay.observe.metrics import Metrics
-from relay.store import dialect_of
 
 DELIVERIES, LATENCIES = "outbox_deliveries", "outbox_latency_seconds"
 
@@ -35,16 +35,17 @@ class Sampler:
     def keep_done(self, connection: sa.Connection) -> None:
         """Store what this relay did since the last call, if it did anything."""
         counted, at = _counted(self._metrics.registry), monotonic()
-        activity = _difference(counted, self._last)
-        activity.causes = self._metrics.causes.take()
-        if activity.verdicts or activity.causes:
-            store(connection, now(connection), self._relay, max(at - self._last_at, 0.001), activity.as_json())
+        activity = {name: _grown(counts, self._last.get(name, Counts())) for name, counts in counted.items()}
+        for name, causes in self._metrics.causes.take().items():
+            activity.setdefault(name, Counts()).causes = causes
+        if any(counts.verdicts or counts.causes for counts in activity.values()):
+            store(connection, now(connection), self._relay, max(at - self._last_at, 0.001), as_facts(activity))
         self._last, self._last_at = counted, at
 
     def keep_backlog(self, connection: sa.Connection, found: Backlog) -> None:
         """Store the state of the outbox; one relay does this for all."""
         emitted = connection.exec_driver_sql(dialect_of(connection).EMITTED).scalar() or 0
-        store(connection, floor(found.at, EVERY_S), WHOLE, EVERY_S, {"emitted": emitted, **_facts(found)})
+        store(connection, found.at, WHOLE, EVERY_S, {"emitted": emitted, **_facts(found)})
 
 
 def _facts(found: Backlog) -> dict[str, Any]:
@@ -67,36 +68,22 @@ def _facts(found: Backlog) -> dict[str, Any]:
 
 def _counted(registry: CollectorRegistry) -> Activity:
     """Return the current values of the metrics."""
-    verdicts: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    cumulated: defaultdict[str, dict[float, float]] = defaultdict(dict)
+    found: defaultdict[str, Counts] = defaultdict(Counts)
     for metric in registry.collect():
         for sample in metric.samples if metric.name in (DELIVERIES, LATENCIES) else ():
+            of = found[sample.labels["destination"]]
             if sample.name == f"{DELIVERIES}_total":
-                verdicts[sample.labels["destination"]][sample.labels["verdict"]] = sample.value
-            elif sample.name == f"{LATENCIES}_bucket":
-                cumulated[sample.labels["destination"]][float(sample.labels["le"])] = sample.value
-    latencies = {
-        name: [upper - lower for lower, upper in pairwise([0.0, *(of[bound] for bound in sorted(of))])]
-        for name, of in cumulated.items()
-    }
-    return Activity(dict(verdicts), latencies)
+                of.verdicts[sample.labels["verdict"]] = sample.value
+            elif sample.name == f"{LATENCIES}_bucket":  # each bucket also counts the values of the buckets before it
+                of.latencies.append(sample.value)
+    return found
 
 
-def _difference(after: Activity, before: Activity) -> Activity:
-    """Return what was counted in between, without what did not change."""
-    return Activity(
-        {
-            name: changed
-            for name, counts in after.verdicts.items()
-            if (changed := _grown(counts, before.verdicts.get(name, {})))
-        },
-        {
-            name: [a - b for a, b in zip_longest(counts, before.latencies.get(name, []), fillvalue=0.0)]
-            for name, counts in after.latencies.items()
-            if counts != before.latencies.get(name)
-        },
-    )
-
-
-def _grown(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    return {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
+def _grown(after: Counts, before: Counts) -> Counts:
+    """Return what was counted in between, without counts that did not change."""
+    verdicts = {name: count - before.verdicts.get(name, 0) for name, count in after.verdicts.items()}
+    grown = [a - b for a, b in zip_longest(after.latencies, before.latencies, fillvalue=0.0)]
+    counts = [round(upper - lower, 3) for lower, upper in pairwise([0.0, *grown])]
+    while counts and not counts[-1]:
+        counts.pop()
+    return Counts({name: count for name, count in verdicts.items() if count}, counts)

@@ -1,24 +1,28 @@
-"""Read what was measured over time: at even intervals for plots, and as a recent pace."""
+"""Read the measurements over time: at even intervals for plots, and as a recent pace."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 
 from outbox.tables import tables
 from relay.admin.access.queries import since
-from relay.admin.timeline.samples import EVERY_S, WHOLE
-from relay.admin.timeline.steps import NOTHING, Counts, Line, Steps, names_in, total_of
+from relay.admin.timeline.samples import EVERY_S, WHOLE, Counts, activity_in, add_counts, commonest, end_of_step
+from relay.decide.verdict import State
 from relay.observe.causes import OTHER, What
 from relay.observe.metrics import LATENCY_BUCKETS_S
 
 CAUSES_SHOWN = 5
-LATE_S = 1.2 * EVERY_S  # so long after an interval all relays have written what they did in it
+LATE_S = 1.2 * EVERY_S  # by this time after an interval all relays have written what they did in it
+HALF = timedelta(seconds=EVERY_S / 2)
+NOTHING = Counts()
+Line = list[float | None]
 ByCause = dict[str, Line]
 
 
@@ -49,7 +53,7 @@ class Series:
         at: The ends of the intervals, in seconds since 1970.
         step_s: The length of an interval, in seconds.
         lines: Name → a value for each interval; ``None`` without a measurement.
-        failed_by_cause: Cause → failed attempts per second; the commonest causes first, then ``other``.
+        failed_by_cause: Cause → failed attempts per second; the most common causes first, then ``other``.
         died_by_cause: Cause → new dead letters in each interval, in the same order.
         destinations: Destination → the same as `lines`; empty in the series of one destination.
     """
@@ -68,58 +72,71 @@ def pace(connection: sa.Connection, begin: datetime) -> Pace | None:
     if not rows:
         return None
     span_s = max((rows[-1].at - rows[0].at).total_seconds() + EVERY_S, EVERY_S)
-    total = Counts()
-    for row in rows:
-        for name in names_in(row.facts):
-            total.add(row.facts, name, 1.0, with_deaths=True)
+    total = _total(activity_in(rows).values())
     known = [(row.at.timestamp(), row.facts["emitted"]) for row in rows if row.facts.get("emitted") is not None]
     grown_for_s = known[-1][0] - known[0][0] if known else 0.0
     return Pace(
         emitted_per_s=round(max(known[-1][1] - known[0][1], 0) / grown_for_s, 3) if grown_for_s else None,
-        delivered_per_s=round(total.delivered / span_s, 3),
-        failed_per_s=round(total.failed / span_s, 3),
+        delivered_per_s=round(total.verdicts.get(State.DELIVERED, 0) / span_s, 3),
+        failed_per_s=round(sum(total.of("failed").values()) / span_s, 3),
         p50_s=quantile(total.latencies, 0.5),
         p99_s=quantile(total.latencies, 0.99),
     )
 
 
-def series(connection: sa.Connection, begin: datetime, end: datetime, *, destination: str | None = None) -> Series:
-    """Return the measurements between two instants, in at most `POINTS` intervals.
+def series(
+    connection: sa.Connection, begin: datetime, end: datetime, step_s: int, *, destination: str | None = None
+) -> Series:
+    """Return the measurements between two instants.
 
     Args:
         connection: To the outbox's database.
         begin: The first instant.
         end: The last one.
-        destination: Return the series of this one; ``None``: of the whole outbox, and those of all destinations.
+        step_s: The length of an interval, in seconds: at least the span of the rows in that time.
+        destination: Return the series of this destination; ``None``: that of the whole outbox, and those of all
+            destinations.
     """
-    steps = Steps.between(begin, end)
-    rows = _rows(connection, begin)
-    whole = [row for row in rows if row.relay == WHOLE]
-    gauges = steps.gauges(whole)
-    counts = steps.counts(row for row in rows if row.relay != WHOLE)
+    first = int(begin.timestamp()) // step_s * step_s
+    ends = list(range(first + step_s, int(end.timestamp()) + 1, step_s))
+    rows: defaultdict[int, list[Any]] = defaultdict(list)
+    for row in _rows(connection, begin):
+        # A relay writes shortly before or after the end of an interval.
+        rows[int(end_of_step(row.at - HALF, step_s).timestamp())].append(row)
+    gauges = [next((row.facts for row in reversed(rows[at]) if row.relay == WHOLE), None) for at in ends]
+    activities = [activity_in(rows[at]) for at in ends]
     is_known = [
-        at <= end.timestamp() - LATE_S and (gauge is not None or bool(of))
-        for at, gauge, of in zip(steps.ends, gauges, counts, strict=True)
+        at <= end.timestamp() - LATE_S and (gauge is not None or bool(activity))
+        for at, gauge, activity in zip(ends, gauges, activities, strict=True)
     ]
 
     def lines_of(name: str) -> dict[str, Line]:
         held = [(gauge.get("destinations") or {}).get(name, {}) if gauge else {} for gauge in gauges]
-        of = [each.get(name, NOTHING) for each in counts]
-        return _lines(of, is_known, steps.step_s) | _gauges(held, DESTINATION_GAUGES)
+        counts = [activity.get(name, NOTHING) for activity in activities]
+        return _lines(counts, is_known, step_s) | _gauges(held, DESTINATION_GAUGES)
 
     if destination is not None:
-        only = [each.get(destination, NOTHING) for each in counts]
-        return Series(steps.ends, steps.step_s, lines_of(destination), *_by_cause(only, is_known, steps.step_s), {})
-    total = [total_of(each.values()) for each in counts]
-    lines = _lines(total, is_known, steps.step_s) | _gauges([gauge or {} for gauge in gauges], GAUGES)
-    lines["emitted_per_s"] = steps.growth(whole)
-    names = sorted({*(name for each in counts for name in each), *(n for each in gauges for n in names_in(each or {}))})
-    split = {name: lines_of(name) for name in names}
-    return Series(steps.ends, steps.step_s, lines, *_by_cause(total, is_known, steps.step_s), split)
+        counts = [activity.get(destination, NOTHING) for activity in activities]
+        lines, split = lines_of(destination), {}
+    else:
+        counts = [_total(activity.values()) for activity in activities]
+        lines = _lines(counts, is_known, step_s) | _gauges([gauge or {} for gauge in gauges], GAUGES)
+        lines["emitted_per_s"] = _growth([(gauge or {}).get("emitted") for gauge in gauges], step_s)
+        named = {name for gauge in gauges if gauge for name in gauge.get("destinations") or {}}
+        split = {name: lines_of(name) for name in sorted(named.union(*activities))}
+    failed, died = _caused(counts, is_known, "failed", step_s), _caused(counts, is_known, "dead", 1)
+    return Series(ends, step_s, lines, failed, died, split)
 
 
 GAUGES = ("waiting", "dead", "unrouted", "due_age_s")
 DESTINATION_GAUGES = ("waiting", "dead", "due_age_s")
+
+
+def _total(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for each in counts:
+        total.add(each)
+    return total
 
 
 def _lines(counts: Sequence[Counts], is_known: Sequence[bool], step_s: int) -> dict[str, Line]:
@@ -127,9 +144,9 @@ def _lines(counts: Sequence[Counts], is_known: Sequence[bool], step_s: int) -> d
         return [round(value(each), 3) if known else None for each, known in zip(counts, is_known, strict=True)]
 
     return {
-        "delivered_per_s": line(lambda each: each.delivered / step_s),
-        "failed_per_s": line(lambda each: each.failed / step_s),
-        "died": line(lambda each: each.died),
+        "delivered_per_s": line(lambda each: each.verdicts.get(State.DELIVERED, 0) / step_s),
+        "failed_per_s": line(lambda each: sum(each.of("failed").values()) / step_s),
+        "died": line(lambda each: each.verdicts.get(State.DEAD, 0)),
         "p50_s": [quantile(each.latencies, 0.5) for each in counts],
         "p99_s": [quantile(each.latencies, 0.99) for each in counts],
     }
@@ -139,28 +156,28 @@ def _gauges(held: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str
     return {name: [each.get(name) for each in held] for name in names}
 
 
-def _by_cause(counts: Sequence[Counts], is_known: Sequence[bool], step_s: int) -> tuple[ByCause, ByCause]:
-    """Return the failed attempts per second and the new dead letters, by cause."""
-    return _caused(counts, is_known, "failed", step_s), _caused(counts, is_known, "dead", 1)
+def _growth(counts: Sequence[int | None], step_s: int) -> Line:
+    """Return how much a count grew in each interval, per second."""
+    return [
+        None if before is None or after is None else round(max(after - before, 0) / step_s, 3)
+        for before, after in pairwise([None, *counts])
+    ]
 
 
 def _caused(counts: Sequence[Counts], is_known: Sequence[bool], what: What, over: int) -> ByCause:
-    """Return a line for each of the commonest causes, and one for all others."""
-    totals: Counter[str] = Counter()
-    for each, known in zip(counts, is_known, strict=True):
-        if known:
-            totals.update({cause: of[what] for cause, of in each.causes.items() if of.get(what)})
-    named = sorted(set(totals) - {OTHER}, key=lambda cause: (-totals[cause], cause))
-    groups = {cause: {cause} for cause in named[:CAUSES_SHOWN]}
-    if others := {*named[CAUSES_SHOWN:], *(set(totals) & {OTHER})}:
-        groups[OTHER] = others
-    return {
-        label: [
-            round(sum(each.causes.get(cause, {}).get(what, 0.0) for cause in of) / over, 3) if known else None
-            for each, known in zip(counts, is_known, strict=True)
-        ]
-        for label, of in groups.items()
+    """Return a line for each of the most common causes, and one for all others."""
+    steps = [each.of(what) if known else None for each, known in zip(counts, is_known, strict=True)]
+    totals: dict[str, float] = {}
+    for step in steps:
+        add_counts(totals, step or {})
+    named = commonest(totals, CAUSES_SHOWN)
+    lines: ByCause = {
+        cause: [None if step is None else round(step.get(cause, 0) / over, 3) for step in steps] for cause in named
     }
+    if len(named) < len(totals):
+        rest = [None if step is None else sum(step[cause] for cause in step.keys() - {*named}) for step in steps]
+        lines[OTHER] = [None if count is None else round(count / over, 3) for count in rest]
+    return lines
 
 
 def quantile(counts: Sequence[float], share: float) -> float | None:

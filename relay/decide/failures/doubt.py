@@ -1,6 +1,6 @@
 """Choose the next message for a destination in doubt: one unlike those that failed.
 
-Bad messages are often adjacent: the oldest and the newest may all be bad, and those between them good.
+Bad messages are often adjacent: the oldest and the newest may all be bad while those between them are good.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ NEWEST = 1.0
 
 
 def place_in_doubt(attempt: int) -> float | None:
-    """Return the place of the message to try among the untried ones: 0 is the oldest, 1 the newest.
+    """Return the place of the message to try next among the untried messages: 0 is the oldest, 1 the newest.
 
-    Of four attempts in doubt, one uses the newest message, one is chosen as without doubt (``None``), and two use the
-    messages at 1/2, 1/4, 3/4, 1/8, ... of the queue. The first 2/f members of that sequence meet each run of messages
-    that is a share f of all.
+    Of four attempts in doubt, one uses the newest message, one is chosen as if there were no doubt (``None``), and two
+    use the messages at 1/2, 1/4, 3/4, 1/8, ... of the queue. The first 2/f members of that sequence meet each run of
+    messages that is a share f of all.
 
     Args:
-        attempt: Its number since the doubt began, from 1; 0 if there is no doubt.
+        attempt: The number of this attempt since the doubt began, from 1; 0 if there is no doubt.
     """
     if attempt == 0 or attempt % 4 == 3:
         return None

@@ -1,26 +1,26 @@
-"""The share of attempts that fail at a destination, and how long a run of failures chance explains."""
+"""The share of attempts that fail at a destination, and the longest run of failures that chance explains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log
 
-MEMORY = 100  # attempts: older ones count less and less
+MEMORY = 100  # attempts: older attempts count less and less
 PRIOR_ATTEMPTS, PRIOR_FAILURES = 20, 1  # assumed for a destination with few attempts
-LEAST, MOST = 0.05, 0.8  # a share outside of this range counts as its nearer limit
-CONFIDENCE = 0.05  # to the power of five: a less probable run of failures is not chance
+LEAST, MOST = 0.05, 0.8  # a share outside this range counts as the nearer limit
+CONFIDENCE = 0.05  # to the power of five; a run of failures that is less probable than that is not chance
 
 
 @dataclass(slots=True)
 class FailureRate:
     """Counts attempts, and forgets old ones.
 
-    A run of failures is counted when it has ended: `add_run`. So the share is the one before the current run.
+    A run of failures is counted when it has ended (`add_run`). So the share does not include the current run.
     """
 
     attempts: float = 0.0
     failures: float = 0.0
-    taken: int = 0  # successes that are not part of `attempts` yet: adding one is all that a message costs
+    taken: int = 0  # successes that are not part of `attempts` yet: each costs only an addition
 
     def add_run(self, failures: int) -> None:
         """Count a run of failures, after the successes before it."""

@@ -1,7 +1,7 @@
 """Deliveries that failed, until it is clear whether the message or the destination was at fault.
 
-A suspect waits until the result of another delivery decides, or until its own backoff has passed. Then it is tried
-again, and its failure is still remembered.
+A suspect waits until the result of another delivery decides about it, or until its own backoff has passed. Then it is
+tried again, and its earlier failure is still remembered.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Suspect(Generic[D]):
     Args:
         delivery: The delivery.
         outcome: How it failed.
-        failed_at: When.
+        failed_at: When it failed.
         failures: Failures in a row that were not charged; its own backoff grows with them.
-        retry_at: When it is tried again, if no other delivery decides before.
+        retry_at: When it is tried again, if no other delivery decides about it before then.
     """
 
     delivery: D
@@ -61,12 +61,12 @@ class Suspects(Generic[D]):
     """The suspects of one destination, and the evidence against them.
 
     Args:
-        policy: How patient its deliveries are.
+        policy: How patient the destination's deliveries are.
 
     Attributes:
         waiting: The suspects that wait for evidence, or for their own backoff.
         retried: The suspects that are being tried again and are not ruled on.
-        evidence_at: The start of the latest attempt that was taken and is evidence against others.
+        evidence_at: The start of the latest attempt that was taken and is evidence against other deliveries.
     """
 
     policy: Policy
@@ -83,7 +83,7 @@ class Suspects(Generic[D]):
 
     @property
     def next_retry_at(self) -> float:
-        """When the next waiting suspect is to be ruled on, if nothing happens before."""
+        """When to rule on the next waiting suspect, if nothing happens before then."""
         return min((s.retry_at for s in self.waiting.values()), default=inf)
 
     def add(self, delivery: D, outcome: Outcome, earlier: Suspect[D] | None, now: float) -> Ruling[D]:
@@ -107,7 +107,7 @@ class Suspects(Generic[D]):
 
         Args:
             earlier: The suspicion of the delivery that was taken, if it had failed before: then it was innocent, and
-                the others may be, too.
+                the other suspects may be, too.
             started_at: The start of its attempt.
         """
         before = [s for s in self.waiting.values() if s.failed_at <= started_at]
@@ -116,8 +116,18 @@ class Suspects(Generic[D]):
         self.evidence_at = max(self.evidence_at, started_at)
         return self._charge(before)
 
-    def charge_answered(self) -> Ruling[D]:
-        """Charge the failures that only a living destination can have caused."""
+    @property
+    def reason(self) -> str | None:
+        """The reason of the latest failure; ``None`` if there is none."""
+        latest = max(self, key=lambda s: s.failed_at, default=None)
+        return latest.outcome.reason if latest is not None else None
+
+    def rule_alone(self) -> Ruling[D]:
+        """Rule on suspects when there is no other delivery, waiting or under way, to compare them with.
+
+        Failures that only a living destination can have caused are charged. The other suspects wait for their own
+        backoff.
+        """
         return self._charge([s for s in self.waiting.values() if s.was_answered])
 
     def rule_due(self, now: float) -> Ruling[D]:
@@ -127,7 +137,7 @@ class Suspects(Generic[D]):
         return ruling + self._release([s for s in due if not s.was_answered])
 
     def release_all(self) -> Ruling[D]:
-        """Release all of them uncharged, and forget that they failed."""
+        """Release all suspects uncharged, and forget that they failed."""
         released: Ruling[D] = [(delivery, None) for delivery in self.waiting]
         self.waiting.clear()
         self.retried.clear()
@@ -139,11 +149,10 @@ class Suspects(Generic[D]):
         self.retried.pop(delivery, None)
 
     def replace(self, delivery: D, other: D) -> None:
-        """Replace the object that represents a delivery."""
-        for known in (self.waiting, self.retried):
-            if (suspect := known.pop(delivery, None)) is not None:
-                suspect.delivery = other
-                known[other] = suspect
+        """Replace the object that represents a delivery which is being tried."""
+        if (suspect := self.retried.pop(delivery, None)) is not None:
+            suspect.delivery = other
+            self.retried[other] = suspect
 
     def _charge(self, suspects: list[Suspect[D]]) -> Ruling[D]:
         for suspect in suspects:

@@ -1,16 +1,15 @@
 """The crash guard: note each delivery that may have killed a relay before it is sent again. Runs on the event loop.
 
 While all owners hand back their shards in order, there are no records, and an entry costs one look-up in an empty
-dictionary. A
-shard that was not handed back is **watched**: each entry that its dead owner may have had under way refers to this
-object in `Entry.guard`, and a worker asks for a permit before each attempt. The permit comes when the owning thread has
-noted the delivery in ``outbox_shard.started``. All requests of one moment share one statement. It does not wait for the
-disk, because the note has to survive the relay and not the server. So the concurrency stays the same, and each attempt
-starts one round trip later.
+dictionary. A shard that was not handed back is **watched**: each entry that its dead owner may have had under way
+refers to this object in `Entry.guard`, and a worker asks for a permit before each attempt. The permit comes when the
+owning thread has noted the delivery in ``outbox_shard.started``. All requests of one moment share one statement. That
+statement does not wait for the disk, because the note has to survive the relay and not the server. So the concurrency
+stays the same, and each attempt starts one round trip later.
 
 A delivery that was noted when an owner died is **accused** (see `relay.decide.crashes`). It waits until no relay has
-ended for some time. So all other deliveries go first, and relays that are repeatedly killed for another reason do not
-try it. Then it is tried **alone**: the gate closes for all other attempts, and opens when this attempt has ended.
+ended for some time, so that all other deliveries go first, and relays that are repeatedly killed for another reason do
+not try it. Then it is tried **alone**: the gate closes for all other attempts, and opens when this attempt has ended.
 """
 
 from __future__ import annotations
@@ -18,54 +17,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from relay.databases.store.inheriting import Inherited
 from relay.decide.crashes import Accused, Delivery
 from relay.decide.verdict import Verdict, dead, retry
 from relay.delivery.crashes.records import CrashRecords
 from relay.delivery.lane import Lane
-from relay.seam import Entry, Lease, Note, ToOwner
-from relay.store.contract import Inherited
+from relay.seam import Entry, Lease, Note, PermitRequest, ToOwner
 
-CALM_S = 5.0  # no trial until no relay has ended for this time: another cause might kill this relay, too
-PATIENCE_S = 5.0  # how long a trial waits for attempts under way; then it starts, and proves less
+CALM_S = 5.0  # a trial starts when no relay has ended for this time: something else might kill this relay, too
+PATIENCE_S = 5.0  # how long a trial waits for attempts under way; after that it starts anyway, and proves less
 LOOK_S = 0.005  # between checks whether all other attempts have ended
-LAZY_S = 0.02  # until the end of an attempt is noted, if no other note is due
-
-
-@dataclass(eq=False, slots=True)
-class PermitRequest:
-    """A worker's request to begin an attempt."""
-
-    delivery: Delivery
-    shard: int
-    answer: asyncio.Future[bool]
-
-    def resolve(self, granted: bool) -> None:
-        """Answer it, unless it was answered."""
-        if not self.answer.done():
-            self.answer.set_result(granted)
-
-
-class TrialGate:
-    """The gate for attempts: while an accused delivery is tried alone, no other attempt may start.
-
-    Args:
-        lease: Whether this relay may send at all.
-
-    Attributes:
-        trial: The attempt that is alone now.
-        trials: The attempts that wait for that.
-    """
-
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
-        self.trial: PermitRequest | None = None
-        self.trials: deque[PermitRequest] = deque()
-
-    def is_open(self, now: float) -> bool:
-        """Return whether an attempt may start at this time, for any delivery that is not accused."""
-        return self.trial is None and not self.trials and self._lease.is_held(now)
+LAZY_S = 0.02  # how long to wait before noting the end of an attempt, if no other note is due
 
 
 class CrashGuard:
@@ -73,30 +36,29 @@ class CrashGuard:
 
     Args:
         lanes: The destinations.
-        gate: Closed while a delivery is tried alone.
-        records: The crash record of each shard.
+        window: The most unsettled entries that a relay may hold.
         owner: Writes notes.
-        lease: Whether this relay may send.
+        lease: Knows whether this relay may send.
         clock: The time, in seconds.
     """
 
     def __init__(
         self,
         lanes: Mapping[str, Lane],
-        gate: TrialGate,
-        records: CrashRecords,
         *,
+        window: int,
         owner: ToOwner,
         lease: Lease,
         clock: Callable[[], float],
     ) -> None:
-        self._lanes, self._gate, self._records = lanes, gate, records
+        self._lanes, self._records = lanes, CrashRecords(window)
         self._owner, self._lease, self._clock = owner, lease, clock
-        self._epoch = 0
+        self._trial: PermitRequest | None = None  # the accused attempt that runs alone now
+        self._trials: deque[PermitRequest] = deque()  # the accused attempts that wait for their turn
         self._waiting: list[PermitRequest] = []
         self._noted: set[PermitRequest] = set()  # written, or being written
         self._patient_until = 0.0
-        self._calm_from = self._clock() + CALM_S  # this relay may have been started because another one ended
+        self._calm_from = self._clock() + CALM_S  # this relay may have been started because another relay ended
         self._is_hurried = False
         self._alarm: asyncio.Handle | None = None
 
@@ -106,10 +68,6 @@ class CrashGuard:
     def is_needed(self) -> bool:
         """Whether any shard has a record."""
         return bool(self._records)
-
-    def begin_session(self, epoch: int) -> None:
-        """Note a new session."""
-        self._epoch = epoch
 
     def take_over(self, shards: Sequence[Inherited]) -> None:
         """Read the crash records that the last owners of these shards left."""
@@ -124,7 +82,7 @@ class CrashGuard:
         self._calm_from = self._clock() + CALM_S
 
     def hurry(self) -> None:
-        """Try accused deliveries without a quiet time: this relay drains and then ends."""
+        """Try accused deliveries without waiting for a quiet time, because this relay drains and then ends."""
         self._is_hurried = True
 
     def leave(self, shards: Sequence[int]) -> None:
@@ -132,7 +90,7 @@ class CrashGuard:
         self._records.leave(shards)
 
     def rest(self) -> None:
-        """Watch no further entries: all that a dead owner may have had under way were read."""
+        """Watch no further entries: everything that a dead owner may have had under way was read."""
         self._records.end_watch()
         self._note_lazily()
 
@@ -159,19 +117,23 @@ class CrashGuard:
 
     def forget(self, entry: Entry) -> None:
         """Note that an entry is settled: the table has the verdicts of this relay now."""
-        if entry.epoch == self._epoch and self._records.note_settled(entry):
+        if entry.epoch == self._lease.arrived_epoch and self._records.note_settled(entry):
             self._note_lazily()
 
     # ------------------------------------------------------------- going out
+
+    def is_open(self, now: float) -> bool:
+        """Return whether an attempt may start at this time, for any delivery that is not accused."""
+        return self._trial is None and not self._trials and self._lease.is_held(now)
 
     async def permit(self, destination: str, entry: Entry) -> bool:
         """Wait until the attempt is noted in the table; return false if it may not start any more."""
         delivery = entry.id, destination
         request = PermitRequest(delivery, entry.shard, asyncio.get_running_loop().create_future())
         if self._records.accusation(entry.shard, delivery) is not None:
-            if not self._gate.trials:
+            if not self._trials:
                 self._patient_until = self._clock() + PATIENCE_S
-            self._gate.trials.append(request)
+            self._trials.append(request)
         else:
             self._waiting.append(request)
         self._soon()
@@ -187,7 +149,7 @@ class CrashGuard:
 
     def _may_still_start(self, lane: Lane, entry: Entry) -> bool:
         now = self._clock()
-        is_valid = lane.validity.verdict(entry, now) is None
+        is_valid = lane.admission.refusal(entry, now) is None
         return is_valid and self._lease.is_held(now) and lane.health.operator_pause is None
 
     def survived(self, destination: str, entry: Entry) -> None:
@@ -199,25 +161,25 @@ class CrashGuard:
     def _withdraw(self, request: PermitRequest) -> None:
         if request in self._waiting:
             self._waiting.remove(request)
-        elif request in self._gate.trials:
-            self._gate.trials.remove(request)
+        elif request in self._trials:
+            self._trials.remove(request)
         self._noted.discard(request)
         self._end(request.shard, request.delivery)
 
     def _end(self, shard: int, delivery: Delivery) -> None:
         if self._records.end(shard, delivery):
             self._note_lazily()
-        if self._gate.trial is not None and self._gate.trial.delivery == delivery:
-            self._gate.trial = None
-        if self._gate.trial is None and not self._gate.trials:
+        if self._trial is not None and self._trial.delivery == delivery:
+            self._trial = None
+        if self._trial is None and not self._trials:
             for lane in self._lanes.values():
                 lane.announce()
-        if self._waiting or self._gate.trials:
+        if self._waiting or self._trials:
             self._soon()
 
     def refuse(self) -> None:
         """Refuse all requests: the session or the shards have changed."""
-        for request in [*self._waiting, *self._gate.trials, *self._noted]:
+        for request in [*self._waiting, *self._trials, *self._noted]:
             request.resolve(False)
 
     # --------------------------------------------------------------- writing
@@ -232,24 +194,24 @@ class CrashGuard:
         self._alarm = asyncio.get_running_loop().call_later(delay_s, self._advance)
 
     def _advance(self) -> None:
-        """Choose the attempts that may start: all requests, or one alone; have the owning thread note them first."""
+        """Choose the attempts that may start: all requests, or one alone. Have the owning thread note them first."""
         self._alarm = None
-        requests = self._start_trial() if self._gate.trials and self._gate.trial is None else self._start_waiting()
+        requests = self._start_trial() if self._trials and self._trial is None else self._start_waiting()
         if requests or self._records.changed:
             self._noted.update(requests)
-            self._owner.note(Note(self._epoch, self._records.take_changed(), requests))
+            self._owner.note(Note(self._lease.arrived_epoch, self._records.take_changed(), requests))
 
     def _start_trial(self) -> list[PermitRequest]:
         is_quiet = self._is_quiet()
         if not is_quiet and self._clock() <= self._patient_until:
             self._soon(LOOK_S)
             return []
-        request = self._gate.trial = self._gate.trials.popleft()
+        request = self._trial = self._trials.popleft()
         self._records.start(request.shard, request.delivery, is_alone=is_quiet)
         return [request]
 
     def _start_waiting(self) -> list[PermitRequest]:
-        if self._gate.trial is not None:
+        if self._trial is not None:
             return []
         requests, self._waiting = self._waiting, []
         for request in requests:
@@ -259,14 +221,13 @@ class CrashGuard:
     def _is_quiet(self) -> bool:
         """Return whether all attempts under way wait for a permit."""
         under_way = sum(len(lane.queue.under_way) for lane in self._lanes.values())
-        return under_way <= len(self._waiting) + len(self._gate.trials)
+        return under_way <= len(self._waiting) + len(self._trials)
 
     def written(self, notes: Sequence[Note]) -> None:
         """Grant the requests of these notes: they are in the table."""
         for note in notes:
             for request in note.requests:
-                if isinstance(request, PermitRequest):
-                    self._noted.discard(request)
+                self._noted.discard(request)
                 request.resolve(True)
 
 

@@ -10,7 +10,7 @@
 | 429; 503 with a Retry-After   | throttled                                                          |
 | 403, 404, 405, 502, 503, 504  | unanswered: a proxy answers like that for an absent receiver, too  |
 | a redirect, a broken answer   | unanswered                                                         |
-| anything else                 | failed: only a living receiver answers like that                   |
+| any other status              | failed: only a living receiver answers like that                   |
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer:
         status: The status code.
         headers: Case-insensitive.
         body: The beginning of the body.
-        broke_off: Why the rest of the body did not arrive, or ``None``.
+        broke_off: Why the rest of the body did not arrive; ``None`` if the body is complete.
     """
 
     status: int
@@ -60,7 +60,7 @@ class Answer:
 
 
 def judge(answer: Answer, *, on_409: str, now: datetime, detail: str = "") -> Outcome:
-    """Return the outcome of an attempt that was answered.
+    """Return the outcome of an attempt that got an answer.
 
     Args:
         answer: The answer.

@@ -1,7 +1,7 @@
 """A destination over HTTP: the body is the event's data, headers hold everything else.
 
-Each attempt is signed anew, under the same id. During the rotation of a secret there are two secrets: the one that the
-receiver accepted last is tried first, and after a 401 the other one is tried before the attempt counts.
+Each attempt is signed anew, under the same id. During the rotation of a secret there are two secrets. The secret that
+the receiver accepted last is tried first; after a 401 the other secret is tried before the attempt counts.
 """
 
 from __future__ import annotations
@@ -50,29 +50,23 @@ class HttpDestination:
         self.name = name
         self.concurrency = settings.concurrency
         self.batch_size = settings.batch
+        settings.tls_context()  # reports a fault in the files now
         self._settings = settings
         static = settings.static_headers()
         self._taken_names = {name.lower() for name, _ in static}
-        # The headers of every request, with each of the credentials, in the order in which these are tried.
+        # The headers of every request: one set for each secret, in the order in which the secrets are tried.
         self._fixed: list[list[Header]] = [
             [*proof, AGENT, *static]
             for proof in [[(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()] or [[]]
         ]
         self._keys = [Key(key) for key in settings.signing_keys()]
-        assert settings.timeout_s is not None  # the settings refuse it
+        assert settings.timeout_s is not None  # the settings refuse ``None``
         self._deadline = Deadline(settings.timeout_s)
         self._echo = Echo(settings.secrets())
         self._pool: Pool | None = None
 
     async def start(self) -> None:
-        settings = self._settings
-        self._pool = Pool(
-            settings.url,
-            size=self.concurrency,
-            tls=settings.tls_context(),
-            proxy=settings.proxy,
-            private_only=settings.must_stay_private,
-        )
+        self._pool = Pool(self._settings)
 
     async def send(self, message: Message) -> Outcome:
         headers = [JSON, *binary_headers(message)]

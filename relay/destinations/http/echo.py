@@ -1,8 +1,8 @@
 """Mask our secrets in a receiver's answer, in any spelling.
 
-An error page may show a request's headers in HTML, a debugger in base64 or hexadecimal, a log line by line. So the
-search is for pieces of the secret: for each spelling, any eight consecutive letters and digits, with any other
-characters between them. That also finds a secret that is cut, split or wrapped.
+An error page may show a request's headers in HTML, a debugger may show them in base64 or hexadecimal, and a log may
+show them line by line. So the search is for pieces of the secret: for each spelling, any eight consecutive letters and
+digits, with any other characters between them. That also finds a secret that is cut, split or wrapped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Echo:
         self.masked = lru_cache(maxsize=64)(self._masked)  # a server that fails gives the same answer many times
 
     def _masked(self, text: str) -> str:
-        """Return the text with secrets masked; nothing of it if a secret is escaped character by character."""
+        """Return the text with secrets masked; return no text if a secret is escaped character by character."""
         found = self._without_pieces(self._whole.masked(text))
         return MASK if self._spans(_unescaped(found)) else found
 

@@ -15,7 +15,7 @@ def names(table: dict[str, str]) -> dict[str, str]:
     """Return the table, if each of its names may be used for a header.
 
     Raises:
-        ValueError: A name may not.
+        ValueError: A name may not be used.
     """
     for name in table:
         if not HEADER_NAME.fullmatch(name):
@@ -31,7 +31,7 @@ def values(table: dict[str, str]) -> dict[str, str]:
     """Return the table, if its names and values are valid headers.
 
     Raises:
-        ValueError: A name or a value is not.
+        ValueError: A name or a value is not valid.
     """
     for name, value in names(table).items():
         if not HEADER_VALUE.fullmatch(value):
@@ -61,7 +61,7 @@ def authorization(bearer_env: str | None, basic_env: str | None, look_up: LookUp
         look_up: Finds the value of a variable.
 
     Raises:
-        ValueError: The variable is not set, or holds another form of value.
+        ValueError: The variable is not set, or its value has another form.
     """
     if bearer_env is not None:
         token = required(bearer_env, look_up, "bearer_env")

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.destinations.contract import Destination
 from relay.destinations.http.settings import HttpSettings
-from relay.destinations.kind import Implied, Kind, Probed
+from relay.destinations.kind import Implied, Kind, late, of_class
 from relay.destinations.policy import LookUp
-from relay.platform.database import Database
 from relay.platform.guide import COMPLETED, PATH
 
 API_URL = "API_URL"
 API_SECRET = "INTERNAL_API_SECRET"  # noqa: S105 (the name of a variable)
 
 
-def _build(name: str, settings: HttpSettings, database: Database) -> Destination:
-    from relay.destinations.http.destination import HttpDestination
-
-    return HttpDestination(name, settings)
-
-
-async def _probe(name: str, settings: HttpSettings) -> Probed:
-    from relay.destinations.http.probe import probe
-
-    return await probe(settings)
-
-
 def _warnings(settings: HttpSettings, origin: str) -> Sequence[str]:
     if settings.secret is not None or settings.secret_headers:
         return ()
-    # a secret belongs to one destination: only the destination that API_URL implies gets this variable implicitly
+    # a secret belongs to one destination: only the destination that API_URL implies uses this variable by default
     how = f"set {API_SECRET}" if origin == API_URL else f'set secret_env = "{API_SECRET}"'
     return (f"sends no secret: {how} if the receiver wants one",)
 
@@ -49,8 +35,8 @@ def _endpoint(base: str) -> str:
 KIND = Kind(
     name="http",
     settings=HttpSettings,
-    build=_build,
-    probe=_probe,
+    build=of_class("relay.destinations.http.destination:HttpDestination"),
+    probe=late("relay.destinations.http.probe:probe"),
     warnings=_warnings,
     implied=Implied(
         "api",

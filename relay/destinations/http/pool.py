@@ -1,8 +1,8 @@
 """The connections to one receiver, and an exchange over them.
 
-httpx's types on the aiohttp transport, over a session of our own: see docs/decisions/0008-http-client.md. Only the
-connections are kept between exchanges: no cookies, no credentials. Redirects are not followed, and no proxy is taken
-from the environment, so a secret reaches only the configured origin.
+This uses httpx's types on the aiohttp transport, over a session of our own: see docs/decisions/0008-http-client.md.
+Only the connections are kept between exchanges: no cookies, no credentials. Redirects are not followed, and no proxy is
+taken from the environment, so a secret reaches only the configured origin.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import errno
 import ipaddress
 import os
 import socket
-import ssl
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,41 +20,39 @@ import httpx
 
 from relay.decide.outcome import Outcome, unanswered, unreachable
 from relay.destinations.http.answer import Answer
+from relay.destinations.http.settings import HttpSettings
 from relay.destinations.http.transport import Body, Transport
 from relay.destinations.sending.cloudevents import Header
 
 BODY_LIMIT = 64 * 1024
-DETAIL_TIMEOUT_S = 1.0  # for the body of an answer whose status is sufficient
+UNREAD_BYTES = 16 * 1024  # of a connection: more would only prolong the turns of the event loop if a server floods us
+ERROR_LENGTH = 200  # of an error's message, which shows all that was read of an invalid answer
+DETAIL_TIMEOUT_S = 1.0  # to read the body of an answer whose status is sufficient
 AUTOMATIC = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
-# Collects the connections that are opened for the current exchange: if it stays empty, a kept one was used.
+# Collects the connections that are opened for the current exchange. If it stays empty, a kept connection was used.
 _opened: ContextVar[list[Any]] = ContextVar("opened")
 
 
 class Pool:
-    """Connections to one URL's origin, at most `size`, kept alive between exchanges.
+    """Connections to one URL's origin, as many as attempts at the same time, kept alive between exchanges.
 
     Args:
-        url: The URL to POST to.
-        size: The maximum number of connections.
-        tls: The trusted certificates, and the client certificate to present.
-        proxy: The URL of a proxy to go through.
-        private_only: Refuse to connect to a public address, because the traffic is not encrypted.
+        settings: The URL to POST to, and how it may be reached.
     """
 
-    def __init__(
-        self, url: str, *, size: int, tls: ssl.SSLContext | None, proxy: str | None, private_only: bool
-    ) -> None:
-        self._url = httpx.URL(url)
-        self._private_only = private_only
-        connector = aiohttp.TCPConnector(limit=size, ssl=tls or True, socket_factory=self._open)
+    def __init__(self, settings: HttpSettings) -> None:
+        self._url = httpx.URL(settings.url)
+        self._private_only = settings.must_stay_private
+        tls = settings.tls_context()
+        connector = aiohttp.TCPConnector(limit=settings.concurrency, ssl=tls or True, socket_factory=self._open)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(),
             auto_decompress=False,
             skip_auto_headers=AUTOMATIC,
-            proxy=proxy,
+            proxy=settings.proxy,
         )
         self._transport = Transport(str(self._url), self._session, tls=tls)
 
@@ -63,7 +60,7 @@ class Pool:
         await self._transport.aclose()
 
     async def post(self, body: bytes, headers: list[Header]) -> Answer | Outcome:
-        """Make one exchange; return the answer, or the outcome of an attempt without one. The caller sets deadlines.
+        """Make one exchange; return the answer, or the outcome if there is no answer. The caller sets deadlines.
 
         The other side may have closed a connection that was kept alive. Neither side is at fault then, so the exchange
         is repeated until it fails on a connection that was opened for it.
@@ -96,12 +93,13 @@ class Pool:
                 f"{peer[0]} is a public address: use https://, or set allow_plain to send there in the clear",
             )
         made = socket.socket(family, type_, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD_BYTES)
         _opened.get([]).append(made)
         return made
 
 
 async def _read(response: httpx.Response) -> tuple[bytes, str | None]:
-    """Return the body's first 64 KiB, and why the rest is missing, if it is."""
+    """Return the body's first 64 KiB and, if the rest is missing, the reason."""
     assert isinstance(response.stream, Body)
     start, is_broken = await response.stream.start(BODY_LIMIT)
     return start, "the connection was closed in the middle of its body" if is_broken else None
@@ -112,7 +110,7 @@ async def _read_a_while(response: httpx.Response) -> tuple[bytes, str | None]:
         async with asyncio.timeout(DETAIL_TIMEOUT_S):
             return await _read(response)
     except TimeoutError:
-        return b"", "its body did not come"
+        return b"", "its body did not arrive"
 
 
 def without_answer(error: BaseException) -> Outcome:
@@ -133,8 +131,13 @@ def without_answer(error: BaseException) -> Outcome:
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return unanswered("the connection was closed before an answer came")
         case aiohttp.ClientResponseError():
-            return unanswered(f"the answer is not HTTP: {error.message}")
-    return unanswered(f"no answer: {type(error).__name__}: {error}")
+            return unanswered(f"the answer is not HTTP: {_beginning(error.message)}")
+    return unanswered(f"no answer: {type(error).__name__}: {_beginning(str(error))}")
+
+
+def _beginning(said: str) -> str:
+    """Return the beginning of an error's message on one line: it shows the answer, marked with ^ on a line below."""
+    return " ".join(said[:ERROR_LENGTH].split()).rstrip(" ^")
 
 
 def _in_words(error: OSError) -> str:

@@ -1,11 +1,9 @@
-"""The settings of a destination over HTTP: a POST for each message, with a secret of its own."""
+"""The settings of a destination over HTTP, which gets a POST for each message and has its own secret."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,8 +11,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 
 from relay.destinations.http import fixed
 from relay.destinations.http.signing import signing_key
-from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, required, url_secrets
-from relay.destinations.sending import tls
+from relay.destinations.policy import LookUp, on_one_line, required, url_secrets
+from relay.destinations.sending.tls import TlsPolicy
 
 # Names that no public server can have. The address is checked again when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
@@ -42,7 +40,7 @@ def _http_url(text: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
-class HttpSettings(DestinationPolicy):
+class HttpSettings(TlsPolicy):
     """POST each message to a URL.
 
     Args:
@@ -56,16 +54,13 @@ class HttpSettings(DestinationPolicy):
         basic_env: The variable that holds ``user:password`` for ``Authorization: Basic …``.
         batch: The maximum number of messages in one request; more than 1: they are sent as a CloudEvents JSON batch.
         timeout_s: The deadline of one attempt, from the first byte sent to the last one received, in seconds.
-        on_409: Whether "conflict" means that the receiver is still processing the message, or has it already.
+        on_409: Whether status 409 means that the receiver is still processing the message, or that it has it already.
         allow_plain: Permit ``http://`` to a public address.
-        ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: The client certificate to present.
-        client_key_file: Its key, if that is in another file.
         proxy: The URL of a proxy to go through; proxies of the environment are ignored.
     """
 
     kind: Literal["http"] = "http"
-    allow_plain: bool = False  # before the url, whose validation uses it
+    allow_plain: bool = False  # must stand before the url, whose validation uses it
     url: HttpUrl
     secret_env: str | None = Field(default=None, min_length=1)
     signing_secret_env: str | None = Field(default=None, min_length=1)
@@ -75,9 +70,6 @@ class HttpSettings(DestinationPolicy):
     basic_env: str | None = Field(default=None, min_length=1)
     batch: int = Field(default=1, ge=1, le=1000)
     on_409: Literal["retry", "delivered"] = "retry"
-    ca_file: Path | None = None
-    client_cert_file: Path | None = None
-    client_key_file: Path | None = None
     proxy: str | None = Field(default=None, repr=False)
 
     secret: SecretStr | None = None
@@ -147,13 +139,12 @@ class HttpSettings(DestinationPolicy):
         """Check everything that can be checked before the first message.
 
         Raises:
-            ValueError: A secret is not valid in a header, a signing key is malformed, a certificate cannot be used.
+            ValueError: A secret is not valid in a header, or a signing key is malformed.
         """
         for secret in self.shared_secrets():
             if not SECRET.fullmatch(secret):
                 raise ValueError("the secret cannot be sent in a header: use printable ASCII characters")
         self.signing_keys()
-        self.tls_context()
 
     def secrets(self) -> set[str]:
         held = (self.secret, self.secret_previous, self.signing_secret, self.signing_secret_previous)
@@ -181,15 +172,9 @@ class HttpSettings(DestinationPolicy):
             return [signing_key(text) for text in explicit]
         return [secret.encode() for secret in self.shared_secrets()]
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Return the TLS settings: trusted certificates and client certificate; ``None`` without TLS.
-
-        Raises:
-            ValueError: A file cannot be read, or has the wrong content.
-        """
-        if not self.url.lower().startswith("https:"):
-            return None
-        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)
+    @property
+    def needs_tls(self) -> bool:
+        return self.url.lower().startswith("https:")
 
 
 def _is_private(host: str) -> bool:

@@ -20,7 +20,7 @@ def signing_key(text: str) -> bytes:
     """Return the key in a ``whsec_…`` text.
 
     Raises:
-        ValueError: It is malformed. The message does not repeat the text, which is a secret.
+        ValueError: The text is malformed. The error does not repeat the text, which is a secret.
     """
     if not text.startswith(PREFIX):
         raise ValueError(f"a signing key begins with {PREFIX}, followed by base64")

@@ -1,14 +1,13 @@
 """Send httpx's requests over one aiohttp session, without the work that only a general client needs.
 
 `httpx_aiohttp.AiohttpTransport` evaluates each request's URL, headers, timeouts and proxy. Our requests have one target
-and finished headers and bodies, and the caller keeps the deadline. That saves a third of the time of a delivery
-(docs/decisions/0008-http-client.md has the numbers).
+and finished headers and bodies, and the caller keeps the deadline. Leaving that work out saves a third of the time of a
+delivery (docs/decisions/0008-http-client.md has the numbers).
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
 
 import aiohttp
 import httpx
@@ -30,12 +29,8 @@ class Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._response.content.iter_any():
-            yield chunk
-
     async def start(self, limit: int) -> tuple[bytes, bool]:
-        """Return its first bytes, at most `limit`, and whether it broke off before that."""
+        """Return at most `limit` of its first bytes, and whether it broke off before that."""
         content = self._response.content
         found = b""
         try:
@@ -82,7 +77,7 @@ class Transport(AiohttpTransport):
         )
         return httpx.Response(
             response.status,
-            headers=response.raw_headers if response.status >= 300 else None,  # those of a success tell nothing
+            headers=response.raw_headers if response.status >= 300 else None,  # the headers of a success tell nothing
             stream=Body(response),
             request=request,
             extensions=EXTENSIONS,

@@ -1,1 +1,1 @@
-"""A destination on Kafka: record batches, one per partition and turn."""
+"""A destination on Kafka: it gets record batches, one per partition and turn."""

@@ -1,4 +1,4 @@
-"""Translate Kafka's errors: what they mean for a message, and for the producer that got them.
+"""Translate Kafka's errors: what an error means for a message, and for the producer that got it.
 
 Source: https://kafka.apache.org/protocol#protocol_error_codes
 """
@@ -19,7 +19,7 @@ OF_THE_RECORD = (
     kafka.PolicyViolationError,
 )
 
-# The topic is at fault, and so is each message for it.
+# The topic is at fault, and therefore every message for it. That may be every message.
 OF_THE_TOPIC = (kafka.InvalidTopicError, kafka.TopicAuthorizationFailedError)
 
 # After one of these, a producer gets only errors.
@@ -33,7 +33,7 @@ OF_THE_PRODUCER = (
     kafka.ClusterAuthorizationFailedError,
 )
 
-# A broker without idempotent producers answers one of these to the first request of one.
+# A broker that does not support idempotent producers answers one of these to a producer's first request.
 NO_IDEMPOTENCE = (
     kafka.UnknownError,
     kafka.UnsupportedVersionError,
@@ -43,25 +43,18 @@ NO_IDEMPOTENCE = (
 )
 
 
-def judge(error: Exception, *, shares_a_topic: bool) -> Outcome:
-    """Return the outcome for the only message of a batch.
-
-    Args:
-        error: The error from publishing it.
-        shares_a_topic: Whether all messages go to the same topic; then a fault of the topic affects all.
-    """
+def judge(error: Exception) -> Outcome:
+    """Return the outcome for the only message of a batch, from the error that it got."""
     reason = explained(error)
     if isinstance(error, OF_THE_RECORD):
         return refused(reason)
-    if isinstance(error, OF_THE_TOPIC):
-        return unreachable(reason) if shares_a_topic else refused(reason)
-    if getattr(error, "retriable", False):
-        return unanswered(reason)  # of this partition, for example without a leader; others may work
+    if isinstance(error, OF_THE_TOPIC) or getattr(error, "retriable", False):
+        return unanswered(reason)  # such as a partition without a leader: other partitions may work
     return unreachable(reason) if is_an_outage(error) else failed(reason)
 
 
 def may_be_of_a_record(error: Exception) -> bool:
-    """Return whether one record of a batch may be at fault, and the others not.
+    """Return whether a single record of a batch may be at fault.
 
     The library has no class for some errors, for example for an invalid record (87).
     """

@@ -5,28 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
 from aiokafka.errors import KafkaError, ProducerClosed, UnknownTopicOrPartitionError
 
 from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, refused, unanswered, unreachable
-from relay.destinations.contract import together
+from relay.destinations.contract import Batching
 from relay.destinations.kafka import wire
 from relay.destinations.kafka.answer import ends_a_producer, explained, judge, may_be_of_a_record
-from relay.destinations.kafka.due import Due
 from relay.destinations.kafka.producer import GIVE_UP_S, Producer
 from relay.destinations.kafka.settings import TOPIC, KafkaSettings
 from relay.destinations.sending import naming
 from relay.destinations.sending.connector import Connector
+from relay.destinations.sending.due import Due
 
 log = structlog.get_logger("relay")
 Outcomes = dict[str, Outcome]
 
 
-class KafkaDestination:
+class KafkaDestination(Batching):
     """Delivers to Kafka.
 
     | the brokers …                                                     | outcome                   |
@@ -34,15 +33,14 @@ class KafkaDestination:
     | confirm the batch (``acks=all``)                                  | taken                     |
     | reject a batch because of a record: too large, invalid            | each again, alone         |
     | reject a record that is alone                                     | refused                   |
-    | find the topic of this event type invalid or not ours             | refused                   |
-    | find the one topic invalid or not ours                            | unreachable               |
+    | find the topic invalid, forbid it, or do not know it              | unanswered                |
     | do not confirm in time, have no leader or too few replicas for a  | unanswered                |
-    | partition, do not know the topic of this event type               |                           |
-    | are away, refuse the login, do not know the one topic             | unreachable               |
+    | partition                                                         |                           |
+    | are away, refuse the login                                        | unreachable               |
     | answer anything else                                              | failed                    |
 
-    A message that was not confirmed in time may have been stored, or may still be. Its answer stays expected, and the
-    next attempt waits for that answer instead of publishing the message again.
+    A message that was not confirmed in time may have been stored, or may be stored later. The destination still expects
+    its answer, and the next attempt waits for that answer instead of publishing the message again.
 
     Args:
         name: The destination's name.
@@ -50,53 +48,47 @@ class KafkaDestination:
     """
 
     def __init__(self, name: str, settings: KafkaSettings) -> None:
+        super().__init__(name, concurrency=settings.concurrency, batch_size=settings.batch)
         assert settings.timeout_s is not None
-        self.name = name
-        self.concurrency = settings.concurrency
-        self.batch_size = settings.batch
+        settings.tls_context()  # reports a fault in the files now
         self._settings = settings
         self._timeout_s = settings.timeout_s
-        self._shares_a_topic = naming.is_literal(settings.topic)
         self._topic = naming.namer(settings.topic)
         self._producers = Connector(self._open)
-        self._due = Due()
+        self._due: Due[Outcomes] = Due()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> None:
-        """Do nothing: the producer is created when it is first used."""
-
-    def may_share(self, message: Message) -> bool:
-        return True
-
-    async def send(self, message: Message) -> Outcome:
-        return (await self._deliver([message]))[0]
-
-    async def send_many(self, messages: Sequence[Message]) -> Outcome | Sequence[Outcome]:
-        """Send one record batch for each partition; return an outcome for each message."""
-        return together(await self._deliver(messages))
-
     async def close(self) -> None:
-        await self._due.close()
+        under_way = list(self._due)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
         await self._producers.close()
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def _deliver(self, messages: Sequence[Message]) -> list[Outcome]:
+    async def outcomes(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        """Send one record batch for each partition."""
         late = unanswered(f"{self._settings.shown} did not confirm it within {self._timeout_s:g} s")
         known: Outcomes = {}
         try:
             async with asyncio.timeout(self._timeout_s):
-                known |= await self._publish([each for each in messages if not self._due.has(each.id)])
-                known |= await self._due.outcomes([each.id for each in messages if each.id not in known])
+                if new := [each for each in messages if self._due.get(each.id) is None]:
+                    known |= await self._publish(new)
+                if answers := {answer for each in messages if (answer := self._due.get(each.id))}:
+                    await asyncio.wait(answers)
         except TimeoutError:
-            known |= self._due.known([each.id for each in messages])
+            pass  # the answers that have arrived count
         except (KafkaError, OSError) as error:
             late = unreachable(f"no connection to {self._settings.shown}: {explained(error)}")
+        finally:
+            for each in messages:
+                if (answer := self._due.get(each.id)) and answer.done() and not answer.cancelled():
+                    known[each.id] = answer.result()[each.id]
+            self._due.let_go([each.id for each in messages])
         return [known.get(each.id, late) for each in messages]
 
     async def _publish(self, messages: Sequence[Message]) -> Outcomes:
         """Start a task for each batch; return the outcomes of messages that cannot be published."""
-        if not messages:
-            return {}
         producer = await self._producers.get()
         known: Outcomes = {}
         topics: dict[str, list[Message]] = defaultdict(list)
@@ -108,7 +100,7 @@ class KafkaDestination:
                 known |= dict.fromkeys([each.id for each in group], partitions)
                 continue
             for partition, part in _by_partition(group, partitions).items():
-                work = self._bounded(producer, self._publish_to(producer, topic, partition, part))
+                work = self._bounded(producer, topic, partition, part)
                 self._due.add([each.id for each in part], asyncio.create_task(work))
         return known
 
@@ -119,20 +111,20 @@ class KafkaDestination:
             async with asyncio.timeout(self._timeout_s / 2):
                 return await producer.partitions(topic)
         except (TimeoutError, UnknownTopicOrPartitionError):
-            judged = unreachable if self._shares_a_topic else unanswered
-            return judged(f"{self._settings.shown} knows no topic {topic}, or no leader for it: create the topic")
+            return unanswered(f"{self._settings.shown} knows no topic {topic}, or no leader for it: create the topic")
         except KafkaError as error:
-            outcome = judge(error, shares_a_topic=self._shares_a_topic)
+            outcome = judge(error)
             return Outcome(outcome.kind, f"topic {topic}: {outcome.reason}")
 
-    async def _bounded(self, producer: Producer, work: Coroutine[Any, Any, Outcomes]) -> Outcomes:
+    async def _bounded(self, producer: Producer, topic: str, partition: int, messages: Sequence[Message]) -> Outcomes:
         """Give up messages that stay unconfirmed: another relay may have delivered them and their successors."""
         try:
             async with asyncio.timeout(self._timeout_s + GIVE_UP_S):
-                return await work
+                return await self._publish_to(producer, topic, partition, messages)
         except TimeoutError:
             self._retire(producer, ProducerClosed("the brokers have not confirmed for too long"))
-            raise KafkaError(f"{self._settings.shown} did not confirm it for too long: given up") from None
+            given_up = unanswered(f"{self._settings.shown} did not confirm it for too long: given up")
+            return dict.fromkeys([each.id for each in messages], given_up)
 
     async def _publish_to(
         self, producer: Producer, topic: str, partition: int, messages: Sequence[Message]
@@ -162,17 +154,14 @@ class KafkaDestination:
             try:
                 producer = await self._producers.get()
             except (KafkaError, OSError) as error:
-                found[message.id] = self._judged(error)
+                found[message.id] = judge(error)
             else:
                 found |= await self._publish_to(producer, topic, partition, [message])
         return found
 
     def _rejected(self, producer: Producer, messages: Sequence[Message], error: Exception) -> Outcomes:
         self._retire(producer, error)
-        return dict.fromkeys([each.id for each in messages], self._judged(error))
-
-    def _judged(self, error: Exception) -> Outcome:
-        return judge(error, shares_a_topic=self._shares_a_topic)
+        return dict.fromkeys([each.id for each in messages], judge(error))
 
     def _retire(self, producer: Producer, error: Exception) -> None:
         """Give no new batch to a producer that can no longer be used; batches under way may finish."""
@@ -180,13 +169,9 @@ class KafkaDestination:
             return
         log.info("producer_retired", destination=self.name, reason=explained(error))
         producer.is_open = False
-        task = asyncio.create_task(self._close_later(producer))
+        task = asyncio.create_task(producer.finish(self._timeout_s))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-    async def _close_later(self, producer: Producer) -> None:
-        await self._due.settled(self._timeout_s)
-        await producer.close()
 
     async def _open(self) -> Producer:
         producer = await Producer.open(self._settings, f"neverlost-{self.name}")

@@ -19,20 +19,14 @@ async def probe(name: str, settings: KafkaSettings) -> Probed:
     """Connect, and look for the topics that the settings name."""
     producer = await Producer.open(settings, f"neverlost-probe-{name}")
     try:
-        missing = [topic for topic in _topics(settings) if not await _is_there(producer, topic)]
+        topics = naming.known_names(settings.topic, settings.events)
+        missing = [topic for topic in topics if not await _is_there(producer, topic)]
     finally:
         await producer.close()
     how = "" if producer.is_idempotent else " without idempotence: a lost answer may leave two records"
     if missing:
         return Probed(False, f"the broker lets us in{how}, and has no topic {', '.join(missing)} for us", CHECKED)
-    return Probed(True, f"the broker lets us in{how}", f"{CHECKED}; whether we may write shows with the first message")
-
-
-def _topics(settings: KafkaSettings) -> list[str]:
-    if naming.is_literal(settings.topic):
-        return [settings.topic]
-    plain = [event for event in settings.events if not any(character in event for character in "*?[]!")]
-    return [settings.topic.replace(naming.TYPE, event) for event in plain]
+    return Probed(True, f"the broker lets us in{how}", f"{CHECKED}; the first message will show whether we may write")
 
 
 async def _is_there(producer: Producer, topic: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from functools import partial
 from time import time
 from traceback import walk_tb
 from typing import Any, Self
@@ -46,21 +45,16 @@ class Producer:
 
     @classmethod
     async def open(cls, settings: KafkaSettings, name: str) -> Self:
-        """Connect; without idempotence if the broker lacks it and the settings permit that.
+        """Connect. If the broker does not support idempotence, connect without it.
 
         Raises:
             KafkaError, OSError, TimeoutError: No broker accepts the connection.
         """
-        if settings.idempotent is not False:
-            try:
-                return await cls._open(settings, name, is_idempotent=True)
-            except NO_IDEMPOTENCE as error:
-                if settings.idempotent is True:
-                    raise KafkaError(
-                        f"the broker has no idempotent producers ({explained(error)}): set idempotent = false"
-                    ) from error
-                log.info("not_idempotent", broker=settings.shown, reason=explained(error))
-        return await cls._open(settings, name, is_idempotent=False)
+        try:
+            return await cls._open(settings, name, is_idempotent=True)
+        except NO_IDEMPOTENCE as error:
+            log.info("not_idempotent", broker=settings.shown, reason=explained(error))
+            return await cls._open(settings, name, is_idempotent=False)
 
     async def partitions(self, topic: str) -> list[int]:
         """Return the topic's partitions.
@@ -71,25 +65,29 @@ class Producer:
         return sorted(await self._producer.partitions_for(topic))
 
     async def send(self, topic: str, partition: int, messages: Sequence[Message]) -> list[Sent]:
-        """Hand batches to the library; return each with the future that ends when the brokers have answered."""
+        """Hand batches to the library; return each batch with a future that is done when the brokers have answered."""
         sent = []
         for batch, part in self._batches(messages):
             confirmed = await self._producer.send_batch(batch, topic, partition=partition)
-            answer = asyncio.get_running_loop().create_future()  # the library's own must not be ended by `close`
-            self._under_way.add(answer)
-            answer.add_done_callback(self._answered)
-            confirmed.add_done_callback(partial(_pass_on, answer))
-            sent.append((part, answer))
+            self._under_way.add(confirmed)
+            confirmed.add_done_callback(self._answered)
+            sent.append((part, confirmed))
         return sent
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait at most this long for everything that is under way; then stop."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=timeout_s)
+        await self.close()
 
     async def close(self) -> None:
         """Stop, and give up everything that is still under way."""
         self.is_open = False
-        # The library's own `stop` waits until everything is delivered: forever, while the brokers are away. This does
-        # the rest of its work.
+        # The library's own `stop` waits until everything is delivered, which is forever while the brokers are away.
+        # This code does the rest of its work.
         self._producer._closed = True
-        await _ended(self._producer._sender.sender_task)  # first: it could open another connection
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):  # the brokers have gone already
+        await _ended(self._producer._sender.sender_task)  # must come first: the sender could open another connection
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):  # the brokers may be gone
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self._producer.client.close()
         for answer in list(self._under_way):
@@ -102,7 +100,7 @@ class Producer:
             answer.exception()  # otherwise asyncio logs it as never retrieved
 
     def _batches(self, messages: Sequence[Message]) -> Iterator[tuple[Any, Sequence[Message]]]:
-        """Yield as few batches as hold all messages: one, unless they are large."""
+        """Yield all messages in as few batches as possible: in one, unless the messages are large."""
         # Brokers delete records by their timestamp: with the event's time, an old message would be deleted at once.
         now_ms = int(time() * 1000)
         begin = 0
@@ -150,10 +148,10 @@ class Producer:
 
 
 async def _start(producer: AIOKafkaProducer) -> None:
-    """Start the library's producer; a start that is cut off leaves no connection open.
+    """Start the library's producer; a start that is cancelled leaves no connection open.
 
-    The library forgets its first connection, which is still open, if it is cancelled while it asks for the topics.
-    Nothing refers to that connection but a variable of the library's `bootstrap`, which the traceback leads to.
+    If the library is cancelled while it asks for the topics, it forgets its first connection, which is still open. Only
+    a variable of the library's `bootstrap` refers to that connection, and the traceback leads to that variable.
     """
     try:
         await producer.start()
@@ -165,19 +163,8 @@ async def _start(producer: AIOKafkaProducer) -> None:
         raise
 
 
-def _pass_on(answer: asyncio.Future[Any], confirmed: asyncio.Future[Any]) -> None:
-    """Pass on what the library has confirmed, unless the answer was given already."""
-    error = ProducerClosed("the producer was closed") if confirmed.cancelled() else confirmed.exception()
-    if answer.done():
-        return
-    if error is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(confirmed.result())
-
-
 async def _ended(sender: asyncio.Task[None] | None) -> None:
-    """End the library's sender, and its requests under way: cancelled alone, it waits for them, without a limit."""
+    """End the library's sender and its requests: a sender that is cancelled alone waits for them without limit."""
     if sender is None or sender.done():
         return
     routine: Any = sender.get_coro()

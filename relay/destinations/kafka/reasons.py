@@ -1,4 +1,4 @@
-"""The reason why no broker accepts a connection: the library writes it to its log, and raises an error without it."""
+"""Find the reason why no broker accepts a connection: the library only logs it, and raises an error without it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _reasons: ContextVar[list[Exception]] = ContextVar("reasons")
 
 @contextmanager
 def telling_why(settings: KafkaSettings) -> Iterator[None]:
-    """Translate the library's error, if no broker accepts the connection, into one that says why.
+    """If no broker accepts the connection, translate the library's error into one that says why.
 
     Raises:
-        KafkaError: No broker does.
+        KafkaError: No broker accepts the connection.
     """
     reasons: list[Exception] = []
     token = _reasons.set(reasons)
     try:
         yield
-    except (KeyError, ValueError) as error:  # the library fails so on some brokers' refusal of a SCRAM login
+    except (KeyError, ValueError) as error:  # the library fails like this when some brokers refuse a SCRAM login
         raise kafka.KafkaError(_not_let_in(settings)) from error
     except kafka.KafkaConnectionError as error:
         raise kafka.KafkaError(_worded(reasons[-1], settings) if reasons else explained(error)) from error
@@ -47,7 +47,7 @@ def _not_let_in(settings: KafkaSettings) -> str:
 
 
 def _note(record: logging.LogRecord) -> bool:
-    """Note the error in a record of the library, and let the record pass."""
+    """Note the error in a log record of the library, and let the record pass."""
     reasons = _reasons.get(None)
     if reasons is not None and isinstance(record.args, tuple):
         reasons += [each for each in record.args if isinstance(each, Exception)]

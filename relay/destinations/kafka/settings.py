@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import ssl
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from relay.destinations.policy import DestinationPolicy, LookUp, required
-from relay.destinations.sending import naming, tls
+from relay.destinations.policy import LookUp, required
+from relay.destinations.sending import naming
+from relay.destinations.sending.tls import TlsPolicy
 
 _SERVER = re.compile(r"[^\s,:/@]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -20,7 +19,7 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-class KafkaSettings(DestinationPolicy):
+class KafkaSettings(TlsPolicy):
     """Publish each message to a topic, with its ordering key as the record's key.
 
     Args:
@@ -30,10 +29,6 @@ class KafkaSettings(DestinationPolicy):
         sasl_mechanism: The mechanism of the login, for the protocols ``SASL_…``.
         username: The user to log in as.
         password_env: The variable that holds the password.
-        ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: The client certificate to present.
-        client_key_file: Its key, if that is in another file.
-        idempotent: Whether brokers drop messages that are sent twice over one connection; ``"auto"``: if they can.
         batch: The maximum number of messages in one turn.
         max_batch_bytes: The size of a record batch, in bytes; at most the topic's ``max.message.bytes``.
         concurrency: Turns at the same time.
@@ -48,10 +43,6 @@ class KafkaSettings(DestinationPolicy):
     username: str | None = Field(default=None, min_length=1)
     password_env: str | None = Field(default=None, min_length=1)
     password: SecretStr | None = None
-    ca_file: Path | None = None
-    client_cert_file: Path | None = None
-    client_key_file: Path | None = None
-    idempotent: bool | Literal["auto"] = "auto"
     batch: int = Field(default=500, ge=1, le=10_000)
     max_batch_bytes: int = Field(default=900_000, ge=1_000, le=100_000_000)
     concurrency: int = Field(default=4, ge=1, le=1000)
@@ -105,12 +96,6 @@ class KafkaSettings(DestinationPolicy):
     def secrets(self) -> set[str]:
         return {self.password.get_secret_value()} if self.password else set()
 
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Return the TLS settings: trusted certificates and client certificate; ``None`` without TLS.
-
-        Raises:
-            ValueError: A file cannot be read, or has the wrong content.
-        """
-        if not self.security_protocol.endswith("SSL"):
-            return None
-        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)
+    @property
+    def needs_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")

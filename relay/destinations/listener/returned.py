@@ -1,9 +1,8 @@
-"""Check a listener's return value. Only ``None`` means that it took the message: a generator means that nothing ran."""
+"""Check a listener's return value. Only ``None`` means that it took the message; a generator means that nothing ran."""
 
 from __future__ import annotations
 
 import inspect
-from types import GeneratorType
 
 
 class ReturnedSomething(Exception):
@@ -18,15 +17,11 @@ def check_returned(returned: object) -> None:
     """
     if returned is None:
         return
-    if isinstance(returned, GeneratorType) or inspect.isasyncgen(returned):
-        raise ReturnedSomething("returned a generator, so its body did not run: remove the yield")
-    if inspect.isawaitable(returned):
-        if inspect.iscoroutine(returned):
-            returned.close()
-        raise ReturnedSomething(
-            "returned an awaitable, which cannot be awaited in the transaction of a Session: write async def, "
-            "and ask for an AsyncSession"
-        )
-    raise ReturnedSomething(
-        f"returned {type(returned).__name__}: return None when the message is taken, and raise when it is not"
-    )
+    if inspect.iscoroutine(returned):
+        returned.close()
+        why = "it ran no code: write async def, and ask for an AsyncSession"
+    elif inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        why = "its body did not run: remove the yield"
+    else:
+        why = "return None when the message is taken, and raise when it is not"
+    raise ReturnedSomething(f"returned {type(returned).__name__}: {why}")

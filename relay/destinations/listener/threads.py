@@ -1,7 +1,7 @@
 """The threads that a plain listener runs in.
 
 A thread cannot be stopped: an overrunning call keeps its thread until it ends. To limit the effect to that thread, this
-module tracks these calls, and the calls that got no thread because of them.
+module tracks overrunning calls, and the calls that got no thread because of them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Threads:
     Args:
         count: The number of threads.
         name: Their name in debuggers.
-        enough: The number of overrunning calls that block all others: every thread, or one that holds SQLite's write
-            lock.
+        enough: The number of overrunning calls that block all other calls: as many as there are threads, or one if it
+            holds SQLite's write lock.
     """
 
     def __init__(self, count: int, name: str, *, enough: int) -> None:

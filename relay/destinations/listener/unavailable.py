@@ -1,4 +1,4 @@
-"""Recognise a listener's errors that mean that a service it needs is away."""
+"""Recognise the errors of a listener that mean that a service which it needs is away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from relay.platform.deadlock_retry import CONFLICTS
+from relay.databases.error_codes import CONFLICTS, code_of
 
 CHAIN = 10  # the maximum number of causes to follow
 
@@ -14,15 +14,15 @@ CHAIN = 10  # the maximum number of causes to follow
 def is_from_outside(error: BaseException) -> bool:
     """Return whether an outage can have produced an error, or one of its causes.
 
-    That is an `OSError` (such as a refused connection or `TimeoutError`) or a database's operational error. HTTP
-    clients and database drivers raise errors of their own, with such an error as the cause.
+    An outage produces an `OSError` (such as a refused connection or `TimeoutError`) or a database's operational error.
+    HTTP clients and database drivers raise their own errors, with such an error as the cause.
     """
     return any(_is_outage(each) for each in _with_causes(error))
 
 
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
-        if getattr(error.orig, "sqlstate", None) in CONFLICTS:
+        if code_of(error) in CONFLICTS:
             return False  # a deadlock or a serialisation failure: the database works
         return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     return isinstance(error, OSError)

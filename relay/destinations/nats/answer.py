@@ -7,6 +7,7 @@ https://github.com/nats-io/nats-server for the codes.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unanswered, unreachable
@@ -28,27 +29,23 @@ STANDS_STILL = {
 }
 
 
-def judge(payload: bytes, status: str | None, subject: str, *, shares_a_subject: bool) -> tuple[Outcome, bool]:
+def judge(payload: bytes, status: str | None, subject: str) -> tuple[Outcome, bool]:
     """Return the outcome for a message, and whether the stream already had it.
 
     Args:
         payload: The answer's payload.
         status: The status in its headers, or ``None``.
         subject: The subject that the message was published to.
-        shares_a_subject: Whether all messages have the same subject; then a fault of the subject affects all.
     """
     if status == NO_RESPONDERS:
-        judged = unreachable if shares_a_subject else unanswered
-        return judged(f"no stream takes the subject {subject}: create one, or set declare = true"), False
-    try:
+        return unanswered(f"no stream takes the subject {subject}: create one"), False
+    with suppress(ValueError):
         answer = json.loads(payload)
-    except ValueError:
-        return failed(f"the subject {subject} was answered by a service that is not a stream"), False
-    if error := answer.get("error"):
-        return _outcome(error), False
-    if "stream" not in answer:
-        return failed(f"the subject {subject} was answered by a service that is not a stream"), False
-    return TAKEN, bool(answer.get("duplicate"))
+        if error := answer.get("error"):
+            return _outcome(error), False
+        if "stream" in answer:
+            return TAKEN, bool(answer.get("duplicate"))
+    return failed(f"the subject {subject} was answered by a service that is not a stream"), False
 
 
 def _outcome(error: dict[str, Any]) -> Outcome:

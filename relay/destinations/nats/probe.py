@@ -5,40 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nats.js.errors import NotFoundError
+
 from relay.destinations.kind import Probed, Risk
 from relay.destinations.nats.connection import NatsConnection
 from relay.destinations.nats.settings import NatsSettings
-from relay.destinations.nats.streams import known
+from relay.destinations.sending import naming
 
 CHECKED = "name, connection, TLS, user and password"
 
 
 async def probe(name: str, settings: NatsSettings) -> Probed:
     """Connect, and look for the streams that take our subjects."""
-    found = await _streams(settings, f"outbox probe: {name}")
-    if missing := [subject for subject, stream in found.items() if stream is None]:
+    found = await _streams(settings, name)
+    if missing := [subject for subject, config in found.items() if config is None]:
         what = f"no stream {settings.stream}" if settings.stream else f"no stream for {', '.join(missing)}"
-        if not settings.declare:
-            return Probed(False, f"the server lets us in, and has {what}", CHECKED)
-        return Probed(True, f"the server lets us in; it has {what} yet: a relay creates it", CHECKED)
-    streams = ", ".join(sorted({stream.config.name for stream in found.values()}))
+        return Probed(False, f"the server lets us in, and has {what}", CHECKED)
+    streams = ", ".join(sorted({config.name for config in found.values()}))
     what = f", and takes our subjects into {streams}" if streams else ""
-    return Probed(True, f"the server lets us in{what}", f"{CHECKED}; whether it may store shows with the first message")
+    return Probed(True, f"the server lets us in{what}", f"{CHECKED}; the first message will show whether it may store")
 
 
 async def risks(name: str, settings: NatsSettings) -> Sequence[Risk]:
-    """Return what the streams of our subjects may lose after they have acknowledged it."""
-    found = await _streams(settings, f"outbox doctor: {name}")
-    streams = {stream.config.name: stream.config for stream in found.values() if stream is not None}
+    """Return which messages the streams of our subjects may lose after acknowledging them."""
+    found = await _streams(settings, name)
+    streams = {config.name: config for config in found.values() if config is not None}
     return [risk for config in streams.values() for risk in _risks(config)]
 
 
 async def _streams(settings: NatsSettings, name: str) -> dict[str, Any]:
-    connection = await NatsConnection.open(settings, name)
+    """Return the streams that take our subjects, as far as these are known: subject → configuration, or ``None``."""
+    connection = await NatsConnection.open(settings, f"probe of {name}")
+    js = connection.client.jetstream()
+    found: dict[str, Any] = {}
     try:
-        return await known(connection.client, settings)
+        for subject in naming.known_names(settings.subject, settings.events):
+            try:
+                stream = settings.stream or await js.find_stream_name_by_subject(subject)
+                found[subject] = (await js.stream_info(stream)).config
+            except NotFoundError:
+                found[subject] = None
     finally:
         await connection.close()
+    return found
 
 
 def _risks(config: Any) -> Sequence[Risk]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr
 
 from relay.destinations.policy import url_secrets
-from relay.destinations.sending import naming, tls
+from relay.destinations.sending import naming
+from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 
 
-class NatsSettings(UrlPolicy):
+class NatsSettings(UrlPolicy, TlsPolicy):
     """Publish each message to a subject that a stream of JetStream takes.
 
     Args:
@@ -22,12 +22,8 @@ class NatsSettings(UrlPolicy):
         url_env: The variable that holds the URL, instead of ``url``.
         subject: The subject; ``{type}`` and ``{key}`` in it stand for the event type and the ordering key.
         stream: The stream that must take it; by default, any stream may.
-        declare: Whether to create a missing stream; by default nothing is created.
         credentials_file: A ``.creds`` file, with a JWT and its key.
-        batch: The maximum number of messages that wait for their acknowledgements together.
-        ca_file: The certificates to trust, instead of the system's.
-        client_cert_file: The client certificate to present.
-        client_key_file: Its key, if that is in another file.
+        batch: The maximum number of messages that wait for their acknowledgements at the same time.
         concurrency: Batches at the same time.
     """
 
@@ -40,21 +36,9 @@ class NatsSettings(UrlPolicy):
         default=naming.TYPE, max_length=500, pattern=r"^[^\s*>.]+(\.[^\s*>.]+)*$"
     )
     stream: str | None = Field(default=None, pattern=r"^[^\s*>./\\]+$", max_length=200)
-    declare: bool = False
     credentials_file: Path | None = None
     batch: int = Field(default=200, ge=1, le=10_000)
-    ca_file: Path | None = None
-    client_cert_file: Path | None = None
-    client_key_file: Path | None = None
     concurrency: int = Field(default=8, ge=1, le=1000)
-
-    @model_validator(mode="after")
-    def _can_declare(self) -> Self:
-        if self.declare:
-            if self.stream is None:
-                raise ValueError("declare = true needs the name of the stream: set stream")
-            self.subjects()
-        return self
 
     def servers(self) -> list[str]:
         """Return the servers' URLs. They include passwords: never log them."""
@@ -67,33 +51,10 @@ class NatsSettings(UrlPolicy):
     def secrets(self) -> set[str]:
         return {secret for each in self.servers() for secret in url_secrets(each)} if self.url else set()
 
-    def subjects(self) -> list[str]:
-        """Return the subjects of the stream that we declare.
-
-        Raises:
-            ValueError: The settings do not determine them.
-        """
-        if naming.is_literal(self.subject):
-            return [self.subject]
-        if prefix := self.subject.partition("{")[0]:
-            return [f"{prefix.rstrip('.')}.>"]
-        beyond = ".>" if naming.KEY in self.subject else ""
-        if any(character in event for event in self.events for character in "*?[]!"):
-            raise ValueError(
-                "declare = true cannot derive the stream's subjects from patterns: give the subject a fixed beginning, "
-                f'as in subject = "events.{self.subject}"'
-            )
-        return [f"{event}{beyond}" for event in self.events]
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        """Return the TLS settings: trusted certificates and client certificate; ``None``: the library's default.
-
-        Raises:
-            ValueError: A file cannot be read, or has the wrong content.
-        """
-        if self.ca_file is None and self.client_cert_file is None:
-            return None
-        return tls.context(self.ca_file, self.client_cert_file, self.client_key_file)
+    @property
+    def needs_tls(self) -> bool:
+        """Return whether a file is given; without a file, the library uses its own TLS context."""
+        return self.ca_file is not None or self.client_cert_file is not None
 
     @classmethod
     def checked(cls, url: SecretStr) -> SecretStr:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from relay.destinations.contract import Destination
-from relay.destinations.kind import Implied, Kind, Probed
+from relay.destinations.kind import Implied, Kind, late, of_class
 from relay.destinations.policy import LookUp
 from relay.destinations.rabbitmq.settings import RabbitSettings
-from relay.platform.database import Database
 from relay.platform.guide import COMPLETED
 
 AMQP_URL = "AMQP_URL"
-
-
-def _build(name: str, settings: RabbitSettings, database: Database) -> Destination:
-    from relay.destinations.rabbitmq.destination import RabbitDestination
-
-    return RabbitDestination(name, settings)
-
-
-def _check(name: str, settings: RabbitSettings) -> None:
-    from relay.destinations.rabbitmq.amqp import Broker
-
-    Broker.of(settings, name).check()
-
-
-async def _probe(name: str, settings: RabbitSettings) -> Probed:
-    from relay.destinations.rabbitmq.probe import probe
-
-    return await probe(name, settings)
 
 
 def _implied(look_up: LookUp) -> RabbitSettings:
@@ -37,8 +17,7 @@ def _implied(look_up: LookUp) -> RabbitSettings:
 KIND = Kind(
     name="rabbitmq",
     settings=RabbitSettings,
-    build=_build,
-    probe=_probe,
-    check=_check,
+    build=of_class("relay.destinations.rabbitmq.destination:RabbitDestination"),
+    probe=late("relay.destinations.rabbitmq.probe:probe"),
     implied=Implied("rabbitmq", AMQP_URL, _implied, {"url": AMQP_URL}),
 )

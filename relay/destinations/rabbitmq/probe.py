@@ -22,5 +22,5 @@ async def probe(name: str, settings: RabbitSettings) -> Probed:
     return Probed(
         True,
         f"the broker lets us in{what}",
-        "name, connection, TLS, user, password, virtual host; whether a queue takes an event shows with the first one",
+        "name, connection, TLS, user, password, virtual host; the first event will show whether a queue takes it",
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from relay.destinations.sending import naming
+from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 from relay.platform.units.durations import DAY_S, SecondsOrNone
 
@@ -26,19 +26,18 @@ def exchange_name(name: str) -> str:
     return name
 
 
-class RabbitSettings(UrlPolicy):
+class RabbitSettings(UrlPolicy, TlsPolicy):
     """Publish each message to a topic exchange, with its type as routing key.
 
     Args:
         url: The broker: ``amqp://user:password@host/vhost``, or ``amqps://…``; ``?heartbeat=30`` sets the seconds
-            between two heartbeats (10), ``&certfile=…&keyfile=…`` sets the client certificate to present.
+            between two heartbeats (10).
         url_env: The variable that holds the URL, instead of ``url``.
         exchange: The topic exchange.
         routing_key: The routing key; ``{type}`` and ``{key}`` in it stand for the event type and the ordering key.
         ttl_s: How long the broker keeps a message that no consumer has taken, in seconds; by default forever.
         declare: Whether to create what is missing, including a queue for each event type.
         queue_type: The type of queues that we create; the guide's consumer can only use ``"classic"``.
-        ca_file: The certificates to trust for ``amqps://``, instead of the system's.
         concurrency: Publishes that wait for their confirm at the same time.
     """
 
@@ -51,7 +50,6 @@ class RabbitSettings(UrlPolicy):
     ttl_s: SecondsOrNone = Field(default=None, gt=0, le=10 * 365 * DAY_S)
     declare: bool = True
     queue_type: Literal["classic", "quorum"] = "classic"
-    ca_file: Path | None = None
     concurrency: int = Field(default=256, ge=1, le=10_000)
 
     @model_validator(mode="after")
@@ -59,3 +57,7 @@ class RabbitSettings(UrlPolicy):
         if self.declare and self.routing_key != naming.TYPE:
             raise ValueError("your own routing_key requires declare = false, with queues and bindings of your own")
         return self
+
+    @property
+    def needs_tls(self) -> bool:
+        return self.address.startswith("amqps:")

@@ -21,21 +21,18 @@ async def probe(name: str, settings: RedisSettings) -> Probed:
             kind = (await client.type(settings.stream)).decode()
             if kind not in ("none", "stream"):
                 return Probed(False, f"the key {settings.stream} holds a {kind}, not a stream", "the connection")
-    can = found >= server.DEDUPLICATES_FROM
-    if settings.deduplicate is True and not can:
-        return Probed(False, f"Redis {server.shown(found)} cannot drop messages that it already has", "the connection")
-    how = "is dropped" if can and settings.deduplicate else "gets another entry"
+    how = "is dropped" if found >= server.DEDUPLICATES_FROM else "gets another entry"
     return Probed(
         True,
         f"Redis {server.shown(found)} lets us in; a message that is sent twice {how}",
-        "name, connection, TLS, user, password, version; whether it may write shows with the first message",
+        "name, connection, TLS, user, password, version; the first message will show whether it may write",
     )
 
 
 async def risks(name: str, settings: RedisSettings) -> Sequence[Risk]:
     """Return what this Redis may lose, or store twice, after it has answered."""
     async with server.connect(settings) as client:
-        twice = [] if settings.deduplicate is False else _repeats(await server.version(client))
+        twice = _repeats(await server.version(client))
         try:
             found = await _config(client, "appendonly", "appendfsync", "maxmemory", "maxmemory-policy")
         except ResponseError as error:

@@ -16,11 +16,14 @@ DEDUPLICATES_FROM = (8, 6)
 def connect(settings: RedisSettings) -> Redis:
     """Return a client that opens connections when they are first used, and repeats no command.
 
-    It needs no right but that for XADD: naming a connection would need another.
+    It needs no right except that for XADD: to name the connection would need another right.
     """
-    tls: dict[str, Any] = {}
-    if settings.address.startswith("rediss:") and settings.ca_file is not None:
-        tls["ssl_ca_certs"] = str(settings.ca_file)
+    files = {
+        "ssl_ca_certs": settings.ca_file,
+        "ssl_certfile": settings.client_cert_file,
+        "ssl_keyfile": settings.client_key_file,
+    }
+    tls: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
     return Redis.from_url(
         settings.address,
         max_connections=settings.concurrency + 1,

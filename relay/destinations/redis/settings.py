@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from relay.destinations.sending import naming
+from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 
 
-class RedisSettings(UrlPolicy):
+class RedisSettings(UrlPolicy, TlsPolicy):
     """Append each message to a stream.
 
     Args:
@@ -19,10 +19,7 @@ class RedisSettings(UrlPolicy):
         url_env: The variable that holds the URL, instead of ``url``.
         stream: The stream's key; ``{type}`` in it stands for the event type.
         maxlen: The maximum number of entries that Redis keeps; it drops the oldest, read or not. Default: no limit.
-        deduplicate: Whether Redis drops a message that it already has (``XADD … IDMP``, from Redis 8.6 on); ``"auto"``:
-            if the server can.
         batch: The maximum number of messages in one pipeline.
-        ca_file: The certificates to trust for ``rediss://``, instead of the system's.
         concurrency: Pipelines at the same time, each on its own connection.
     """
 
@@ -33,7 +30,9 @@ class RedisSettings(UrlPolicy):
     kind: Literal["redis"] = "redis"
     stream: Annotated[str, naming.template(naming.TYPE)] = Field(default=naming.TYPE, min_length=1, max_length=1000)
     maxlen: int | None = Field(default=None, ge=1)
-    deduplicate: bool | Literal["auto"] = "auto"
     batch: int = Field(default=200, ge=1, le=10_000)
-    ca_file: Path | None = None
     concurrency: int = Field(default=8, ge=1, le=1000)
+
+    @property
+    def needs_tls(self) -> bool:
+        return self.address.startswith("rediss:")

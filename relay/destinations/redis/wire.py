@@ -18,8 +18,8 @@ from relay.destinations.sending import instants
 Argument = str | bytes | int
 TRACE = ("traceparent", "tracestate")
 
-# Redis remembers 100 ids of a producer for 100 s. Relays send more than that before another relay repeats a killed
-# one's messages. So messages are distributed over many producer names, by their ids.
+# Redis remembers 100 ids of a producer for 100 s. When a relay is killed, relays send more messages than that before
+# another relay repeats those of the killed relay. So messages are distributed over many producer names, by their ids.
 PRODUCERS = 1024
 
 
@@ -51,7 +51,7 @@ class Wire:
 
 
 def fields(message: Message) -> list[Argument]:
-    """Return the entry's fields, each name before its value; fixed ones as bytes, which the library need not encode."""
+    """Return the entry's fields, each name before its value; fixed names are bytes, which need no encoding."""
     found: list[Argument] = [
         b"specversion", b"1.0",
         b"id", message.id,

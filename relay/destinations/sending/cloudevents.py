@@ -23,7 +23,7 @@ TRACE = ("traceparent", "tracestate")
 Header = tuple[bytes, bytes]
 SPECVERSION: Header = (b"ce-specversion", b"1.0")
 
-# Section 3.1.3.2 of the binding: everything but printable ASCII is percent-encoded, and also the space, " and %.
+# Section 3.1.3.2 of the binding: all characters except printable ASCII are percent-encoded, and so are space, " and %.
 _AS_IT_IS = re.compile(r"[!#$&-~]*")
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
@@ -69,7 +69,7 @@ def batch(messages: Iterable[Message]) -> bytes:
 
 
 def fits_a_batch(message: Message) -> bool:
-    """Return whether the batch format can hold the whole message: of headers, it holds only those of the trace."""
+    """Return whether the batch format can hold the whole message: it can hold no headers except those of the trace."""
     return not message.headers or all(name in TRACE for name in message.headers)
 
 
@@ -86,7 +86,7 @@ def _event(message: Message) -> bytes:
 
 
 def encoded(text: str) -> bytes:
-    """Return text as it may stand in a header."""
+    """Return text in a form that is valid in a header."""
     return text.encode() if _AS_IT_IS.fullmatch(text) else _quoted(text)
 
 
@@ -94,7 +94,7 @@ def _quoted(text: str) -> bytes:
     return quote(text, safe=_SAFE, errors="replace").encode()
 
 
-# Types, sources and header names are few, unless they are generated: then the oldest are forgotten.
+# Types, sources and header names are few, unless they are generated; then the oldest are forgotten.
 _known = lru_cache(maxsize=1024)(encoded)
 
 

@@ -1,4 +1,4 @@
-"""Share one connection: one attempt to connect at a time, for which all callers wait."""
+"""Share one connection: only one attempt to connect is made at a time, and all callers wait for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A deadline that all attempts of a destination have in common, with one timer for all of them.
 
 ``asyncio.timeout`` sets a timer for each attempt, which takes three times as long: 5 µs. Since every attempt has the
-same time, the first to begin is the first to be late: a queue replaces the timers.
+same time limit, the first attempt to begin is the first to be late. So a queue replaces the timers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Deadline:
     """Ends attempts that take longer than a fixed time.
 
     Args:
-        after_s: That time.
+        after_s: The time, in seconds.
 
     Example:
         >>> deadline = Deadline(10.0)
@@ -54,7 +54,7 @@ class Deadline:
             self._timer = None
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancel what is late, and set the timer for the next attempt that goes on."""
+        """Cancel the attempts that are late, and set the timer for the next attempt that goes on."""
         attempts, now = self._attempts, loop.time()
         while attempts and (attempts[0].task is None or attempts[0].at <= now):
             attempts.popleft().expire()
@@ -85,7 +85,7 @@ class Attempt:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         task, self.task = self.task, None
         assert task is not None
-        # As asyncio.timeout does: a cancellation that came from elsewhere as well stays one.
+        # As in asyncio.timeout: if the task was also cancelled from elsewhere, that stays a cancellation.
         if self.is_expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from pydantic import AfterValidator
@@ -14,6 +14,7 @@ TYPE, KEY = "{type}", "{key}"
 NO_KEY = "-"
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
+_GLOB = re.compile(r"[*?\[\]!]")
 
 
 def is_literal(template: str) -> bool:
@@ -57,3 +58,11 @@ def namer(
     if KEY in text:
         return lambda message: filled(message.type, message.ordering_key)
     return lambda message: filled(message.type, None)
+
+
+def known_names(template: str, events: Sequence[str]) -> list[str]:
+    """Return the names that are known before the first message: those without a pattern or an ordering key."""
+    if is_literal(template):
+        return [template]
+    plain = [] if KEY in template else [event for event in events if not _GLOB.search(event)]
+    return [template.replace(TYPE, event) for event in plain]

@@ -1,4 +1,4 @@
-"""Durations as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``; and instants, also as such a time ago."""
+"""Durations as people write them: ``15``, ``"15s"``, ``"1h30m"``, ``"3d"``; and instants, as dates or as durations."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from support.waiting import eventually_async
 
 from listeners.http import Limits, Receiver
 from outbox import Message
+from relay.databases.database import Database as Parsed
 from relay.destinations.listener.destination import ListenerDestination
-from relay.platform.database import Database as Parsed
 
 WRITE = sa.text("INSERT INTO contents (id, title, source, media_type, sha256) VALUES ('written', 't', 's', 'm', :sha)")
 SHA = {"sha": "0" * 64}
-TIMEOUT_S = 1.0  # a call that does not hang takes less, also on a busy machine
+TIMEOUT_S = 1.0  # a call that does not hang takes less, unless the machine stands still
 
 
 class Hanging:
@@ -85,7 +85,7 @@ async def test_a_plain_handler_that_overran_commits_nothing_even_if_it_comes_to_
         await eventually_async(lambda: _is_taken(client))
     assert (first.status_code, first.json()["reason"]) == (500, "handler_timeout")
     assert after_the_first == (0, 0)
-    assert hanging.attempts == 2
+    assert hanging.attempts >= 2  # more, if the machine stood still during the second call
     assert done(database) == (1, 1)
 
 
@@ -96,8 +96,8 @@ async def test_an_async_handler_that_overran_is_cancelled_and_rolled_back_before
     async with calling(receiver(handler, database)) as client:
         assert (await post(client)).json()["reason"] == "handler_timeout"
         assert done(database) == (0, 0)
-        assert (await post(client)).status_code == 200
-    assert handler.attempts == 2
+        await eventually_async(lambda: _is_taken(client))
+    assert handler.attempts >= 2
     assert done(database) == (1, 1)
 
 
@@ -150,7 +150,7 @@ async def test_what_is_committing_at_the_deadline_is_waited_for(sqlite_database:
 
     runner = ListenerDestination("http", write, database=Parsed.parse(sqlite_database.url))
     message = Message("m-1", "extraction.completed", "test", None, None, "{}", "{}", "2026-01-01")
-    call = asyncio.ensure_future(runner.call_within(1.0, message))
+    call = asyncio.ensure_future(runner.call(message, 1.0))
     await eventually_async(is_committing.is_set)
     done_early, _ = await asyncio.wait([call], timeout=1.2)  # well beyond its deadline
     go.set()

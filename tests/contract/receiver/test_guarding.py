@@ -156,7 +156,7 @@ async def test_every_call_leaves_one_record_with_neither_secret_nor_payload(call
     taken, refused, malformed = audited(calls)
     assert (taken["outcome"], taken["status"], taken["event_id"], taken["client"]) == ("taken", 200, "m-1", "127.0.0.1")
     assert (refused["outcome"], refused["status"], refused["reason"]) == ("refused", 401, "unauthorized")
-    assert malformed["reason"] == "content_id"
+    assert malformed["reason"] == "schema"
     shown = repr(calls)
     assert not any(hidden in shown for hidden in (SECRET, "guess-guess", "test-content-id", "forged"))
 

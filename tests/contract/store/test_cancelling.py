@@ -43,7 +43,7 @@ def test_what_was_cancelled_while_it_was_under_way_stays_cancelled_when_it_was_n
     cancel(desk, again)
     settle(session, ruling(plain, "a", verdict))
     settle(session, ruling(again, "a", verdict), fresh=False)
-    session.discard([(plain, "a"), (again, "a")], [])
+    session.settling.discard([(plain, "a"), (again, "a")])
     assert (desk.states(), desk.deliveries()) == ({}, {})
     assert outcome(desk, plain) == outcome(desk, again) == ("cancelled", {"a": "cancelled"})
     assert desk.history()[plain].attempts == 0
@@ -56,11 +56,11 @@ def test_what_was_taken_while_it_was_being_cancelled_is_delivered(desk: Desk) ->
     cancel(desk, plain, "a")
     cancel(desk, again)
     cancel(desk, partly, "a", "b")
-    assert session.settle_plain(taken(plain)) == 0
+    assert session.settling.settle_plain(taken(plain))() == 0
     settle(session, ruling(plain, "a", "delivered"))
     settle(session, ruling(again, "a", "delivered"), fresh=False)
     settle(session, ruling(partly, "a", "delivered"), ruling(partly, "b", "parked"))
-    session.discard([(partly, "a"), (partly, "b")], [])
+    session.settling.discard([(partly, "a"), (partly, "b")])
     assert (desk.states(), desk.deliveries()) == ({}, {})
     assert outcome(desk, plain) == outcome(desk, again) == (None, {"a": "delivered"})
     assert outcome(desk, partly) == (None, {"a": "delivered", "b": "cancelled"})
@@ -77,10 +77,10 @@ def test_what_waits_behind_a_cancelled_message_of_its_key_goes_on(desk: Desk, wa
         sweep(desk.owner("relay-2"))
     else:
         cursors = everything()
-        session.read_ready(cursors, 10)
+        session.reading.read_ready(cursors, 10)
         cancel(desk, first)
-        assert list(session.read_ready(cursors, 10).discarded) == [(first, "a")]
-        assert [p[2] for p in session.discard([(first, "a")], [])] == [desk.position(second)]
+        assert list(session.reading.read_ready(cursors, 10).discarded) == [(first, "a")]
+        assert [p[2] for p in session.settling.discard([(first, "a")])] == [desk.position(second)]
     assert desk.deliveries() == {(second, "a"): "parked"}
     assert outcome(desk, first) == ("cancelled", {"a": "cancelled"})
 
@@ -89,15 +89,15 @@ def test_a_cancelled_message_holds_no_newcomer_of_its_key_up(desk: Desk) -> None
     session = desk.owner()
     first = desk.emit_one(ordering_key="k")
     settle(session, ruling(first, "a", "parked"))
-    assert session.held_keys(["k"], ["a"], []) == {("a", "k"): desk.position(first)}
+    assert session.reading.held_keys(["k"], ["a"]) == {("a", "k"): desk.position(first)}
     cancel(desk, first)
-    assert session.held_keys(["k"], ["a"], []) == {}
+    assert session.reading.held_keys(["k"], ["a"]) == {}
 
 
 def test_the_history_tells_the_registered_destinations_for_which_a_message_was_settled(desk: Desk) -> None:
     session = desk.owner(generation=7)
     plain, late = desk.emit(2)
-    session.settle_plain(taken(plain))
+    session.settling.settle_plain(taken(plain))()
     settle(session, ruling(late, "a", "retry"))
     settle(session, ruling(late, "a", "delivered", attempts=1), fresh=False)
     assert {row.registered for row in desk.history().values()} == {7}

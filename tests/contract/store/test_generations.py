@@ -8,15 +8,15 @@ def test_a_session_of_an_older_generation_finds_no_message_any_more(desk: Desk) 
     desk.register("a", generation=1)
     old = desk.owner(generation=1)
     first = desk.emit_one()
-    assert ids(old.read_ready(cursors := everything(), 10).messages) == [first]
+    assert ids(old.reading.read_ready(cursors := everything(), 10).messages) == [first]
     desk.register("b", generation=2)
     second, _due = desk.emit_one(), desk.emit_one(delay=0)
     desk.put_back(first)
-    assert old.read_ready(cursors, 10).messages == []
-    assert old.read_due(list(cursors.ready), 10).messages == []
+    assert old.reading.read_ready(cursors, 10).messages == []
+    assert old.reading.read_due(list(cursors.ready), 10).messages == []
     old.close()
     new = desk.owner("relay-2", generation=2)
-    assert {first, second} <= set(ids(new.read_ready(everything(), 10).messages))
+    assert {first, second} <= set(ids(new.reading.read_ready(everything(), 10).messages))
 
 
 def test_a_session_of_an_older_generation_does_not_take_a_shard_for_read(desk: Desk) -> None:
@@ -27,7 +27,7 @@ def test_a_session_of_an_older_generation_does_not_take_a_shard_for_read(desk: D
     desk.register("b", generation=2)
     cursors = everything()
     for _ in range(3):
-        assert old.read_ready(cursors, 10).messages == []
+        assert old.reading.read_ready(cursors, 10).messages == []
     assert not cursors.exhausted
 
 
@@ -35,9 +35,9 @@ def test_what_was_read_under_an_older_generation_is_still_settled_by_it(desk: De
     desk.register("a", generation=1)
     old = desk.owner(generation=1)
     message_id = desk.emit_one()
-    old.read_ready(everything(), 10)
+    old.reading.read_ready(everything(), 10)
     desk.register("b", generation=2)
-    assert old.settle_plain(taken(message_id)) == 1
+    assert old.settling.settle_plain(taken(message_id))() == 1
 
 
 def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: Desk) -> None:
@@ -45,9 +45,9 @@ def test_a_session_of_an_older_generation_sets_nothing_aside_as_unrouted(desk: D
     desk.register("a", generation=1)
     old = desk.owner(generation=1)
     unwanted, wanted_by_now = desk.emit(2)
-    old.mark_unrouted([(unwanted, 0)])
+    old.settling.mark_unrouted([(unwanted, 0)])
     desk.register("b", generation=2)
-    old.mark_unrouted([(wanted_by_now, 0)])
+    old.settling.mark_unrouted([(wanted_by_now, 0)])
     assert desk.states() == {unwanted: "unrouted", wanted_by_now: "ready"}
 
 
@@ -60,7 +60,7 @@ def test_a_registration_waits_for_sessions_that_set_messages_aside(pg: Desk) -> 
     old = pg.owner(generation=1)
     message_id = pg.emit_one()
     locked: list[bool] = []
-    run = old._run
+    run = old.connection.run
 
     def watched(statement: str, **parameters: object) -> object:
         if "SET state = 'unrouted'" in statement:
@@ -71,6 +71,6 @@ def test_a_registration_waits_for_sessions_that_set_messages_aside(pg: Desk) -> 
             locked.append(True)
         return run(statement, **parameters)
 
-    old._run = watched
-    old.mark_unrouted([(message_id, 0)])
+    old.connection.run = watched
+    old.settling.mark_unrouted([(message_id, 0)])
     assert locked == [True]

@@ -1,11 +1,13 @@
 """What an owner of a shard inherits from the previous one."""
 
 import pytest
+import sqlalchemy as sa
 from support.desk import Desk
 from support.waiting import eventually
 
+from outbox.tables import tables
+from relay.databases.store.contract import Lost
 from relay.decide.crashes import Accused, Record
-from relay.store.contract import Lost
 
 
 def record_of(desk: Desk, shard: int) -> Record:
@@ -15,13 +17,13 @@ def record_of(desk: Desk, shard: int) -> Record:
 
 def take(desk: Desk, name: str = "relay-2") -> dict[int, object]:
     session = desk.open(name)
-    eventually(lambda: session.take([1, 2], []), what="the shards are free")
-    return {inherited.shard: inherited for inherited in session.inherited()}
+    eventually(lambda: session.ownership.take([1, 2]), what="the shards are free")
+    return {inherited.shard: inherited for inherited in session.ownership.inherited}
 
 
 def test_no_suspicion_is_inherited_from_an_owner_that_handed_back(desk: Desk) -> None:
     session = desk.owner("relay-1")
-    session.give([1, 2])
+    session.ownership.give([1, 2])
     session.close()
     for inherited in take(desk).values():
         assert (inherited.is_dirty, inherited.was_mine, inherited.record) == (False, False, None)
@@ -30,7 +32,7 @@ def test_no_suspicion_is_inherited_from_an_owner_that_handed_back(desk: Desk) ->
 def test_what_an_owner_that_died_had_noted_is_inherited(desk: Desk) -> None:
     sent, gone = desk.emit_one(), "0197c0de-0000-7000-8000-000000000000"
     session = desk.owner("relay-1")
-    session.note({1: Record(started={(sent, "a"), (gone, "a")}).dump(), 2: None})
+    session.ownership.note({1: Record(started={(sent, "a"), (gone, "a")}).dump(), 2: None})
     session.close()
     found = take(desk)
     assert [(found[n].is_dirty, found[n].owner) for n in (1, 2)] == [(True, "relay-1")] * 2
@@ -50,8 +52,8 @@ def test_what_is_accused_stays_so_when_a_shard_is_handed_back(desk: Desk) -> Non
     sent = desk.emit_one()
     session = desk.owner("relay-1")
     accused = {(sent, "a"): Accused(2)}
-    session.note({1: Record(accused=accused).dump()})
-    session.give([1, 2])
+    session.ownership.note({1: Record(accused=accused).dump()})
+    session.ownership.give([1, 2])
     session.close()
     found = take(desk)[1]
     assert (found.is_dirty, Record.parse(found.record).accused) == (False, accused)
@@ -59,17 +61,17 @@ def test_what_is_accused_stays_so_when_a_shard_is_handed_back(desk: Desk) -> Non
 
 def test_a_shard_that_another_relay_owns_now_is_not_written_to(desk: Desk) -> None:
     session = desk.owner("relay-1")
-    session.give([1])
-    session.note({1: Record(started={("m", "a")}).dump(), 2: Record(started={("m", "b")}).dump()})
+    session.ownership.give([1])
+    session.ownership.note({1: Record(started={("m", "a")}).dump(), 2: Record(started={("m", "b")}).dump()})
     assert record_of(desk, 1) == Record()
     assert record_of(desk, 2).started == {("m", "b")}
 
 
 def test_another_session_that_answers_for_ours_notes_nothing(pg: Desk) -> None:
     session = pg.owner("relay-1")
-    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
+    session.connection.bare.execute("SELECT set_config('outbox.owner', 'another session', false)")
     with pytest.raises(Lost):
-        session.note({1: Record(started={("m", "a")}).dump()})
+        session.ownership.note({1: Record(started={("m", "a")}).dump()})
     assert record_of(pg, 1) == Record()
 
 
@@ -77,5 +79,6 @@ def test_the_time_of_taking_is_the_databases(desk: Desk) -> None:
     desk.emit_one()
     desk.owner("relay-1").close()
     at = take(desk)[1].at
-    (row,) = desk.database.rows("SELECT created_at FROM outbox_message")
-    assert str(at.replace(tzinfo=None)) >= str(row.created_at).split("+")[0]
+    with desk.database.engine.connect() as connection:
+        (created_at,) = connection.scalars(sa.select(tables().message.c.created_at))
+    assert at >= created_at

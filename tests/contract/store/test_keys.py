@@ -9,7 +9,7 @@ import pytest
 from support.desk import Desk, ruling, settle, taken
 from support.waiting import eventually
 
-from relay.store.contract import RELEASE_COUNT
+from relay.databases.store.contract import RELEASE_COUNT
 
 
 def test_a_key_is_held_from_its_first_message_that_is_not_done(desk: Desk) -> None:
@@ -19,7 +19,7 @@ def test_a_key_is_held_from_its_first_message_that_is_not_done(desk: Desk) -> No
     settle(session, ruling(dead, "a", "dead"), ruling(dead, "b", "blocked"))
     settle(session, ruling(blocked, "a", "blocked"), ruling(blocked, "b", "blocked"))
     settle(session, ruling(other, "a", "parked"))
-    assert session.held_keys(["k", "free"], ["a", "b"], []) == {
+    assert session.reading.held_keys(["k", "free"], ["a", "b"]) == {
         ("a", "k"): desk.position(dead),
         ("b", "k"): desk.position(done),
     }
@@ -27,20 +27,20 @@ def test_a_key_is_held_from_its_first_message_that_is_not_done(desk: Desk) -> No
 
 def test_a_dead_letter_holds_its_key_where_it_blocks_and_not_where_it_is_skipped(desk: Desk) -> None:
     dead = desk.emit_one(ordering_key="k")
-    session = desk.owner()
+    session = desk.owner(skipping=["b"])
     settle(session, ruling(dead, "a", "dead"), ruling(dead, "b", "dead"))
-    assert session.held_keys(["k"], ["a", "b"], ["b"]) == {("a", "k"): desk.position(dead)}
+    assert session.reading.held_keys(["k"], ["a", "b"]) == {("a", "k"): desk.position(dead)}
 
 
 @pytest.mark.parametrize("verdict", ["delivered", "retry", "dead", "skipped"])
 def test_a_key_lets_its_successors_go_when_its_head_is_done(desk: Desk, verdict: str) -> None:
     head, *others = desk.emit(4, ordering_key="k")
     stranger = desk.emit_one(ordering_key="other")
-    session = desk.owner()
+    state, skipping = ("dead", ["a"]) if verdict == "skipped" else (verdict, [])
+    session = desk.owner(skipping=skipping)
     settle(session, ruling(head, "a", "retry"), ruling(stranger, "a", "retry"))
     settle(session, *(ruling(i, "a", "blocked") for i in others))
-    state, skipping = ("dead", ["a"]) if verdict == "skipped" else (verdict, [])
-    released = settle(session, ruling(head, "a", state, attempts=2), fresh=False, skipping=skipping)
+    released = settle(session, ruling(head, "a", state, attempts=2), fresh=False)
     free = verdict in ("delivered", "skipped")
     assert {desk.delivery(i).state for i in others} == {"parked" if free else "blocked"}
     assert sorted(p[2] for p in released) == (sorted(map(desk.position, others)) if free else [])
@@ -58,7 +58,7 @@ def test_a_key_is_free_for_one_destination_and_not_for_the_other(desk: Desk) -> 
 def test_what_was_blocked_behind_a_head_that_is_done_already_is_let_go_at_once(desk: Desk) -> None:
     head, second = desk.emit(2, ordering_key="k")
     session = desk.owner()
-    session.settle_plain(taken(head))
+    session.settling.settle_plain(taken(head))()
     assert list(settle(session, ruling(second, "a", "blocked")))
     assert desk.delivery(second).state == "parked"
 
@@ -97,26 +97,26 @@ class Held:
     """
 
     def __init__(self, session: Any, when: str) -> None:
-        self._release, self._when = session._release, when
+        self._release, self._when = session.settling._release, when
         self.has_come, self.may_go = Event(), Event()
-        session._release = self._held
+        session.settling._release = self._held
 
     def _held(self, *arguments: Any) -> Any:
         released = self._release(*arguments) if self._when == "after" else None
         self.has_come.set()
-        assert self.may_go.wait(20)
+        assert self.may_go.wait(30)
         return released if self._when == "after" else self._release(*arguments)
 
 
 def count_tries(session: Any, tries: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Note the session's relay at each transaction that it begins."""
-    plain = session._settle
+    plain = session.settling._settle
 
     def noted(*arguments: Any, **options: Any) -> Any:
-        tries.append(session._relay_id)
+        tries.append(session.ownership._relay_id)
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(session, "_settle", noted)
+    monkeypatch.setattr(session.settling, "_settle", noted)
 
 
 def overlap(desk: Desk, held: Held, first: Callable[[], Any], second: Callable[[], Any]) -> None:
@@ -128,12 +128,12 @@ def overlap(desk: Desk, held: Held, first: Callable[[], Any], second: Callable[[
 
     with ThreadPoolExecutor() as pool:
         done = [pool.submit(first)]
-        assert held.has_come.wait(20)
+        assert held.has_come.wait(30)
         done.append(pool.submit(second))
         eventually(lambda: has_come_as_far_as_it_can(done[1]))
         held.may_go.set()
         for each in done:
-            each.result(20)
+            each.result(30)
 
 
 @pytest.mark.parametrize("is_owner_first", [True, False], ids=["the owner first", "the former owner first"])

@@ -17,11 +17,11 @@ FAST = Rate(200.0, 20, "200/s")
 
 def test_a_burst_is_granted_and_then_nothing_before_its_time(desk: Desk) -> None:
     session = desk.open()
-    assert session.claim_rate("a", 3, SLOW) == (3, 0.0)
-    assert session.claim_rate("a", 3, SLOW) == (3, 0.0)
-    granted, wait_s = session.claim_rate("a", 3, SLOW)
+    assert session.ownership.claim_rate("a", 3, SLOW) == (3, 0.0)
+    assert session.ownership.claim_rate("a", 3, SLOW) == (3, 0.0)
+    granted, wait_s = session.ownership.claim_rate("a", 3, SLOW)
     assert (granted, wait_s) == (1, pytest.approx(100, abs=30))
-    assert session.claim_rate("a", 3, SLOW)[0] == 0
+    assert session.ownership.claim_rate("a", 3, SLOW)[0] == 0
 
 
 def test_the_table_agrees_with_the_arithmetic(desk: Desk) -> None:
@@ -37,10 +37,10 @@ def test_the_table_agrees_with_the_arithmetic(desk: Desk) -> None:
         (651.0, 9),
         (2000.0, 1),
     ]:
-        session.claim_rate("a", 0, SLOW)
+        session.ownership.claim_rate("a", 0, SLOW)
         arrive(desk, ahead_s)
         expected, arrival_s = SLOW.claim(ahead_s, 0.0, want)
-        granted, wait_s = session.claim_rate("a", want, SLOW)
+        granted, wait_s = session.ownership.claim_rate("a", want, SLOW)
         assert granted == expected, (ahead_s, want)
         assert wait_s == pytest.approx(SLOW.wait_s(arrival_s, 0.0), abs=30), (ahead_s, want)
 
@@ -55,14 +55,14 @@ def arrive(desk: Desk, ahead_s: float) -> None:
 
 def test_destinations_have_budgets_of_their_own(desk: Desk) -> None:
     session = desk.open()
-    assert session.claim_rate("a", 9, SLOW)[0] == 7
-    assert session.claim_rate("b", 9, SLOW)[0] == 7
+    assert session.ownership.claim_rate("a", 9, SLOW)[0] == 7
+    assert session.ownership.claim_rate("b", 9, SLOW)[0] == 7
 
 
 def test_what_is_used_up_stays_so_when_the_relay_starts_again(desk: Desk) -> None:
-    desk.open().claim_rate("a", 9, SLOW)
+    desk.open().ownership.claim_rate("a", 9, SLOW)
     desk.sessions.pop().close()
-    assert desk.open().claim_rate("a", 9, SLOW)[0] == 0
+    assert desk.open().ownership.claim_rate("a", 9, SLOW)[0] == 0
 
 
 def test_relays_that_claim_at_once_share_one_budget(pg: Desk) -> None:
@@ -70,7 +70,7 @@ def test_relays_that_claim_at_once_share_one_budget(pg: Desk) -> None:
     began_at = monotonic()
 
     def claim(session: Any) -> int:
-        return sum(session.claim_rate("a", 5, FAST)[0] for _ in range(100))
+        return sum(session.ownership.claim_rate("a", 5, FAST)[0] for _ in range(100))
 
     with ThreadPoolExecutor(len(sessions)) as pool:
         granted = sum(pool.map(claim, sessions))
@@ -79,6 +79,6 @@ def test_relays_that_claim_at_once_share_one_budget(pg: Desk) -> None:
 
 def test_a_budget_that_was_taken_away_is_made_again(desk: Desk) -> None:
     session = desk.open()
-    session.claim_rate("a", 9, SLOW)
+    session.ownership.claim_rate("a", 9, SLOW)
     desk.database.execute("DELETE FROM outbox_rate")
-    assert session.claim_rate("a", 9, SLOW)[0] == 7
+    assert session.ownership.claim_rate("a", 9, SLOW)[0] == 7

@@ -8,24 +8,24 @@ from sqlalchemy import Connection, text
 from support.desk import ALL, Desk, everything, ids, read_all, ruling, settle, taken
 
 from outbox import emit
-from relay.store.postgres import reading
-from relay.store.rows import PAGE_BYTES, Cursors, Page
+from relay.databases.postgresql.store import reading
+from relay.databases.store.rows import PAGE_BYTES, Cursors, Page
 
 
 def test_what_is_ready_is_read_once_in_the_order_of_positions(desk: Desk) -> None:
     sent = desk.emit(5, ordering_key="k")
     session, cursors = desk.owner(), everything()
-    assert ids(session.read_ready(cursors, 10).messages) == sent
-    assert not session.read_ready(cursors, 10)
+    assert ids(session.reading.read_ready(cursors, 10).messages) == sent
+    assert not session.reading.read_ready(cursors, 10)
     later = desk.emit(2, ordering_key="k")
-    assert ids(session.read_ready(cursors, 10).messages) == later
+    assert ids(session.reading.read_ready(cursors, 10).messages) == later
 
 
 def test_a_row_holds_what_a_message_is_made_of(desk: Desk) -> None:
     with desk.database.engine.begin() as connection:
         sent = emit(connection, "page.read", {"ü": [1, None]}, ordering_key="k", subject="s", headers={"tenant": "t"})
     session = desk.owner()
-    (row,) = session.read_ready(everything(), 10).messages
+    (row,) = session.reading.read_ready(everything(), 10).messages
     assert row[0] == sent
     assert row[1:4] == (desk.position(sent), row[2], 0)
     assert row[4:8] == ("page.read", "outbox", "s", "k")
@@ -42,6 +42,13 @@ def test_page_after_page_reads_everything_once_and_no_page_is_larger_than_asked_
     assert max(len(page) for page in pages) <= limit
     hot = [row[0] for page in pages for row in page if row[7] == "hot"]
     assert hot == sent[25:]
+
+
+def test_a_backlog_of_one_key_is_read_in_few_pages(desk: Desk) -> None:
+    sent = desk.emit(300, ordering_key="hot")
+    pages = read_all(desk.owner(), everything(), 100)
+    assert [row[0] for page in pages for row in page] == sent
+    assert len([page for page in pages if page]) <= 5
 
 
 def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(desk: Desk) -> None:
@@ -75,11 +82,11 @@ def test_shards_that_are_slow_to_begin_with_are_begun_one_at_a_time(pg: Desk, mo
     sent, session, cursors = pg.emit(300), pg.owner(), everything()
     found: list[str] = []
     for begun in range(1, 65):
-        page = session.read_ready(cursors, 1000)
+        page = session.reading.read_ready(cursors, 1000)
         found += ids(page.messages)
         assert page.full or begun == 64
         assert sum(not cursors.is_new(shard) for shard in ALL) == begun
-    assert session.read_ready(cursors, 0) == Page()
+    assert session.reading.read_ready(cursors, 0) == Page()
     assert sorted(found) == sorted(sent)
 
 
@@ -109,11 +116,11 @@ def test_what_commits_late_below_the_cursor_is_read_at_the_next_look(pg: Desk, l
     with pg.database.engine.connect() as slow:
         late = emit(slow, "page.read", {}, ordering_key="k")
         (early,) = pg.emit(1, ordering_key="k")
-        assert ids(session.read_ready(cursors, 5).messages) == [early]
-        assert not session.read_ready(cursors, 5)
+        assert ids(session.reading.read_ready(cursors, 5).messages) == [early]
+        assert not session.reading.read_ready(cursors, 5)
         slow.commit()
-    assert ids(session.read_ready(cursors, limit).messages) == [late]
-    assert not session.read_ready(cursors, 5)
+    assert ids(session.reading.read_ready(cursors, limit).messages) == [late]
+    assert not session.reading.read_ready(cursors, 5)
 
 
 def test_what_was_under_way_when_a_session_began_is_read_in_a_shard_that_had_nothing(pg: Desk) -> None:
@@ -122,14 +129,14 @@ def test_what_was_under_way_when_a_session_began_is_read_in_a_shard_that_had_not
         late = emit(slow, "page.read", {}, ordering_key="k")
         (early,) = pg.emit(1, ordering_key="elsewhere")
         session, cursors = pg.owner(), everything()
-        assert ids(session.read_ready(cursors, 5).messages) == [early]
-        assert not session.read_ready(cursors, 5)
+        assert ids(session.reading.read_ready(cursors, 5).messages) == [early]
+        assert not session.reading.read_ready(cursors, 5)
         assert min(cursors.ready.values()) == pg.position(early)
         slow.commit()
-    assert ids(session.read_ready(cursors, 5).messages) == [late]
-    assert not session.read_ready(cursors, 5)
+    assert ids(session.reading.read_ready(cursors, 5).messages) == [late]
+    assert not session.reading.read_ready(cursors, 5)
     (later,) = pg.emit(1, ordering_key="k")
-    assert ids(session.read_ready(cursors, 5).messages) == [later]
+    assert ids(session.reading.read_ready(cursors, 5).messages) == [later]
 
 
 def test_what_began_after_the_last_look_and_commits_below_the_cursor_is_read(pg: Desk) -> None:
@@ -137,14 +144,14 @@ def test_what_began_after_the_last_look_and_commits_below_the_cursor_is_read(pg:
     session, cursors = pg.owner(), everything()
     with pg.database.engine.connect() as slow, pg.database.engine.connect() as slower:
         emit(slow, "page.read", {}, ordering_key="k")
-        session.read_ready(cursors, 5)
+        session.reading.read_ready(cursors, 5)
         second = emit(slower, "page.read", {}, ordering_key="k")
         (last,) = pg.emit(1, ordering_key="k")
-        assert ids(session.read_ready(cursors, 5).messages) == [last]
+        assert ids(session.reading.read_ready(cursors, 5).messages) == [last]
         slower.commit()
-        assert ids(session.read_ready(cursors, 5).messages) == [second]
+        assert ids(session.reading.read_ready(cursors, 5).messages) == [second]
         slow.rollback()
-    assert not session.read_ready(cursors, 5)
+    assert not session.reading.read_ready(cursors, 5)
 
 
 def test_what_is_rolled_back_is_never_read(desk: Desk) -> None:
@@ -152,8 +159,8 @@ def test_what_is_rolled_back_is_never_read(desk: Desk) -> None:
     with desk.database.engine.connect() as connection:
         emit(connection, "page.read", {})
         connection.rollback()
-    assert not session.read_ready(cursors, 5)
-    assert not session.read_ready(cursors, 5)
+    assert not session.reading.read_ready(cursors, 5)
+    assert not session.reading.read_ready(cursors, 5)
 
 
 def test_more_late_commits_than_a_page_holds_are_all_read(pg: Desk) -> None:
@@ -184,7 +191,7 @@ def test_what_comes_late_is_read_in_its_order_wherever_it_lies(
     with pg.database.engine.connect() as slow:
         _write_backwards(slow, 9)
         pg.emit(1, ordering_key="k")
-        assert len(session.read_ready(cursors, 5).messages) == 1
+        assert len(session.reading.read_ready(cursors, 5).messages) == 1
         slow.commit()
     found = [row[6] for page in read_all(session, cursors) for row in page if row[6]]
     assert found == [str(n) for n in range(1, 10)]
@@ -210,30 +217,30 @@ def test_a_session_that_has_not_looked_yet_misses_nothing_that_is_open(pg: Desk)
         late = emit(slow, "page.read", {}, ordering_key="k")
         early = pg.emit_one(ordering_key="k")
         session, cursors = pg.owner(), everything()
-        assert ids(session.read_ready(cursors, 5).messages) == [early]
+        assert ids(session.reading.read_ready(cursors, 5).messages) == [early]
         slow.commit()
-    assert ids(session.read_ready(cursors, 5).messages) == [late]
+    assert ids(session.reading.read_ready(cursors, 5).messages) == [late]
 
 
 def test_what_becomes_ready_again_below_the_cursor_is_read(desk: Desk) -> None:
     sent = desk.emit(3, ordering_key="k")
     session, cursors = desk.owner(), everything()
     read_all(session, cursors)
-    session.mark_unrouted([(sent[0], 0)])
-    assert not session.read_ready(cursors, 5)
+    session.settling.mark_unrouted([(sent[0], 0)])
+    assert not session.reading.read_ready(cursors, 5)
     desk.put_back(sent[0])
-    assert ids(session.read_ready(cursors, 5).messages) == [sent[0]]
-    assert not session.read_ready(cursors, 5)
+    assert ids(session.reading.read_ready(cursors, 5).messages) == [sent[0]]
+    assert not session.reading.read_ready(cursors, 5)
 
 
 def test_settled_and_set_aside_messages_are_not_read_by_the_next_session(desk: Desk) -> None:
     done, held, unrouted, ready = desk.emit(4, ordering_key="k")
     session = desk.owner()
-    session.settle_plain(taken(done))
+    session.settling.settle_plain(taken(done))()
     settle(session, ruling(held, "a", "dead"))
-    session.mark_unrouted([(unrouted, 0)])
+    session.settling.mark_unrouted([(unrouted, 0)])
     session.close()
-    assert ids(desk.owner("relay-2").read_ready(everything(), 10).messages) == [ready]
+    assert ids(desk.owner("relay-2").reading.read_ready(everything(), 10).messages) == [ready]
 
 
 def test_what_a_dump_brought_from_a_cluster_that_had_come_further_is_read_once(pg: Desk) -> None:
@@ -244,5 +251,5 @@ def test_what_a_dump_brought_from_a_cluster_that_had_come_further_is_read_once(p
         connection.exec_driver_sql("UPDATE outbox_message SET txid = '1000000000000'")
         connection.exec_driver_sql("ALTER TABLE outbox_message ENABLE TRIGGER ALL")
     session, cursors = pg.owner(), everything()
-    found = [each for _ in range(4) for each in ids(session.read_ready(cursors, 100).messages)]
+    found = [each for _ in range(4) for each in ids(session.reading.read_ready(cursors, 100).messages)]
     assert sorted(found) == sorted(sent)

@@ -7,16 +7,15 @@ from typing import cast
 import pytest
 from support.desk import ALL, Desk, everything, ruling, settle
 
+from relay.databases.store.rows import Cursors, Page, Row
 from relay.owner.reader import Reader
 from relay.owner.unreadable import Unreadable
 from relay.seam import OwnersSeam
-from relay.store.rows import Cursors, Page, Row
 
 
 class EventLoop:
     """An event loop with a destination that has room for one delivery at a time, and tries it without result."""
 
-    skipping = ()
     is_stocked = is_closed = False
 
     def __init__(self, *, is_down: bool) -> None:
@@ -44,7 +43,7 @@ class Reading:
         cursors = everything()
         seam = cast(OwnersSeam, SimpleNamespace(view=self.loop, tell=self.loop))
         self.reader = Reader(
-            self.session, 1, seam, cursors, unreadable=cast(Unreadable, None), page_size=1, clock=lambda: 0.0
+            self.session.reading, 1, seam, cursors, unreadable=cast(Unreadable, None), page_size=1, clock=lambda: 0.0
         )
         self.reader.start_over(ALL)
         self.reader.read()
@@ -128,13 +127,13 @@ def test_destinations_that_have_room_for_everything_are_asked_in_one_statement(
 ) -> None:
     """After a start, all destinations are asked until there is nothing new to read."""
     reading, names = Reading(desk), [f"d{n}" for n in range(30)]
-    read_parked, asked = reading.session.read_parked, list[Sequence[str]]()
+    read_parked, asked = reading.session.reading.read_parked, list[Sequence[str]]()
 
     def noting(cursors: Cursors, destinations: Sequence[str], limit: int) -> list[Row]:
         asked.append(destinations)
         return cast(list[Row], read_parked(cursors, destinations, limit))
 
-    monkeypatch.setattr(reading.session, "read_parked", noting)
+    monkeypatch.setattr(reading.session.reading, "read_parked", noting)
     reading.loop.names, reading.loop.with_room = tuple(names), dict.fromkeys(names, 1)
     reading.reader.start_over(ALL)
     desk.emit(1)

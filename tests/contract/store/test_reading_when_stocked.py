@@ -9,10 +9,10 @@ from support.databases import Database
 from support.desk import Desk
 
 from outbox.tables import SHARD_COUNT
+from relay.databases.store.rows import Cursors, Page
 from relay.owner.reader import LITTLE, STOCKED_READ_EVERY_S, Reader
 from relay.owner.unreadable import Unreadable
 from relay.seam import OwnersSeam
-from relay.store.rows import Cursors, Page
 
 PAGE = 80
 
@@ -21,7 +21,6 @@ class EventLoop:
     """The event loop as the owning thread sees it, and the pages that it was sent."""
 
     names = ("a",)
-    skipping: tuple[str, ...] = ()
     with_room: ClassVar[dict[str, int]] = {"a": PAGE}
     down: tuple[str, ...] = ()
     is_closed = False
@@ -47,7 +46,7 @@ class Reading:
         self.desk, self.loop, self.now = desk, EventLoop(), 100.0
         seam = cast(OwnersSeam, SimpleNamespace(view=self.loop, tell=self.loop))
         self.reader = Reader(
-            desk.owner(),
+            desk.owner().reading,
             1,
             seam,
             Cursors({}),

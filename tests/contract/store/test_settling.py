@@ -12,8 +12,9 @@ from support.desk import Desk, everything, ruling, seconds_until, settle, taken
 from support.waiting import eventually
 
 from outbox import emit
+from relay.databases.store.refused import RefusedRow
+from relay.databases.store.rows import Cursors, Row
 from relay.decide.shared_state import Finding
-from relay.store.rows import Row
 
 Found = Callable[..., list[Row]]
 
@@ -23,7 +24,7 @@ def found(request: pytest.FixtureRequest) -> Found:
     """Messages as a session settles them when every destination took them: with or without the places of their rows."""
 
     def read(session: Any, *message_ids: str) -> list[Row]:
-        rows = session.read_ready(everything(), 100).messages
+        rows = session.reading.read_ready(everything(), 100).messages
         return [row for row in rows if row[0] in message_ids]
 
     return read if request.param == "where it was read" else lambda _, *message_ids: taken(*message_ids)
@@ -34,7 +35,7 @@ def test_what_every_destination_took_moves_to_history_with_all_its_columns(desk:
         sent = emit(connection, "page.read", {"n": 1}, ordering_key="k", subject="s", headers={"tenant": "t"})
     before = desk.database.rows("SELECT * FROM outbox_message")[0]
     session = desk.owner()
-    assert session.settle_plain(found(session, sent)) == 1
+    assert session.settling.settle_plain(found(session, sent))() == 1
     assert desk.states() == {}
     row = desk.history()[sent]
     for column in ("position", "type", "source", "subject", "ordering_key", "data", "headers", "created_at"):
@@ -46,7 +47,7 @@ def test_what_every_destination_took_moves_to_history_with_all_its_columns(desk:
 def test_a_batch_is_settled_and_counted_and_its_neighbours_stay(desk: Desk, found: Found) -> None:
     sent = desk.emit(10)
     session = desk.owner()
-    assert session.settle_plain(found(session, *sent[:7])) == 7
+    assert session.settling.settle_plain(found(session, *sent[:7]))() == 7
     assert desk.states() == dict.fromkeys(sent[7:], "ready")
     assert sorted(desk.history()) == sorted(sent[:7])
 
@@ -55,21 +56,21 @@ def test_a_message_that_an_operator_has_touched_since_is_not_settled(desk: Desk)
     touched, untouched = desk.emit(2)
     session = desk.owner()
     desk.put_back(touched)
-    assert session.settle_plain(taken(touched, untouched)) == 1
+    assert session.settling.settle_plain(taken(touched, untouched))() == 1
     assert desk.states() == {touched: "ready"}
     assert list(desk.history()) == [untouched]
-    assert session.settle_plain(taken(touched, generation=1)) == 1
+    assert session.settling.settle_plain(taken(touched, generation=1))() == 1
 
 
 def test_what_was_read_is_settled_where_it_lies_and_found_where_it_was_moved_to(desk: Desk) -> None:
     sent = desk.emit(20)
     session = desk.owner()
-    rows = session.read_ready(everything(), 100).messages
+    rows = session.reading.read_ready(everything(), 100).messages
     moved, touched = sent[:5], sent[5]
     for message_id in moved:
         desk.database.execute("UPDATE outbox_message SET subject = 'moved' WHERE id = :id", id=message_id)
     desk.put_back(touched)
-    assert session.settle_plain(rows) == 19
+    assert session.settling.settle_plain(rows)() == 19
     assert desk.states() == {touched: "ready"}
     assert sorted(desk.history()) == sorted({*sent} - {touched})
     assert {desk.history()[message_id].subject for message_id in moved} == {"moved"}
@@ -89,14 +90,14 @@ def test_what_lies_by_now_where_another_message_was_read_stays(
     """The table was emptied and filled with new messages: with the old positions, or with new ones."""
     pg.emit(20)
     session = pg.owner(keep_history=keep_history)
-    rows = session.read_ready(everything(), 100).messages
+    rows = session.reading.read_ready(everything(), 100).messages
     with pg.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in emptying:
             connection.exec_driver_sql(statement)
     newcomers = pg.emit(20)
-    places = {row.place for row in pg.database.rows("SELECT ctid::text AS place FROM outbox_message")}
+    places = {row.place for row in pg.database.rows("SELECT tidsend(ctid)::text AS place FROM outbox_message")}
     assert places == {row[11] for row in rows}
-    assert session.settle_plain(rows) == 0
+    assert session.settling.settle_plain(rows)() == 0
     assert sorted(pg.states()) == sorted(newcomers)
     assert pg.history() == {}
 
@@ -104,7 +105,7 @@ def test_what_lies_by_now_where_another_message_was_read_stays(
 def test_settling_is_repeated_after_deadlocks_on_the_same_rows(pg: Desk) -> None:
     session = pg.owner()
     first, second = pg.emit(2)
-    rows = session.read_ready(everything(), 100).messages
+    rows = session.reading.read_ready(everything(), 100).messages
     lock = "SELECT id FROM outbox_message WHERE id = %s FOR UPDATE"
     waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     with (
@@ -114,7 +115,7 @@ def test_settling_is_repeated_after_deadlocks_on_the_same_rows(pg: Desk) -> None
     ):
         other.execute("SET deadlock_timeout = '1min'")  # so the relay's session finds the deadlock, and fails
         other.execute(lock, [second])
-        settled = pool.submit(session.settle_plain, rows)
+        settled = pool.submit(lambda: session.settling.settle_plain(rows)())
         for _ in range(2):
             eventually(lambda: onlooker.execute(waits).fetchone() == (1,), what="it waits for the second")
             with other.transaction(force_rollback=True):
@@ -127,11 +128,11 @@ def test_settling_is_repeated_after_deadlocks_on_the_same_rows(pg: Desk) -> None
 def test_a_table_that_was_written_anew_is_settled_all_the_same(pg: Desk) -> None:
     gone, *sent = pg.emit(50)
     session = pg.owner()
-    rows = [row for row in session.read_ready(everything(), 100).messages if row[0] != gone]
+    rows = [row for row in session.reading.read_ready(everything(), 100).messages if row[0] != gone]
     pg.database.execute("DELETE FROM outbox_message WHERE id = :id", id=gone)
     with pg.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM FULL outbox_message")
-    assert session.settle_plain(rows) == 49
+    assert session.settling.settle_plain(rows)() == 49
     assert (pg.states(), sorted(pg.history())) == ({}, sorted(sent))
 
 
@@ -139,14 +140,14 @@ def test_settling_twice_changes_nothing(desk: Desk, found: Found) -> None:
     (sent,) = desk.emit(1)
     session = desk.owner()
     rows = found(session, sent)
-    assert (session.settle_plain(rows), session.settle_plain(rows)) == (1, 0)
+    assert (session.settling.settle_plain(rows)(), session.settling.settle_plain(rows)()) == (1, 0)
     assert len(desk.history()) == 1
 
 
 def test_with_no_retention_nothing_is_kept(desk: Desk, found: Found) -> None:
     plain, ruled = desk.emit(2)
     session = desk.owner(keep_history=False)
-    assert session.settle_plain(found(session, plain)) == 1
+    assert session.settling.settle_plain(found(session, plain))() == 1
     settle(session, ruling(ruled, "a", "delivered"))
     assert (desk.states(), desk.deliveries(), desk.history()) == ({}, {}, {})
 
@@ -154,23 +155,44 @@ def test_with_no_retention_nothing_is_kept(desk: Desk, found: Found) -> None:
 def test_what_is_settled_ahead_is_settled_before_what_is_asked_next_is_answered(desk: Desk) -> None:
     sent = desk.emit(3)
     session = desk.owner()
-    first, second, third = sorted(session.read_ready(everything(), 10).messages)
-    counted = session.settle_plain_ahead([first, second], durable=False)
-    session.read_ready(everything(), 10)
+    first, second, third = sorted(session.reading.read_ready(everything(), 10).messages)
+    counted = session.settling.settle_plain([first, second], durable=False)
+    session.reading.read_ready(everything(), 10)
     assert desk.states() == {sent[2]: "ready"}
     assert sorted(desk.history()) == sorted(sent[:2])
     assert counted() == 2
-    assert session.settle_plain_ahead([third])() == 1
+    assert session.settling.settle_plain([third])() == 1
     assert desk.states() == {}
+
+
+def test_the_server_has_its_next_statement_while_a_page_is_decoded(pg: Desk) -> None:
+    pg.emit(2_000, ordering_key="k")
+    shard = pg.database.scalar("SELECT DISTINCT shard FROM outbox_message")
+    session, cursors = pg.owner(), Cursors({shard: 0})
+    first = page = session.reading.read_ready(cursors, 500).messages
+    while len(page) < 500:  # it begins with a few rows of each shard
+        page = session.reading.read_ready(cursors, 500).messages
+        first = first + page
+    begun: list[Callable[[], int]] = []
+
+    def meanwhile() -> None:
+        assert len(session.connection.executor._ahead) == 1, "the read is answered before the next statement is sent"
+        begun.append(session.settling.settle_plain(first, durable=False))
+
+    second = session.reading.read_ready(cursors, 500, meanwhile).messages
+    assert len(session.connection.executor._ahead) == 1, "the server has settled before the page is decoded"
+    assert [count() for count in begun] == [len(first)]
+    assert not {row[0] for row in first} & {row[0] for row in second}
+    assert len(pg.states()) == 2_000 - len(first)
 
 
 def test_what_is_settled_ahead_is_no_part_of_a_transaction_that_fails_after_it(pg: Desk) -> None:
     plain, failed = pg.emit(2)
     session = pg.owner()
-    rows = [row for row in session.read_ready(everything(), 10).messages if row[0] == plain]
-    counted = session.settle_plain_ahead(rows)
+    rows = [row for row in session.reading.read_ready(everything(), 10).messages if row[0] == plain]
+    counted = session.settling.settle_plain(rows)
     pg.database.execute("ALTER TABLE outbox_delivery ADD CHECK (destination <> 'a')")
-    with pytest.raises(psycopg.errors.CheckViolation):
+    with pytest.raises(RefusedRow):
         settle(session, ruling(failed, "a", "delivered"))
     assert counted() == 1
     assert list(pg.history()) == [plain]
@@ -180,7 +202,7 @@ def test_what_is_settled_ahead_is_no_part_of_a_transaction_that_fails_after_it(p
 def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, way: str) -> None:
     (sent,) = pg.emit(1)
     session = pg.owner()
-    rows = session.read_ready(everything(), 10).messages
+    rows = session.reading.read_ready(everything(), 10).messages
     if way == "discarded":
         settle(session, ruling(sent, "a", "dead"))
         pg.put_back_delivery(sent, "discarded")
@@ -188,17 +210,17 @@ def test_a_missing_partition_of_the_history_is_made_when_it_is_needed(pg: Desk, 
         if row.name.startswith("outbox_history_") and not row.name.endswith(("pkey", "idx")):
             pg.database.execute(f"DROP TABLE {row.name}")
     if way == "plain":
-        session.settle_plain(rows)
+        session.settling.settle_plain(rows)()
     elif way == "moved":
-        session.settle_plain(taken(sent))
+        session.settling.settle_plain(taken(sent))()
     elif way == "ahead":
-        counted = session.settle_plain_ahead(rows)
-        session.read_ready(everything(), 10)
+        counted = session.settling.settle_plain(rows)
+        session.reading.read_ready(everything(), 10)
         assert counted() == 1
     elif way == "ruled":
         settle(session, ruling(sent, "a", "delivered"))
     else:
-        session.discard([(sent, "a")], [])
+        session.settling.discard([(sent, "a")])
     assert list(pg.history()) == [sent]
 
 
@@ -266,7 +288,7 @@ def test_no_reason_that_the_world_can_give_breaks_the_session(desk: Desk, reason
     settle(session, ruling(sent, "a", "dead", reason=reason, log=log))
     assert desk.delivery(sent).state == "dead"
     desk.register("a")
-    session.report(Finding("a", "paused", reason, 1.0))
+    session.ownership.report(Finding("a", "paused", reason, 1.0))
     assert desk.database.scalar("SELECT state FROM outbox_destination") == "paused"
 
 
@@ -335,7 +357,7 @@ def test_many_messages_and_verdicts_are_settled_together(desk: Desk) -> None:
 def test_what_is_parked_is_reported_so_that_it_is_read_back(desk: Desk) -> None:
     sent = desk.emit(2)
     session, cursors = desk.owner(), everything()
-    rows = {row[0]: row for row in session.read_ready(cursors, 10).messages}
+    rows = {row[0]: row for row in session.reading.read_ready(cursors, 10).messages}
     parked = settle(session, ruling(sent[0], "a", "parked"), ruling(sent[1], "a", "retry"))
     assert list(parked) == [("a", rows[sent[0]][2], rows[sent[0]][1])]
 
@@ -373,7 +395,7 @@ def test_a_verdict_on_a_delivery_that_an_operator_has_touched_changes_nothing(de
 def test_a_verdict_on_a_message_that_is_gone_changes_nothing(desk: Desk) -> None:
     sent = desk.emit_one()
     session = desk.owner()
-    session.settle_plain(taken(sent))
+    session.settling.settle_plain(taken(sent))()
     for verdict in ("retry", "dead", "parked"):
         settle(session, ruling(sent, "a", verdict))
     assert (desk.states(), desk.deliveries()) == ({}, {})
@@ -385,7 +407,7 @@ def test_a_message_of_which_something_is_set_aside_is_not_plain_any_more(desk: D
     session = desk.owner()
     rows = found(session, sent)
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "parked"))
-    assert session.settle_plain(rows) == 0
+    assert session.settling.settle_plain(rows)() == 0
     settle(session, ruling(sent, "a", "delivered"), ruling(sent, "b", "delivered"))
     assert (desk.states(), desk.deliveries(), list(desk.history())) == ({}, {}, [sent])
 

@@ -4,9 +4,9 @@ import pytest
 from support.desk import ALL, Desk, everything, ruling, settle, sweep
 from support.waiting import eventually
 
-from relay.store.contract import RELEASE_COUNT, SETTLED_S
-from relay.store.postgres.sql import sweeping as postgres_sql
-from relay.store.sqlite.sql import sweeping as sqlite_sql
+from relay.databases.postgresql.sql import sweeping as postgres_sql
+from relay.databases.sqlite.sql import sweeping as sqlite_sql
+from relay.databases.store.contract import RELEASE_COUNT, SETTLED_S
 
 
 def grow_older(desk: Desk, message_id: str, by_s: float = SETTLED_S + 1) -> None:
@@ -27,7 +27,7 @@ def test_what_waits_behind_the_memory_of_a_former_owner_is_released(desk: Desk) 
     session.close()
     successor = desk.owner("relay-2")
     assert desk.delivery(second).state == "blocked"
-    found = successor.sweep(0, list(ALL), list(ALL), [])
+    found = successor.settling.sweep(0, list(ALL), list(ALL))
     assert desk.delivery(second).state == "parked"
     assert [(p[0], p[2]) for p in found.parked] == [("a", desk.position(second))]
 
@@ -61,10 +61,10 @@ def test_what_waits_for_something_stays_blocked(desk: Desk, skipping: list[str])
     dead, behind_dead = desk.emit(2, ordering_key="k")
     failing, behind_failing = desk.emit(2, ordering_key="l")
     parked, behind_parked = desk.emit(2, ordering_key="m")
-    session = desk.owner()
+    session = desk.owner(skipping=skipping)
     settle(session, ruling(dead, "a", "dead"), ruling(failing, "a", "retry", delay_s=60), ruling(parked, "a", "parked"))
     settle(session, *(ruling(each, "a", "blocked") for each in (behind_dead, behind_failing, behind_parked)))
-    assert sweep(session, skipping=skipping)
+    assert sweep(session)
     assert desk.delivery(behind_dead).state == ("parked" if skipping else "blocked")
     assert {desk.delivery(each).state for each in (behind_failing, behind_parked)} == {"blocked"}
 
@@ -95,8 +95,8 @@ def test_another_session_that_answers_for_ours_releases_nothing(pg: Desk) -> Non
     _head, second = pg.emit(2, ordering_key="k")
     session = pg.owner()
     settle(session, ruling(second, "a", "blocked", behind_memory=True))
-    session._connection.execute("SELECT set_config('outbox.owner', 'another session', false)")
-    assert session.sweep(0, list(ALL), list(ALL), []).parked == []
+    session.connection.bare.execute("SELECT set_config('outbox.owner', 'another session', false)")
+    assert session.settling.sweep(0, list(ALL), list(ALL)).parked == []
     assert pg.delivery(second).state == "blocked"
 
 
@@ -104,9 +104,9 @@ def test_what_a_sweep_releases_is_no_news_from_operators(desk: Desk) -> None:
     _head, second = desk.emit(2, ordering_key="k")
     session, cursors = desk.owner(), everything()
     settle(session, ruling(second, "a", "blocked", behind_memory=True))
-    session.read_ready(cursors, 10)
+    session.reading.read_ready(cursors, 10)
     sweep(session)
-    assert session.read_ready(cursors, 10).unparked == set()
+    assert session.reading.read_ready(cursors, 10).unparked == set()
 
 
 def test_slices_of_any_size_make_up_the_whole_table(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_slices_of_any_size_make_up_the_whole_table(desk: Desk, monkeypatch: pyt
     settle(session, *(ruling(each, "a", "blocked", behind_memory=True) for each in orphans))
     slices, at = 0, 0
     while at is not None:
-        at, slices = session.sweep(at, list(ALL), list(ALL), []).next_at, slices + 1
+        at, slices = session.settling.sweep(at, list(ALL), list(ALL)).next_at, slices + 1
     assert slices > 3
     assert set(desk.deliveries().values()) == {"parked"}
 
@@ -150,7 +150,7 @@ def test_what_was_discarded_for_one_is_not_finished_while_another_waits_for_it(d
     session = desk.owner()
     settle(session, ruling(sent, "a", "dead"), ruling(sent, "b", "retry", delay_s=60))
     desk.put_back_delivery(sent, "discarded", "a")
-    assert session.sweep(0, list(ALL), list(ALL), []).discarded == []
+    assert session.settling.sweep(0, list(ALL), list(ALL)).discarded == []
     assert desk.states() == {sent: "held"}
 
 
@@ -160,5 +160,5 @@ def test_a_sweep_does_not_wait_for_a_session_that_rules_on_the_same_rows(pg: Des
     settle(session, ruling(second, "a", "blocked", behind_memory=True))
     with pg.database.engine.connect() as other:
         other.exec_driver_sql("SELECT FROM outbox_delivery FOR UPDATE")
-        assert session.sweep(0, list(ALL), list(ALL), []).parked == []
-    eventually(lambda: session.sweep(0, list(ALL), list(ALL), []).parked)
+        assert session.settling.sweep(0, list(ALL), list(ALL)).parked == []
+    eventually(lambda: session.settling.sweep(0, list(ALL), list(ALL)).parked)

@@ -23,6 +23,21 @@ def test_data_is_the_parsed_body_and_parsed_once():
     assert it.data is it.data
 
 
+@pytest.mark.parametrize("headers", ['{"tenant": "a"}', {"tenant": "a"}])
+def test_a_change_of_a_copy_stays_in_the_copy(headers):
+    it = message(headers=headers)
+    for _ in range(2):
+        copy = it.copy()
+        assert (copy.data, copy.headers) == ({"pageNumber": 7}, {"tenant": "a"})
+        copy.data.clear()
+        copy.headers.clear()
+    assert (it.data, it.headers) == ({"pageNumber": 7}, {"tenant": "a"})
+    it.data.clear()
+    assert it.copy().data == {"pageNumber": 7}
+    assert all(getattr(it.copy(), name) == getattr(it, name) for name in ("id", "type", "source", "subject"))
+    assert (it.copy().ordering_key, it.copy().attempt, it.copy().created_at) == ("book-1", 1, it.created_at)
+
+
 @pytest.mark.parametrize("body", ["null", "false", "0", '""', "[]"])
 def test_data_may_be_any_json_value(body):
     it = message(body)

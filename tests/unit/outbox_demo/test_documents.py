@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from outbox_demo.documents import Document, Skipped, SkipReason, find_documents, read_document, read_documents
-from outbox_demo.markup import from_html, from_markdown, from_plain
+from outbox_demo.documents import Document, Skipped, find_documents, read_document
+from outbox_demo.prose import from_html, from_markdown, from_plain
 
 CONTENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -109,28 +109,25 @@ def test_text_is_read_in_the_encoding_it_has(tmp_path: Path, encoding: str) -> N
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("empty.txt", b"", SkipReason.EMPTY),
-        ("blank.txt", b" \n\n ", SkipReason.EMPTY),
-        ("code.md", b"```\nonly code\n```\n", SkipReason.EMPTY),
-        ("blank.pdf", pdf(""), SkipReason.EMPTY),
-        ("image.txt", bytes(range(256)) * 4, SkipReason.BINARY),
-        ("image.html", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" * 9, SkipReason.BINARY),
-        ("lie.pdf", b"this is no PDF", SkipReason.BROKEN),
-        ("cut.pdf", pdf("Hello there")[:200], SkipReason.BROKEN),
-        ("photo.jpg", b"\xff\xd8\xff", SkipReason.UNSUPPORTED),
+        ("empty.txt", b"", "has no text"),
+        ("blank.txt", b" \n\n ", "has no text"),
+        ("code.md", b"```\nonly code\n```\n", "has no text"),
+        ("blank.pdf", pdf(""), "has no text"),
+        ("image.txt", bytes(range(256)) * 4, "it is binary, not text"),
+        ("image.html", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" * 9, "it is binary, not text"),
+        ("lie.pdf", b"this is no PDF", "is broken"),
+        ("cut.pdf", pdf("Hello there")[:200], "is broken"),
+        ("photo.jpg", b"\xff\xd8\xff", "not a .txt, .md, .html or .pdf file"),
     ],
 )
-def test_what_cannot_be_read_is_skipped_with_a_reason(
-    tmp_path: Path, name: str, content: bytes, reason: SkipReason
-) -> None:
-    assert skip(tmp_path, name, content).reason is reason
+def test_what_cannot_be_read_is_skipped_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    assert reason in skip(tmp_path, name, content).reason
 
 
 def test_a_path_that_leads_nowhere_is_skipped_by_name(tmp_path: Path) -> None:
-    [skipped] = read_documents(find_documents([tmp_path / "gone.txt"]))
+    [skipped] = map(read_document, find_documents([tmp_path / "gone.txt"]))
 
     assert isinstance(skipped, Skipped)
-    assert skipped.reason is SkipReason.MISSING
     assert "gone.txt: does not exist" in str(skipped)
 
 
@@ -139,14 +136,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
     skipped = read_document(tmp_path / "pipe.txt")
     assert isinstance(skipped, Skipped)
-    assert skipped.reason is SkipReason.UNREADABLE
+    assert skipped.reason == "is not a file"
 
 
 def test_a_bad_file_does_not_keep_the_rest_from_being_read(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\0")
     (tmp_path / "b.txt").write_text("A relay reads.")
 
-    kinds = [type(found) for found in read_documents(find_documents([tmp_path]))]
+    kinds = [type(found) for found in map(read_document, find_documents([tmp_path]))]
     assert kinds == [Skipped, Document]
 
 
@@ -156,7 +153,12 @@ def test_folders_are_read_in_order_and_each_file_once(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     found = find_documents([tmp_path, tmp_path / "b.txt", tmp_path / "a"])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["b.txt", "a/z.md", "a/b/c.html"]
+    assert {str(path.relative_to(tmp_path)): is_named for path, is_named in found.items()} == {
+        "b.txt": True,
+        "a/z.md": False,
+        "a/b/c.html": False,
+    }
+    assert [path.name for path in found] == ["b.txt", "z.md", "c.html"]
 
 
 def test_the_id_is_safe_and_stays_with_the_path(tmp_path: Path) -> None:

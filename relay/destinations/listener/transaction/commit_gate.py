@@ -5,17 +5,10 @@ from __future__ import annotations
 from threading import Lock
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
+from relay.databases.dialect import dialect_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-# A shorter limit that is set already is kept; 0 means no limit.
-LIMIT = sa.text(
-    "SELECT set_config(name, :limit, true)"
-    " FROM unnest(ARRAY['statement_timeout', 'idle_in_transaction_session_timeout']) AS name"
-    " WHERE current_setting(name)::interval NOT BETWEEN interval '1 ms' AND CAST(:limit AS interval)"
-)
 
 
 class Overran(Exception):
@@ -30,7 +23,7 @@ class CommitGate:
 
     Args:
         timeout_s: How long the call may take, in seconds.
-        tells_database: Whether the database gets the limit, too, which costs a round trip.
+        tells_database: Whether to tell the database the limit, too, which costs a round trip.
     """
 
     def __init__(self, timeout_s: float, *, tells_database: bool = True) -> None:
@@ -40,7 +33,7 @@ class CommitGate:
         self._is_committing = self._is_closed = False
 
     def close(self) -> bool:
-        """Declare the deadline passed; return whether that was before the commit, which then will not be made."""
+        """Declare that the deadline has passed; return whether the commit had not begun: then it will not be made."""
         with self._lock:
             self._is_closed = not self._is_committing
             return self._is_closed
@@ -57,12 +50,13 @@ class CommitGate:
             self._is_committing = True
 
     def reopen(self) -> bool:
-        """Take back that a commit has begun, because it failed; return whether there is time for another try."""
+        """Note that the commit failed; return whether there is time for another try."""
         with self._lock:
             self._is_committing = False
             return not self._is_closed
 
     def limit(self, session: Session) -> None:
         """Limit how long a statement, or a pause between two, may take: its locks would hold up the next attempt."""
-        if self._tells_database and session.connection().dialect.name == "postgresql":
-            session.execute(LIMIT, {"limit": f"{max(int(self._timeout_s * 1000), 1)}ms"})
+        if self._tells_database:
+            connection = session.connection()
+            dialect_of(connection).limit_call(connection, self._timeout_s)

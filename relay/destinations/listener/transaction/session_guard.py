@@ -97,7 +97,7 @@ class SessionGuard:
             self.refuse(f"has executed {' '.join(found[1].upper().split())}")
 
     def refuse(self, what: str) -> NoReturn:
-        """Raise `TransactionHeld`: the listener did this, and must not."""
+        """Raise `TransactionHeld`: the listener did something that it must not do."""
         raise TransactionHeld(
             f"{self._label} {what}, which is committed together with the inbox mark when the listener returns, and "
             "rolled back when it raises: leave that to its caller; session.begin_nested() makes a savepoint"

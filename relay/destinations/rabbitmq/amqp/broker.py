@@ -1,7 +1,7 @@
 """Connect to a broker: one connection with a heartbeat and a deadline, never reconnected automatically.
 
-aio-pika's own robust connection reconnects unseen and leaves the state of publishes under way unknown. Our connection
-ends when it is lost; its user learns why, and opens another.
+aio-pika's own robust connection reconnects unnoticed, and leaves it unknown what became of publishes under way. Our
+connection ends when it is lost; its user learns why, and opens another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import ssl
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aio_pika
@@ -38,36 +37,30 @@ TROUBLE = (AMQPError, OSError, TimeoutError, RuntimeError)
 
 @dataclass(frozen=True)
 class Broker:
-    """A broker, and the certificates to trust.
+    """A broker, and the certificates for its connection.
 
     Args:
-        url: ``amqp://user:password@host/vhost`` or ``amqps://…``; never logged. Its query may hold aiormq's options
-            (``heartbeat``, ``certfile``, ``keyfile``).
-        ca_file: The certificates to trust for ``amqps://``, instead of the system's.
+        url: ``amqp://user:password@host/vhost`` or ``amqps://…``; never logged. Its query may hold aiormq's option
+            ``heartbeat``.
+        tls: The certificates to trust, and the one to present; ``None``: as the library does by default.
         name: The name of the connection in the broker's list.
     """
 
     url: str = field(repr=False)
-    ca_file: Path | None = None
+    tls: ssl.SSLContext | None = None
     name: str = "outbox"
 
     @classmethod
     def of(cls, settings: RabbitSettings, name: str) -> Broker:
-        return cls(settings.address, settings.ca_file, name)
-
-    def check(self) -> None:
-        """Check what could never work.
+        """Return the broker of a destination.
 
         Raises:
             SettingsError: The certificates cannot be read, or would not be used.
         """
-        if self.ca_file is not None and not self.url.startswith("amqps:"):
-            raise SettingsError(f"ca_file is given, but {self} is not encrypted: write amqps:// in the broker's URL")
-        for setting, path, load in (("ca_file", self.ca_file, self._trust), ("certfile", self._certfile, self._tls)):
-            try:
-                load()
-            except (OSError, ssl.SSLError) as error:
-                raise SettingsError(f"{setting} names {path}, which cannot be used: {error}") from None
+        try:
+            return cls(settings.address, settings.tls_context(), name)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
 
     async def connect(
         self, timeout_s: float = CONNECT_TIMEOUT_S, *, connection_class: type[aio_pika.Connection] = aio_pika.Connection
@@ -79,7 +72,7 @@ class Broker:
             connection_class: The class of the connection.
 
         Raises:
-            AMQPError: The broker refuses the connection, or is not a broker.
+            AMQPError: The broker refuses the connection, or the server is not a broker.
             OSError: It cannot be reached.
             TimeoutError: It does not answer within ``timeout_s`` seconds.
         """
@@ -88,7 +81,7 @@ class Broker:
         url = given.update_query({key: value for key, value in defaults.items() if key not in given.query})
         try:
             async with asyncio.timeout(timeout_s):
-                return await aio_pika.connect(url, ssl_context=self._tls(), connection_class=connection_class)
+                return await aio_pika.connect(url, ssl_context=self.tls, connection_class=connection_class)
         except InvalidFrameError as error:
             refusal = _refusal(error)
             if refusal is None:
@@ -97,20 +90,6 @@ class Broker:
 
     def __str__(self) -> str:
         return str(URL(self.url).with_user(None).with_query(None))
-
-    @property
-    def _certfile(self) -> str | None:
-        return URL(self.url).query.get("certfile")
-
-    def _trust(self) -> ssl.SSLContext | None:
-        return None if self.ca_file is None else ssl.create_default_context(cafile=self.ca_file)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        """Return a TLS context with our certificate, which aiormq does not add to a context from outside."""
-        context = self._trust()
-        if context is not None and self._certfile is not None:
-            context.load_cert_chain(self._certfile, URL(self.url).query.get("keyfile"))
-        return context
 
 
 def explained(error: BaseException | None) -> str:
@@ -135,9 +114,9 @@ def _words(error: BaseException) -> str:
 
 
 def _refusal(error: InvalidFrameError) -> Connection.Close | None:
-    """Return the broker's reason if it closed the connection while it was opened: the virtual host is refused.
+    """Return the broker's reason if it closed the connection during the opening: it refuses the virtual host.
 
-    aiormq expects another frame, and its error contains only the address of this one.
+    aiormq expects another frame, and its error contains only the memory address of the frame with the reason.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         found = frame.f_locals.get("frame")

@@ -14,7 +14,10 @@ from pamqp.header import ContentHeader
 from listeners.rabbitmq.properties import decode
 from listeners.rabbitmq.reading import Incoming, Unreadable, read
 from outbox import Message
-from relay.destinations.rabbitmq.wire import Address, Wire
+from relay.destinations.rabbitmq.settings import RabbitSettings
+from relay.destinations.rabbitmq.wire import Wire
+
+TO = RabbitSettings(url="amqp://broker/")
 
 
 async def not_acknowledged() -> None: ...
@@ -27,7 +30,7 @@ def incoming(body: bytes = b"{}", *, routing_key: str = "extraction.completed", 
 
 
 def as_it_arrives(message: Message) -> Incoming:
-    octets = Wire(Address("extraction.events"), 1, 0).encode(message)
+    octets = Wire(TO, 1, 0).encode(message)
     octets = octets[frame.unmarshal(octets)[0] :]
     _, _, header = frame.unmarshal(octets)
     assert isinstance(header, ContentHeader)

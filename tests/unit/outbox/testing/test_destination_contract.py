@@ -152,14 +152,14 @@ def world(folder: Path, flaw: str = "") -> World:
         flawed_kind.STATE["is_away"] = False
 
     if flaw == "is another kind":
-        object.__setattr__(flawed_kind.KIND, "check", _refuses)
+        object.__setattr__(flawed_kind.KIND, "build", _refuses)
     return World(
         {"kind": "flawed", "flaw": flaw}, taken=lambda: [Taken(*each) for each in flawed_kind.ARRIVED], away=away
     )
 
 
-def _refuses(name: str, settings: object) -> None:
-    raise AssertionError("it does not check")
+def _refuses(name: str, settings: object, database: object) -> None:
+    raise AssertionError("it cannot be built")
 
 
 @pytest.mark.usefixtures("install")

@@ -1,4 +1,4 @@
-"""The parts of the dashboard that need no database: search, tokens, throttle, drawing, vendored files."""
+"""The parts of the dashboard that need no database: search, tokens, drawing, vendored files."""
 
 import base64
 import hashlib
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from listeners.graph import Topic, build_baseline
-from outbox_cli.dashboard.access.throttle import FREE, Throttle
 from outbox_cli.dashboard.access.tokens import Tokens
 from outbox_cli.dashboard.drawing import HEIGHT, WIDTH, draw
 from outbox_cli.dashboard.facts.searching import InvalidSearch, parse
@@ -42,14 +41,15 @@ def test_no_other_vendored_file_is_served() -> None:
 
 def test_a_search_speaks_the_filters_of_the_command_line() -> None:
     found = parse('type:order.* key:"c 1" state:dead destination:api since:2h', AT)
-    assert (found.type, found.key, found.state, found.destination) == ("order.*", "c 1", "dead", "api")
-    assert found.since == AT - timedelta(hours=2)
+    choice = found.choice
+    assert (choice.type_, choice.key, found.state, choice.destination) == ("order.*", "c 1", "dead", "api")
+    assert choice.since == AT - timedelta(hours=2)
 
 
 def test_a_word_alone_is_an_id_or_a_type() -> None:
     id_ = "0197c0de-0000-7000-8000-000000000000"
     assert parse(id_.upper(), AT).id == id_
-    assert parse("order.placed", AT).type == "order.placed"
+    assert parse("order.placed", AT).choice.type_ == "order.placed"
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,6 @@ def test_a_token_opens_its_role_only() -> None:
     tokens = Tokens(operator="o" * 20, viewer="v" * 20)
     assert (tokens.role_of("o" * 20), tokens.role_of("v" * 20), tokens.role_of("")) == ("operator", "viewer", None)
     assert Tokens().role_of("") is None
-
-
-def test_guessing_is_slowed_down_for_the_client_that_guesses() -> None:
-    now = [0.0]
-    throttle = Throttle(clock=lambda: now[0])
-    waits = []
-    for _ in range(FREE + 8):
-        throttle.failed("a")
-        waits.append(throttle.wait_s("a"))
-    assert waits[: FREE - 1] == [0.0] * (FREE - 1)
-    assert (waits[FREE], waits[-1], throttle.wait_s("b")) == (2.0, 60.0, 0.0)
-    now[0] = 60.0
-    assert throttle.wait_s("a") == 0.0
 
 
 @pytest.mark.parametrize(

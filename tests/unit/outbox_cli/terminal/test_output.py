@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from outbox_cli.terminal.output import print_json, print_json_array, say
+from outbox_cli.terminal.output import print_json, say
 
 TRICKS = {
     "C1": "\x9b31m",
@@ -21,12 +21,11 @@ TRICKS = {
 @pytest.mark.parametrize("text", TRICKS.values(), ids=TRICKS.keys())
 def test_json_holds_the_data_and_no_control_character(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     value = [{"subject": text, "kept": "Grüße, 世界 🙂"}]
-    for print_ in (print_json, print_json_array):
-        print_(value)
-        out = capsys.readouterr().out
-        assert json.loads(out) == value
-        assert all(char.isprintable() or char == "\n" for char in out)
-        assert "Grüße, 世界 🙂" in out
+    print_json(value)
+    out = capsys.readouterr().out
+    assert json.loads(out) == value
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert "Grüße, 世界 🙂" in out
 
 
 def test_json_in_an_encoding_that_holds_less_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:

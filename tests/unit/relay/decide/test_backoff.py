@@ -40,6 +40,10 @@ def test_jitter_stays_between_nothing_and_the_ceiling(ceiling_s: float, chance: 
     assert 0 <= jittered(ceiling_s, chance) <= ceiling_s
 
 
+def test_waits_are_spread_over_the_whole_time_up_to_the_ceiling() -> None:
+    assert [jittered(8, chance) for chance in (0, 0.25, 0.5, 0.75)] == [0, 2, 4, 6]
+
+
 @pytest.mark.parametrize(
     ("asked", "granted"),
     [

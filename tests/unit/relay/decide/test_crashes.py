@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,11 @@ def test_a_record_is_read_as_it_was_written(record: Record) -> None:
 def test_a_record_that_says_nothing_is_nothing() -> None:
     assert Record().dump() is None
     assert Record.parse(None) == Record()
+
+
+@pytest.mark.parametrize("text", ["", "5", "null", "[]", "{}", '{"until": 5}', '{"until": null, "accused": [[]]}'])
+def test_text_that_is_no_record_says_nothing(text: str) -> None:
+    assert Record.parse(text) == Record()
 
 
 def test_what_was_under_way_is_accused_of_the_crash_and_of_the_unseen_one_before_it() -> None:

@@ -1,5 +1,7 @@
 """How many attempts a rate limit lets start: never more than it says, and no fewer than it can."""
 
+from math import inf, nan
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,13 @@ def test_no_more_are_granted_than_are_wanted() -> None:
 def test_a_clock_that_goes_back_grants_nothing_more() -> None:
     _, arrival_s = FIFTY.claim(0.0, 1000.0, 10)
     assert FIFTY.claim(arrival_s, 990.0, 10)[0] == 0
-    assert FIFTY.wait_s(arrival_s, 990.0) == pytest.approx(10.02)
+    assert FIFTY.claim(FIFTY.claim(arrival_s, 990.0, 10)[1], 990.02, 10)[0] == 1  # not only after ten seconds
+
+
+@pytest.mark.parametrize("stored", [inf, nan, 1e300])
+def test_no_stored_number_stops_it_for_longer_than_a_burst_does(stored: float) -> None:
+    _, arrival_s = FIFTY.claim(stored, 1000.0, 10)
+    assert FIFTY.claim(arrival_s, 1000.2, 10)[0] == 10
 
 
 @given(rates, claims)

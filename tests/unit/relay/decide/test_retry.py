@@ -33,4 +33,6 @@ def test_each_charged_failure_doubles_the_wait_before_the_next_attempt() -> None
 
 
 def test_a_message_whose_receiver_names_a_time_waits_at_least_that_long() -> None:
-    assert charge(Letter(), busy("409", retry_after_s=90), POLICY).delay_ceiling_s == 90
+    verdict = charge(Letter(), busy("409", retry_after_s=90), POLICY)
+    assert (verdict.delay_floor_s, verdict.delay_ceiling_s) == (90, POLICY.backoff_s), "the floor has no jitter"
+    assert charge(Letter(), busy("409"), POLICY).delay_floor_s == 0

@@ -74,7 +74,7 @@ def test_an_entry_that_a_destination_did_not_take_is_not_plain_and_each_verdict_
 def test_a_delivery_that_was_read_back_knows_its_record() -> None:
     one = delivery(attempts=2)
     assert (one.destination, one.generation, one.attempts, one.failing_for_s) == ("a", 5, 2, 1.5)
-    assert one.message.attempt == 3
+    assert one.new_message().attempt == 3
     assert not one.is_plain
 
 

@@ -1,11 +1,11 @@
 """What the event loop accepts of the pages that the owning thread has read."""
 
+from relay.databases.store.rows import Page
 from relay.delivery.assembly import assemble
 from relay.delivery.dispatcher import Dispatcher
 from relay.observe.metrics import Metrics
-from relay.observe.supervision import Supervisor
 from relay.seam import Lease, ToOwner
-from relay.store.rows import Page
+from relay.seam.supervision import Supervisor
 
 
 def test_a_late_page_of_a_lost_session_is_not_counted_for_the_next_session() -> None:
@@ -33,7 +33,14 @@ def test_the_latency_of_an_unwanted_message_is_not_measured() -> None:
 
 def without_destinations(heard: ToOwner, metrics: Metrics) -> Dispatcher:
     side = assemble(
-        [], owner=heard, lease=Lease(15), window=10, metrics=metrics, supervisor=Supervisor(print), clock=lambda: 0.0
+        [],
+        {},
+        owner=heard,
+        lease=Lease(15),
+        window=10,
+        metrics=metrics,
+        supervisor=Supervisor(print),
+        clock=lambda: 0.0,
     )
     return side.dispatcher
 

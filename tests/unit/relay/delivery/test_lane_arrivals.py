@@ -2,7 +2,7 @@
 
 from support.lanes import make_entry, make_lane
 
-from relay.decide.verdict import BEHIND, PARKED
+from relay.decide.verdict import BEHIND, BLOCKED, PARKED
 
 
 def test_a_page_that_fits_is_taken_in_its_order() -> None:
@@ -42,3 +42,23 @@ def test_an_entry_whose_successor_was_sent_back_to_the_table_is_not_plain_for_se
     behind = [entry for entry in entries if entry.verdicts == {"api": BEHIND}]
     assert behind == entries[7:]
     assert [entry.is_plain for entry in entries] == [True] * 6 + [False, False]
+
+
+def test_what_was_set_aside_and_is_not_settled_blocks_the_later_messages_of_its_key_alone() -> None:
+    lane = make_lane()
+    lane.queue.set_aside(make_entry(lane, "m1", 1, "k"), PARKED)
+    entries = [make_entry(lane, "m2", 2, "k"), make_entry(lane, "other", 3, "l")]
+    lane.accept_all(entries, {})
+    assert entries[0].verdicts == {"api": BLOCKED}
+    assert list(lane.queue.startable.fresh) == entries[1:]
+
+
+def test_what_comes_behind_a_suspect_is_set_back_with_it() -> None:
+    lane = make_lane()
+    lane.accept_all([make_entry(lane, "m1", 1, "k")], {})
+    suspect = lane.next(0.0)
+    assert suspect is not None
+    lane.queue.suspect(lane.queue.end_attempt(suspect))
+    behind = make_entry(lane, "m2", 2, "k")
+    lane.accept_all([make_entry(lane, "free", 0), behind], {})
+    assert {*lane.queue.set_back} == {suspect, behind}

@@ -12,9 +12,7 @@ def waiting(types: str) -> Lane:
     """Return a lane in which messages wait, each of a type that is a letter."""
     lane = make_lane(clock=lambda: 0.0)
     for n, letter in enumerate(types):
-        entry = make_entry(lane, f"m{n}", n)
-        entry.message.type = letter
-        lane.accept(entry, None)
+        lane.accept(make_entry(lane, f"m{n}", n, type_=letter), None)
     return lane
 
 
@@ -24,8 +22,8 @@ def tried(lane: Lane, count: int, *, bad: str) -> str:
     for _ in range(count):
         entry = lane.next(0.0)
         assert entry is not None
-        found += entry.message.type
-        lane.finish(entry, failed("500") if entry.message.type in bad else TAKEN, 0.0)
+        found += entry.type
+        lane.finish(entry, failed("500") if entry.type in bad else TAKEN, 0.0)
     return found
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,18 +18,6 @@ SECRET = "correct-horse"
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """Restore the process's logging after each test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
 
 
 def configured(stream: io.StringIO | None = None, **options: Any) -> io.StringIO:
@@ -168,6 +155,18 @@ def test_passwords_in_urls_are_masked_without_being_known() -> None:
     )
     assert redacted("amqp://:pw@host/") == "amqp://:***@host/"
     assert redacted("http://host:80/path") == "http://host:80/path"
+
+
+def test_several_urls_in_a_row_are_all_masked() -> None:
+    assert redacted("a://b:c@d,e+f://g:h@i c:d@e 1j://:k@") == "a://b:***@d,e+f://g:***@i c:d@e 1j://:***@"
+    assert redacted("a://b: c@d a://b:@c\ta://b:c://d:e@f") == "a://b: c@d a://b:@c\ta://b:***@f"
+
+
+@pytest.mark.parametrize("text", ["x", "a://", "a://b:", "@a://b:", "a://b:c@", "?password=", "a b:"])
+def test_a_monotonous_text_takes_no_more_time_than_its_length(text: str) -> None:
+    """An error may repeat the data of a message: 1 MB in one word, say."""
+    long = text * (1_000_000 // len(text))
+    assert redacted(f"postgresql://app:{SECRET}@db {long}").startswith("postgresql://app:***@db")
 
 
 def test_the_example_in_our_messages_is_no_password() -> None:

@@ -3,9 +3,9 @@
 import psycopg
 from structlog.testing import capture_logs
 
+from relay.databases.store.contract import Damaged, Full, Lost, Refused
 from relay.decide.outcome import fingerprint
 from relay.owner.outage import Outage
-from relay.store.contract import Lost
 
 
 def test_an_address_in_a_reason_makes_it_no_other_cause() -> None:
@@ -33,3 +33,20 @@ def test_an_outage_that_comes_back_after_it_was_over_is_said_again() -> None:
             outage.add(Lost("the server closed the connection"), owned=64)
             outage.end()
     assert [each["event"] for each in said] == ["database_lost", "database_back"] * 2
+
+
+def test_a_full_disk_and_a_damaged_file_during_an_outage_are_each_said_once() -> None:
+    outage = Outage()
+    with capture_logs() as said:
+        for error in [Lost("it is locked"), Full("it is full"), Damaged("it is malformed")] * 2:
+            outage.add(error, owned=64)
+    assert [each["event"] for each in said] == ["database_lost", "database_full", "database_damaged"]
+
+
+def test_a_refusal_during_an_outage_is_said_and_a_second_cause_of_it_too() -> None:
+    outage = Outage()
+    with capture_logs() as said:
+        for reason in ("no such role", "no such role", "no such database"):
+            outage.add(Lost("the server closed the connection"), owned=64)
+            outage.add(Refused(reason), owned=0)
+    assert [each["reason"] for each in said] == ["the server closed the connection", "no such role", "no such database"]

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,18 +14,17 @@ SHORT_POLL_S, SLOW_POLL_S = 0.001, 0.5
 
 def loop_that(*, is_stocked: bool = False, is_hurried: bool = False) -> SessionLoop:
     """Return a loop that has just done something, at a time that does not pass."""
-    parts: Any = SimpleNamespace(
-        session=SimpleNamespace(awake=lambda: None, sleep_s=lambda wanted_s, short_s: wanted_s),
-        ownership=None,
-        reader=SimpleNamespace(is_stocked=is_stocked),
-        settler=None,
-        reports=None,
-        sweeper=SimpleNamespace(is_hurried=is_hurried),
-        withdrawals=None,
+    session: Any = Mock(waking=SimpleNamespace(awake=lambda: None, sleep_s=lambda wanted_s, short_s: wanted_s))
+    seam: Any = Mock()
+    settings: Any = SimpleNamespace(
+        short_poll_s=SHORT_POLL_S, slow_poll_s=SLOW_POLL_S, quiet_s=1.0, destinations={}, page_size=1, window=1
     )
-    seam: Any = SimpleNamespace(tell=None, events=None, heard=None, view=None)
-    settings: Any = SimpleNamespace(short_poll_s=SHORT_POLL_S, slow_poll_s=SLOW_POLL_S, quiet_s=1.0)
-    made = SessionLoop(parts, seam, settings, metrics=SimpleNamespace(), clock=lambda: 100.0)  # type: ignore[arg-type]
+    made = SessionLoop(
+        session, 1, seam, settings,
+        generation=1, held_before=[0], unconfirmed=[], metrics=Mock(), clock=lambda: 100.0,
+    )  # fmt: skip
+    stubs: Any = SimpleNamespace(is_stocked=is_stocked), SimpleNamespace(is_hurried=is_hurried)
+    made._reader, made._sweeper = stubs
     made._looked_at, made._next_beat = 100.0, 101.0
     made._stir()
     return made

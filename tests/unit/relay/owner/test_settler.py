@@ -4,13 +4,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from relay.databases.store.contract import Settling
 from relay.owner.settler import Settler
 from relay.seam import Entry, front
-from relay.store.contract import Session
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_the_front_of_a_queue_can_be_looked_at_while_others_append_to_it() -> No
 
 
 class Unasked:
-    """A session that must not be used."""
+    """Writes that must not be used."""
 
 
 def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
@@ -52,9 +53,8 @@ def test_an_unwanted_message_is_read_again_after_its_session_is_lost() -> None:
     stale = Entry(row, (), epoch=1)
     forgotten: list[Entry] = []
     again: list[Entry] = []
-    settler = Settler(
-        cast(Session, Unasked()), 2, skipping=[], unconfirmed=[], note=lambda *_: None, forget=forgotten.extend,
-        reread=again.append, clock=lambda: 0.0,
-    )  # fmt: skip
+    reader: Any = SimpleNamespace(reread=again.append)
+    seam: Any = SimpleNamespace(tell=SimpleNamespace(forget=forgotten.extend))
+    settler = Settler(cast(Settling, Unasked()), 2, reader, seam, unconfirmed=[], clock=lambda: 0.0)
     settler.set_aside(deque([stale]))
     assert (forgotten, again) == ([stale], [stale])

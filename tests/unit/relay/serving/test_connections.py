@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from time import monotonic
 
 import pytest
 
@@ -114,15 +115,15 @@ def test_there_are_always_descriptors_left(descriptors: int, monkeypatch: pytest
 
 
 def test_lines_of_one_kind_are_few_and_the_next_period_says_how_many_were_left_out(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, limit = logging.getLogger("test.limit"), LogLimit("bad", lines=2, period_s=0)
-    log.addFilter(limit)
-    limit._period_s = 60.0
+    log = logging.getLogger("test.limit")
+    log.addFilter(LogLimit("bad", lines=2))
     for n in range(10):
         log.warning("bad request\n%s", n)
         log.warning("something else")
-    limit._period_s = -1.0
+    now = monotonic()
+    monkeypatch.setattr("relay.serving.log_limit.monotonic", lambda: now + 60)
     log.warning("bad request\n%s", 10)
     said = [record.getMessage() for record in caplog.records if record.msg.startswith("bad")]
     assert said == ["bad request\n0", "bad request\n1", "bad request\n10 (8 more like this were not logged)"]

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from outbox.errors import SettingsError
+from relay.databases.postgresql.connections.engines import conninfo
 from relay.destinations.http.settings import HttpSettings
 from relay.destinations.listener.settings import ListenerSettings
 from relay.destinations.policy import DestinationPolicy
@@ -77,7 +78,7 @@ def test_a_password_may_stand_in_the_query_of_a_url_and_is_shown_nowhere(tmp_pat
     settings = loaded(tmp_path, DATABASE_URL=url)
     assert PASSWORD not in str(settings.database)
     assert settings.secrets() == {f"{PASSWORD}%21", f"{PASSWORD}!"}
-    assert f"{PASSWORD}!" in settings.database.conninfo
+    assert f"{PASSWORD}!" in conninfo(settings.database.url)
 
 
 def test_a_variable_that_is_set_but_empty_counts_as_not_set(tmp_path: Path) -> None:
@@ -336,7 +337,7 @@ def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str
     [
         ("OUTBOX_LEASE_S", "0.5", "OUTBOX_LEASE_S: must be greater than or equal to 1"),
         ("OUTBOX_BEAT_S", "6", "beat_s (6) must be at most a third of lease_s (15)"),
-        ("OUTBOX_PAGE_SIZE", "5000", "page_size (5000) must not be more than window (4000)"),
+        ("OUTBOX_PAGE_SIZE", "7000", "page_size (7000) must not be more than window (6000)"),
         ("OUTBOX_HEALTH_PORT", "70000", "OUTBOX_HEALTH_PORT"),
         ("OUTBOX_NOTIFY", "perhaps", "OUTBOX_NOTIFY"),
         ("OUTBOX_LOG_LEVEL", "loud", "OUTBOX_LOG_LEVEL"),

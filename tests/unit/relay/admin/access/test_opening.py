@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from outbox.errors import OutboxError, Unusable
 from relay.admin.access.opening import reaching
-from relay.platform.database import Database
+from relay.databases.database import Database
 
 DATABASE = Database.parse("postgresql://app:hunter2@db/app")
 

@@ -1,9 +1,6 @@
 """What an HTTP destination is told, and what is refused before the first message."""
 
-from pathlib import Path
-
 import pytest
-import trustme
 from pydantic import ValidationError
 
 from relay.destinations.http.settings import HttpSettings
@@ -71,19 +68,6 @@ def test_signing_keys_are_rotated_like_secrets() -> None:
     )
     assert settings.signing_keys() == [b"a" * 24, b"b" * 24]
     assert {"whsec_" + "YmJi" * 8, SECRET} <= settings.secrets()
-
-
-def test_certificates_are_looked_at_before_the_first_message(tmp_path: Path) -> None:
-    certificate = tmp_path / "ca.pem"
-    with pytest.raises(ValueError, match=r"ca_file .*ca\.pem cannot be used"):
-        resolved({}, ca_file=certificate)
-    certificate.write_text("no certificate")
-    with pytest.raises(ValueError, match="ca_file"):
-        resolved({}, ca_file=certificate)
-    trustme.CA().cert_pem.write_to_path(str(certificate))
-    assert resolved({}, ca_file=certificate).tls_context() is not None
-    with pytest.raises(ValueError, match="client_cert_file"):
-        resolved({}, client_cert_file=certificate)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://p:1", "proxy:3128", "https://p", "http://"])

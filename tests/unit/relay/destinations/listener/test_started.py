@@ -2,15 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
 
 from outbox import Message
+from relay.databases.database import Database
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.started import start
-from relay.platform.database import Database
 
 
 async def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -88,3 +88,50 @@ async def test_the_first_step_counts_towards_a_listeners_deadline() -> None:
     destination = ListenerDestination("a", listener, database=Database.parse("sqlite:///none.db"), timeout_s=0.2)
     outcome = await destination.send(Message("e-1", "a.b", "/w", None, None, "{}", {}, "2026-01-01T00:00:00Z"))
     assert "took longer than 0.2 s" in str(outcome.reason)
+
+
+async def ends_at_once(message: Message) -> None:
+    raise GeneratorExit
+
+
+async def ends_later(message: Message) -> None:
+    await asyncio.sleep(0)
+    raise GeneratorExit
+
+
+def ends_in_a_thread(message: Message) -> None:
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+@pytest.mark.parametrize("listener", [ends_at_once, ends_later, ends_in_a_thread])
+async def test_a_generator_exit_of_its_own_code_is_a_failure(
+    listener: Callable[[Message], Any], timeout_s: float | None
+) -> None:
+    destination = ListenerDestination("a", listener, database=Database.parse("sqlite:///none.db"), timeout_s=timeout_s)
+    outcome = await destination.send(Message("e-1", "a.b", "/w", None, None, "{}", {}, "2026-01-01T00:00:00Z"))
+    await destination.close()
+    assert outcome.kind == "failed"
+    assert "raised GeneratorExit" in str(outcome.reason)
+
+
+def test_a_coroutine_that_is_closed_while_it_waits_is_closed_and_has_not_failed() -> None:
+    seen: list[str] = []
+
+    class Waits:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def listener() -> None:
+        try:
+            await Waits()
+        except GeneratorExit:
+            seen.append("closed")
+            raise
+
+    waiting = run(listener())
+    waiting.send(None)
+    waiting.close()
+    assert seen == ["closed"]
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        waiting.send(None)

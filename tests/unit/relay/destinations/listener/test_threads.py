@@ -10,9 +10,9 @@ import pytest
 from support.waiting import eventually_async
 
 from outbox import Message
+from relay.databases.database import Database
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
-from relay.platform.database import Database
 
 TIMEOUT_S = 0.5
 
@@ -52,7 +52,7 @@ async def test_a_message_whose_call_overran_is_not_begun_again_before_that_has_e
     assert (await pages.send(message("h-1"))).kind == "unanswered"
     again = await pages.send(message("h-1"))
     assert (again.kind, hanging.calls) == ("busy", ["h-1"])
-    assert "still at work" in again.reason
+    assert "still working on it" in again.reason
     hanging.go.set()
     await eventually_async(lambda: not pages.is_at_work_on(message("h-1")))
     assert (await pages.send(message("h-1"))).kind == "taken"
@@ -80,7 +80,7 @@ async def test_what_had_no_thread_within_its_time_was_not_begun(hanging: Hanging
     pages = destination(hanging)
     await asyncio.gather(*(pages.send(message(each)) for each in ("h-1", "h-2")))
     with pytest.raises(NoThread):
-        await pages.call_within(TIMEOUT_S, message("m-1"))
+        await pages.call(message("m-1"), TIMEOUT_S)
     assert "m-1" not in hanging.calls
     await pages.close()
 
@@ -108,7 +108,7 @@ async def test_a_call_that_is_cancelled_before_there_was_a_thread_leaves_no_erro
     said: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
     pages = destination(hanging, timeout_s=None)
-    tasks = [asyncio.create_task(pages.call_within(60, message(each))) for each in ("h-1", "h-2", "m-1")]
+    tasks = [asyncio.create_task(pages.call(message(each), 60)) for each in ("h-1", "h-2", "m-1")]
     await eventually_async(lambda: len(hanging.calls) == 2)
     for task in tasks:
         task.cancel()

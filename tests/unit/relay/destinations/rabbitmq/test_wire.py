@@ -11,7 +11,10 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
 from outbox import Message
-from relay.destinations.rabbitmq.wire import Address, TooLong, Wire
+from relay.destinations.rabbitmq.settings import RabbitSettings
+from relay.destinations.rabbitmq.wire import TooLong, Wire
+
+TO = RabbitSettings(url="amqp://broker/")
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
 ascii_text = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=60)
@@ -54,7 +57,7 @@ def read_back(octets: bytes) -> list[Any]:
 
 @given(messages, st.sampled_from([0, 4096, 131_072]))
 def test_every_message_reads_back_as_what_it_is(message: Message, frame_max: int) -> None:
-    publish, header, *bodies = read_back(Wire(Address("extraction.events"), 7, frame_max).encode(message))
+    publish, header, *bodies = read_back(Wire(TO, 7, frame_max).encode(message))
     assert isinstance(publish, commands.Basic.Publish)
     assert (publish.exchange, publish.routing_key, publish.mandatory) == ("extraction.events", message.type, True)
     assert isinstance(header, ContentHeader)
@@ -83,31 +86,31 @@ def test_every_message_reads_back_as_what_it_is(message: Message, frame_max: int
 
 def test_headers_that_no_frame_holds_are_said_to_be_too_long() -> None:
     with pytest.raises(TooLong, match="headers take"):
-        Wire(Address("e"), 7, 4096).encode(a_message(headers={"x-a": "v" * 5000}))
+        Wire(TO, 7, 4096).encode(a_message(headers={"x-a": "v" * 5000}))
     with pytest.raises(TooLong, match="hold a name of 300 bytes"):
-        Wire(Address("e"), 7, 4096).encode(a_message(headers={"x" * 300: "v"}))
+        Wire(TO, 7, 4096).encode(a_message(headers={"x" * 300: "v"}))
 
 
 def test_one_message_is_the_same_octets_on_every_attempt() -> None:
-    wire = Wire(Address("e"), 7, 4096)
+    wire = Wire(TO, 7, 4096)
     assert wire.encode(a_message()) == wire.encode(a_message())
 
 
 def test_what_was_written_by_sql_and_is_no_text_goes_as_text() -> None:
     strange: dict[str, Any] = {"x-number": 7, "x-null": None, "x-list": ["a"], "": "nameless", "x\r\ny": "a\r\nb"}
-    _, header, *_ = read_back(Wire(Address("e"), 7, 4096).encode(a_message(headers=strange)))
+    _, header, *_ = read_back(Wire(TO, 7, 4096).encode(a_message(headers=strange)))
     assert strange.keys() < header.properties.headers.keys()
     assert (header.properties.headers["x-number"], header.properties.headers["x-null"]) == ("7", "None")
 
 
 def test_no_header_copies_a_message_to_other_queues() -> None:
-    octets = Wire(Address("extraction.events"), 7, 0).encode(a_message(headers={"CC": "q", "BCC": "q", "x-cc": "q"}))
+    octets = Wire(TO, 7, 0).encode(a_message(headers={"CC": "q", "BCC": "q", "x-cc": "q"}))
     header = read_back(octets)[1]
     assert {"CC", "BCC", "x-cc"} & header.properties.headers.keys() == {"x-cc"}
 
 
 def test_what_happened_before_1970_can_be_sent() -> None:
-    octets = Wire(Address("extraction.events"), 7, 0).encode(a_message(created_at=datetime(1960, 1, 1, tzinfo=UTC)))
+    octets = Wire(TO, 7, 0).encode(a_message(created_at=datetime(1960, 1, 1, tzinfo=UTC)))
     properties = read_back(octets)[1].properties
     assert properties.timestamp == datetime(1970, 1, 1, tzinfo=UTC)
     assert properties.headers["cloudEvents_time"] == "1960-01-01T00:00:00Z"

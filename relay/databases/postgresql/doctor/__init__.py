@@ -1,0 +1,1 @@
+"""Checks of a PostgreSQL server, and of our tables in it."""

@@ -1,0 +1,110 @@
+"""Open owning sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from relay.databases.address import Address
+from relay.databases.postgresql.connections.engines import conninfo
+from relay.databases.postgresql.connections.unsupported_servers import ASK, refuse_lockless_server
+from relay.databases.postgresql.store.connection import ENDS, OwningConnection, as_lost, denied
+from relay.databases.postgresql.store.ownership import Ownership
+from relay.databases.postgresql.store.pooler import refuse_transaction_pooling
+from relay.databases.postgresql.store.reading import Reading
+from relay.databases.postgresql.store.settling import Settling
+from relay.databases.postgresql.store.waking import Waking
+from relay.databases.postgresql.store.writing import Writer
+from relay.databases.store.contract import ANY_GENERATION
+
+
+class PostgresStore:
+    """Opens owning sessions on a PostgreSQL database.
+
+    Args:
+        database: The database.
+        lease_s: Seconds after which the server ends a silent session.
+        keep_history: Whether settled messages move to the history or are deleted.
+        notify: Whether to listen for workers' notifications; if not, switch them off for all relays.
+        skipping: The destinations whose dead letters do not hold their successors up.
+    """
+
+    def __init__(
+        self,
+        database: Address,
+        *,
+        lease_s: float,
+        keep_history: bool,
+        notify: bool,
+        skipping: Sequence[str] = (),
+    ) -> None:
+        self.database = database
+        self.lease_s = lease_s
+        self.keep_history = keep_history
+        self.notify = notify
+        self.skipping = list(skipping)
+
+    def open(self, relay_id: str, generation: int = ANY_GENERATION) -> PostgresSession:
+        try:
+            connection = self._connect(relay_id)
+        except psycopg.OperationalError as error:
+            raise as_lost(error) from error
+        try:
+            refuse_lockless_server(_version(connection))
+            refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
+            return PostgresSession(self, connection, relay_id, generation)
+        except ENDS as error:
+            connection.close()
+            raise as_lost(error) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            connection.close()
+            raise denied(error) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connect(self, name: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            conninfo(self.database.url),
+            autocommit=True,
+            prepare_threshold=None,  # `Executor` prepares statements, and a rollback must not forget them
+            application_name=f"outbox relay {name}",
+            connect_timeout=max(int(self.lease_s / 3), 2),
+            tcp_user_timeout=int(self.lease_s * 1000),
+            keepalives_idle=max(int(self.lease_s / 3), 1),
+            keepalives_interval=max(int(self.lease_s / 6), 1),
+            keepalives_count=3,
+        )
+
+
+def _version(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute(ASK).fetchone()
+    return str(row[0]) if row is not None else ""
+
+
+class PostgresSession:
+    """One owning session: a connection, and the parts of the session by their purpose."""
+
+    def __init__(
+        self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str, generation: int
+    ) -> None:
+        self.connection = OwningConnection(
+            connection, store.database, lease_s=store.lease_s, generation=generation, skipping=store.skipping
+        )
+        writer = Writer(self.connection)
+        self.reading = Reading(self.connection)
+        self.settling = Settling(self.connection, writer, keep_history=store.keep_history)
+        self.ownership = Ownership(self.connection, self.reading, writer, relay_id=relay_id)
+        self.waking = Waking(self.connection, notify=store.notify)
+
+    def close(self) -> None:
+        bare = self.connection.bare
+        try:
+            if not bare.broken:
+                self.ownership.leave()
+        except psycopg.Error:
+            pass  # the session has ended in any case
+        finally:
+            bare.close()

@@ -1,0 +1,25 @@
+"""Classify and show errors that foreign code raises in a task of the relay."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def is_for_the_task(error: BaseException) -> bool:
+    """Return whether an error ends the current task or the process, and is not a failure of the code that was called.
+
+    If this task was not asked to cancel, a cancellation belongs to the other code: one of its tasks was cancelled.
+    A `KeyboardInterrupt` would end the relay again at each attempt at the same message, so it is a failure of the code.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
+
+
+def said_by(error: BaseException) -> str:
+    """Return an error's message, even if its ``__str__`` fails."""
+    try:
+        return str(error)
+    except Exception as other:
+        return f"its message cannot be shown ({type(other).__name__})"

@@ -1,1 +1,0 @@
-"""Connections to PostgreSQL: their parameters, their settings, and servers that cannot hold the locks."""
