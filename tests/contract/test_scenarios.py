@@ -27,6 +27,7 @@ MESSAGES = 2_000
 KEYS = 200
 CONCURRENCY = 16
 PROBE_S = 0.5  # the longest time between two probes here; 30 s by default
+RAMP = 40  # messages taken after an outage until the relay uses the full concurrency, and more than it needs
 POISON = 1_777
 
 
@@ -43,6 +44,9 @@ class Receiving:
         taken: Ordering key → the numbers that were taken, in the order in which each was first taken.
         doomed: The numbers that fail each time.
         refusing: Whether every message is refused.
+        gathers: Whether it keeps the messages after the first `RAMP` that it takes when it is back, until as many are
+            under way as the destination's concurrency.
+        full: Set when as many are under way.
     """
 
     probe_with = PROBE_WITH  # messages at most; one message shows that a destination cannot be reached
@@ -53,8 +57,10 @@ class Receiving:
         self.taken_numbers: set[int] = set()
         self.doomed: set[int] = set()
         self.refusing = False
-        self.has_taken = False  # since it came back
-        self.under_way = self.most_under_way = 0
+        self.taken_since = 0  # it came back
+        self.under_way = 0
+        self.gathers = False
+        self.full = asyncio.Event()
 
     def settings(self, **options: Any) -> Any:
         raise NotImplementedError
@@ -63,8 +69,8 @@ class Receiving:
         raise NotImplementedError
 
     async def come_back(self) -> None:
-        self.has_taken = False
-        self.most_under_way = 0
+        self.taken_since = 0
+        self.full.clear()
 
     async def close(self) -> None:
         """Release everything."""
@@ -73,11 +79,21 @@ class Receiving:
     def taken_count(self) -> int:
         return len(self.taken_numbers)
 
+    async def arrive(self, n: int) -> None:
+        self.tried[n] += 1
+        self.under_way += 1
+        if self.under_way == CONCURRENCY:
+            self.full.set()
+        try:
+            await (self.full.wait() if self.gathers and self.taken_since > RAMP else asyncio.sleep(0))
+        finally:
+            self.under_way -= 1
+
     def take(self, n: int) -> None:
         if n not in self.taken_numbers:
             self.taken[key_of(n)].append(n)
             self.taken_numbers.add(n)
-        self.has_taken = True
+        self.taken_since += 1
 
 
 class Listening(Receiving):
@@ -92,11 +108,7 @@ class Listening(Receiving):
 
     async def _listen(self, message: Message) -> None:
         n = message.data["n"]
-        self.tried[n] += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        await asyncio.sleep(0)
-        self.under_way -= 1
+        await self.arrive(n)
         if self.is_down:
             raise ConnectionError("no answer")
         if self.refusing:
@@ -127,11 +139,7 @@ class Serving(Receiving):
 
     async def _behave(self, request: Request, writer: asyncio.StreamWriter) -> None:
         n = json.loads(request.body)["n"]
-        self.tried[n] += 1
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        await asyncio.sleep(0)
-        self.under_way -= 1
+        await self.arrive(n)
         if self.refusing:
             await answering(422, b'{"error":"unknown field"}')(request, writer)
         elif n in self.doomed:
@@ -203,7 +211,7 @@ async def all_taken(receiving: Receiving, count: int) -> None:
     await eventually_async(lambda: receiving.taken_count >= count, deadline_s=60, what=f"{count} are taken")
 
 
-async def down_for_a_while(scene: Scene, receiving: Receiving) -> None:
+async def down_for_a_while(scene: Scene, receiving: Receiving, *, gathers: bool = False) -> None:
     """Take the destination down in the middle of the work, for several probes; no later probe fails."""
     await all_taken(receiving, 400)
     await receiving.go_down()
@@ -217,9 +225,10 @@ async def down_for_a_while(scene: Scene, receiving: Receiving) -> None:
     )
     assert sum(receiving.tried.values()) - before <= receiving.probe_with * len(until) + 4, "few messages"
     assert scene.status.dead <= len(receiving.doomed), "the poison may have died before"
+    receiving.gathers = gathers
     await receiving.come_back()
     seen = [pauses(scene)]
-    await eventually_async(lambda: receiving.has_taken or seen.append(pauses(scene)), deadline_s=60)
+    await eventually_async(lambda: receiving.taken_since or seen.append(pauses(scene)), deadline_s=60)
     assert max(seen) <= seen[0] + 1, "none fails but the probe that was under way"
 
 
@@ -231,10 +240,10 @@ def pauses(scene: Scene) -> int:
 async def test_an_outage_costs_no_message_anything_and_ends_by_itself(scene: Scene, receiving: Receiving) -> None:
     count = emit(scene)
     async with relay_of(scene, receiving, max_attempts=1):
-        await down_for_a_while(scene, receiving)
+        await down_for_a_while(scene, receiving, gathers=True)
         await all_taken(receiving, count)
         await scene.becomes(count, 0, 0, 0)
-    assert receiving.most_under_way == CONCURRENCY, "and then at its full rate"
+    assert receiving.full.is_set(), "and then with its full concurrency"
     assert_no_message_was_charged(scene)
     assert_in_order(receiving)
 
