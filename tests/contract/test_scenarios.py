@@ -156,6 +156,7 @@ class Serving(Receiving):
         await self.server.open()
 
     async def close(self) -> None:
+        self.full.set()  # for the server waits for what it answers
         await self.server.close()
 
 
