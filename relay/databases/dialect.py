@@ -251,11 +251,12 @@ class Dialect(Protocol):
                 is not needed if one index has the ready messages of all shards in the order of their positions.
         """
 
-    def replay_sql(self) -> Mapping[str, str]:
-        """Return the statements of a replay, as `relay.databases.store.replay_sql` describes them."""
+    # The statements of a replay (`relay.databases.store.replay_sql`).
+    BRING_BACK: str
+    WRITE_ANEW: str
 
     def picked(self, rows: Sequence[tuple[str, Any, str]]) -> dict[str, Any]:
-        """Return the parameters of `replay_sql` for messages.
+        """Return the parameters of these two statements for messages.
 
         Args:
             rows: (id, ``delivered_at`` as `exact` returned it, id of the new message) of each.

@@ -140,7 +140,7 @@ def _send_again(what: Replay, action: Action, connection: sa.Connection, page: S
     generation = min(action.add(connection, 0) * GENERATIONS, LAST_GENERATION)
     if what.as_new:
         picked = [(str(id_), at, new_id()) for id_, at in page]
-        connection.execute(sa.text(dialect.replay_sql()["write_anew"]), dialect.picked(picked))
+        connection.execute(sa.text(dialect.WRITE_ANEW), dialect.picked(picked))
         ids = [new for _, _, new in picked]
         generation = 0
     else:
@@ -163,9 +163,7 @@ def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], g
     # Locked in the order of ids, as owners do; a message that an owner has just moved is not found.
     locked = sa.select(m.c.id).where(m.c.id.in_(ids)).order_by(m.c.id).with_for_update()
     for _ in range(2):
-        connection.execute(
-            sa.text(dialect.replay_sql()["bring_back"]), dialect.picked(picked) | {"generation": generation}
-        )
+        connection.execute(sa.text(dialect.BRING_BACK), dialect.picked(picked) | {"generation": generation})
         if len(connection.execute(locked).all()) == len(ids):
             break
     return ids

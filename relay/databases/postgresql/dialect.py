@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from outbox.tables import Id, Instant
+from relay.databases.postgresql.backlog import Backlog
 from relay.databases.postgresql.connections.damaged_text import accept_any_bytes
 from relay.databases.postgresql.connections.engines import async_listener_engine, checked, engine, listener_engine
 from relay.databases.postgresql.connections.marks import (
@@ -20,12 +21,14 @@ from relay.databases.postgresql.connections.marks import (
     watch_transactions,
 )
 from relay.databases.postgresql.connections.refusals import explained, is_refusal
+from relay.databases.postgresql.doctor.server import examine_server, examine_tables
 from relay.databases.postgresql.migration import migrating, obstacle, on_path
 from relay.databases.postgresql.partitions import add_partition, drop_partitions
 from relay.databases.postgresql.rights import others_that_create, refuse_without
 from relay.databases.postgresql.sql.backlog import LAST_POSITION
 from relay.databases.postgresql.sql.connection import BY_INDEX
 from relay.databases.postgresql.sql.ownership import PEERS
+from relay.databases.postgresql.sql.replay import BRING_BACK, WRITE_ANEW
 
 if TYPE_CHECKING:
     from relay.databases.address import Address
@@ -36,16 +39,6 @@ if TYPE_CHECKING:
     from relay.platform.finding import Finding
 
     _: Dialect = dialect  # mypy checks each member
-
-__all__ = [
-    "CLOCK", "EMITTED", "HAS_PARTITIONS", "HAS_SCHEMAS", "HOLDS_NOTHING", "IS_FILE", "MARKED", "MARKS",
-    "accept_any_bytes", "add_partition", "as_id", "as_stored", "async_listener_engine", "backlog", "begin_snapshot",
-    "begin_writing", "bound", "by_index", "checked", "delete_history", "drop_partitions", "engine",
-    "estimate_beyond", "exact", "examine_server", "examine_tables", "explained", "has_sign", "is_refusal",
-    "is_standby", "limit", "limit_call", "listener_engine", "lock_registry", "migrating", "next_txid", "nudge",
-    "obstacle", "on_path", "others_that_create", "owned", "picked", "refuse_without", "replay_sql",
-    "share_registry", "sign", "store", "take_turn", "unindexed", "watch_transactions",
-]  # fmt: skip
 
 IS_FILE, HAS_SCHEMAS, HAS_PARTITIONS = False, True, True
 CLOCK: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=Instant)
@@ -150,15 +143,7 @@ def owned(connection: sa.Connection, rows: Sequence[Any], beating: Mapping[int, 
 
 
 def backlog(connection: sa.Connection, walk: Walk) -> BacklogReader:
-    from relay.databases.postgresql.backlog import Backlog
-
     return Backlog(connection, walk)
-
-
-def replay_sql() -> Mapping[str, str]:
-    from relay.databases.postgresql.sql.replay import STATEMENTS
-
-    return STATEMENTS
 
 
 def picked(rows: Sequence[tuple[str, Any, str]]) -> dict[str, Any]:
@@ -170,16 +155,3 @@ def store(address: Address, *, lease_s: float, keep_history: bool, notify: bool,
     from relay.databases.postgresql.store.session import PostgresStore
 
     return PostgresStore(address, lease_s=lease_s, keep_history=keep_history, notify=notify, skipping=skipping)
-
-
-def examine_server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
-    from relay.databases.postgresql.doctor.server import server
-
-    return server(engine, lease_s)
-
-
-def examine_tables(engine: sa.Engine) -> Iterator[Finding]:
-    from relay.databases.postgresql.doctor import server, strangers
-
-    yield from server.tables_(engine)
-    yield from strangers.strangers(engine)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from outbox.tables import Instant, tables
+from relay.databases.sqlite.backlog import Backlog, estimate_beyond
 from relay.databases.sqlite.connections import (
     accept_any_bytes,
     async_listener_engine,
@@ -21,8 +22,10 @@ from relay.databases.sqlite.connections import (
     limit,
     listener_engine,
 )
+from relay.databases.sqlite.doctor import examine_server
 from relay.databases.sqlite.marks import MARKED, MARKS, has_sign, limit_call, sign, watch_transactions
 from relay.databases.sqlite.migration import migrating, obstacle, on_path
+from relay.databases.sqlite.sql.replay import BRING_BACK, WRITE_ANEW
 from relay.databases.sqlite.store.presence import is_owned
 
 if TYPE_CHECKING:
@@ -35,16 +38,6 @@ if TYPE_CHECKING:
     from relay.platform.finding import Finding
 
     _: Dialect = dialect  # mypy checks each member
-
-__all__ = [
-    "CLOCK", "EMITTED", "HAS_PARTITIONS", "HAS_SCHEMAS", "HOLDS_NOTHING", "IS_FILE", "MARKED", "MARKS",
-    "accept_any_bytes", "add_partition", "as_id", "as_stored", "async_listener_engine", "backlog", "begin_snapshot",
-    "begin_writing", "bound", "by_index", "checked", "delete_history", "drop_partitions", "engine",
-    "estimate_beyond", "exact", "examine_server", "examine_tables", "explained", "has_sign", "is_refusal",
-    "is_standby", "limit", "limit_call", "listener_engine", "lock_registry", "migrating", "next_txid", "nudge",
-    "obstacle", "on_path", "others_that_create", "owned", "picked", "refuse_without", "replay_sql",
-    "share_registry", "sign", "store", "take_turn", "unindexed", "watch_transactions",
-]  # fmt: skip
 
 IS_FILE, HAS_SCHEMAS, HAS_PARTITIONS = True, False, False
 CLOCK: sa.ColumnElement[datetime] = sa.func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=Instant)
@@ -155,22 +148,8 @@ def owned(connection: sa.Connection, rows: Sequence[Any], beating: Mapping[int, 
     return last if owned or (owned is None and last.keys() <= beating.keys()) else {}
 
 
-def estimate_beyond(connection: sa.Connection, table: str, count: int) -> int | None:
-    from relay.databases.sqlite import backlog
-
-    return backlog.estimate_beyond(connection, table, count)
-
-
 def backlog(connection: sa.Connection, walk: Walk) -> BacklogReader:
-    from relay.databases.sqlite.backlog import Backlog
-
     return Backlog(connection)
-
-
-def replay_sql() -> Mapping[str, str]:
-    from relay.databases.sqlite.sql.replay import STATEMENTS
-
-    return STATEMENTS
 
 
 def picked(rows: Sequence[tuple[str, Any, str]]) -> dict[str, Any]:
@@ -181,12 +160,6 @@ def store(address: Address, *, lease_s: float, keep_history: bool, notify: bool,
     from relay.databases.sqlite.store.session import SqliteStore
 
     return SqliteStore(address, keep_history=keep_history, skipping=skipping)
-
-
-def examine_server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
-    from relay.databases.sqlite.doctor import file
-
-    return file(engine)
 
 
 def examine_tables(engine: sa.Engine) -> Iterator[Finding]:

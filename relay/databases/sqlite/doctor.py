@@ -17,7 +17,7 @@ OLDEST = (3, 38, 0)  # the first version with the operator ->>
 LEAST_FREE_BYTES = 1024**2
 
 
-def file(engine: sa.Engine) -> Iterator[Finding]:
+def examine_server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
     """Yield findings about the library, the journal and the file."""
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:

@@ -1,11 +1,11 @@
 """Bring messages back from the history, on every database.
 
-A dialect's `replay_sql` has two statements. Both have the parameters that its `picked` returns: arrays on PostgreSQL,
-JSON on SQLite.
+A dialect has two statements for that. Both have the parameters that its `picked` returns: arrays on PostgreSQL, JSON on
+SQLite.
 
-- ``bring_back`` writes the picked entries of ``outbox_history`` to ``outbox_message`` again, with their ids and
+- `BRING_BACK` writes the picked entries of ``outbox_history`` to ``outbox_message`` again, with their ids and
   positions, as held messages of the generation ``:generation``. It skips an id that already exists there.
-- ``write_anew`` writes them as held messages with their new ids and new positions, in the order of the old ones. The
+- `WRITE_ANEW` writes them as held messages with their new ids and new positions, in the order of the old ones. The
   header `REPLAY_OF` has the old id.
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.databases.postgresql.doctor.replication import replication
+from relay.databases.postgresql.doctor.strangers import strangers
 from relay.platform.finding import Finding, bad, note, ok
 from relay.platform.wording import utc
 
@@ -53,7 +54,7 @@ WHERE NOT EXISTS (
 """
 
 
-def server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
+def examine_server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
     """Yield findings about the server's settings and the connection to it."""
     with engine.connect() as connection, engine.connect() as other:
         yield _way(connection, other)
@@ -64,7 +65,7 @@ def server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
         yield _transactions(connection)
 
 
-def tables_(engine: sa.Engine) -> Iterator[Finding]:
+def examine_tables(engine: sa.Engine) -> Iterator[Finding]:
     """Yield findings about our tables."""
     with engine.connect() as connection:
         yield _bloat(connection)
@@ -72,6 +73,7 @@ def tables_(engine: sa.Engine) -> Iterator[Finding]:
         yield _partitions(connection)
         yield _notify(connection)
         yield from replication(connection)
+        yield from strangers(connection)
 
 
 def _way(connection: sa.Connection, other: sa.Connection) -> Finding:

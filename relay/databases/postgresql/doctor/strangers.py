@@ -21,12 +21,11 @@ ORDER BY c.relname LIMIT 5
 """
 
 
-def strangers(engine: sa.Engine) -> Iterator[Finding]:
+def strangers(connection: sa.Connection) -> Iterator[Finding]:
     """Yield findings about other roles: their rights, and the lock and the names that they hold."""
-    with engine.connect() as connection:
-        yield _creators(connection)
-        yield _migration_lock(connection)
-        yield from _foreign_partitions(connection)
+    yield _creators(connection)
+    yield _migration_lock(connection)
+    yield from _foreign_partitions(connection)
 
 
 def _creators(connection: sa.Connection) -> Finding:
