@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
-from relay.databases.store.rows import DESTINATION, ID, ORDERING_KEY, TYPE, Page, Pair, Row
+from relay.databases.store.rows import DATA, DESTINATION, ID, ORDERING_KEY, PAGE_BYTES, TYPE, Page, Pair, Row
 from relay.decide.shared_state import SharedState
 from relay.decide.subscription import wants
 from relay.decide.verdict import PARKED
+from relay.decide.window import Window
 from relay.delivery.completion import Completion, was_taken_by_any
 from relay.delivery.crashes.guard import CrashGuard
 from relay.delivery.lane import Lane
@@ -30,7 +31,7 @@ class Dispatcher:
         crash_guard: Knows which entries may have killed a relay.
         owner: Reaches the owning thread.
         lease: Is told which session has reached the loop.
-        window: The most unsettled entries.
+        window: The most unsettled entries; see `relay.decide.window`.
         metrics: Counts messages that are read.
     """
 
@@ -47,7 +48,7 @@ class Dispatcher:
     ) -> None:
         self.lanes, self.names = lanes, tuple(lanes)
         self.crash_guard, self.completion = crash_guard, completion
-        self._window = max(window, 2 * len(lanes))  # each lane keeps two entries, even if it is down
+        self._window = Window(window, least=2 * len(lanes), page_bytes=PAGE_BYTES)  # two entries for each lane
         self._owner, self._lease, self._metrics = owner, lease, metrics
         self._held: dict[Handle, Entry] = {}
         self._lanes_for = lru_cache(maxsize=ROUTES_KEPT)(self._find_lanes)
@@ -56,10 +57,15 @@ class Dispatcher:
 
     # --------------------------------------------- read by the owning thread
 
+    @property
+    def window(self) -> int:
+        """The most unsettled entries now."""
+        return self._window.size
+
     def room(self, page_size: int) -> int:
         """Return how many messages to read next: 0 while all lanes that take messages are full."""
         set_back = sum(lane.queue.set_back.count for lane in self.lanes.values())  # they have a separate room
-        free = self._window - len(self._held) + set_back
+        free = self.window - len(self._held) + set_back
         return max(min(free, max((lane.wants for lane in self.lanes.values()), default=free), page_size), 0)
 
     @property
@@ -118,6 +124,8 @@ class Dispatcher:
         self._pages_accepted += 1
         if self._is_ending:
             return
+        self._fit(page.messages)
+        self._fit(page.deliveries)
         for row in page.deliveries:
             self._accept_delivery(row, page.blocked)
         for lane, entries in self._arrivals(page.messages).items():
@@ -125,6 +133,11 @@ class Dispatcher:
             lane.announce()
         if self._owner.ruled or self._owner.unrouted:
             self._owner.wake()
+
+    def _fit(self, rows: Sequence[Row]) -> None:
+        if self._window.fit((len(row[DATA]) for row in rows), len(rows), len(self._held)):
+            for lane in self.lanes.values():
+                lane.queue.resize(max(self.window // len(self.lanes), 1))
 
     def _arrivals(self, rows: Sequence[Row]) -> dict[Lane, list[Entry]]:
         """Return the entries of messages that are not in memory yet, by lane; set aside those that no lane wants."""
@@ -277,15 +290,11 @@ def _take_back(lane: Lane, deliveries: Collection[tuple[str, str]]) -> set[str]:
     An entry that waits goes back to the table, with the entries of its key behind it; those are read again. An entry
     under way is not sent a second time: from here on it counts as an entry of an earlier session.
     """
-    found: set[str] = set()
-
-    def belongs(entry: Entry) -> bool:
-        is_taken_back = (entry.id, lane.name) in deliveries
-        if is_taken_back:
-            found.add(entry.id)
-        return is_taken_back
-
-    for entry in filter(belongs, lane.queue.under_way.values()):
-        entry.epoch = STALE
-    lane.park(belongs)
+    under_way = list(lane.queue.under_way.values())
+    taken_back = {id_ for id_, name in deliveries if name == lane.name}
+    found = taken_back.intersection(entry.id for entry in (*under_way, *lane.queue.waiting()))
+    for entry in under_way:
+        if entry.id in found:
+            entry.epoch = STALE
+    lane.park(lambda entry: entry.id in found)
     return found

@@ -58,24 +58,25 @@ class DeliveryQueue:
         on_dead: str,
         on_complete: Callable[[Entry], None],
     ) -> None:
-        self.name, self.suspects, self.on_dead = name, suspects, on_dead
-        self.limit, self._longest = limit, limit * 3 // 4  # entries in memory, and successors of one key among them
+        self.name, self.suspects, self.on_dead, self._on_complete = name, suspects, on_dead, on_complete
         self.size = 0
         self.startable = Startable()
         self.under_way: dict[Entry, Entry] = {}  # the entry that a worker has → that entry, or the one that replaced it
         self.chains = Chains()
         self._held = HeldKeys()
-        self.set_back = SetBack(self.chains, max(limit // 2, RESERVE))
-        self._on_complete = on_complete
+        self.set_back = SetBack(self.chains, limit)
+        self.resize(limit)
+
+    def resize(self, limit: int) -> None:
+        """Set the most entries in memory; those that are in memory stay."""
+        self.limit, self._longest = limit, limit * 3 // 4  # entries, and successors of one key among them
+        self.set_back.limit = max(limit // 2, RESERVE)
 
     # ------------------------------------------------------------- coming in
 
     @property
     def reserve(self) -> int:
-        """How many untried entries a destination keeps while it is down, and how many that failed before.
-
-        Both together fit into its share of the window, so all destinations but one may be down.
-        """
+        """How many untried entries, and how many failed ones, a destination that is down keeps: both fit in `limit`."""
         return max(min(RESERVE, self.limit // 2), 1)
 
     def room(self, limit: int) -> int:

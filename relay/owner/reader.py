@@ -144,7 +144,7 @@ class Reader:
         """Read as much as there is room for; return the number of rows. `Reading.read_ready` explains `meanwhile`."""
         room = self._room()
         now = self._clock()
-        self._most_room = max(self._most_room, room)
+        self._most_room = min(max(self._most_room, room), self._view.window)
         is_enough = room <= self._most_room // LITTLE or (self._read_little and self._view.is_stocked)
         self.is_stocked = is_enough and bool(self._cursors.ready) and not self._view.is_closed
         if self.is_stocked and now < self._read_at:

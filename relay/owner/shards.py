@@ -26,7 +26,7 @@ from relay.databases.store.contract import Ownership
 from relay.databases.store.inheriting import Inherited
 from relay.databases.store.records import Peers
 from relay.databases.store.rows import Cursors
-from relay.decide.crashes import Record
+from relay.decide.failures.crashes import Record
 from relay.decide.shares import plan_shares
 from relay.owner.reader import Reader
 from relay.seam import OwnersSeam

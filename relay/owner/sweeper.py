@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from relay.databases.store.contract import DISCARD_COUNT, Settling
 from relay.databases.store.refused import refused_of
 from relay.databases.store.rows import Cursors
-from relay.decide.crashes import Delivery
+from relay.decide.failures.crashes import Delivery
 from relay.owner.reader import Reader
 from relay.owner.reports import report_not_finished
 from relay.owner.withdrawals import Withdrawals

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from relay.decide.crashes import Delivery
+from relay.decide.failures.crashes import Delivery
 from relay.seam import OwnersSeam
 
 LOOK_AGAIN_S = 0.1  # between two questions about deliveries under way

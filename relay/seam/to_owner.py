@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from relay.decide.crashes import Delivery
+from relay.decide.failures.crashes import Delivery
 from relay.decide.rate import Rate
 from relay.decide.shared_state import Finding
 from relay.seam.entry import Entry

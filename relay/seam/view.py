@@ -42,6 +42,10 @@ class DeliveryView(Protocol):
     def is_watching_for_crashes(self) -> bool:
         """Whether `Crashes.rest` would change anything."""
 
+    @property
+    def window(self) -> int:
+        """The most unsettled entries now."""
+
     def room(self, page_size: int) -> int:
         """Return how many messages to read next."""
 

@@ -14,7 +14,7 @@ from outbox import Message
 from relay import ListenerSettings
 from relay.databases.postgresql.store import ownership as postgres
 from relay.databases.sqlite.store import ownership as sqlite
-from relay.decide.crashes import Accused, Record
+from relay.decide.failures.crashes import Accused, Record
 from relay.delivery.crashes import guard
 
 

@@ -16,7 +16,7 @@ from relay.databases.store.contract import Lost
 from relay.databases.store.inheriting import Inherited
 from relay.databases.store.records import Batch, Peers, Ruled, Swept
 from relay.databases.store.rows import Cursors, Page, Pair, Parked, Row
-from relay.decide.crashes import Record
+from relay.decide.failures.crashes import Record
 from relay.decide.rate import Rate
 from relay.decide.shared_state import DISPUTED_S, PROBE_LEASE_S, Finding, SharedState
 

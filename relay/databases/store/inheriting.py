@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from relay.databases.store.rows import Row
-from relay.decide.crashes import Record
+from relay.decide.failures.crashes import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Inherited:
         owner: Its last owner; ``None`` if that owner handed it back.
         was_mine: Whether the last owner was this process, in an earlier session.
         is_dirty: Whether another relay owned it and did not hand it back.
-        record: The content of ``started`` (see `relay.decide.crashes`).
+        record: The content of ``started`` (see `relay.decide.failures.crashes`).
         present: The messages of the record that are not settled.
         at: When this relay took it, by the database's clock.
     """

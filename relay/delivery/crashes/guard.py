@@ -7,9 +7,10 @@ owning thread has noted the delivery in ``outbox_shard.started``. All requests o
 statement does not wait for the disk, because the note has to survive the relay and not the server. So the concurrency
 stays the same, and each attempt starts one round trip later.
 
-A delivery that was noted when an owner died is **accused** (see `relay.decide.crashes`). It waits until no relay has
-ended for some time, so that all other deliveries go first, and relays that are repeatedly killed for another reason do
-not try it. Then it is tried **alone**: the gate closes for all other attempts, and opens when this attempt has ended.
+A delivery that was noted when an owner died is **accused** (see `relay.decide.failures.crashes`). It waits until no
+relay has ended for some time, so that all other deliveries go first, and relays that are repeatedly killed for another
+reason do not try it. Then it is tried **alone**: the gate closes for all other attempts, and opens when this attempt
+has ended.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from relay.databases.store.inheriting import Inherited
-from relay.decide.crashes import Accused, Delivery
+from relay.decide.failures.crashes import Accused, Delivery
 from relay.decide.verdict import Verdict, dead, retry
 from relay.delivery.crashes.records import CrashRecords
 from relay.delivery.lane import Lane

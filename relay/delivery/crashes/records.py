@@ -1,7 +1,7 @@
 """The crash records of this relay's shards: watched, noted and accused deliveries.
 
-A record is stored in ``outbox_shard.started`` (`relay.decide.crashes` describes its form). This object only decides;
-`relay.delivery.crashes.guard` has the `changed` records written.
+A record is stored in ``outbox_shard.started`` (`relay.decide.failures.crashes` describes its form). This object only
+decides; `relay.delivery.crashes.guard` has the `changed` records written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from relay.databases.store.inheriting import Inherited
-from relay.decide.crashes import Accused, Delivery, Record
+from relay.decide.failures.crashes import Accused, Delivery, Record
 from relay.decide.verdict import CHARGED, State
 from relay.seam import Entry
 

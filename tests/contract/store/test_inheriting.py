@@ -7,7 +7,7 @@ from support.waiting import eventually
 
 from outbox.tables import tables
 from relay.databases.store.contract import Lost
-from relay.decide.crashes import Accused, Record
+from relay.decide.failures.crashes import Accused, Record
 
 
 def record_of(desk: Desk, shard: int) -> Record:

@@ -17,6 +17,7 @@ class EventLoop:
     """An event loop with a destination that has room for one delivery at a time, and tries it without result."""
 
     is_stocked = is_closed = False
+    window = 1
 
     def __init__(self, *, is_down: bool) -> None:
         self.names: Sequence[str] = ("a",)

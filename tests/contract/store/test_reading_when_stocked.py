@@ -23,6 +23,7 @@ class EventLoop:
     names = ("a",)
     with_room: ClassVar[dict[str, int]] = {"a": PAGE}
     down: tuple[str, ...] = ()
+    window = 4 * PAGE
     is_closed = False
 
     def __init__(self) -> None:

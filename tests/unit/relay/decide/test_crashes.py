@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.decide.crashes import Accused, Record
+from relay.decide.failures.crashes import Accused, Record
 
 ONE, TWO = ("m-1", "a"), ("m-2", "b")
 DELIVERIES = st.tuples(st.text(max_size=5), st.text(max_size=5))
