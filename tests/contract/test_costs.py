@@ -285,7 +285,7 @@ def test_releasing_a_key_costs_the_same_however_many_wait_for_it_on_sqlite_too(l
         )
         steps = Counter[int]()
         session.connection.bare.set_progress_handler(lambda steps=steps, n=count: steps.update([n]), 1)
-        with session.connection.transaction():
+        with session.connection.writing():
             released = session.settling._release([("a", "hot")])
         session.connection.bare.set_progress_handler(None, 1)
         assert len(released) == RELEASE_COUNT

@@ -94,28 +94,23 @@ class OwningConnection:
         finally:
             self.bare.text_factory = str
 
-    def write_one(self, statement: str, **parameters: Any) -> Any:
-        with self.transaction():
-            return self.one(statement, **parameters)
-
     @contextmanager
-    def synchronous(self, level: str) -> Iterator[None]:
-        self.bare.execute(f"PRAGMA synchronous = {level}").close()
-        try:
-            yield
-        finally:
-            self.bare.execute("PRAGMA synchronous = FULL").close()
+    def writing(self, *, durable: bool = True) -> Iterator[None]:
+        """Run a transaction; raise as `guard` does.
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        self.bare.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self.bare.in_transaction:  # a full disk may have ended it already
-                self.bare.execute("ROLLBACK")
-            raise
-        self.bare.execute("COMMIT")
+        Args:
+            durable: Whether its end waits for the disk; if not, the next durable transaction makes it durable, too.
+        """
+        with self.guard():
+            self.bare.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}").close()
+            self.bare.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self.bare.in_transaction:  # a full disk may have ended it already
+                    self.bare.execute("ROLLBACK")
+                raise
+            self.bare.execute("COMMIT")
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -33,7 +33,8 @@ class Ownership:
         self.inherited: list[Inherited] = []
         with self._db.guard():
             self._check_schema()
-            self._number: int = self._db.write_one(sql.REGISTER, id=relay_id, release=outbox.__version__)
+        with self._db.writing():
+            self._number: int = self._db.one(sql.REGISTER, id=relay_id, release=outbox.__version__)
         self._log = LogFiles(connection)
 
     def _check_schema(self) -> None:
@@ -59,7 +60,7 @@ class Ownership:
     def beat(self, shards: Sequence[int], wants: int) -> Peers:
         self._files.check()
         self._log.check()
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             self._db.run(sql.BEAT, shards=list(shards), number=self._number)
             registry = self._db.run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
@@ -78,7 +79,7 @@ class Ownership:
         taken = [s for s in shards if s not in self._owned]
         if not taken:
             return []
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             rows = self._db.run(sql.LEFT_BEHIND, shards=taken).fetchall()
             self._db.run(sql.MARK_SHARDS, dirty=True, owner=self._relay_id, shards=taken)
             self.inherited = inherited_by(self._relay_id, rows, lambda ids: self._db.run(sql.PRESENT, ids=ids))
@@ -87,23 +88,23 @@ class Ownership:
 
     def note(self, records: Mapping[int, str | None]) -> None:
         rows = [(record, shard, self._relay_id) for shard, record in records.items()]
-        with self._db.guard(), self._db.synchronous("NORMAL"), self._db.transaction():
+        with self._db.writing(durable=False):
             self._db.bare.executemany(sql.NOTE, rows).close()
 
     def give(self, shards: Sequence[int]) -> None:
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             self._db.run(sql.MARK_SHARDS, dirty=False, owner=None, shards=list(shards))
         self._owned.difference_update(shards)
 
     def report(self, finding: Finding) -> None:
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             self._db.run(sql.REPORT, **as_parameters(finding))
 
     def claim_probe(self, name: str) -> tuple[bool, SharedState]:
         return True, SharedState("healthy")  # there is no other relay
 
     def claim_rate(self, name: str, want: int, rate: Rate) -> tuple[int, float]:
-        with self._db.guard(), self._db.synchronous("NORMAL"), self._db.transaction():
+        with self._db.writing(durable=False):
             self._db.run(sql.ADD_RATE, name=name, text=rate.text)
             arrival_s, now_s = self._db.run(sql.RATE, name=name).fetchone()
             granted, arrival_s = rate.claim(arrival_s, now_s, want)

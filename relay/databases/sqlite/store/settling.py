@@ -38,11 +38,7 @@ class Settling:
 
     def _settle_plain(self, rows: Sequence[Row], *, durable: bool) -> int:
         count = 0
-        with (
-            self._db.guard(),
-            self._db.synchronous("FULL" if durable else "NORMAL"),
-            self._db.transaction(),
-        ):
+        with self._db.writing(durable=durable):
             for generation, alike in by_generation(rows).items():
                 of_these = {"ids": [row[ID] for row in alike], "generation": generation}
                 if self._keep_history:
@@ -53,11 +49,7 @@ class Settling:
     def settle(self, batch: Batch, *, durable: bool = True) -> list[Parked]:
         generation_of: dict[str, int | None] = {r.message_id: None for r in batch.ruled}
         generation_of.update(batch.messages)
-        with (
-            self._db.guard(),
-            self._db.synchronous("FULL" if durable else "NORMAL"),
-            self._db.transaction(),
-        ):
+        with self._db.writing(durable=durable):
             current = self._db.run(sql.IS_CURRENT, messages=list(generation_of.items())).fetchall()
             known = {message_id for (message_id,) in current}
             ruled = [r for r in batch.ruled if r.message_id in known]
@@ -71,7 +63,7 @@ class Settling:
             return parked + self._release(keys)
 
     def discard(self, deliveries: Sequence[tuple[str, str]]) -> list[Parked]:
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             keys = self._keys_of(deliveries)
             self._finish(sorted({message_id for message_id, _ in deliveries}))
             return self._release(keys)
@@ -97,7 +89,7 @@ class Settling:
         return released
 
     def mark_unrouted(self, messages: Sequence[tuple[str, int]]) -> None:
-        with self._db.guard(), self._db.transaction():
+        with self._db.writing():
             rows = [{"id": id_, "generation": generation, **self._db.constants} for id_, generation in messages]
             self._db.bare.executemany(sql.MARK_UNROUTED, rows).close()
 
@@ -119,7 +111,7 @@ class Settling:
         orphans = self._db.run(sweeping.ORPHANS, **span, shards=list(shards), fresh=list(fresh)).fetchall()
         if not orphans:
             return []
-        with self._db.transaction():
+        with self._db.writing():
             return self._db.run(sweeping.RELEASE, orphans=[rowid for (rowid,) in orphans]).fetchall()
 
 
