@@ -17,6 +17,7 @@ from relay.seam import Entry, Probe, ToOwner
 log = structlog.get_logger("relay")
 
 NOTED_S = 60.0  # how long a note about failures is shown after the last failure
+PAUSES_LOGGED_EVERY_S = 60.0  # a destination at its own rate limit asks for a short pause each second, for hours
 
 STATE_OF_CONDITION = {"closed": "healthy", "open": "paused", "throttled": "throttled", "off": "off"}
 
@@ -46,6 +47,8 @@ class SharedHealth:
         self.is_asking = False  # this relay has asked whether it may probe, and has no answer yet
         self.taken_at = self.failed_at = -1e9
         self._note: str | None = None
+        self._pause_logged_at = -1e9
+        self._is_repeated = False  # the requested pause is short, and follows one that was logged
 
     @property
     def takes_messages(self) -> bool:
@@ -145,6 +148,10 @@ class SharedHealth:
 
     def _log_turn(self, before: str) -> None:
         breaker = self._breaker
+        if breaker.condition == "throttled":
+            self._note_pause()
+        if self._is_repeated and {before, breaker.condition} == {"closed", "throttled"}:
+            return
         match breaker.condition:
             case "closed" if before != "closed":
                 log.info("destination_back", destination=self.name)
@@ -154,6 +161,13 @@ class SharedHealth:
                 log.warning("destination_throttled", destination=self.name, reason=breaker.reason)
             case "off":
                 log.warning("destination_switched_off", destination=self.name, reason=breaker.reason)
+
+    def _note_pause(self) -> None:
+        breaker = self._breaker
+        is_short = breaker.until - breaker.since < PAUSES_LOGGED_EVERY_S
+        self._is_repeated = is_short and breaker.since < self._pause_logged_at + PAUSES_LOGGED_EVERY_S
+        if not self._is_repeated:
+            self._pause_logged_at = breaker.since
 
     def _report_note(self, shared_state: SharedState, now: float) -> None:
         """Report the note about failures of a healthy destination, if it has changed."""
