@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import text
 from support.databases import Database
+from support.fleet import end_owning_sessions
 from support.kafka import Noida
 from support.nats import NatsServer
 from support.processes import Process, Spawner
@@ -144,10 +145,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_no_more_than_it_must(
         relay = start_relay(spawn, postgres_database, behind.world, tmp_path)
         eventually(lambda: len(behind.ids()) == 3, deadline_s=30)
         relay.kill()
-        # Its last request to settle ends with it, as if it had never been sent.
-        postgres_database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        )
+        end_owning_sessions(postgres_database.url)  # and its last request to settle, as if it had never been sent
         holding.rollback()
     start_relay(spawn, postgres_database, behind.world, tmp_path)
     eventually(lambda: all_settled(postgres_database), deadline_s=40)

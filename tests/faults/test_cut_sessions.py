@@ -3,9 +3,9 @@
 import asyncio
 import random
 
-import psycopg
 from sqlalchemy import make_url
 from support.databases import Database
+from support.fleet import end_owning_sessions
 from support.reckoning import BOTH, assert_everything_happened_once, prepared, unsettled
 from support.scene import Scene, to
 from support.waiting import eventually, eventually_async
@@ -15,7 +15,6 @@ from outbox import Message
 
 SEED = 1_848
 BEGINNING = 28  # about as many round trips as it takes to open a session
-OWNING = "FROM pg_stat_activity WHERE application_name LIKE 'outbox relay%' AND datname = current_database()"
 
 
 def test_a_session_that_ends_before_any_of_its_statements_costs_nothing(postgres_database, fleet):
@@ -65,9 +64,3 @@ async def test_a_drain_whose_session_ends_on_the_way_goes_on_with_the_next(postg
         drained = await drain
     assert drained.reason is None
     assert scene.account == (400, 0, 0, 0)
-
-
-def end_owning_sessions(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid) {OWNING}")
-        eventually(lambda: connection.execute(f"SELECT count(*) {OWNING}").fetchone() == (0,))

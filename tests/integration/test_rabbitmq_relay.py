@@ -12,6 +12,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from sqlalchemy import text
 from support.databases import Database
+from support.fleet import end_owning_sessions
 from support.processes import Process, Spawner
 from support.rabbitmq import DEAD, EXCHANGE, QUEUE, RabbitServer, on_channel
 from support.waiting import eventually
@@ -150,10 +151,7 @@ def test_a_relay_killed_between_publish_and_settle_repeats_what_it_published_and
         relay = start_relay(spawn, postgres_database, rabbitmq)
         eventually(lambda: rabbitmq.depth(QUEUE) == 3, deadline_s=30)
         relay.kill()
-        # Its last request to settle ends with it, as if it had never been sent.
-        postgres_database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        )
+        end_owning_sessions(postgres_database.url)  # and its last request to settle, as if it had never been sent
         holding.rollback()
     start_relay(spawn, postgres_database, rabbitmq)
     eventually(lambda: all_settled(postgres_database), deadline_s=40)

@@ -24,6 +24,7 @@ JOIN pg_locks AS l ON l.pid = r.backend_pid AND l.objid::bigint = r.presence
 WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_OWNING = "FROM pg_stat_activity WHERE application_name LIKE 'outbox relay%' AND datname = current_database()"
 
 
 class Relay:
@@ -152,6 +153,13 @@ def shard_counts(url: str) -> Counter[int]:
 def backend_of(url: str, relay: Relay) -> int:
     """Return the server process at the other end of a relay's owning connection."""
     return next(backend for _, relay_id, backend in _owner_rows(url) if int(relay_id.rsplit("-", 2)[1]) == relay.pid)
+
+
+def end_owning_sessions(url: str) -> None:
+    """End the owning connections of all relays, and wait until the server has ended what they had requested."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=30) as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid) {_OWNING}")
+        eventually(lambda: connection.execute(f"SELECT count(*) {_OWNING}").fetchone() == (0,))
 
 
 def _owner_rows(url: str) -> list[tuple[Any, ...]]:
