@@ -4,7 +4,8 @@ import os
 import signal
 from collections import Counter
 
-from support.fleet import shard_counts
+import psycopg
+from support.fleet import Fleet, backend_of, shard_counts
 from support.postgres import PostgresServer
 from support.reckoning import unsettled
 from support.waiting import eventually
@@ -20,6 +21,19 @@ def kill_a_backend(server: PostgresServer) -> None:
         os.kill(connection.info.backend_pid, signal.SIGKILL)
 
 
+def sessions_of_halves(url: str, fleet: Fleet, ended: set[int]) -> set[int]:
+    """Wait until each of the two relays owns half of the shards in a new session; return the two sessions."""
+
+    def found() -> set[int]:
+        assert list(shard_counts(url).values()) == [32, 32]
+        sessions = {backend_of(url, relay) for relay in fleet.relays}
+        assert not sessions & ended
+        return sessions
+
+    may_be_away = (psycopg.OperationalError, StopIteration)  # the server or a relay
+    return eventually(found, ignoring=may_be_away, what="each owns its half")
+
+
 def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_takes_what_the_other_held(
     server, server_database, fleet
 ):
@@ -27,13 +41,15 @@ def test_a_killed_server_process_ends_the_sessions_of_two_relays_and_neither_tak
     fleet.configure(server_database.url, work_s=0.005, beat_s=0.2, page_size=100)
     for _ in range(2):
         fleet.start()
-    eventually(lambda: list(shard_counts(server_database.url).values()) == [32, 32])
     postmaster = server.pid
+    sessions = sessions_of_halves(server_database.url, fleet, set())
     with under_load(workload):
         for _ in range(KILLS):
             before = len(fleet.sends())
             eventually(lambda before=before: len(fleet.sends()) > before + 200, deadline_s=30)
             kill_a_backend(server)
+            # Both of them: one relay alone could send enough before the other is back.
+            sessions = sessions_of_halves(server_database.url, fleet, sessions)
         before = len(fleet.sends())
         eventually(lambda: len(fleet.sends()) > before + 200, deadline_s=30, what="they send again")
     assert server.pid == postmaster, "the postmaster lived on"
