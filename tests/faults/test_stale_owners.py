@@ -1,10 +1,10 @@
 """What a relay still holds of shards that it has lost: it may record what was delivered, and nothing else."""
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
-from sqlalchemy import text
-from support.fleet import backend_of, shard_counts
+from support.fleet import backend_of, owners, shard_counts
 from support.recording import of
 from support.scene import Scene, Taker, to
 from support.waiting import eventually, eventually_async
@@ -25,7 +25,7 @@ def test_shards_change_hands_although_a_destination_is_down(postgres_database, f
     eventually(lambda: shard_counts(postgres_database.url)[first.pid] == 64)
     fleet.hold_path.touch()
     fleet.fail_path.touch()
-    ids = commit_in_upper_half(postgres_database, 16)
+    ids = commit_in(postgres_database, range(32, 64), 16)  # which a relay hands back when a second one comes
     eventually(lambda: len(of("log", fleet.sends())) == 16, deadline_s=30, what="all are under way")
     second = fleet.start()
     await_handing_over(postgres_database, first)
@@ -37,14 +37,12 @@ def test_shards_change_hands_although_a_destination_is_down(postgres_database, f
     eventually(lambda: settled(postgres_database) == ids, deadline_s=60, what="everything is settled")
 
 
-def commit_in_upper_half(database, count: int) -> set[str]:
-    """Commit messages in shards that a relay hands back when a second one comes."""
-    keys = "SELECT k FROM generate_series(1, 1000) AS k WHERE hashtextextended(k::text, 0) & 63 >= 32 LIMIT :count"
+def commit_in(database, shards: Collection[int], count: int) -> set[str]:
+    """Commit messages in any of these shards, each with a key of its own."""
+    of_keys = "SELECT k, hashtextextended(k::text, 0) & 63 AS shard FROM generate_series(1, 1000) AS k"
+    keys = [row.k for row in database.rows(of_keys) if row.shard in shards][:count]
     with database.engine.begin() as connection:
-        drafts = [
-            Draft("extraction.completed", {"n": row.k}, ordering_key=str(row.k))
-            for row in connection.execute(text(keys), {"count": count})
-        ]
+        drafts = [Draft("extraction.completed", {"n": key}, ordering_key=str(key)) for key in keys]
         return set(emit_many(connection, drafts))
 
 
@@ -68,9 +66,11 @@ def test_what_fails_after_its_session_ended_is_not_sent_again_by_a_former_owner(
     second = fleet.start(env={"RECORD_HOLD_PATH": ""})
     eventually(lambda: shard_counts(postgres_database.url) == {first.pid: 32, second.pid: 32})
     fleet.hold_path.touch()
-    ids = commit(postgres_database, 32)
+    of_first = {shard for shard, pid in owners(postgres_database.url).items() if pid == first.pid}
+    hanging = commit_in(postgres_database, of_first, 16)  # so many consecutive failures are the destination's
+    ids = hanging | commit(postgres_database, 16)
     under_way = eventually(lambda: settled_but(postgres_database, ids, fleet, first.pid), what="the first one's hang")
-    assert len(under_way) > 5, "this many consecutive failures are the destination's"
+    assert hanging <= under_way
     wire.hold_questions()
     backend = backend_of(postgres_database.url, first)
     postgres_database.execute("SELECT pg_terminate_backend(:pid)", pid=backend)
