@@ -225,7 +225,7 @@ async def test_no_more_than_the_prefetch_is_held_and_no_more_than_the_concurrenc
             most[0] += 1
             most[1] = max(most)
         running.release()
-        hold.wait(20)
+        hold.wait(60)
         with lock:
             most[0] -= 1
 
@@ -234,7 +234,11 @@ async def test_no_more_than_the_prefetch_is_held_and_no_more_than_the_concurrenc
         for n in range(12):
             await rabbitmq.publish_async(b"{}", message_id=f"e-{n}")
         await eventually_async(lambda: asyncio.to_thread(lambda: rabbitmq.depth(QUEUE) == 7))
-        hold.set()
+        try:
+            for _ in range(limits.concurrency):
+                assert await asyncio.to_thread(running.acquire, timeout=30), "as many are worked on as may be"
+        finally:
+            hold.set()
         await is_empty(rabbitmq)
     assert most[1] == 2
 
