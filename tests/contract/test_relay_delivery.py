@@ -246,10 +246,9 @@ async def test_what_wakes_a_sleeping_relay_up_is_counted(
 ) -> None:
     """The count shows when notifications no longer arrive."""
     scene = Scene(postgres_database)
-    poll_s = 5 if notify else 0.05  # a beat reads, too
-    async with scene.relay(
-        {"a": taker}, notify=notify, slow_poll_s=poll_s, beat_s=poll_s
-    ) as relay:  # a beat reads, too
+    poll_s = 60 if notify else 0.05
+    # A beat reads, too.
+    async with scene.relay({"a": taker}, notify=notify, slow_poll_s=poll_s, beat_s=poll_s, lease_s=180) as relay:
         scene.emit(1)
         await scene.becomes(1, 0, 0, 0)
         before = wake_ups(relay)
