@@ -11,6 +11,7 @@ from support.waiting import eventually_async
 
 from outbox.errors import OutboxError
 from outbox.tables import tables
+from relay.admin.access.queries import snapshot
 from relay.admin.audit import record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.messages.cancel import cancel, cancellable
@@ -37,7 +38,7 @@ def audit(scene: Scene) -> list[Any]:
 
 
 def destination(scene: Scene, name: str = "a") -> Any:
-    with scene.database.engine.connect() as connection:
+    with snapshot(scene.database.engine) as connection:
         (found,) = [each for each in list_destinations(connection) if each.name == name]
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from outbox import Draft, Message, Reject, emit_many
 from relay import ListenerSettings, Relay, Settings
+from relay.admin.access.queries import snapshot
 from relay.admin.status import Status, status
 from support.databases import Database
 from support.waiting import eventually_async
@@ -154,7 +155,7 @@ class Scene:
 
     @property
     def status(self) -> Status:
-        with self.database.engine.connect() as connection:
+        with snapshot(self.database.engine) as connection:
             return status(connection)
 
     @property
