@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,13 +24,18 @@ NEXT_OF_ALL = 16 * SHARD_COUNT
 def estimate_beyond(connection: sa.Connection, table: str, count: int) -> int | None:
     if _rows_up_to(connection, table, count + 1) <= count:
         return None
-    lowest, highest = connection.exec_driver_sql(sql.ENDS.format(table=table)).one()
-    return int(highest - lowest + 1)  # deleted rows in between are included
+    lowest, highest = _ends(connection, table)
+    return highest - lowest + 1  # deleted rows in between are included
 
 
 def _rows_up_to(connection: sa.Connection, table: str, limit: int) -> int:
     found: int = connection.execute(sa.text(sql.ROWS.format(table=table)), {"rows": limit}).scalar_one()
     return found
+
+
+def _ends(connection: sa.Connection, table: str) -> tuple[int, int]:
+    lowest, highest = connection.exec_driver_sql(sql.ENDS.format(table=table)).one()
+    return lowest, highest
 
 
 class Backlog(BacklogReader):
@@ -58,8 +63,8 @@ class Backlog(BacklogReader):
         if _rows_up_to(self._connection, table, COUNTED + 1) <= COUNTED:
             return Counter({(row[0], row[1]): row.found for row in self._connection.execute(sa.text(counted))})
         self.is_estimate = True
-        parameters, scale = _sample_of(self._connection, table)
-        rows = self._connection.execute(sa.text(sampled), parameters)
+        starts, scale = _windows(*_ends(self._connection, table))
+        rows = self._connection.execute(sa.text(sampled), {"starts": json.dumps(starts), "width": WIDTH})
         return Counter({(row[0], row[1]): round(row.found * scale) for row in rows})
 
     def _since(self, statement: str, **parameters: Any) -> Iterator[tuple[str, datetime]]:
@@ -69,30 +74,13 @@ class Backlog(BacklogReader):
             yield row[0], row[1]
 
 
-class _Sample(NamedTuple):
-    """Windows of rowids.
+def _windows(lowest: int, highest: int) -> tuple[list[int], float]:
+    """Return where windows of rowids start, and the factor from a count in them to a count in the table.
 
-    Args:
-        parameters: ``starts`` and ``width``, for a query of `relay.databases.sqlite.sql.backlog`.
-        scale: The factor from a count in the windows to a count in the table.
+    The table is divided into equal parts, and each part has one window at a random place. A table whose rowids have
+    gaps has fewer rows in each window, so the estimates stay right.
     """
-
-    parameters: dict[str, Any]
-    scale: float
-
-
-def _sample_of(connection: sa.Connection, table: str) -> _Sample:
-    """Return windows of a table: it is divided into equal parts, and each part has one window at a random place.
-
-    A table whose rowids have gaps has fewer rows in each window, so the estimates stay right.
-    """
-    lowest, highest = connection.exec_driver_sql(sql.ENDS.format(table=table)).one()
-    return _between(lowest, highest)
-
-
-def _between(lowest: int, highest: int) -> _Sample:
-    """Return windows of the rows between two rowids, including both."""
     part = (highest - lowest + 1) / WINDOWS
     slack = max(part - WIDTH, 0)
     starts = [lowest + int(n * part + random.uniform(0, slack)) for n in range(WINDOWS)]  # noqa: S311
-    return _Sample({"starts": json.dumps(starts), "width": WIDTH}, part / WIDTH)
+    return starts, part / WIDTH
