@@ -12,6 +12,7 @@ log = structlog.get_logger("relay")
 PARTITION = "outbox_history_%Y%m%d"
 PARTITION_LENGTH = len("outbox_history_20260131")  # our partitions may have a suffix after this
 
+# States: attached, pending (a session blocked the detaching), detached (but not dropped).
 PARTITIONS = """
 SELECT c.relname, CASE i.inhdetachpending WHEN false THEN 'attached' WHEN true THEN 'pending' ELSE 'detached' END
 FROM pg_class AS h
@@ -29,15 +30,10 @@ def add_partition(connection: sa.Connection, day: date) -> None:
 
 def drop_partitions(connection: sa.Connection, before: date) -> None:
     """Detach and drop them concurrently, and therefore outside a transaction."""
-    for name, state in _partitions(connection):
+    for name, state in connection.exec_driver_sql(PARTITIONS).all():
         day = datetime.strptime(name[:PARTITION_LENGTH], PARTITION).replace(tzinfo=UTC).date()
         if day < before:
             _drop(connection, name, day, state)
-
-
-def _partitions(connection: sa.Connection) -> list[tuple[str, str]]:
-    """Return names and states: attached, pending (a session blocked the detaching), detached (but not dropped)."""
-    return [(name, state) for name, state in connection.exec_driver_sql(PARTITIONS)]
 
 
 def _drop(connection: sa.Connection, name: str, day: date, state: str) -> None:

@@ -20,7 +20,7 @@ NAMED_AT_MOST = 4
 
 
 def refuse_without(connection: sa.Connection, needs: Iterable[Right], *, schema: str | None = None) -> None:
-    schema = schema or _schema(connection)
+    schema = schema or connection.scalar(sa.text(_SCHEMA))
     if schema is None:
         return
     lacking = _lacking(connection, schema, needs)
@@ -69,11 +69,6 @@ SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnames
 CROSS JOIN string_to_array(replace(replace(current_setting('search_path'), '"', ''), ' ', ''), ',') AS path
 WHERE c.relname = 'outbox_meta' AND n.nspname = ANY (path) ORDER BY array_position(path, n.nspname::text) LIMIT 1
 """
-
-
-def _schema(connection: sa.Connection) -> str | None:
-    found: str | None = connection.scalar(sa.text(_SCHEMA))
-    return found
 
 
 # These roles are trusted: the owner of the schema, the owner of our tables (before these exist, the current role),

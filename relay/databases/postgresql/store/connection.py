@@ -85,9 +85,8 @@ class OwningConnection:
         return self.bare.transaction()
 
     def one(self, statement: str, **parameters: Any) -> Any:
-        row = self.run(statement, **parameters).fetchone()
-        assert row is not None
-        return row[0]
+        ((value,),) = self.run(statement, **parameters)
+        return value
 
     @staticmethod
     def insist(is_owner: bool) -> None:

@@ -57,9 +57,8 @@ def _meet(connection: psycopg.Connection[Any], other: psycopg.Connection[Any]) -
 
 
 def _session(connection: psycopg.Connection[Any]) -> int:
-    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
-    assert row is not None
-    return int(row[0])
+    ((pid,),) = connection.execute("SELECT pg_backend_pid()", prepare=False)
+    return int(pid)
 
 
 def _session_in_transaction(other: psycopg.Connection[Any]) -> int | None:

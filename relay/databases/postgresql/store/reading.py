@@ -86,7 +86,7 @@ class Reading:
 
         Due messages may have been read before this. Rows that have become visible in the meantime may be due and late.
         """
-        snapshot, mine = self._db.run(sql.FIRST_LOOK).fetchall()[0]
+        ((snapshot, mine),) = self._db.run(sql.FIRST_LOOK)
         self._db.insist(mine)
         self._horizon = Horizon.parse(snapshot)
         if self._took_at is not None and cursors.ready:
@@ -100,7 +100,7 @@ class Reading:
         The snapshot for the next look is taken first: a row that commits in between is read twice, but never missed.
         """
         since = self._since(horizon, cursors)
-        snapshot, mine, late, foreign = self._db.run(sql.LOOK, **since).fetchall()[0]
+        ((snapshot, mine, late, foreign),) = self._db.run(sql.LOOK, **since)
         self._db.insist(mine)
         self._find(page, cursors, since, late=late, foreign=foreign)
         self._horizon = Horizon.parse(snapshot)

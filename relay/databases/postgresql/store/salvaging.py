@@ -14,7 +14,7 @@ import psycopg
 
 from relay.databases.postgresql.sql.reading import BARE_MESSAGE, MESSAGE, READ_ONE
 from relay.databases.postgresql.store.connection import OwningConnection, sentence
-from relay.databases.store.rows import ID, MESSAGE_COLUMNS, Row
+from relay.databases.store.rows import ID, MESSAGE_COLUMNS, ORDERING_KEY, Row
 
 UNREADABLE = (
     UnicodeDecodeError,
@@ -22,7 +22,6 @@ UNREADABLE = (
     psycopg.errors.CharacterNotInRepertoire,
     psycopg.errors.DataCorrupted,
 )
-KEY = MESSAGE_COLUMNS.index("ordering_key")
 NOT_TEXT = "it holds bytes that are not UTF-8"
 
 
@@ -61,5 +60,5 @@ class Salvaging:
         except UNREADABLE as error:
             reason = sentence(error)
         self.unreadable[bare[0]] = reason
-        key = bare[KEY] and bytes.fromhex(bare[KEY]).decode(errors="replace")
-        return (*bare[:KEY], key, *bare[KEY + 1 :])
+        key = bare[ORDERING_KEY] and bytes.fromhex(bare[ORDERING_KEY]).decode(errors="replace")
+        return (*bare[:ORDERING_KEY], key, *bare[ORDERING_KEY + 1 :])

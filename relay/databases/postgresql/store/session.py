@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from relay.databases.postgresql.store.writing import Writer
 from relay.databases.store.contract import ANY_GENERATION
 
 
+@dataclass(frozen=True)
 class PostgresStore:
     """Opens owning sessions on a PostgreSQL database.
 
@@ -31,20 +33,12 @@ class PostgresStore:
         skipping: The destinations whose dead letters do not hold their successors up.
     """
 
-    def __init__(
-        self,
-        database: Address,
-        *,
-        lease_s: float,
-        keep_history: bool,
-        notify: bool,
-        skipping: Sequence[str] = (),
-    ) -> None:
-        self.database = database
-        self.lease_s = lease_s
-        self.keep_history = keep_history
-        self.notify = notify
-        self.skipping = list(skipping)
+    database: Address
+    _: KW_ONLY
+    lease_s: float
+    keep_history: bool
+    notify: bool
+    skipping: Sequence[str] = ()
 
     def open(self, relay_id: str, generation: int = ANY_GENERATION) -> PostgresSession:
         try:
@@ -52,7 +46,7 @@ class PostgresStore:
         except psycopg.OperationalError as error:
             raise as_lost(error) from error
         try:
-            refuse_lockless_server(_version(connection))
+            refuse_lockless_server(str(connection.execute(ASK).fetchone()))
             refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
             return PostgresSession(self, connection, relay_id, generation)
         except ENDS as error:
@@ -79,11 +73,6 @@ class PostgresStore:
         )
 
 
-def _version(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute(ASK).fetchone()
-    return str(row[0]) if row is not None else ""
-
-
 class PostgresSession:
     """One owning session: a connection, and the parts of the session by their purpose."""
 
@@ -91,7 +80,7 @@ class PostgresSession:
         self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str, generation: int
     ) -> None:
         self.connection = OwningConnection(
-            connection, store.database, lease_s=store.lease_s, generation=generation, skipping=store.skipping
+            connection, store.database, lease_s=store.lease_s, generation=generation, skipping=list(store.skipping)
         )
         writer = Writer(self.connection)
         self.reading = Reading(self.connection)

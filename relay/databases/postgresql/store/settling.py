@@ -97,9 +97,7 @@ class Settling:
             ruled_of[r.message_id].append(as_record(r, self._writer.codec))
         records = [{"id": k, "generation": generation_of[k], "ruled": v} for k, v in ruled_of.items()]
         messages = json.dumps(records, ensure_ascii=False)  # not every encoding of a database allows escapes
-        row = self._db.run(statement, messages=messages, commit=commit(durable=durable)).fetchone()
-        assert row is not None
-        number, known, parked = row
+        ((number, known, parked),) = self._db.run(statement, messages=messages, commit=commit(durable=durable))
         self._db.insist(number is not None)
         self._db.own_transactions.append(number)
         return set(known), [(destination, shard, position) for destination, shard, position in json.loads(parked)]
@@ -133,15 +131,13 @@ class Settling:
         """See `relay.databases.store.contract`; a slice is `PAGES` pages of the table."""
         end = at + sweeping.PAGES
         with self._db.guard():
-            row = self._db.run(
+            ((pages, holds_keys, released, discarded),) = self._db.run(
                 sweeping.SWEEP,
                 begin=f"({at},0)",
                 end=f"({end},0)",
                 shards=list(shards),
                 fresh=list(fresh),
-            ).fetchone()
-        assert row is not None
-        pages, holds_keys, released, discarded = row
+            )
         parked = json.loads(released)
         self._db.own_transactions += {txid for *_, txid in parked}
         return Swept(

@@ -46,10 +46,8 @@ class OwningConnection:
         return self.bare.execute(statement, {**self.constants, **parameters, **lists})
 
     def one(self, statement: str, **parameters: Any) -> Any:
-        cursor = self.run(statement, **parameters)
-        row = cursor.fetchone()
-        cursor.close()
-        return row[0]
+        ((value,),) = self.run(statement, **parameters)
+        return value
 
     def page(
         self, statement: str, limit: int, room_bytes: int = PAGE_BYTES, **parameters: Any
