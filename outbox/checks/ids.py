@@ -18,18 +18,22 @@ if sys.version_info >= (3, 14):
 
 else:
     _VARIANT = "89ab"
+    _last = 0
 
     def new_id() -> str:
         """Return a new UUIDv7 as text: milliseconds, a 12-bit fraction of a millisecond, and 62 random bits.
 
+        It sorts after the last one of this process, even if the clock stood still or was set back, as in Python 3.14.
+
         Source: https://www.rfc-editor.org/rfc/rfc9562#section-5.7 (section 6.2, method 3)
         """
-        milliseconds, rest_ns = divmod(time.time_ns(), 1_000_000)
-        instant = f"{milliseconds:012x}"
-        fraction = rest_ns * 4096 // 1_000_000
+        global _last
+        now = time.time_ns() * 4096 // 1_000_000
+        _last = now = now if now > _last else _last + 1
+        instant = f"{now:015x}"
         random = os.urandom(8)
         variant, chance = _VARIANT[random[0] >> 6], random.hex()
-        return f"{instant[:8]}-{instant[8:]}-7{fraction:03x}-{variant}{chance[1:4]}-{chance[4:]}"
+        return f"{instant[:8]}-{instant[8:12]}-7{instant[12:]}-{variant}{chance[1:4]}-{chance[4:]}"
 
 
 def normal_id(given: UUID | str) -> str:

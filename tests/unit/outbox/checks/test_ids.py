@@ -31,6 +31,14 @@ def test_ids_made_a_millisecond_apart_sort_by_their_age():
     assert earlier < new_id()
 
 
+def test_ids_sort_by_their_age_though_the_clock_stands_still_or_is_set_back(monkeypatch):
+    now = time.time_ns()
+    clock = iter([now, now, now, now - 10**9, now - 10**9])
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+    made = [new_id() for _ in range(5)]
+    assert sorted(set(made)) == made
+
+
 @pytest.mark.parametrize(
     "spelled",
     [
