@@ -150,9 +150,9 @@ async def test_what_is_committing_at_the_deadline_is_waited_for(sqlite_database:
 
     runner = ListenerDestination("http", write, database=Parsed.parse(sqlite_database.url))
     message = Message("m-1", "extraction.completed", "test", None, None, "{}", "{}", "2026-01-01")
-    call = asyncio.ensure_future(runner.call(message, 1.0))
+    call = asyncio.ensure_future(runner.call(message, 3.0))  # enough to begin the commit on a busy machine, too
     await eventually_async(is_committing.is_set)
-    done_early, _ = await asyncio.wait([call], timeout=1.2)  # well beyond its deadline
+    done_early, _ = await asyncio.wait([call], timeout=3.2)  # well beyond its deadline
     go.set()
     await call
     await runner.close()
