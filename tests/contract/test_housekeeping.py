@@ -1,6 +1,6 @@
 """The periodic work: partitions before they are needed, retention that never touches what is not delivered."""
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from typing import Any
 
 import pytest
@@ -30,6 +30,12 @@ class House:
 
     def count(self, table: str) -> int:
         return self.database.scalar(f"SELECT count(*) FROM {table}")
+
+
+@pytest.fixture(autouse=True)
+def no_midnight() -> None:
+    """Begin no test shortly before midnight: the names of partitions are dates."""
+    eventually(lambda: datetime.now(UTC).time() < time(23, 58), deadline_s=180, what="midnight is over")
 
 
 @pytest.fixture
