@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
@@ -83,3 +83,17 @@ def scripts() -> Path:
     """Return where the migrations are: inside the installed package, or beside it in a checkout."""
     installed = Path(__file__).parent / "migrations"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "alembic"
+
+
+def statements(database: str, revision: str, direction: Literal["up", "down"]) -> Iterator[str]:
+    """Yield the SQL of a migration, from the folder of the revision in the database's folder.
+
+    Args:
+        database: SQLAlchemy's name of the database.
+        revision: The migration's name.
+        direction: What the names of the files begin with. They run in the order of their names, and an empty line
+            separates two statements. There may be none for ``"down"``, which removes what is not a table.
+    """
+    folder = Path(__file__).parent / "writing" / "dialects" / database / revision
+    for path in sorted(folder.glob(f"{direction}*.sql")):
+        yield from path.read_text(encoding="utf-8").rstrip().removesuffix(";").split(";\n\n")

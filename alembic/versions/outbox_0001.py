@@ -1,7 +1,6 @@
 """The outbox: messages, deliveries, history, registry, relays, inbox, and the functions that wake up relays.
 
-This is plain SQL for each database, in the folder `outbox_0001` beside `versions`. The names of the files begin with
-SQLAlchemy's name of the database, and empty lines separate the statements; the SQL runs as it is written. Everything is
+This is plain SQL for each database, which `outbox.schema.statements` finds; it runs as it is written. Everything is
 created without a schema name, in the first schema of the `search_path`, which the caller sets; functions pin that path
 (`SET search_path FROM CURRENT`). A function that runs with its owner's rights calls PostgreSQL's functions by their
 full names, with arguments of exactly the declared types. Otherwise, in a schema in which many roles may create,
@@ -14,16 +13,14 @@ here would cost every statement 4 µs.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from alembic import op
+
+from outbox.schema import statements
 
 revision = "outbox_0001"
 down_revision = None
 branch_labels = ("outbox",)
 depends_on = None
-
-SQL = Path(__file__).parent.parent / revision
 
 TABLES = [
     "outbox_message", "outbox_delivery", "outbox_history", "outbox_destination", "outbox_relay",
@@ -31,26 +28,14 @@ TABLES = [
     "outbox_meta",
 ]  # fmt: skip
 
-# What a database has besides tables.
-FURTHER = {
-    "postgresql": [
-        "FUNCTION outbox_emit", "FUNCTION outbox_take_turns", "FUNCTION outbox_new_id", "FUNCTION outbox_uuid7",
-        "FUNCTION outbox_add_partition", "FUNCTION outbox_drop_partition", "FUNCTION outbox_message_checked",
-        "FUNCTION outbox_message_applied", "FUNCTION outbox_delivery_applied", "SEQUENCE outbox_wake",
-    ],
-}  # fmt: skip
-
 
 def upgrade() -> None:
-    for path in sorted(SQL.glob(f"{_dialect()}*.sql")):
-        for statement in path.read_text(encoding="utf-8").rstrip().removesuffix(";").split(";\n\n"):
-            op.execute(statement)
+    for statement in statements(op.get_context().dialect.name, revision, "up"):
+        op.execute(statement)
 
 
 def downgrade() -> None:
-    for each in [*(f"TABLE {table}" for table in TABLES), *FURTHER.get(_dialect(), ())]:
-        op.execute(f"DROP {each}")
-
-
-def _dialect() -> str:
-    return op.get_context().dialect.name
+    for table in TABLES:
+        op.execute(f"DROP TABLE {table}")
+    for statement in statements(op.get_context().dialect.name, revision, "down"):
+        op.execute(statement)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import structlog
 
 from outbox import Message, Reject
-from relay.databases.error_codes import OVERRUN, WRONG_SQL, code_of
+from relay.databases.error_codes import means
 from relay.decide.outcome import TAKEN, Outcome, failed, refused, unreachable
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
@@ -21,8 +21,6 @@ from relay.platform.watchdog import end_if_held
 MOST_CHARACTERS = 1000  # the most characters of a reason
 
 log = structlog.get_logger("consumer")
-
-OWN_FAULT = OVERRUN | WRONG_SQL  # the listener is at fault
 
 
 class Work:
@@ -71,7 +69,8 @@ def is_outage(error: BaseException) -> bool:
     """Return whether the database, not the message, is at fault."""
     if not isinstance(error, sa.exc.DBAPIError):
         return isinstance(error, sa.exc.TimeoutError)  # the connection pool is exhausted
-    return code_of(error) not in OWN_FAULT and is_from_outside(error)
+    is_own_fault = means(error, "OVERRUN", "WRONG_SQL")
+    return not is_own_fault and is_from_outside(error)
 
 
 def _shown(error: BaseException) -> str:

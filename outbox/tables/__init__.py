@@ -31,7 +31,7 @@ import sqlalchemy as sa
 
 from outbox.schema import VERSION_TABLE, OutboxMetaData
 from outbox.tables import definitions
-from outbox.tables.types import INBOX, JSON, SHARD_COUNT, BigInt, Id, Instant, TxId, Xid8, insert
+from outbox.tables.types import INBOX, JSON, SHARD_COUNT, BigInt, Id, Instant, TxId, insert
 
 __all__ = [
     "INBOX",
@@ -43,7 +43,6 @@ __all__ = [
     "Instant",
     "Tables",
     "TxId",
-    "Xid8",
     "include_name",
     "insert",
     "is_outbox_table",

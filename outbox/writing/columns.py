@@ -37,7 +37,7 @@ class JsonText(sa.TypeDecorator[str]):
 class DueIn(FunctionElement[Any]):
     """The instant a given number of seconds from now, by the database's clock. Each dialect has its own SQL for it."""
 
-    type = Instant
+    type = Instant()
     inherit_cache = True
 
 

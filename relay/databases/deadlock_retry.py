@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from outbox.errors import Reject
-from relay.databases.error_codes import CONFLICTS, code_of
+from relay.databases.error_codes import means
 
 CEILINGS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 _LONGEST_CHAIN = 20
@@ -20,7 +20,7 @@ def is_conflict(error: BaseException) -> bool:
     """Return whether the database ended the transaction in favour of another one; also look at the error's causes."""
     if isinstance(error, Reject):
         return False
-    return any(code_of(each) in CONFLICTS for each in _chain(error))
+    return any(means(each, "CONFLICTS") for each in _chain(error))
 
 
 def pauses_s() -> Iterator[float]:

@@ -11,13 +11,13 @@ from contextlib import AbstractContextManager
 from datetime import date, datetime
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from outbox.errors import OutboxError, SettingsError
+from relay.databases import names
 from relay.databases.address import Address
 from relay.databases.rights import Creators, Right
 
@@ -94,7 +94,7 @@ class Dialect(Protocol):
             connection: In a transaction.
             left_s: The limit in seconds; ``None``: no limit any more.
 
-        The error of a statement that was ended has a code in `relay.databases.error_codes.INTERRUPTED`.
+        `relay.databases.error_codes` calls the error of a statement that was ended INTERRUPTED.
         """
 
     # ----------------------------------------------------------------------------------- migrations and rights
@@ -291,9 +291,8 @@ def dialect_named(name: str) -> Dialect:
     Raises:
         SettingsError: There is no outbox for such a database.
     """
-    known = {each.parent.name for each in Path(__file__).parent.glob("*/dialect.py")}
     folder = ALIASES.get(name, name)
-    if folder not in known:
-        these = " and ".join(f"{each}:" for each in sorted(known))
+    if folder not in names():
+        these = " and ".join(f"{each}:" for each in names())
         raise SettingsError(f"the database URL begins with {name}:, but only {these} are known")
     return cast("Dialect", import_module(f".{folder}.dialect", __package__))

@@ -1,25 +1,32 @@
-"""The meaning of drivers' error codes, for all databases, because a listener may use another one than the outbox.
+"""The meaning of drivers' errors, for all databases, because a listener may use another one than the outbox.
 
-A code is the SQLSTATE, or SQLite's name of an error.
-Sources: https://www.postgresql.org/docs/current/errcodes-appendix.html, https://www.sqlite.org/rescode.html
+The module `error_codes` in the folder of each database has a function ``code_of``, which returns the code of a driver's
+error or ``None``, and a set of codes for each `Meaning`.
 """
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal
+
 import sqlalchemy as sa
 
-# serialization_failure, deadlock_detected: the database ended the transaction in favour of another one
-CONFLICTS = frozenset({"40001", "40P01"})
-# query_canceled; in_failed_sql_transaction: a savepoint's rollback was canceled, too; and SQLite's
-INTERRUPTED = frozenset({"57014", "25P02", "SQLITE_INTERRUPT"})
-# query_canceled, idle_in_transaction_session_timeout: a statement, or a pause between two, was longer than allowed
-OVERRUN = frozenset({"57014", "25P03"})
-# wrong SQL, if the driver raises it as an operational error
-WRONG_SQL = frozenset({"SQLITE_ERROR", "SQLITE_ERROR_MISSING_COLLSEQ"})
+from relay.databases import names
+
+# CONFLICTS: the database ended the transaction in favour of another one
+# INTERRUPTED: we ended the statement
+# OVERRUN: a statement, or a pause between two, was longer than allowed
+# WRONG_SQL: wrong SQL, if the driver raises it as an operational error
+Meaning = Literal["CONFLICTS", "INTERRUPTED", "OVERRUN", "WRONG_SQL"]
 
 
-def code_of(error: BaseException) -> str | None:
-    """Return the code of a driver's error, even if SQLAlchemy's error wraps it; ``None`` if it has no code."""
+def means(error: BaseException, *meanings: Meaning) -> bool:
+    """Return whether a driver's error, which SQLAlchemy's error may wrap, has one of these meanings."""
     found = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    code: str | None = getattr(found, "sqlstate", None) or getattr(found, "sqlite_errorname", None)
-    return code
+    return any(each.code_of(found) in getattr(each, meaning) for each in _databases() for meaning in meanings)
+
+
+@cache
+def _databases() -> list[Any]:
+    return [import_module(f"relay.databases.{name}.error_codes") for name in names()]

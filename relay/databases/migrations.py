@@ -109,7 +109,7 @@ def sql(dialect: str = "postgresql", *, schema: str | None = None, only: str | N
     """Return the migrations as SQL, to read, to hand over, or to paste into your own revision.
 
     Args:
-        dialect: ``"postgresql"`` or ``"sqlite"``.
+        dialect: SQLAlchemy's name of the database.
         schema: The PostgreSQL schema of the outbox.
         only: ``"outbox"`` or ``"content"``.
     """

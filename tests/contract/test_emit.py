@@ -356,7 +356,7 @@ async def test_many_messages_are_one_statement(writer):
 
 
 async def test_a_batch_larger_than_one_statement_is_stored_in_order(writer, monkeypatch):
-    monkeypatch.setattr("outbox.writing.dialects.postgresql.MAX_BATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr("outbox.writing.dialects.postgresql.dialect.MAX_BATCH_CHARACTERS", 1_000)
     async with writer.transaction() as transaction:
         await transaction.emit_many([("page.read", {"n": n}) for n in range(40)])
     assert [parsed(row.data)["n"] for row in writer.rows("data")] == list(range(40))
@@ -437,7 +437,7 @@ def test_what_all_messages_of_a_batch_share_is_sent_once(postgres_database):
 
 
 def test_small_messages_count_too_against_the_size_of_a_statement(postgres_database, monkeypatch):
-    monkeypatch.setattr("outbox.writing.dialects.postgresql.MAX_BATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr("outbox.writing.dialects.postgresql.dialect.MAX_BATCH_CHARACTERS", 1_000)
     statements = []
     sa.event.listen(postgres_database.engine, "before_cursor_execute", lambda *given: statements.append(given[3]))
     with postgres_database.engine.begin() as connection:

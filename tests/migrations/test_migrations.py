@@ -17,7 +17,8 @@ from support.databases import Database
 
 from listeners.tables import ContentBase
 from outbox.errors import SchemaError
-from outbox.tables import VERSION_TABLE, Xid8, include_name, is_outbox_table, tables
+from outbox.tables import VERSION_TABLE, include_name, is_outbox_table, tables
+from outbox.writing.dialects.postgresql.dialect import Xid8
 from relay.databases import migrations
 from relay.databases.database import Database as Target
 from relay.databases.schema import verify_version

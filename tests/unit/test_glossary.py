@@ -10,6 +10,7 @@ import pytest
 from shape import nodes_of
 
 from outbox_cli.app import MODULES
+from relay.databases import names as databases
 from relay.destinations.registry import OURS
 
 pytestmark = pytest.mark.xdist_group("sources")
@@ -22,13 +23,13 @@ ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 # Words that need no explanation, in the singular and without an ending. A word of our domain goes into the glossary.
 COMMON = set(
     """
-    access act address admin amqp answer any app array assembly attributes base batch binary body build busy
+    access act address admin amqp answer any app array assembly attributes base batch big binary body build busy
     cached call cancel candidate captured capturing cause change channel checks choice circuit cli clients
     closable cloudevents code columns commands common completed config configuration connection connector consume
     contract count creators data database deadlock decide deep definitions delay demo detail differs discard document
     done drawing duplicate durations echo edge edit emptying entrance engines environment error event examination
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
-    histogram http id ids implied in incoming inheriting instant invalid job json kafka label large
+    histogram http id ids implied in incoming inheriting instant int invalid job json kafka label large
     libpq life line listing lists loading log long look lost many marker masking meta
     metrics migration model much multiline naming networks next no node not observe opening
     options output overran overview own pace packages partitions payload pending people person plan platform
@@ -37,7 +38,7 @@ COMMON = set(
     replication report request retry returned right risk row run search selection sending series serve
     servers settings shares shutdown side signature signing site skip something source sql sqlite started startup
     status steps subject success supervision swept tables target terminal tested testing text
-    tls to tokens tolerant too trace transaction transport tries type unavailable units unknown
+    tls to tokens tolerant too trace transaction transport tries tx type unavailable units unknown
     unsupported untyped unusable url verifier view waiting waking watcher withdrawn work world write writing xid
     """.split()  # noqa: SIM905
 )
@@ -66,8 +67,9 @@ def explained() -> set[str]:
 
 
 def listed() -> set[str]:
-    """Return the names of the commands, which the help explains, and of the kinds of destinations."""
-    return {word for commands in MODULES.values() for name in commands for word in words_of(name)} | set(OURS)
+    """Return the names of the commands, which the help explains, and of the kinds of destinations and databases."""
+    commands = {word for names in MODULES.values() for name in names for word in words_of(name)}
+    return {*commands, *OURS, *databases()}
 
 
 @cache

@@ -1,1 +1,1 @@
-"""The differences between databases for a worker: one module for each database, with SQLAlchemy's name of it."""
+"""The differences between databases for a worker: one folder for each database, with SQLAlchemy's name of it."""

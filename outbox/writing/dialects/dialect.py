@@ -18,12 +18,17 @@ Refusal = Literal["missing", "taken"]
 
 
 class Dialect(Protocol):
-    """What writing a message needs of a database: the module of its name in this folder.
+    """What writing a message needs of a database: the module `dialect` in its folder.
 
     The module also registers the database's SQL for `outbox.writing.columns.DueIn` (``sqlalchemy.ext.compiler``).
     """
 
-    JSON: sa.types.TypeEngine[Any]  # operators can compare parts of it
+    # the types of columns, which `outbox.tables.types` describes
+    BigInt: sa.types.TypeEngine[Any]
+    Id: sa.types.TypeEngine[Any]
+    Instant: sa.types.TypeEngine[Any]
+    JSON: sa.types.TypeEngine[Any]
+    TxId: sa.types.TypeEngine[Any]
 
     def insert(self, into: Any) -> Any:
         """Return an INSERT into a table or an ORM class, with the methods of SQLAlchemy's INSERT for PostgreSQL.
@@ -89,9 +94,9 @@ def dialect_named(name: str) -> Dialect:
     Raises:
         InvalidTarget: There is no outbox for such a database.
     """
-    if find_spec(module := f"outbox.writing.dialects.{name}") is None:
+    if find_spec(folder := f"outbox.writing.dialects.{name}") is None:
         raise InvalidTarget(
             f"the outbox is in PostgreSQL or SQLite, but this connection is to {name}: pass a session or connection of "
             "the database that holds the outbox's tables"
         )
-    return cast("Dialect", import_module(module))
+    return cast("Dialect", import_module(f"{folder}.dialect"))

@@ -9,9 +9,14 @@ import typer
 from outbox_cli.terminal.commands import RUN, examples, group
 from outbox_cli.terminal.output import say
 from outbox_cli.terminal.settings import operator_settings
+from relay.databases import names
 
 if TYPE_CHECKING:
     from relay.settings import Settings
+
+    Dialect = str
+else:
+    Dialect = Literal[*names()]
 
 db = group("db", RUN, "Create and check the tables.")
 
@@ -76,9 +81,7 @@ def check() -> None:
     )
 )
 def sql(
-    dialect: Annotated[
-        Literal["postgresql", "sqlite"], typer.Option(help="The database that the SQL is for.")
-    ] = "postgresql",
+    dialect: Annotated[Dialect, typer.Option(help="The database that the SQL is for.")] = "postgresql",
     only: Only = None,
     schema: Annotated[
         str | None, typer.Option(help="The PostgreSQL schema of the outbox; default: OUTBOX_SCHEMA.")

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from relay.databases.dialect import dialect_of
-from relay.databases.error_codes import INTERRUPTED, code_of
+from relay.databases.error_codes import means
 
 UNTIL = "answered until"  # a key in `Connection.info`
 
@@ -52,7 +52,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of SQLAlchemy or of the driver: `limit` uses the driver
-        if code_of(error) in INTERRUPTED:
+        if means(error, "INTERRUPTED"):
             raise TooMuch from error
         raise
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from relay.databases.error_codes import CONFLICTS, code_of
+from relay.databases.error_codes import means
 
 CHAIN = 10  # the maximum number of causes to follow
 
@@ -22,7 +22,7 @@ def is_from_outside(error: BaseException) -> bool:
 
 def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
-        if code_of(error) in CONFLICTS:
+        if means(error, "CONFLICTS"):
             return False  # a deadlock or a serialisation failure: the database works
         return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
     return isinstance(error, OSError)

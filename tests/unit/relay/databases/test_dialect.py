@@ -1,7 +1,8 @@
 """A database is found by its name: its folder, and what belongs to it elsewhere."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import get_args
 
 import pytest
 from shape import Shape
@@ -9,13 +10,16 @@ from shape import Shape
 from outbox.errors import SettingsError
 from outbox.writing.dialects.dialect import Dialect as WritingDialect
 from outbox.writing.dialects.dialect import dialect_named as writing_dialect_named
-from outbox_cli.commands.run.database import sql
+from relay.databases import names
 from relay.databases.dialect import Dialect, dialect_named
+from relay.databases.error_codes import Meaning
 
 pytestmark = pytest.mark.xdist_group("sources")
 
 ROOT = Path(__file__).parents[4]
-DATABASES = {each.parent.name for each in ROOT.glob("relay/databases/*/dialect.py")}
+DIALECTS = ROOT / "outbox" / "writing" / "dialects"
+REVISIONS = sorted(each.stem for each in ROOT.glob("alembic/versions/*.py"))
+DATABASES = set(names())
 
 
 @pytest.mark.parametrize("name", ["mysql", "store", "rights", "dialect", "", ".", "..", "../databases/sqlite"])
@@ -31,12 +35,11 @@ def test_a_url_may_begin_with_another_name_of_a_database() -> None:
 @pytest.mark.parametrize(
     "found",
     [
-        {each.stem for each in ROOT.glob("outbox/writing/dialects/*.py")} - {"__init__", "dialect"},
-        {each.stem.partition("_")[0] for each in ROOT.glob("alembic/outbox_0001/*.sql")},
-        {each.stem for each in ROOT.glob("alembic/content_0001/*.sql")},
-        set(get_args(get_type_hints(sql)["dialect"])),
+        {each.parent.name for each in DIALECTS.glob("*/dialect.py")},
+        *({each.parts[-3] for each in DIALECTS.glob(f"*/{revision}/up*.sql")} for revision in REVISIONS),
+        {each.parent.name for each in ROOT.glob("relay/databases/*/error_codes.py")},
     ],
-    ids=["what emit needs", "tables", "content tables", "the option --dialect"],
+    ids=["what emit needs", *REVISIONS, "error codes"],
 )
 def test_each_database_is_complete(found: set[str]) -> None:
     assert found == DATABASES
@@ -47,6 +50,8 @@ def test_each_database_has_all_that_the_others_need(name: str) -> None:
     """mypy checks the members, too, but names at most two that are missing."""
     for wanted, module in ((Dialect, dialect_named(name)), (WritingDialect, writing_dialect_named(name))):
         assert members(wanted) - vars(module).keys() == set()
+    error_codes = import_module(f"relay.databases.{name}.error_codes")
+    assert {"code_of", *get_args(Meaning)} - vars(error_codes).keys() == set()
 
 
 def members(protocol: type) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,37 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.compiler import compiles
 
 from outbox.draft import Prepared
-from outbox.tables import Id
 from outbox.writing.columns import DueIn, columns_of, insert_of
 from outbox.writing.dialects.dialect import Dialect, Refusal
 
 if TYPE_CHECKING:
-    from outbox.writing.dialects import sqlite as dialect
+    from outbox.writing.dialects.sqlite import dialect
 
     _: Dialect = dialect  # mypy checks each member
 
-__all__ = ["JSON", "first_on_path", "insert", "joins", "refusal", "wait_for_turns", "write"]
+__all__ = [
+    "JSON", "BigInt", "Id", "Instant", "TxId", "first_on_path", "insert", "joins", "refusal", "wait_for_turns", "write",
+]  # fmt: skip
 
+
+class _UtcText(sa.TypeDecorator[datetime]):
+    """A point in time, as text in UTC."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=UTC)
+
+
+BigInt = sa.Integer()
+Id = sa.String(36)
+Instant = _UtcText()
 JSON = sa.JSON()
+TxId = sa.Integer()  # commits come one after another: a counter of changes
 TAKEN = "UNIQUE constraint failed: outbox_message"
 IN_HISTORY = "NOT NULL constraint failed: outbox_message.id"  # see `_new_id`
 

@@ -20,18 +20,33 @@ from sqlalchemy.ext.compiler import compiles
 
 from outbox.draft import Prepared
 from outbox.message import NO_HEADERS
-from outbox.tables import Id
 from outbox.writing.columns import SCHEDULED, DueIn, JsonText, columns_of, insert_of, message_table
 from outbox.writing.dialects.dialect import Dialect, Refusal
 
 if TYPE_CHECKING:
-    from outbox.writing.dialects import postgresql as dialect
+    from outbox.writing.dialects.postgresql import dialect
 
     _: Dialect = dialect  # mypy checks each member
 
-__all__ = ["JSON", "first_on_path", "insert", "joins", "refusal", "wait_for_turns", "write"]
+__all__ = [
+    "JSON", "BigInt", "Id", "Instant", "TxId", "first_on_path", "insert", "joins", "refusal", "wait_for_turns", "write",
+]  # fmt: skip
 
+
+class Xid8(sa.types.UserDefinedType[int]):
+    """PostgreSQL's ``xid8``: a transaction id that never wraps around."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+
+BigInt = sa.BigInteger()
+Id = sa.Uuid(as_uuid=False)
+Instant = sa.DateTime(timezone=True)
 JSON = postgresql.JSONB()
+TxId = Xid8()
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 MISSING = ("42P01", "42883", "3F000")  # undefined_table, undefined_function, invalid_schema_name
