@@ -20,7 +20,6 @@ from support.processes import Spawner
 from support.servers import lent, running
 
 if TYPE_CHECKING:  # what uses them imports them: each loads libraries that unit tests or xdist's controller do not need
-    from support.databases import Database, PostgresDatabases, SqliteDatabases
     from support.kafka import KafkaServer
     from support.nats import NatsServer
     from support.postgres import PostgresServer
@@ -28,6 +27,8 @@ if TYPE_CHECKING:  # what uses them imports them: each loads libraries that unit
     from support.redis import RecentRedis, RedisServer
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+pytest_plugins = ["support.databases"]  # the fixtures of databases
 
 HERE = Path(__file__).parent
 # Without bytecode, each process that a test starts would compile all modules.
@@ -64,7 +65,6 @@ _LIBPQ = (
 )
 
 # Read here, because pytest_configure then removes them like every other variable of ours.
-EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
 MODEL_EXAMPLES = int(os.environ.get("OUTBOX_TEST_MODEL_EXAMPLES", "12"))
 LIVES = int(os.environ.get("OUTBOX_TEST_LIVES", "1000"))
 ONLY_LIFE = os.environ.get("OUTBOX_TEST_LIFE")
@@ -208,10 +208,11 @@ def _print_plain_tracebacks(request: pytest.FixtureRequest, monkeypatch: pytest.
 @pytest.fixture(autouse=True)
 def nothing_hidden_is_stored(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test leaves a secret in its database (`support.secrecy`)."""
+    from support.databases import KINDS
     from support.secrecy import assert_hidden, everything_in, secrets_of
 
     hidden = secrets_of(request.module)
-    names = [name for name in ("database", "postgres_database", "sqlite_database") if name in request.fixturenames]
+    names = {"database", *(f"{kind}_database" for kind in KINDS)}.intersection(request.fixturenames)
     databases = [request.getfixturevalue(name) for name in names if hidden]
     yield
     for database in databases:
@@ -327,66 +328,6 @@ def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
-    """Creates databases on the session's server, or on that of OUTBOX_TEST_DATABASE_URL."""
-    from support.databases import PostgresDatabases
-
-    databases = PostgresDatabases(EXTERNAL_SERVER_URL or request.getfixturevalue("postgres_server").url())
-    yield databases
-    databases.close()
-
-
-@pytest.fixture(scope="session")
-def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
-    """Creates SQLite files that are migrated already."""
-    from support.databases import SqliteDatabases
-
-    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
-
-
-@pytest.fixture
-def postgres_database(postgres_databases: PostgresDatabases) -> Iterator[Database]:
-    """A fresh PostgreSQL database with both branches at their heads."""
-    with postgres_databases.fresh(postgres_databases.migrated_template) as database:
-        yield database
-
-
-@pytest.fixture
-def empty_postgres(postgres_databases: PostgresDatabases) -> Iterator[Database]:
-    """A fresh PostgreSQL database with nothing in it."""
-    with postgres_databases.fresh(None) as database:
-        yield database
-
-
-@pytest.fixture
-def sqlite_database(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Database]:
-    """A fresh SQLite database with both branches at their heads."""
-    from support.databases import Database
-
-    yield from _disposed(Database("sqlite", sqlite_databases.copy_to(tmp_path / "test.db")))
-
-
-@pytest.fixture
-def empty_sqlite(tmp_path: Path) -> Iterator[Database]:
-    """Return the URL of an SQLite file that does not exist yet."""
-    from support.databases import Database, sqlite_url
-
-    yield from _disposed(Database("sqlite", sqlite_url(tmp_path / "test.db")))
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest) -> Database:
-    """A fresh, migrated database: the test runs once on SQLite and once on PostgreSQL."""
-    return request.getfixturevalue(f"{request.param}_database")
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty_database(request: pytest.FixtureRequest) -> Database:
-    """A database that was never migrated: the test runs once on SQLite and once on PostgreSQL."""
-    return request.getfixturevalue(f"empty_{request.param}")
-
-
 @pytest.fixture
 def model_examples() -> int:
     """The number of lives of the model test, on PostgreSQL: OUTBOX_TEST_MODEL_EXAMPLES raises it for longer runs."""
@@ -416,10 +357,3 @@ def spawn(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Spawner]:
         finally:
             spawner.end_all()
     assert_hidden(secrets_of(request.module), spawner.said, "what its processes printed")
-
-
-def _disposed(database: Database) -> Iterator[Database]:
-    try:
-        yield database
-    finally:
-        database.dispose()

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from outbox.errors import InvalidTarget
 from outbox.writing.dialects.dialect import dialect_named, dialect_of
 
 SHARD_COUNT = 64
@@ -18,7 +19,10 @@ INBOX = "inbox_message"
 
 class _Type(sa.TypeDecorator[Any]):
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        types = dialect_named(dialect.name)
+        try:
+            types = dialect_named(dialect.name)
+        except InvalidTarget:  # a statement is printed without a database
+            return dialect.type_descriptor(self.impl_instance)
         return dialect.type_descriptor(getattr(types, type(self).__name__))
 
 
@@ -32,14 +36,14 @@ class BigInt(_Type):
 class Id(_Type):
     """The id of a message: a UUID, which is text in Python."""
 
-    impl = sa.Uuid
+    impl = sa.Uuid(as_uuid=False)
     cache_ok = True
 
 
 class Instant(_Type):
     """A point in time: an aware ``datetime`` in Python."""
 
-    impl = sa.DateTime
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:

@@ -166,7 +166,7 @@ def _connect(database: Database, *, write: bool = False) -> Iterator[sa.Connecti
 
 def _refuse_without_rights(database: Database) -> None:
     with database.short_engine() as engine, engine.connect() as connection:
-        schema = database.schema or connection.scalar(sa.text("SELECT coalesce(current_schema(), 'public')"))
+        schema = database.schema or sa.inspect(connection).default_schema_name or "public"
         dialect_of(connection).refuse_without(connection, MIGRATOR, schema=schema)
 
 

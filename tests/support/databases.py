@@ -1,5 +1,11 @@
-"""Fresh databases for tests: PostgreSQL's from a migrated template, SQLite's from a migrated file."""
+"""Fresh databases for tests, and their fixtures: PostgreSQL's from a migrated template, SQLite's from a migrated file.
 
+pytest loads this module, even where no test needs a database. So functions import the libraries that they need.
+"""
+
+from __future__ import annotations
+
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,26 +13,28 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import sql
-from sqlalchemy import URL, Engine, Row, create_engine, make_url, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+import pytest
 
-Kind = Literal["sqlite", "postgres"]
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg import sql
+    from sqlalchemy import URL, Engine, Row
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
-_DIALECT = {"sqlite": "sqlite", "postgres": "postgresql"}
-_DRIVER = {"sqlite": "pysqlite", "postgres": "psycopg"}
-_ASYNC_DRIVER = {"sqlite": "aiosqlite", "postgres": "psycopg"}
+# Each kind has the fixtures `<kind>_database` and `empty_<kind>`, and the drivers of plain and of asynchronous engines.
+KINDS = {"sqlite": ("pysqlite", "aiosqlite"), "postgres": ("psycopg", "psycopg")}
+
+# Read here, because `pytest_configure` then removes it.
+EXTERNAL_SERVER_URL = os.environ.get("OUTBOX_TEST_DATABASE_URL")
 
 
 class Database:
     """One test's database; `url` is what a user would put into DATABASE_URL."""
 
-    def __init__(self, kind: Kind, url: str) -> None:
-        self.kind: Kind = kind
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind = kind
         self.url = url
         self._engines: list[Engine] = []
 
@@ -40,7 +48,9 @@ class Database:
 
     def sync_engine(self, driver: str | None = None, **options: Any) -> Engine:
         """Return a further engine, with another driver ("psycopg2") or options; the database disposes of it."""
-        engine = create_engine(self.sqlalchemy_url(driver or _DRIVER[self.kind]), **options)
+        from sqlalchemy import create_engine
+
+        engine = create_engine(self.sqlalchemy_url(driver or KINDS[self.kind][0]), **options)
         self._engines.append(engine)
         return engine
 
@@ -50,24 +60,36 @@ class Database:
         It pools nothing, so there is nothing to dispose of. A caller that passes a `poolclass` disposes of it in
         the test's own event loop.
         """
+        from sqlalchemy import NullPool
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         options.setdefault("poolclass", NullPool)
-        return create_async_engine(self.sqlalchemy_url(driver or _ASYNC_DRIVER[self.kind]), **options)
+        return create_async_engine(self.sqlalchemy_url(driver or KINDS[self.kind][1]), **options)
 
     def sqlalchemy_url(self, driver: str) -> URL:
-        return make_url(self.url).set(drivername=f"{_DIALECT[self.kind]}+{driver}")
+        from sqlalchemy import make_url
+
+        url = make_url(self.url)
+        return url.set(drivername=f"{url.get_backend_name()}+{driver}")
 
     def execute(self, statement: str, **parameters: Any) -> int:
         """Run and commit one statement given as text; return the number of rows that it changed."""
+        from sqlalchemy import text
+
         with self.engine.begin() as connection:
             return connection.execute(text(statement), parameters).rowcount
 
     def rows(self, statement: str, **parameters: Any) -> list[Row[Any]]:
         """Return the rows of one statement."""
+        from sqlalchemy import text
+
         with self.engine.begin() as connection:
             return list(connection.execute(text(statement), parameters))
 
     def scalar(self, statement: str, **parameters: Any) -> Any:
         """Return the first column of the first row."""
+        from sqlalchemy import text
+
         with self.engine.begin() as connection:
             return connection.scalar(text(statement), parameters)
 
@@ -80,6 +102,8 @@ class PostgresDatabases:
     """Creates and drops the databases of a test run on one server."""
 
     def __init__(self, admin_url: str) -> None:
+        from sqlalchemy import make_url
+
         self._admin = make_url(admin_url).set(drivername="postgresql")
         self._prefix = f"outbox_test_{secrets.token_hex(4)}"
         self._count = 0
@@ -122,6 +146,8 @@ class PostgresDatabases:
 
     def create(self, template: str | None = None, *, encoding: str | None = None) -> str:
         """Create a database, in an encoding other than the server's if it is named, and return its name."""
+        from psycopg import sql
+
         self._drop_retired()
         self._count += 1
         name = f"{self._prefix}_{self._count}"
@@ -149,17 +175,23 @@ class PostgresDatabases:
             connection.close()
 
     @cached_property
-    def _connection(self) -> "psycopg.Connection[tuple[Any, ...]]":
+    def _connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        import psycopg
+
         return psycopg.connect(self._admin.render_as_string(hide_password=False), autocommit=True)
 
     @cached_property
     def _strategy(self) -> sql.SQL:
         """Copy files where a checkpoint costs nothing: that is twice as fast as writing their content to the log."""
+        from psycopg import sql
+
         is_cheap = self._connection.execute("SHOW fsync").fetchone() == ("off",)
         has_choice = self._connection.info.server_version >= 150_000
         return sql.SQL(" STRATEGY file_copy" if is_cheap and has_choice else "")
 
     def _drop_retired(self) -> None:
+        from psycopg import sql
+
         while self._retired:
             name = sql.Identifier(self._retired.pop())
             self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
@@ -197,3 +229,65 @@ def _upgrade(url: str) -> None:
     from relay.databases.migrations import upgrade
 
     upgrade(url)
+
+
+# ---------------------------------------------------------------------------------------------------- fixtures
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(request: pytest.FixtureRequest) -> Iterator[PostgresDatabases]:
+    """Creates databases on the session's server, or on that of OUTBOX_TEST_DATABASE_URL."""
+    databases = PostgresDatabases(EXTERNAL_SERVER_URL or request.getfixturevalue("postgres_server").url())
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+    """Creates SQLite files that are migrated already."""
+    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture
+def postgres_database(postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """A fresh PostgreSQL database with both branches at their heads."""
+    with postgres_databases.fresh(postgres_databases.migrated_template) as database:
+        yield database
+
+
+@pytest.fixture
+def empty_postgres(postgres_databases: PostgresDatabases) -> Iterator[Database]:
+    """A fresh PostgreSQL database with nothing in it."""
+    with postgres_databases.fresh(None) as database:
+        yield database
+
+
+@pytest.fixture
+def sqlite_database(sqlite_databases: SqliteDatabases, tmp_path: Path) -> Iterator[Database]:
+    """A fresh SQLite database with both branches at their heads."""
+    yield from _disposed(Database("sqlite", sqlite_databases.copy_to(tmp_path / "test.db")))
+
+
+@pytest.fixture
+def empty_sqlite(tmp_path: Path) -> Iterator[Database]:
+    """Return the URL of an SQLite file that does not exist yet."""
+    yield from _disposed(Database("sqlite", sqlite_url(tmp_path / "test.db")))
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest) -> Database:
+    """A fresh, migrated database: the test runs once on each kind."""
+    return request.getfixturevalue(f"{request.param}_database")
+
+
+@pytest.fixture(params=KINDS)
+def empty_database(request: pytest.FixtureRequest) -> Database:
+    """A database that was never migrated: the test runs once on each kind."""
+    return request.getfixturevalue(f"empty_{request.param}")
+
+
+def _disposed(database: Database) -> Iterator[Database]:
+    try:
+        yield database
+    finally:
+        database.dispose()
