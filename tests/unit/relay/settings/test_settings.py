@@ -341,7 +341,7 @@ def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str
         ("OUTBOX_HEALTH_PORT", "70000", "OUTBOX_HEALTH_PORT"),
         ("OUTBOX_NOTIFY", "perhaps", "OUTBOX_NOTIFY"),
         ("OUTBOX_LOG_LEVEL", "loud", "OUTBOX_LOG_LEVEL"),
-        ("DATABASE_URL", "mysql://localhost/x", "only postgresql: and sqlite: are known"),
+        ("DATABASE_URL", "mysql://localhost/x", "begins with mysql:, but only "),
         ("DATABASE_URL", "sqlite://", "names no file"),
         ("API_URL", "localhost:3000", "API_URL: write http://"),
     ],
