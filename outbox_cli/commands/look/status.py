@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from relay.admin.status import Status
     from relay.settings import Settings
 
+NO_RELAY = "No relay is alive: start one with `outbox relay`. If one runs, `outbox doctor` finds what stops it."
+
 
 @app.command(
     rich_help_panel=LOOK,
@@ -63,8 +65,7 @@ def relays(as_json: Json = False) -> None:
 
     with reading() as connection:
         found = live_relays(connection)
-    nothing = "no relay is alive: start one with `outbox relay`"
-    show(found, lambda: _relay_table(found), as_json=as_json, otherwise=nothing)
+    show(found, lambda: _relay_table(found), as_json=as_json, otherwise=NO_RELAY)
 
 
 def render(found: Status, database: str) -> RenderableType:
@@ -72,11 +73,7 @@ def render(found: Status, database: str) -> RenderableType:
     parts: list[RenderableType] = [Text(database, style="bold"), "", _message_table(found), ""]
     if found.destinations:
         parts += [_destination_table(found), ""]
-    parts.append(
-        _relay_table(found.relays)
-        if found.relays
-        else Text(pasteable("No relay is alive: start one with `outbox relay`."))
-    )
+    parts.append(_relay_table(found.relays) if found.relays else Text(pasteable(NO_RELAY)))
     return Group(*parts)
 
 
