@@ -68,8 +68,9 @@ def split_sentences(text: str) -> list[str]:
 def detect_language(sentences: Iterable[str]) -> str:
     """Return the English name of the language in which most words are stop words; English in case of doubt."""
     words = Counter(token.lower() for sentence in sentences for token in TOKEN.findall(sentence))
+    vocabulary = frozenset(words)
     languages: list[str] = AVAILABLE_LANGUAGES
-    return max(languages, key=lambda name: (sum(words[w] for w in stop_words(name)), name == "english"))
+    return max(languages, key=lambda name: (sum(words[w] for w in stop_words(name) & vocabulary), name == "english"))
 
 
 def phrases(sentence: str, language: str) -> Iterator[list[Word]]:
