@@ -6,18 +6,20 @@ many entries, siblings that import each other for their types only, and imports 
 
 from __future__ import annotations
 
-import ast
-import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import structlog
 
-PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")  # each imports only those before it
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))  # as pytest does
+
+from support.sources import PACKAGES, ROOMS, ROOT, Facts, facts_of, module_name, sources_of
+
 FILE_LINES = 300
 FUNCTION_LINES = 40
 MEDIAN_LINES = 6
@@ -38,11 +40,6 @@ RELAY_LAYERS: Sequence[set[str]] = (
     {"relay.serving"},
     {"relay.decide"},
 )
-# What differs between databases stands in these.
-ROOMS = re.compile(r"outbox\.writing\.dialects\.(?!dialect$)|relay\.databases\.\w+\.")
-DATABASES = {"postgres", "sqlite3", "psycopg", "aiosqlite"} | {
-    each.parent.name for each in Path(__file__).parents[1].glob("relay/databases/*/dialect.py")
-}
 # `outbox.testing` drains a relay and checks destinations, when a test asks for it.
 UPWARD_ALLOWED = ("outbox.testing",)
 ENTRIES_NOT_COUNTED = {"__init__.py", "__main__.py", "__pycache__", "py.typed"}
@@ -57,45 +54,18 @@ class Import:
     for_types_only: bool
 
 
-@cache
-def nodes_of(path: Path) -> Sequence[ast.AST]:
-    """Return all nodes of a source file, the module first; a file is read once in a process."""
-    return list(ast.walk(ast.parse(path.read_text())))
-
-
 @dataclass
 class Source:
     """One file of the product."""
 
     path: Path
     module: str
-    line_count: int
+    facts: Facts
 
     @property
-    def package(self) -> str:
-        return self.module if self.path.name == "__init__.py" else self.module.rpartition(".")[0]
-
-    @property
-    def nodes(self) -> Sequence[ast.AST]:
-        return nodes_of(self.path)
-
-    @cached_property
     def functions(self) -> list[tuple[str, int]]:
         """Each function's name and the lines of its body, without the docstring."""
-        return [(f"{self.module}.{each.name}", _lines(each)) for each in self.nodes if _is_function(each)]
-
-
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-
-
-def _lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    body = function.body
-    if len(body) > 1 and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-        body = body[1:]
-    last = body[-1].end_lineno
-    assert last is not None
-    return last - body[0].lineno + 1
+        return [(f"{self.module}.{name}", lines) for name, lines in self.facts.functions]
 
 
 @dataclass
@@ -111,12 +81,8 @@ class Shape:
 
     def __post_init__(self) -> None:
         for package in PACKAGES:
-            for path in sorted((self.root / package).rglob("*.py")):
-                self.sources.append(Source(path, self._module(path), len(path.read_text().splitlines())))
-
-    def _module(self, path: Path) -> str:
-        parts = path.relative_to(self.root).with_suffix("").parts
-        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            for path in sources_of(package, self.root):
+                self.sources.append(Source(path, module_name(path, self.root), facts_of(path, self.root)))
 
     # --------------------------------------------------------------- imports
 
@@ -127,13 +93,11 @@ class Shape:
     @cached_property
     def imports(self) -> list[Import]:
         """All imports anywhere in the files: of ours the module, of others the name."""
-        return [found for source in self.sources for found in self._imports_of(source)]
-
-    def _imports_of(self, source: Source) -> Iterator[Import]:
-        for_types = {id(each) for node in source.nodes if _is_type_checking(node) for each in ast.walk(node)}
-        for node in source.nodes:
-            for name in _imported_by(node, source.package):
-                yield Import(source.module, self._nearest(name), id(node) in for_types)
+        return [
+            Import(source.module, self._nearest(name), for_types_only)
+            for source in self.sources
+            for name, for_types_only in source.facts.imports
+        ]
 
     def _nearest(self, name: str) -> str:
         """Return the module that a dotted name is in: the name may be that of something in it."""
@@ -172,18 +136,17 @@ class Shape:
     def branches_on_databases(self) -> list[str]:
         """Tests of which database it is, outside the rooms of the databases."""
         return sorted(
-            f"{source.module}:{node.lineno}"
+            f"{source.module}:{line}"
             for source in self.sources
             if not ROOMS.match(source.module)
-            for node in source.nodes
-            if isinstance(node, ast.Compare | ast.Call | ast.MatchValue) and _is_test_of_database(node)
+            for line in source.facts.branches
         )
 
     # ------------------------------------------------------------------ sizes
 
     @property
     def long_files(self) -> list[str]:
-        return [f"{s.module} ({s.line_count})" for s in self.sources if s.line_count > FILE_LINES]
+        return [f"{s.module} ({s.facts.line_count})" for s in self.sources if s.facts.line_count > FILE_LINES]
 
     @property
     def long_functions(self) -> list[str]:
@@ -211,37 +174,6 @@ class Shape:
             f"functions of more than {FUNCTION_LINES} lines": self.long_functions,
             f"folders of more than {FOLDER_ENTRIES} entries": self.full_folders,
         }
-
-
-def _is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-def _is_test_of_database(node: ast.AST) -> bool:
-    if isinstance(node, ast.Call) and not (
-        isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "getattr")
-    ):
-        return False
-    within = list(ast.walk(node))
-    names = {each.id for each in within if isinstance(each, ast.Name)}
-    texts = {each.value for each in within if isinstance(each, ast.Constant)}
-    return not DATABASES.isdisjoint(names | texts) or any(_is_name_of_dialect(each) for each in within)
-
-
-def _is_name_of_dialect(node: ast.AST) -> bool:
-    return isinstance(node, ast.Attribute) and ast.unparse(node).endswith("dialect.name")
-
-
-def _imported_by(node: ast.AST, package: str) -> list[str]:
-    match node:
-        case ast.Import():
-            return [alias.name for alias in node.names]
-        case ast.ImportFrom(level=0):
-            return [f"{node.module}.{alias.name}" for alias in node.names]
-        case ast.ImportFrom():
-            above = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1])
-            return [f"{above}.{node.module}.{a.name}" if node.module else f"{above}.{a.name}" for a in node.names]
-    return []
 
 
 def _rank(module: str) -> float:
@@ -293,17 +225,17 @@ def _entries(folder: Path) -> list[str]:
 
 def main() -> None:
     """Print each number, and what it counts."""
-    shape = Shape(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parents[1])
+    shape = Shape(Path(sys.argv[1]) if sys.argv[1:] else ROOT)
     functions = sum(len(source.functions) for source in shape.sources)
-    lines = sum(source.line_count for source in shape.sources)
+    lines = sum(source.facts.line_count for source in shape.sources)
     print(f"{len(shape.sources)} files, {lines} lines, {functions} functions")
     print(f"median lines of a function: {shape.median_function:g} (at most {MEDIAN_LINES})")
     for what, found in shape.findings.items():
         print(f"{what}: {len(found)}")
         for each in found:
             print(f"    {each}")
-    from tests.support.declared import undeclared_imports
-    from tests.support.way import measure
+    from support.declared import undeclared_imports
+    from support.way import measure
 
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("error")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from functools import cache
 from importlib.metadata import packages_distributions
 from itertools import chain
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-OURS = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
+from support.sources import PACKAGES, ROOT, facts_of, sources_of
 
 
 def undeclared_imports() -> list[str]:
@@ -29,17 +26,9 @@ def undeclared_imports() -> list[str]:
 @cache
 def foreign_modules() -> Set[str]:
     """Return the top-level modules that the product imports, except its own and those of the standard library."""
-    sources = [file for folder in (*OURS, "alembic") for file in (ROOT / folder).rglob("*.py")]
-    named = {name.partition(".")[0] for file in sources for name in _imported_in(file)}
-    return named - sys.stdlib_module_names - {*OURS}
-
-
-def _imported_in(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            yield node.module
+    files = chain.from_iterable(map(sources_of, (*PACKAGES, "alembic")))
+    named = {name.partition(".")[0] for file in files for name, _ in facts_of(file).imports}
+    return named - sys.stdlib_module_names - {*PACKAGES}
 
 
 def _declared() -> set[str]:

@@ -1,13 +1,12 @@
 """Public names are made of words that the glossary explains, or that every programmer knows."""
 
-import ast
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from shape import nodes_of
+from support.sources import PACKAGES, ROOT, facts_of, sources_of
 
 from outbox_cli.app import MODULES
 from relay.databases import names as databases
@@ -15,8 +14,6 @@ from relay.destinations.registry import OURS
 
 pytestmark = pytest.mark.xdist_group("sources")
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 ENDINGS = ("s", "es", "d", "ed", "ing", "er", "or", "ion", "ation", "able")
 
@@ -75,14 +72,12 @@ def listed() -> set[str]:
 @cache
 def public_names() -> set[str]:
     """Return the names of the modules, packages and public classes."""
-    return {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in names_in(path)}
+    return {name for package in PACKAGES for path in sources_of(package) for name in names_in(path)}
 
 
 def names_in(path: Path) -> Iterator[str]:
     yield path.parent.name if path.name == "__init__.py" else path.stem
-    module = nodes_of(path)[0]
-    assert isinstance(module, ast.Module)
-    yield from (node.name for node in module.body if isinstance(node, ast.ClassDef))
+    yield from facts_of(path).classes
 
 
 def words_of(name: str) -> list[str]:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from shape import nodes_of
+from support.sources import PACKAGES, ROOT, facts_of, sources_of
 
 pytestmark = pytest.mark.xdist_group("sources")
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("outbox", "relay", "listeners", "outbox_demo", "outbox_cli")
-LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 
-
-def first_arguments() -> Iterator[tuple[str, ast.expr]]:
-    """Yield the position and the first argument of each log call."""
+def events() -> Iterator[tuple[str, str | None]]:
+    """Yield the position of each log call and its event: None if that is no literal."""
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sources_of(package):
             if "structlog.get_logger" in path.read_text():
-                for call in nodes_of(path):
-                    if isinstance(call, ast.Call) and is_logging(call):
-                        yield f"{path.relative_to(ROOT)}:{call.lineno}", call.args[0]
-
-
-def is_logging(call: ast.Call) -> bool:
-    if not isinstance(call.func, ast.Attribute) or call.func.attr not in LEVELS or not call.args:
-        return False
-    logger = ast.unparse(call.func.value)
-    return logger in ("log", "audit") or "get_logger" in logger
+                for line, event in facts_of(path).logged:
+                    yield f"{path.relative_to(ROOT)}:{line}", event
 
 
 def documented() -> set[str]:
@@ -42,11 +28,11 @@ def documented() -> set[str]:
 
 
 def test_every_event_is_a_literal() -> None:
-    composed = [where for where, name in first_arguments() if not isinstance(name, ast.Constant)]
+    composed = [where for where, event in events() if event is None]
     assert composed == []
 
 
 def test_every_event_has_a_line_in_the_documentation_and_every_line_an_event() -> None:
-    logged = {str(name.value) for _, name in first_arguments() if isinstance(name, ast.Constant)}
+    logged = {event for _, event in events() if event is not None}
     assert len(logged) > 50
     assert documented() == logged

@@ -1,21 +1,18 @@
 """A kind of destination is a folder, found by its name through one registry; installed packages bring others."""
 
-import ast
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-from shape import nodes_of
+from support.sources import ROOT, facts_of, sources_of
 
-import relay
 from outbox.errors import SettingsError
 from relay.destinations import registry
 from relay.destinations.kind import Kind
 from relay.settings import load
 
-ROOT = Path(relay.__file__).parent.parent
 KINDS = ROOT / "relay" / "destinations"
 
 # Files that may name a kind: public names, and the consumer, which is RabbitMQ's.
@@ -67,27 +64,19 @@ def refused(cwd: Path, text: str) -> str:
 
 def modules_outside_the_kinds() -> Iterator[Path]:
     for package in ("relay", "outbox", "outbox_cli"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sources_of(package):
             if not any(path.is_relative_to(KINDS / kind) for kind in registry.OURS):
                 yield path
 
 
 def kinds_imported_by(path: Path) -> set[str]:
-    modules = [node.module or "" for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
-    modules += [alias.name for node in nodes_of(path) if isinstance(node, ast.Import) for alias in node.names]
-    return {kind for kind in registry.OURS for module in modules if module.startswith(f"relay.destinations.{kind}")}
+    names = [name for name, _ in facts_of(path).imports]
+    return {kind for kind in registry.OURS for name in names if name.startswith(f"relay.destinations.{kind}")}
 
 
 @cache
 def names_of_settings() -> set[str]:
     return {registry.kind(kind).settings.__name__ for kind in registry.OURS}
-
-
-def asks_what_it_is(node: ast.AST) -> bool:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance"):
-        return False
-    asked = {each.id for each in ast.walk(node.args[1]) if isinstance(each, ast.Name)}
-    return bool(asked & names_of_settings())
 
 
 def test_every_folder_is_a_kind_and_every_kind_has_a_folder() -> None:
@@ -103,7 +92,7 @@ def test_nothing_but_its_folder_names_a_kind() -> None:
     naming = {
         str(path.relative_to(ROOT))
         for path in modules_outside_the_kinds()
-        if kinds_imported_by(path) or any(map(asks_what_it_is, nodes_of(path)))
+        if kinds_imported_by(path) or facts_of(path).asked & names_of_settings()
     }
     assert naming == NAMES_A_KIND
 
