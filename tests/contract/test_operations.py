@@ -32,9 +32,8 @@ def connection(database: Database) -> Iterator[sa.Connection]:
 
 
 def register(connection: sa.Connection, name: str, *events: str) -> None:
-    connection.execute(
-        sa.insert(tables().destination).values(name=name, kind="listener", events=list(events), generation=1)
-    )
+    wanted = {"events": list(events), "wanted": [[1, list(events)]]}
+    connection.execute(sa.insert(tables().destination).values(name=name, kind="listener", generation=1, **wanted))
 
 
 def send(connection: sa.Connection, type_: str = "extraction.completed", **options: object) -> str:
@@ -67,11 +66,11 @@ ENDS = [("cancelled", "cancelled"), ("cancelled", "discarded"), ("discarded", "d
 
 
 def deliver(connection: sa.Connection, message_id: str, **values: object) -> None:
-    """Move a message to the history."""
+    """Move a message to the history, as settled for the first generation of destinations."""
     message, history, delivery = tables().message, tables().history, tables().delivery
     row = connection.execute(sa.select(message).where(message.c.id == message_id)).one()
     shared = {c.name: getattr(row, c.name) for c in history.c if c.name in message.c}
-    connection.execute(sa.insert(history).values(**shared, attempts=1, **values))
+    connection.execute(sa.insert(history).values(**{**shared, "attempts": 1, "registered": 1, **values}))
     connection.execute(sa.delete(message).where(message.c.id == message_id))
     connection.execute(sa.delete(delivery).where(delivery.c.message_id == message_id))
 
@@ -386,7 +385,7 @@ def test_a_delivered_message_says_who_took_it_when_and_at_which_attempt(connecti
     at = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
     story = {
         "api": {"state": "delivered", "attempts": 2, "at": at.isoformat()},
-        "b": {"state": "discarded", "attempts": 5},
+        "b": {"state": "discarded", "attempts": 5, "at": at.isoformat()},
     }
     deliver(connection, retried, registered=1, deliveries=story)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from outbox.tables import tables
@@ -24,14 +22,6 @@ class Registered:
         """Return the destinations that want this event type now."""
         return [name for name, row in self.rows.items() if row.removed_at is None and wants(row.events, type_)]
 
-    def wanted(self, type_: str, generation: int | None) -> list[str]:
-        """Return the destinations that wanted this event type in a generation; empty if it is unknown."""
-        if generation is None:
-            return []
-        return sorted(name for name, row in self.rows.items() if wants(_events(row, generation), type_))
-
-
-def _events(row: sa.Row[Any], generation: int) -> Any:
-    if not row.wanted:  # registered by a release that kept no record
-        return row.events if row.removed_at is None else []
-    return wanted_in(row.wanted, generation)
+    def wanted(self, type_: str, generation: int) -> list[str]:
+        """Return the destinations that wanted this event type in a generation."""
+        return sorted(name for name, row in self.rows.items() if wants(wanted_in(row.wanted, generation), type_))

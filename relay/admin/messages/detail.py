@@ -37,7 +37,7 @@ class DeliveryRow:
     attempts: int
     due_at: datetime | None = None
     reason: str | None = None
-    log: list[Any] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
     changed_at: datetime | None = None
     next: str | None = None
     taken_at_attempt: int | None = None
@@ -156,12 +156,12 @@ def _from_history(row: sa.Row[Any], registered: Registered) -> list[DeliveryRow]
 
 
 def _recorded(name: str, found: dict[str, Any]) -> DeliveryRow:
-    state, attempts, at = found.get("state", State.DELIVERED), found.get("attempts", 0), found.get("at")
+    state, attempts = found["state"], found["attempts"]
     return DeliveryRow(
         name,
         state,
         attempts,
         reason=found.get("reason"),
-        changed_at=datetime.fromisoformat(at).astimezone(UTC) if at else None,
+        changed_at=datetime.fromisoformat(found["at"]).astimezone(UTC),
         taken_at_attempt=attempts + 1 if state == State.DELIVERED else None,
     )

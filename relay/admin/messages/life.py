@@ -64,19 +64,17 @@ def _past(delivery: DeliveryRow, suffix: str) -> list[LifeEvent]:
     return events
 
 
-def _attempt(destination: str, entry: Any) -> LifeEvent:
-    if not isinstance(entry, dict):
-        return LifeEvent(None, "quiet", f"Attempt at {destination}", str(entry))
-    verdict = str(entry.get("verdict", ""))
-    nth = f"Attempt {entry['attempt']}" if entry.get("attempt") else "Attempt"
+def _attempt(destination: str, entry: dict[str, Any]) -> LifeEvent:
+    verdict = entry["verdict"]
+    nth = f"Attempt {entry['attempt']}" if entry["attempt"] else "Attempt"
     ends = {"dead": "given up: a dead letter", "retry": "failed", "delivered": "taken"}
     tone: Tone = "bad" if verdict == State.DEAD else "good" if verdict == State.DELIVERED else "warn"
     return LifeEvent(
-        _at(entry.get("at")),
+        _at(entry["at"]),
         tone,
         f"{nth} at {destination}: {ends.get(verdict, verdict)}",
-        str(entry.get("reason") or ""),
-        str(entry.get("detail") or ""),
+        entry["reason"],
+        entry.get("detail", ""),
     )
 
 
@@ -99,8 +97,8 @@ def _to_come(detail: MessageDetail) -> list[LifeEvent]:
     return found or [LifeEvent(detail.message.due_at, "quiet", "Next", detail.next or "", is_to_come=True)]
 
 
-def _at(text: object) -> datetime | None:
+def _at(text: str) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(text))
-    except ValueError:
+        return datetime.fromisoformat(text)
+    except ValueError:  # a redacted value is part of it
         return None
