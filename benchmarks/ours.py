@@ -117,7 +117,7 @@ def _poll(options: argparse.Namespace) -> dict[str, float]:
 def _session(url: str) -> tuple[Session, Cursors]:
     session = open_store(Settings(database_url=url, lease_s=60)).open("bench")  # it may idle between two rounds
     cursors = Cursors()
-    cursors.ready = dict.fromkeys(session.ownership.take(range(64)), 0)
+    cursors.ready = dict.fromkeys((each.shard for each in session.ownership.take(range(64))), 0)
     return session, cursors
 
 

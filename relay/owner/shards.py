@@ -132,12 +132,11 @@ class Shards:
         return self._clock() >= self._anything_from
 
     def _take(self, shards: Sequence[int]) -> None:
-        taken = self._ownership.take(shards) if shards else []
-        if taken:
-            inherited = self._ownership.inherited
+        inherited = self._ownership.take(shards) if shards else []
+        if inherited:
             self._crashes.take_over(inherited)
-            self._reader.start_over(taken)
-            self._taken_count += len(taken)
+            self._reader.start_over([each.shard for each in inherited])
+            self._taken_count += len(inherited)
             _report_dead_owners(inherited)
 
     def report(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.databases import Database
-from support.desk import Desk, sweep
+from support.desk import Desk, sweep, take
 from support.plans import Plan, watched
 from support.scene import Scene, Taker
 
@@ -443,7 +443,7 @@ def test_a_message_costs_no_more_bytes_in_the_servers_log_than_measured(
     """Measured with 200 bytes of data and no key: 607 bytes for writing, 494 for moving, 59 for deleting it."""
     count = 5_000
     session = open_session(postgres_database, keep_history=keep_history)
-    cursors = Cursors(dict.fromkeys(session.ownership.take(ALL), 0))
+    cursors = Cursors(dict.fromkeys(take(session, ALL), 0))
     postgres_database.execute("CHECKPOINT")  # the first change to a page after a checkpoint logs the whole page
     fill(postgres_database, 500, **AS_EMITTED)
     settle_all(session, cursors)

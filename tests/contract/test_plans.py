@@ -12,6 +12,7 @@ from contextlib import closing
 
 import pytest
 from support.databases import Database
+from support.desk import take
 from support.plans import STATEMENTS
 
 from relay.databases.database import Database as Target
@@ -96,7 +97,7 @@ def test_a_drained_page_costs_a_handful_of_statements_however_many_messages_it_h
     _fill(postgres_database, 1_000)
     with closing(_open(postgres_database)) as session:
         cursors = Cursors()
-        cursors.ready = dict.fromkeys(session.ownership.take(range(64)), 0)
+        cursors.ready = dict.fromkeys(take(session, range(64)), 0)
         statements = 0
         run = session.connection.run
 

@@ -15,7 +15,7 @@ from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import make_url
 from structlog.testing import capture_logs
 from support.databases import Database, PostgresDatabases
-from support.desk import ALL, Desk
+from support.desk import ALL, Desk, take
 from support.housekeeping import housekeeping_with
 from support.scene import Scene, Taker
 from support.waiting import eventually
@@ -83,8 +83,8 @@ def test_two_relays_that_take_the_same_shards_at_once_own_each_of_them_once(desk
     first, second = desk.open("one"), desk.open("two")
     with closing(psycopg.connect(desk.database.url)) as between:
         between.execute("SELECT FROM outbox_shard FOR UPDATE")
-        taken: list[list[int]] = []
-        takers = [Thread(target=lambda s=s: taken.append(s.ownership.take(list(ALL)))) for s in (first, second)]
+        found: list[list[int]] = []
+        takers = [Thread(target=lambda s=s: found.append(take(s, ALL))) for s in (first, second)]
         for taker in takers:
             taker.start()
         waiting = (
@@ -93,7 +93,7 @@ def test_two_relays_that_take_the_same_shards_at_once_own_each_of_them_once(desk
         eventually(lambda: desk.database.scalar(waiting) == 2)
     for taker in takers:
         taker.join(timeout=30)
-    assert sorted(taken) == [[], list(ALL)]
+    assert sorted(found) == [[], list(ALL)]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_stranger_that_takes_the_presence_of_a_relay_that_ended_is_no_relay(de
     first.connection.bare.close()  # not in order: its row stays
     stranger.execute(f"SELECT pg_advisory_lock({CLASS}, {presence})")
     assert set(second.ownership.beat([], 0).wants_of) == {second.ownership._number}
-    assert sorted(second.ownership.take(list(ALL))) == list(ALL)
+    assert take(second, ALL) == list(ALL)
 
 
 async def test_messages_are_delivered_while_a_stranger_holds_what_it_can(

@@ -46,7 +46,6 @@ class ModelSession:
         tables.wants_of[self.number] = 0
         self._seen = tables.tx
         self._handed_out: set[tuple[str, str, int, float]] = set()
-        self.inherited: list[Inherited] = []
         self.ownership = self.reading = self.settling = self.waking = self
 
     # ---------------------------------------------------------------- life
@@ -84,15 +83,15 @@ class ModelSession:
             clock_s=_instant(self.tables.clock()).timestamp(),
         )
 
-    def take(self, shards: Sequence[int]) -> list[int]:
+    def take(self, shards: Sequence[int]) -> list[Inherited]:
         self._check()
         taken, now = [s for s in shards if self.tables.shards[s].holder is None], _instant(self.tables.clock())
-        self.inherited = []
+        inherited = []
         for s in taken:
             shard = self.tables.shards[s]
             ids = Record.parse(shard.started).ids
             was_mine = shard.dirty and shard.owner == self.relay_id
-            self.inherited.append(
+            inherited.append(
                 Inherited(
                     shard=s,
                     owner=shard.owner,
@@ -104,7 +103,7 @@ class ModelSession:
                 )
             )
             shard.holder, shard.dirty, shard.owner = self, True, self.relay_id
-        return taken
+        return inherited
 
     def note(self, records: Mapping[int, str | None]) -> None:
         self._check()

@@ -32,6 +32,7 @@ from simulation.life import Life, Violation
 from simulation.scripts import DIRECTED
 from simulation.session import ModelSession
 
+from relay.databases.store.inheriting import Inherited
 from relay.databases.store.rows import Cursors
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.failures.doubt import NEWEST
@@ -138,11 +139,12 @@ def test_a_release_that_has_no_second_chance(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_takeover_that_looks_at_everything_first(monkeypatch: pytest.MonkeyPatch) -> None:
     take = ModelSession.take
 
-    def look_at_everything(self: ModelSession, shards: Sequence[int]) -> list[int]:
-        taken = take(self, shards)
+    def look_at_everything(self: ModelSession, shards: Sequence[int]) -> list[Inherited]:
+        inherited = take(self, shards)
+        taken = {each.shard for each in inherited}
         blocked = [d for d in self.tables.deliveries.values() if d.message.shard in taken and d.state == "blocked"]
         self.tables.clock.now += ROW_S * len(blocked)  # type: ignore[attr-defined]
-        return taken
+        return inherited
 
     monkeypatch.setattr(ModelSession, "take", look_at_everything)
     assert "liveness" in dies("takeover", 0)

@@ -1,6 +1,6 @@
 """A database with an outbox, and owning sessions on it that a test uses directly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,11 @@ from relay.databases.store.rows import MESSAGE_COLUMNS, Cursors, Row
 from support.databases import Database
 
 ALL = range(SHARD_COUNT)
+
+
+def take(session: Any, shards: Iterable[int]) -> list[int]:
+    """Take shards; return those that were free."""
+    return sorted(inherited.shard for inherited in session.ownership.take(list(shards)))
 
 
 class Desk:
@@ -41,7 +46,7 @@ class Desk:
     def owner(self, name: str = "relay-1", **options: Any) -> Any:
         """Return a session that owns every shard."""
         session = self.open(name, **options)
-        assert sorted(session.ownership.take(list(ALL))) == list(ALL)
+        assert take(session, ALL) == list(ALL)
         return session
 
     def emit(self, count: int = 1, **options: Any) -> list[str]:

@@ -53,13 +53,7 @@ class Standby(Lost):
 
 
 class Ownership(Protocol):
-    """The locks of a session, and the rows that relays write for each other.
-
-    Attributes:
-        inherited: How their last owners left the shards of the last ``take``.
-    """
-
-    inherited: list[Inherited]
+    """The locks of a session, and the rows that relays write for each other."""
 
     def server_age_s(self) -> float:
         """Return the seconds since the start of the server; ``inf`` if there is no server."""
@@ -67,8 +61,8 @@ class Ownership(Protocol):
     def beat(self, shards: Sequence[int], wants: int) -> Peers:
         """Show that this relay is alive, owns these shards and wants this many more; return the state of its peers."""
 
-    def take(self, shards: Sequence[int]) -> list[int]:
-        """Take those of these shards that are free, mark them dirty, and set `inherited`; return them.
+    def take(self, shards: Sequence[int]) -> list[Inherited]:
+        """Take those of these shards that are free, and mark them dirty; return how their last owners left them.
 
         `sweep` finds deliveries that are blocked in these shards without a predecessor.
         """

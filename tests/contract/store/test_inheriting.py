@@ -17,8 +17,8 @@ def record_of(desk: Desk, shard: int) -> Record:
 
 def take(desk: Desk, name: str = "relay-2") -> dict[int, object]:
     session = desk.open(name)
-    eventually(lambda: session.ownership.take([1, 2]), what="the shards are free")
-    return {inherited.shard: inherited for inherited in session.ownership.inherited}
+    found = eventually(lambda: session.ownership.take([1, 2]), what="the shards are free")
+    return {inherited.shard: inherited for inherited in found}
 
 
 def test_no_suspicion_is_inherited_from_an_owner_that_handed_back(desk: Desk) -> None:
@@ -82,3 +82,11 @@ def test_the_time_of_taking_is_the_databases(desk: Desk) -> None:
     with desk.database.engine.connect() as connection:
         (created_at,) = connection.scalars(sa.select(tables().message.c.created_at))
     assert at >= created_at
+
+
+def test_a_shard_whose_row_was_deleted_is_taken_all_the_same(desk: Desk) -> None:
+    """On PostgreSQL a new session writes the row again."""
+    desk.database.execute("DELETE FROM outbox_shard WHERE shard = 2")
+    found = take(desk)
+    assert sorted(found) == [1, 2]
+    assert (found[2].is_dirty, found[2].owner, found[2].record) == (False, None, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.desk import ALL, Desk, everything, ruling, seconds_until, settle, taken
+from support.desk import ALL, Desk, everything, ruling, seconds_until, settle, take, taken
 from support.waiting import eventually
 
 from outbox import emit
@@ -29,28 +29,28 @@ LEASE_MS = {  # with a lease of nine seconds
 
 def test_a_session_takes_what_is_free_and_never_the_same_twice(desk: Desk) -> None:
     session = desk.open()
-    assert sorted(session.ownership.take([1, 2, 3])) == [1, 2, 3]
-    assert sorted(session.ownership.take([2, 3, 4])) == [4]
+    assert take(session, [1, 2, 3]) == [1, 2, 3]
+    assert take(session, [2, 3, 4]) == [4]
 
 
 def test_what_was_taken_twice_is_free_after_it_was_given_once(pg: Desk) -> None:
     first, second = pg.open("one"), pg.open("two")
     first.ownership.take([5])
     first.ownership.take([5])
-    assert second.ownership.take([5]) == []
+    assert take(second, [5]) == []
     first.ownership.give([5])
-    assert second.ownership.take([5]) == [5]
+    assert take(second, [5]) == [5]
 
 
 def test_a_session_that_ends_lets_go_of_everything(pg: Desk) -> None:
     first, second = pg.owner("one"), pg.open("two")
-    assert second.ownership.take(list(ALL)) == []
+    assert take(second, ALL) == []
     first.close()
-    taken: list[int] = []  # the server releases one lock after the other
+    found: list[int] = []  # the server releases one lock after the other
 
     def has_all() -> bool:
-        taken.extend(second.ownership.take(list(ALL)))
-        return sorted(taken) == list(ALL)
+        found.extend(take(second, ALL))
+        return sorted(found) == list(ALL)
 
     eventually(has_all)
 

@@ -70,7 +70,6 @@ class Ownership:
         self._db, self._reading, self._writer, self._relay_id = connection, reading, writer, relay_id
         self._owned: set[int] = set()
         self._not_to_be_ended: set[int] = set()
-        self.inherited: list[Inherited] = []
         self._check_database()
         self._number = self._register()
 
@@ -143,18 +142,14 @@ class Ownership:
             return False
         return True
 
-    def take(self, shards: Sequence[int]) -> list[int]:
+    def take(self, shards: Sequence[int]) -> list[Inherited]:
         wanted = sorted(set(shards) - self._owned)
-        if not wanted:
-            return []
         with self._db.guard():
             rows = self._db.run(sql.TAKE, shards=wanted, owner=self._relay_id, number=self._number).fetchall()
-            taken = sorted(shard for shard, *_ in rows)
-            if taken:
-                self._owned.update(taken)
-                self.inherited = inherited_by(self._relay_id, rows, lambda ids: self._db.run(sql.PRESENT, ids=ids))
+            if rows:
+                self._owned.update(shard for shard, *_ in rows)
                 self._reading.begin_shards()
-        return taken
+            return inherited_by(self._relay_id, rows, lambda ids: self._db.run(sql.PRESENT, ids=ids))
 
     def note(self, records: Mapping[int, str | None]) -> None:
         shards = sorted(records)

@@ -22,8 +22,10 @@ SELECT name, generation, state, paused_by, reason,
 FROM outbox_destination
 """
 
+# A shard without its row, which someone has deleted, is taken all the same.
 LEFT_BEHIND = f"""
-SELECT shard, dirty, owner, started, {NOW} FROM outbox_shard WHERE shard IN (SELECT value FROM json_each(:shards))
+SELECT s.value, o.dirty, o.owner, o.started, {NOW} FROM json_each(:shards) AS s
+LEFT JOIN outbox_shard AS o ON o.shard = s.value
 """
 
 MARK_SHARDS = """

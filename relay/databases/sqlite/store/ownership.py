@@ -30,7 +30,6 @@ class Ownership:
     def __init__(self, connection: OwningConnection, files: SessionFiles, *, relay_id: str) -> None:
         self._db, self._files, self._relay_id = connection, files, relay_id
         self._owned: set[int] = set()
-        self.inherited: list[Inherited] = []
         with self._db.guard():
             self._check_schema()
         with self._db.writing():
@@ -75,16 +74,14 @@ class Ownership:
             clock_s=clock_s,
         )
 
-    def take(self, shards: Sequence[int]) -> list[int]:
+    def take(self, shards: Sequence[int]) -> list[Inherited]:
         taken = [s for s in shards if s not in self._owned]
-        if not taken:
-            return []
         with self._db.writing():
             rows = self._db.run(sql.LEFT_BEHIND, shards=taken).fetchall()
             self._db.run(sql.MARK_SHARDS, dirty=True, owner=self._relay_id, shards=taken)
-            self.inherited = inherited_by(self._relay_id, rows, lambda ids: self._db.run(sql.PRESENT, ids=ids))
+            inherited = inherited_by(self._relay_id, rows, lambda ids: self._db.run(sql.PRESENT, ids=ids))
         self._owned.update(taken)
-        return taken
+        return inherited
 
     def note(self, records: Mapping[int, str | None]) -> None:
         rows = [(record, shard, self._relay_id) for shard, record in records.items()]
