@@ -67,9 +67,10 @@ async def idle(stack: AsyncExitStack, port: int, count: int, address: str) -> No
 
 
 async def answer(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line of an answer; an empty one after the end of the connection."""
     async with asyncio.timeout(30):
         try:
-            return await reader.read(65_536)
+            return await reader.readline()
         except ConnectionError:
             return b""
 
