@@ -20,6 +20,7 @@ from outbox.errors import Unusable
 from relay.admin.access.deadline import TooMuch, translated, watch, within
 from relay.admin.access.opening import reaching
 from relay.admin.access.queries import snapshot
+from relay.databases.database import close_engine
 from relay.databases.dialect import dialect_of
 from relay.settings import Settings
 
@@ -58,8 +59,8 @@ class Reader:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close the connections."""
-        self.engine.dispose()
+        """Close the connections: those in use, by a job or a read in the background, when they are returned."""
+        close_engine(self.engine)
 
     def ask(
         self,

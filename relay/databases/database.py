@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from relay.databases.store.contract import Store
 
 
+def close_engine(engine: sa.Engine) -> None:
+    """Close the connections of an engine: those in use as soon as they are returned.
+
+    ``dispose`` alone would leave the connections in use open after their return, until they are collected as garbage.
+    """
+    sa.event.listen(engine, "checkin", _close)
+    engine.dispose()
+
+
+def _close(_connection: Any, entry: sa.pool.ConnectionPoolEntry) -> None:
+    entry.close()
+
+
 class Database(Address):
     """A database, through our driver for it: PostgreSQL, or an SQLite file."""
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
+from relay.databases.database import close_engine
 from relay.destinations.listener.errors import ErrorGuard, contained, contained_call
 
 LONGEST_WAIT_S = 2.0  # how long a call waits for its turn: a call that hangs must not hold up other calls
@@ -73,7 +74,7 @@ class ThreadSessions:
         return self._turns.acquire(timeout=LONGEST_WAIT_S)
 
     async def close(self) -> None:
-        self.engine.dispose()
+        close_engine(self.engine)  # a call that overran may have a session still
 
 
 class LoopSessions:
