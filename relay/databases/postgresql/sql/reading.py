@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from relay.databases.postgresql.sql.connection import IS_OWNER, IS_REGISTERED
-from relay.databases.store.rows import PAGE_BYTES
+from relay.databases.store.rows import MESSAGE_COLUMNS, PAGE_BYTES
 from relay.databases.store.state_lists import GIVEN_UP, UNTAKEN
 
-MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, tidsend(m.ctid), m.expires_at, m.due_at"""
+MESSAGE = ", ".join("tidsend(m.ctid)" if name == "address" else f"m.{name}" for name in MESSAGE_COLUMNS)
 # The same columns without values that may be unreadable: types are ASCII, and a key is shown as its bytes.
 BARE_MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, '', NULL,
     encode(convert_to(m.ordering_key, getdatabaseencoding()), 'hex'),
@@ -113,7 +112,7 @@ def _looking_and(read: str) -> str:
     On a busy processor, the owning thread loses its turn with each answer that it waits for.
     """
     return f"""
-SELECT {", ".join(["NULL"] * MESSAGE.count("m."))}, concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere)
+SELECT {", ".join(["NULL"] * len(MESSAGE_COLUMNS))}, concat_ws(' ', l.snapshot, l.mine, l.late, l.elsewhere)
 FROM ({LOOK}) AS l (snapshot, mine, late, elsewhere)
 UNION ALL (SELECT *, NULL FROM ({read}) AS m)
 """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from relay.databases.sqlite.sql.connection import IS_REGISTERED, NOW
+from relay.databases.store.rows import MESSAGE_COLUMNS
 from relay.databases.store.state_lists import GIVEN_UP, UNTAKEN
 
-MESSAGE = """m.id, m.position, m.shard, m.generation, m.type, m.source, m.subject, m.ordering_key,
-    m.data, m.headers, m.created_at, NULL AS address, m.expires_at, m.due_at"""
+MESSAGE = ", ".join("NULL" if name == "address" else f"m.{name}" for name in MESSAGE_COLUMNS)
 
 DELIVERY = f"""d.destination, d.generation, d.attempts,
     coalesce((julianday({NOW}) - julianday(d.first_failed_at)) * 86400.0, 0.0)"""
