@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Event
 from typing import Any
@@ -71,14 +71,11 @@ class Housekeeping:
             (self.remove_traces, timedelta(minutes=1)),
             (self.forget_inbox_marks, timedelta(minutes=10)),
             (self.thin_out_samples, timedelta(minutes=10)),
+            (self.add_partitions, timedelta(hours=1)),
         ]
-        if self._dialect.HAS_PARTITIONS:
-            jobs.append((self.add_partitions, timedelta(hours=1)))
-            self._add("drop_partitions", self.drop_partitions, timedelta(hours=1))
-        else:
-            jobs.append((self.delete_history, timedelta(minutes=10)))
         for job, every in jobs:
             self._add(job.__name__, partial(self._run, job), every)
+        self._add("delete_history", self.delete_history, timedelta(minutes=10))
         for sampling in (self.sample_backlog, self.keep_sample):
             # At full steps of the clock, so that each interval of a plot has one sample of each relay.
             self._schedule(sampling, SAMPLE_EVERY_S, start_date=datetime(2026, 1, 1, tzinfo=UTC))
@@ -164,24 +161,25 @@ class Housekeeping:
         return thin_out(connection, now(connection), BATCH)
 
     def add_partitions(self, connection: sa.Connection) -> int:
-        """Create the history's partitions for today and for the next days."""
-        today = _today(connection)
+        """Create the history's partitions for today and for the next days, where it has partitions."""
+        today = now(connection).astimezone(UTC).date()
         for offset in range(DAYS_AHEAD + 1):
             self._dialect.add_partition(connection, today + timedelta(days=offset))
         return 0
 
-    def drop_partitions(self) -> None:
-        """Drop partitions that are older than the retention."""
-        with self._failing("drop_partitions"), self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            if not self._dialect.is_standby(connection):
-                oldest = _today(connection) - timedelta(days=self._settings.retention_days + 1)
-                self._dialect.drop_partitions(connection, oldest)
+    def delete_history(self) -> None:
+        """Delete the history that is older than the retention."""
+        with self._failing("delete_history"):
+            while self._delete_old_history() == BATCH and not self._stopping.wait(PAUSE_S):
+                continue
 
-    def delete_history(self, connection: sa.Connection) -> int:
-        """Delete a batch of the history that is too old, where it has no partitions."""
-        before = now(connection) - timedelta(days=self._settings.retention_days)
-        return self._dialect.delete_history(connection, before, BATCH)
+    def _delete_old_history(self) -> int:
+        with self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")  # a transaction cannot detach a partition
+            if self._dialect.is_standby(connection):
+                return 0
+            before = now(connection) - timedelta(days=self._settings.retention_days)
+            return self._dialect.delete_history(connection, before, BATCH)
 
     def forget_inbox_marks(self, connection: sa.Connection) -> int:
         """Delete inbox marks after their retention, unless their message still exists."""
@@ -214,7 +212,3 @@ class Housekeeping:
 
 def _said(error: sa.exc.SQLAlchemyError) -> str:
     return " ".join(str(getattr(error, "orig", None) or error).split())
-
-
-def _today(connection: sa.Connection) -> date:
-    return now(connection).astimezone(UTC).date()

@@ -163,7 +163,6 @@ class Dialect(Protocol):
 
     CLOCK: sa.ColumnElement[datetime]  # the only clock that all relays and operators share
     EMITTED: str  # the query for the highest position used so far; it returns no row if there is none
-    HAS_PARTITIONS: bool  # the history has a partition for each day; if not, `delete_history` deletes its rows
     HOLDS_NOTHING: sa.ColumnElement[bool]  # a condition on a row of `outbox_relay`: its session holds no lock
 
     def begin_snapshot(self, connection: sa.Connection) -> None:
@@ -213,13 +212,13 @@ class Dialect(Protocol):
         """Exclude other relays' housekeeping until the transaction ends; return ``False`` if it is going on now."""
 
     def add_partition(self, connection: sa.Connection, day: date) -> None:
-        """Create the history's partition of a day, if there is none."""
-
-    def drop_partitions(self, connection: sa.Connection, before: date) -> None:
-        """Drop the history's partitions of earlier days, on a connection that commits each statement."""
+        """Create the history's partition of a day, if there is none; do nothing if the history has no partitions."""
 
     def delete_history(self, connection: sa.Connection, before: datetime, limit: int) -> int:
-        """Delete rows of the history that were settled before this instant, up to a limit; return their number."""
+        """Delete the history from before this instant: rows, up to a limit, or whole partitions, one day late.
+
+        The connection commits each statement. Returns the number of deleted rows, without those of partitions.
+        """
 
     def lock_registry(self, connection: sa.Connection) -> None:
         """Wait for other registrations of destinations, and exclude them until the transaction ends.

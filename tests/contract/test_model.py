@@ -366,10 +366,7 @@ class Life(RuleBasedStateMachine):
         )
         with self.engine.begin() as connection:
             keeping.forget_inbox_marks(connection)
-            if self.database.kind == "sqlite":
-                keeping.delete_history(connection)
-        if self.database.kind == "postgres":
-            keeping.drop_partitions()
+        keeping.delete_history()
         keeping._engine.dispose()
         with self.engine.begin() as connection:
             keeping.forget_inbox_marks(connection)

@@ -192,7 +192,7 @@ async def test_the_core_works_as_three_roles_with_what_is_printed(roles: Roles) 
         for job in (keeper.add_partitions, keeper.remove_traces, keeper.forget_inbox_marks):
             job(connection)
     roles.owner.execute(f"SELECT {SCHEMA}.outbox_add_partition('2020-02-02')")
-    keeper.drop_partitions()
+    keeper.delete_history()
     keeper._engine.dispose()
     assert roles.owner.scalar(f"SELECT to_regclass('{SCHEMA}.outbox_history_20200202')") is None
     engine.dispose()

@@ -392,7 +392,7 @@ def test_retention_drops_no_table_of_a_stranger(postgres_database: Database, str
     postgres_database.execute("SELECT outbox_add_partition('2020-02-02')")
     keeper = housekeeping_with(Settings(database_url=postgres_database.url))
     with capture_logs() as said:
-        keeper.drop_partitions()
+        keeper.delete_history()
     keeper._engine.dispose()
     assert [record["event"] for record in said] == ["history_dropped"]
     left = postgres_database.rows("SELECT relname FROM pg_class WHERE relname LIKE 'outbox_history_20200202%'")

@@ -23,7 +23,7 @@ from relay.databases.postgresql.connections.marks import (
 from relay.databases.postgresql.connections.refusals import explained, is_refusal
 from relay.databases.postgresql.doctor.server import examine_server, examine_tables
 from relay.databases.postgresql.migration import migrating, obstacle, on_path
-from relay.databases.postgresql.partitions import add_partition, drop_partitions
+from relay.databases.postgresql.partitions import add_partition, delete_history
 from relay.databases.postgresql.rights import others_that_create, refuse_without
 from relay.databases.postgresql.sql.backlog import LAST_POSITION
 from relay.databases.postgresql.sql.connection import BY_INDEX
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     _: Dialect = dialect  # mypy checks each member
 
-IS_FILE, HAS_SCHEMAS, HAS_PARTITIONS = False, True, True
+IS_FILE, HAS_SCHEMAS = False, True
 CLOCK: sa.ColumnElement[datetime] = sa.func.clock_timestamp(type_=Instant)
 EMITTED = LAST_POSITION
 HOLDS_NOTHING: sa.ColumnElement[bool] = sa.literal_column(
@@ -113,11 +113,6 @@ def take_turn(connection: sa.Connection) -> bool:
             raise
         return False
     return True
-
-
-def delete_history(connection: sa.Connection, before: datetime, limit: int) -> int:
-    """Do nothing: the partitions of the history are dropped."""
-    return 0
 
 
 def lock_registry(connection: sa.Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import sqlalchemy as sa
 import structlog
@@ -28,12 +28,13 @@ def add_partition(connection: sa.Connection, day: date) -> None:
     connection.execute(sa.select(sa.func.outbox_add_partition(day)))
 
 
-def drop_partitions(connection: sa.Connection, before: date) -> None:
-    """Detach and drop them concurrently, and therefore outside a transaction."""
+def delete_history(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Detach partitions concurrently, and therefore outside a transaction, and drop them."""
     for name, state in connection.exec_driver_sql(PARTITIONS).all():
         day = datetime.strptime(name[:PARTITION_LENGTH], PARTITION).replace(tzinfo=UTC).date()
-        if day < before:
+        if day + timedelta(days=1) < before.astimezone(UTC).date():
             _drop(connection, name, day, state)
+    return 0
 
 
 def _drop(connection: sa.Connection, name: str, day: date, state: str) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     _: Dialect = dialect  # mypy checks each member
 
-IS_FILE, HAS_SCHEMAS, HAS_PARTITIONS = True, False, False
+IS_FILE, HAS_SCHEMAS = True, False
 CLOCK: sa.ColumnElement[datetime] = sa.func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=Instant)
 EMITTED = "SELECT seq FROM sqlite_sequence WHERE name = 'outbox_message'"
 HOLDS_NOTHING: sa.ColumnElement[bool] = sa.true()  # only the last relay can be alive
@@ -117,10 +117,6 @@ def take_turn(connection: sa.Connection) -> bool:
 
 
 def add_partition(connection: sa.Connection, day: date) -> None:
-    """Do nothing: there are no partitions."""
-
-
-def drop_partitions(connection: sa.Connection, before: date) -> None:
     """Do nothing: there are no partitions."""
 
 
