@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay.destinations.http.echo import PIECE, Echo
@@ -61,7 +61,9 @@ def test_at_most_a_few_letters_of_a_repeated_secret_are_shown(spelling: str) -> 
 
 @given(st.text(max_size=300))
 def test_what_repeats_no_secret_is_shown_as_it_is(text: str) -> None:
-    assert Echo(["0123456789abcdef" * 3]).masked(text) == text
+    secret = "0123456789abcdef" * 3
+    assume(not any(secret[n : n + PIECE] in letters(text) for n in range(16)))
+    assert Echo([secret]).masked(text) == text
 
 
 def test_what_stands_around_a_secret_is_shown() -> None:
