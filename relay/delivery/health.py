@@ -17,6 +17,7 @@ from relay.seam import Entry, Probe, ToOwner
 log = structlog.get_logger("relay")
 
 NOTED_S = 60.0  # how long a note about failures is shown after the last failure
+FAILING_S = 5.0  # shorter failures are not logged: most end with the first retry, or when a server has restarted
 PAUSES_LOGGED_EVERY_S = 60.0  # a destination at its own rate limit asks for a short pause each second, for hours
 
 STATE_OF_CONDITION = {"closed": "healthy", "open": "paused", "throttled": "throttled", "off": "off"}
@@ -46,6 +47,8 @@ class SharedHealth:
         self._may_probe = self._claimed = False  # a probe is permitted; it is made for all relays
         self.is_asking = False  # this relay has asked whether it may probe, and has no answer yet
         self.taken_at = self.failed_at = -1e9
+        self._failing_since = -1e9  # the first failure since an attempt was taken
+        self._is_failing = False  # the log says that the destination takes nothing, but not that it is down
         self._note: str | None = None
         self._pause_logged_at = -1e9
         self._is_repeated = False  # the requested pause is short, and follows one that was logged
@@ -60,6 +63,7 @@ class SharedHealth:
     def follow(self, shared_state: SharedState, asked_at: float, now: float, *, alone: bool) -> Ruling[Entry]:
         """Apply the shared state of this destination, as of `asked_at`."""
         self._is_alone = alone
+        self._report_taken()
         self._pause(shared_state.reason if shared_state.paused_by == "operator" else None)
         ruling = self._note_resumed(shared_state.resumed_at, now)
         self._report_note(shared_state, now)
@@ -131,6 +135,26 @@ class SharedHealth:
 
     # ------------------------------------------------------------ own findings
 
+    def failed(self, reason: str, now: float) -> None:
+        """Note a failed attempt. Log the failures once if they go on and nothing is taken.
+
+        The breaker needs several messages to tell that a destination is down. With few messages, only this line of the
+        log shows that a destination does not work.
+        """
+        self._report_taken()
+        breaker = self._breaker
+        self.failed_at = now
+        if self._failing_since <= max(self.taken_at, breaker.since):
+            self._failing_since = now
+        if breaker.condition == "closed" and not self._is_failing and now - self._failing_since >= FAILING_S:
+            self._is_failing = True
+            log.warning("destination_failing", destination=self.name, reason=reason)
+
+    def _report_taken(self) -> None:
+        if self._is_failing and self.taken_at > self._failing_since:
+            self._is_failing = False
+            log.info("destination_back", destination=self.name)
+
     def turned(self, before: str, now: float, *, tell: bool = True) -> None:
         """Report a changed condition, or a changed time of the next probe, to the log and to the other relays."""
         breaker = self._breaker
@@ -148,6 +172,7 @@ class SharedHealth:
 
     def _log_turn(self, before: str) -> None:
         breaker = self._breaker
+        self._is_failing = False
         if breaker.condition == "throttled":
             self._note_pause()
         if self._is_repeated and {before, breaker.condition} == {"closed", "throttled"}:

@@ -219,7 +219,7 @@ class Lane:
     def _rule(self, entry: Entry, outcome: Outcome, started_at: float) -> None:
         now, breaker = self._clock(), self.breaker
         if outcome is not TAKEN:
-            self.health.failed_at = now
+            self.health.failed(outcome.reason, now)
             self._on_failure(outcome.reason)
         before = breaker.condition, breaker.until
         ruling = breaker.judge(entry, outcome, started_at, now, others=len(self.queue.startable))

@@ -1,4 +1,4 @@
-"""The log tells of each pause that a destination asks for, but not of hundreds of short ones."""
+"""The log tells of a destination that takes nothing, but not of single failures or of hundreds of short pauses."""
 
 import pytest
 from structlog.testing import capture_logs
@@ -6,10 +6,11 @@ from structlog.testing import capture_logs
 from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.outcome import throttled
+from relay.decide.shared_state import SharedState
 from relay.delivery.health import SharedHealth
 from relay.seam import Entry, ToOwner
 
-THROTTLED, BACK = "destination_throttled", "destination_back"
+THROTTLED, BACK, FAILING = "destination_throttled", "destination_back", "destination_failing"
 
 
 class Destination:
@@ -24,6 +25,14 @@ class Destination:
         self.health.turned("closed", at)
         self.breaker.end_wait(at + wait_s)
         self.health.turned("throttled", at + wait_s)
+
+    def fails(self, *at: float) -> None:
+        for each in at:
+            self.health.failed("no connection", each)
+
+    def takes(self, at: float) -> None:
+        self.health.taken_at = at
+        self.health.follow(SharedState("api"), at, at, alone=True)
 
 
 @pytest.fixture
@@ -43,3 +52,30 @@ def test_a_long_pause_is_logged_even_after_a_short_one(destination: Destination)
     with capture_logs() as lines:
         destination.pauses(2, 600)
     assert [line["event"] for line in lines] == [THROTTLED, BACK]
+
+
+def test_a_destination_that_takes_nothing_of_a_few_messages_is_logged_once_and_so_is_its_return(
+    destination: Destination,
+) -> None:
+    with capture_logs() as lines:
+        destination.fails(10, 11, 13, 17, 25, 41)
+        destination.takes(50)
+        destination.takes(51)
+    assert [line["event"] for line in lines] == [FAILING, BACK]
+    assert lines[0]["reason"] == "no connection"
+
+
+def test_failures_between_which_a_message_was_taken_are_not_logged(destination: Destination) -> None:
+    with capture_logs() as lines:
+        for start in range(0, 60, 6):
+            destination.fails(start + 1, start + 2, start + 5)
+            destination.takes(start + 5.5)
+    assert lines == []
+
+
+def test_a_destination_that_is_logged_as_failing_and_then_as_down_returns_once(destination: Destination) -> None:
+    with capture_logs() as lines:
+        destination.fails(1, 7)
+        destination.pauses(8, 600)
+        destination.takes(700)
+    assert [line["event"] for line in lines] == [FAILING, THROTTLED, BACK]
