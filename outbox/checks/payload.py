@@ -141,7 +141,7 @@ def _converted(value: Any, path: _Path) -> Any:
     try:
         converted = _serializer.to_python(value, mode="json", by_alias=True)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-        raise _refused(path, f"cannot be written as JSON: {ascii(str(error))[1:-1]}") from error
+        raise _refused(path, f"cannot be written as JSON ({ascii(str(error))[1:-1]}): convert it first") from error
     if type(converted) not in _JSON_TYPES:
         raise _refused(path, f"is of {type(value)}, which cannot be written as JSON: convert it first")
     if isinstance(value, datetime) or hasattr(value, "__pydantic_serializer__"):

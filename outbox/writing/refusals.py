@@ -46,6 +46,7 @@ def _explanation(error: sa.exc.DBAPIError, dialect: Dialect) -> OutboxError | No
     if not any(each in said for each in _OURS):
         return None
     refusal = dialect.refusal(error, said)
+    said = said.partition(" LINE 1: ")[0]  # psycopg repeats the statement there
     if refusal == "missing":
         return SchemaError(
             f"the outbox's tables are not in this database, or not in this schema ({said[:200]}): run "

@@ -45,7 +45,7 @@ def kind(name: str) -> Kind[DestinationPolicy]:
         return found
     offers = _theirs().get(name, [])
     if not offers:
-        raise SettingsError(f"there is no such kind: use {listed()}; a package can bring others")
+        raise SettingsError(f"there is no kind {ascii(name)[:60]}: use {listed()}; a package can bring others")
     if len(offers) > 1:
         values = " and ".join(each.value for each in offers)
         raise SettingsError(f"several installed packages bring the kind {name} ({values}): uninstall all but one")
@@ -72,7 +72,7 @@ def build(name: str, settings: DestinationPolicy, database: Database) -> Destina
     with needing_its_library(name, settings.kind) as found:
         try:
             return found.build(name, settings, database)
-        except ValueError as error:
+        except (SettingsError, ValueError) as error:
             raise SettingsError(f"destination {name}: {error}") from None
 
 

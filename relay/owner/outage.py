@@ -48,9 +48,9 @@ class Outage:
 
     def end(self) -> None:
         """Note that a whole turn has worked, including a write."""
-        if self._said:
+        if any(what != Standby.__name__ for what, _ in self._said):
             log.info("database_back")
-            self._said.clear()
+        self._said.clear()
         self.reason = None
         self.is_standing_by = False
         self.failures = 0

@@ -91,9 +91,11 @@ def expand(text: str, environ: Mapping[str, str]) -> tuple[str, set[str]]:
 
 
 def instead(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most similar, or all of them."""
+    """Return the known name that is most similar or that contains this one as words, or all of them."""
     spelled = {each.removeprefix(PREFIX): each for each in sorted(known)}  # without the prefix that all names share
-    if close := difflib.get_close_matches(name.removeprefix(PREFIX), spelled, n=1, cutoff=0.6):
+    given = name.removeprefix(PREFIX)
+    longer = [each for each in spelled if f"_{given}_" in f"_{each}_"]
+    if close := difflib.get_close_matches(given, longer or spelled, n=1, cutoff=0.0 if longer else 0.6):
         return f"did you mean {spelled[close[0]]}?"
     return f"there are {', '.join(spelled.values())}"
 

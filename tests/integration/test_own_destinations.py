@@ -86,4 +86,4 @@ def test_a_relay_without_the_package_refuses_the_kind_and_lists_the_known_ones(r
     (tmp_path / "outbox.toml").write_text('[destinations.archive]\nkind = "file"\npath = "all.jsonl"\n')
     ended = run("config", "check")
     assert ended.returncode == 3
-    assert 'there is no such kind: use "listener"' in ended.stderr
+    assert "there is no kind 'file': use \"listener\"" in ended.stderr

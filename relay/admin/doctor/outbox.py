@@ -101,7 +101,9 @@ def _destinations(found: Status) -> Iterator[Finding]:
         severity, why, do = ADVICE.get(each.state) or ADVICE.get(each.paused_by) or ADVICE["failure"]
         what = f"{name} is {said}; waiting for it: {each.waiting:,}"
         yield Finding("destinations", severity, what, why, do.format(name=name))
-    if not troubled:
+    if not found.destinations:
+        yield ok("destinations", "none is registered yet: the first relay registers those that it is configured with")
+    elif not troubled:
         yield ok("destinations", f"{len(found.destinations)} registered, all healthy")
 
 
@@ -131,7 +133,7 @@ def _expired(found: Status) -> Finding:
 def _unrouted(connection: sa.Connection) -> Finding:
     found = unrouted_types(connection)
     if not found:
-        return ok("unrouted", "each message is wanted by a subscription")
+        return ok("unrouted", "relays found a subscription for each message that they have read")
     types = ", ".join(f"{type_} ({count:,})" for type_, count in found[:5])
     more = f" and {len(found) - 5} other types" if len(found) > 5 else ""
     return bad(

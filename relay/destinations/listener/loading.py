@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import traceback
 import typing
@@ -22,21 +23,34 @@ def load(listener: str | Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(listener, str):
         return listener
     module, _, attribute = listener.partition(":")
+    found = _imported(module, listener)
     try:
-        found = own_packages.load(module) if listener == BASELINE_LISTENER else importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(
-            f"the listener {listener!r} cannot be loaded ({error}); the installed packages and the current "
-            "directory are searched"
-        ) from error
+    except AttributeError as error:
+        close = difflib.get_close_matches(error.name or "", dir(error.obj), n=1)
+        do = f"did you mean {close[0]}?" if close else "correct the name after the colon"
+        raise SettingsError(f"the listener {listener!r} cannot be loaded: {error}; {do}") from error
+    if not callable(found):
+        raise SettingsError(f"{listener!r} is not callable: name a function, as in my_app.reports:on_completed")
+    return typing.cast("Callable[..., Any]", found)
+
+
+def _imported(module: str, listener: str) -> Any:
+    try:
+        return own_packages.load(module) if listener == BASELINE_LISTENER else importlib.import_module(module)
+    except ImportError as error:
+        is_itself = error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        is_missing = is_itself and isinstance(error, ModuleNotFoundError)
+        do = (
+            "the installed packages and the current directory were searched: correct the name, or change the directory"
+            if is_missing
+            else f"{module} imports it: install it, or correct that import"
+        )
+        raise SettingsError(f"the listener {listener!r} cannot be loaded: {error}; {do}") from error
     except (Exception, SystemExit) as error:  # a module may raise any error when it is imported
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise SettingsError(
             f"the listener {listener!r} cannot be loaded: importing {module} raised "
             f"{type(error).__name__}: {error} (at {at.filename}:{at.lineno})"
         ) from error
-    if not callable(found):
-        raise SettingsError(f"{listener!r} is not callable: name a function, as in my_app.reports:on_completed")
-    return typing.cast("Callable[..., Any]", found)

@@ -33,7 +33,8 @@ class UrlPolicy(DestinationPolicy):
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise ValueError(f"give the {self.WHAT} as url or as url_env, but not both")
+            wrong = "neither is given" if self.url is None else "both are given"
+            raise ValueError(f"give the {self.WHAT} as url or as url_env: {wrong}")
         return self
 
     @property

@@ -99,7 +99,7 @@ def test_nothing_but_its_folder_names_a_kind() -> None:
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     said = refused(tmp_path, "[destinations.a]\nkind = 'pigeon'\n")
-    assert "destinations.a: there is no such kind: use " in said
+    assert "destinations.a: there is no kind 'pigeon': use " in said
     assert all(f'"{name}"' in said for name in registry.OURS)
 
 

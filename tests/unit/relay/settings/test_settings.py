@@ -301,10 +301,11 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
     ("text", "expected"),
     [
         ("lease = 15", "lease is not a setting: did you mean lease_s?"),
+        ("[destinations.a]\nkind='kafka'\nservers=['h']", "servers is not a setting: did you mean bootstrap_servers?"),
         ("[workers]\nx = 1", "workers is not a setting: there are beat_s, "),
         ("[destinations.a]\nkind='http'\nurl='http://h/'\nqueue='q'", "queue is not a setting: there are allow_plain"),
         ("[destinations.a]\nkind='listener'\nlistener='m:f'\nevnets=['*']", "destinations.a.evnets is not a setting"),
-        ("[destinations.a]\nkind='htpp'", 'a: there is no such kind: use "listener", "http", '),
+        ("[destinations.a]\nkind='htpp'", "a: there is no kind 'htpp': use \"listener\", \"http\", "),
         ("[destinations.a]\nurl='http://x/'", "destinations.a: kind is needed"),
         ("[destinations.a]\nkind='http'", "destinations.a.url: this setting is required"),
         ("[destinations.a]\nkind='listener'\nlistener='nonsense'", "write module:callable"),
