@@ -84,6 +84,7 @@ def assert_woken_without_harm(fleet: Fleet, database: Database, sleeper: Relay, 
     woken_at = time.monotonic()
     sleeper.thaw()
     await_halves(database, sleeper, peer)
+    eventually(lambda: "shards_handed_back" in peer.output, what="it says what it has handed back")
     assert peer.output.count("shards_handed_back") == 1, "it hands back once, and the other takes all of that"
     assert [send for send in fleet.sends() if send.pid == sleeper.pid and send.at_s > woken_at] == []
     assert database.rows("SELECT id, delivered_at, attempts FROM outbox_history ORDER BY id") == history

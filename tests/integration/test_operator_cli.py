@@ -1,5 +1,6 @@
 """An operator's commands, as an operator and a script see them, on both databases."""
 
+import codecs
 import json
 import os
 import pty
@@ -181,11 +182,11 @@ def test_a_watched_status_is_drawn_again_in_its_place_after_a_change(scene: Scen
 
 def read_until(terminal: int, text: str | None) -> str:
     """Return what a program writes until it has written a text, or, without one, until it has ended."""
-    shown = ""
+    shown, decoder = "", codecs.getincrementaldecoder("utf-8")()  # a read may end in the middle of a character
     while text is None or text not in shown:
         assert select.select([terminal], [], [], 30)[0], f"no {text} in {shown}"
         try:
-            shown += os.read(terminal, 65_536).decode()
+            shown += decoder.decode(os.read(terminal, 65_536))
         except OSError:  # Linux's way to say that the program has closed it
             break
     return shown
