@@ -58,17 +58,6 @@ def upgrade(url: str, *, schema: str | None = None, only: str | None = None) -> 
         raise
 
 
-def downgrade(url: str, *, schema: str | None = None, only: str | None = None) -> list[str]:
-    """Remove everything that the migrations created, with its contents."""
-    database = Database.parse(url, schema=schema)
-
-    def down(config: Config) -> None:
-        for branch in [only] if only else BRANCHES:
-            command.downgrade(config, f"{branch}@base")
-
-    return _run(database, down)
-
-
 def planned(database: Database, *, only: str | None = None) -> list[str]:
     """Return the revisions that ``upgrade`` would apply, in order.
 

@@ -358,7 +358,7 @@ def test_models_and_migrations_agree_up_down_and_up_again(empty_database: Databa
         with empty_database.engine.connect() as connection:
             context = MigrationContext.configure(connection, opts={"include_object": _is_content})
             assert compare_metadata(context, ContentBase.metadata) == []
-        migrations.downgrade(empty_database.url, only="content")
+        empty_database.downgrade("content")
         assert not set(sa.inspect(empty_database.engine).get_table_names()) & set(ContentBase.metadata.tables)
 
 

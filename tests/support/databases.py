@@ -72,6 +72,19 @@ class Database:
         url = make_url(self.url)
         return url.set(drivername=f"{url.get_backend_name()}+{driver}")
 
+    def downgrade(self, *branches: str) -> None:
+        """Undo the migrations of these branches, as `alembic downgrade` does."""
+        from alembic import command
+
+        from relay.databases import migrations
+        from relay.databases.database import Database as Target
+
+        def down(config: Any) -> None:
+            for branch in branches:
+                command.downgrade(config, f"{branch}@base")
+
+        migrations._run(Target.parse(self.url), down)
+
     def execute(self, statement: str, **parameters: Any) -> int:
         """Run and commit one statement given as text; return the number of rows that it changed."""
         from sqlalchemy import text
