@@ -29,6 +29,7 @@ from relay.databases.postgresql.sql.backlog import LAST_POSITION
 from relay.databases.postgresql.sql.connection import BY_INDEX
 from relay.databases.postgresql.sql.ownership import PEERS
 from relay.databases.postgresql.sql.replay import BRING_BACK, WRITE_ANEW
+from relay.databases.postgresql.sql.settling import SHARE_REGISTRY
 
 if TYPE_CHECKING:
     from relay.databases.address import Address
@@ -122,7 +123,7 @@ def lock_registry(connection: sa.Connection) -> None:
 
 
 def share_registry(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("LOCK TABLE outbox_destination IN ROW SHARE MODE")
+    connection.exec_driver_sql(SHARE_REGISTRY)
 
 
 def estimate_beyond(connection: sa.Connection, table: str, count: int) -> int | None:

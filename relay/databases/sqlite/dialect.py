@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -21,6 +20,7 @@ from relay.databases.sqlite.connections import (
     is_refusal,
     limit,
     listener_engine,
+    path_of,
 )
 from relay.databases.sqlite.doctor import examine_server
 from relay.databases.sqlite.marks import MARKED, MARKS, has_sign, limit_call, sign, watch_transactions
@@ -138,8 +138,7 @@ def share_registry(connection: sa.Connection) -> None:
 
 
 def owned(connection: sa.Connection, rows: Sequence[Any], beating: Mapping[int, Any]) -> Mapping[int, Any]:
-    path = connection.engine.url.database
-    owned = is_owned(Path(path)) if path else False
+    owned = is_owned(path_of(connection.engine.url))
     last = {row.number: row.shards for row in rows[-1:]}  # there is only one at a time
     return last if owned or (owned is None and last.keys() <= beating.keys()) else {}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from relay.databases.sqlite.connections import path_of
 from relay.platform.finding import Finding, bad, note, ok
 
 OLDEST = (3, 38, 0)  # the first version with the operator ->>
@@ -21,7 +22,7 @@ def examine_server(engine: sa.Engine, lease_s: float) -> Iterator[Finding]:
     """Yield findings about the library, the journal and the file."""
     yield version(sqlite3.sqlite_version_info)
     with engine.connect() as connection:
-        path = Path(str(engine.url.database))
+        path = path_of(engine.url)
         yield _rights(path)
         room = os.statvfs(path)
         yield disk(path, is_read_only=bool(room.f_flag & os.ST_RDONLY), free_bytes=room.f_bavail * room.f_frsize)
