@@ -106,6 +106,8 @@ def explained(error: sa.exc.DBAPIError, said: str, place: str) -> OutboxError | 
         return None
     if "unable to open" in said or "readonly" in said:
         said += "; this user must be able to read and write the file and its folder"
+    elif "not a database" in said:
+        said += "; correct the path in OUTBOX_DATABASE_URL or DATABASE_URL, or restore the file"
     return Unusable(f"the database {place} cannot be used: {said}")
 
 
