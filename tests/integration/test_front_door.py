@@ -240,3 +240,8 @@ def test_a_queue_that_no_broker_can_have_is_wrong_usage(run: Run, sqlite_databas
 def test_the_usage_says_once_that_an_argument_may_be_repeated(run: Run, command: list[str], arguments: str) -> None:
     usage = next(line for line in run(*command, "--help").stdout.splitlines() if "Usage:" in line)
     assert usage.strip().endswith(f"outbox {' '.join(command)} [OPTIONS] {arguments}")
+
+
+def test_a_relay_that_nobody_configured_says_that_it_would_use_the_default_destination(run: Run) -> None:
+    assert "it is the default, because no destination is configured" in run("config", "check").stderr
+    assert "the default" not in run("config", "check", API_URL="http://api.example/x").stderr

@@ -70,7 +70,9 @@ def check() -> None:
     put_current_directory_on_path()
     for name, destination in settings.destinations.items():
         registry.check(name, destination)
-        say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}")
+        is_default = settings.origin_of_destination(name) == "the default"
+        why = "; it is the default, because no destination is configured" if is_default else ""
+        say(f"destination {name}: {destination.kind}, wants {', '.join(destination.events)}{why}")
     settings.serve.check_handler()
     for name, destination in settings.destinations.items():
         for warning in registry.kind(destination.kind).warnings(destination, settings.origin_of_destination(name)):
