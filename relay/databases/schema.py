@@ -50,8 +50,8 @@ def check_content(connection: sa.Connection, needs: Iterable[Right]) -> None:
         versions = list(connection.scalars(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")))  # noqa: S608 (a constant)
     if not any(version.startswith("content_") for version in versions):
         raise SchemaError(
-            "the baseline listener (the default if no destination is configured) and `outbox extract` need tables named "
-            f"{', '.join(CONTENT_TABLES)}, and the outbox has not created them here: name your destinations in "
+            "the baseline listener (the default if no destination is configured) and `outbox extract` need tables "
+            f"named {', '.join(CONTENT_TABLES)}, and the outbox has not created them here: name your destinations in "
             "outbox.toml, or run `outbox db upgrade`, which refuses to work where the application has such tables"
         )
 
