@@ -57,13 +57,13 @@ async def register_configured(settings: Settings, *, apply: bool, wait_for_datab
                 log.warning("waiting", database=str(settings.database), reason=str(error))
         except sa.exc.DBAPIError as error:
             is_outage = isinstance(error, sa.exc.OperationalError)
+            found = explained(error, settings.database)
             if not is_outage or settings.database.dialect.is_refusal(error.orig) or not wait_for_database:
-                found = explained(error, settings.database)
                 if found is None and not is_outage:
                     raise
                 raise found or Unusable(f"{settings.database}: {error.orig}") from error
             if failures == 0:
-                reason = " ".join(str(error.orig).split())
+                reason = str(found) if found else " ".join(str(error.orig).split())
                 log.warning("database_unreachable", database=str(settings.database), reason=reason)
         failures += 1
         await asyncio.sleep(reconnect_s(failures))

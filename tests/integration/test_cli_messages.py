@@ -54,7 +54,7 @@ def test_emit_reads_stdin_and_refuses_what_is_not_json(sqlite_database: Database
 
     def emit(data: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [OUTBOX, "emit", "extraction.completed", data, *arguments]
-        environ = os.environ | {"DATABASE_URL": database.url}
+        environ = os.environ | {"DATABASE_URL": database.url, "COLUMNS": "200"}
         return subprocess.run(
             command, env=environ, input=stdin, capture_output=True, text=True, check=False, timeout=60
         )
@@ -63,6 +63,8 @@ def test_emit_reads_stdin_and_refuses_what_is_not_json(sqlite_database: Database
     for wrong in (emit("{nonsense"), emit("{}", "--id", "x"), emit("{}", "--delay", "1s", "--due-at", "2030-01-01")):
         assert wrong.returncode == 2, wrong.stderr
         assert "Traceback" not in wrong.stderr
+    assert "single quotes" in emit("{contentId: c-1}").stderr
+    assert "single quotes" not in emit("-", stdin="{contentId: c-1}").stderr
     assert database.scalar("SELECT count(*) FROM outbox_message") == 1
 
 

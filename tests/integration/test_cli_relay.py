@@ -45,6 +45,7 @@ def test_a_relay_that_waits_for_its_database_can_be_stopped(spawn: Spawner) -> N
     relay.wait_for_output("database_unreachable")
     relay.terminate()
     assert relay.wait() == 0
+    assert "check that the server runs" in relay.stderr
     assert "hunter2" not in relay.stderr
     assert "Traceback" not in relay.stderr
 

@@ -78,7 +78,9 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(sys.stdin.read() if text == "-" else text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"the data is not JSON that can be sent: {error}") from None
+        is_misquoted = isinstance(error, json.JSONDecodeError) and text != "-"
+        advice = """; put it in single quotes, as in '{"contentId": "c-1"}'""" if is_misquoted else ""
+        raise typer.BadParameter(f"the data is not JSON that can be sent: {error}{advice}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
