@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
+from support.waiting import eventually
 
 from outbox_cli.dashboard import cached
 from outbox_cli.dashboard.cached import Cached
@@ -38,5 +40,6 @@ def test_an_old_result_is_not_shown_instead_of_a_new_one(monkeypatch: pytest.Mon
     slow = Slow()
     found = Cached(slow, fresh_s=0.0, patience_s=0.01)
     assert found.get() == 1
+    eventually(lambda: time.monotonic() > found._good_until, what="the result is not fresh any more")
     threading.Timer(0.1, slow.may_end.set).start()
     assert found.get() == 2
