@@ -15,7 +15,7 @@ import psycopg
 from support import nursery
 from support.guardian import guardian
 from support.recording import Record, Send
-from support.waiting import eventually
+from support.waiting import await_standstill, eventually
 
 # Which living relay owns which shard. A relay's id is host-pid-random.
 _OWNERS = """
@@ -63,7 +63,7 @@ class Relay:
     def freeze(self) -> None:
         """Send SIGSTOP, and wait until it is stopped."""
         self._signal(signal.SIGSTOP)
-        eventually(lambda: self._process.status() == psutil.STATUS_STOPPED, what=f"relay {self.pid} stands still")
+        await_standstill(self.pid)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)

@@ -28,7 +28,7 @@ from aio_pika.exceptions import AMQPError, ChannelNotFoundEntity
 from support.guardian import guardian
 from support.memory import memory
 from support.ports import free_port
-from support.waiting import eventually
+from support.waiting import await_standstill, eventually
 
 EXCHANGE = "extraction.events"
 QUEUE = "extraction.completed"
@@ -149,6 +149,7 @@ class RabbitServer:
     def freeze(self) -> None:
         """SIGSTOP the broker: connections stay open without an answer."""
         self._beam().suspend()
+        await_standstill(self._beam().pid)
 
     def thaw(self) -> None:
         if self.is_running:

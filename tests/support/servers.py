@@ -21,7 +21,7 @@ import pytest
 from support.guardian import guardian
 from support.memory import memory
 from support.ports import free_port
-from support.waiting import eventually
+from support.waiting import await_standstill, eventually
 
 _START_S = 60
 
@@ -125,8 +125,7 @@ class Server:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         self._is_frozen = True
-        threads = list(Path(f"/proc/{self._process.pid}/task").glob("*/stat"))
-        eventually(lambda: all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads))
+        await_standstill(self._process.pid)
 
     def thaw(self) -> None:
         if self._is_frozen and self._process is not None:

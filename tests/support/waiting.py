@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar, overload
 
 Found = TypeVar("Found")
@@ -110,6 +111,16 @@ async def eventually_async(
         except (AssertionError, *ignoring) as error:
             wait.not_yet(error)
         await asyncio.sleep(wait.pause_s())
+
+
+def await_standstill(pid: int) -> None:
+    """Wait until all threads of a process that was sent SIGSTOP stand still: the signal reaches them one by one."""
+
+    def stands_still() -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/stat")
+        return all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads)
+
+    eventually(stands_still, what=f"process {pid} stands still", ignoring=(OSError,))
 
 
 def _source(predicate: Callable[..., object]) -> str:
