@@ -1,5 +1,8 @@
 """Every kind of destination keeps the contract that packages can run against kinds of their own."""
 
+import re
+from pathlib import Path
+
 import pytest
 from support.kafka import KafkaServer
 from support.nats import NatsServer
@@ -8,6 +11,7 @@ from support.redis import RedisServer
 from support.worlds import http_world, kafka_world, listener_world, nats_world, rabbitmq_world, redis_world
 
 from outbox.testing.destination_contract import PROMISES, Promise
+from relay.destinations import registry
 
 every_promise = pytest.mark.parametrize("promise", PROMISES, ids=str)
 
@@ -47,3 +51,10 @@ def test_nats_keeps_the_contract(promise: Promise, nats: NatsServer) -> None:
 @every_promise
 def test_kafka_keeps_the_contract(promise: Promise, kafka: KafkaServer) -> None:
     promise(kafka_world(kafka))
+
+
+def test_every_kind_of_ours_has_its_test_here() -> None:
+    """A kind that is added without a world would otherwise be tested against none of the promises."""
+    source = Path(__file__).read_text()
+    tested = {kind for kind in registry.OURS if re.search(rf"(promise\(|with ){kind}_world\(", source)}
+    assert set(registry.OURS) - tested == set()
