@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 from support.commands import Run, status
 from support.databases import Database
@@ -90,6 +91,18 @@ def test_relays_end_when_their_supervisor_is_killed(
     eventually(lambda: len(json.loads(run("relays", "--json", url=url).stdout)) == 2, deadline_s=30)
     supervisor.kill()
     eventually(lambda: status(run, url)["relays"] == [], deadline_s=30)
+
+
+def test_relays_that_wait_for_their_database_end_too_when_their_supervisor_is_killed(spawn: Spawner) -> None:
+    """They used to wait for ever."""
+    url = f"postgresql://app@127.0.0.1:{free_port()}/app"
+    supervisor = spawn("outbox", "relay", "--processes", "2", env={"DATABASE_URL": url, "OUTBOX_HEALTH_PORT": "0"})
+    eventually(lambda: supervisor.stderr.count("database_unreachable") >= 2, what="both relays wait")
+    relays = psutil.Process(supervisor.pid).children()
+    supervisor.kill()
+    assert len(relays) == 2
+    gone, _ = psutil.wait_procs(relays, timeout=30)
+    assert set(gone) == set(relays)
 
 
 def test_processes_that_cannot_work_here_end_with_3(run: Run, relay: Run, empty_postgres: Database) -> None:

@@ -94,14 +94,14 @@ async def _run(settings: Settings, *, drain: bool, apply: bool, parent_fd: int |
     relay = Relay(settings, apply=apply, wait_for_database=not drain)
     stopping = _Stopping(relay)
     stop_on_signals(stopping)
+    if parent_fd is not None:
+        _stop_when_orphaned(stopping, parent_fd)
     port = 0 if drain else settings.health_port
     host, stale_s = settings.health_host, settings.lease_s
     health = HealthServer(relay, port, host=host, stale_after_s=stale_s, metrics=relay.metrics.text)
     try:
         async with health, relay:  # in this order, because the process is alive while it waits for its database
             stopping.started = True
-            if parent_fd is not None:
-                _stop_when_orphaned(relay, parent_fd)
             watch = asyncio.create_task(_watch_for_stalls(settings.stall_timeout_s))
             try:
                 if drain:
@@ -147,7 +147,7 @@ def _judged(left: Sequence[Leftover]) -> int:
 
 
 class _Stopping:
-    """Stops a relay on a signal: in order if it has started, else by cancelling the task that starts it."""
+    """Stops a relay in order if it has started, else by cancelling the task that starts it."""
 
     def __init__(self, relay: Relay) -> None:
         self.started = False
@@ -161,12 +161,12 @@ class _Stopping:
             self._task.cancel()
 
 
-def _stop_when_orphaned(relay: Relay, parent_fd: int) -> None:
+def _stop_when_orphaned(stopping: _Stopping, parent_fd: int) -> None:
     """Stop if the supervisor ends: it holds the other end of this pipe, which closes when it ends for any reason."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         loop.remove_reader(parent_fd)
-        relay.stop()
+        stopping()
 
     loop.add_reader(parent_fd, stop)
