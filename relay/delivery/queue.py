@@ -219,11 +219,12 @@ class DeliveryQueue:
 
     def _advance(self, key: str, head: Entry, verdict: Verdict) -> None:
         """Release the next entry of the key, or put all entries of the key back into the table."""
-        if not self._frees(verdict):
+        if verdict is not DELIVERED and not self._frees(verdict):
             self._held.add(key, head.position)
             self._send_back(self.chains.end(key), BLOCKED)
         elif (following := self.chains.advance(key)) is not None:
-            self.set_back.remove_group(following)
+            if self.set_back.count:
+                self.set_back.remove_group(following)
             self.startable.add(following)
 
     def _send_back(self, successors: Iterable[Entry], verdict: Verdict) -> None:

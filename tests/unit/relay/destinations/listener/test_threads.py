@@ -14,7 +14,7 @@ from relay.databases.database import Database
 from relay.destinations.listener.destination import ListenerDestination
 from relay.destinations.listener.threads import NoThread
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.2
 
 
 def message(id_: str) -> Message:
