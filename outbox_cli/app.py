@@ -21,7 +21,7 @@ import typer
 from outbox_cli.terminal import exits
 from outbox_cli.terminal.commands import app
 from outbox_cli.terminal.output import say
-from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log, leave_behind
+from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log, leave_behind, repeating_lost_interrupts
 
 # module → the names of its commands, in the order of the help
 MODULES = {
@@ -79,7 +79,8 @@ def main() -> None:
     _print_anything()
     known = threading.enumerate()
     keep_interrupts_out_of_the_log()
-    code = _run()
+    with repeating_lost_interrupts():
+        code = _run()
     leave_behind(code, known)
     with contextlib.suppress(OSError):
         sys.stdout.flush()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from time import monotonic
 
 from outbox_cli.terminal.output import say
@@ -14,6 +16,7 @@ from relay.platform.wording import counted
 
 PREFIX = "outbox-"  # the prefix of the names of listeners' threads
 PATIENCE_S = 0.5  # how long to wait for threads that were told to end
+AGAIN_S = 0.01  # after this time, a Ctrl-C that was lost is sent again
 
 
 def keep_interrupts_out_of_the_log() -> None:
@@ -26,10 +29,34 @@ def _is_no_interrupt(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
 
 
+@contextmanager
+def repeating_lost_interrupts() -> Iterator[None]:
+    """Send a Ctrl-C again if it came while a destructor or the callback of a weak reference ran.
+
+    Python only prints an error that is raised there, and the command would go on.
+    """
+    main, report, timers = threading.main_thread().ident, sys.unraisablehook, list[threading.Timer]()
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if main is None or not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            report(unraisable)
+            return
+        timers.append(threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT)))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        for timer in timers:
+            timer.cancel()
+
+
 def stop_on_signals(stop: Callable[[], None]) -> None:
     """Let the first signal stop in order, and the second end the process at once."""
     import asyncio
-    import signal
 
     asked: list[int] = []
 

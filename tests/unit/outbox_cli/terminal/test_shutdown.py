@@ -1,13 +1,15 @@
 """Leaving on Ctrl-C at any moment."""
 
 import logging
+import signal
 import sys
+import time
 
 import pytest
 import sqlalchemy as sa
 
 from outbox_cli import main
-from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log
+from outbox_cli.terminal.shutdown import keep_interrupts_out_of_the_log, repeating_lost_interrupts
 
 
 def interrupted(_: object) -> None:
@@ -42,3 +44,36 @@ def test_an_interrupt_while_the_program_is_loaded_is_no_traceback(monkeypatch: p
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code == 130
+
+
+class InterruptedAtItsEnd:
+    """An object during whose destructor Ctrl-C comes."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python printed it as "Exception ignored", and the command went on."""
+
+    def work() -> None:
+        with repeating_lost_interrupts():
+            assert InterruptedAtItsEnd()
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert "ignored" not in capsys.readouterr().err
+
+
+def test_another_error_in_a_destructor_is_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(type(unraisable.exc_value)))
+
+    class Broken:
+        def __del__(self) -> None:
+            raise LookupError
+
+    with repeating_lost_interrupts():
+        assert Broken()
+    assert seen == [LookupError]
