@@ -107,11 +107,11 @@ def stop_words(language: str) -> frozenset[str]:
 
 @cache
 def stemmer(language: str) -> Callable[[str], str]:
-    """Return the language's Snowball stemmer, or a function that changes nothing."""
+    """Return the language's Snowball stemmer, or a function that changes nothing. Threads may share it."""
     if language not in snowballstemmer.algorithms():
         return str
-    stem: Callable[[str], str] = cache(snowballstemmer.stemmer(language).stemWord)
-    return stem
+    # Each word has a stemmer of its own: it keeps the word that it works on, so two threads would spoil each other's.
+    return cache(lambda word: snowballstemmer.stemmer(language).stemWord(word))
 
 
 def _can_be_topic(token: str, stops: frozenset[str]) -> bool:

@@ -1,11 +1,14 @@
 """Topics: what a person would say that a text is about."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox_demo.topics import LIMIT, extract_topics
-from outbox_demo.words import detect_language, split_sentences
+from outbox_demo.words import detect_language, split_sentences, stemmer
 
 OUTBOX = """
 The transactional outbox writes a message and its result in one transaction. A relay reads the outbox and delivers
@@ -33,6 +36,20 @@ def test_what_a_text_keeps_coming_back_to_comes_first() -> None:
 def test_inflected_forms_are_one_topic() -> None:
     found = [name.lower() for name in names(OUTBOX)]
     assert ("message" in found) != ("messages" in found)
+
+
+def test_threads_share_a_stemmer() -> None:
+    words = [f"{start}{end}" for start in OUTBOX.lower().split() for end in ("", "ing", "ational", "izations", "fully")]
+    expected = list(map(stemmer("english"), words))
+    stemmer.cache_clear()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: list(map(stemmer("english"), words)), range(4)))
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert found == [expected] * 4
 
 
 def test_weights_fall_from_one() -> None:
