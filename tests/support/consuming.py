@@ -27,7 +27,7 @@ async def consuming(rabbitmq: RabbitServer, database: Database, **options: Any) 
     consumer = Consumer(Broker(rabbitmq.url), RelayDatabase.parse(database.url), **options)
     running = asyncio.create_task(consumer.run())
     try:
-        await eventually_async(lambda: asyncio.to_thread(rabbitmq.has_consumers, QUEUE))
+        await eventually_async(lambda: consumer.health().broker)  # what it logs of its start was said, too
         yield consumer
     finally:
         consumer.stop()
