@@ -54,7 +54,7 @@ class Database(Address):
         except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is not a number
             raise SettingsError(
                 "the database URL is malformed: write postgresql://user:password@host/database or "
-                "sqlite:///path/to/outbox.db in OUTBOX_DATABASE_URL or DATABASE_URL"
+                "sqlite:///path/to/outbox.db"
             ) from None
         if "@" in (url.host or ""):
             # A URL's first @ ends the password, so the rest of a password with @ would be shown as the host.

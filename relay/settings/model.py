@@ -130,7 +130,10 @@ class Settings(BaseModel):
     @field_validator("database_url")
     @classmethod
     def _is_a_database(cls, value: str) -> str:
-        Database.parse(value)
+        try:
+            Database.parse(value)
+        except SettingsError as error:
+            raise ValueError(error) from None  # so that the variable is named, and other faults beside it
         return value
 
     @field_validator("schema_name")

@@ -342,8 +342,8 @@ def test_a_mistake_in_the_file_is_named_with_its_place(tmp_path: Path, text: str
         ("OUTBOX_HEALTH_PORT", "70000", "OUTBOX_HEALTH_PORT"),
         ("OUTBOX_NOTIFY", "perhaps", "OUTBOX_NOTIFY"),
         ("OUTBOX_LOG_LEVEL", "loud", "OUTBOX_LOG_LEVEL"),
-        ("DATABASE_URL", "mysql://localhost/x", "begins with mysql:, but only "),
-        ("DATABASE_URL", "sqlite://", "names no file"),
+        ("DATABASE_URL", "mysql://localhost/x", "DATABASE_URL: the database URL begins with mysql:, but only "),
+        ("DATABASE_URL", "sqlite://", "DATABASE_URL: the database URL names no file"),
         ("API_URL", "localhost:3000", "API_URL: write http://"),
     ],
 )
@@ -354,7 +354,8 @@ def test_a_value_that_will_not_do_is_named_with_its_variable(
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    said = refused(tmp_path, OUTBOX_LEASE_S="0", OUTBOX_WINDOW="many")
+    said = refused(tmp_path, OUTBOX_DATABASE_URL="mysql://x/y", OUTBOX_LEASE_S="0", OUTBOX_WINDOW="many")
+    assert "OUTBOX_DATABASE_URL" in said
     assert "OUTBOX_LEASE_S" in said
     assert "OUTBOX_WINDOW" in said
 
