@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from types import CodeType
 
 from outbox_cli.terminal.output import say
 from relay.platform.wording import counted
@@ -35,23 +36,33 @@ def repeating_lost_interrupts() -> Iterator[None]:
 
     Python only prints an error that is raised there, and the command would go on.
     """
-    main, report, timers = threading.main_thread().ident, sys.unraisablehook, list[threading.Timer]()
+    main, report, ended = threading.main_thread().ident, sys.unraisablehook, threading.Event()
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if main is None or not isinstance(unraisable.exc_value, KeyboardInterrupt):
             report(unraisable)
             return
-        timers.append(threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT)))
-        timers[-1].daemon = True
-        timers[-1].start()
+        threading.Thread(target=send_again, args=(main,), daemon=True).start()
+
+    def send_again(thread: int) -> None:
+        while not ended.wait(AGAIN_S):
+            if not _is_running(hook.__code__, thread):  # where it would be lost again
+                signal.pthread_kill(thread, signal.SIGINT)
+                return
 
     sys.unraisablehook = hook
     try:
         yield
     finally:
         sys.unraisablehook = report
-        for timer in timers:
-            timer.cancel()
+        ended.set()
+
+
+def _is_running(code: CodeType, thread: int) -> bool:
+    frame = sys._current_frames().get(thread)  # documented, in spite of its name
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -53,14 +54,23 @@ class InterruptedAtItsEnd:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupt_in_a_destructor_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
-    """Python printed it as "Exception ignored", and the command went on."""
+@pytest.mark.parametrize("lingers_s", [0.0, 0.1])
+def test_an_interrupt_in_a_destructor_is_not_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lingers_s: float
+) -> None:
+    """Python printed it as "Exception ignored", and the command went on, also if it came again while that was noted."""
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(lingers_s)
 
     def work() -> None:
         with repeating_lost_interrupts():
             assert InterruptedAtItsEnd()
             time.sleep(10)
 
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
     with pytest.raises(KeyboardInterrupt):
         work()
     assert "ignored" not in capsys.readouterr().err
