@@ -28,14 +28,14 @@ COMMON = set(
     executor exits extracted facts failure file filter fixed floors form found frames full grants guide headers
     histogram http id ids implied in incoming inheriting instant int invalid job json kafka label large
     libpq life line listing lists loading log long look lost many marker masking meta
-    metrics migration model much multiline naming networks next no node not observe opening
+    metrics migration model much multiline naming network next no node not observe opening
     options output overran overview own pace packages partitions payload pending people person plan platform
     pool postgres postgresql prepared problem process promise prompts properties prose protocol publishing queries
     question queue rabbit readiness ready reason refused registered registry reject rendering
     replication report request retry returned right risk row run search selection sending series serve
     servers settings shares shutdown side signature signing site skip something source sql sqlite started startup
     status steps subject success supervision swept tables target terminal tested testing text
-    tls to tokens tolerant too trace transaction transport tries tx type unavailable units unknown
+    to tokens tolerant too trace transaction transport tries tx type unavailable units unknown
     unsupported untyped unusable url verifier view waiting waking watcher withdrawn work world write writing xid
     """.split()  # noqa: SIM905
 )

@@ -60,7 +60,6 @@ class HttpDestination:
             for proof in [[(b"X-Internal-Secret", secret.encode())] for secret in settings.shared_secrets()] or [[]]
         ]
         self._keys = [Key(key) for key in settings.signing_keys()]
-        assert settings.timeout_s is not None  # the settings refuse ``None``
         self._deadline = Deadline(settings.timeout_s)
         self._echo = Echo(settings.secrets())
         self._pool: Pool | None = None

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from relay.destinations.http import fixed
 from relay.destinations.http.signing import signing_key
 from relay.destinations.policy import LookUp, on_one_line, required, url_secrets
-from relay.destinations.sending.tls import TlsPolicy
+from relay.destinations.sending.network import NetworkPolicy
 
 # Names that no public server can have. The address is checked again when a connection is opened.
 # https://www.iana.org/assignments/special-use-domain-names/, https://www.icann.org/en/board-activities-and-meetings
@@ -40,7 +40,7 @@ def _http_url(text: str) -> str:
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
-class HttpSettings(TlsPolicy):
+class HttpSettings(NetworkPolicy):
     """POST each message to a URL.
 
     Args:
@@ -77,13 +77,6 @@ class HttpSettings(TlsPolicy):
     signing_secret: SecretStr | None = None
     signing_secret_previous: SecretStr | None = None
     secret_headers: dict[str, SecretStr] = Field(default_factory=dict)
-
-    @field_validator("timeout_s")
-    @classmethod
-    def _has_a_deadline(cls, value: float | None) -> float:
-        if value is None:
-            raise ValueError("an HTTP destination needs a deadline: an answer may never come")
-        return value
 
     @field_validator("proxy")
     @classmethod

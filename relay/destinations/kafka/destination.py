@@ -49,7 +49,6 @@ class KafkaDestination(Batching):
 
     def __init__(self, name: str, settings: KafkaSettings) -> None:
         super().__init__(name, concurrency=settings.concurrency, batch_size=settings.batch)
-        assert settings.timeout_s is not None
         settings.tls_context()  # reports a fault in the files now
         self._settings = settings
         self._timeout_s = settings.timeout_s

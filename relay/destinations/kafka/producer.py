@@ -121,7 +121,6 @@ class Producer:
 
     @classmethod
     async def _open(cls, settings: KafkaSettings, name: str, *, is_idempotent: bool) -> Self:
-        assert settings.timeout_s is not None
         password = settings.password
         producer = AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap_servers,

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from relay.destinations.policy import LookUp, required
 from relay.destinations.sending import naming
-from relay.destinations.sending.tls import TlsPolicy
+from relay.destinations.sending.network import NetworkPolicy
 
 _SERVER = re.compile(r"[^\s,:/@]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -19,7 +19,7 @@ def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-class KafkaSettings(TlsPolicy):
+class KafkaSettings(NetworkPolicy):
     """Publish each message to a topic, with its ordering key as the record's key.
 
     Args:
@@ -60,13 +60,6 @@ class KafkaSettings(TlsPolicy):
     def _can_be_a_topic(cls, value: str) -> str:
         if not TOPIC.fullmatch(value.replace(naming.TYPE, "x")):
             raise ValueError("a topic consists of letters, digits, '.', '_' and '-'")
-        return value
-
-    @field_validator("timeout_s")
-    @classmethod
-    def _has_a_deadline(cls, value: float | None) -> float:
-        if value is None:
-            raise ValueError("a Kafka destination needs a deadline: a confirmation may never come")
         return value
 
     @model_validator(mode="after")

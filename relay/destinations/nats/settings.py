@@ -9,11 +9,10 @@ from pydantic import Field, SecretStr
 
 from relay.destinations.policy import url_secrets
 from relay.destinations.sending import naming
-from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 
 
-class NatsSettings(UrlPolicy, TlsPolicy):
+class NatsSettings(UrlPolicy):
     """Publish each message to a subject that a stream of JetStream takes.
 
     Args:

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from relay.destinations.sending import naming
-from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 from relay.platform.units.durations import DAY_S, SecondsOrNone
 
@@ -26,7 +25,7 @@ def exchange_name(name: str) -> str:
     return name
 
 
-class RabbitSettings(UrlPolicy, TlsPolicy):
+class RabbitSettings(UrlPolicy):
     """Publish each message to a topic exchange, with its type as routing key.
 
     Args:

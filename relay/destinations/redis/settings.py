@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from relay.destinations.sending import naming
-from relay.destinations.sending.tls import TlsPolicy
 from relay.destinations.sending.urls import UrlPolicy
 
 
-class RedisSettings(UrlPolicy, TlsPolicy):
+class RedisSettings(UrlPolicy):
     """Append each message to a stream.
 
     Args:

@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from relay.destinations.policy import DestinationPolicy, LookUp, on_one_line, required, url_secrets
+from relay.destinations.policy import LookUp, on_one_line, required, url_secrets
+from relay.destinations.sending.network import NetworkPolicy
 
 
-class UrlPolicy(DestinationPolicy):
+class UrlPolicy(NetworkPolicy):
     """The settings of a destination with one URL.
 
     Args:

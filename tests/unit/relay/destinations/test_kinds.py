@@ -22,6 +22,14 @@ NAMES_A_KIND = {
     "outbox_cli/commands/run/consume.py",
 }
 
+OVER_A_NETWORK = {
+    "http": "url = 'http://api/'",
+    "rabbitmq": "url = 'amqp://broker/'",
+    "redis": "url = 'redis://server/'",
+    "nats": "url = 'nats://server/'",
+    "kafka": "bootstrap_servers = 'kafka:9092'",
+}
+
 THEIRS = """
 from typing import Literal
 from relay.destinations.kind import Kind
@@ -106,6 +114,14 @@ def test_an_unknown_kind_is_refused_with_those_that_there_are(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["destinations = {a = 'http'}", "[destinations.a]\nurl = 'http://h/'"])
 def test_a_destination_without_a_kind_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
     assert "kind" in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize("kind", [name for name in registry.OURS if name != "listener"])
+def test_an_attempt_over_a_network_has_a_deadline(tmp_path: Path, kind: str) -> None:
+    table = f"[destinations.a]\nkind = '{kind}'\n{OVER_A_NETWORK[kind]}\n"
+    (tmp_path / "outbox.toml").write_text(table)
+    assert load({}, environ={}, cwd=tmp_path).destinations["a"].timeout_s == 10.0
+    assert "destinations.a.timeout_s: write a number of seconds" in refused(tmp_path, f"{table}timeout_s = 'none'\n")
 
 
 def test_a_kind_that_an_installed_package_brings_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

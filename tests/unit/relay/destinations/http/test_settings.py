@@ -37,11 +37,6 @@ def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> Non
     assert "password@" not in str(refused.value)
 
 
-def test_an_attempt_cannot_be_without_a_deadline() -> None:
-    with pytest.raises(ValidationError, match="needs a deadline"):
-        HttpSettings(url="http://api/", timeout_s="none")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("secret", ["two\nlines", "pässword", " padded ", "tab\there", "\x7f"])
 def test_a_secret_that_no_header_can_carry_is_refused_without_being_shown(secret: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII") as refused:

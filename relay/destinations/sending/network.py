@@ -1,22 +1,27 @@
-"""TLS for a client: which certificates it trusts, and which one it presents."""
+"""What all destinations over a network have: a deadline, and TLS with the certificates to trust and to present."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
 
+from pydantic import Field
+
 from relay.destinations.policy import DestinationPolicy
+from relay.platform.units.durations import Seconds
 
 
-class TlsPolicy(DestinationPolicy):
-    """The settings of a destination that can present a client certificate.
+class NetworkPolicy(DestinationPolicy):
+    """The settings of a destination over a network, which can present a client certificate.
 
     Args:
+        timeout_s: The deadline of one attempt, in seconds. There must be one: an answer may never come.
         ca_file: The certificates to trust, instead of the system's.
         client_cert_file: The client certificate to present.
         client_key_file: Its key, if that is in another file.
     """
 
+    timeout_s: Seconds = Field(default=10.0, gt=0, le=3600)
     ca_file: Path | None = None
     client_cert_file: Path | None = None
     client_key_file: Path | None = None
