@@ -60,11 +60,6 @@ REGISTERED = "INSERT INTO outbox_destination (name, kind, events, generation) VA
 SHARDS = 64
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 def sampled(database: Database, floors: Floors | None = None) -> Backlog:
     with snapshot(database.engine) as connection:
         return sample(connection, floors=floors)

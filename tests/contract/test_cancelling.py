@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.databases import Database
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from support.waiting import eventually_async
 
@@ -23,11 +22,6 @@ from relay.admin.messages.listing import list_messages
 from relay.admin.messages.replay import Replay, replay
 
 ALL = Choice()
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 def engine_of(scene: Scene) -> sa.Engine:

@@ -26,11 +26,6 @@ from relay.decide.outcome import fingerprint
 ALL = DeadFilter()
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 def engine_of(scene: Scene) -> sa.Engine:
     return scene.database.engine
 

@@ -26,11 +26,6 @@ from relay.databases.sqlite.doctor import disk, journal, version
 
 
 @pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
-@pytest.fixture
 def desk(database: Database) -> Iterator[Desk]:
     desk = Desk(database)
     yield desk

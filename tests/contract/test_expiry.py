@@ -19,11 +19,6 @@ from relay.admin.messages.replay import Replay, replay
 from relay.admin.status import Status
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 def expire(database: Database, ago_s: int = 60) -> None:
     """Let time pass until everything with an expiry has been expired for this long."""
     past = f"clock_timestamp() - interval '{ago_s} seconds'"

@@ -22,11 +22,6 @@ from relay.decide.outcome import Outcome
 from relay.delivery.lane import Lane
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 def lane_of(relay: Any, name: str = "a") -> Lane:
     lane: Lane = relay._running.loop_side.dispatcher.lanes[name]
     return lane

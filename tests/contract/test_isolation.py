@@ -48,11 +48,6 @@ class Named(NamedTuple):
     name: str
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 async def hang(message: Message) -> None:
     await asyncio.Event().wait()
 

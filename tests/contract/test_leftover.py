@@ -5,18 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from support.databases import Database
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 
 from outbox.testing import drain_async
 from relay import Drained
 from relay.admin.destinations.listing import pause
 from relay.admin.messages.dead import DeadFilter, discard
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 async def drained(scene: Scene, destinations: dict[str, object]) -> Drained:

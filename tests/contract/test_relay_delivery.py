@@ -18,11 +18,6 @@ from relay.relay import Relay
 
 
 @pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
-@pytest.fixture
 def taker() -> Taker:
     return Taker()
 

@@ -5,16 +5,10 @@ import json
 
 import pytest
 from structlog.testing import capture_logs
-from support.databases import Database
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from support.waiting import eventually_async
 
 from outbox import Message, Reject
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 async def test_poison_among_good_messages_is_retried_and_dies_and_the_others_are_tried_once(scene: Scene) -> None:

@@ -6,7 +6,6 @@ import random
 from collections import defaultdict
 
 import pytest
-from support.databases import Database
 from support.scene import Outage, Scene, Taker, failing, rejecting, to
 from support.waiting import eventually_async
 
@@ -14,11 +13,6 @@ from outbox import Message
 from relay import ListenerSettings
 
 SMALL = {"window": 16, "page_size": 8}
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 def is_in_order(numbers: list[int]) -> bool:

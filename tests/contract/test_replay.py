@@ -17,11 +17,6 @@ from relay.admin.messages.detail import show_message
 from relay.admin.messages.replay import FIRST_ID, Replay, _pages, look, replay
 
 
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
-
-
 def count_in_history(scene: Scene) -> int:
     return scene.database.scalar("SELECT count(*) FROM outbox_history")
 

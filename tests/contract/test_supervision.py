@@ -4,15 +4,9 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.databases import Database
 from support.scene import Scene, Taker
 
 IN_ORDER = "SELECT count(*) FROM outbox_shard WHERE dirty"
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 async def test_a_worker_that_dies_ends_the_relay_which_hands_back_what_it_owns(scene: Scene) -> None:

@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from support.databases import Database
 from support.scene import Scene, Taker, rejecting, to
 from support.stepping import Stage
 from support.waiting import eventually_async
@@ -15,11 +14,6 @@ from outbox.tables import SHARD_COUNT
 from relay.admin.messages.dead import DeadFilter, discard
 from relay.databases.postgresql.sql import sweeping as postgres_sql
 from relay.databases.sqlite.sql import sweeping as sqlite_sql
-
-
-@pytest.fixture
-def scene(database: Database) -> Scene:
-    return Scene(database)
 
 
 def set_aside(scene: Scene, count: int, state: str = "blocked", *, ago: str = "1 day") -> None:
