@@ -1,7 +1,6 @@
 """An operator's commands, as an operator and a script see them, on both databases."""
 
 import codecs
-import json
 import os
 import pty
 import re
@@ -9,18 +8,14 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.built import get_command
+from support.commands import Run, runner
 from support.databases import Database
 from support.ports import free_port
 from support.scene import Outage, Scene, Taker, rejecting, to
-
-from outbox_cli import main
 
 CONFIG = """
 [destinations.printer]
@@ -33,36 +28,10 @@ url = "http://127.0.0.1:{port}/hook"
 """
 
 
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], database: Database) -> Run:
     """`run("dead", "list", "--json")` runs one command, in this process, on the test's database."""
-
-    def run(*arguments: str) -> Ended:
-        capfd.readouterr()
-        with monkeypatch.context() as patched:
-            patched.setenv("DATABASE_URL", database.url)
-            patched.setattr(sys, "argv", ["outbox", *arguments])
-            patched.setattr("typer.main.get_command", get_command)
-            with pytest.raises(SystemExit) as exit_:
-                main()
-        out, err = capfd.readouterr()
-        return Ended(exit_.value.code or 0, out, err)  # type: ignore[arg-type]
-
-    return run
+    return partial(runner(monkeypatch, capfd), url=database.url)
 
 
 @pytest.fixture
@@ -89,9 +58,9 @@ async def with_dead_letters(scene: Scene) -> None:
 )  # fmt: skip
 def test_every_command_explains_itself_and_gives_examples(run: Run, command: list[str]) -> None:
     ended = run(*command, "--help")
-    assert ended.code == 0
-    assert f"outbox {' '.join(command)}" in ended.out
-    assert "$ outbox" in ended.out or command in (["dead"], ["destinations"])
+    assert ended.returncode == 0
+    assert f"outbox {' '.join(command)}" in ended.stdout
+    assert "$ outbox" in ended.stdout or command in (["dead"], ["destinations"])
 
 
 ENDS = ("delivered", "discarded", "cancelled")
@@ -106,19 +75,19 @@ async def test_dead_letters_are_listed_by_cause_and_one_by_one(run: Run, scene: 
     assert "not 0" in cause["reason"]
     (letter,) = run("dead", "list", "--each", "--json", "--cause", cause["fingerprint"][:4]).json
     assert (letter["type"], letter["ordering_key"], letter["attempts"]) == ("page.read", "k", 1)
-    assert "not 0" in run("dead", "list").out
+    assert "not 0" in run("dead", "list").stdout
     assert run("dead", "list", "--destination", "b", "--json").json == []
     shown = run("dead", "show", letter["id"])
-    assert "Attempt 1 at a: given up: a dead letter" in shown.out
-    assert f"outbox dead retry {letter['id']}" in shown.out
+    assert "Attempt 1 at a: given up: a dead letter" in shown.stdout
+    assert f"outbox dead retry {letter['id']}" in shown.stdout
 
 
 async def test_a_dry_run_does_nothing_and_a_retry_does_what_it_said(run: Run, scene: Scene) -> None:
     await with_dead_letters(scene)
-    assert "would retry 1 dead letter" in run("dead", "retry", "--all", "--dry-run").err
+    assert "would retry 1 dead letter" in run("dead", "retry", "--all", "--dry-run").stderr
     assert scene.account == (3, 1, 1, 0)
     ended = run("dead", "retry", "--destination", "a", "--reason", "fixed")
-    assert (ended.code, "retried 1 dead letter" in ended.err) == (0, True)
+    assert (ended.returncode, "retried 1 dead letter" in ended.stderr) == (0, True)
     await scene.drain({"a": Taker()})
     assert scene.account == (5, 0, 0, 0)
     (entry, *_) = run("audit", "--json").json
@@ -129,9 +98,9 @@ async def test_a_dry_run_does_nothing_and_a_retry_does_what_it_said(run: Run, sc
 async def test_discarding_asks_unless_told_otherwise(run: Run, scene: Scene) -> None:
     await with_dead_letters(scene)
     refused = run("dead", "discard", "--all")
-    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert scene.account == (3, 1, 1, 0)
-    assert "discarded 1 dead letter" in run("dead", "discard", "--all", "--yes").err
+    assert "discarded 1 dead letter" in run("dead", "discard", "--all", "--yes").stderr
     await scene.drain({"a": Taker()})
     assert scene.account == (4, 0, 0, 0)
 
@@ -143,7 +112,7 @@ async def test_on_a_terminal_the_answer_decides(run: Run, scene: Scene, monkeypa
         with os.fdopen(terminal) as stdin, monkeypatch.context() as patched:
             patched.setattr(sys, "stdin", stdin)
             os.write(keyboard, answer)
-            assert run("dead", "discard", "--all").code == code
+            assert run("dead", "discard", "--all").returncode == code
         assert scene.account[2] == dead
         os.close(keyboard)
 
@@ -151,11 +120,11 @@ async def test_on_a_terminal_the_answer_decides(run: Run, scene: Scene, monkeypa
 async def test_nothing_is_retried_or_discarded_by_accident(run: Run, scene: Scene) -> None:
     await with_dead_letters(scene)
     for command in ("retry", "discard"):
-        assert run("dead", command).code == 2
-        assert run("dead", command, "not-an-id").code == 2
+        assert run("dead", command).returncode == 2
+        assert run("dead", command, "not-an-id").returncode == 2
         unknown = run("dead", command, "0197c0de-0000-7000-8000-000000000000", "--reason", "x")
-        assert (unknown.code, "nothing to do" in unknown.err) == (1, True)
-        assert run("dead", command, "--older-than", "1d", "--dry-run").code == 0
+        assert (unknown.returncode, "nothing to do" in unknown.stderr) == (1, True)
+        assert run("dead", command, "--older-than", "1d", "--dry-run").returncode == 0
     assert scene.account == (3, 1, 1, 0)
 
 
@@ -202,14 +171,14 @@ async def test_a_misspelt_destination_is_not_taken_for_one_without_messages(
 ) -> None:
     await scene.drain({"printer": Taker()})
     ended = run(*command, "--destination", "pinter")
-    assert (ended.code, ended.err) == (1, "outbox: there is no destination pinter; registered: printer\n")
-    assert run(*command, "--destination", "printer").code == 0
+    assert (ended.returncode, ended.stderr) == (1, "outbox: there is no destination pinter; registered: printer\n")
+    assert run(*command, "--destination", "printer").returncode == 0
 
 
 def test_without_dead_letters_it_says_so(run: Run) -> None:
-    assert run("dead", "list").err.strip() == "there are no dead letters"
+    assert run("dead", "list").stderr.strip() == "there are no dead letters"
     assert run("dead", "list", "--json").json == []
-    assert run("dead", "show", "0197c0de-0000-7000-8000-000000000000").code == 1
+    assert run("dead", "show", "0197c0de-0000-7000-8000-000000000000").returncode == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ replay
@@ -221,19 +190,19 @@ async def test_a_replay_shows_what_it_would_do_asks_and_does_it(run: Run, scene:
     destinations = {"old": Taker(), "new": to(new, events=["nothing.like.it"])}
     await scene.drain(destinations)
     dry = run("replay", "--to", "new", "--since", "1h", "--dry-run")
-    assert "the ids stay" in dry.err
-    assert "would replay 4 messages" in dry.err
+    assert "the ids stay" in dry.stderr
+    assert "would replay 4 messages" in dry.stderr
     (found,) = run("replay", "--to", "new", "--dry-run", "--json").json
     assert (found["type"], found["count"], found["marked"]) == ("page.read", 4, 0)
-    assert run("replay", "--to", "new").code == 2
+    assert run("replay", "--to", "new").returncode == 2
     assert run("replay", "--to", "new", "--json").json == [found]  # refused too: there is no terminal for the question
     ended = run("replay", "--to", "new", "--yes", "--rate", "1000", "--reason", "the past")
-    assert "queued 4 messages for new" in ended.err
+    assert "queued 4 messages for new" in ended.stderr
     await scene.drain(destinations)
     assert sorted(new.taken) == [0, 1, 2, 3]
-    assert run("replay", "--to", "new", "--type", "other", "--yes").code == 0
-    assert run("replay", "--to", "nowhere", "--yes").code == 1
-    assert run("replay", "--to", "new", "--since", "yesterday", "--yes").code == 2
+    assert run("replay", "--to", "new", "--type", "other", "--yes").returncode == 0
+    assert run("replay", "--to", "nowhere", "--yes").returncode == 1
+    assert run("replay", "--to", "new", "--since", "yesterday", "--yes").returncode == 2
 
 
 # ------------------------------------------------------------------------------------------------------------- hands
@@ -246,17 +215,17 @@ async def test_cancelling_shows_what_it_would_cancel_asks_and_is_recorded(run: R
     await scene.drain({"a": Taker()})
     scene.emit(2, ordering_key="k")
     scene.emit(1)
-    assert run("cancel").code == 2, "all are cancelled only if the command says so"
-    assert run("cancel", "--key", "").code == 2
-    assert run("cancel", "--unrouted", "--destination", "a", "--yes").code == 2, "these have no destination"
+    assert run("cancel").returncode == 2, "all are cancelled only if the command says so"
+    assert run("cancel", "--key", "").returncode == 2
+    assert run("cancel", "--unrouted", "--destination", "a", "--yes").returncode == 2, "these have no destination"
     dry = run("cancel", "--key", "k", "--dry-run")
-    assert (dry.code, "would cancel 2 messages" in dry.err, "page.read" in dry.out) == (0, True, True)
+    assert (dry.returncode, "would cancel 2 messages" in dry.stderr, "page.read" in dry.stdout) == (0, True, True)
     refused = run("cancel", "--key", "k")
-    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert scene.account == (0, 3, 0, 0)
     done = run("cancel", "--key", "k", "--yes", "--reason", "withdrawn", "--json")
     assert done.json == [{"type": "page.read", "state": "ready", "count": 2}]
-    assert (done.code, "cancelled 2 messages" in done.err) == (0, True)
+    assert (done.returncode, "cancelled 2 messages" in done.stderr) == (0, True)
     (entry, *_) = run("audit", "--json").json
     assert (entry["action"], entry["target"], entry["count"], entry["reason"]) == (
         "cancel",
@@ -264,7 +233,7 @@ async def test_cancelling_shows_what_it_would_cancel_asks_and_is_recorded(run: R
         2,
         "withdrawn",
     )
-    assert run("cancel", "--all", "--type", "other.*", "--yes").code == 0
+    assert run("cancel", "--all", "--type", "other.*", "--yes").returncode == 0
     taker = Taker()
     await scene.drain({"a": taker})
     assert taker.taken == [2]
@@ -283,8 +252,8 @@ async def test_cancelling_shows_what_it_would_cancel_asks_and_is_recorded(run: R
 async def test_an_argument_that_is_not_utf_8_is_named(run: Run, scene: Scene, command: list[str]) -> None:
     async with scene.relay({"printer": to(Taker())}):
         ended = run(*command)
-    assert ended.code == 2
-    assert re.fullmatch(r"outbox: 'caf\\udce9.*' is not UTF-8 text: pass it in UTF-8\n", ended.err), ended.err
+    assert ended.returncode == 2
+    assert re.fullmatch(r"outbox: 'caf\\udce9.*' is not UTF-8 text: pass it in UTF-8\n", ended.stderr), ended.stderr
 
 
 async def test_of_ids_that_cannot_be_cancelled_it_says_where_to_look(run: Run, scene: Scene) -> None:
@@ -297,9 +266,11 @@ async def test_of_ids_that_cannot_be_cancelled_it_says_where_to_look(run: Run, s
     run("cancel", later["id"], "--yes")
     unknown = "0197c0de-0000-7000-8000-000000000000"
     ended = run("cancel", taken["id"], dead["id"], later["id"], unknown, "--yes")
-    assert ended.code == 1
-    assert "`outbox messages show ID` says where one is" in ended.err
-    assert "nothing is sent; a relay moves it to the history (no relay owns" in run("messages", "show", later["id"]).out
+    assert ended.returncode == 1
+    assert "`outbox messages show ID` says where one is" in ended.stderr
+    assert (
+        "nothing is sent; a relay moves it to the history (no relay owns" in run("messages", "show", later["id"]).stdout
+    )
 
 
 async def test_the_three_ends_of_a_message_are_told_apart_everywhere(run: Run, scene: Scene) -> None:
@@ -316,10 +287,10 @@ async def test_the_three_ends_of_a_message_are_told_apart_everywhere(run: Run, s
         assert (found["waiting"], found["dead"]) == (0, 0)
         for state in ENDS:
             shown = run("messages", "show", ids[state][0]["id"])
-            assert f"{state}: " in shown.out
+            assert f"{state}: " in shown.stdout
         await scene.drain({"a": Taker()})
     assert run("replay", "--to", "a", "--dry-run", "--json").json[0]["count"] == 1, "what was given up is left alone"
-    for line in run("status").out.splitlines():
+    for line in run("status").stdout.splitlines():
         if line.startswith(ENDS):
             assert line.split()[1] == "1"
 
@@ -337,27 +308,27 @@ async def test_a_delivered_message_says_which_destination_took_it_when_and_at_wh
         ("b", "delivered", 1),
     ]
     assert all(d["changed_at"] == shown["message"]["settled_at"] for d in shown["deliveries"])
-    assert "Delivered to b   attempt 1" in run("messages", "show", row["id"]).out
+    assert "Delivered to b   attempt 1" in run("messages", "show", row["id"]).stdout
     replayed = run("replay", row["id"], "--to", "b", "--yes")
-    assert "queued 1 message for b" in replayed.err
+    assert "queued 1 message for b" in replayed.stderr
     await scene.drain({"b": Taker()})
     shown = run("messages", "show", row["id"], "--json").json
     assert [d["destination"] for d in shown["deliveries"]] == ["b"]
     assert [d["destination"] for d in shown["before"]] == ["a", "b"]
-    assert run("replay", "0197c0de-0000-7000-8000-000000000000", "--to", "b", "--yes").code == 1
+    assert run("replay", "0197c0de-0000-7000-8000-000000000000", "--to", "b", "--yes").returncode == 1
 
 
 async def test_destinations_are_listed_paused_and_resumed(run: Run, scene: Scene) -> None:
     await scene.drain({"a": Taker(), "b": to(Taker(), events=["other.*"])})
-    assert "a is paused" in run("pause", "a", "--reason", "a release").err
+    assert "a is paused" in run("pause", "a", "--reason", "a release").stderr
     first, second = run("destinations", "list", "--json").json
     assert (first["name"], first["state"], first["paused_by"]) == ("a", "paused", "operator")
     assert (second["events"], second["state"]) == (["other.*"], "healthy")
-    assert "a release" in run("destinations", "list").out
-    assert run("resume", "a").code == 0
+    assert "a release" in run("destinations", "list").stdout
+    assert run("resume", "a").returncode == 0
     assert run("destinations", "list", "--json").json[0]["state"] == "healthy"
     unknown = run("pause", "nowhere")
-    assert (unknown.code, "registered: a, b" in unknown.err) == (1, True)
+    assert (unknown.returncode, "registered: a, b" in unknown.stderr) == (1, True)
     assert [entry["action"] for entry in run("audit", "--json").json[:2]] == ["resume", "pause"]
 
 
@@ -370,30 +341,32 @@ async def test_an_operator_who_finds_the_row_locked_is_told_to_try_again(
     with database.engine.begin() as elsewhere:
         elsewhere.exec_driver_sql("SELECT FROM outbox_destination FOR UPDATE")
         refused = run("pause", "a")
-    assert (refused.code, refused.err.count("\n"), "run it again" in refused.err) == (1, 1, True)
-    assert run("pause", "a").code == 0
+    assert (refused.returncode, refused.stderr.count("\n"), "run it again" in refused.stderr) == (1, 1, True)
+    assert run("pause", "a").returncode == 0
 
 
 def test_a_destination_is_tested_without_a_message(run: Run, tmp_path: Path) -> None:
     (tmp_path / "printing_listener.py").write_text("def on_completed(message):\n    pass\n")
     (tmp_path / "outbox.toml").write_text(CONFIG.format(port=free_port()))
-    assert run("destinations", "test", "printer").code == 0
+    assert run("destinations", "test", "printer").returncode == 0
     unreachable = run("destinations", "test", "api")
-    assert unreachable.code == 4
-    assert "127.0.0.1" in unreachable.err
-    assert run("destinations", "test", "other").code == 2
+    assert unreachable.returncode == 4
+    assert "127.0.0.1" in unreachable.stderr
+    assert run("destinations", "test", "other").returncode == 2
 
 
 async def test_unrouted_messages_are_given_up_on_request(run: Run, scene: Scene) -> None:
     scene.emit(3, type="debug.noise")
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     scene.emit(1)
-    assert "would cancel 3 messages" in run("cancel", "--unrouted", "--dry-run").err
-    assert run("cancel", "--unrouted").code == 2
-    assert "cancelled 3 messages" in run("cancel", "--unrouted", "--type", "debug.*", "--yes").err
+    assert "would cancel 3 messages" in run("cancel", "--unrouted", "--dry-run").stderr
+    assert run("cancel", "--unrouted").returncode == 2
+    assert "cancelled 3 messages" in run("cancel", "--unrouted", "--type", "debug.*", "--yes").stderr
     listed = run("messages", "list", "--state", "cancelled")
-    assert "nobody" not in listed.out + run("messages", "show", listed.out.split()[-7]).out, "it is no destination"
-    assert run("cancel", "--unrouted", "--yes").code == 0
+    assert "nobody" not in listed.stdout + run("messages", "show", listed.stdout.split()[-7]).stdout, (
+        "it is no destination"
+    )
+    assert run("cancel", "--unrouted", "--yes").returncode == 0
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     assert scene.account == (1, 0, 0, 0)
 
@@ -402,7 +375,7 @@ async def test_a_message_shows_what_happens_next(run: Run, scene: Scene) -> None
     await with_dead_letters(scene)
     ids = {row["deliveries"]["a"]: row["id"] for row in run("messages", "list", "--json").json}
     blocked, dead = ids["blocked"], ids["dead"]
-    assert dead in run("messages", "show", blocked).out
+    assert dead in run("messages", "show", blocked).stdout
     found = run("messages", "show", dead, "--json").json
     assert found["deliveries"][0]["state"] == "dead"
     assert "outbox dead retry" in found["deliveries"][0]["next"]
@@ -428,14 +401,14 @@ def message_id(run: Run) -> str:
 
 async def test_the_doctors_exit_code_says_how_bad_it_is(run: Run, scene: Scene) -> None:
     sick = run("doctor", "--json")
-    assert sick.code == 4
+    assert sick.returncode == 4
     assert any(each["check"] == "relays" and each["severity"] == "bad" for each in sick.json)
-    said = run("doctor").out
+    said = run("doctor").stdout
     assert "no relay is alive" in said
     assert "do:  start one: `" in said
-    assert run("doctor", "--older-than", "soon").code == 2
+    assert run("doctor", "--older-than", "soon").returncode == 2
 
 
 def test_the_doctor_says_3_of_a_database_that_cannot_be_used(run: Run, database: Database) -> None:
     database.execute("DROP TABLE outbox_meta")
-    assert run("doctor").code == 3
+    assert run("doctor").returncode == 3

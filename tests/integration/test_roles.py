@@ -1,7 +1,6 @@
 """Three roles with the rights that `outbox db grants` prints: the core works, and a missing right is named."""
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 from structlog.testing import capture_logs
-from support.built import get_command
+from support.commands import Run, runner
 from support.databases import Database, PostgresDatabases
 from support.desk import take
 from support.housekeeping import housekeeping_with
@@ -21,7 +20,6 @@ from support.waiting import eventually_async
 
 from outbox import Outbox, Reject
 from outbox.errors import Unusable
-from outbox_cli import main
 from relay import ListenerSettings, Relay, Settings
 from relay.admin.access.queries import snapshot
 from relay.admin.audit import Action, record
@@ -38,13 +36,6 @@ from relay.databases.store.contract import ANY_GENERATION
 from relay.platform.guide import BASELINE_LISTENER
 
 SCHEMA = "messaging"
-Run = Callable[..., "Ended"]
-
-
-@dataclass
-class Ended:
-    returncode: int
-    stderr: str
 
 
 @dataclass
@@ -118,18 +109,8 @@ def _as(database: Database, role: str) -> Database:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs one command in this process."""
-
-    def run(database: Database, *arguments: str) -> Ended:
-        with monkeypatch.context() as patched:
-            patched.setenv("DATABASE_URL", database.url)
-            patched.setenv("OUTBOX_SCHEMA", SCHEMA)
-            patched.setattr(sys, "argv", ["outbox", *arguments])
-            patched.setattr("typer.main.get_command", get_command)
-            with pytest.raises(SystemExit) as exit_:
-                main()
-        return Ended(exit_.value.code or 0, capfd.readouterr().err)  # type: ignore[arg-type]
-
-    return run
+    command = runner(monkeypatch, capfd)
+    return lambda database, *arguments: command(*arguments, url=database.url, OUTBOX_SCHEMA=SCHEMA)
 
 
 def singles(needs: tuple[Right, ...]) -> list[Right]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,10 @@ class Ended:
     returncode: int
     stdout: str
     stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
 
     def report(self) -> str:
         return f"exit code {self.returncode}\n{self.stdout}\n{self.stderr}"
@@ -49,5 +54,5 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -
 def status(run: Run, url: str) -> dict[str, object]:
     process = run("status", "--json", url=url)
     assert process.returncode == 0, process.report()
-    found: dict[str, object] = json.loads(process.stdout)
+    found: dict[str, object] = process.json
     return found
