@@ -2,21 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+from support import sending
 from support.kafka import SPREAD, KafkaServer, MockCluster, Tansu
 from support.ports import free_port
-from support.sending import sent_until_taken
+from support.sending import message, sent_until_taken
 from support.servers import running
 from support.waiting import eventually_async
 
-from outbox import Message
 from outbox.checks.ids import new_id
 from relay.admin.destinations.probe import probe
-from relay.destinations.policy import DestinationPolicy
 from relay.settings import Settings
 
 TYPE = "extraction.completed"
@@ -25,27 +24,8 @@ TYPE = "extraction.completed"
 REQUEST_TIMED_OUT, TOO_LARGE, INVALID_TOPIC, NOT_ENOUGH_REPLICAS, FORBIDDEN = 7, 10, 17, 19, 29
 NOT_PERMITTED, OUT_OF_ORDER, WRONG_EPOCH, INVALID_RECORD = 44, 45, 47, 87
 
-
-def message(type: str = TYPE, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
-    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
-    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
-
-
-def settings_of(server: KafkaServer, **table: Any) -> DestinationPolicy:
-    table = {"kind": "kafka", "bootstrap_servers": server.bootstrap, "timeout_s": 20, **table}
-    return Settings.model_validate({"destinations": {"kafka": table}}).destinations["kafka"]
-
-
-@asynccontextmanager
-async def destination(server: KafkaServer, **table: Any) -> AsyncIterator[Any]:
-    from relay.destinations.kafka.destination import KafkaDestination
-
-    made = KafkaDestination("kafka", settings_of(server, **table))  # type: ignore[arg-type]
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.close()
+settings_of = partial(sending.settings_of, "kafka")
+destination = partial(sending.destination, "kafka")
 
 
 @pytest.fixture
@@ -78,7 +58,7 @@ async def test_a_record_is_an_event_with_its_key_and_its_bytes_and_as_old_as_its
 ) -> None:
     began_ms = int(time.time() * 1000)
     sent = message(subject="contents/1", ordering_key="c-1", headers={"x-tenant": "7"})
-    async with destination(kafka, topic=topic) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic) as made:
         assert (await made.send(sent)).kind == "taken"
     (record,) = await kafka.records_of(topic)
     assert (record.key, record.value) == (b"c-1", b'{"contentId": "c-1"}')
@@ -90,7 +70,7 @@ async def test_a_record_is_an_event_with_its_key_and_its_bytes_and_as_old_as_its
 
 async def test_records_of_one_key_are_in_one_partition_in_their_order(kafka: KafkaServer, topic: str) -> None:
     rounds = [[message(ordering_key=f"k{key}") for key in range(20)] for _ in range(5)]
-    async with destination(kafka, topic=topic) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic) as made:
         for each in rounds:
             assert (await made.send_many(each)).kind == "taken"
     found = await kafka.records_of(topic)
@@ -107,14 +87,14 @@ async def test_keys_of_other_producers_meet_ours(kafka: KafkaServer, topic: str)
     for key in keys:
         other.produce(topic, key=key, value=b"other", headers={"ce_id": b"other"})
     assert await asyncio.to_thread(other.flush, 20) == 0
-    async with destination(kafka, topic=topic) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic) as made:
         await made.send_many([message(ordering_key=key) for key in keys])
     assert len({(record.key, record.partition) for record in await kafka.records_of(topic)}) == len(keys)
 
 
 async def test_a_turn_that_is_larger_than_a_batch_goes_in_several(kafka: KafkaServer, topic: str) -> None:
     sent = [message(ordering_key="same") for _ in range(60)]
-    async with destination(kafka, topic=topic, max_batch_bytes=5000) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic, max_batch_bytes=5000) as made:
         assert (await made.send_many(sent)).kind == "taken"
     assert await ids_in(kafka, topic) == [each.id for each in sent]
 
@@ -123,7 +103,7 @@ async def test_what_a_frozen_broker_had_is_stored_once_and_taken_when_it_is_back
     kafka: KafkaServer, topic: str
 ) -> None:
     sent = [message(ordering_key=f"k{number}") for number in range(10)]
-    async with destination(kafka, topic=topic, timeout_s=1) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic, timeout_s=1) as made:
         await sent_until_taken(made, message())
         kafka.freeze()
         late = await made.send_many(sent)
@@ -142,7 +122,7 @@ async def test_what_is_not_confirmed_for_too_long_is_given_up_with_its_producer(
 ) -> None:
     for module in ("destination", "producer"):
         monkeypatch.setattr(f"relay.destinations.kafka.{module}.GIVE_UP_S", 0.5)
-    async with destination(kafka, topic=topic, timeout_s=0.5) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic, timeout_s=0.5) as made:
         await sent_until_taken(made, message())
         first = await made._producers.get()
         kafka.freeze()
@@ -160,7 +140,7 @@ async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCl
         return [each for each in asyncio.all_tasks() if "_send_produce_req" in repr(each)]
 
     before = asyncio.all_tasks()
-    async with destination(mock, topic=SPREAD) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=SPREAD) as made:
         assert (await made.send(message())).kind == "taken"
         mock.freeze()
         sending = asyncio.create_task(made.send_many([message(ordering_key=f"k{number}") for number in range(40)]))
@@ -179,7 +159,7 @@ async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechan
     try:
         server.start()
         login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": mechanism, "username": "relay"}
-        async with destination(server, password="correct-horse", **login) as made:
+        async with destination(bootstrap_servers=server.bootstrap, password="correct-horse", **login) as made:
             outcomes = [await made.send(message()), await made.send_many([message(), message()])]
     finally:
         server.remove()
@@ -188,23 +168,22 @@ async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechan
     assert all(said in each.reason for each in outcomes)
 
 
-async def test_a_refused_connection_is_an_outage(kafka: KafkaServer) -> None:
-    table = {"bootstrap_servers": f"127.0.0.1:{free_port()}"}
-    async with destination(kafka, **table) as made:
+async def test_a_refused_connection_is_an_outage() -> None:
+    async with destination(bootstrap_servers=f"127.0.0.1:{free_port()}") as made:
         outcome = await made.send(message())
     assert outcome.kind == "unreachable"
     assert "Connect call failed" in outcome.reason
 
 
 async def test_a_type_that_cannot_name_a_topic_is_refused_alone(mock: MockCluster) -> None:
-    async with destination(mock, topic="events.{type}") as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic="events.{type}") as made:
         outcomes = await made.send_many([message("no topic"), message()])
     assert [each.kind for each in outcomes] == ["refused", "taken"]
 
 
 async def test_a_batch_that_is_rejected_over_a_record_is_unrolled(mock: MockCluster, name: str) -> None:
     sent = [message() for _ in range(4)]
-    async with destination(mock, topic=name) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name) as made:
         assert (await made.send(message())).kind == "taken"
         mock.answer_with(TOO_LARGE, 0, TOO_LARGE)
         outcomes = await made.send_many(sent)
@@ -216,7 +195,7 @@ async def test_a_batch_that_is_rejected_over_a_record_is_unrolled(mock: MockClus
 async def test_a_record_that_is_rejected_costs_the_ones_after_it_nothing(
     mock: MockCluster, name: str, error: int, kind: str
 ) -> None:
-    async with destination(mock, topic=name) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name) as made:
         sent = [message(ordering_key="k") for _ in range(3)]
         assert (await made.send(sent[0])).kind == "taken"
         mock.answer_with(error)
@@ -228,7 +207,7 @@ async def test_a_record_that_is_rejected_costs_the_ones_after_it_nothing(
 
 @pytest.mark.parametrize("error", [OUT_OF_ORDER, WRONG_EPOCH])
 async def test_a_producer_with_a_fatal_error_is_replaced(mock: MockCluster, name: str, error: int) -> None:
-    async with destination(mock, topic=name) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name) as made:
         sent = message()
         assert (await made.send(message())).kind == "taken"
         mock.answer_with(error)
@@ -240,23 +219,25 @@ async def test_a_producer_with_a_fatal_error_is_replaced(mock: MockCluster, name
 async def test_what_is_wrong_with_a_topic_waits_for_evidence_whether_others_are_taken(
     mock: MockCluster, name: str, error: int
 ) -> None:
-    async with destination(mock, topic=name) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name) as made:
         mock.answer_with(error)
         assert (await made.send(message())).kind == "unanswered"
 
 
 async def test_too_few_replicas_are_an_outage_and_a_hiccup_is_none(mock: MockCluster, name: str) -> None:
-    async with destination(mock, topic=name) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name) as made:
         mock.answer_with(REQUEST_TIMED_OUT)
         assert (await made.send(message())).kind == "taken"
-    async with destination(mock, topic=name, timeout_s=1) as made:
+    async with destination(bootstrap_servers=mock.bootstrap, topic=name, timeout_s=1) as made:
         mock.answer_with(*[NOT_ENOUGH_REPLICAS] * 100)
         assert (await made.send(message())).kind == "unanswered"
 
 
 async def test_idempotence_is_used_where_it_is_and_reported_where_not(kafka: KafkaServer, topic: str) -> None:
-    async with destination(kafka, topic=topic) as made:
+    async with destination(bootstrap_servers=kafka.bootstrap, topic=topic) as made:
         assert (await made.send(message())).kind == "taken"
         assert (await made._producers.get()).is_idempotent is kafka.is_idempotent
-    found = await probe("kafka", Settings(destinations={"kafka": settings_of(kafka, topic=topic)}))
+    found = await probe(
+        "kafka", Settings(destinations={"kafka": settings_of(bootstrap_servers=kafka.bootstrap, topic=topic)})
+    )
     assert (found.well, "without idempotence" in found.said) == (True, isinstance(kafka, Tansu))

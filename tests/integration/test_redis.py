@@ -1,54 +1,31 @@
 """How the Redis destination interprets a server's answers, and how a message looks in a stream."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support import sending
 from support.commands import Run
 from support.databases import Database
 from support.ports import free_port
 from support.redis import PASSWORD, RedisServer
 from support.scene import Scene
-from support.sending import sent_until_taken
+from support.sending import message, sent_until_taken
 
-from outbox import Message
-from outbox.checks.ids import new_id
 from relay.admin.destinations.probe import probe
 from relay.destinations import registry
-from relay.destinations.policy import DestinationPolicy
 from relay.settings import Settings
 
 STREAM = "extraction.completed"
 
-
-def message(type: str = STREAM, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
-    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
-    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
-
-
-def settings_of(url: str, **table: Any) -> DestinationPolicy:
-    table = {"kind": "redis", "url": url, "timeout_s": 20, **table}
-    return Settings.model_validate({"destinations": {"redis": table}}).destinations["redis"]
-
-
-@asynccontextmanager
-async def destination(url: str, **table: Any) -> AsyncIterator[Any]:
-    from relay.destinations.redis.destination import RedisDestination
-
-    made = RedisDestination("redis", settings_of(url, **table))  # type: ignore[arg-type]
-    await made.start()
-    try:
-        yield made
-    finally:
-        await made.close()
+settings_of = partial(sending.settings_of, "redis")
+destination = partial(sending.destination, "redis")
 
 
 async def test_an_entry_has_the_attributes_as_fields_and_the_data_as_it_is(redis: RedisServer) -> None:
     sent = message(subject="contents/1", ordering_key="c-1", headers={"x-tenant": "7", "traceparent": "00-1-2-01"})
-    async with destination(redis.url) as made:
+    async with destination(url=redis.url) as made:
         assert (await made.send(sent)).kind == "taken"
     (entry,) = redis.entries(STREAM)
     assert {name.decode(): value.decode() for name, value in entry.items()} == {
@@ -67,29 +44,31 @@ async def test_an_entry_has_the_attributes_as_fields_and_the_data_as_it_is(redis
 
 
 async def test_a_stream_is_named_by_the_type_or_as_the_settings_say(redis: RedisServer) -> None:
-    async with destination(redis.url, stream="events:{type}") as made:
+    async with destination(url=redis.url, stream="events:{type}") as made:
         await made.send(message("report.wanted"))
-    async with destination(redis.url, stream="everything") as made:
+    async with destination(url=redis.url, stream="everything") as made:
         await made.send_many([message("report.wanted"), message()])
     assert [len(redis.entries(name)) for name in ("events:report.wanted", "everything")] == [1, 2]
 
 
 async def test_nothing_is_trimmed_unless_asked_for_and_then_a_check_says_that_it_loses(redis: RedisServer) -> None:
     many = [message() for _ in range(1000)]
-    async with destination(redis.url) as made:
+    async with destination(url=redis.url) as made:
         await made.send_many(many)
     assert len(redis.entries(STREAM)) == 1000
-    async with destination(redis.url, maxlen=10) as made:
+    async with destination(url=redis.url, maxlen=10) as made:
         await made.send_many(many)
     assert len(redis.entries(STREAM)) < 1000
     kind = registry.kind("redis")
-    assert kind.warnings(settings_of(redis.url), "the file") == ()
-    assert "drops the oldest entries, read or not" in kind.warnings(settings_of(redis.url, maxlen=10), "the file")[0]
+    assert kind.warnings(settings_of(url=redis.url), "the file") == ()
+    assert (
+        "drops the oldest entries, read or not" in kind.warnings(settings_of(url=redis.url, maxlen=10), "the file")[0]
+    )
 
 
 async def test_what_is_wrong_with_one_stream_condemns_no_neighbour_in_a_batch(redis: RedisServer) -> None:
     redis.use("SET", "report.wanted", "no stream")
-    async with destination(redis.url) as made:
+    async with destination(url=redis.url) as made:
         outcomes = await made.send_many([message(), message("report.wanted"), message()])
     assert [each.kind for each in outcomes] == ["taken", "unanswered", "taken"]
     assert "WRONGTYPE" in outcomes[1].reason
@@ -98,14 +77,14 @@ async def test_what_is_wrong_with_one_stream_condemns_no_neighbour_in_a_batch(re
 
 async def test_what_is_wrong_with_the_only_stream_is_no_messages_fault(redis: RedisServer) -> None:
     redis.use("SET", "everything", "no stream")
-    async with destination(redis.url, stream="everything") as made:
+    async with destination(url=redis.url, stream="everything") as made:
         assert (await made.send(message())).kind == "unanswered"
 
 
 async def test_a_stream_that_is_forbidden_is_a_fault_of_its_type_alone(redis: RedisServer) -> None:
     redis.use("ACL", "SETUSER", "relay", "on", ">relay-password", f"~{STREAM}", "+@all")
     url = redis.url.replace(f":{PASSWORD}@", "relay:relay-password@")
-    async with destination(url) as made:
+    async with destination(url=url) as made:
         outcomes = await made.send_many([message(), message("report.wanted")])
     assert [each.kind for each in outcomes] == ["taken", "unanswered"]
 
@@ -113,7 +92,7 @@ async def test_a_stream_that_is_forbidden_is_a_fault_of_its_type_alone(redis: Re
 async def test_a_user_that_may_append_and_nothing_else_is_enough(redis: RedisServer) -> None:
     redis.use("ACL", "SETUSER", "writer", "on", ">writer-password", "~*", "-@all", "+xadd")
     url = redis.url.replace(f":{PASSWORD}@", "writer:writer-password@")
-    async with destination(url) as made:
+    async with destination(url=url) as made:
         assert (await made.send(message())).kind == "taken"
     assert len(redis.entries(STREAM)) == 1
 
@@ -131,7 +110,7 @@ async def test_a_server_that_takes_nothing_charges_no_message(redis: RedisServer
         case _:
             url = f"redis://127.0.0.1:{free_port()}/0"
     try:
-        async with destination(url) as made:
+        async with destination(url=url) as made:
             outcomes = [await made.send(message()), await made.send_many([message(), message()])]
     finally:
         redis.use("REPLICAOF", "NO", "ONE")
@@ -140,7 +119,7 @@ async def test_a_server_that_takes_nothing_charges_no_message(redis: RedisServer
 
 
 async def test_a_frozen_server_is_given_up_in_time_and_found_again(redis: RedisServer) -> None:
-    async with destination(redis.url, timeout_s=0.3) as made:
+    async with destination(url=redis.url, timeout_s=0.3) as made:
         await sent_until_taken(made, message())
         redis.freeze()
         outcome = await made.send(message())
@@ -160,7 +139,7 @@ async def test_a_message_that_is_published_twice_is_stored_once_where_the_server
 ) -> None:
     sent = [message() for _ in range(10)]
     for _ in range(2):
-        async with destination(recent_redis.url) as made:
+        async with destination(url=recent_redis.url) as made:
             assert (await made.send(sent[0])).kind == "taken"
             assert (await made.send_many(sent)).kind == "taken"
     assert ids_in(recent_redis) == [each.id for each in sent]
@@ -169,7 +148,7 @@ async def test_a_message_that_is_published_twice_is_stored_once_where_the_server
 
 async def test_a_killed_server_knows_after_its_start_what_it_had(recent_redis: RedisServer) -> None:
     sent = message()
-    async with destination(recent_redis.url) as made:
+    async with destination(url=recent_redis.url) as made:
         assert (await made.send(sent)).kind == "taken"
         recent_redis.kill()
         recent_redis.start()
@@ -181,7 +160,7 @@ async def test_a_killed_server_knows_after_its_start_what_it_had(recent_redis: R
 async def test_thousands_of_messages_are_known_again(recent_redis: RedisServer) -> None:
     """Redis remembers 100 ids per producer, so the destination uses many producers."""
     sent = [message() for _ in range(5_000)]
-    async with destination(recent_redis.url, maxlen=100_000) as made:
+    async with destination(url=recent_redis.url, maxlen=100_000) as made:
         for _ in range(2):
             for begin in range(0, len(sent), 1000):
                 assert (await made.send_many(sent[begin : begin + 1000])).kind == "taken"
@@ -194,7 +173,7 @@ def ids_in(server: RedisServer) -> list[str]:
 
 async def said_of(server: RedisServer) -> str:
     """Return what `outbox destinations test` prints about it."""
-    return (await probe("redis", Settings(destinations={"redis": settings_of(server.url)}))).said
+    return (await probe("redis", Settings(destinations={"redis": settings_of(url=server.url)}))).said
 
 
 def test_a_doctor_says_what_this_redis_may_lose(

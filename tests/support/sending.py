@@ -1,14 +1,39 @@
-"""Sends that are repeated: where a test sets a short timeout, a busy machine holds up attempts for longer than that."""
+"""What tests of a broker's kind send, and sends that are repeated.
+
+Where a test sets a short timeout, a busy machine holds up attempts for longer than that.
+"""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from outbox import Message
-from outbox.testing.destination_contract import each_of
+from outbox.checks.ids import new_id
+from outbox.testing.destination_contract import World, each_of
 from relay.decide.outcome import Outcome
+from relay.destinations.policy import DestinationPolicy
 from support.waiting import eventually_async
 
+TYPE = "extraction.completed"
 WITHIN_S = 30
+
+
+def message(type: str = TYPE, data: str = '{"contentId": "c-1"}', **more: Any) -> Message:
+    attributes = {"subject": None, "ordering_key": None, "headers": {}, "created_at": "2026-01-01 10:00:00+00", **more}
+    return Message(id=new_id(), type=type, source="outbox", body=data, **attributes)
+
+
+def settings_of(kind: str, **table: Any) -> DestinationPolicy:
+    return _world(kind, **table).settings
+
+
+def destination(kind: str, **table: Any) -> AbstractAsyncContextManager[Any]:
+    """Return a context with the destination of these settings, started, under the name ``tested``."""
+    return _world(kind, **table).destination()
+
+
+def _world(kind: str, **table: Any) -> World:
+    return World({"kind": kind, "timeout_s": 20, **table}, taken=list)
 
 
 async def sent_until(made: Any, wanted: Callable[[Outcome], bool], what: Message) -> Outcome:
