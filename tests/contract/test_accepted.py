@@ -6,32 +6,12 @@ from contextlib import suppress
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from support.results import Result, types
 
 from outbox import NoTransaction, emit, emit_many
 
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Result(Base):
-    __tablename__ = "results"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-
-
 INSERT = sa.insert(Result.__table__).values(name="r")
-
-
-@pytest.fixture
-def results(database):
-    Base.metadata.create_all(database.engine)
-    return database
-
-
-def types(database):
-    return [row.type for row in database.rows("SELECT type FROM outbox_message ORDER BY position")]
 
 
 def names(database):

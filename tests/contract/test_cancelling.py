@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.scene import Outage, Scene, Taker, failing, rejecting, to
+from support.scene import Outage, Scene, Taker, failing, lane_of, rejecting, to
 from support.waiting import eventually_async
 
 from outbox import Message
@@ -24,26 +24,15 @@ from relay.admin.messages.replay import Replay, replay
 ALL = Choice()
 
 
-def engine_of(scene: Scene) -> sa.Engine:
-    return scene.database.engine
-
-
-def ids_of(scene: Scene) -> dict[int, str]:
-    """Return number → id of the messages that are not in the history."""
-    with engine_of(scene).connect() as connection:
-        rows = connection.execute(sa.select(tables().message.c.id, tables().message.c.data))
-        return {row.data["n"]: row.id for row in rows}
-
-
 def outcomes(scene: Scene) -> dict[int, str]:
     """Return number → outcome in the history."""
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         h = tables().history.c
         return {row.data["n"]: row.outcome or "delivered" for row in connection.execute(sa.select(h.data, h.outcome))}
 
 
 def audit(scene: Scene) -> list[Any]:
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         a = tables().audit.c
         query = sa.select(a.action, a.target, a.count, a.reason).where(a.action == "cancel").order_by(a.id)
         return [tuple(row) for row in connection.execute(query)]
@@ -81,13 +70,13 @@ async def test_what_was_cancelled_before_a_relay_ran_is_not_sent_and_its_history
     await scene.drain({"a": taker, "b": to(other, events=["page.*"])})
     scene.emit(2)
     scene.emit(1, delay=timedelta(hours=1))
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         found = cancellable(connection, ALL)
     assert sorted(found, key=lambda each: each.state) == [
         Cancellable("page.read", "ready", 2),
         Cancellable("page.read", "scheduled", 1),
     ]
-    assert cancel(engine_of(scene), ALL, reason="wrong") == 3
+    assert cancel(scene.database.engine, ALL, reason="wrong") == 3
     assert scene.account == (0, 0, 0, 0)
     assert scene.status.cancelled == 3
     assert audit(scene) == [("cancel", {}, 3, "wrong")]
@@ -97,7 +86,7 @@ async def test_what_was_cancelled_before_a_relay_ran_is_not_sent_and_its_history
 
     assert (taker.taken, other.taken) == ([3], [3])
     assert outcomes(scene) == {0: "cancelled", 1: "cancelled", 2: "cancelled", 3: "delivered"}
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         (shown, *_) = list_messages(connection, state="cancelled")
         detail = show_message(connection, shown.id)
     assert detail is not None
@@ -114,10 +103,10 @@ async def test_messages_are_cancelled_by_id_key_type_subject_and_time(scene: Sce
     scene.emit(1, ordering_key="kk", subject="book/1")
     scene.emit(1, type="audit.read", subject="book/2")
     scene.emit(1)
-    ids = ids_of(scene)
+    ids = scene.ids()
 
     def chosen(which: Choice) -> int:
-        with engine_of(scene).connect() as connection:
+        with scene.database.engine.connect() as connection:
             return sum(each.count for each in cancellable(connection, which))
 
     assert chosen(Choice(key="k*")) == 1, "a key is no pattern"
@@ -127,15 +116,15 @@ async def test_messages_are_cancelled_by_id_key_type_subject_and_time(scene: Sce
     assert chosen(Choice(destination="a")) == 4
     assert chosen(Choice(destination="b")) == 0
     m = tables().message
-    with engine_of(scene).begin() as connection:
+    with scene.database.engine.begin() as connection:
         at = now(connection) - timedelta(minutes=30)
         earlier = sa.update(m).where(m.c.id.in_([ids[0], ids[1]]))
         connection.execute(earlier.values(created_at=at - timedelta(milliseconds=1)))
         connection.execute(sa.update(m).where(m.c.id == ids[2]).values(created_at=at))
     assert (chosen(Choice(until=at)), chosen(Choice(since=at))) == (2, 2), "since is included, until is not"
-    assert cancel(engine_of(scene), Choice(ids=(ids[0],))) == 1
-    assert cancel(engine_of(scene), Choice(key="kk")) == 1
-    assert cancel(engine_of(scene), Choice(type_="audit.*")) == 1
+    assert cancel(scene.database.engine, Choice(ids=(ids[0],))) == 1
+    assert cancel(scene.database.engine, Choice(key="kk")) == 1
+    assert cancel(scene.database.engine, Choice(type_="audit.*")) == 1
     await scene.drain({"a": Taker()})
     assert outcomes(scene) == {0: "cancelled", 1: "cancelled", 2: "cancelled", 3: "delivered"}
 
@@ -157,11 +146,11 @@ async def test_what_is_parked_retried_blocked_or_unrouted_can_be_cancelled_and_w
     await scene.drain({"a": a, "b": b})
     assert scene.deliveries()["b", "blocked"] == 1
     assert (scene.status.dead, scene.status.unrouted) == (1, 1)
-    assert cancel(engine_of(scene), ALL) == 3, "the first of the key, the one behind it, and the unrouted one"
+    assert cancel(scene.database.engine, ALL) == 3, "the first of the key, the one behind it, and the unrouted one"
     assert scene.account == (2 + others, 0, 1, 0)
     await scene.drain({"a": a, "b": b})
     assert outcomes(scene) == dict.fromkeys(range(3 + others), "delivered") | {2: "cancelled"}
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         (first,) = [
             row for row in list_messages(connection, Choice(key="k"), state="delivered") if "b" in row.deliveries
         ][-1:]
@@ -172,9 +161,9 @@ async def test_cancelling_for_one_destination_leaves_the_others_theirs_in_order(
     a, b = Taker(), Taker()
     await scene.drain({"a": a, "b": b})
     scene.emit(5, ordering_key="k")
-    ids = ids_of(scene)
-    assert cancel(engine_of(scene), Choice(ids=(ids[1],), destination="b")) == 1
-    assert cancel(engine_of(scene), Choice(ids=(ids[2],), destination="a")) == 1
+    ids = scene.ids()
+    assert cancel(scene.database.engine, Choice(ids=(ids[1],), destination="b")) == 1
+    assert cancel(scene.database.engine, Choice(ids=(ids[2],), destination="a")) == 1
     async with scene.relay({"a": a, "b": b}):
         await settled(scene, dict.fromkeys(range(5), "delivered"))
     assert (a.taken, b.taken) == ([0, 1, 3, 4], [0, 2, 3, 4])
@@ -187,7 +176,7 @@ async def test_what_waits_for_a_destination_that_is_gone_can_be_cancelled(scene:
     await scene.drain({"gone": Taker(Outage()), "fine": fine})
     await scene.drain({"fine": fine}, apply=True)
     assert scene.status.destinations["gone"].waiting == 3
-    assert cancel(engine_of(scene), Choice(destination="gone")) == 3
+    assert cancel(scene.database.engine, Choice(destination="gone")) == 3
     await scene.drain({"fine": fine})
     assert "gone" not in scene.status.destinations
     assert outcomes(scene) == dict.fromkeys(range(3), "delivered")
@@ -199,7 +188,7 @@ async def test_more_than_a_batch_is_cancelled_and_counted(scene: Scene, monkeypa
     await scene.drain({"a": taker})
     scene.emit(30)
     told: list[int] = []
-    assert cancel(engine_of(scene), ALL, on_progress=told.append) == 30
+    assert cancel(scene.database.engine, ALL, on_progress=told.append) == 30
     assert told == [7, 14, 21, 28, 30]
     await scene.drain({"a": taker})
     assert taker.taken == []
@@ -209,11 +198,11 @@ async def test_a_cancelled_message_can_be_sent_after_all_by_naming_it(scene: Sce
     taker = Taker()
     await scene.drain({"a": taker})
     scene.emit(2)
-    ids = ids_of(scene)
-    cancel(engine_of(scene), ALL)
+    ids = scene.ids()
+    cancel(scene.database.engine, ALL)
     await scene.drain({"a": taker})
-    assert replay(engine_of(scene), Replay("a")) == 0, "a range leaves it alone"
-    assert replay(engine_of(scene), Replay("a", ids=(ids[1],))) == 1
+    assert replay(scene.database.engine, Replay("a")) == 0, "a range leaves it alone"
+    assert replay(scene.database.engine, Replay("a", ids=(ids[1],))) == 1
     await scene.drain({"a": taker})
     assert taker.taken == [1]
 
@@ -226,14 +215,14 @@ async def test_what_a_relay_has_in_memory_is_not_sent_once_it_was_cancelled(scen
     taker = Taker()
     async with scene.relay({"a": taker}) as relay:
         await relay.drain()
-        pause(engine_of(scene), "a")
-        await eventually_async(lambda: not relay._running.loop_side.dispatcher.lanes["a"].takes_messages)
+        pause(scene.database.engine, "a")
+        await eventually_async(lambda: not lane_of(relay).takes_messages)
         scene.emit(5, ordering_key=key)
-        await eventually_async(lambda: relay._running.loop_side.dispatcher.lanes["a"].queue.size == 5)
-        ids = ids_of(scene)
-        assert cancel(engine_of(scene), Choice(ids=(ids[0], ids[2]))) == 2
+        await eventually_async(lambda: lane_of(relay).queue.size == 5)
+        ids = scene.ids()
+        assert cancel(scene.database.engine, Choice(ids=(ids[0], ids[2]))) == 2
         await settled(scene, {0: "cancelled", 2: "cancelled"})
-        resume(engine_of(scene), "a")
+        resume(scene.database.engine, "a")
         await settled(scene, {0: "cancelled", 1: "delivered", 2: "cancelled", 3: "delivered", 4: "delivered"})
     assert sorted(taker.taken) == [1, 3, 4]
     assert key is None or taker.taken == [1, 3, 4]
@@ -247,8 +236,8 @@ async def test_cancelling_does_not_affect_an_attempt_under_way_and_the_key_goes_
     async with scene.relay({"a": to(gate, concurrency=4)}):
         scene.emit(2, ordering_key="k")
         await gate.taker.has_tried(1)
-        first = ids_of(scene)[0]
-        assert cancel(engine_of(scene), Choice(ids=(first,))) == 1
+        first = scene.ids()[0]
+        assert cancel(scene.database.engine, Choice(ids=(first,))) == 1
         assert scene.status.cancelled == 1
         scene.emit(1)  # when this one is tried, the relay has looked at the table
         await gate.taker.has_tried(2)
@@ -266,11 +255,11 @@ async def test_a_destination_that_took_it_before_keeps_it_when_its_sibling_is_ca
         scene.emit(1)
         await gate.taker.has_tried(1)
         await fine.has_tried(1)
-        cancel(engine_of(scene), ALL)
+        cancel(scene.database.engine, ALL)
         gate.fails = True
         gate.opened.set()
         await settled(scene, {0: "delivered"})
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         (row,) = list_messages(connection, state="delivered")
     assert row.deliveries == {"a": "cancelled", "b": "delivered"}
 
@@ -279,7 +268,7 @@ async def test_what_was_cancelled_is_counted_by_the_relay_that_finishes_it(scene
     async with scene.relay({"a": Taker()}) as relay:
         await relay.drain()
         scene.emit(3, delay=timedelta(hours=1))
-        cancel(engine_of(scene), ALL)
+        cancel(scene.database.engine, ALL)
         await settled(scene, dict.fromkeys(range(3), "cancelled"))
         counted = b'outbox_deliveries_total{destination="a",verdict="cancelled"} 3.0'
         await eventually_async(lambda: counted in relay.metrics.text())

@@ -14,7 +14,6 @@ from support.waiting import eventually_async
 from outbox import Reject
 from outbox.tables import SHARD_COUNT, tables
 from relay.admin.access import transactions as writing
-from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, causes, count_dead, dead_letters, discard, retry
 from relay.admin.messages.detail import show_message
 from relay.databases.database import Database as Address
@@ -26,33 +25,17 @@ from relay.decide.outcome import fingerprint
 ALL = DeadFilter()
 
 
-def engine_of(scene: Scene) -> sa.Engine:
-    return scene.database.engine
-
-
 def found(scene: Scene, which: DeadFilter = ALL) -> list[str]:
     """Return the reasons of dead letters, the latest first."""
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         return [letter.reason for letter in dead_letters(connection, which, limit=1000)]
-
-
-def ids_of(scene: Scene) -> dict[int, str]:
-    """Return number → id of the messages that are not in history."""
-    with engine_of(scene).connect() as connection:
-        rows = connection.execute(sa.select(tables().message.c.id, tables().message.c.data))
-        return {row.data["n"]: row.id for row in rows}
-
-
-def audit(scene: Scene) -> list[Any]:
-    with engine_of(scene).connect() as connection:
-        return record(connection, limit=100)[::-1]
 
 
 def bury(scene: Scene, count: int, *, destination: str = "a", reason: str = "refused", **options: Any) -> list[int]:
     """Write dead letters as a relay does, with consecutive ids and positions."""
     numbers = scene.emit(count, **options)
-    ids = ids_of(scene)
-    with engine_of(scene).begin() as connection:
+    ids = scene.ids()
+    with scene.database.engine.begin() as connection:
         m = tables().message
         rows = connection.execute(sa.select(m).where(m.c.id.in_([ids[n] for n in numbers]))).all()
         connection.execute(sa.update(m).where(m.c.id.in_([row.id for row in rows])).values(state="held"))
@@ -84,7 +67,7 @@ def test_many_dead_letters_read_as_their_causes(scene: Scene) -> None:
         bury(scene, 5, reason=f"rejected by app:take: content {n} does not exist")
     bury(scene, 7, reason="HTTP 422: 'title' is missing")
     bury(scene, 1, reason="HTTP 422: 'title' is missing", destination="b")
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         found = causes(connection, ALL)
     assert [(cause.count, cause.destination) for cause in found] == [(100, "a"), (7, "a"), (1, "b")]
     assert "does not exist" in found[0].reason
@@ -112,7 +95,7 @@ def test_dead_letters_are_found_by_destination_type_age_reason_and_cause(scene: 
     )
     assert found(scene, DeadFilter(older_than_s=3600)) == ["broken pipe"]
     assert "broken pipe" not in found(scene, old)
-    with engine_of(scene).connect() as connection:
+    with scene.database.engine.connect() as connection:
         assert count_dead(connection, old) == 2
         assert [cause.count for cause in causes(connection, DeadFilter(destination="b"))] == [1]
 
@@ -127,8 +110,8 @@ async def test_a_dead_letter_shows_each_attempt_with_its_time_and_reason(scene: 
             await eventually_async(lambda: len(taker.taken) == scene.count - 1)
             if scene.account[2]:
                 break
-    with engine_of(scene).connect() as connection:
-        detail = show_message(connection, ids_of(scene)[0])
+    with scene.database.engine.connect() as connection:
+        detail = show_message(connection, scene.ids()[0])
     assert detail is not None
     (delivery,) = detail.deliveries
     assert (delivery.state, delivery.attempts) == ("dead", 3)
@@ -150,11 +133,11 @@ async def test_a_retried_dead_letter_is_delivered_by_the_running_relay_with_all_
     scene.emit(3)
     async with scene.relay({"a": taker}):
         await scene.becomes(2, 0, 1, 0)
-        assert retry(engine_of(scene), ALL, reason="the schema is fixed") == 1
+        assert retry(scene.database.engine, ALL, reason="the schema is fixed") == 1
         await scene.becomes(3, 0, 0, 0)
     assert taker.tries[0] == 2
     assert [attempt.number for attempt in taker.attempts if attempt.n == 0] == [1, 1]
-    (entry,) = audit(scene)[-1:]
+    (entry,) = scene.audit()[-1:]
     assert (entry.action, entry.count, entry.reason) == ("dead retry", 1, "the schema is fixed")
     assert "@" in entry.actor
 
@@ -163,7 +146,7 @@ async def test_what_was_retried_while_no_relay_ran_is_delivered_by_the_next_one(
     scene.emit(5)
     await scene.drain({"a": Taker(rejecting(1, 3))})
     assert scene.account == (3, 0, 2, 0)
-    assert retry(engine_of(scene), ALL) == 2
+    assert retry(scene.database.engine, ALL) == 2
     taker = Taker()
     await scene.drain({"a": taker})
     assert sorted(taker.taken) == [1, 3]
@@ -173,10 +156,10 @@ async def test_what_was_retried_while_no_relay_ran_is_delivered_by_the_next_one(
 async def test_a_retry_keeps_the_log_and_a_second_death_adds_to_it(scene: Scene) -> None:
     scene.emit(1)
     await scene.drain({"a": Taker(rejecting(0))})
-    retry(engine_of(scene), ALL)
+    retry(scene.database.engine, ALL)
     await scene.drain({"a": Taker(rejecting(0))})
-    with engine_of(scene).connect() as connection:
-        detail = show_message(connection, ids_of(scene)[0])
+    with scene.database.engine.connect() as connection:
+        detail = show_message(connection, scene.ids()[0])
     assert detail is not None
     assert [entry["verdict"] for entry in detail.deliveries[0].log] == ["dead", "dead"]
 
@@ -184,13 +167,13 @@ async def test_a_retry_keeps_the_log_and_a_second_death_adds_to_it(scene: Scene)
 async def test_only_the_dead_letters_that_match_are_retried(scene: Scene) -> None:
     bury(scene, 3, reason="refused")
     bury(scene, 2, reason="broken")
-    assert retry(engine_of(scene), DeadFilter(reason="broken")) == 2
+    assert retry(scene.database.engine, DeadFilter(reason="broken")) == 2
     assert scene.deliveries() == {("a", "dead"): 3, ("a", "parked"): 2}
-    one = ids_of(scene)[0]
-    assert retry(engine_of(scene), DeadFilter(ids=(one,))) == 1
-    assert retry(engine_of(scene), DeadFilter(ids=(one,))) == 0
-    assert [entry.count for entry in audit(scene)] == [2, 1]
-    assert audit(scene)[0].target == {"reason": "broken"}
+    one = scene.ids()[0]
+    assert retry(scene.database.engine, DeadFilter(ids=(one,))) == 1
+    assert retry(scene.database.engine, DeadFilter(ids=(one,))) == 0
+    assert [entry.count for entry in scene.audit()] == [2, 1]
+    assert scene.audit()[0].target == {"reason": "broken"}
 
 
 async def test_a_retried_letter_goes_before_its_waiting_successors(scene: Scene) -> None:
@@ -198,7 +181,7 @@ async def test_a_retried_letter_goes_before_its_waiting_successors(scene: Scene)
     scene.emit(4, ordering_key="k")
     async with scene.relay({"a": taker}):
         await eventually_async(lambda: scene.deliveries() == {("a", "dead"): 1, ("a", "blocked"): 3})
-        retry(engine_of(scene), ALL)
+        retry(scene.database.engine, ALL)
         await scene.becomes(4, 0, 0, 0)
     assert taker.taken_of_key["k"] == [0, 1, 2, 3]
 
@@ -215,12 +198,12 @@ def test_what_dies_again_while_the_retrying_goes_on_is_left_alone(
             at=_stored(scene, hours=-1),
         )
 
-    assert retry(engine_of(scene), ALL, on_progress=die_again) == 5
+    assert retry(scene.database.engine, ALL, on_progress=die_again) == 5
 
 
 def test_a_verdict_from_before_the_retry_changes_nothing(scene: Scene) -> None:
     bury(scene, 1)
-    retry(engine_of(scene), ALL)
+    retry(scene.database.engine, ALL)
     (row,) = scene.database.rows("SELECT generation, attempts, state, first_failed_at FROM outbox_delivery")
     assert tuple(row) == (1, 0, "parked", None)
 
@@ -231,9 +214,9 @@ def test_a_hundred_thousand_go_in_batches_and_say_how_far_they_are(
     monkeypatch.setattr("relay.admin.messages.dead.BATCH", 100)
     bury(scene, 1050)
     said: list[int] = []
-    assert retry(engine_of(scene), ALL, on_progress=said.append) == 1050
+    assert retry(scene.database.engine, ALL, on_progress=said.append) == 1050
     assert said == [*range(100, 1001, 100), 1050]
-    assert [(entry.action, entry.count) for entry in audit(scene)] == [("dead retry", 1050)]
+    assert [(entry.action, entry.count) for entry in scene.audit()] == [("dead retry", 1050)]
 
 
 def test_an_interrupted_retry_is_on_record_with_what_it_did(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,9 +228,9 @@ def test_an_interrupted_retry_is_on_record_with_what_it_did(scene: Scene, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        retry(engine_of(scene), ALL, on_progress=interrupt)
+        retry(scene.database.engine, ALL, on_progress=interrupt)
     assert scene.deliveries() == {("a", "dead"): 20, ("a", "parked"): 30}
-    assert [entry.count for entry in audit(scene)] == [30]
+    assert [entry.count for entry in scene.audit()] == [30]
 
 
 def test_a_batch_holds_its_locks_only_briefly() -> None:
@@ -261,12 +244,12 @@ async def test_a_discarded_letter_is_history_and_says_so(scene: Scene) -> None:
     scene.emit(2)
     async with scene.relay({"a": Taker(rejecting(0)), "b": Taker()}):
         await scene.becomes(1, 0, 1, 0)
-        assert discard(engine_of(scene), ALL, reason="a test") == 1
+        assert discard(scene.database.engine, ALL, reason="a test") == 1
         await eventually_async(lambda: len(_history(scene)) == 2)
     rows = [json.loads(r[0]) if isinstance(r[0], str) else r[0] for r in _history(scene)]
     states = [{name: each["state"] for name, each in row.items()} for row in rows if row]
     assert states == [{"a": "discarded", "b": "delivered"}]
-    assert [(entry.action, entry.reason) for entry in audit(scene)][-1] == ("dead discard", "a test")
+    assert [(entry.action, entry.reason) for entry in scene.audit()][-1] == ("dead discard", "a test")
 
 
 async def test_discarding_lets_go_of_the_successors_of_the_key(scene: Scene) -> None:
@@ -274,7 +257,7 @@ async def test_discarding_lets_go_of_the_successors_of_the_key(scene: Scene) -> 
     scene.emit(3, ordering_key="k")
     async with scene.relay({"a": taker}):
         await eventually_async(lambda: scene.deliveries() == {("a", "dead"): 1, ("a", "blocked"): 2})
-        discard(engine_of(scene), ALL)
+        discard(scene.database.engine, ALL)
         await scene.becomes(2, 0, 0, 0)
     assert taker.taken_of_key["k"] == [1, 2]
 
@@ -284,7 +267,7 @@ async def test_what_was_discarded_while_no_relay_ran_is_finished_by_the_next_one
     scene.emit(2)
     await scene.drain({"a": Taker(rejecting(0, 4))})
     assert scene.account == (1, 2, 2, 0)
-    assert discard(engine_of(scene), ALL) == 2
+    assert discard(scene.database.engine, ALL) == 2
     taker = Taker()
     async with scene.relay({"a": taker}):
         await scene.becomes(3, 0, 0, 0)
@@ -295,7 +278,7 @@ async def test_more_discarded_letters_than_a_batch_are_all_finished(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bury(scene, 1200)
-    assert discard(engine_of(scene), ALL) == 1200
+    assert discard(scene.database.engine, ALL) == 1200
     async with scene.relay({"a": Taker()}):
         await eventually_async(lambda: scene.deliveries() == {})
     assert (scene.account, scene.status.discarded) == ((0, 0, 0, 0), 1200)
@@ -307,7 +290,7 @@ async def test_a_message_waits_for_its_other_destinations_when_one_is_discarded(
     scene.database.execute(f"INSERT INTO outbox_delivery (message_id, destination, shard, position, state) {sibling}")
     outage = Outage()
     async with scene.relay({"a": Taker(), "b": Taker(outage)}):
-        discard(engine_of(scene), ALL)
+        discard(scene.database.engine, ALL)
         await eventually_async(lambda: outage.tries_while_down > 3)
         assert scene.account == (0, 1, 0, 0)
         outage.down = False
@@ -318,15 +301,15 @@ def test_a_stamp_is_above_those_that_left_with_their_rows(sqlite_database: Datab
     """The last stamped row may be settled before the owner polls again; the owner still remembers the stamp."""
     scene = Scene(sqlite_database)
     bury(scene, 2)
-    first, second = (ids_of(scene)[n] for n in (0, 1))
+    first, second = (scene.ids()[n] for n in (0, 1))
     session = SqliteStore(Address.parse(sqlite_database.url), keep_history=True).open("relay")
     try:
         session.ownership.take(range(SHARD_COUNT))
         cursors = Cursors(dict.fromkeys(range(SHARD_COUNT), 0))
-        retry(engine_of(scene), DeadFilter(ids=(first,)))
+        retry(scene.database.engine, DeadFilter(ids=(first,)))
         assert session.reading.read_ready(cursors, 10).unparked == {"a"}
         session.settling.settle(Batch([], [Ruled(first, "a", "delivered", 1, 0, 0.0, None, None)]))
-        retry(engine_of(scene), DeadFilter(ids=(second,)))
+        retry(scene.database.engine, DeadFilter(ids=(second,)))
         assert session.reading.read_ready(cursors, 10).unparked == {"a"}
     finally:
         session.close()

@@ -3,29 +3,10 @@
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from support.results import Result, types
 
 from outbox import InvalidTarget, NoTransaction, Outbox, emit, emit_async, emit_many, once
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Result(Base):
-    __tablename__ = "results"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-
-
-@pytest.fixture
-def results(database):
-    Base.metadata.create_all(database.engine)
-    return database
-
-
-def types(database):
-    return [row.type for row in database.rows("SELECT type FROM outbox_message ORDER BY position")]
 
 
 def test_a_session_goes_on_after_commits_and_rollbacks(results):

@@ -6,30 +6,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from support.databases import Database
-from support.scene import Outage, Scene, Taker, rejecting, to
+from support.scene import Outage, Scene, Taker, lane_of, rejecting, to
 from support.waiting import eventually_async
 
 from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.admin.access.queries import snapshot
-from relay.admin.audit import record
 from relay.admin.destinations.listing import list_destinations, pause, resume
 from relay.admin.messages.cancel import cancel, cancellable
 from relay.admin.messages.choice import Choice
 from relay.admin.messages.dead import DeadFilter, retry
 from relay.admin.messages.detail import show_message
 from relay.decide.outcome import Outcome
-from relay.delivery.lane import Lane
-
-
-def lane_of(relay: Any, name: str = "a") -> Lane:
-    lane: Lane = relay._running.loop_side.dispatcher.lanes[name]
-    return lane
-
-
-def audit(scene: Scene) -> list[Any]:
-    with scene.database.engine.connect() as connection:
-        return record(connection, limit=100)[::-1]
 
 
 def destination(scene: Scene, name: str = "a") -> Any:
@@ -155,16 +143,16 @@ def test_a_destination_that_does_not_exist_cannot_be_paused(scene: Scene) -> Non
     for act in (pause, resume):
         with pytest.raises(OutboxError, match="there is no destination nowhere"):
             act(scene.database.engine, "nowhere")
-    assert audit(scene) == []
+    assert scene.audit() == []
 
 
 async def test_every_action_is_one_line_in_the_audit(scene: Scene) -> None:
     await scene.drain({"a": Taker()})
     pause(scene.database.engine, "a", reason="a release")
     resume(scene.database.engine, "a")
-    lines = [(each.action, each.target, each.count, each.reason) for each in audit(scene)]
+    lines = [(each.action, each.target, each.count, each.reason) for each in scene.audit()]
     assert lines[-2:] == [("pause", {"destination": "a"}, 1, "a release"), ("resume", {"destination": "a"}, 1, None)]
-    assert all("@" in each.actor and each.at is not None for each in audit(scene))
+    assert all("@" in each.actor and each.at is not None for each in scene.audit())
 
 
 # ------------------------------------------------------------------------------------------------ unrouted messages
@@ -186,7 +174,7 @@ async def test_unrouted_messages_wait_until_an_operator_cancels_them(scene: Scen
         assert cancel(scene.database.engine, Choice(is_unrouted=True)) == 2
         await scene.becomes(1, 0, 0, 0)
         await eventually_async(lambda: scene.deliveries() == {})
-    assert [(each.count, each.reason) for each in audit(scene)[-2:]] == [(3, "noise"), (2, None)]
+    assert [(each.count, each.reason) for each in scene.audit()[-2:]] == [(3, "noise"), (2, None)]
     assert [(d.destination, d.state) for d in shown(scene, 1).deliveries] == [("nobody", "cancelled")]
 
 

@@ -19,7 +19,7 @@ import pytest
 from support.databases import Database
 from support.desk import Desk, everything
 from support.plans import watched
-from support.scene import Outage, Scene, Taker, to
+from support.scene import Outage, Scene, Taker, lane_of, to
 from support.waiting import eventually_async
 
 from outbox import Message
@@ -69,7 +69,7 @@ async def test_what_one_destination_took_is_settled_while_another_still_works_on
     async with scene.relay(destinations, grace_s=0) as relay:
         scene.emit(3)
         await eventually_async(lambda: scene.status.destinations["fine"].waiting == 0)
-        assert len(relay._running.loop_side.dispatcher.lanes["hung"].queue.under_way) == 3, "each attempt goes on"  # type: ignore[union-attr]
+        assert len(lane_of(relay, "hung").queue.under_way) == 3, "each attempt goes on"
         assert scene.status.destinations["hung"].waiting == 3
     async with scene.relay({"hung": to(fine), "fine": to(fine)}):
         await eventually_async(lambda: scene.status.waiting == 0)

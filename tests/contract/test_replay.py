@@ -11,7 +11,6 @@ from support.waiting import eventually_async
 from outbox import Message
 from outbox.errors import OutboxError
 from outbox.tables import tables
-from relay.admin.audit import record
 from relay.admin.messages.dead import DeadFilter, discard, retry
 from relay.admin.messages.detail import show_message
 from relay.admin.messages.replay import FIRST_ID, Replay, _pages, look, replay
@@ -19,11 +18,6 @@ from relay.admin.messages.replay import FIRST_ID, Replay, _pages, look, replay
 
 def count_in_history(scene: Scene) -> int:
     return scene.database.scalar("SELECT count(*) FROM outbox_history")
-
-
-def audit(scene: Scene) -> list[Any]:
-    with scene.database.engine.connect() as connection:
-        return record(connection, limit=100)[::-1]
 
 
 async def delivered(scene: Scene, count: int, **options: Any) -> Taker:
@@ -231,7 +225,7 @@ async def test_a_replay_is_one_line_in_the_audit(scene: Scene, monkeypatch: pyte
     monkeypatch.setattr("relay.admin.messages.replay.BATCH", 4)
     await delivered(scene, 10)
     replay(scene.database.engine, Replay("new", type_="page.*"), reason="reports were lost")
-    (entry,) = [each for each in audit(scene) if each.action == "replay"]
+    (entry,) = [each for each in scene.audit() if each.action == "replay"]
     assert (entry.count, entry.reason) == (10, "reports were lost")
     assert entry.target == {"to": "new", "type": "page.*"}
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 from support.databases import Database
-from support.scene import Outage, Scene, Taker, to
+from support.scene import Outage, Scene, Taker, lane_of, to
 from support.waiting import eventually_async
 
 from outbox import Message
 from relay.decide.breaker import PROBE_WITH
 from relay.decide.outcome import Outcome
 from relay.decide.shared_state import Finding
-from relay.delivery.lane import Lane
 
 RELAYS = 4
 WAITS = {"backoff_s": 0.3, "backoff_max_s": 0.3, "max_attempts": 3}
@@ -23,12 +22,6 @@ WAITS = {"backoff_s": 0.3, "backoff_max_s": 0.3, "max_attempts": 3}
 @pytest.fixture
 def scene(postgres_database: Database) -> Scene:
     return Scene(postgres_database)
-
-
-def lane_of(relay: Any) -> Lane:
-    (lane,) = relay._running.loop_side.dispatcher.lanes.values()
-    assert isinstance(lane, Lane)
-    return lane
 
 
 def conditions(relays: list[Any]) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from support.scene import Scene, Taker
+from support.scene import Scene, Taker, lane_of
 
 IN_ORDER = "SELECT count(*) FROM outbox_shard WHERE dirty"
 
@@ -13,7 +13,7 @@ async def test_a_worker_that_dies_ends_the_relay_which_hands_back_what_it_owns(s
     scene.emit(3)
     with capture_logs() as records:
         async with scene.relay({"a": Taker()}, grace_s=0.5) as relay:
-            _break(relay._running.loop_side.dispatcher.lanes["a"])  # type: ignore[union-attr]
+            _break(lane_of(relay))
             with pytest.raises(KeyError):
                 await relay.wait()
     failed = [each for each in records if each["event"] == "task_failed"]

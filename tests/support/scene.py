@@ -8,10 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from outbox import Draft, Message, Reject, emit_many
+from outbox.tables import tables
 from relay import ListenerSettings, Relay, Settings
 from relay.admin.access.queries import snapshot
+from relay.admin.audit import AuditEntry, record
 from relay.admin.status import Status, status
+from relay.delivery.lane import Lane
 from support.databases import Database
 from support.waiting import eventually_async
 
@@ -173,6 +178,17 @@ class Scene:
 
         await eventually_async(is_so, deadline_s=deadline_s, what=f"the account becomes {account}")
 
+    def ids(self) -> dict[int, str]:
+        """Return number → id of the messages that are not in the history."""
+        m = tables().message.c
+        with self.database.engine.connect() as connection:
+            return {row.data["n"]: row.id for row in connection.execute(sa.select(m.id, m.data))}
+
+    def audit(self) -> list[AuditEntry]:
+        """Return operators' actions, the oldest first."""
+        with self.database.engine.connect() as connection:
+            return record(connection, limit=100)[::-1]
+
     def deliveries(self) -> Counter[tuple[str, str]]:
         """Return (destination, state) → how many deliveries are set aside."""
         rows = self.database.rows("SELECT destination, state, count(*) AS count FROM outbox_delivery GROUP BY 1, 2")
@@ -180,6 +196,11 @@ class Scene:
 
     def attempts_charged(self) -> int:
         return self.database.scalar("SELECT coalesce(sum(attempts), 0) FROM outbox_delivery")
+
+
+def lane_of(relay: Any, name: str = "a") -> Lane:
+    lane: Lane = relay._running.loop_side.dispatcher.lanes[name]
+    return lane
 
 
 def to(listener: Any, **options: Any) -> ListenerSettings:
