@@ -40,6 +40,7 @@ class SharedState:
         pauses: The number of pauses in a row; the waits between probes grow with it.
         age_s: Seconds since this was declared.
         resumed_at: When an operator last resumed it.
+        note: For a healthy destination: the failure that occurs now and then.
     """
 
     state: str
@@ -49,6 +50,7 @@ class SharedState:
     pauses: int = 0
     age_s: float = 0.0
     resumed_at: str | None = None
+    note: str | None = None
 
     @property
     def is_down(self) -> bool:

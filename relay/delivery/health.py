@@ -195,9 +195,10 @@ class SharedHealth:
             self._pause_logged_at = breaker.since
 
     def _report_note(self, shared_state: SharedState, now: float) -> None:
-        """Report the note about failures of a healthy destination, if it has changed."""
+        """Report the note about failures of a healthy destination, if it has changed or is of a relay that ended."""
         note = self._describe(now)
-        if note == self._note or shared_state.state != "healthy":
+        is_left = self._is_alone and note is None and shared_state.note is not None
+        if (note == self._note and not is_left) or shared_state.state != "healthy":
             return
         self._note = note
         self._owner.request(Finding(self.name, "healthy", note=note))

@@ -240,6 +240,13 @@ async def test_a_message_that_waits_in_a_running_relay_names_it(scene: Scene) ->
         assert delivery.next == f"relay {relay.id} sends it (a: {found.note})"
 
 
+async def test_a_note_about_failures_does_not_outlive_its_relay(scene: Scene) -> None:
+    await scene.drain({"a": to(Taker())})
+    scene.database.execute("UPDATE outbox_destination SET note = '1 message failing: connection refused'")
+    async with scene.relay({"a": to(Taker())}):
+        await eventually_async(lambda: destination(scene).note is None)
+
+
 async def test_a_scheduled_and_an_unrouted_message_say_what_they_wait_for(scene: Scene) -> None:
     await scene.drain({"a": to(Taker(), events=["page.*"])})
     (later,) = scene.emit(1, delay=timedelta(hours=1))

@@ -105,7 +105,7 @@ _IS_STALE = f"""until > clock_timestamp() + interval '1 second' *
     CASE state WHEN 'throttled' THEN {LONGEST_THROTTLE_S} ELSE {LONGEST_PAUSE_S} END"""
 SHARED_STATE = f"""state, paused_by, reason,
     CASE WHEN {_IS_STALE} THEN 0 ELSE extract(epoch FROM until - clock_timestamp()) END::float8, pauses,
-    extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at"""
+    extract(epoch FROM clock_timestamp() - changed_at)::float8, resumed_at, note"""
 REGISTRY = f"SELECT name, generation, {SHARED_STATE} FROM outbox_destination"
 
 # A row that stops all relays is only changed by the relay that probed for all, by a relay that disputes it, or for a

@@ -18,7 +18,7 @@ SELECT name, generation, state, paused_by, reason,
        CASE WHEN (julianday(until) - julianday('now')) * 86400.0 >
                  CASE state WHEN 'throttled' THEN {LONGEST_THROTTLE_S} ELSE {LONGEST_PAUSE_S} END THEN 0.0
             ELSE (julianday(until) - julianday('now')) * 86400.0 END, pauses,
-       (julianday('now') - julianday(changed_at)) * 86400.0, resumed_at
+       (julianday('now') - julianday(changed_at)) * 86400.0, resumed_at, note
 FROM outbox_destination
 """
 

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from relay.decide.backoff import Policy
 from relay.decide.breaker import CircuitBreaker
 from relay.decide.outcome import throttled
-from relay.decide.shared_state import SharedState
+from relay.decide.shared_state import Finding, SharedState
 from relay.delivery.health import SharedHealth
 from relay.seam import Entry, ToOwner
 
@@ -18,7 +18,8 @@ class Destination:
 
     def __init__(self) -> None:
         self.breaker: CircuitBreaker[Entry] = CircuitBreaker(Policy())
-        self.health = SharedHealth("api", self.breaker, ToOwner(lambda: None, window=100))
+        self.owner = ToOwner(lambda: None, window=100)
+        self.health = SharedHealth("api", self.breaker, self.owner)
 
     def pauses(self, at: float, wait_s: float) -> None:
         self.breaker._throttle(throttled("429", wait_s), at)
@@ -79,3 +80,12 @@ def test_a_destination_that_is_logged_as_failing_and_then_as_down_returns_once(d
         destination.pauses(8, 600)
         destination.takes(700)
     assert [line["event"] for line in lines] == [FAILING, THROTTLED, BACK]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_note_that_this_relay_did_not_write_is_withdrawn_if_no_other_relay_is_alive(
+    destination: Destination, alone: bool
+) -> None:
+    noted = SharedState("healthy", note="1 message failing: no connection")
+    destination.health.follow(noted, 1, 1, alone=alone)
+    assert list(destination.owner.requests) == ([Finding("api", "healthy")] if alone else [])
