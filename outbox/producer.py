@@ -170,7 +170,7 @@ class Outbox:
             ...     emit_many(session, [ExtractionCompleted(content_id=each) for each in ("c-1", "c-2")])
             ...     emit_many(session, [Draft("content.seen", {"id": each}, ordering_key=each) for each in ids])
         """
-        return self._emit(target, [_draft(item, common) for item in items])
+        return self._emit(target, _drafts(items, common))
 
     async def emit_many_async(self, target: AsyncTarget, items: Iterable[Item], **common: Unpack[Common]) -> list[str]:
         """Write messages as ``emit_many`` does, on an ``AsyncConnection`` too.
@@ -192,7 +192,7 @@ class Outbox:
             >>> async with engine.begin() as connection:  # doctest: +SKIP
             ...     await emit_many_async(connection, [("content.seen", {"id": each}) for each in ids])
         """
-        return await self._emit_async(target, [_draft(item, common) for item in items])
+        return await self._emit_async(target, _drafts(items, common))
 
     def once(self, target: SyncTarget, listener: str, message_id: UUID | str) -> bool:
         """Mark a message as processed by a listener, in the target's transaction; do the work only if this is ``True``.
@@ -271,6 +271,12 @@ class Outbox:
             return prepare(self.source, draft, trace)
         except EmitError as error:
             raise type(error)(f"items[{index}]: {error}") from error
+
+
+def _drafts(items: Iterable[Item], common: Common) -> list[Draft]:
+    if isinstance(items, Event | Draft):  # an event is iterable, too: its fields would be taken for pairs
+        raise InvalidEvent(f"{ascii(items)[:60]} is one event: pass a list of events, or use emit")
+    return [_draft(item, common) for item in items]
 
 
 def _draft(item: Item, common: Common) -> Draft:

@@ -295,6 +295,17 @@ async def test_one_bad_item_refuses_all_and_is_named(writer):
     assert writer.rows() == []
 
 
+async def test_one_event_in_place_of_a_list_is_refused_and_its_fields_are_not_taken_for_messages(writer):
+    class PageKept(Event, type="page.kept"):
+        page: dict[str, int]
+
+    async with writer.transaction() as transaction:
+        for event in (PageKept(page={"n": 1}), Draft("page.kept", {"n": 1})):
+            with pytest.raises(InvalidEvent, match="is one event: pass a list of events, or use emit"):
+                await transaction.emit_many(event)
+    assert writer.rows() == []
+
+
 async def test_a_connection_that_commits_by_itself_is_refused(writer):
     with pytest.raises(NoTransaction, match="could not be committed together"):
         async with writer.transaction(isolation_level="AUTOCOMMIT") as transaction:
