@@ -98,6 +98,21 @@ def test_it_is_closed_until_a_token_opens_it(dashboard: Dashboard) -> None:
         assert anonymous.post("/destinations/a/pause.json", json={}).status_code == 401
 
 
+def test_only_those_who_are_logged_in_see_which_database_it_is(dashboard: Dashboard, database: Database) -> None:
+    name = str(database.engine.url.database)
+    with client(dashboard, None) as stranger, client(dashboard) as operator:
+        answers = [
+            stranger.get("/login"),
+            stranger.post("/login", data={"token": "guess"}),
+            stranger.post("/login", data={"token": "guess"}, headers={"Origin": "http://elsewhere.example"}),
+            stranger.get("/nowhere"),
+            stranger.put("/login"),
+        ]
+        assert [answer.status_code for answer in answers] == [200, 401, 403, 404, 405]
+        assert [answer.url.path for answer in answers if name in answer.text] == []
+        assert name in operator.get("/").text
+
+
 def test_guessing_is_throttled(dashboard: Dashboard) -> None:
     with client(dashboard, None) as guesser:
         codes = [guesser.post("/login", data={"token": f"guess number {n}"}).status_code for n in range(7)]
