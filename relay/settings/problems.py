@@ -48,6 +48,8 @@ def _message(problem: Any) -> str:
             return "the list is empty: name at least one"
         case "list_type":
             return 'write a list in brackets, even with one element: ["…"]'
+        case "dict_type":
+            return 'write a table, such as [destinations.NAME] or {name = "…"}'
     message = str(problem["msg"]).removeprefix("Value error, ").replace("Input should", "must")
     return message[:1].lower() + message[1:]
 

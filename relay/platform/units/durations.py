@@ -76,8 +76,11 @@ def _days(value: object) -> object:
     """Parse a number of days; text with a unit must come out as whole days."""
     if not isinstance(value, str) or value.strip().isdigit():
         return value
-    days = seconds(value) / DAY_S
-    if days != int(days):
+    try:
+        days = seconds(value) / DAY_S
+    except ValueError:
+        days = math.nan
+    if not days.is_integer():
         raise ValueError('write a whole number of days, or "7d"')
     return int(days)
 

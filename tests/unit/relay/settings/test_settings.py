@@ -323,6 +323,8 @@ def test_a_service_called_outbox_health_does_not_set_the_health_port(tmp_path: P
         ("lease_s = ", "is not TOML"),
         ("lease_s = 'soon'", 'lease_s: write a number of seconds, or "15s"'),
         ("retention_days = '36h'", "retention_days: write a whole number of days"),
+        ("retention_days = 'a week'", "retention_days: write a whole number of days"),
+        ("[[destinations]]\nkind='http'", "destinations: write a table, such as [destinations.NAME]"),
         ('[serve]\nproxies = ["nope"]', "nope is not an address or a network: write 10.0.0.5 or 10.0.0.0/8"),
     ],
 )  # fmt: skip
