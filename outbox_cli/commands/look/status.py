@@ -139,8 +139,10 @@ def _waiting_note(found: Status) -> str:
 def _dead_note(found: Status) -> str:
     if not found.dead:
         return ""
-    too = f"; {found.waiting_and_dead:,} of them still wait for another destination" if found.waiting_and_dead else ""
-    return f"given up by a destination: an operator has to act{too}"
+    note = "given up by a destination: an operator has to act"
+    if count := found.waiting_and_dead:
+        note += f"; {count:,} of them still {'waits' if count == 1 else 'wait'} for another destination"
+    return note
 
 
 def _destination_table(found: Status) -> RenderableType:

@@ -40,7 +40,14 @@ if TYPE_CHECKING:
 )
 def relay(
     drain: Annotated[bool, typer.Option("--drain", help="Deliver what can be delivered now, then exit.")] = False,
-    processes: Annotated[int, typer.Option(min=1, max=64, help="The number of relays to run.")] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=64,
+            help="The number of relays to run; their health pages are on --health-port and the ports after it.",
+        ),
+    ] = 1,
     apply: Annotated[
         bool,
         typer.Option(
