@@ -47,22 +47,6 @@ async def with_dead_letters(scene: Scene) -> None:
     assert scene.account == (3, 1, 1, 0)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["dead"], ["dead", "list"], ["dead", "show"], ["dead", "retry"], ["dead", "discard"], ["replay"], ["pause"],
-        ["resume"], ["destinations"], ["destinations", "list"], ["destinations", "test"], ["audit"], ["doctor"],
-        ["messages", "list"], ["messages", "show"], ["cancel"],
-    ],
-    ids=" ".join,
-)  # fmt: skip
-def test_every_command_explains_itself_and_gives_examples(run: Run, command: list[str]) -> None:
-    ended = run(*command, "--help")
-    assert ended.returncode == 0
-    assert f"outbox {' '.join(command)}" in ended.stdout
-    assert "$ outbox" in ended.stdout or command in (["dead"], ["destinations"])
-
-
 ENDS = ("delivered", "discarded", "cancelled")
 
 # ------------------------------------------------------------------------------------------------------ dead letters
