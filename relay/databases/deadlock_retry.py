@@ -11,27 +11,19 @@ from collections.abc import Iterator
 
 from outbox.errors import Reject
 from relay.databases.error_codes import means
+from relay.observe.errors import with_causes
 
 CEILINGS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
-_LONGEST_CHAIN = 20
 
 
 def is_conflict(error: BaseException) -> bool:
     """Return whether the database ended the transaction in favour of another one; also look at the error's causes."""
     if isinstance(error, Reject):
         return False
-    return any(means(each, "CONFLICTS") for each in _chain(error))
+    return any(means(each, "CONFLICTS") for each in with_causes(error, even_hidden=True))
 
 
 def pauses_s() -> Iterator[float]:
     """Yield the pause before each further try, in seconds: half of it is fixed, half is random."""
     for ceiling_s in CEILINGS_S:
         yield ceiling_s * (1 + random.random()) / 2  # noqa: S311
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    for _ in range(_LONGEST_CHAIN):
-        if error is None:
-            return
-        yield error
-        error = error.__cause__ or error.__context__

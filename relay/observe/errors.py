@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+
+LONGEST_CHAIN = 20  # the most causes to follow: a chain may be a circle
 
 
 def is_for_the_task(error: BaseException) -> bool:
@@ -15,6 +18,21 @@ def is_for_the_task(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return isinstance(error, GeneratorExit)
+
+
+def with_causes(error: BaseException, *, even_hidden: bool = False) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on.
+
+    Args:
+        error: The error.
+        even_hidden: Whether to follow the causes that ``raise … from None`` hides.
+    """
+    each: BaseException | None = error
+    for _ in range(LONGEST_CHAIN):
+        if each is None:
+            return
+        yield each
+        each = each.__cause__ or (each.__context__ if even_hidden or not each.__suppress_context__ else None)
 
 
 def said_by(error: BaseException) -> str:
