@@ -57,25 +57,27 @@ def _change(engine: sa.Engine, name: str, action: Action, values: dict[str, Any]
             .values(**values, **resumed, since=at, changed_at=at)
         )
         if changed.rowcount != 1:
-            raise OutboxError(f"there is no destination {name}; registered: {registered(connection)}")
+            refuse_unknown(connection, name, even_removed=True)
         action.add(connection, 1)
         dialect.nudge(connection)
 
 
-def refuse_unknown(connection: sa.Connection, name: str | None) -> None:
-    """Refuse a filter's name that no destination has or had, when nothing was found: the name may be misspelt.
+def refuse_unknown(connection: sa.Connection, name: str | None, *, even_removed: bool = False) -> None:
+    """Refuse a name that no destination has or had: it may be misspelt.
+
+    Args:
+        connection: To the outbox's database.
+        name: The name; ``None`` is accepted.
+        even_removed: Whether to refuse the name of a destination that is not registered any more, too.
 
     Raises:
-        OutboxError: There never was such a destination. The text names the registered ones.
+        OutboxError: There is no such destination. The text names the registered ones.
     """
     d = tables().destination.c
-    if name is not None and connection.scalar(sa.select(d.name).where(d.name == name)) is None:
-        raise OutboxError(f"there is no destination {name}; registered: {registered(connection)}")
-
-
-def registered(connection: sa.Connection) -> str:
-    """Return the names of the registered destinations, for a message."""
-    return ", ".join(names(connection)) or "none yet: `outbox relay` registers the configured ones"
+    is_known = d.removed_at.is_(None) if even_removed else sa.true()
+    if name is not None and connection.scalar(sa.select(d.name).where(d.name == name, is_known)) is None:
+        registered = ", ".join(names(connection)) or "none yet: `outbox relay` registers the configured ones"
+        raise OutboxError(f"there is no destination {name}; registered: {registered}")
 
 
 def names(connection: sa.Connection) -> list[str]:

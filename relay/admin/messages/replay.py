@@ -18,12 +18,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from outbox.checks.ids import new_id
-from outbox.errors import OutboxError
 from outbox.tables import tables
 from relay.admin.access.queries import now
 from relay.admin.access.transactions import BATCH, in_batches
 from relay.admin.audit import Action
-from relay.admin.destinations.listing import registered
+from relay.admin.destinations.listing import refuse_unknown
 from relay.admin.messages.choice import Choice, Filters, conditions
 from relay.admin.messages.setting_aside import set_aside
 from relay.databases.dialect import dialect_of
@@ -78,7 +77,7 @@ def look(connection: sa.Connection, what: Replay) -> list[Found]:
     Raises:
         OutboxError: The destination is not registered.
     """
-    _require_destination(connection, what.to)
+    refuse_unknown(connection, what.to, even_removed=True)
     h, i = tables().history.c, tables().inbox.c
     count = sa.func.count(h.id.distinct())
     is_marked = sa.exists().where(i.listener == what.to, i.message_id == sa.cast(h.id, sa.Text))
@@ -116,7 +115,7 @@ def replay(
     """
     action = Action("replay", what.as_dict(), reason=reason)
     with engine.connect() as connection:
-        _require_destination(connection, what.to)
+        refuse_unknown(connection, what.to, even_removed=True)
         query = _pages(connection, replace(what, until=what.until or now(connection)))
     size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
     started = time.monotonic()
@@ -167,12 +166,6 @@ def _bring_back(connection: sa.Connection, picked: list[tuple[str, Any, str]], g
         if len(connection.execute(locked).all()) == len(ids):
             break
     return ids
-
-
-def _require_destination(connection: sa.Connection, name: str) -> None:
-    d = tables().destination.c
-    if connection.scalar(sa.select(d.name).where(d.name == name, d.removed_at.is_(None))) is None:
-        raise OutboxError(f"there is no destination {name} to replay to; registered: {registered(connection)}")
 
 
 # ----------------------------------------------------------------------------------------------------------- finding
