@@ -66,10 +66,8 @@ def session(postgres_database: Database) -> Iterator[PostgresSession]:
 
 @pytest.fixture
 def lite(sqlite_database: Database) -> Iterator[Desk]:
-    desk = Desk(sqlite_database)
-    yield desk
-    for session in desk.sessions:
-        session.close()
+    with Desk(sqlite_database) as desk:
+        yield desk
 
 
 def open_session(database: Database, *, keep_history: bool = True) -> PostgresSession:

@@ -27,10 +27,8 @@ from relay.databases.sqlite.doctor import disk, journal, version
 
 @pytest.fixture
 def desk(database: Database) -> Iterator[Desk]:
-    desk = Desk(database)
-    yield desk
-    for session in desk.sessions:
-        session.close()
+    with Desk(database) as desk:
+        yield desk
 
 
 def examined(database: Database, *, lease_s: float = 15, older_than_s: float = 300) -> dict[str, Finding]:

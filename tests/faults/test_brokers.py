@@ -14,7 +14,7 @@ from support.fleet import end_owning_sessions
 from support.kafka import Noida
 from support.nats import NatsServer
 from support.processes import Process, Spawner
-from support.servers import Server
+from support.servers import Server, running
 from support.waiting import eventually
 from support.worlds import kafka_world, nats_world, redis_world
 
@@ -55,12 +55,8 @@ def behind(request: pytest.FixtureRequest) -> Behind:
 @pytest.fixture
 def noida() -> Any:
     """A broker of Kafka's protocol that keeps its data over an orderly stop."""
-    server = Noida()
-    try:
-        server.start()
+    with running(Noida()) as server:
         yield server
-    finally:
-        server.remove()
 
 
 def start_relay(spawn: Spawner, database: Database, world: World, folder: Path) -> Process:

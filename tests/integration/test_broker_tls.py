@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.nats import NatsServer, _renewed
 from support.redis import PASSWORD, RedisServer
-from support.servers import Server
+from support.servers import Server, running
 from support.tls import Certificates
 
 from outbox.testing.destination_contract import World, message
@@ -54,12 +54,8 @@ class TlsNats(NatsServer):
 
 @pytest.fixture(params=[TlsRedis, TlsNats], ids=lambda made: made.__name__)
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = request.param()
-    try:
-        made.start()
+    with running(request.param()) as made:
         yield made
-    finally:
-        made.remove()
 
 
 async def outcome(server: Any, **table: Any) -> tuple[str, str]:

@@ -156,13 +156,10 @@ async def test_closing_beside_several_silent_brokers_leaves_no_task(mock: MockCl
 async def test_a_login_that_is_refused_is_an_outage_and_tells_no_password(mechanism: str, said: str) -> None:
     server = Tansu()
     server.options = ("--authentication",)
-    try:
-        server.start()
+    with running(server):
         login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": mechanism, "username": "relay"}
         async with destination(bootstrap_servers=server.bootstrap, password="correct-horse", **login) as made:
             outcomes = [await made.send(message()), await made.send_many([message(), message()])]
-    finally:
-        server.remove()
     assert {each.kind for each in outcomes} == {"unreachable"}
     assert "correct-horse" not in "".join(each.reason for each in outcomes)
     assert all(said in each.reason for each in outcomes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.kafka import Noida
 from support.scram import ScramFront
+from support.servers import running
 from support.tls import Certificates, Front
 
 from outbox.testing.destination_contract import World, message
@@ -28,13 +29,9 @@ class Behind(Noida):
 
 @pytest.fixture
 def broker() -> Iterator[Noida]:
-    server = Behind()
-    try:
-        server.start()
+    with running(Behind()) as server:
         server.create_topic(TYPE)
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture

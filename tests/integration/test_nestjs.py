@@ -15,6 +15,7 @@ from support.kafka import Tansu
 from support.nats import PASSWORD, USER, NatsServer
 from support.rabbitmq import RabbitServer
 from support.redis import RedisServer
+from support.servers import running
 from support.waiting import eventually
 from support.worlds import nats_world, rabbitmq_world, redis_world
 
@@ -94,14 +95,10 @@ def assert_takes(said: Callable[[], str], wanted: list[str]) -> None:
 
 @pytest.mark.timeout(INSTALL_S + 2 * START_S)
 def test_a_consumer_of_kafka_takes_what_we_send(start: Start) -> None:
-    server = Tansu()
-    try:
-        server.start()
+    with running(Tansu()) as server:
         server.create_topic("extraction.completed", 1)
         wanted = deliver(World({"kind": "kafka", "bootstrap_servers": server.bootstrap}, taken=list))
         assert_takes(start("kafka.ts", KAFKA_BROKERS=server.bootstrap), wanted)
-    finally:
-        server.remove()
 
 
 @pytest.mark.timeout(INSTALL_S + 2 * START_S)

@@ -25,6 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from support.commands import Run
 from support.databases import Database
 from support.processes import Process, Spawner
+from support.receiving import extracted
 from support.waiting import eventually
 
 SECRET = "your-secret-here-change-in-production"
@@ -69,20 +70,6 @@ def serve(spawn: Spawner) -> Serve:
         return Served(spawn("outbox", "serve", "--port", "0", *flags, env=given))
 
     return start
-
-
-def extracted(database: Database, *content_ids: str) -> None:
-    for content_id in content_ids:
-        database.execute(
-            "INSERT INTO contents (id, title, source, media_type, sha256) VALUES (:id, 't', 's', 'text/plain', :sha)",
-            id=content_id,
-            sha="0" * 64,
-        )
-        database.execute(
-            "INSERT INTO extractions (content_id, topics) VALUES (:id, :topics)",
-            id=content_id,
-            topics='[{"topic": "cat", "weight": 1.0, "sentences": [1]}]',
-        )
 
 
 def baselines(database: Database) -> list[str]:

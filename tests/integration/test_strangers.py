@@ -55,10 +55,8 @@ def stranger(postgres_database: Database, role: str) -> Iterator[Stranger]:
 
 @pytest.fixture
 def desk(postgres_database: Database) -> Iterator[Desk]:
-    desk = Desk(postgres_database)
-    yield desk
-    for session in desk.sessions:
-        session.close()
+    with Desk(postgres_database) as desk:
+        yield desk
 
 
 @pytest.fixture

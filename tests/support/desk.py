@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from outbox import emit
 from outbox.tables import SHARD_COUNT
@@ -29,6 +29,13 @@ class Desk:
         self.database = database
         self.kind = database.kind
         self.sessions: list[Session] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for session in self.sessions:
+            session.close()
 
     def store(
         self, *, keep_history: bool = True, lease_s: float = 15.0, skipping: Sequence[str] = ()

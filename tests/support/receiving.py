@@ -17,6 +17,7 @@ TOPICS = '[{"topic": "cat", "weight": 1.0, "sentences": [1]}, {"topic": "dog", "
 
 
 def extracted(database: Database, content_id: str = "test-content-id") -> None:
+    """Add a content with its topics."""
     database.execute(
         "INSERT INTO contents (id, title, source, media_type, sha256) VALUES (:id, 't', 's', 'text/plain', :sha)",
         id=content_id,

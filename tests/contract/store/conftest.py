@@ -9,20 +9,17 @@ from support.desk import Desk
 
 @pytest.fixture
 def desk(database: Database) -> Iterator[Desk]:
-    yield from _closing(Desk(database))
+    with Desk(database) as desk:
+        yield desk
 
 
 @pytest.fixture
 def pg(postgres_database: Database) -> Iterator[Desk]:
-    yield from _closing(Desk(postgres_database))
+    with Desk(postgres_database) as desk:
+        yield desk
 
 
 @pytest.fixture
 def lite(sqlite_database: Database) -> Iterator[Desk]:
-    yield from _closing(Desk(sqlite_database))
-
-
-def _closing(desk: Desk) -> Iterator[Desk]:
-    yield desk
-    for session in desk.sessions:
-        session.close()
+    with Desk(sqlite_database) as desk:
+        yield desk

@@ -67,12 +67,10 @@ class Reading:
 
 @pytest.fixture
 def reading(database: Database) -> Iterator[Reading]:
-    desk = Desk(database)
-    made = Reading(desk)
-    made.read(0)
-    yield made
-    for session in desk.sessions:
-        session.close()
+    with Desk(database) as desk:
+        made = Reading(desk)
+        made.read(0)
+        yield made
 
 
 def test_every_read_finds_what_was_emitted_while_the_event_loop_has_room(reading: Reading) -> None:
