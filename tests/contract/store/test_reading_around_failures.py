@@ -1,52 +1,22 @@
 """A reader passes by the deliveries that were tried without result, and reads some of those behind them."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from support.desk import ALL, Desk, everything, ruling, settle
+from support.reading import EventLoop, reader
 
-from relay.databases.store.rows import Cursors, Page, Row
-from relay.owner.reader import Reader
-from relay.owner.unreadable import Unreadable
-from relay.seam import OwnersSeam
-
-
-class EventLoop:
-    """An event loop with a destination that has room for one delivery at a time, and tries it without result."""
-
-    is_stocked = is_closed = False
-    window = 1
-
-    def __init__(self, *, is_down: bool) -> None:
-        self.names: Sequence[str] = ("a",)
-        self.down = ("a",) if is_down else ()
-        self.with_room = {"a": 1}
-        self.pages: list[Page] = []
-
-    def room(self, page_size: int) -> int:
-        return 1
-
-    def pages_accepted(self, epoch: int) -> int:
-        return len(self.pages)
-
-    def accept(self, page: Page, epoch: int) -> None:
-        self.pages.append(page)
+from relay.databases.store.rows import Cursors, Row
 
 
 class Reading:
     """A reader of deliveries that are all parked at "a", in the order in which they were emitted."""
 
     def __init__(self, desk: Desk, *, is_down: bool = False) -> None:
-        self.desk, self.loop, self.session = desk, EventLoop(is_down=is_down), desk.owner()
+        self.desk, self.loop, self.session = desk, EventLoop(1, window=1, is_down=is_down), desk.owner()
         self.sent: list[str] = []
-        cursors = everything()
-        seam = cast(OwnersSeam, SimpleNamespace(view=self.loop, tell=self.loop))
-        self.reader = Reader(
-            self.session.reading, 1, seam, cursors, unreadable=cast(Unreadable, None), page_size=1, clock=lambda: 0.0
-        )
-        self.reader.start_over(ALL)
+        self.reader = reader(self.session, self.loop, everything(), clock=lambda: 0.0)
         self.reader.read()
 
     def park(self, count: int, key: str | None = None) -> None:

@@ -1,61 +1,21 @@
 """A relay reads at intervals while its event loop has enough to do, and otherwise at once."""
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import ClassVar, cast
-
 import pytest
-from support.databases import Database
 from support.desk import Desk
+from support.reading import EventLoop, reader
 
-from outbox.tables import SHARD_COUNT
-from relay.databases.store.rows import Cursors, Page
-from relay.owner.reader import LITTLE, STOCKED_READ_EVERY_S, Reader
-from relay.owner.unreadable import Unreadable
-from relay.seam import OwnersSeam
+from relay.databases.store.rows import Cursors
+from relay.owner.reader import LITTLE, STOCKED_READ_EVERY_S
 
 PAGE = 80
-
-
-class EventLoop:
-    """The event loop as the owning thread sees it, and the pages that it was sent."""
-
-    names = ("a",)
-    with_room: ClassVar[dict[str, int]] = {"a": PAGE}
-    down: tuple[str, ...] = ()
-    window = 4 * PAGE
-    is_closed = False
-
-    def __init__(self) -> None:
-        self.free, self.is_stocked = PAGE, False
-        self.pages: list[Page] = []
-
-    def room(self, page_size: int) -> int:
-        return min(self.free, page_size)
-
-    def pages_accepted(self, epoch: int) -> int:
-        return len(self.pages)
-
-    def accept(self, page: Page, epoch: int) -> None:
-        self.pages.append(page)
 
 
 class Reading:
     """A reader of all shards, on a clock that only the test moves."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk, self.loop, self.now = desk, EventLoop(), 100.0
-        seam = cast(OwnersSeam, SimpleNamespace(view=self.loop, tell=self.loop))
-        self.reader = Reader(
-            desk.owner().reading,
-            1,
-            seam,
-            Cursors({}),
-            unreadable=cast(Unreadable, None),
-            page_size=PAGE,
-            clock=lambda: self.now,
-        )
-        self.reader.start_over(range(SHARD_COUNT))
+        self.desk, self.loop, self.now = desk, EventLoop(PAGE, window=4 * PAGE), 100.0
+        self.reader = reader(desk.owner(), self.loop, Cursors({}), clock=lambda: self.now)
 
     def read(self, count: int) -> int:
         """Emit this number of messages and read; return how many came."""
@@ -66,11 +26,10 @@ class Reading:
 
 
 @pytest.fixture
-def reading(database: Database) -> Iterator[Reading]:
-    with Desk(database) as desk:
-        made = Reading(desk)
-        made.read(0)
-        yield made
+def reading(desk: Desk) -> Reading:
+    made = Reading(desk)
+    made.read(0)
+    return made
 
 
 def test_every_read_finds_what_was_emitted_while_the_event_loop_has_room(reading: Reading) -> None:
