@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from sqlalchemy.engine import URL
 from outbox.errors import OutboxError, SettingsError, Unusable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 BUSY_TIMEOUT_S = 30.0
@@ -30,12 +33,14 @@ def checked(url: URL) -> URL:
 
 
 def engine(url: URL, schema: str | None, options: dict[str, Any], *, prepares: bool, keeps_session: bool) -> sa.Engine:
-    return listener_engine(url, schema, options)
+    engine = sa.create_engine(url, **_options(options))
+    _set_up(engine, path_of(url), before=_create_private)
+    return engine
 
 
 def listener_engine(url: URL, schema: str | None, options: dict[str, Any]) -> sa.Engine:
     engine = sa.create_engine(url, **_options(options))
-    _set_up(engine, path_of(url))
+    _set_up(engine, path_of(url), before=_require)
     return engine
 
 
@@ -43,7 +48,7 @@ def async_listener_engine(url: URL, schema: str | None, options: dict[str, Any])
     from sqlalchemy.ext.asyncio import create_async_engine
 
     engine = create_async_engine(url.set(drivername="sqlite+aiosqlite"), **_options(options))
-    _set_up(engine.sync_engine, path_of(url))
+    _set_up(engine.sync_engine, path_of(url), before=_require)
     return engine
 
 
@@ -69,7 +74,7 @@ def _options(options: dict[str, Any]) -> dict[str, Any]:
     return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} | options
 
 
-def _set_up(engine: sa.Engine, path: Path) -> None:
+def _set_up(engine: sa.Engine, path: Path, *, before: Callable[[Path], None]) -> None:
     """Set up each connection, and discard a connection whose file has been replaced."""
 
     def note_file(_connection: object, record: Any) -> None:
@@ -80,7 +85,7 @@ def _set_up(engine: sa.Engine, path: Path) -> None:
         if found is not None and found != record.info["file"]:
             raise sa.exc.DisconnectionError(f"the database file {path} was replaced")
 
-    sa.event.listen(engine, "do_connect", lambda *_: _create_private(path))
+    sa.event.listen(engine, "do_connect", lambda *_: before(path))
     sa.event.listen(engine, "connect", _set_pragmas)
     sa.event.listen(engine, "connect", note_file)
     sa.event.listen(engine, "checkout", insist_on_file)
@@ -90,6 +95,13 @@ def _create_private(path: Path) -> None:
     """Create the file for its owner alone, if it does not exist; SQLite gives its further files the same rights."""
     with contextlib.suppress(OSError):  # the file exists, or SQLite will report why it cannot be created
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _require(path: Path) -> None:
+    """Refuse to connect to a file that does not exist: SQLite would create it, empty, where a path is misspelt."""
+    with contextlib.suppress(PermissionError):  # then SQLite reports that it cannot be opened
+        if not path.exists():
+            raise sqlite3.OperationalError(f"there is no database at {path.absolute()}: `outbox db upgrade` makes one")
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

@@ -1,7 +1,8 @@
 """The guide's endpoint, over real HTTP, on both databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 from support.databases import Database
 from support.receiving import BODY, GUIDES, PATH, SECRET, Counting, extracted, graphs
 from support.serving import calling, serving
@@ -118,6 +120,27 @@ async def test_an_adopter_mounts_the_router_with_a_handler_of_their_own(database
         response = await client.post(f"{url}/api{PATH}", content=BODY, headers=GUIDES)
     assert response.json() == {"success": True}
     assert database.scalar("SELECT id FROM contents") == "test-content-id"
+
+
+async def works_with_an_async_session(message: Message, session: AsyncSession) -> None: ...
+
+
+def works_with_a_session(message: Message, session: sa.orm.Session) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [works_with_a_session, works_with_an_async_session])
+async def test_a_misspelt_path_is_named_in_the_log_and_no_file_is_created(
+    handler: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "misspelt.db"
+    app = FastAPI()
+    app.include_router(Receiver([SECRET], handler=handler, database=f"sqlite:///{path}").router)
+    with capture_logs() as lines:
+        async with serving(app) as url, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            response = await client.post(f"{url}{PATH}", content=BODY, headers=GUIDES)
+    assert (response.status_code, path.exists()) == (500, False)
+    (why,) = [line["exception"] for line in lines if line["event"] == "handler_failed"]
+    assert f"there is no database at {path}" in why
 
 
 def test_a_handler_that_asks_for_a_session_needs_a_database() -> None:
