@@ -34,6 +34,8 @@ def engine(url: URL, schema: str | None, options: dict[str, Any], *, prepares: b
     if not prepares:
         options["connect_args"]["prepare_threshold"] = None
     engine = sa.create_engine(_target(url), **options)
+    if keeps_session:  # a process that nobody watches; a person's command may wait as long as the person likes
+        sa.event.listen(engine, "do_connect", _connect_bounded)
     pinning.pin(engine, _pins(schema) | pinning.MEANINGS, keeps_session=keeps_session)
     lockless.watch(engine)
     return engine
@@ -51,6 +53,12 @@ def async_listener_engine(url: URL, schema: str | None, options: dict[str, Any])
     engine = create_async_engine(_target(url), **_options(url, options))
     pinning.pin(engine.sync_engine, _pins(schema))
     return engine
+
+
+def _connect_bounded(_dialect: object, _record: object, arguments: Any, parameters: Any) -> Any:
+    from relay.databases.postgresql.connections.answers import AnsweredConnection
+
+    return AnsweredConnection.connect(*arguments, **parameters)
 
 
 def _target(url: URL) -> URL:

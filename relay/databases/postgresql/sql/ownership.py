@@ -92,6 +92,14 @@ SELECT v.number, v.backend_pid, v.id, v.wants, v.silent_for_s,
 FROM living AS v
 """
 
+# A server whose standby is away answers no commit, and its backend does not notice that its client has gone. The next
+# session of this relay ends that backend, or each further session would leave another one.
+END_ABANDONED = """
+SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity AS a
+WHERE a.application_name = current_setting('application_name') AND a.datname = current_database()
+  AND a.usename = session_user AND pg_has_role(a.usesysid, 'USAGE') AND a.state = 'active'
+  AND a.state_change < clock_timestamp() - %(lease_s)s::float8 * interval '1 second'
+"""
 END_SESSION = "SELECT pg_terminate_backend(%(pid)s)"
 # An impostor has the process id and the presence lock of a relay that has ended, but its role may neither do what a
 # relay does, nor become a role that may.

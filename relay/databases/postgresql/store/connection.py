@@ -13,6 +13,7 @@ from psycopg.types.string import TextLoader
 from outbox.errors import Unusable
 from relay.databases.address import Address
 from relay.databases.postgresql.connections import session_settings as pinning
+from relay.databases.postgresql.connections.answers import AnswerWatcher
 from relay.databases.postgresql.connections.refusals import is_damage, is_refusal
 from relay.databases.postgresql.sql import connection as sql
 from relay.databases.postgresql.store.executor import Answer, Executor, PendingAnswer
@@ -27,6 +28,7 @@ class OwningConnection:
 
     Args:
         connection: A new connection.
+        watcher: Ends it if the server does not answer.
         database: The database.
         lease_s: Seconds after which the server ends a silent session.
         generation: The generation of registered destinations that this relay knows.
@@ -40,6 +42,7 @@ class OwningConnection:
     def __init__(
         self,
         connection: psycopg.Connection[Any],
+        watcher: AnswerWatcher,
         database: Address,
         *,
         lease_s: float,
@@ -47,11 +50,12 @@ class OwningConnection:
         skipping: list[str],
     ) -> None:
         self.bare, self.database, self.lease_s, self.skipping = connection, database, lease_s, skipping
+        self.watcher = watcher
         self.token = str(uuid.uuid4())
         self.own_transactions: list[str] = []
         self._constants = {"token": self.token, "registered": generation, "skipping": skipping}
         self._prepare()
-        self.executor = Executor(connection)  # takes over the loaders that were registered before
+        self.executor = Executor(connection, watcher.note_answer)  # takes over the loaders that were registered before
 
     def _prepare(self) -> None:
         connection = self.bare
@@ -101,7 +105,7 @@ class OwningConnection:
         except psycopg.errors.InsufficientPrivilege as error:
             raise denied(error) from error
         except ENDS as error:
-            raise as_lost(error) from error
+            raise lost_by(error, self.watcher) from error
 
 
 def commit(*, durable: bool) -> str:
@@ -122,6 +126,10 @@ def as_lost(error: Exception) -> Lost:
     if isinstance(error, psycopg.errors.DiskFull):
         return Full(sentence(error))
     return (Refused if is_refusal(error) else Lost)(sentence(error))
+
+
+def lost_by(error: Exception, watcher: AnswerWatcher) -> Lost:
+    return as_lost(error) if watcher.reason is None else Lost(watcher.reason)
 
 
 def sentence(error: Exception) -> str:

@@ -16,7 +16,7 @@ whose first parameters were small numbers.
 from __future__ import annotations
 
 import select
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -40,10 +40,11 @@ class Executor:
 
     Args:
         connection: Used by one thread; its loaders decode the answers.
+        note_answer: Called after each answer of the server.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._pgconn = connection.pgconn
+    def __init__(self, connection: psycopg.Connection[Any], note_answer: Callable[[], None] = lambda: None) -> None:
+        self._pgconn, self._note_answer = connection.pgconn, note_answer
         self._encoding = connection.info.encoding
         self._decoder: abc.Transformer = adapt.Transformer.from_context(connection)
         self._asked: set[str] = set()
@@ -168,6 +169,7 @@ class Executor:
         return Answer(self._check(result), self._decoder)
 
     def _check(self, result: pq.abc.PGresult) -> pq.abc.PGresult:
+        self._note_answer()
         if result.status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
             return result
         raise self._error(result)

@@ -86,6 +86,7 @@ class Ownership:
         return version, oldest
 
     def _register(self) -> int:
+        self._db.run(sql.END_ABANDONED, lease_s=self._db.lease_s)
         presence = secrets.choice(sql.PRESENCES)
         number = int(self._db.one(sql.REGISTER, id=self._relay_id, presence=presence, release=outbox.__version__))
         if not self._db.one(sql.LOCK_PRESENCE, presence=presence):

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 
 from relay.databases.address import Address
+from relay.databases.postgresql.connections.answers import AnswerWatcher
 from relay.databases.postgresql.connections.engines import conninfo
 from relay.databases.postgresql.connections.unsupported_servers import ASK, refuse_lockless_server
-from relay.databases.postgresql.store.connection import ENDS, OwningConnection, as_lost, denied
+from relay.databases.postgresql.store.connection import ENDS, OwningConnection, as_lost, denied, lost_by
 from relay.databases.postgresql.store.ownership import Ownership
 from relay.databases.postgresql.store.pooler import refuse_transaction_pooling
 from relay.databases.postgresql.store.reading import Reading
@@ -19,6 +20,8 @@ from relay.databases.postgresql.store.settling import Settling
 from relay.databases.postgresql.store.waking import Waking
 from relay.databases.postgresql.store.writing import Writer
 from relay.databases.store.contract import ANY_GENERATION
+
+SILENT_LEASES = 2  # by then the server has ended the session itself, if it works
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,18 @@ class PostgresStore:
             connection = self._connect(relay_id)
         except psycopg.OperationalError as error:
             raise as_lost(error) from error
+        watcher = AnswerWatcher(connection, SILENT_LEASES * self.lease_s)
         try:
             refuse_lockless_server(str(connection.execute(ASK).fetchone()))
             refuse_transaction_pooling(connection, lambda: self._connect(f"{relay_id} (looking for a pooler)"))
-            return PostgresSession(self, connection, relay_id, generation)
-        except ENDS as error:
+            return PostgresSession(self, connection, watcher, relay_id, generation)
+        except BaseException as error:
+            watcher.close()
             connection.close()
-            raise as_lost(error) from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            connection.close()
-            raise denied(error) from error
-        except BaseException:
-            connection.close()
+            if isinstance(error, ENDS):
+                raise lost_by(error, watcher) from error
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise denied(error) from error
             raise
 
     def _connect(self, name: str) -> psycopg.Connection[Any]:
@@ -77,10 +80,20 @@ class PostgresSession:
     """One owning session: a connection, and the parts of the session by their purpose."""
 
     def __init__(
-        self, store: PostgresStore, connection: psycopg.Connection[Any], relay_id: str, generation: int
+        self,
+        store: PostgresStore,
+        connection: psycopg.Connection[Any],
+        watcher: AnswerWatcher,
+        relay_id: str,
+        generation: int,
     ) -> None:
         self.connection = OwningConnection(
-            connection, store.database, lease_s=store.lease_s, generation=generation, skipping=list(store.skipping)
+            connection,
+            watcher,
+            store.database,
+            lease_s=store.lease_s,
+            generation=generation,
+            skipping=list(store.skipping),
         )
         writer = Writer(self.connection)
         self.reading = Reading(self.connection)
@@ -96,4 +109,5 @@ class PostgresSession:
         except psycopg.Error:
             pass  # the session has ended in any case
         finally:
+            self.connection.watcher.close()
             bare.close()
