@@ -11,13 +11,14 @@ from contextlib import nullcontext
 import sqlalchemy as sa
 from alembic import context
 
-from listeners.tables import ContentBase
+from outbox import own_packages
 from outbox.tables import VERSION_TABLE, tables
-from relay.databases.dialect import dialect_named, dialect_of
 
+# Alembic executes this file, so an import of a package whose name the host uses, too, would find the host's package.
+dialects = own_packages.load("relay.databases.dialect")
 config = context.config
 schema: str | None = config.attributes.get("schema")
-TARGET = [tables().metadata, ContentBase.metadata]
+TARGET = [tables().metadata, own_packages.load("listeners.tables").ContentBase.metadata]
 
 
 def configure(**options: object) -> None:
@@ -29,22 +30,20 @@ def run_offline() -> None:
     # "named", because in the driver's own style Alembic would print every % twice
     dialect = config.attributes.get("dialect", "postgresql")
     configure(dialect_name=dialect, literal_binds=True, dialect_opts={"paramstyle": "named"})
-    with context.begin_transaction(), dialect_named(dialect).on_path(context, schema):
+    with context.begin_transaction(), dialects.dialect_named(dialect).on_path(context, schema):
         context.run_migrations()
 
 
 def run_online(connection: sa.Connection, *, is_prepared: bool) -> None:
     configure(connection=connection, transaction_per_migration=False)
-    on_path = nullcontext() if is_prepared else dialect_of(connection).on_path(context, schema)
+    on_path = nullcontext() if is_prepared else dialects.dialect_of(connection).on_path(context, schema)
     with context.begin_transaction(), on_path:
         context.run_migrations()
 
 
 def own_connection() -> tuple[sa.Connection, str | None]:
     """Return a connection to the configured database, and the schema."""
-    from relay.settings import load
-
-    settings = load(destinations=False)
+    settings = own_packages.load("relay.settings").load(destinations=False)
     return settings.database.engine(poolclass=sa.NullPool).connect(), settings.schema_name
 
 

@@ -29,4 +29,4 @@ def means(error: BaseException, *meanings: Meaning) -> bool:
 
 @cache
 def _databases() -> list[Any]:
-    return [import_module(f"relay.databases.{name}.error_codes") for name in names()]
+    return [import_module(f"{__package__}.{name}.error_codes") for name in names()]

@@ -30,6 +30,24 @@ log_format = "text"
 kind = "listener"
 listener = "listeners.reports:on_completed"
 """
+KINDS = """
+[destinations.http]
+kind = "http"
+url = "http://127.0.0.1:1/"
+[destinations.kafka]
+kind = "kafka"
+bootstrap_servers = ["127.0.0.1:1"]
+topic = "events"
+[destinations.nats]
+kind = "nats"
+url = "nats://127.0.0.1:1"
+[destinations.rabbitmq]
+kind = "rabbitmq"
+url = "amqp://127.0.0.1:1/"
+[destinations.redis]
+kind = "redis"
+url = "redis://127.0.0.1:1/0"
+"""
 TEST = """
 from listeners.reports import on_completed
 
@@ -139,6 +157,28 @@ def test_the_other_commands_work_beside_such_a_host(
     python: Path, host: Path, environ: dict[str, str], command: list[str], sqlite_database: Database
 ) -> None:
     run(str(python.with_name("outbox")), *command, cwd=host, **environ)
+
+
+@pytest.mark.parametrize("environ", ["on PYTHONPATH", "here"], indirect=True)
+def test_every_kind_of_destination_is_built_beside_such_a_host(
+    python: Path, host: Path, environ: dict[str, str]
+) -> None:
+    with (host / "outbox.toml").open("a") as file:
+        file.write(KINDS)
+    said = run(str(python.with_name("outbox")), "config", "check", cwd=host, **environ)
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("destination ")] == [
+        "reports:", "http:", "kafka:", "nats:", "rabbitmq:", "redis:",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("environ", ["on PYTHONPATH", "here"], indirect=True)
+def test_the_tables_are_created_and_their_sql_is_printed_beside_such_a_host(
+    python: Path, host: Path, environ: dict[str, str]
+) -> None:
+    outbox, new = str(python.with_name("outbox")), {**environ, "DATABASE_URL": f"sqlite:///{host}/new.db"}
+    assert "applied 2" in run(outbox, "db", "upgrade", cwd=host, **new)
+    assert "can be used" in run(outbox, "db", "check", cwd=host, **new)
+    assert "CREATE TABLE topic_graphs" in run(outbox, "db", "sql", cwd=host, **new)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def _endpoint(base: str) -> str:
 KIND = Kind(
     name="http",
     settings=HttpSettings,
-    build=of_class("relay.destinations.http.destination:HttpDestination"),
-    probe=late("relay.destinations.http.probe:probe"),
+    build=of_class(f"{__package__}.destination:HttpDestination"),
+    probe=late(f"{__package__}.probe:probe"),
     warnings=_warnings,
     implied=Implied(
         "api",

@@ -8,7 +8,7 @@ from relay.destinations.kind import Kind, late, of_class
 KIND = Kind(
     name="kafka",
     settings=KafkaSettings,
-    build=of_class("relay.destinations.kafka.destination:KafkaDestination"),
-    probe=late("relay.destinations.kafka.probe:probe"),
+    build=of_class(f"{__package__}.destination:KafkaDestination"),
+    probe=late(f"{__package__}.probe:probe"),
     extra="kafka",
 )

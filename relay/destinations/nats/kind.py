@@ -8,8 +8,8 @@ from relay.destinations.nats.settings import NatsSettings
 KIND = Kind(
     name="nats",
     settings=NatsSettings,
-    build=of_class("relay.destinations.nats.destination:NatsDestination"),
-    probe=late("relay.destinations.nats.probe:probe"),
-    risks=late("relay.destinations.nats.probe:risks"),
+    build=of_class(f"{__package__}.destination:NatsDestination"),
+    probe=late(f"{__package__}.probe:probe"),
+    risks=late(f"{__package__}.probe:risks"),
     extra="nats",
 )

@@ -17,7 +17,7 @@ def _implied(look_up: LookUp) -> RabbitSettings:
 KIND = Kind(
     name="rabbitmq",
     settings=RabbitSettings,
-    build=of_class("relay.destinations.rabbitmq.destination:RabbitDestination"),
-    probe=late("relay.destinations.rabbitmq.probe:probe"),
+    build=of_class(f"{__package__}.destination:RabbitDestination"),
+    probe=late(f"{__package__}.probe:probe"),
     implied=Implied("rabbitmq", AMQP_URL, _implied, {"url": AMQP_URL}),
 )

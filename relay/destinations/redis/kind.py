@@ -17,9 +17,9 @@ def _warnings(settings: RedisSettings, origin: str) -> Sequence[str]:
 KIND = Kind(
     name="redis",
     settings=RedisSettings,
-    build=of_class("relay.destinations.redis.destination:RedisDestination"),
-    probe=late("relay.destinations.redis.probe:probe"),
+    build=of_class(f"{__package__}.destination:RedisDestination"),
+    probe=late(f"{__package__}.probe:probe"),
     warnings=_warnings,
-    risks=late("relay.destinations.redis.probe:risks"),
+    risks=late(f"{__package__}.probe:risks"),
     extra="redis",
 )
