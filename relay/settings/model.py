@@ -224,5 +224,8 @@ class Settings(BaseModel):
         return found | url_secrets(self.database_url)
 
     def _database_origin(self) -> str:
-        known = self._origins.get("database_url")
-        return known or "the default: neither OUTBOX_DATABASE_URL nor DATABASE_URL is set"
+        if known := self._origins.get("database_url"):
+            return known
+        if "database_url" in self.model_fields_set:
+            return "the argument database_url"
+        return "the default: neither OUTBOX_DATABASE_URL nor DATABASE_URL is set"

@@ -445,6 +445,12 @@ def test_an_sqlite_file_that_is_missing_is_named_with_its_variable(tmp_path: Pat
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_missing_file_that_python_code_names_is_not_said_to_be_the_default(tmp_path: Path) -> None:
+    settings = Settings(database_url=f"sqlite:///{tmp_path}/none.db")
+    with pytest.raises(SettingsError, match=r"none\.db \(from the argument database_url\)"):
+        settings.require_database_file()
+
+
 def test_a_file_of_another_user_in_the_current_directory_is_refused_unless_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
