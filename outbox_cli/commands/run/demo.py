@@ -86,7 +86,7 @@ def extract(
     with opened(operator_settings(), needs=WORKER + COMMANDS + EXTRACT) as engine:
         for line in work(engine, sources(paths)[1], report):
             typer.echo(json_text(line.as_fields()) if as_json else line.as_text())
-    waits = "; a relay delivers them" if report.new else ""
+    waits = f"; a relay delivers {'it' if len(report.new) == 1 else 'them'}" if report.new else ""
     for sentence in (*report.not_read, report.extracted, f"{counted(len(report.new), 'message')} committed{waits}."):
         say(sentence)
     raise typer.Exit(exits.FAILED if report.fell_short else exits.OK)
