@@ -99,14 +99,15 @@ def checked_source(source: str) -> str:
     )
 
 
-def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return a producer's own headers, if they map text to text, fit HTTP and AMQP, and take at most 8 KiB together.
+
+    Args:
+        headers: At least one.
 
     Raises:
         InvalidHeaders: A header is malformed, too long, or has a name that the delivery or the wire reserves.
     """
-    if not headers:
-        return {}
     if not isinstance(headers, Mapping):
         raise InvalidHeaders(f"headers are {type(headers).__name__}: pass a mapping of text to text")
     checked = {_checked_name(name): _checked_value(name, value) for name, value in headers.items()}
@@ -164,9 +165,9 @@ def checked_delay(delay: timedelta | float | None, due_at: datetime | None) -> t
 
 
 def checked_expiry(
-    expires_in: timedelta | float | None, delay_s: float | None, due_at: datetime | None
+    expires_in: timedelta | float, delay_s: float | None, due_at: datetime | None
 ) -> tuple[float | None, datetime | None]:
-    """Return when a message expires: seconds from now by the database's clock, or an instant in UTC; or neither.
+    """Return when a message expires: seconds from now by the database's clock, or an instant in UTC.
 
     Args:
         expires_in: How long the message stays deliverable after it was written or became due, in seconds.
@@ -176,8 +177,6 @@ def checked_expiry(
     Raises:
         InvalidDelay: ``expires_in`` is not a length of time, not above 0, or too long.
     """
-    if expires_in is None:
-        return None, None
     seconds = _checked_seconds(expires_in, "expires_in")
     if seconds <= 0:
         raise InvalidDelay(f"expires_in is {expires_in}: pass a time above 0, or leave it out if it never expires")

@@ -82,17 +82,13 @@ def shown(value: object) -> object:
     return value
 
 
-def number(value: float | None) -> str:
-    """Return ``1,234``; a dash for ``None``."""
-    if value is None:
-        return "–"
+def number(value: float) -> str:
+    """Return ``1,234``."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
-def compact(value: float | None) -> str:
+def compact(value: float) -> str:
     """Return ``1,234``, ``12.3 k``, ``1.2 M``, for tiles."""
-    if value is None:
-        return "–"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= size:
             scaled = value / (1000 if unit == "k" else size)
@@ -135,10 +131,8 @@ def _time(value: datetime, text: str) -> Markup:
     )
 
 
-def latency(seconds: float | None) -> str:
+def latency(seconds: float) -> str:
     """Return a short time: ``4 ms``, ``0.4 s``."""
-    if seconds is None:
-        return "–"
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 

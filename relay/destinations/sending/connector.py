@@ -46,12 +46,6 @@ class Connector(Generic[T]):
             return self._made
         return await asyncio.shield(self.begin())
 
-    async def drop(self, made: T) -> None:
-        """Close a connection that can no longer be used; the next caller opens another."""
-        if self._made is made:
-            self._made = None
-        await made.close()
-
     async def close(self) -> None:
         if self._attempt is not None:
             self._attempt.cancel()
