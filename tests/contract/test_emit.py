@@ -161,6 +161,13 @@ async def test_many_messages_are_what_one_by_one_would_have_made_of_them(writer)
     assert writer.rows(columns) == stored_together
 
 
+async def test_many_may_be_events_that_share_a_key(writer):
+    async with writer.transaction() as transaction:
+        await transaction.emit_many([ExtractionCompleted(content_id=each) for each in "ab"], ordering_key="k")
+    assert [parsed(row.data) for row in writer.rows("data")] == [{"contentId": "a"}, {"contentId": "b"}]
+    assert {(row.type, row.ordering_key) for row in writer.rows("type, ordering_key")} == {("extraction.emitted", "k")}
+
+
 async def test_no_messages_are_no_work(writer):
     async with writer.transaction() as transaction:
         assert await transaction.emit_many([]) == []
