@@ -16,6 +16,7 @@ from support.worlds import http_world, kafka_world, nats_world, rabbitmq_world, 
 from outbox import Message
 from outbox.testing.destination_contract import World, assert_outage, message, until
 from outbox.testing.destination_contract.promise import Promise
+from relay.decide.outcome import Outcome
 from relay.destinations.contract import Destination
 
 KINDS = ("http", "kafka", "nats", "rabbitmq", "redis")
@@ -68,17 +69,16 @@ def test_no_connection_stays_silent_for_ever(behind: Behind) -> None:
         try:
             with behind.gate.shut():
                 await destination.start()
-                assert_outage(await destination.send(sent[0]), world)
+                await _send_into_silence(destination, sent[0], behind)
             await _until_taken(destination, sent[0])
             with behind.gate.shut():
-                assert_outage(await destination.send(sent[1]), world)
+                await _send_into_silence(destination, sent[1], behind)
             await _until_taken(destination, sent[1])
         finally:
             await destination.close()
         assert {each.id for each in await world.arrived(sent)} == {each.id for each in sent}
 
     Promise(check, is_about_outages=True)(behind.world)
-    assert behind.gate.silent_count >= 2
 
 
 def test_a_kafka_start_that_is_cut_off_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +102,20 @@ def test_a_kafka_start_that_is_cut_off_leaves_no_connection_open(monkeypatch: py
     with ExitStack() as stack:
         gate, world = _kafka(stack)
         Promise(check, is_about_outages=True)(world)
+
+
+async def _send_into_silence(destination: Destination, sent: Message, behind: Behind) -> None:
+    """Send until the gate has kept something back: on a busy machine, an attempt may end before it has a connection."""
+    outcomes: list[Outcome] = []
+
+    def was_silent(outcome: Outcome) -> bool:
+        outcomes.append(outcome)
+        return behind.gate.silent_count > silent_before
+
+    silent_before = behind.gate.silent_count
+    await until(lambda: destination.send(sent), was_silent)
+    for each in outcomes:
+        assert_outage(each, behind.world)
 
 
 async def _until_taken(destination: Destination, sent: Message) -> None:
