@@ -242,6 +242,13 @@ def test_a_hosts_test_drains_with_its_own_listener(python: Path, host: Path) -> 
     assert "1 passed" in said
 
 
+def test_an_application_with_its_own_listeners_loads_our_receiver(python: Path, host: Path) -> None:
+    imports = "import listeners.names, outbox.own_packages as own"
+    shown = "print(own.load('listeners.http').Receiver.__name__, own.load('relay').Relay.__name__)"
+    said = run(str(python), "-c", f"{imports}; {shown}", cwd=host, PYTHONPATH=str(host))
+    assert said == "Receiver Relay\n"
+
+
 def test_our_documented_paths_are_importable_where_the_host_has_no_such_package(python: Path, tmp_path: Path) -> None:
     imports = "from relay import Relay, Settings; from listeners.baseline import on_extraction_completed as listener"
     assert (
