@@ -100,7 +100,8 @@ def _create_private(path: Path) -> None:
 def _require(path: Path) -> None:
     """Refuse to connect to a file that does not exist: SQLite would create it, empty, where a path is misspelt."""
     with contextlib.suppress(PermissionError):  # then SQLite reports that it cannot be opened
-        if not path.exists():
+        is_uri = str(path).startswith("file:")  # sqlite:///file:outbox.db?uri=true, which SQLite reads itself
+        if not is_uri and not path.exists():
             raise sqlite3.OperationalError(f"there is no database at {path.absolute()}: `outbox db upgrade` makes one")
 
 
