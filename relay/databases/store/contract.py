@@ -189,6 +189,8 @@ class Settling(Protocol):
         A delivery lacks its predecessor if that was in the memory of a former owner, or if a release missed the
         delivery. The first delivery of the key is parked; when it ends, the next ones are released.
 
+        A retry that was written before the clock was set back becomes due.
+
         Args:
             at: The beginning of the slice: 0, or the `next_at` of the previous slice.
             shards: The shards to scan.

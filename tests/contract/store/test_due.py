@@ -121,6 +121,20 @@ def test_a_clock_that_is_set_back_keeps_nothing_from_being_read(desk: Desk) -> N
     assert (ids(found.messages), ids(found.deliveries)) == ([scheduled], [retried])
 
 
+def test_a_retry_from_before_the_clock_was_set_back_is_due(desk: Desk) -> None:
+    """Its own time may be years away, and its key would be blocked until then."""
+    misdated, other = desk.emit(2)
+    session = desk.owner()
+    settle(session, *(ruling(i, "a", "retry", delay_s=3600) for i in (misdated, other)))
+    assert not session.reading.read_due(list(ALL), 10)
+    future = "due_at = '2100-01-01 00:00:01', changed_at = '2100-01-01 00:00:00'"
+    desk.database.execute(f"UPDATE outbox_delivery SET {future} WHERE message_id = :id", id=misdated)
+    session.settling.sweep(0, list(ALL), [])
+    eventually(lambda: ids(session.reading.read_due(list(ALL), 10).deliveries) == [misdated])
+    session.settling.sweep(0, list(ALL), [])
+    assert not session.reading.read_due(list(ALL), 10)
+
+
 def test_a_message_scheduled_after_the_clock_was_set_back_is_not_sent_early(lite: Desk) -> None:
     session, cursors = lite.owner(), everything()
     session.reading._scheduled = ("2100-01-01 00:00:00", 1, "")

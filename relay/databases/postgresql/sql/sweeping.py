@@ -14,7 +14,8 @@ PAGES = 64  # in one slice: half a MiB, about four thousand rows
 # would pass over the entries of all rows that earlier owners released, which stay there until vacuum. OFFSET 0 is a
 # fence: without it the planner may read a whole index. Then outbox_delivery_key, one descent per destination and key in
 # the slice: no open delivery may come before its first blocked one. A locked row is being changed by a session that
-# releases its key; with SKIP LOCKED, two such writers do not wait for each other.
+# releases its key; with SKIP LOCKED, two such writers do not wait for each other. A retry that was written before the
+# clock was set back is due now: its own time may be years away.
 SWEEP = f"""
 WITH slice AS MATERIALIZED (
     SELECT d.message_id, d.destination, d.shard, d.position, d.ordering_key, d.state, d.changed_at FROM (
@@ -44,6 +45,19 @@ WITH slice AS MATERIALIZED (
     ) AS l
     WHERE d.ctid = l.address
     RETURNING d.destination, d.shard, d.position, d.txid
+), redated AS (
+    UPDATE outbox_delivery AS d SET due_at = clock_timestamp(), changed_at = clock_timestamp()
+    FROM (
+        SELECT s.message_id, s.destination FROM slice AS s
+        WHERE s.state = 'retry' AND s.changed_at > clock_timestamp() + {SETTLED_S} * interval '1 second'
+        OFFSET 0
+    ) AS s
+    CROSS JOIN LATERAL (
+        SELECT l.ctid AS address FROM outbox_delivery AS l
+        WHERE l.message_id = s.message_id AND l.destination = s.destination AND l.due_at > clock_timestamp()
+        FOR UPDATE SKIP LOCKED
+    ) AS l
+    WHERE d.ctid = l.address
 ), finished AS MATERIALIZED (
     SELECT d.message_id, d.destination FROM slice AS d
     WHERE d.state IN ({FINAL}) AND EXISTS (SELECT FROM outbox_message AS m WHERE m.id = d.message_id OFFSET 0)

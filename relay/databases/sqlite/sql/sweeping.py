@@ -39,6 +39,16 @@ UPDATE outbox_delivery SET state = 'parked', changed_at = {NOW}
 WHERE rowid IN (SELECT value FROM json_each(:orphans)) AND state = 'blocked' RETURNING destination, shard, position
 """
 
+# Retries that were written before the clock was set back: their time may be years away.
+MISDATED = f"""
+SELECT rowid FROM {_SLICE} AND state = 'retry'
+  AND changed_at > strftime('%Y-%m-%d %H:%M:%f', 'now', '+{SETTLED_S} seconds')
+"""
+MAKE_DUE = f"""
+UPDATE outbox_delivery SET due_at = {NOW}, changed_at = {NOW}
+WHERE rowid IN (SELECT value FROM json_each(:rowids)) AND state = 'retry'
+"""
+
 # Then outbox_message's id and outbox_delivery's primary key. A delivered row with a reason may belong to a message that
 # could not be finished (see `relay.owner.settler`).
 DISCARDED = f"""

@@ -100,6 +100,9 @@ class Settling:
             if not count:
                 return Swept(None)
             span = {"at": at, "until": until}
+            if misdated := self._db.run(sweeping.MISDATED, **span).fetchall():
+                with self._db.writing():
+                    self._db.run(sweeping.MAKE_DUE, rowids=[rowid for (rowid,) in misdated])
             return Swept(
                 next_at=until if count == sweeping.ROWS else None,
                 parked=self._release_orphans(span, shards, fresh),
