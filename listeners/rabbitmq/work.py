@@ -58,7 +58,7 @@ class Work:
             if is_outage(error):
                 return unreachable(_shown(error))
             log.warning("listener_raised", message_id=message.id, exception=plain_trace(error))
-            return failed(f"{type(error).__name__}: {_shown(error)}")
+            return failed(f"{type(error).__name__}: {_shown(error)}".rstrip(": "))
         return TAKEN
 
     async def close(self) -> None:

@@ -56,9 +56,11 @@ class Database(Address):
                 "the database URL is malformed: write postgresql://user:password@host/database or "
                 "sqlite:///path/to/outbox.db"
             ) from None
-        if "@" in (url.host or ""):
-            # A URL's first @ ends the password, so the rest of a password with @ would be shown as the host.
-            raise SettingsError("the database URL holds more than one @: write %40 for one in the user or the password")
+        if "@" in (url.host or "") or (url.host and "@" in (url.database or "")):
+            # A URL's first @ ends the password, so the rest of a password would be shown as the host and the database.
+            raise SettingsError(
+                "the database URL holds more than one @: write %40 for one in the user or the password, and %2F for a /"
+            )
         dialect = dialect_named(url.drivername.partition("+")[0])
         return cls(dialect.checked(url), schema if dialect.HAS_SCHEMAS else None)
 

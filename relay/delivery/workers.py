@@ -16,7 +16,7 @@ from outbox import Message
 from relay.decide.outcome import TAKEN, Outcome, checked, failed
 from relay.delivery.lane import Lane
 from relay.destinations.contract import BATCH_BYTES, BatchDestination, Destination
-from relay.observe.errors import is_for_the_task, said_by
+from relay.observe.errors import in_words, is_for_the_task
 from relay.observe.payload import ValuesOf, concealing
 from relay.observe.tracing import SYSTEM, sending
 from relay.seam import Entry
@@ -136,7 +136,7 @@ class WorkerPool:
                 raise error
             return failed("the attempt cancelled the task that it ran in")
         log.error("destination_broke", destination=self._lane.name, message_id=entry.id, exc_info=error)
-        return checked(failed(f"{type(error).__name__}: {said_by(error)}"))
+        return checked(failed(in_words(error)))
 
     def _companions(
         self, destination: BatchDestination, first: Entry, message: Message, now: float

@@ -17,6 +17,7 @@ from relay.databases.database import Database
 from relay.destinations.contract import Destination
 from relay.destinations.kind import Implied, Kind
 from relay.destinations.policy import DestinationPolicy
+from relay.observe.errors import in_words
 
 GROUP = "neverlost.destinations"
 OURS = ("listener", "http", "rabbitmq", "redis", "nats", "kafka")
@@ -117,7 +118,7 @@ def _loaded(offer: EntryPoint) -> Kind[DestinationPolicy]:
     try:
         found = offer.load()
     except Exception as error:  # a module may raise any error when it is imported
-        raise SettingsError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise SettingsError(f"{where} cannot be loaded: {in_words(error)}") from error
     if not isinstance(found, Kind):
         raise SettingsError(f"{where} is not a relay.destinations.kind.Kind")
     if not found.name == offer.name == found.settings.model_fields["kind"].default:

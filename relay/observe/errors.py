@@ -35,6 +35,17 @@ def with_causes(error: BaseException, *, even_hidden: bool = False) -> Iterator[
         each = each.__cause__ or (each.__context__ if even_hidden or not each.__suppress_context__ else None)
 
 
+def in_words(error: BaseException) -> str:
+    """Return an error's type, and its message if it has one.
+
+    Example:
+        >>> in_words(TimeoutError())
+        'TimeoutError'
+    """
+    said = said_by(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def said_by(error: BaseException) -> str:
     """Return an error's message, even if its ``__str__`` fails."""
     try:

@@ -6,6 +6,7 @@ import asyncio
 
 from relay.destinations.kind import Probed
 from relay.destinations.registry import build, needing_its_library
+from relay.observe.errors import in_words
 from relay.observe.text import one_line, redacted
 from relay.settings import Settings
 
@@ -28,4 +29,4 @@ async def probe(name: str, settings: Settings) -> Probed:
             return Probed(False, f"no answer within {TIMEOUT_S:g} s", "the connection")
         except Exception as error:
             # Any error of the network, TLS or the broker is the result of the test.
-            return Probed(False, one_line(redacted(f"{type(error).__name__}: {error}")), "the connection")
+            return Probed(False, one_line(redacted(in_words(error))), "the connection")

@@ -9,6 +9,7 @@ from outbox.errors import SettingsError
 from relay.destinations.kind import Risk
 from relay.destinations.policy import DestinationPolicy
 from relay.destinations.registry import needing_its_library
+from relay.observe.errors import in_words
 from relay.observe.logging import one_line, redacted
 from relay.platform.finding import Finding, note, ok
 from relay.settings import Settings
@@ -62,7 +63,7 @@ def _at(name: str, destination: DestinationPolicy) -> Iterator[Finding]:
     except SettingsError as error:
         yield note(check, str(error), "a relay that is configured like this does not start", "install it here")
     except Exception as error:  # any error of the network or the server is a finding
-        reason = one_line(redacted(f"{type(error).__name__}: {error}"))
+        reason = one_line(redacted(in_words(error)))
         do = f"`outbox destinations test {name}`"
         yield note(check, f"it could not be asked: {reason}", "what it may lose is unknown", do)
     else:

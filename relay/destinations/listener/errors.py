@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.observe.errors import said_by
+from relay.observe.errors import in_words
 
 
 class ListenerError(Exception):
@@ -43,4 +43,4 @@ contained_call = ErrorGuard(asyncio.CancelledError)  # for a plain call, which n
 
 def how_it_raised(error: BaseException) -> str:
     """Return what a listener did, for people."""
-    return f"raised {type(error).__name__}: {said_by(error)}"
+    return f"raised {in_words(error)}"

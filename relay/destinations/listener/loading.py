@@ -11,6 +11,7 @@ from typing import Any
 
 from outbox import own_packages
 from outbox.errors import SettingsError
+from relay.observe.errors import in_words
 from relay.platform.guide import BASELINE_LISTENER
 
 
@@ -52,5 +53,5 @@ def _imported(module: str, listener: str) -> Any:
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise SettingsError(
             f"the listener {listener!r} cannot be loaded: importing {module} raised "
-            f"{type(error).__name__}: {error} (at {at.filename}:{at.lineno})"
+            f"{in_words(error)} (at {at.filename}:{at.lineno})"
         ) from error

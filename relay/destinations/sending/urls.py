@@ -75,4 +75,6 @@ class UrlPolicy(NetworkPolicy):
             raise ValueError(f"the {cls.WHAT}'s URL is malformed: write {cls.EXAMPLE}") from None
         if parts.scheme not in cls.SCHEMES or not place:
             raise ValueError(f"the {cls.WHAT}'s URL must be {cls.EXAMPLE}")
+        if "@" in parts.path and not parts.scheme.startswith("http"):  # the rest of a password would be shown as a path
+            raise ValueError(f"the {cls.WHAT}'s URL has an @ in its path: write %40 for it, and %2F for a password's /")
         return url

@@ -163,3 +163,10 @@ def test_a_kind_that_two_packages_bring_is_refused_with_both(tmp_path: Path, mon
     assert "uninstall all but one" in told
     assert "pigeon_post:KIND" in told
     assert "dove_post:KIND" in told
+
+
+@pytest.mark.parametrize(("kind", "scheme"), [("rabbitmq", "amqp"), ("redis", "redis"), ("nats", "nats")])
+def test_the_rest_of_a_password_with_a_slash_is_not_taken_for_a_path(tmp_path: Path, kind: str, scheme: str) -> None:
+    told = refused(tmp_path, f"[destinations.broker]\nkind = '{kind}'\nurl = '{scheme}://app:s3@se/cret@host/0'\n")
+    assert "%2F" in told
+    assert "cret" not in told

@@ -107,6 +107,7 @@ def test_settings_made_directly_read_nothing_from_outside(tmp_path: Path, monkey
     ("url", "said"),
     [
         ("postgresql://app:s3@cret@db/app", "write %40"),
+        ("postgresql://app:s3@se/cret@db/app", "write %40"),
         ("postgresql://app:hidden@db:s3cret/app", "the database URL is malformed"),
     ],
 )
