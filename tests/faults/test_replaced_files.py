@@ -18,6 +18,10 @@ def path_of(database: Database) -> Path:
     return Path(make_url(database.url).database or "")
 
 
+def last_beat(database: Database) -> str:
+    return str(database.scalar("SELECT max(last_seen_at) FROM outbox_relay"))
+
+
 def put_a_copy_in_its_place(database: Database) -> None:
     """Replace the file as a restored backup does: processes that have the old file open keep it."""
     path = path_of(database)
@@ -44,6 +48,34 @@ def test_a_relay_goes_over_to_the_file_that_was_put_in_its_place(sqlite_database
     effects = [row.message_id for row in sqlite_database.rows("SELECT message_id FROM effect")]
     assert sorted(effects) == sorted(workload.committed())
     assert relay.output.count("database_lost") == 1
+
+
+def test_a_relay_reads_from_the_beginning_what_a_backup_put_back_into_its_file(
+    sqlite_database: Database, fleet: Fleet
+) -> None:
+    """The file stays, and its positions begin again where they were: new messages got positions that were passed."""
+    fleet.configure(sqlite_database.url, destinations=BOTH, beat_s=0.2)
+    workload = prepared(sqlite_database, seed=1)
+    fleet.start()
+    workload.commit(20)
+    eventually(lambda: unsettled(sqlite_database) == 0, what="it delivers")
+    path = path_of(sqlite_database)
+    with closing(sqlite3.connect(":memory:")) as backup:
+        with closing(sqlite3.connect(path)) as file:
+            file.backup(backup)
+        beaten_at = last_beat(sqlite_database)
+        workload.commit(40)
+        eventually(lambda: unsettled(sqlite_database) == 0, what="it delivers more")
+        eventually(lambda: last_beat(sqlite_database) != beaten_at, what="it beats")
+        sqlite_database.dispose()
+        with closing(sqlite3.connect(path, timeout=30)) as file:
+            backup.backup(file)
+    workload.commit(5)
+    eventually(
+        lambda: unsettled(sqlite_database) == 0, what="it delivers what was committed after the backup came back"
+    )
+    effects = {row.message_id for row in sqlite_database.rows("SELECT message_id FROM effect")}
+    assert effects == set(workload.committed())
 
 
 def test_a_relay_whose_lock_was_removed_does_not_own_beside_another(sqlite_database: Database, fleet: Fleet) -> None:

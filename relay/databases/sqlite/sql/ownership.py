@@ -11,6 +11,7 @@ CLOCK = f"SELECT {CLOCK_S}"
 SCHEMA_VERSION = "SELECT schema_version, oldest_release FROM outbox_meta"
 REGISTER = "INSERT INTO outbox_relay (id, release) VALUES (:id, :release) RETURNING number"
 UNREGISTER = "DELETE FROM outbox_relay WHERE number = :number"
+LAST_BEAT = "SELECT last_seen_at FROM outbox_relay WHERE number = :number"
 BEAT = f"UPDATE outbox_relay SET last_seen_at = {NOW}, shards = :shards, wants = 0 WHERE number = :number"
 
 REGISTRY = f"""

@@ -11,6 +11,7 @@ from relay.databases.schema import NO_VERSION, verify_version
 from relay.databases.sqlite.sql import ownership as sql
 from relay.databases.sqlite.store.connection import OwningConnection
 from relay.databases.sqlite.store.files import LogFiles, SessionFiles
+from relay.databases.store.contract import Lost
 from relay.databases.store.inheriting import Inherited, inherited_by
 from relay.databases.store.records import Peers
 from relay.databases.store.ruling import as_parameters
@@ -34,6 +35,7 @@ class Ownership:
             self._check_schema()
         with self._db.writing():
             self._number: int = self._db.one(sql.REGISTER, id=relay_id, release=outbox.__version__)
+            self._beaten_at = self._last_beat()
         self._log = LogFiles(connection)
 
     def _check_schema(self) -> None:
@@ -60,7 +62,10 @@ class Ownership:
         self._files.check()
         self._log.check()
         with self._db.writing():
+            if self._last_beat() != self._beaten_at:
+                raise Lost(f"{self._db.path} was restored to an earlier state: all its messages are read again")
             self._db.run(sql.BEAT, shards=list(shards), number=self._number)
+            self._beaten_at = self._last_beat()
             registry = self._db.run(sql.REGISTRY).fetchall()
             schema = self._schema_version()
             clock_s = self._db.one(sql.CLOCK)
@@ -73,6 +78,11 @@ class Ownership:
             schema=schema,
             clock_s=clock_s,
         )
+
+    def _last_beat(self) -> str | None:
+        """Return the last beat in the file: another one than ours shows that its contents were replaced."""
+        row = self._db.run(sql.LAST_BEAT, number=self._number).fetchone()
+        return row and str(row[0])
 
     def take(self, shards: Sequence[int]) -> list[Inherited]:
         taken = [s for s in shards if s not in self._owned]
