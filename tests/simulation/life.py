@@ -422,6 +422,8 @@ class Life:
             random.setstate(before)
 
     def _bury(self, loop: asyncio.AbstractEventLoop) -> None:
+        for relay in self.relays:
+            relay.kill()
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))

@@ -182,6 +182,8 @@ class SimRelay:
         self.lease.end()
         if self.session is not None:
             self.session.cut()
+        for pool in self.pools.values():
+            pool._is_stopped = True  # or it would replace the workers
         for task in [*self._tasks, *(t for pool in self.pools.values() for t in pool._tasks)]:
             task.cancel()
 

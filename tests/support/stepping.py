@@ -240,7 +240,10 @@ class SteppedRelay:
         self.store.baton.killed = True
         self.store.baton.go_on()
         self.owner.close()
-        tasks = [task for pool in self.relay._running.loop_side.pools.values() for task in pool._tasks]
+        pools = self.relay._running.loop_side.pools.values()
+        for pool in pools:
+            pool._is_stopped = True  # or it would replace the workers
+        tasks = [task for pool in pools for task in pool._tasks]
         tasks += [t for t in (self.relay._running.ticker, ending) if t is not None]
         for task in tasks:
             task.cancel()
